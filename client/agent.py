@@ -1,0 +1,207 @@
+"""The agent: dials out to a coordinator and answers its questions, one after the other.
+
+It knows no teacher and no policy: what to answer is decided by the function that it is given.
+"""
+
+import queue
+import random
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from fedkd.errors import RemoteProtocolError
+from fedkd.signals import Ask, Card, PullBack, Reason, Refusal, Reply
+from fedkd.wire.channel import call, dial, grpc
+from fedkd.wire.codec import decode_from_coordinator, encode
+from fedkd.wire.messages import (
+    VERSION,
+    Answer,
+    Close,
+    Declined,
+    Hello,
+    Question,
+    Welcome,
+)
+from fedkd.wire.session import Role, Session, State
+
+PARTING_SECONDS = 0.5
+"""For the coordinator to hear that we leave."""
+LEFT = "the institution left"
+
+FOR_GOOD = frozenset(
+    {
+        grpc.StatusCode.FAILED_PRECONDITION,
+        grpc.StatusCode.INVALID_ARGUMENT,
+        grpc.StatusCode.PERMISSION_DENIED,
+        grpc.StatusCode.UNAUTHENTICATED,
+    }
+)
+"""Refusals that trying again does not change."""
+FAILED = Refusal(Reason.FAILED, "the teacher could not answer")
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How an agent comes back after its session was lost.
+
+    Attributes:
+        first: seconds before the first try, doubled at each; drawn from the upper half, so that
+            institutions do not come back all at once.
+        longest: seconds between tries, at most. A session that lived longer starts from `first`.
+        total: seconds without a session after which the coordinator counts as gone.
+    """
+
+    first: float = 0.5
+    longest: float = 30.0
+    total: float = 600.0
+
+
+@dataclass(frozen=True)
+class _Visit:
+    """How one session went."""
+
+    reason: str
+    final: bool = False
+    opened: bool = False
+
+
+class _Line:
+    """One stream to the hub: its messages come by iteration, ours go out in order."""
+
+    def __init__(self, channel: grpc.Channel) -> None:
+        self._outbox: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._ended = threading.Event()
+        self.stream = call(channel, iter(self._outbox.get, None))
+        self.stream.add_done_callback(lambda _: self._ended.set())
+
+    def say(self, data: bytes) -> None:
+        """Sends one message, in its turn."""
+        self._outbox.put(data)
+
+    def hang_up(self) -> None:
+        """Ends our side; the hub then ends its own."""
+        self._outbox.put(None)
+
+    def part(self, reason: str) -> None:
+        """Says Close, and waits shortly for the hub to hear it."""
+        self.say(encode(Close(reason)))
+        self.hang_up()
+        if not self._ended.wait(PARTING_SECONDS):
+            self.stream.cancel()
+
+
+class Agent:
+    """Answers a coordinator on behalf of one institution.
+
+    Args:
+        address: host:port of the hub.
+        token: of the run.
+        card: what the institution says of itself.
+        answer: what to answer. What it raises stays here: the coordinator is told no more than
+            that the teacher could not answer.
+        credentials: TLS; without them only a hub on this machine can be dialled.
+        patience: how to come back after a session was lost.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        token: str,
+        card: Card,
+        answer: Callable[[Ask | PullBack], Reply | Refusal],
+        credentials: grpc.ChannelCredentials | None = None,
+        patience: Patience | None = None,
+    ) -> None:
+        self._address = address
+        self._hello = Hello(VERSION, token, card)
+        self._answer = answer
+        self._credentials = credentials
+        self._patience = patience or Patience()
+        self._told = threading.Event()
+        self._line: _Line | None = None
+
+    def serve(self) -> str:
+        """Answers until either side says that it is over, or the coordinator is gone.
+
+        Returns:
+            Why it stopped.
+
+        Raises:
+            SettingsError: plain text to another machine.
+        """
+        jitter = random.SystemRandom()  # no seed of a run may make institutions come back together
+        pause, seen = self._patience.first, time.monotonic()
+        while not self._told.is_set():
+            began = time.monotonic()
+            visit = self._visit()
+            now = time.monotonic()
+            if visit.final:
+                return visit.reason
+            if visit.opened:
+                seen = now
+                if now - began > self._patience.longest:
+                    pause = self._patience.first
+            if now - seen > self._patience.total:
+                return f"the coordinator is gone: {visit.reason}"
+            self._told.wait(jitter.uniform(pause / 2, pause))
+            pause = min(2 * pause, self._patience.longest)
+        return LEFT
+
+    def close(self) -> None:
+        """Makes `serve` return, after the answer that it may be at; for any thread."""
+        self._told.set()
+        if line := self._line:
+            line.part(LEFT)
+
+    def _visit(self) -> _Visit:
+        """One session, from its Hello to its end."""
+        session = Session(Role.INSTITUTION)
+        with dial(self._address, self._credentials) as channel:
+            line = self._line = _Line(channel)
+            try:
+                return self._converse(session, line)
+            except RemoteProtocolError as error:
+                line.part(str(error))
+                return _Visit(f"the coordinator broke the law: {error}", final=True)
+            except grpc.RpcError:
+                return _Visit(
+                    line.stream.details(),
+                    final=line.stream.code() in FOR_GOOD,
+                    opened=session.state is State.OPEN,
+                )
+            finally:
+                self._line = None
+                line.hang_up()
+
+    def _converse(self, session: Session, line: _Line) -> _Visit:
+        session.send(self._hello)
+        line.say(encode(self._hello))
+        if self._told.is_set():  # by a `close` that came too early to find the line
+            return _Visit(LEFT, final=True)
+        for data in line.stream:
+            message = decode_from_coordinator(data)
+            session.receive(message)
+            match message:
+                case Welcome(version) if version != VERSION:
+                    raise RemoteProtocolError(f"version {version}, expected {VERSION}")
+                case Question():
+                    line.say(self._outcome(session, message))
+                case Close(reason):
+                    return _Visit(reason, final=True)
+        return _Visit("the coordinator left without a word", opened=session.state is State.OPEN)
+
+    def _outcome(self, session: Session, question: Question) -> bytes:
+        """What comes of ``question``, in bytes."""
+        try:
+            return _in_bytes(session, question.id, self._answer(question.request))
+        except Exception:
+            # What went wrong may speak of private data: nothing of it leaves, not even to a log.
+            return _in_bytes(session, question.id, FAILED)
+
+
+def _in_bytes(session: Session, number: int, said: Reply | Refusal) -> bytes:
+    message = Declined(number, said) if isinstance(said, Refusal) else Answer(number, said)
+    data = encode(message)  # before it is taken down: what cannot be said was not said
+    session.send(message)
+    return data

@@ -1,0 +1,48 @@
+"""fedkd: one student, distilled from models that never leave the institutions that trained them.
+
+The names below are the public ones; each is imported when it is first used, so that a command's
+``--help`` does not wait for torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fedkd.in_process import InProcess
+    from fedkd.loop import Distilled, Plan, distil, drive
+    from fedkd.priors import priors
+    from fedkd.signals import Ask, Card, PullBack, Reply, Signal
+
+_HOME = {
+    "Ask": "fedkd.signals",
+    "Card": "fedkd.signals",
+    "Distilled": "fedkd.loop",
+    "InProcess": "fedkd.in_process",
+    "Plan": "fedkd.loop",
+    "PullBack": "fedkd.signals",
+    "Reply": "fedkd.signals",
+    "Signal": "fedkd.signals",
+    "distil": "fedkd.loop",
+    "drive": "fedkd.loop",
+    "priors": "fedkd.priors",
+}
+
+__all__ = [
+    "Ask",
+    "Card",
+    "Distilled",
+    "InProcess",
+    "Plan",
+    "PullBack",
+    "Reply",
+    "Signal",
+    "distil",
+    "drive",
+    "priors",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"fedkd has no {name!r}; it has {', '.join(__all__)}")
+    return getattr(import_module(_HOME[name]), name)

@@ -1,0 +1,81 @@
+"""All that was ever answered, so that no image is asked about twice. Knows no teacher."""
+
+import hashlib
+
+import torch
+from torch import Tensor
+
+
+class Bank:
+    """Images and the ensemble's answers to them, growing.
+
+    Args:
+        capacity: most images kept, > 0; the oldest are overwritten. None keeps all.
+    """
+
+    def __init__(self, capacity: int | None = None) -> None:
+        self.capacity = capacity
+        self.seen: set[bytes] = set()
+        self._images = torch.empty(0, 0, 0, 0, dtype=torch.uint8)
+        self._targets = torch.empty(0, 0)
+        self._added = 0
+
+    def __len__(self) -> int:
+        """N, images at hand."""
+        return min(self._added, len(self._images))
+
+    @property
+    def images(self) -> Tensor:
+        """(N, C, H, W) uint8."""
+        return self._images[: len(self)]
+
+    @property
+    def targets(self) -> Tensor:
+        """(N, K) fused logits."""
+        return self._targets[: len(self)]
+
+    def history(self) -> tuple[Tensor, Tensor]:
+        """All that is kept, oldest first: (N, C, H, W) uint8 and (N, K)."""
+        order = torch.arange(self._added - len(self), self._added) % max(len(self._images), 1)
+        return self._images[order], self._targets[order]
+
+    def fresh(self, images: Tensor) -> Tensor:
+        """Which of ``images`` (B, C, H, W) have been asked about neither before nor above. (B,)."""
+        keep = torch.empty(len(images), dtype=torch.bool)
+        batch: set[bytes] = set()
+        for i, image in enumerate(images.numpy()):
+            key = hashlib.blake2b(image.tobytes(), digest_size=16).digest()
+            keep[i] = key not in self.seen and key not in batch
+            batch.add(key)
+        return keep
+
+    def add(self, images: Tensor, targets: Tensor) -> None:
+        """Keep ``images`` (B, C, H, W) uint8 with their answers (B, K)."""
+        for image in images.numpy():
+            self.seen.add(hashlib.blake2b(image.tobytes(), digest_size=16).digest())
+        end = self._added + len(images)
+        self._reserve(end, images, targets)
+        slots = torch.arange(self._added, end) % len(self._images)
+        self._images[slots] = images
+        self._targets[slots] = targets.detach()
+        self._added = end
+
+    def draw(self, count: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """``count`` of the kept ones with replacement: (B, C, H, W) uint8 and (B, K)."""
+        index = torch.randint(len(self), (count,), generator=rng)
+        return self._images[index], self._targets[index]
+
+    def _reserve(self, count: int, images: Tensor, targets: Tensor) -> None:
+        """Room for ``count`` images in all, as far as the capacity goes; doubles when it grows."""
+        wanted = count if self.capacity is None else min(count, self.capacity)
+        if wanted <= len(self._images):
+            return
+        room = max(wanted, 2 * len(self._images), 1024)
+        if self.capacity is not None:
+            room = min(room, self.capacity)
+        size = len(self)
+        kept_images, kept_targets = self.images, self.targets
+        self._images = torch.empty(room, *images.shape[1:], dtype=torch.uint8)
+        self._targets = torch.empty(room, targets.shape[1])
+        if size:
+            self._images[:size], self._targets[:size] = kept_images, kept_targets

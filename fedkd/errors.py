@@ -1,0 +1,45 @@
+"""Every error that fedkd raises on purpose, drawn as a tree. It knows nothing else.
+
+    FedkdError                      one line: what came, what was expected, what to do
+    ├── SettingsError               an experiment, a policy or a command says something impossible
+    │   └── NeedsError              a method needs a signal that an institution does not release
+    ├── DataError                   data or weights that cannot be opened
+    ├── ProtocolError               a session broke its law
+    │   ├── LocalProtocolError      by us: a defect, never sent
+    │   └── RemoteProtocolError     by them: their session ends, the run goes on
+    └── QuorumLost                  fewer institutions answer than the run needs
+
+A command prints any of them as one line and exits with status 2.
+"""
+
+
+class FedkdError(Exception):
+    """The root; never raised itself."""
+
+
+class SettingsError(FedkdError):
+    """A setting cannot be honoured; nothing has been asked of anybody yet."""
+
+
+class NeedsError(SettingsError):
+    """A term needs a signal that some institution does not release."""
+
+
+class DataError(FedkdError):
+    """Data or weights cannot be opened, or are not what they should be."""
+
+
+class ProtocolError(FedkdError):
+    """A message that the law of the session does not allow."""
+
+
+class LocalProtocolError(ProtocolError):
+    """This side was about to break the law."""
+
+
+class RemoteProtocolError(ProtocolError):
+    """The other side broke the law."""
+
+
+class QuorumLost(FedkdError):
+    """Too few institutions answered a question to go on."""

@@ -1,0 +1,217 @@
+"""One experiment as a small TOML file. Knows the words that may stand in it, not what they do.
+
+    name = "digits"
+    [institutions]      who answers: data, partition, teachers. Read by simulated institutions
+    [policy]            what they release
+    [method]            the paper and its arguments
+    [images]            procedural priors
+    [student]           what is trained, how long
+    [questions]         budget, batch, rule
+
+Every default stands here once or in the factory that it configures. Unknown keys are errors.
+"""
+
+import difflib
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from fedkd.errors import SettingsError
+
+FOLDER = Path(__file__).parent.parent / "simulations" / "experiments"
+"""Experiments that can be had by name."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Institutions(_Section):
+    """Simulated institutions: in deployment each owner has a file of his own instead."""
+
+    data: str = "digits"
+    """digits, torchvision:NAME, folder:, parquet: or npz:, see `fedkd.data`."""
+    root: str | None = None
+    """Folder or file of the data; digits needs none."""
+    count: int = Field(5, ge=1, le=10_000)
+    partition: Literal["iid", "dirichlet", "shards", "file"] = "dirichlet"
+    alpha: float = Field(0.5, gt=0)
+    """Concentration of the Dirichlet partition; small is skewed."""
+    shards: int = Field(2, ge=1)
+    """Label shards for each institution."""
+    partition_file: str | None = None
+    """.npz of index arrays client_0, client_1, ..."""
+    partition_seed: int = 0
+    models: tuple[str, ...] = ("cnn",)
+    """Architectures, dealt in turn."""
+    epochs: int = Field(40, ge=1)
+    batch: int = Field(32, ge=2)
+    learning_rate: float = Field(5e-3, gt=0)
+
+
+class PolicySection(_Section):
+    """What every simulated institution releases, see `fedkd.privacy.policy`."""
+
+    signals: tuple[str, ...] = ("logits",)
+    pull_back: bool = False
+    samples: int | None = Field(None, ge=1)
+    largest_batch: int = Field(4096, ge=1)
+    class_counts: bool = True
+    scores: bool = True
+
+
+class MethodSection(BaseModel):
+    """The paper's name; all else is handed to its factory."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    name: str = "cudfkd"
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Arguments of the factory."""
+        return dict(self.model_extra or {})
+
+
+class Images(_Section):
+    """Procedural priors, see `fedkd.priors`."""
+
+    priors: tuple[str, ...] = ("pink", "leaves", "levels", "scales")
+    warp: float = Field(0.0, ge=0, le=1)
+    """Share of images that are warped."""
+    mix: float = Field(0.0, ge=0, le=1)
+    """Share of images that are mixed with another by a blob mask."""
+
+
+class Student(_Section):
+    """What is trained."""
+
+    model: str = "cnn"
+    steps: int = Field(1000, ge=0)
+    batch: int = Field(128, ge=1)
+    learning_rate: float = Field(2e-3, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+
+
+class Questions(_Section):
+    """How much is asked, and how the replies are fused."""
+
+    budget: int = Field(12_800, ge=1)
+    """Samples asked of each institution, never exceeded."""
+    batch: int = Field(64, ge=1)
+    asking: float = Field(0.6, ge=0, le=1)
+    """Share of the student's steps over which the questions are spread."""
+    rule: str = "auto"
+    capacity: int | None = Field(None, ge=1)
+    quorum: int = Field(1, ge=1)
+    """Fewest institutions that must answer a question."""
+    timeout: float = Field(60.0, gt=0)
+    """Seconds that one question may take."""
+
+
+class Experiment(_Section):
+    """All of it, resolved."""
+
+    name: str
+    seed: int = 0
+    institutions: Institutions = Institutions()
+    policy: PolicySection = PolicySection()
+    method: MethodSection = MethodSection()
+    images: Images = Images()
+    student: Student = Student()
+    questions: Questions = Questions()
+
+
+def find(name: str) -> Path:
+    """The file of an experiment, given as a path or by the name of one that ships with fedkd.
+
+    Raises:
+        SettingsError: there is none; the message names the nearest.
+    """
+    path = Path(name)
+    if path.suffix == ".toml" or path.is_file():
+        if not path.is_file():
+            raise SettingsError(f"no experiment at {name}; give a .toml file, or a name")
+        return path
+    shipped = sorted(p.stem for p in FOLDER.glob("*.toml"))
+    if name not in shipped:
+        raise SettingsError(
+            f"no experiment called {name!r}{_nearest(name, shipped)}; give the path of a .toml "
+            f"file, or one of {', '.join(shipped)}"
+        )
+    return FOLDER / f"{name}.toml"
+
+
+def load(name: str, overrides: Iterable[str] = ()) -> Experiment:
+    """Read an experiment and apply overrides of the form ``section.key=value``.
+
+    Values of overrides are TOML; what is not TOML is taken as a string.
+
+    Raises:
+        SettingsError: unreadable, an unknown key, or a value out of range.
+    """
+    path = find(name)
+    try:
+        values = tomllib.loads(path.read_text())
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"cannot read {path.name}: {error}; correct the file") from error
+    values.setdefault("name", path.stem)
+    for override in overrides:
+        _override(values, override)
+    return parse(values)
+
+
+def parse(values: Mapping[str, Any]) -> Experiment:
+    """An experiment from nested tables.
+
+    Raises:
+        SettingsError: naming the first thing that is wrong and the nearest right key.
+    """
+    try:
+        return Experiment.model_validate(dict(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            known = _keys(first["loc"][:-1])
+            raise SettingsError(
+                f"unknown key {where}{_nearest(str(first['loc'][-1]), known)}; "
+                f"known here: {', '.join(known)}"
+            ) from None
+        raise SettingsError(
+            f"{where} = {first['input']!r}: {first['msg'].lower()}; correct it"
+        ) from None
+
+
+def _override(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise SettingsError(f"--set {override}: expected section.key=value")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *path, last = key.split(".")
+    table = values
+    for part in path:
+        table = table.setdefault(part, {})
+        if not isinstance(table, dict):
+            raise SettingsError(f"--set {override}: {part} is not a section")
+    table[last] = value
+
+
+def _keys(location: tuple[int | str, ...]) -> list[str]:
+    model: type[BaseModel] = Experiment
+    for part in location:
+        annotation = model.model_fields[str(part)].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            break
+        model = annotation
+    return sorted(model.model_fields)
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, list(known), 1)
+    return f" (did you mean {close[0]}?)" if close else ""

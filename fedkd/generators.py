@@ -1,0 +1,40 @@
+"""Networks that turn noise into images. They know neither teachers nor losses."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Generator(nn.Module):
+    """Latent (B, Z) -> images (B, C, H, W) in [0, 1].
+
+    A linear layer to a quarter of the size, two rounds of nearest-neighbour upsampling and
+    3x3 convolution, batch norm and leaky ReLU between, sigmoid at the end. The shape used by
+    CuDFKD and its relatives, scaled to the image.
+
+    Args:
+        latent: Z, > 0.
+        shape: (C, H, W) with H, W >= 4.
+        width: channels after the first convolution; 64 in the papers for 32x32.
+    """
+
+    def __init__(self, latent: int, shape: tuple[int, int, int], width: int = 32) -> None:
+        super().__init__()
+        channels, height, self_width = shape
+        self.latent, self.shape = latent, shape
+        self.start = (2 * width, max(1, height // 4), max(1, self_width // 4))
+        self.project = nn.Linear(latent, self.start[0] * self.start[1] * self.start[2])
+        self.norm0 = nn.BatchNorm2d(2 * width)
+        self.conv1 = nn.Conv2d(2 * width, width, 3, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(width)
+        self.conv3 = nn.Conv2d(width, channels, 3, padding=1)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """(B, Z) -> (B, C, H, W)."""
+        half = (self.shape[1] // 2, self.shape[2] // 2)
+        x = self.norm0(self.project(z).view(len(z), *self.start))
+        x = F.leaky_relu(self.norm1(self.conv1(F.interpolate(x, size=half))), 0.2)
+        x = F.leaky_relu(self.norm2(self.conv2(F.interpolate(x, size=self.shape[1:]))), 0.2)
+        return torch.sigmoid(self.conv3(x))

@@ -1,0 +1,61 @@
+"""Teachers in this process, for research without a network. Knows no policy: nothing is private.
+
+What they answer is rounded as it would be on a wire, so that a run here is a run anywhere.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from torch import nn
+
+from fedkd.signals import Answers, Ask, Card, Reply, Request, rounded
+from fedkd.teacher import ModuleTeacher, Teacher
+
+
+class InProcess:
+    """Institutions that are modules at hand.
+
+    Args:
+        teachers: by name; a module maps (B, C, H, W) in [0, 1] to (B, K) logits.
+        shape: (C, H, W).
+        classes: K.
+        class_counts: (K,) training images of each class by name, where known; they make the
+            better ensemble (`fedkd.ensemble.log_linear_pool`).
+    """
+
+    def __init__(
+        self,
+        teachers: Mapping[str, nn.Module | Teacher],
+        shape: tuple[int, int, int],
+        classes: int,
+        class_counts: Mapping[str, Sequence[int]] | None = None,
+    ) -> None:
+        self._teachers: dict[str, Teacher] = {
+            name: ModuleTeacher(t, classes) if isinstance(t, nn.Module) else t
+            for name, t in teachers.items()
+        }
+        counts = class_counts or {}
+        self.cards = tuple(
+            Card(
+                name,
+                classes,
+                shape,
+                teacher.signals,
+                teacher.differentiable,
+                class_counts=tuple(counts[name]) if name in counts else None,
+            )
+            for name, teacher in self._teachers.items()
+        )
+
+    def answer(self, request: Request) -> Answers:
+        """What every teacher says."""
+        if isinstance(request, Ask):
+            return {name: _asked(teacher, request) for name, teacher in self._teachers.items()}
+        return {
+            name: Reply(gradient=self._teachers[name].pull_back(ask.images, ask.cotangents))
+            for name, ask in request.items()
+        }
+
+
+def _asked(teacher: Teacher, ask: Ask) -> Reply:
+    said = teacher.ask(ask.images, ask.signals)
+    return Reply({signal: rounded(said[signal], signal, ask.exact) for signal in ask.signals})

@@ -1,0 +1,365 @@
+"""THE loop: one for every method. It asks by ``yield`` and knows no network, no data, no teacher.
+
+    loop = distil(student, cudfkd(), cards, Plan(budget=12_800), priors, seed=0)
+    request = next(loop)                      # an Ask, or PullBacks by institution
+    request = loop.send(answers)              # replies by institution ... until StopIteration
+
+One round asks about one batch, lets whoever invented it learn from that, and takes the student
+steps that are due. Everything the loop does is decided by its arguments, the answers and the
+seed: the same three give the same student, bit for bit on one machine.
+"""
+
+import math
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from fedkd.bank import Bank
+from fedkd.ensemble import Fusion, fusion
+from fedkd.errors import SettingsError
+from fedkd.generators import Generator as ImageGenerator
+from fedkd.gradients import Point, as_unit
+from fedkd.methods.method import Method
+from fedkd.methods.terms import Batch
+from fedkd.priors import Prior
+from fedkd.signals import Answers, Ask, Card, Request, Signal
+from fedkd.sources import (
+    Drawn,
+    Evolved,
+    Generated,
+    PriorChoice,
+    Source,
+    class_entropy,
+    to_bytes,
+)
+
+PAUSE: Request = {}
+"""A question to nobody: a breath between student steps, for whoever drives the loop."""
+ATTEMPTS = 8
+"""Draws of a batch before a source is taken to have nothing new to ask."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is asked and how long the student learns.
+
+    Args:
+        budget: samples asked of each institution, > 0; never exceeded. As many may be pulled back.
+        batch: images in a question, > 0.
+        steps: student steps, >= 0.
+        student_batch: banked images in a student step, > 0.
+        asking: share of the student's steps over which the questions are spread, in [0, 1];
+            the rest learns from the full bank.
+        learning_rate: peak of the student's rate: 2 % warm-up, then a cosine to zero.
+        weight_decay: of its AdamW.
+        capacity: most images in the bank, None for all.
+        rule: how replies are fused, see `fedkd.ensemble`.
+    """
+
+    budget: int
+    batch: int = 64
+    steps: int = 1000
+    student_batch: int = 128
+    asking: float = 0.6
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.0
+    capacity: int | None = None
+    rule: str = "auto"
+
+    def __post_init__(self) -> None:
+        for name in ("budget", "batch", "student_batch"):
+            if (value := getattr(self, name)) < 1:
+                raise SettingsError(f"expected {name} >= 1, got {value}")
+        if self.capacity is not None and self.capacity < self.batch:
+            raise SettingsError(f"a bank of {self.capacity} cannot hold a batch of {self.batch}")
+        if not 0 <= self.asking <= 1:
+            raise SettingsError(f"expected asking in [0, 1], got {self.asking}")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Something happened: a line of the run's record. ``facts`` is JSON by construction."""
+
+    kind: str
+    facts: Mapping[str, object]
+
+
+Watch = Callable[[Progress], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Distilled:
+    """What a run leaves."""
+
+    student: nn.Module
+    bank: Bank
+    asked: int
+    """Samples asked of each institution."""
+    pulled_back: int
+    student_steps: int
+    generator_steps: int
+
+
+def distil(
+    student: nn.Module,
+    method: Method,
+    cards: Sequence[Card],
+    plan: Plan,
+    priors: Mapping[str, Prior],
+    *,
+    seed: int = 0,
+    watch: Watch = lambda progress: None,
+) -> Generator[Request, Answers, Distilled]:
+    """Train ``student`` on what the institutions behind ``cards`` answer.
+
+    Args:
+        student: (B, C, H, W) in [0, 1] -> (B, K); trained in place.
+        method: the paper.
+        cards: of the institutions; they agree on classes and shape.
+        plan: how much.
+        priors: procedural images, by name.
+        seed: of everything random in the loop.
+        watch: is told of progress; changes nothing.
+
+    Yields:
+        What to ask. Send it the answers; whoever refused or was lost is absent from them.
+
+    Raises:
+        SettingsError: institutions disagree, or a rule or method asks for what they keep.
+    """
+    method.check(list(cards))
+    run = _Run(student, method, cards, plan, priors, seed, watch)
+    while run.asked < plan.budget:
+        yield from run.question()
+        run.learn(until=plan.asking * run.asked / plan.budget)
+    while run.student_steps < plan.steps:
+        yield PAUSE
+        run.learn(until=run.progress + max(0.01, 1 / plan.steps))
+    student.eval()
+    return Distilled(
+        student, run.bank, run.asked, run.pulled_back, run.student_steps, run.generator_steps
+    )
+
+
+def drive(
+    loop: Generator[Request, Answers, Distilled], answer: Callable[[Request], Answers]
+) -> Distilled:
+    """Run a loop to its end; ``answer`` puts each request to the institutions."""
+    try:
+        request = next(loop)
+        while True:
+            request = loop.send(answer(request) if request != PAUSE else {})
+    except StopIteration as stop:
+        distilled: Distilled = stop.value
+        return distilled
+
+
+@dataclass(eq=False)
+class _Run:
+    """The state of one run."""
+
+    student: nn.Module
+    method: Method
+    cards: Sequence[Card]
+    plan: Plan
+    priors: Mapping[str, Prior]
+    seed: int
+    watch: Watch
+    asked: int = 0
+    pulled_back: int = 0
+    student_steps: int = 0
+    generator_steps: int = 0
+    _profile: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.shape = _common_shape(self.cards)
+        self.fusion: Fusion = fusion(self.plan.rule, self.cards)
+        self.rng = torch.Generator().manual_seed(self.seed)
+        self.bank = Bank(self.plan.capacity)
+        self._classes = torch.zeros(self.cards[0].classes, dtype=torch.long)
+        self.sources = self._sources()
+        self.optimizer = torch.optim.AdamW(
+            self.student.parameters(), lr=1.0, weight_decay=self.plan.weight_decay
+        )
+
+    @property
+    def progress(self) -> float:
+        """Share of the run that is done, in [0, 1]."""
+        return self.student_steps / self.plan.steps if self.plan.steps else 0.0
+
+    def question(self) -> Generator[Request, Answers, None]:
+        """Ask about one batch; whoever invented it learns from the answers."""
+        source, drawn, images = self._invent()
+        trains = drawn.images.requires_grad
+        signals = self.method.needs if trains else frozenset({Signal.LOGITS})
+        answers = yield Ask(images, signals, exact=trains)
+        self.asked += len(images)
+        with torch.no_grad():
+            target = self.fusion.of(answers)[Signal.LOGITS]  # (B, K)
+        self.bank.add(images, target)
+        source.learn(drawn.origin, target)
+        self._note_question(drawn.origin, images, target, answers)
+        if trains:
+            yield from self._improve(drawn.images, images, answers)
+
+    def learn(self, until: float) -> None:
+        """Student steps until this share of them is done."""
+        while self.student_steps < min(round(until * self.plan.steps), self.plan.steps):
+            self._student_step()
+
+    def _student_step(self) -> None:
+        images, target = self.bank.draw(self.plan.student_batch, self.rng)
+        self.student.train()
+        loss = self.method.imitation(self.student(as_unit(images)), target)  # (B,)
+        weight = self.method.curriculum.weights(loss, self.progress)
+        objective = (weight * loss).mean()
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.plan.learning_rate * _rate(self.student_steps, self.plan.steps)
+        self.optimizer.zero_grad(set_to_none=True)
+        objective.backward()
+        self.optimizer.step()
+        self.student_steps += 1
+        if self.student_steps % max(1, self.plan.steps // 200) == 0:
+            self._note_step(loss.detach(), weight)
+
+    def _improve(
+        self, graph: Tensor, images: Tensor, answers: Answers
+    ) -> Generator[Request, Answers, None]:
+        """One step of the generator behind ``graph`` on the method's objective."""
+        method = self.method
+        self.student.eval()
+        pixels = as_unit(images).requires_grad_()
+        student = self.student(pixels)  # (B, K)
+        leaves = {
+            name: {s: v.float().detach().requires_grad_() for s, v in reply.signals.items()}
+            for name, reply in answers.items()
+        }
+        heard: Mapping[str, Mapping[Signal, Tensor]] = leaves
+        if method.gradient.believes_student:
+            heard = {name: {Signal.LOGITS: student} for name in leaves}
+        batch = Batch(pixels, self.fusion(heard), student)
+        terms = {term.name: term.value(batch) for _, term in method.objective}
+        loss = torch.stack(
+            [weight(self.progress) * terms[term.name] for weight, term in method.objective]
+        ).sum()
+        loss.backward()
+        through_student = pixels.grad if pixels.grad is not None else torch.zeros_like(pixels)
+        cotangents = {
+            name: {s: v.grad for s, v in of.items() if v.grad is not None}
+            for name, of in leaves.items()
+        }
+        through_teachers = torch.zeros_like(pixels)
+        if any(cotangents.values()):
+            point = Point(images, cotangents, answers, self.student, self.rng)
+            through_teachers = yield from method.gradient.pull(point)
+            self.pulled_back += len(images) * method.gradient.pulls_back
+            self.asked += len(images) * method.gradient.questions
+        self._generator_optimizer.zero_grad(set_to_none=True)
+        graph.backward(through_student + through_teachers)  # type: ignore[no-untyped-call]
+        self._generator_optimizer.step()
+        self.generator_steps += 1
+        self._tell(
+            "generated",
+            step=self.generator_steps,
+            terms={name: float(value) for name, value in terms.items()},
+        )
+
+    def _invent(self) -> tuple[Source, Drawn, Tensor]:
+        """Images never asked about before, with their graph where they have one."""
+        cost = 1 + (self.method.gradient.questions if self.method.trains else 0)
+        count = min(self.plan.batch, (self.plan.budget - self.asked) // cost)
+        if count == 0:  # what is left does not pay for a generator step
+            return self._draw_new(self.sources["prior"], self.plan.budget - self.asked)
+        return self._draw_new(self._choose_source(), count)
+
+    def _draw_new(self, source: Source, count: int) -> tuple[Source, Drawn, Tensor]:
+        for _ in range(ATTEMPTS):
+            drawn = source.draw(count, self.rng)
+            images = to_bytes(drawn.images)
+            fresh = self.bank.fresh(images)
+            if bool(fresh.any()):
+                return source, Drawn(drawn.images[fresh], drawn.origin), images[fresh]
+        raise SettingsError(
+            f"source {drawn.origin} drew only images that were asked about before; "
+            "name more priors, or ask for fewer samples"
+        )
+
+    def _choose_source(self) -> Source:
+        names = list(self.method.shares)
+        shares = torch.tensor([self.method.shares[n](self.asked / self.plan.budget) for n in names])
+        return self.sources[names[int(torch.multinomial(shares, 1, generator=self.rng))]]
+
+    def _sources(self) -> dict[str, Source]:
+        self._prior = PriorChoice(self.priors, self.shape)
+        sources: dict[str, Source] = {
+            "prior": self._prior,
+            "evolution": Evolved(self.bank, self._prior, self._difficulty),
+        }
+        if self.method.trains:
+            with torch.random.fork_rng():  # layers initialise from the global stream only
+                torch.manual_seed(self.seed)
+                generator = ImageGenerator(self.method.latent, self.shape)
+            self._generator_optimizer = torch.optim.Adam(
+                generator.parameters(), self.method.generator_rate, self.method.generator_betas
+            )
+            sources["generator"] = Generated(generator)
+        return sources
+
+    @torch.no_grad()
+    def _difficulty(self, images: Tensor, targets: Tensor) -> Tensor:
+        """The student's loss on each image, (B,)."""
+        self.student.eval()
+        return self.method.imitation(self.student(as_unit(images)), targets)
+
+    def _note_question(self, origin: str, images: Tensor, target: Tensor, answers: Answers) -> None:
+        """Record the question, and how far the student is from each institution."""
+        for name, reply in answers.items():
+            each = self._difficulty(images, reply.signals[Signal.LOGITS].float())
+            self._profile[name] = float(each.mean())
+        self._classes += target.argmax(1).bincount(minlength=target.shape[1])
+        self._tell(
+            "asked",
+            origin=origin,
+            count=len(images),
+            class_entropy=self._prior.class_entropy,
+            entropy=class_entropy([self._classes]),
+        )
+
+    def _note_step(self, loss: Tensor, weight: Tensor) -> None:
+        self._tell(
+            "trained",
+            step=self.student_steps,
+            loss=float((weight * loss).mean()),
+            difficulty=float(loss.mean()),
+            weight=float(weight.mean()),
+            pace=self.method.curriculum.pace(self.progress),
+            hardness=self.method.hardness(self.progress),
+            difficulty_by_institution=dict(self._profile),
+        )
+
+    def _tell(self, kind: str, **facts: object) -> None:
+        self.watch(Progress(kind, {"asked": self.asked, "done": self.progress, **facts}))
+
+
+def _rate(step: int, steps: int) -> float:
+    """Share of the peak learning rate: 2 % warm-up, then a cosine to zero."""
+    warm = max(1, steps // 50)
+    if step < warm:
+        return (step + 1) / warm
+    return 0.5 * (1.0 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
+
+
+def _common_shape(cards: Sequence[Card]) -> tuple[int, int, int]:
+    """(C, H, W) on which all institutions agree, as they must on the number of classes."""
+    if not cards:
+        raise SettingsError("no institution to ask; at least one must take part")
+    first = cards[0]
+    for card in cards[1:]:
+        if (card.classes, card.shape) != (first.classes, first.shape):
+            raise SettingsError(
+                f"{card.name} answers {card.classes} classes of images {card.shape}, {first.name} "
+                f"{first.classes} of {first.shape}; all teachers of a run must agree"
+            )
+    return first.shape

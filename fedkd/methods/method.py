@@ -1,0 +1,150 @@
+"""A method is a value: what a paper trains, on what, how hard. Knows no loop and no transport."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from fedkd.curriculum import UNIFORM, Curriculum, Schedule, constant
+from fedkd.errors import NeedsError, SettingsError
+from fedkd.gradients import NONE, Gradient
+from fedkd.methods.terms import Term
+from fedkd.signals import Card, Signal
+
+CHECKED = (0.0, 0.25, 0.5, 0.75, 1.0)
+"""Progress at which schedules of weights are looked at."""
+
+Imitation: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""((B, K) student logits, (B, K) target logits) -> (B,) loss of each sample."""
+
+
+def l1_centred(student: Tensor, target: Tensor) -> Tensor:
+    """Mean absolute difference of centred logits: an offset of all classes says nothing. (B,)."""
+    s = student - student.mean(1, keepdim=True)
+    t = target - target.mean(1, keepdim=True)
+    return (s - t).abs().mean(1)
+
+
+def divergence(temperature: float = 4.0) -> Imitation:
+    """tau^2 KL(softmax(T/tau) || softmax(S/tau)). (B,)."""
+
+    def loss(student: Tensor, target: Tensor) -> Tensor:
+        return temperature**2 * F.kl_div(
+            (student / temperature).log_softmax(1),
+            (target / temperature).log_softmax(1),
+            reduction="none",
+            log_target=True,
+        ).sum(1)
+
+    return loss
+
+
+IMITATIONS: dict[str, Imitation] = {
+    "l1_centred": l1_centred,
+    "kl": divergence(),
+}
+
+
+def imitation_named(name: str) -> Imitation:
+    """The student's loss of that name.
+
+    Raises:
+        SettingsError: there is none.
+    """
+    if name not in IMITATIONS:
+        raise SettingsError(f"unknown imitation {name!r}; choose one of {', '.join(IMITATIONS)}")
+    return IMITATIONS[name]
+
+
+Objective: TypeAlias = tuple[tuple[Schedule, Term], ...]
+"""A generator's terms, each with a schedule of its weight."""
+
+
+def used(objective: Objective) -> Objective:
+    """The terms that ever weigh anything: one that never does must not ask for its signals."""
+    return tuple((w, term) for w, term in objective if any(w(p) for p in CHECKED))
+
+
+@dataclass(frozen=True)
+class Method:
+    """One paper's way to distil without data.
+
+    Attributes:
+        name: as users type it.
+        paper: citation.
+        objective: the generator's terms, each minimised, each with a schedule of weights >= 0.
+            Empty where nothing is trained to invent images.
+        gradient: where d objective / d images comes from.
+        shares: source ("prior", "generator", "evolution") -> schedule of its share of the
+            questions; shares are normalised.
+        imitation: the student's loss for each sample.
+        curriculum: weights of samples in that loss.
+        hardness: how hard the generator makes it, in [0, 1]; what a ramp in ``objective`` follows.
+        latent: Z, size of the generator's input.
+        generator_rate: learning rate of the generator's Adam, > 0.
+        generator_betas: its momenta.
+    """
+
+    name: str
+    paper: str
+    objective: Objective = ()
+    gradient: Gradient = NONE
+    shares: Mapping[str, Schedule] = field(default_factory=lambda: {"prior": constant(1.0)})
+    imitation: Imitation = l1_centred
+    curriculum: Curriculum = UNIFORM
+    hardness: Schedule = constant(1.0)
+    latent: int = 64
+    generator_rate: float = 1e-3
+    generator_betas: tuple[float, float] = (0.9, 0.99)
+
+    def __post_init__(self) -> None:
+        for schedule, term in self.objective:
+            for progress in CHECKED:
+                if schedule(progress) < 0:
+                    raise SettingsError(
+                        f"{self.name}: weight of {term.name} is {schedule(progress)} at "
+                        f"{progress:.0%} of the run; every term is minimised, weights are >= 0"
+                    )
+            beyond = term.needs - {Signal.LOGITS}
+            if beyond and not self.gradient.pulls_back:
+                raise SettingsError(
+                    f"{self.name}: term {term.name} needs the gradient of "
+                    f'{", ".join(sorted(beyond))}, which only gradient = "pull_back" gives; '
+                    f"choose that, or set the weight of {term.name} to 0"
+                )
+        if "generator" in self.shares and not self.objective:
+            raise SettingsError(f"{self.name}: a generator without terms cannot learn; give one")
+
+    @property
+    def needs(self) -> frozenset[Signal]:
+        """Signals asked for when a generator's images are put to the teachers."""
+        return frozenset({Signal.LOGITS}).union(*(term.needs for _, term in self.objective))
+
+    @property
+    def trains(self) -> bool:
+        """Whether a generator is trained."""
+        return "generator" in self.shares
+
+    def check(self, cards: tuple[Card, ...] | list[Card]) -> None:
+        """Hold the method's needs against what institutions release, before the first question.
+
+        Raises:
+            NeedsError: naming the term, the signal and the institution.
+        """
+        for card in cards:
+            for _, term in self.objective:
+                if missing := term.needs - card.signals:
+                    raise NeedsError(
+                        f"{self.name} needs {', '.join(sorted(missing))} (term {term.name}), which "
+                        f"{card.name} does not release; choose another method, or ask the owner "
+                        "to name it under policy.signals"
+                    )
+            if self.trains and self.gradient.pulls_back and not card.pull_back:
+                raise NeedsError(
+                    f"{self.name} needs gradients (pull_back), which {card.name} does not "
+                    "release; choose another gradient, or ask the owner for policy.pull_back = true"
+                )
+            if Signal.LOGITS not in card.signals:
+                raise NeedsError(f"{self.name} needs logits, which {card.name} does not release")

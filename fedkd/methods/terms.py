@@ -1,0 +1,107 @@
+"""What papers share: pieces of a generator's objective. Knows a batch and what was said of it.
+
+Every term is minimised, and its weight is never negative: where a paper maximises a quantity,
+the term is its negative, and the docstring says which way is good.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from fedkd.signals import Signal
+
+
+LEAST = 1e-30
+"""Below this a probability is zero: p log p is, and its logarithm stays finite."""
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Invented images and what teacher and student say of them."""
+
+    images: Tensor
+    """(B, C, H, W) in [0, 1]."""
+    teacher: Mapping[Signal, Tensor]
+    """The ensemble's signals."""
+    student: Tensor
+    """The student's logits, (B, K)."""
+
+
+@dataclass(frozen=True)
+class Term:
+    """A loss of a batch: low is good."""
+
+    name: str
+    equation: str
+    needs: frozenset[Signal]
+    """What must be asked of an institution to compute it."""
+    value: Callable[[Batch], Tensor]
+    """Batch -> ()."""
+
+
+def one_hot() -> Term:
+    """Cross-entropy of the teacher against its own decision; low: the teacher is sure."""
+
+    def value(b: Batch) -> Tensor:
+        logits = b.teacher[Signal.LOGITS]  # (B, K)
+        return F.cross_entropy(logits, logits.argmax(1))
+
+    return Term("one_hot", "CE(T(x), argmax T(x))", frozenset({Signal.LOGITS}), value)
+
+
+def class_balance(temperature: float = 1.0) -> Term:
+    """Negative entropy of the mean prediction; low: every class is present in the batch."""
+
+    def value(b: Batch) -> Tensor:
+        p = (b.teacher[Signal.LOGITS] / temperature).softmax(1).mean(0)  # (K,)
+        return (p * p.clamp_min(LEAST).log()).sum()  # entr has no slope at 0
+
+    return Term(
+        "class_balance",
+        "sum_c p(c) log p(c), p = mean_b softmax(T(x_b) / tau)",
+        frozenset({Signal.LOGITS}),
+        value,
+    )
+
+
+def bn_gap() -> Term:
+    """Distance to the teacher's batch-norm statistics; low: looks like what it was trained on."""
+    return Term(
+        "bn_gap",
+        "sum_layers |mu_running - mu(x)|_2 + |var_running - var(x)|_2",
+        frozenset({Signal.BN_GAP}),
+        lambda b: b.teacher[Signal.BN_GAP],
+    )
+
+
+def agreement(temperature: float = 3.0, masked: bool = True, ceiling: float | None = None) -> Term:
+    """Negative divergence of student from teacher; low: they disagree, the student can learn.
+
+    Args:
+        temperature: of both softmaxes, > 0; the divergence is scaled by its square.
+        masked: count only images on which both still decide alike.
+        ceiling: most that one image can contribute, None for no limit.
+    """
+
+    def value(b: Batch) -> Tensor:
+        teacher = b.teacher[Signal.LOGITS]
+        each = temperature**2 * F.kl_div(
+            (b.student / temperature).log_softmax(1),
+            (teacher / temperature).log_softmax(1),
+            reduction="none",
+            log_target=True,
+        ).sum(1)  # (B,)
+        if ceiling is not None:
+            each = each.clamp_max(ceiling)
+        if masked:
+            each = each * (b.student.argmax(1) == teacher.argmax(1))
+        return -each.mean()
+
+    return Term(
+        "agreement",
+        "-mean_b m_b tau^2 KL(softmax(T/tau) || softmax(S/tau))",
+        frozenset({Signal.LOGITS}),
+        value,
+    )

@@ -1,0 +1,131 @@
+"""What can be said between a coordinator and an institution. Knows no network and no model.
+
+Shapes are letters, everywhere in this project:
+
+    B batch   K classes   C H W channels, height, width   T teachers   Z latent   D features   N bank
+
+Images are ``(B, C, H, W)``, either uint8 in 0..255 or float32 in [0, 1]; normalisation belongs to
+the model that reads them. Values here are frozen; tensors in them are not to be written to.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+
+class Signal(StrEnum):
+    """What a teacher can say of a batch."""
+
+    LOGITS = "logits"
+    """Class scores, ``(B, K)``."""
+
+    BN_GAP = "bn_gap"
+    """How far the batch is from the teacher's batch-norm statistics, ``()``; low is near.
+
+    Computed at the institution, so that the statistics themselves never leave. It is a property
+    of the whole batch: a batch that asks for it is never split.
+    """
+
+    FEATURES = "features"
+    """What enters the teacher's last layer, ``(B, D)``."""
+
+
+@dataclass(frozen=True, eq=False)
+class Ask:
+    """A question, put to every institution: what does your teacher say of these images?"""
+
+    images: Tensor
+    """``(B, C, H, W)``."""
+    signals: frozenset[Signal] = frozenset({Signal.LOGITS})
+    exact: bool = False
+    """Answer in float32 rather than float16: for gradients, which do not forgive rounding."""
+
+
+@dataclass(frozen=True, eq=False)
+class PullBack:
+    """A question to one institution: the vector-Jacobian product of its signals.
+
+    The images are repeated, so that the institution keeps nothing between questions and a retry
+    is safe.
+    """
+
+    images: Tensor
+    """``(B, C, H, W)``, as they were asked."""
+    cotangents: Mapping[Signal, Tensor]
+    """d loss / d signal, shaped like the signal, float32."""
+
+
+@dataclass(frozen=True, eq=False)
+class Reply:
+    """What one institution released: signals for an `Ask`, a gradient for a `PullBack`."""
+
+    signals: Mapping[Signal, Tensor] = field(default_factory=dict)
+    gradient: Tensor | None = None
+    """d loss / d images, ``(B, C, H, W)`` float32, images taken in [0, 1]."""
+
+
+class Reason(StrEnum):
+    """Why an institution did not answer."""
+
+    FORBIDDEN = "forbidden"
+    """Its policy does not release what was asked."""
+    SPENT = "spent"
+    """Its budget of samples is used up."""
+    TOO_LARGE = "too_large"
+    """More images than it takes in one question."""
+    MALFORMED = "malformed"
+    """Wrong shape, type or range."""
+    FAILED = "failed"
+    """The teacher could not compute it. The cause stays at the institution."""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """An institution's no. ``text`` is fit for a coordinator's screen and holds nothing private."""
+
+    reason: Reason
+    text: str
+
+
+@dataclass(frozen=True)
+class Card:
+    """All that an institution tells the world about itself before the first question."""
+
+    name: str
+    classes: int
+    """K."""
+    shape: tuple[int, int, int]
+    """(C, H, W) of the images that its teacher reads."""
+    signals: frozenset[Signal]
+    """What its policy releases."""
+    pull_back: bool = False
+    """Whether it answers `PullBack`."""
+    samples: int | None = None
+    """Most images that it will be asked about, None for no cap."""
+    largest_batch: int = 4096
+    class_counts: tuple[int, ...] | None = None
+    """Training images of each class, ``(K,)``: a disclosure, made only where the policy says so."""
+    scores: bool = False
+    """Whether it tells how well a student does on its private test data."""
+
+
+Answers: TypeAlias = Mapping[str, Reply]
+"""Replies by name of institution. Whoever refused or was lost is absent."""
+
+Request: TypeAlias = Ask | Mapping[str, PullBack]
+"""What the loop yields: one `Ask` for everybody, or a `PullBack` for each institution by name."""
+
+
+def rounded(value: Tensor, signal: Signal, exact: bool) -> Tensor:
+    """A signal in the type that travels: float32 if ``exact``, else float16 within its range.
+
+    A batch-norm gap is one number, and always float32.
+    """
+    if exact or signal is Signal.BN_GAP:
+        return value.float()
+    largest = torch.finfo(torch.float16).max
+    return value.clamp(-largest, largest).half()

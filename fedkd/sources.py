@@ -1,0 +1,161 @@
+"""Where images come from: priors, a generator, the bank's own evolution. Knows no teacher.
+
+Every source draws a batch and is told what the teachers made of it. Images that carry a graph
+(``requires_grad``) ask to be improved; the loop does that for whoever asks.
+"""
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from fedkd.bank import Bank
+from fedkd.generators import Generator
+from fedkd.priors import Prior
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """A batch of invented images."""
+
+    images: Tensor
+    """(B, C, H, W): uint8, or float in [0, 1] with a graph behind it."""
+    origin: str
+    """Who drew it, for the record."""
+
+
+class Source(Protocol):
+    """Something that invents images."""
+
+    def draw(self, count: int, rng: torch.Generator) -> Drawn:
+        """``count`` new images."""
+
+    def learn(self, origin: str, target: Tensor) -> None:
+        """Hear what the teachers answered, (B, K) fused logits, to a batch of ``origin``."""
+
+
+class PriorChoice:
+    """Procedural priors, each chosen as often as it excites the teachers.
+
+    The signal that needs no data: H, the entropy of the teachers' hard answers over classes,
+    over a prior's last ``memory`` batches, normalised to [0, 1]. A prior whose images all look
+    like one class to the teachers teaches one class. Every prior is tried once first; then they
+    are drawn with probability softmax(H / sharpness).
+
+    Args:
+        priors: by name, at least one.
+        shape: (C, H, W).
+        sharpness: > 0; small trusts H blindly.
+        memory: batches remembered of each prior.
+    """
+
+    def __init__(
+        self,
+        priors: Mapping[str, Prior],
+        shape: tuple[int, int, int],
+        sharpness: float = 0.1,
+        memory: int = 8,
+    ) -> None:
+        self.priors, self.shape, self.sharpness = dict(priors), shape, sharpness
+        self._heard: dict[str, deque[Tensor]] = {n: deque(maxlen=memory) for n in self.priors}
+
+    @property
+    def class_entropy(self) -> dict[str, float]:
+        """H of each prior that was tried, in [0, 1]."""
+        return {n: class_entropy(tuple(heard)) for n, heard in self._heard.items() if heard}
+
+    def draw(self, count: int, rng: torch.Generator) -> Drawn:
+        """From a prior not yet tried, or else from one chosen by H."""
+        name = self._choose(rng)
+        return Drawn(self.priors[name].draw(count, self.shape, rng), name)
+
+    def learn(self, origin: str, target: Tensor) -> None:
+        """Remember how the hard answers of this batch spread over classes."""
+        if origin in self._heard:
+            self._heard[origin].append(target.argmax(1).bincount(minlength=target.shape[1]))
+
+    def _choose(self, rng: torch.Generator) -> str:
+        untried = [n for n, heard in self._heard.items() if not heard]
+        if untried:
+            return untried[0]
+        entropy = self.class_entropy
+        weight = (torch.tensor([entropy[n] for n in self.priors]) / self.sharpness).softmax(0)
+        return list(self.priors)[int(torch.multinomial(weight, 1, generator=rng))]
+
+
+def class_entropy(counts: Sequence[Tensor]) -> float:
+    """Entropy of class counts, each (K,), added up; 0 for one class, 1 for all alike."""
+    p = torch.stack(list(counts)).sum(0).float()
+    p = p / p.sum()
+    return float(torch.special.entr(p).sum() / torch.log(torch.tensor(float(len(p)))))
+
+
+class Generated:
+    """A generator in training: its images carry the graph through which it learns."""
+
+    def __init__(self, generator: Generator) -> None:
+        self.generator = generator
+
+    def draw(self, count: int, rng: torch.Generator) -> Drawn:
+        """G(z), z ~ N(0, 1)."""
+        self.generator.train()
+        z = torch.randn(count, self.generator.latent, generator=rng)
+        return Drawn(self.generator(z), "generator")
+
+    def learn(self, origin: str, target: Tensor) -> None:
+        """It learns through the graph, not here."""
+
+
+class Evolved:
+    """Children of banked images: pairs mixed, or one shifted, with some of a prior added.
+
+    Parents are the images on which the student is furthest from the answer, among a random few.
+
+    Args:
+        bank: where parents come from.
+        prior: what new material comes from.
+        difficulty: (B, C, H, W) uint8 and (B, K) targets -> (B,) student's loss.
+        noise: share of the prior in a child, in [0, 1].
+    """
+
+    def __init__(
+        self, bank: Bank, prior: PriorChoice, difficulty: "Difficulty", noise: float = 0.3
+    ) -> None:
+        self.bank, self.prior, self.difficulty, self.noise = bank, prior, difficulty, noise
+
+    def draw(self, count: int, rng: torch.Generator) -> Drawn:
+        """Children where there are parents; the prior's own while the bank is empty."""
+        fresh = self.prior.draw(count, rng)
+        if len(self.bank) < 4 * count:
+            return fresh
+        images, targets = self.bank.draw(4 * count, rng)
+        hardest = self.difficulty(images, targets).topk(2 * count).indices
+        mother, father = images[hardest].float().chunk(2)
+        paired = (torch.rand(count, generator=rng) < 0.5).view(-1, 1, 1, 1)
+        share = torch.rand(count, 1, 1, 1, generator=rng)
+        dy, dx = (int(torch.randint(-1, 2, (), generator=rng)) for _ in "yx")
+        child = torch.where(
+            paired, share * mother + (1 - share) * father, mother.roll((dy, dx), (2, 3))
+        )
+        child = (1 - self.noise) * child + self.noise * fresh.images.float()
+        return Drawn(child.round().clamp(0, 255).to(torch.uint8), "evolution")
+
+    def learn(self, origin: str, target: Tensor) -> None:
+        """The bank remembers for it."""
+
+
+class Difficulty(Protocol):
+    """How far the student is from the answers."""
+
+    def __call__(self, images: Tensor, targets: Tensor) -> Tensor:
+        """(B, C, H, W) uint8, (B, K) -> (B,)."""
+
+
+def to_bytes(images: Tensor) -> Tensor:
+    """Images as they are asked about: (B, C, H, W) uint8, off the graph."""
+    if images.dtype == torch.uint8:
+        return images
+    return (images.detach() * 255.0).round().clamp(0, 255).to(torch.uint8)

@@ -1,0 +1,121 @@
+"""What the two ends of a session say to each other. Knows neither bytes nor who may say what when.
+
+    institution                coordinator
+        Hello          ->                        who I am
+                       <-      Welcome           you are heard
+                       <-      Question          an Ask or a PullBack, numbered
+        Answer         ->                        what was released, under the same number
+        Declined       ->                        or why nothing was
+        Close         <->      Close             the end, from either
+
+A question's number rises within a session. `Invalid` is never said: it is what a codec makes of
+bytes that are none of these.
+"""
+
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from fedkd.errors import LocalProtocolError
+from fedkd.signals import Ask, Card, PullBack, Refusal, Reply
+
+VERSION = 1
+"""Of this vocabulary. Two ends of different versions do not talk."""
+LONGEST_TEXT = 500
+"""Characters of a reason that are shown."""
+LONGEST_NAME = 64
+"""Characters of an institution's name."""
+
+
+@dataclass(frozen=True)
+class Hello:
+    """An institution introduces itself."""
+
+    version: int
+    token: str = field(repr=False)
+    """Of the run, handed out on the control plane; never printed."""
+    card: Card
+
+
+@dataclass(frozen=True)
+class Welcome:
+    """The coordinator takes the institution in."""
+
+    version: int
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """The coordinator asks; ``id`` is 1 or more."""
+
+    id: int
+    request: Ask | PullBack
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """The institution answers the question of that number."""
+
+    id: int
+    reply: Reply
+
+
+@dataclass(frozen=True)
+class Declined:
+    """The institution does not answer the question of that number."""
+
+    id: int
+    refusal: Refusal
+
+
+@dataclass(frozen=True)
+class Close:
+    """The end of the session; ``reason`` is fit for the other side's screen."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Invalid:
+    """Bytes that say nothing; ``reason`` repeats none of them."""
+
+    reason: str
+
+
+FromInstitution: TypeAlias = Hello | Answer | Declined | Close
+FromCoordinator: TypeAlias = Welcome | Question | Close
+Message: TypeAlias = FromInstitution | FromCoordinator
+
+
+def check(message: Message) -> None:
+    """Raises LocalProtocolError where ``message`` says something that no message may.
+
+    What a tensor may be is checked where tensors are written and read, in `fedkd.wire.contents`.
+    """
+    if isinstance(message, Question | Answer | Declined) and message.id < 1:
+        raise LocalProtocolError("a question without a number")
+    match message:
+        case Hello(card=card):
+            _check_card(card)
+        case Question(request=Ask(signals=signals)) if not signals:
+            raise LocalProtocolError("a question that asks for no signal")
+        case Question(request=PullBack(images, cotangents)):
+            if not cotangents:
+                raise LocalProtocolError("a pull-back of no signal")
+            if any(each.dim() and len(each) != len(images) for each in cotangents.values()):
+                raise LocalProtocolError("cotangents of another number of images than came")
+
+
+def _check_card(card: Card) -> None:
+    if not (0 < len(card.name) <= LONGEST_NAME and card.name.isprintable()):
+        raise LocalProtocolError(
+            f"a name must be 1 to {LONGEST_NAME} printable characters, got {len(card.name)}"
+        )
+    if min(card.classes, *card.shape, card.largest_batch) < 1:
+        raise LocalProtocolError("a card with no class, no pixel or no image in a batch")
+    if card.class_counts is not None and len(card.class_counts) != card.classes:
+        raise LocalProtocolError("a card with class counts for another number of classes")
+
+
+def one_line(text: str) -> str:
+    """``text`` fit for a screen: printable, at most LONGEST_TEXT characters."""
+    return "".join(each if each.isprintable() else " " for each in text[:LONGEST_TEXT])

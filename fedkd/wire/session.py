@@ -1,0 +1,182 @@
+"""The law of a session, as a table, and a `Session` that holds both ends to it. Does no I/O.
+
+    OPENING --Hello--> GREETED --Welcome--> OPEN, in which questions and answers pass
+    any of them --Close, from either--> CLOSED
+
+Everything that decides what may be said stands in this file, and none of it knows which end we
+are: a rule that binds them binds us. What we break is a LocalProtocolError, before anything is
+said; what they break is a RemoteProtocolError.
+
+Questions are told apart by number. A number rises with every question; a question may be put
+again under its number while it is unanswered; every number is answered once.
+"""
+
+from collections.abc import Mapping
+from enum import Enum, auto
+from types import MappingProxyType
+
+import torch
+
+from fedkd.errors import LocalProtocolError, RemoteProtocolError
+from fedkd.signals import Ask, Card, PullBack, Reply, Signal
+from fedkd.wire.messages import (
+    Answer,
+    Close,
+    Declined,
+    Hello,
+    Invalid,
+    Message,
+    Question,
+    Welcome,
+)
+
+MAX_IN_FLIGHT = 2
+"""Unanswered questions at a time: the second travels while the first is answered."""
+
+
+class Role(Enum):
+    """Who speaks."""
+
+    INSTITUTION = "the institution"
+    COORDINATOR = "the coordinator"
+
+    @property
+    def other(self) -> "Role":
+        """Who listens."""
+        return Role.COORDINATOR if self is Role.INSTITUTION else Role.INSTITUTION
+
+
+class State(Enum):
+    """How far a session is."""
+
+    OPENING = auto()
+    """Nothing was said."""
+    GREETED = auto()
+    """The institution said who it is."""
+    OPEN = auto()
+    """Questions may be put."""
+    CLOSED = auto()
+    """Nothing more is said, but for a Close that crossed another."""
+
+
+LAW: Mapping[tuple[State, Role, type[Message]], State] = MappingProxyType(
+    {
+        (State.OPENING, Role.INSTITUTION, Hello): State.GREETED,
+        (State.GREETED, Role.COORDINATOR, Welcome): State.OPEN,
+        (State.OPEN, Role.COORDINATOR, Question): State.OPEN,
+        (State.OPEN, Role.INSTITUTION, Answer): State.OPEN,
+        (State.OPEN, Role.INSTITUTION, Declined): State.OPEN,
+        **{(state, role, Close): State.CLOSED for state in State for role in Role},
+    }
+)
+"""(state, speaker, what is said) -> the next state. What is not here is unlawful."""
+
+
+class Session:
+    """One end's account of what was said so far. Not safe for threads.
+
+    Attributes:
+        state: how far the session is.
+        card: the institution's, once it has said Hello.
+    """
+
+    def __init__(self, role: Role, max_in_flight: int = MAX_IN_FLIGHT) -> None:
+        self.state = State.OPENING
+        self.card: Card | None = None
+        self._role = role
+        self._max_in_flight = max_in_flight
+        self._last = 0
+        self._unanswered: dict[int, Ask | PullBack] = {}
+
+    @property
+    def in_flight(self) -> int:
+        """How many questions are unanswered."""
+        return len(self._unanswered)
+
+    def send(self, message: Message) -> None:
+        """Takes down what we are about to say.
+
+        Raises:
+            LocalProtocolError: we may not say it; the session is as it was.
+        """
+        if objection := self._objection(self._role, message):
+            raise LocalProtocolError(objection)
+        self._take_down(self._role, message)
+
+    def receive(self, message: Message | Invalid) -> None:
+        """Takes down what they said.
+
+        Raises:
+            RemoteProtocolError: they may not say it; the session is as it was.
+        """
+        if isinstance(message, Invalid):
+            raise RemoteProtocolError(message.reason)
+        if objection := self._objection(self._role.other, message):
+            raise RemoteProtocolError(objection)
+        self._take_down(self._role.other, message)
+
+    def _take_down(self, speaker: Role, message: Message) -> None:
+        self.state = LAW[self.state, speaker, type(message)]
+        match message:
+            case Hello(card=card):
+                self.card = card
+            case Question(number, request):
+                self._last = max(self._last, number)
+                self._unanswered[number] = request
+            case Answer(number) | Declined(number):
+                del self._unanswered[number]
+
+    def _objection(self, speaker: Role, message: Message) -> str | None:
+        """Why ``speaker`` may not say ``message`` now; None where it may."""
+        kind = type(message)
+        if (self.state, speaker, kind) not in LAW:
+            state = self.state.name.lower()
+            return f"{kind.__name__} from {speaker.value} in a session that is {state}"
+        match message:
+            case Question(number):
+                return self._question_objection(number)
+            case Answer(number, reply) if number in self._unanswered:
+                return _misfit(self._unanswered[number], reply, self.card)
+            case Answer(number) | Declined(number) if number not in self._unanswered:
+                return f"an answer to question {number}, which is not open"
+        return None
+
+    def _question_objection(self, number: int) -> str | None:
+        if number in self._unanswered:
+            return None
+        if number <= self._last:
+            return f"question {number} after question {self._last}: numbers rise"
+        if self.in_flight == self._max_in_flight:
+            return f"more than {self._max_in_flight} questions at a time"
+        return None
+
+
+def _misfit(request: Ask | PullBack, reply: Reply, card: Card | None) -> str | None:
+    """Why ``reply`` does not answer ``request``; None where it does."""
+    if isinstance(request, PullBack):
+        if reply.signals or reply.gradient is None:
+            return "an answer to a pull-back must be a gradient alone"
+        return _wrong("a gradient", reply.gradient, tuple(request.images.shape), torch.float32)
+    if reply.gradient is not None or set(reply.signals) != request.signals:
+        asked = ", ".join(sorted(request.signals))
+        return f"an answer must hold exactly the signals asked for: {asked}"
+    rounded = torch.float32 if request.exact else torch.float16
+    batch = len(request.images)
+    for signal, tensor in reply.signals.items():
+        dtype = torch.float32 if signal is Signal.BN_GAP else rounded
+        shape = {
+            Signal.LOGITS: (batch, card.classes if card else 0),
+            Signal.BN_GAP: (),
+            Signal.FEATURES: (batch, *tensor.shape[1:]),
+        }[signal]
+        if objection := _wrong(signal.value, tensor, shape, dtype):
+            return objection
+    return None
+
+
+def _wrong(
+    name: str, tensor: torch.Tensor, shape: tuple[int, ...], dtype: torch.dtype
+) -> str | None:
+    if tuple(tensor.shape) == shape and tensor.dtype == dtype:
+        return None
+    return f"{name} of shape {tuple(tensor.shape)} in {tensor.dtype}, expected {shape} in {dtype}"

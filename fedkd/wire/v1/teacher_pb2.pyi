@@ -1,0 +1,179 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class DType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    DTYPE_UNSPECIFIED: _ClassVar[DType]
+    DTYPE_UINT8: _ClassVar[DType]
+    DTYPE_FLOAT16: _ClassVar[DType]
+    DTYPE_FLOAT32: _ClassVar[DType]
+
+class Signal(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    SIGNAL_UNSPECIFIED: _ClassVar[Signal]
+    SIGNAL_LOGITS: _ClassVar[Signal]
+    SIGNAL_BN_GAP: _ClassVar[Signal]
+    SIGNAL_FEATURES: _ClassVar[Signal]
+
+class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    REASON_UNSPECIFIED: _ClassVar[Reason]
+    REASON_FORBIDDEN: _ClassVar[Reason]
+    REASON_SPENT: _ClassVar[Reason]
+    REASON_TOO_LARGE: _ClassVar[Reason]
+    REASON_MALFORMED: _ClassVar[Reason]
+    REASON_FAILED: _ClassVar[Reason]
+DTYPE_UNSPECIFIED: DType
+DTYPE_UINT8: DType
+DTYPE_FLOAT16: DType
+DTYPE_FLOAT32: DType
+SIGNAL_UNSPECIFIED: Signal
+SIGNAL_LOGITS: Signal
+SIGNAL_BN_GAP: Signal
+SIGNAL_FEATURES: Signal
+REASON_UNSPECIFIED: Reason
+REASON_FORBIDDEN: Reason
+REASON_SPENT: Reason
+REASON_TOO_LARGE: Reason
+REASON_MALFORMED: Reason
+REASON_FAILED: Reason
+
+class Tensor(_message.Message):
+    __slots__ = ("dtype", "shape")
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
+    SHAPE_FIELD_NUMBER: _ClassVar[int]
+    dtype: DType
+    shape: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, dtype: _Optional[_Union[DType, str]] = ..., shape: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class Said(_message.Message):
+    __slots__ = ("signal", "tensor")
+    SIGNAL_FIELD_NUMBER: _ClassVar[int]
+    TENSOR_FIELD_NUMBER: _ClassVar[int]
+    signal: Signal
+    tensor: Tensor
+    def __init__(self, signal: _Optional[_Union[Signal, str]] = ..., tensor: _Optional[_Union[Tensor, _Mapping]] = ...) -> None: ...
+
+class Card(_message.Message):
+    __slots__ = ("name", "classes", "channels", "height", "width", "signals", "pull_back", "samples", "largest_batch", "class_counts", "scores")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    CLASSES_FIELD_NUMBER: _ClassVar[int]
+    CHANNELS_FIELD_NUMBER: _ClassVar[int]
+    HEIGHT_FIELD_NUMBER: _ClassVar[int]
+    WIDTH_FIELD_NUMBER: _ClassVar[int]
+    SIGNALS_FIELD_NUMBER: _ClassVar[int]
+    PULL_BACK_FIELD_NUMBER: _ClassVar[int]
+    SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    LARGEST_BATCH_FIELD_NUMBER: _ClassVar[int]
+    CLASS_COUNTS_FIELD_NUMBER: _ClassVar[int]
+    SCORES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    classes: int
+    channels: int
+    height: int
+    width: int
+    signals: _containers.RepeatedScalarFieldContainer[Signal]
+    pull_back: bool
+    samples: int
+    largest_batch: int
+    class_counts: _containers.RepeatedScalarFieldContainer[int]
+    scores: bool
+    def __init__(self, name: _Optional[str] = ..., classes: _Optional[int] = ..., channels: _Optional[int] = ..., height: _Optional[int] = ..., width: _Optional[int] = ..., signals: _Optional[_Iterable[_Union[Signal, str]]] = ..., pull_back: bool = ..., samples: _Optional[int] = ..., largest_batch: _Optional[int] = ..., class_counts: _Optional[_Iterable[int]] = ..., scores: bool = ...) -> None: ...
+
+class Hello(_message.Message):
+    __slots__ = ("version", "token", "card")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    CARD_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    token: str
+    card: Card
+    def __init__(self, version: _Optional[int] = ..., token: _Optional[str] = ..., card: _Optional[_Union[Card, _Mapping]] = ...) -> None: ...
+
+class Welcome(_message.Message):
+    __slots__ = ("version",)
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    def __init__(self, version: _Optional[int] = ...) -> None: ...
+
+class Ask(_message.Message):
+    __slots__ = ("id", "images", "signals", "reply_dtype")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    IMAGES_FIELD_NUMBER: _ClassVar[int]
+    SIGNALS_FIELD_NUMBER: _ClassVar[int]
+    REPLY_DTYPE_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    images: Tensor
+    signals: _containers.RepeatedScalarFieldContainer[Signal]
+    reply_dtype: DType
+    def __init__(self, id: _Optional[int] = ..., images: _Optional[_Union[Tensor, _Mapping]] = ..., signals: _Optional[_Iterable[_Union[Signal, str]]] = ..., reply_dtype: _Optional[_Union[DType, str]] = ...) -> None: ...
+
+class PullBack(_message.Message):
+    __slots__ = ("id", "images", "cotangents")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    IMAGES_FIELD_NUMBER: _ClassVar[int]
+    COTANGENTS_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    images: Tensor
+    cotangents: _containers.RepeatedCompositeFieldContainer[Said]
+    def __init__(self, id: _Optional[int] = ..., images: _Optional[_Union[Tensor, _Mapping]] = ..., cotangents: _Optional[_Iterable[_Union[Said, _Mapping]]] = ...) -> None: ...
+
+class Reply(_message.Message):
+    __slots__ = ("id", "signals", "gradient")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    SIGNALS_FIELD_NUMBER: _ClassVar[int]
+    GRADIENT_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    signals: _containers.RepeatedCompositeFieldContainer[Said]
+    gradient: Tensor
+    def __init__(self, id: _Optional[int] = ..., signals: _Optional[_Iterable[_Union[Said, _Mapping]]] = ..., gradient: _Optional[_Union[Tensor, _Mapping]] = ...) -> None: ...
+
+class Refusal(_message.Message):
+    __slots__ = ("id", "reason", "text")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    reason: Reason
+    text: str
+    def __init__(self, id: _Optional[int] = ..., reason: _Optional[_Union[Reason, str]] = ..., text: _Optional[str] = ...) -> None: ...
+
+class Close(_message.Message):
+    __slots__ = ("reason",)
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    reason: str
+    def __init__(self, reason: _Optional[str] = ...) -> None: ...
+
+class ConnectRequest(_message.Message):
+    __slots__ = ("hello", "reply", "refusal", "close", "payload")
+    HELLO_FIELD_NUMBER: _ClassVar[int]
+    REPLY_FIELD_NUMBER: _ClassVar[int]
+    REFUSAL_FIELD_NUMBER: _ClassVar[int]
+    CLOSE_FIELD_NUMBER: _ClassVar[int]
+    PAYLOAD_FIELD_NUMBER: _ClassVar[int]
+    hello: Hello
+    reply: Reply
+    refusal: Refusal
+    close: Close
+    payload: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., reply: _Optional[_Union[Reply, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., close: _Optional[_Union[Close, _Mapping]] = ..., payload: _Optional[_Iterable[bytes]] = ...) -> None: ...
+
+class ConnectResponse(_message.Message):
+    __slots__ = ("welcome", "ask", "pull_back", "close", "payload")
+    WELCOME_FIELD_NUMBER: _ClassVar[int]
+    ASK_FIELD_NUMBER: _ClassVar[int]
+    PULL_BACK_FIELD_NUMBER: _ClassVar[int]
+    CLOSE_FIELD_NUMBER: _ClassVar[int]
+    PAYLOAD_FIELD_NUMBER: _ClassVar[int]
+    welcome: Welcome
+    ask: Ask
+    pull_back: PullBack
+    close: Close
+    payload: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., ask: _Optional[_Union[Ask, _Mapping]] = ..., pull_back: _Optional[_Union[PullBack, _Mapping]] = ..., close: _Optional[_Union[Close, _Mapping]] = ..., payload: _Optional[_Iterable[bytes]] = ...) -> None: ...

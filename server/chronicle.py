@@ -1,0 +1,191 @@
+"""Keeps the record of a run: events, scores, gallery, result, page. Knows no wire and no data.
+
+A chronicle is a `fedkd.loop.Watch`: whatever drives the loop tells it of progress.
+"""
+
+import importlib.metadata
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from fedkd.bank import Bank
+from fedkd.experiment import Experiment
+from fedkd.loop import Distilled, Progress
+from fedkd.signals import Card
+from server.report.folder import RunFolder
+from server.report.page import build_report
+from server.report.record import Gallery
+
+SCORES = 40
+"""Times that the student is scored on the way, where there is something to score it on."""
+SHOWN = 48
+"""Images in the gallery."""
+VERSIONS = ("fedkd", "torch", "flwr", "grpcio", "numpy", "scikit-learn")
+
+Score = Callable[[nn.Module], float]
+"""Accuracy of a student in [0, 1]; leaves it as it was."""
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """What one institution was asked, and what that cost in bytes, as its counters say."""
+
+    samples_asked: int = 0
+    samples_pulled_back: int = 0
+    bytes_sent: int = 0
+    """To the institution."""
+    bytes_received: int = 0
+    """From it."""
+    refusals: int = 0
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Accuracies that only an engine can know; None where nobody told."""
+
+    student: float | None = None
+    ensemble: float | None = None
+    agreement: float | None = None
+    teachers: Mapping[str, float] | None = None
+
+
+class Chronicle:
+    """The record of one run.
+
+    Args:
+        path: folder of the run, empty or not there yet.
+        experiment: resolved.
+        engine: which one drives the loop.
+        score: how well the student does, None where the coordinator cannot know.
+        listeners: further watchers, a progress bar say.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        experiment: Experiment,
+        engine: str,
+        score: Score | None = None,
+        listeners: Sequence[Callable[[Progress], None]] = (),
+    ) -> None:
+        self.folder = RunFolder.create(path)
+        self.experiment, self.engine, self.score = experiment, engine, score
+        self.listeners = listeners
+        self.student: nn.Module | None = None
+        """The student that is being trained; whoever builds it puts it here."""
+        self._asked: list[tuple[int, int, str]] = []  # asked so far, images, origin
+        self._scores: list[float] = []
+        self._started = time.monotonic()
+
+    def __call__(self, progress: Progress) -> None:
+        """Write one event down, and score the student if that is due."""
+        facts = dict(progress.facts)
+        done = facts.pop("done", 0.0)
+        if progress.kind == "asked":
+            self._asked.append((facts["asked"], facts["count"], facts["origin"]))  # type: ignore[arg-type]
+        self.folder.event({"kind": progress.kind, **facts})
+        if progress.kind == "trained" and isinstance(done, float):
+            self._score_if_due(done, facts)
+        for listener in self.listeners:
+            listener(progress)
+
+    def _score_if_due(self, done: float, facts: Mapping[str, object]) -> None:
+        if self.score is None or self.student is None or done < len(self._scores) / SCORES:
+            return
+        accuracy = self.score(self.student)
+        self._scores.append(accuracy)
+        event = {"step": facts["step"], "asked": facts["asked"], "accuracy": accuracy}
+        self.folder.event({"kind": "scored", **event})
+        for listener in self.listeners:
+            listener(Progress("scored", {**event, "done": done}))
+
+    def finish(
+        self,
+        distilled: Distilled,
+        cards: Sequence[Card],
+        traffic: Mapping[str, Traffic],
+        verdict: Verdict,
+    ) -> dict[str, Any]:
+        """Write student, gallery, result and page; returns what stands in ``result.json``."""
+        rng = torch.Generator().manual_seed(self.experiment.seed)
+        shape = cards[0].shape
+        onnx = self.folder.write_student(distilled.student, shape, rng)
+        if self._asked:
+            self.folder.write_gallery(gallery(distilled.bank, self._asked))
+        best = max(self._scores) if self._scores else None
+        models = self.experiment.institutions.models
+        result = {
+            "name": self.experiment.name,
+            "student": {
+                "model": self.experiment.student.model,
+                "accuracy": verdict.student,
+                "best_test_accuracy": best,
+                "agreement": verdict.agreement,
+                "parameters": sum(p.numel() for p in distilled.student.parameters()),
+            },
+            "ensemble": {"accuracy": verdict.ensemble, "rule": self.experiment.questions.rule},
+            "teachers": [
+                {
+                    "name": card.name,
+                    "model": models[i % len(models)],
+                    "accuracy": (verdict.teachers or {}).get(card.name),
+                    **vars(traffic.get(card.name, Traffic())),
+                    "epsilon": None,
+                    "delta": None,
+                    "class_counts": card.class_counts,
+                    "signals": sorted(card.signals),
+                }
+                for i, card in enumerate(cards)
+            ],
+            "method": self.experiment.method.name,
+            "engine": self.engine,
+            "seed": self.experiment.seed,
+            "student_steps": distilled.student_steps,
+            "generator_steps": distilled.generator_steps,
+            "seconds": round(time.monotonic() - self._started, 3),
+            "config": self.experiment.model_dump(mode="json"),
+            "versions": versions(),
+            "onnx": onnx,
+        }
+        self.folder.write_result(result)
+        build_report(self.folder.path)
+        return result
+
+
+def gallery(bank: Bank, asked: Sequence[tuple[int, int, str]]) -> Gallery:
+    """Images from all along the run, out of the bank.
+
+    Args:
+        bank: everything that was asked about, in order (the last of it where it is bounded).
+        asked: for each question the samples asked so far, its images and their origin.
+    """
+    at = np.concatenate([np.full(count, so_far) for so_far, count, _ in asked])[-len(bank) :]
+    origin = np.concatenate([np.full(n, name, dtype="U32") for _, n, name in asked])[-len(bank) :]
+    picked = np.unique(np.linspace(0, len(at) - 1, min(SHOWN, len(at))).astype(int))
+    images, targets = bank.history()
+    confidence, label = targets[torch.from_numpy(picked)].softmax(1).max(1)
+    return Gallery(
+        images[torch.from_numpy(picked)].numpy(),
+        origin[picked],
+        at[picked],
+        label.numpy(),
+        confidence.numpy(),
+    )
+
+
+def versions() -> dict[str, str]:
+    """Of Python and the packages that decide a run."""
+    found = {"python": platform.python_version()}
+    for name in VERSIONS:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found

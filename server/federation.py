@@ -1,0 +1,81 @@
+"""An experiment, run over the nodes of a Flower grid. Knows no data and no engine beneath it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from flwr.app import ArrayRecord, ConfigRecord
+from flwr.serverapp import Grid
+
+from fedkd.experiment import Experiment
+from fedkd.loop import Distilled, Watch
+from fedkd.signals import Card
+from server.control import roll_call
+from server.coordinator import ingredients
+from server.seat import Counters
+from server.strategy import DataFreeDistillation
+
+ROUNDS = 10
+"""Times that the student is examined on the way."""
+PATIENCE = 300.0
+"""Seconds that nodes may take to come, to open an institution, or to examine a student."""
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What came of a run through Flower."""
+
+    distilled: Distilled
+    cards: tuple[Card, ...]
+    """Of the institutions that took part."""
+    counters: Mapping[str, Counters]
+    """What passed between hub and institutions, by name."""
+    accuracy: float | None
+    """Of the last student on all test data of the institutions that tell; None if none does."""
+
+
+def federate(
+    grid: Grid,
+    experiment: Experiment,
+    vaults: Path,
+    watch: Watch = lambda progress: None,
+    rounds: int = ROUNDS,
+) -> Outcome:
+    """Distil the student of an experiment from the institutions behind a grid.
+
+    Args:
+        grid: as a ServerApp is given it.
+        experiment: resolved; simulated institutions are told the whole of it.
+        vaults: where simulated institutions keep what is theirs. An owner's does not read it.
+        watch: is told of progress; changes nothing.
+        rounds: > 0.
+
+    Raises:
+        SettingsError: the experiment asks for what is not there.
+        QuorumLost: too few institutions came, or answered.
+    """
+    count = experiment.institutions.count
+    config = ConfigRecord({"experiment": experiment.model_dump_json(), "folder": str(vaults)})
+    parts = ingredients(experiment, roll_call(grid, count, config, PATIENCE))
+    strategy = DataFreeDistillation(
+        method=parts.method,
+        student=parts.student,
+        plan=parts.plan,
+        priors=parts.priors,
+        model=experiment.student.model,
+        seed=parts.seed,
+        quorum=parts.quorum,
+        min_available_nodes=count,
+        question_timeout=experiment.questions.timeout,
+        watch=watch,
+    )
+    arrays = ArrayRecord(parts.student.state_dict())
+    result = strategy.start(
+        grid, arrays, rounds, PATIENCE, train_config=config, evaluate_config=config
+    )
+    last = result.evaluate_metrics_clientapp.get(rounds)
+    accuracy = None if last is None else cast(float, last["accuracy"])
+    if strategy.distilled is None:
+        raise RuntimeError("the last round ended and the loop had not")
+    return Outcome(strategy.distilled, strategy.cards, strategy.counters, accuracy)

@@ -1,0 +1,132 @@
+"""The student, in files that others can open. It knows no run and no folder's other contents.
+
+Images are float32 in [0, 1], ``(B, C, H, W)``; normalisation is inside the model.
+"""
+
+import contextlib
+import copy
+import importlib.util
+import io
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+PARITY_IMAGES = 256
+"""Random images on which the two runtimes are compared."""
+
+
+def save_student(
+    module: nn.Module,
+    folder: Path,
+    shape: tuple[int, int, int],
+    metadata: Mapping[str, str] | None = None,
+) -> Path:
+    """Write the weights to ``student.safetensors``, whole or not at all.
+
+    The file's metadata names the class of the model and the image shape ``CxHxW``, and whatever
+    ``metadata`` adds (a key to `fedkd.models`, say). Nothing in the file can run code.
+    """
+    path = folder / "student.safetensors"
+    temporary = path.with_name(f".{path.name}.part")
+    # Clones, since the format refuses weights that share memory.
+    weights = {name: tensor.detach().cpu().clone() for name, tensor in module.state_dict().items()}
+    notes = {
+        "format": "pt",
+        "model": type(module).__name__,
+        "shape": "x".join(str(side) for side in shape),
+        "input": "float32 images in [0, 1]",
+        **(metadata or {}),
+    }
+    try:
+        save_file(weights, temporary, notes)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def export_onnx(
+    module: nn.Module,
+    path: Path,
+    shape: tuple[int, int, int],
+    rng: torch.Generator,
+) -> dict[str, Any]:
+    """Write the student as ONNX with a free batch size, and compare it with torch.
+
+    Returns ``max_difference`` (largest absolute difference of a logit on `PARITY_IMAGES` random
+    images), ``argmax_agreement`` (share of them with the same class, in [0, 1]) and ``images``;
+    or ``skipped``, a reason on one line: a student without its ONNX twin is still a student.
+    """
+    missing = [
+        name
+        for name in ("onnx", "onnxruntime", "onnxscript")
+        if importlib.util.find_spec(name) is None
+    ]
+    if missing:
+        return {"skipped": "install fedkd[onnx]"}
+    model = copy.deepcopy(module).cpu().eval()
+    try:
+        with _quiet():
+            _export(model, path, torch.rand((2, *shape), generator=rng))
+    except torch.onnx.OnnxExporterError as error:
+        path.unlink(missing_ok=True)
+        cause = type(error.__cause__ or error).__name__
+        return {"skipped": f"torch cannot export {type(module).__name__} ({cause})"}
+    return _compare(model, path, torch.rand((PARITY_IMAGES, *shape), generator=rng))
+
+
+def _export(model: nn.Module, path: Path, images: Tensor) -> None:
+    torch.onnx.export(
+        model,
+        (images,),
+        path,
+        input_names=["images"],
+        output_names=["logits"],
+        dynamic_shapes=({0: torch.export.Dim("batch")},),
+        dynamo=True,
+        external_data=False,
+        verbose=False,
+    )
+
+
+def _compare(model: nn.Module, path: Path, images: Tensor) -> dict[str, Any]:
+    import onnxruntime  # an extra, and slow to import
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors only
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(
+        str(path), sess_options=options, providers=["CPUExecutionProvider"]
+    )
+    theirs = torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
+    with torch.no_grad():
+        ours = model(images)
+    return {
+        "max_difference": float((ours - theirs).abs().max()),
+        "argmax_agreement": float((ours.argmax(1) == theirs.argmax(1)).float().mean()),
+        "images": len(images),
+    }
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter prints, logs and warns of its own insides; its errors still come through."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

@@ -1,0 +1,204 @@
+"""The page of a finished run, made from its folder. It knows no engine and asks nobody anything."""
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from server.report import plots
+from server.report.folder import PAGE, load, write_whole
+from server.report.pictures import stages
+from server.report.record import Lost, Record, Result, TeacherRecord
+from server.report.template import CSS, HTML
+
+UNKNOWN = "not known"
+_NUMERALS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+
+
+@dataclass(frozen=True)
+class Card:
+    """One headline figure."""
+
+    label: str
+    value: str
+    note: str
+
+
+def build_report(path: Path) -> Path:
+    """Make ``report.html`` in the run folder ``path`` and return where it lies.
+
+    The page needs nothing beside itself: no network, no script. The same folder gives the same
+    bytes.
+
+    Raises:
+        DataError: the folder is not that of a finished run (`server.report.folder.load`).
+    """
+    page = path / PAGE
+    # A name may hold a lone surrogate, which JSON can write and UTF-8 cannot.
+    write_whole(page, render(load(path)).encode("utf-8", errors="replace"))
+    return page
+
+
+def render(record: Record) -> str:
+    """``record`` as one self-contained HTML page."""
+    result, events = record.result, record.events
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(
+        percent=percent, count=count, size=size, promise=promise, told=told, plural=plural
+    )
+    figures = {
+        "accuracy": plots.accuracy(result, events),
+        "curriculum": plots.curriculum(events),
+        "loss": plots.loss(events),
+        "difficulty": plots.difficulty_by_institution(events),
+        "generator": plots.generator(events),
+        "origins": plots.origins(events),
+        "counts": plots.class_counts(result.teachers),
+    }
+    return environment.from_string(HTML).render(
+        css=Markup(CSS),
+        figures={name: svg and Markup(svg) for name, svg in figures.items()},
+        name=record.name,
+        rebuild=f"fedkd report {shlex.quote(record.name)}",
+        title=title(result),
+        result=result,
+        duration=duration(result.seconds),
+        cards=cards(result),
+        lost=[event for event in events if isinstance(event, Lost)],
+        stages=stages(record.gallery) if record.gallery else [],
+        colours=plots.origin_colours(events),
+        promising=[teacher for teacher in result.teachers if teacher.epsilon is not None],
+        telling=[teacher.name for teacher in result.teachers if teacher.class_counts],
+        settings=settings(result.config),
+        files=record.files or {},
+    )
+
+
+def cards(result: Result) -> list[Card]:
+    """The headline: what came out, what it is to be measured against, and what it took."""
+    teachers, student = result.teachers, result.student
+    known = [teacher for teacher in teachers if teacher.accuracy is not None]
+    best = max(known, key=lambda teacher: teacher.accuracy or 0, default=None)
+    asked = max((teacher.samples_asked for teacher in teachers), default=0)
+    pulled = max((teacher.samples_pulled_back for teacher in teachers), default=0)
+    sent = sum(teacher.bytes_sent for teacher in teachers) / max(1, len(teachers))
+    received = sum(teacher.bytes_received for teacher in teachers) / max(1, len(teachers))
+    agreement = student.agreement
+    return [
+        Card(
+            "Student",
+            percent(student.accuracy),
+            "after the last step"
+            + ("" if agreement is None else f"; agrees with the ensemble on {percent(agreement)}"),
+        ),
+        Card("Ensemble", percent(result.ensemble.accuracy), "the teachers' fused answer"),
+        Card(
+            "Best single teacher",
+            percent(best.accuracy if best else None),
+            best.name if best else "no institution told its accuracy",
+        ),
+        Card(
+            "Questions per teacher",
+            count(asked),
+            f"samples asked; {count(pulled)} pulled back" if pulled else "samples; no gradients",
+        ),
+        Card(
+            "Traffic per teacher",
+            size(sent + received),
+            f"{size(sent)} sent to it, {size(received)} received",
+        ),
+        _privacy_card(teachers),
+    ]
+
+
+def _privacy_card(teachers: Sequence[TeacherRecord]) -> Card:
+    promised = [teacher.epsilon for teacher in teachers if teacher.epsilon is not None]
+    if not promised:
+        return Card("Privacy", "none promised", "by any institution")
+    largest = f"{max(promised):.3g}"
+    if len(promised) == len(teachers):
+        return Card("Privacy", f"ε ≤ {largest}", "the largest of all teachers' promises")
+    return Card(
+        "Privacy",
+        f"{len(promised)} of {len(teachers)} promise",
+        f"ε ≤ {largest} at these; the others promise nothing",
+    )
+
+
+def title(result: Result) -> str:
+    """The run in one line."""
+    return f"One student from {plural(len(result.teachers), 'teacher')}"
+
+
+def plural(number: int, noun: str) -> str:
+    """``five teachers``, ``one teacher``, ``12 teachers``."""
+    numeral = _NUMERALS[number] if number < len(_NUMERALS) else count(number)
+    return f"{numeral} {noun}" if number == 1 else f"{numeral} {noun}s"
+
+
+def percent(share: float | None) -> str:
+    """``96.5%``; `UNKNOWN` for None."""
+    return UNKNOWN if share is None else f"{share:.1%}"
+
+
+def count(number: int) -> str:
+    """``20,000``."""
+    return f"{number:,}"
+
+
+def size(number: float) -> str:
+    """Bytes in decimal units: ``12.4 MB``."""
+    units = ["TB", "GB", "MB", "kB", "B"]
+    while number >= 999.5 and len(units) > 1:
+        number /= 1000
+        units.pop()
+    unit = units[-1]
+    digits = 0 if unit == "B" or number >= 99.95 else 1
+    return f"{number:.{digits}f}\N{NO-BREAK SPACE}{unit}"
+
+
+def duration(seconds: float) -> str:
+    """``8.4 s``, ``1 min 12 s``, ``2 h 05 min``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def promise(teacher: TeacherRecord) -> str:
+    """What an institution promises, in short; never a zero where it promises nothing."""
+    if teacher.epsilon is None:
+        return "none promised"
+    delta = "" if teacher.delta is None else f", δ = {teacher.delta:.3g}".replace("e-0", "e-")
+    return f"ε = {teacher.epsilon:.4g}{delta}"
+
+
+def told(teacher: TeacherRecord) -> str:
+    """What the coordinator came to hold of an institution."""
+    signals = " and ".join(teacher.signals) or "answers"
+    parts = [f"{signals} on {count(teacher.samples_asked)} images"]
+    if teacher.samples_pulled_back:
+        parts.append(f"gradients on {count(teacher.samples_pulled_back)} images")
+    if teacher.class_counts:
+        parts.append("class counts")
+    return ", ".join(parts)
+
+
+def settings(config: Mapping[str, Any], above: str = "") -> list[tuple[str, str]]:
+    """A nested configuration as ``(dotted key, value)`` rows, in its own order."""
+    rows: list[tuple[str, str]] = []
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            rows += settings(value, f"{above}{key}.")
+        else:
+            rows.append((f"{above}{key}", json.dumps(value, ensure_ascii=False)))
+    return rows

@@ -1,0 +1,303 @@
+"""The figures of a run's page, each as inline SVG. It knows no file and no HTML around them.
+
+Each takes what the run recorded and returns one ``<svg>`` element, or None where the run
+recorded nothing of the kind.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.ticker import PercentFormatter
+from numpy.typing import NDArray
+
+from server.report.record import Asked, Event, Generated, Result, Scored, TeacherRecord, Trained
+from server.report.style import (
+    ACCENT,
+    FAINT,
+    INK,
+    SERIES,
+    SOFT,
+    Series,
+    figure,
+    inline_svg,
+    short,
+    spread,
+    style,
+    thin,
+    thousands,
+)
+
+_NAMED_TEACHERS = 8
+"""Beyond this many, names beside a plot are a thicket."""
+_RASTER_CELLS = 1500
+"""Beyond this many cells, a heat map is smaller as a picture."""
+
+
+def accuracy(result: Result, events: Sequence[Event]) -> str | None:
+    """The student's accuracy while questions are asked, then after the last one."""
+    scores = [
+        (event.asked, event.step, event.accuracy)
+        for event in events
+        if isinstance(event, Scored) and event.accuracy is not None
+    ]
+    if not scores:
+        return None
+    total = max(asked for asked, _, _ in scores)
+    after = [(step, value) for asked, step, value in scores if asked == total]
+    asking = [(asked, value) for asked, _, value in scores if asked < total]
+    asking += [(total, after[0][1])]
+    parts = [
+        ("While questions are asked", "samples asked of each teacher", asking),
+        ("After the last question", "student steps", after),
+    ]
+    shown = [part for part in parts if len(part[2]) > 1] or parts[:1]
+    with style("accuracy"):
+        drawn = figure(height=340)
+        panels = drawn.subplots(1, len(shown), sharey=True, squeeze=False)[0]
+        for axes, (title, label, points) in zip(panels, shown, strict=True):
+            xs, ys = zip(*thin(points), strict=True)
+            axes.plot(xs, ys, color=ACCENT, marker="o", markersize=3, zorder=3)
+            axes.set_title(title, color=SOFT)
+            axes.set_xlabel(label)
+            thousands(axes)
+        references = _references(result)
+        values = [value for _, _, value in scores] + [value for value, _, _ in references]
+        margin = 0.04 + 0.06 * (max(values) - min(values))
+        panels[0].set_ylim(max(0, min(values) - margin), min(1.01, max(values) + margin))
+        panels[0].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        for axes in panels:
+            for value, _, is_ensemble in references:
+                dashes = (0, (5, 3)) if is_ensemble else "solid"
+                axes.axhline(value, color=INK if is_ensemble else FAINT, lw=1, ls=dashes, zorder=1)
+        last = shown[-1][2][-1]
+        panels[-1].plot(*last, color=ACCENT, marker="o", markersize=6, zorder=4)
+        _name_lines(panels[-1], [*references, (last[1], f"student {last[1]:.1%}", True)])
+        return inline_svg(drawn, "accuracy", "Student accuracy against samples asked")
+
+
+def curriculum(events: Sequence[Event]) -> str | None:
+    """Difficulty, mean weight, pace and hardness over the student's steps."""
+    steps = [event for event in events if isinstance(event, Trained)]
+    panels = {
+        "Difficulty (mean loss of a sample)": _line((e.step, e.difficulty) for e in steps),
+        "Mean weight of a sample": _line((e.step, e.weight) for e in steps),
+        "Pace λ": _line((e.step, e.pace) for e in steps),
+        "Hardness": _line((e.step, e.hardness) for e in steps),
+    }
+    return _small_panels("curriculum", panels, "student steps", "Curriculum over student steps")
+
+
+def loss(events: Sequence[Event]) -> str | None:
+    """The student's loss over its steps: all there is to see where no curriculum was at work."""
+    panels = {"Loss": _line((e.step, e.loss) for e in events if isinstance(e, Trained))}
+    return _small_panels("loss", panels, "student steps", "Student loss over its steps")
+
+
+def generator(events: Sequence[Event]) -> str | None:
+    """Each term of the generator's objective over its steps."""
+    steps = [event for event in events if isinstance(event, Generated)]
+    names = dict.fromkeys(name for event in steps for name in event.terms)
+    panels = {name: _line((e.step, e.terms.get(name)) for e in steps) for name in names}
+    return _small_panels("generator", panels, "generator steps", "Terms of the generator")
+
+
+def origins(events: Sequence[Event]) -> str | None:
+    """Which source the asked images came from, and how varied the answers on them were."""
+    asks = [event for event in events if isinstance(event, Asked)]
+    if not asks or asks[-1].asked == 0:
+        return None
+    colours = origin_colours(events)
+    varied = {
+        name: _line((ask.asked, ask.class_entropy.get(name)) for ask in asks) for name in colours
+    }
+    overall = _line((ask.asked, ask.entropy) for ask in asks)
+    with style("origins"):
+        drawn = figure(height=330)
+        shares, entropy = drawn.subplots(1, 2)
+        edges, heights = _shares(asks, list(colours))
+        base = np.zeros(len(edges) - 1)
+        keys: list[Artist] = []
+        for name, height in zip(colours, heights, strict=True):
+            look = {"color": colours[name], "edgecolor": "white", "linewidth": 0.4}
+            bars = shares.bar(edges[:-1], height, np.diff(edges), base, align="edge", **look)
+            keys.append(bars[0])
+            base = base + height
+        shares.set(xlim=(edges[0], edges[-1]), ylim=(0, 1))
+        shares.set_title("Share of each origin", color=SOFT)
+        shares.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        for name, (xs, ys) in varied.items():
+            entropy.plot(xs, ys, color=colours[name], **_dot_if_alone(xs))
+        keys += entropy.plot(*overall, color=INK, ls=(0, (5, 3)), **_dot_if_alone(overall[0]))
+        entropy.set_title("Class entropy of the teachers' answers", color=SOFT)
+        entropy.set(xlim=(0, 1.02 * edges[-1]), ylim=(0, 1.08 * entropy.get_ylim()[1]))
+        for axes in (shares, entropy):
+            axes.set_xlabel("samples asked of each teacher")
+            thousands(axes)
+        labels = [*map(short, colours), "all together"]
+        drawn.legend(keys, labels, loc="outside lower center", ncols=6)
+        return inline_svg(drawn, "origins", "Origins of the asked images and class entropy")
+
+
+def origin_colours(events: Sequence[Event]) -> dict[str, str]:
+    """A colour for each origin, in the order in which they were first asked about."""
+    asks = [event for event in events if isinstance(event, Asked)]
+    names = dict.fromkeys(name for ask in asks for name in (ask.origin, *ask.class_entropy))
+    return {name: SERIES[index % len(SERIES)] for index, name in enumerate(names)}
+
+
+def class_counts(teachers: Sequence[TeacherRecord]) -> str | None:
+    """Training images of each class at each institution that tells them."""
+    told = [(teacher.name, teacher.class_counts) for teacher in teachers if teacher.class_counts]
+    if not told:
+        return None
+    classes = max(len(counts) for _, counts in told)
+    table = np.full((len(told), classes), np.nan)
+    for row, (_, counts) in enumerate(told):
+        table[row, : len(counts)] = counts
+    with style("counts"):
+        drawn = figure(height=62 + 30 * len(told))
+        axes = drawn.subplots()
+        axes.grid(visible=False)
+        shades = LinearSegmentedColormap.from_list("counts", ["#f6f5fb", "#8f86c4", ACCENT])
+        axes.pcolormesh(
+            table,
+            cmap=shades,
+            vmin=0,
+            edgecolors="white",
+            linewidth=1.5,
+            rasterized=table.size > _RASTER_CELLS,
+        )
+        if classes <= 20:
+            _write_counts(axes, table)
+            axes.set_xticks(np.arange(classes) + 0.5, [str(index) for index in range(classes)])
+        axes.set_yticks(np.arange(len(told)) + 0.5, [short(name) for name, _ in told])
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+        axes.invert_yaxis()
+        axes.set_xlabel("class")
+        return inline_svg(drawn, "counts", "Training images by institution and class")
+
+
+def difficulty_by_institution(events: Sequence[Event]) -> str | None:
+    """How hard the student finds each institution's answers, over its steps."""
+    steps = [
+        (event.step, event.difficulty_by_institution)
+        for event in events
+        if isinstance(event, Trained) and event.difficulty_by_institution
+    ]
+    names = dict.fromkeys(name for _, by_name in steps for name in by_name)
+    if not names:
+        return None
+    with style("difficulty"):
+        drawn = figure(height=270)
+        axes = drawn.subplots()
+        lines: list[Artist] = []
+        for index, name in enumerate(names):
+            xs, ys = _line((step, by_name.get(name)) for step, by_name in steps)
+            colour = SERIES[index % len(SERIES)]
+            dashes = ("-", "--", ":")[index // len(SERIES) % 3]
+            lines += axes.plot(xs, ys, color=colour, ls=dashes, lw=1.5, **_dot_if_alone(xs))
+        axes.set_xlabel("student steps")
+        axes.set_ylim(bottom=0)
+        thousands(axes, ticks=8)
+        drawn.legend(lines, [short(name) for name in names], loc="outside right upper")
+        return inline_svg(drawn, "difficulty", "Difficulty by institution over student steps")
+
+
+def _references(result: Result) -> list[tuple[float, str, bool]]:
+    """Accuracies to compare the student's with: value, what to call it, whether it stands out."""
+    known = [(t.accuracy, t.name) for t in result.teachers if t.accuracy is not None]
+    named = len(known) <= _NAMED_TEACHERS
+    lines = [(value, short(name) if named else "", False) for value, name in known]
+    if not named:
+        best = max(value for value, _ in known)
+        lines[[value for value, _ in known].index(best)] = (best, "best teacher", False)
+    if result.ensemble.accuracy is not None:
+        value = result.ensemble.accuracy
+        lines.append((value, f"ensemble {value:.1%}", True))
+    return lines
+
+
+def _name_lines(axes: Axes, lines: Sequence[tuple[float, str, bool]]) -> None:
+    """Write the names of horizontal lines to the right of them, moved apart where they collide."""
+    named = [line for line in lines if line[1]]
+    low, high = axes.get_ylim()
+    gap = (high - low) * 0.062
+    places = spread([value for value, _, _ in named], gap, low, high)
+    for place, (_, name, stands_out) in zip(places, named, strict=True):
+        axes.annotate(
+            name,
+            (1, place),
+            xycoords=("axes fraction", "data"),
+            xytext=(8, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=11.5,
+            color=INK if stands_out else SOFT,
+            annotation_clip=False,
+        )
+
+
+def _small_panels(name: str, panels: Mapping[str, Series], across: str, label: str) -> str | None:
+    """One small plot for each series that has points, four in a row."""
+    filled = {title: series for title, series in panels.items() if series[0]}
+    if not filled:
+        return None
+    columns = min(4, len(filled))
+    rows = -(-len(filled) // columns)
+    with style(name):
+        drawn = figure(height=215 * rows)
+        grid = drawn.subplots(rows, columns, squeeze=False).flat
+        for axes, (title, (xs, ys)) in zip(grid, filled.items(), strict=False):
+            axes.plot(xs, ys, color=ACCENT, lw=1.5, **_dot_if_alone(xs))
+            axes.set_title(short(title, 36), color=SOFT)
+            axes.set_xlabel(across)
+            axes.margins(y=0.12)
+            thousands(axes, ticks=4)
+        for axes in list(drawn.axes)[len(filled) :]:
+            axes.set_visible(False)
+        return inline_svg(drawn, name, label)
+
+
+def _write_counts(axes: Axes, table: NDArray[np.float64]) -> None:
+    darkest = max(1.0, float(np.nanmax(table)))
+    for (row, column), count in np.ndenumerate(table):
+        if not np.isnan(count):
+            axes.text(
+                column + 0.5,
+                row + 0.5,
+                f"{count:,.0f}",
+                ha="center",
+                va="center",
+                fontsize=11,
+                color="white" if count > 0.4 * darkest else SOFT,
+            )
+
+
+def _shares(
+    asks: Sequence[Asked], names: Sequence[str]
+) -> tuple[NDArray[np.float64], list[NDArray[np.float64]]]:
+    """Edges of equal bins of asked samples, and the share of each origin in every bin."""
+    totals = np.array([0.0, *(float(ask.asked) for ask in asks)])
+    new = np.diff(totals)
+    edges = np.linspace(0.0, totals[-1], min(40, len(asks)) + 1)
+    shares = []
+    for name in names:
+        mine = np.cumsum([0.0, *np.where([ask.origin == name for ask in asks], new, 0.0)])
+        shares.append(np.diff(np.interp(edges, totals, mine)) / np.diff(edges))
+    return edges, shares
+
+
+def _line(points: Iterable[tuple[int, float | None]]) -> Series:
+    """Points to draw: those that have a value, thinned."""
+    known = thin([(float(x), y) for x, y in points if y is not None])
+    return [x for x, _ in known], [y for _, y in known]
+
+
+def _dot_if_alone(xs: Sequence[float]) -> dict[str, Any]:
+    """A line through one point is invisible."""
+    return {"marker": "o", "markersize": 4} if len(xs) == 1 else {}

@@ -1,0 +1,220 @@
+"""What a finished run says of itself: result, events, gallery. Knows no file and no page.
+
+Accuracies are in [0, 1]; None means that the coordinator does not know the value.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from fedkd.errors import DataError
+
+Accuracy: TypeAlias = Annotated[float, Field(ge=0, le=1)] | None
+Count: TypeAlias = Annotated[int, Field(ge=0)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
+
+
+class StudentScore(_Part):
+    """The student, as it stood after the last step."""
+
+    accuracy: Accuracy
+    best_test_accuracy: Accuracy = None
+    """The best seen on the way, chosen by looking at the test set."""
+    agreement: Accuracy = None
+    """Share of test images on which student and ensemble name the same class."""
+
+
+class EnsembleScore(_Part):
+    """The fused answer of all institutions."""
+
+    accuracy: Accuracy
+
+
+class TeacherRecord(_Part):
+    """One institution, as the coordinator saw it."""
+
+    name: str
+    model: str
+    accuracy: Accuracy
+    samples_asked: Count
+    samples_pulled_back: Count
+    bytes_received: Count
+    """By the coordinator, from this institution."""
+    bytes_sent: Count
+    """By the coordinator, to this institution."""
+    refusals: Count
+    epsilon: Annotated[float, Field(gt=0)] | None
+    """None where no differential privacy is promised; 0 would claim the impossible."""
+    delta: Annotated[float, Field(ge=0, lt=1)] | None
+    class_counts: tuple[Count, ...] | None = None
+    """Training images of each class, ``(K,)``, where the institution tells them."""
+    mechanism: str | None = None
+    """How the promise is kept and what it protects: ``DP-SGD, one training image``."""
+    signals: tuple[str, ...] = ()
+    """What it answered with: ``logits``, ``bn_gap``, ``features``."""
+
+
+class OnnxParity(_Part):
+    """How far ``student.onnx`` is from the student, or why there is none."""
+
+    skipped: str | None = None
+    max_difference: float | None = None
+    """Largest absolute difference of a logit."""
+    argmax_agreement: Accuracy = None
+    """Share of random images on which both name the same class."""
+
+
+class Result(_Part):
+    """``result.json``: what a run came to. Further keys are kept and not read."""
+
+    student: StudentScore
+    ensemble: EnsembleScore
+    teachers: tuple[TeacherRecord, ...]
+    method: str
+    engine: str
+    seed: int
+    student_steps: Count
+    generator_steps: Count
+    seconds: Annotated[float, Field(ge=0)]
+    config: dict[str, Any]
+    versions: dict[str, str]
+    onnx: OnnxParity | None = None
+    """What `server.report.export.export_onnx` returned."""
+
+
+class Asked(_Part):
+    """A batch was put to every institution."""
+
+    kind: Literal["asked"] = "asked"
+    asked: Count
+    """Samples asked of each teacher so far, this batch included."""
+    origin: str
+    """The prior or the source that invented the batch."""
+    class_entropy: dict[str, float | None] = Field(default_factory=dict)
+    """Entropy of the hard answers' classes, by origin."""
+    entropy: float | None = None
+    """The same over all origins."""
+
+
+class Trained(_Part):
+    """The student took a step."""
+
+    kind: Literal["trained"] = "trained"
+    step: Count
+    asked: Count
+    loss: float | None
+    difficulty: float | None = None
+    """Mean loss of a sample, before weights."""
+    weight: float | None = None
+    """Mean weight that the curriculum gave a sample."""
+    pace: float | None = None
+    hardness: float | None = None
+    """The ramp of the adversarial term, in [0, 1]."""
+    difficulty_by_institution: dict[str, float | None] | None = None
+
+
+class Scored(_Part):
+    """The student sat the test."""
+
+    kind: Literal["scored"] = "scored"
+    step: Count
+    asked: Count
+    accuracy: Accuracy
+
+
+class Generated(_Part):
+    """The generator took a step."""
+
+    kind: Literal["generated"] = "generated"
+    step: Count
+    terms: dict[str, float | None]
+    """Each term of its objective; all are minimised."""
+
+
+class Lost(_Part):
+    """An institution went away and the run went on."""
+
+    kind: Literal["lost"] = "lost"
+    name: str
+    reason: str
+
+
+Event: TypeAlias = Annotated[
+    Asked | Trained | Scored | Generated | Lost, Field(discriminator="kind")
+]
+
+_EVENT: TypeAdapter[Event] = TypeAdapter(Event)
+
+
+@dataclass(frozen=True, eq=False)
+class Gallery:
+    """A few dozen invented images, from all along the run.
+
+    Raises:
+        DataError: the arrays do not fit one another.
+    """
+
+    images: NDArray[np.uint8]
+    """``(n, C, H, W)``."""
+    origin: NDArray[np.str_]
+    """``(n,)``, the prior or the source."""
+    asked_at: NDArray[np.int64]
+    """``(n,)``, samples asked of each teacher when the image was asked about."""
+    label: NDArray[np.int64]
+    """``(n,)``, the class of the fused answer."""
+    confidence: NDArray[np.float32]
+    """``(n,)``, the fused answer's probability of that class, in [0, 1]."""
+
+    def __post_init__(self) -> None:
+        if self.images.dtype != np.uint8 or self.images.ndim != 4:
+            raise DataError(
+                f"gallery images are {self.images.dtype} {self.images.shape}; "
+                "expected uint8 (n, C, H, W)"
+            )
+        expected = (len(self.images),)
+        for name in ("origin", "asked_at", "label", "confidence"):
+            if (shape := getattr(self, name).shape) != expected:
+                raise DataError(f"gallery {name} has shape {shape}; expected {expected}")
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+    """All that a run's folder says."""
+
+    name: str
+    """Of the folder."""
+    result: Result
+    events: tuple[Event, ...] = ()
+    gallery: Gallery | None = None
+    files: Mapping[str, int] | None = None
+    """Size in bytes of each file that the run left, by name."""
+
+
+def read_result(value: object, where: str) -> Result:
+    """Check ``value`` against the contract; `DataError` names ``where`` and the first fault."""
+    try:
+        return Result.model_validate(value)
+    except ValidationError as error:
+        raise DataError(f"{where}: {_first_fault(error)}") from None
+
+
+def read_event(value: object, where: str) -> Event:
+    """Check one event against the contract; `DataError` names ``where`` and the first fault."""
+    try:
+        return _EVENT.validate_python(value)
+    except ValidationError as error:
+        raise DataError(f"{where}: {_first_fault(error)}") from None
+
+
+def _first_fault(error: ValidationError) -> str:
+    fault = error.errors(include_url=False, include_context=False)[0]
+    place = ".".join(str(part) for part in fault["loc"]) or "the whole"
+    came = " ".join(repr(fault["input"]).split())
+    return f"{place}: {fault['msg']}; came {came[:60]}"

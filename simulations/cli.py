@@ -1,0 +1,74 @@
+"""The command ``fedkd``. Knows the words that people type; every import that is slow waits."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from fedkd.errors import FedkdError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="One student, distilled from models that never leave the institutions that trained them.",
+)
+
+
+@app.command()
+def run(
+    experiment: Annotated[str, typer.Argument(help="A .toml file, or the name of one that ships.")],
+    engine: Annotated[str, typer.Option(help="local: one process. simulation: Flower.")] = "local",
+    out: Annotated[
+        Optional[Path], typer.Option(help="Folder of the run [runs/EXPERIMENT-TIME].")  # noqa: UP045
+    ] = None,
+    seed: Annotated[Optional[int], typer.Option(help="In the place of the file's.")] = None,  # noqa: UP045
+    set_: Annotated[
+        Optional[list[str]], typer.Option("--set", help="section.key=value, as often as needed.")  # noqa: UP045
+    ] = None,
+) -> None:
+    """Distil one student and leave a folder with its report."""
+    typer.echo("fedkd: loading ...", err=True)
+    from simulations.environment import quiet
+
+    quiet()
+    from fedkd.experiment import load
+    from simulations.run import one_thread
+    from simulations.run import run as run_experiment
+
+    overrides = [*(set_ or []), *([f"seed={seed}"] if seed is not None else [])]
+    one_thread()
+    run_experiment(load(experiment, overrides), engine, out)
+
+
+@app.command()
+def methods() -> None:
+    """Every method: its paper, what it asks of institutions, what that costs."""
+    from simulations.catalogue import print_methods
+
+    print_methods()
+
+
+@app.command()
+def report(folder: Annotated[Path, typer.Argument(help="Folder of a finished run.")]) -> None:
+    """Make the page of a finished run again."""
+    from server.report.page import build_report
+
+    typer.echo(str(build_report(folder)))
+
+
+def main() -> None:
+    """Entry point: an error of ours is one line and exit status 2."""
+    try:
+        app()
+    except FedkdError as error:
+        print(f"fedkd: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("fedkd: interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,175 @@
+"""The engine ``simulation``: institutions are Flower nodes, hosted by two Ray workers.
+
+Each of them dials the hub over gRPC on this machine, as it would from another. It knows how such a
+world is set up, and nothing of what goes on in it.
+"""
+
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from fedkd.errors import SettingsError
+from fedkd.experiment import Experiment
+from fedkd.loop import Progress, Watch
+from simulations.environment import quiet
+
+if TYPE_CHECKING:
+    from server.federation import Outcome
+
+WORKERS = 2
+"""Ray workers, of one CPU each, whatever the number of institutions."""
+OBJECT_STORE = 80 * 2**20
+"""Bytes of Ray's shared memory, whose least is 75 MB. A student at most passes through it."""
+
+
+class _InterruptedError(Exception):
+    """The user pressed Ctrl-C. Carries that out of the thread that the loop runs in."""
+
+
+def simulate(
+    experiment: Experiment, vaults: Path, watch: Watch = lambda progress: None
+) -> "Outcome":
+    """Run an experiment in Flower's simulation. To be called from the main thread.
+
+    Args:
+        experiment: resolved.
+        vaults: folder where the institutions keep their teachers, to be found there afterwards.
+        watch: is told of progress, from another thread; changes nothing.
+
+    Raises:
+        SettingsError: the experiment asks for what is not there, or Ray does not start.
+        QuorumLost: too few institutions opened, dialled in, or answered.
+        KeyboardInterrupt: Ctrl-C was pressed; the run ended at its next event.
+    """
+    quiet()
+    inherited = {"FLWR_LOG_LEVEL": "ERROR", "OMP_NUM_THREADS": "1", "PYTHONPATH": _search_path()}
+    with _variables(inherited):
+        # Flower and Ray read their variables as they are imported.
+        from flwr.app import Context
+        from flwr.serverapp import Grid, ServerApp
+        from flwr.simulation import run_simulation
+
+        from client.app import app as client_app
+        from server.federation import federate
+
+        server_app = ServerApp()
+        outcomes: list[Outcome] = []
+        with _silent_flower(), _spare_threads(), _ray(), _interruptible(watch) as watched:
+
+            @server_app.main()
+            def main(grid: Grid, context: Context) -> None:
+                outcomes.append(federate(grid, experiment, vaults, watched))
+
+            run_simulation(
+                server_app,
+                client_app,
+                num_supernodes=experiment.institutions.count,
+                backend_config={"client_resources": {"num_cpus": 1, "num_gpus": 0.0}},
+            )
+    return outcomes[0]
+
+
+@contextmanager
+def _ray() -> Iterator[None]:
+    """Ray, on this machine alone. Flower uses what is there, and would start it more slowly."""
+    import ray
+
+    try:
+        # "local", since a variable could otherwise lead it to a cluster elsewhere. Without a
+        # runtime_env, since workers that Ray has at hand could not be used with one.
+        ray.init(
+            address="local",
+            num_cpus=WORKERS,
+            object_store_memory=OBJECT_STORE,
+            include_dashboard=False,
+            logging_level=logging.ERROR,
+        )
+    except Exception as error:  # Ray has no common error of its own
+        reason = " ".join(str(error).split())
+        raise SettingsError(f"Ray did not start: {reason}; try --engine local") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def _spare_threads() -> Iterator[None]:
+    """Leaves the workers a core each: torch's threads spin where they find none that is idle.
+
+    With two threads for a student beside two workers on two cores, a run took five times as long.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(1, min(before, (os.cpu_count() or 1) - WORKERS)))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def _silent_flower() -> Iterator[None]:
+    """Only Flower's errors are shown: progress is our own, and the summary is on the page."""
+    flower = logging.getLogger("flwr")
+    before = flower.level
+    flower.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        flower.setLevel(before)
+
+
+@contextmanager
+def _interruptible(watch: Watch) -> Iterator[Watch]:
+    """A watch that ends the run after Ctrl-C; a second Ctrl-C does not wait for that.
+
+    The simulation waits in the main thread for the loop, which runs in another: an interrupt of
+    the first alone would leave the second running.
+    """
+    pressed = threading.Event()
+
+    def press(number: int, frame: FrameType | None) -> None:
+        pressed.set()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def watched(progress: Progress) -> None:
+        if pressed.is_set():
+            raise _InterruptedError
+        watch(progress)
+
+    before = signal.signal(signal.SIGINT, press)
+    try:
+        yield watched
+    except _InterruptedError:
+        raise KeyboardInterrupt from None
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def _variables(values: Mapping[str, str]) -> Iterator[None]:
+    """Environment variables for the time of the block; children that start in it inherit them."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _search_path() -> str:
+    """Where this process finds its modules, for workers that must find the same."""
+    return os.pathsep.join(os.path.abspath(entry) for entry in sys.path)

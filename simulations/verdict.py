@@ -1,0 +1,47 @@
+"""How good everybody is on the test data, which only a simulation may see all of."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+from torch import nn
+
+from client.institution import holding
+from client.vault import Vault
+from fedkd.data import Dataset, open_data
+from fedkd.ensemble import fusion
+from fedkd.experiment import Experiment
+from fedkd.metrics import accuracy, agreement, logits
+from fedkd.signals import Card, Signal
+from server.chronicle import Verdict
+
+
+@lru_cache(maxsize=1)
+def data(name: str, root: str | None) -> Dataset:
+    """Data of an experiment, opened once."""
+    return open_data(name, root)
+
+
+def score(experiment: Experiment, student: nn.Module) -> float:
+    """Accuracy of a student on all test images."""
+    test = data(experiment.institutions.data, experiment.institutions.root)
+    return accuracy(logits(student, test.test_images), test.test_labels)
+
+
+def verdict(
+    experiment: Experiment, vaults: Path, cards: Sequence[Card], student: nn.Module
+) -> Verdict:
+    """Accuracies of student, teachers and their ensemble; teachers come out of their vaults."""
+    test = data(experiment.institutions.data, experiment.institutions.root)
+    said = {}
+    for index, card in enumerate(cards):
+        vault = Vault.open(holding(experiment, index), vaults / f"{index:04d}")
+        said[card.name] = vault.teacher.ask(test.test_images, frozenset({Signal.LOGITS}))
+    fused = fusion(experiment.questions.rule, cards)(said)[Signal.LOGITS]
+    own = logits(student, test.test_images)
+    return Verdict(
+        accuracy(own, test.test_labels),
+        accuracy(fused, test.test_labels),
+        agreement(own, fused),
+        {name: accuracy(s[Signal.LOGITS], test.test_labels) for name, s in said.items()},
+    )

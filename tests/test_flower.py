@@ -1,0 +1,380 @@
+# ruff: noqa: E402
+"""Flower's part: strategy, ClientApp, ServerApp, bundle, simulation. Real apps, hub and gRPC."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import uuid
+import zipfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from simulations.environment import QUIET, quiet
+
+quiet()  # before Flower, Ray and gRPC are imported
+
+import pytest
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
+from flwr.app.user_config import UserConfig
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run
+from flwr.supercore.task_identity import TaskIdentity
+
+from client.app import app as client_app
+from fedkd.data import open_data
+from fedkd.errors import QuorumLost, SettingsError
+from fedkd.experiment import Experiment, parse
+from fedkd.loop import Plan, Progress
+from fedkd.methods import cudfkd
+from fedkd.metrics import accuracy, logits
+from fedkd.models import build
+from fedkd.priors import priors
+from server.app import app as server_app
+from server.federation import federate
+from server.hub import Hub
+from server.strategy import DataFreeDistillation
+from simulations.flower import simulate
+from simulations.flwr_run import COMMANDS, Flower, fault_of, main
+
+REPOSITORY = Path(__file__).parent.parent
+SOON = 20.0
+SMALL = {
+    "name": "small",
+    "institutions": {"count": 2, "partition": "iid", "epochs": 3},
+    "questions": {"budget": 256, "batch": 32},
+    "student": {"steps": 60},
+}
+
+
+class LocalGrid(Grid):
+    """Nodes in this process."""
+
+    def __init__(self, app: ClientApp, count: int) -> None:
+        self.app = app
+        self.contexts = {100 + index: context(index) for index in range(count)}
+        self.sent: list[str] = []
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        assert timeout is not None, "Flower would wait for ever"
+        return [self.deliver(message) for message in messages]
+
+    def deliver(self, message: Message) -> Message:
+        assert message.metadata.ttl < 3600 * 12, "a message without a limit of its own"
+        message.metadata.__dict__["_message_id"] = str(uuid.uuid4())
+        self.sent.append(message.metadata.message_type)
+        return self.app(message, self.contexts[message.metadata.dst_node_id])
+
+    def get_node_ids(self) -> Iterable[int]:
+        return self.contexts
+
+    def set_run(self, run: Run) -> None:
+        raise NotImplementedError
+
+    @property
+    def run(self) -> Run:
+        raise NotImplementedError
+
+    def create_message(self, *args: Any, **kwargs: Any) -> Message:
+        raise NotImplementedError
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        raise NotImplementedError
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        raise NotImplementedError
+
+
+@pytest.fixture(autouse=True)
+def identity() -> Iterator[None]:
+    """Outside of a run, Flower's messages cannot be made without this."""
+    TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 1
+    yield
+    TaskIdentity._task_id = TaskIdentity._run_id = TaskIdentity._node_id = None
+
+
+def context(index: int, **node: Any) -> Context:
+    return Context(
+        run_id=1,
+        node_id=100 + index,
+        node_config={"partition-id": index, "num-partitions": 2, **node},
+        state=RecordDict(),
+        run_config=UserConfig(),
+    )
+
+
+def told(experiment: Experiment, folder: Path) -> ConfigRecord:
+    return ConfigRecord({"experiment": experiment.model_dump_json(), "folder": str(folder)})
+
+
+def strategy(**changes: Any) -> DataFreeDistillation:
+    parts: dict[str, Any] = {
+        "method": cudfkd(),
+        "student": build("mlp", 10, (1, 8, 8), seed=0),
+        "plan": Plan(budget=256, batch=32, steps=60),
+        "priors": priors("pink", "levels"),
+        "model": "mlp",
+    }
+    return DataFreeDistillation(**{**parts, **changes})
+
+
+def asking(config: ConfigRecord, kind: str = "query.session") -> Message:
+    return Message(RecordDict({"config": config}), dst_node_id=100, message_type=kind, ttl=SOON)
+
+
+@pytest.fixture
+def fresh() -> torch.nn.Module:
+    return build("mlp", 10, (1, 8, 8), seed=1)
+
+
+# --- the strategy
+
+
+def test_rounds_are_epochs_of_one_session_and_accuracy_is_of_the_whole_test_split(
+    tmp_path: Path, fresh: torch.nn.Module
+) -> None:
+    grid, config, seen = LocalGrid(client_app, 2), told(parse(SMALL), tmp_path), list[Progress]()
+    plan = strategy(watch=seen.append)
+    result = plan.start(
+        grid, ArrayRecord(fresh.state_dict()), 3, SOON, train_config=config, evaluate_config=config
+    )
+
+    assert grid.sent.count("query.session") == 2, "each node is rung once"
+    assert grid.sent.count("evaluate") == 3 * 2
+    trained = result.train_metrics_clientapp
+    assert [trained[r]["institutions"] for r in (1, 2, 3)] == [2, 2, 2]
+    assert 0 < trained[1]["asked"] < trained[2]["asked"] == trained[3]["asked"] == 256  # type: ignore[operator]
+    assert {"loss", "difficulty", "pace"} <= set(trained[3])
+    assert {c.samples_asked for c in plan.counters.values()} == {256}
+    assert plan.distilled is not None
+    assert plan.distilled.student_steps == 60
+
+    arrays = result.arrays.to_torch_state_dict()
+    for name, value in plan.parts.student.state_dict().items():
+        assert torch.equal(arrays[name], value)
+    data = open_data("digits")
+    truth = accuracy(logits(plan.parts.student, data.test_images), data.test_labels)
+    told_us = result.evaluate_metrics_clientapp[3]
+    assert told_us["num-examples"] == len(data.test_labels)
+    assert told_us["accuracy"] == pytest.approx(truth)
+    scored = [progress.facts for progress in seen if progress.kind == "scored"]
+    assert [s["accuracy"] for s in scored][-1] == told_us["accuracy"]
+
+
+def test_the_student_starts_from_the_initial_arrays(tmp_path: Path, fresh: torch.nn.Module) -> None:
+    config, before = told(parse(SMALL), tmp_path), fresh.state_dict()
+    idle = strategy(plan=Plan(budget=32, batch=32, steps=0), model="")
+    result = idle.start(LocalGrid(client_app, 2), ArrayRecord(before), 1, SOON, config)
+    assert all(torch.equal(v, before[k]) for k, v in result.arrays.to_torch_state_dict().items())
+    assert not result.evaluate_metrics_clientapp, "nobody can build a student without a name"
+
+    with pytest.raises(SettingsError, match="do not fit the student"):
+        idle.start(LocalGrid(client_app, 2), ArrayRecord(build_other().state_dict()), 1, SOON)
+
+
+def build_other() -> torch.nn.Module:
+    return build("cnn", 10, (1, 8, 8), seed=0)
+
+
+def test_too_few_nodes_end_the_wait(fresh: torch.nn.Module) -> None:
+    with pytest.raises(QuorumLost, match="1 nodes came within"):
+        strategy().start(LocalGrid(client_app, 1), ArrayRecord(fresh.state_dict()), 1, 0.1)
+
+
+def test_nobody_tells_accuracy_where_policies_forbid_it(tmp_path: Path) -> None:
+    silent = parse({**SMALL, "policy": {"scores": False}})
+    outcome = federate(LocalGrid(client_app, 2), silent, tmp_path, rounds=1)
+    assert outcome.accuracy is None
+    assert outcome.distilled.asked == 256
+
+
+def test_a_server_app_leaves_the_folder_of_a_run(tmp_path: Path) -> None:
+    file, out = tmp_path / "tiny.toml", tmp_path / "run"
+    file.write_text(
+        "[institutions]\ncount = 2\nepochs = 3\n[questions]\nbudget = 64\n[student]\nsteps = 500\n"
+    )
+    run_config = {"experiment": str(file), "seed": 7, "out": str(out), "set": "student.steps=20"}
+    ours = Context(1, 1, UserConfig(), RecordDict(), UserConfig(run_config))
+    server_app(LocalGrid(client_app, 2), ours)
+    result = json.loads((out / "result.json").read_text())
+    assert (result["engine"], result["seed"], result["student_steps"]) == ("flower", 7, 20)
+    assert 0 <= result["student"]["accuracy"] <= 1
+    assert [t["samples_asked"] for t in result["teachers"]] == [64, 64]
+    assert (out / "report.html").is_file()
+    assert (out / "student.safetensors").is_file()
+
+
+# --- the doorbell
+
+
+def test_ringing_twice_opens_one_session(tmp_path: Path) -> None:
+    with Hub("token") as hub:
+        ring = ConfigRecord({**told(parse(SMALL), tmp_path), "address": hub.address})
+        ring["token"] = "token"
+        node = context(1)
+        for _ in range(2):
+            assert client_app(asking(ring), node).content["session"]["open"] == 1
+        assert [card.name for card in hub.wait_for(1, SOON)] == ["institution-0001"]
+        agents = [t for t in threading.enumerate() if t.name == "fedkd-agent-institution-0001"]
+        assert len(agents) == 1
+    agents[0].join(SOON)
+    assert not agents[0].is_alive(), "the session ends with the hub"
+
+
+def test_no_text_of_an_exception_reaches_the_server(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    private = parse({**SMALL, "institutions": {"count": 2, "data": "folder:ward-7-patients"}})
+    for kind in ("query.card", "query.session", "evaluate"):
+        reply = client_app(asking(told(private, tmp_path), kind), context(0))
+        assert reply.has_error()
+        assert reply.error.reason == (
+            "this institution could not do what was asked; its own log says why"
+        )
+    assert "ward-7-patients" in caplog.text, "the owner's own log has it"
+
+
+@pytest.mark.parametrize(
+    ("node", "reason"),
+    [
+        ({"agent": "127.0.0.1:4000", "partition-id": 0}, "cannot open an owner's vault"),
+        ({}, "no simulated institution"),
+    ],
+)
+def test_a_bundle_opens_nothing_on_an_owners_machine(
+    tmp_path: Path, node: dict[str, Any], reason: str
+) -> None:
+    owners = context(0)
+    owners.node_config = UserConfig(node)
+    for kind in ("query.card", "query.session", "evaluate"):
+        reply = client_app(asking(told(parse(SMALL), tmp_path), kind), owners)
+        assert reply.has_error()
+        assert reason in str(reply.error.reason)
+        assert "\n" not in str(reply.error.reason)
+    assert not list(tmp_path.iterdir())
+
+
+# --- what we start
+
+
+def test_nothing_that_we_start_calls_home_or_installs_anything() -> None:
+    look = (
+        "from simulations.environment import quiet; quiet()\n"
+        "from flwr.supercore.telemetry import FLWR_TELEMETRY_ENABLED as telemetry\n"
+        "from flwr.superlink.cli.flower_superlink import _runtime_dependency_install_default\n"
+        "from ray._common.usage.usage_lib import usage_stats_enabled\n"
+        "print(telemetry, _runtime_dependency_install_default(), usage_stats_enabled())\n"
+    )
+    bare = {name: value for name, value in os.environ.items() if name not in QUIET}
+    said = subprocess.run(
+        [sys.executable, "-c", look],
+        cwd=REPOSITORY,
+        env=bare,
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    assert said.stdout.split() == ["0", "False", "False"], said.stderr
+
+
+def test_what_a_user_has_set_stays_but_for_our_own_superlink(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION", "0")
+    monkeypatch.delenv("FLWR_TELEMETRY_ENABLED")
+    quiet()
+    assert os.environ["FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION"] == "0"
+    assert os.environ["FLWR_TELEMETRY_ENABLED"] == "0"
+    ours = Flower(tmp_path, tmp_path, (1, 2)).environment
+    assert {name: ours[name] for name in QUIET} == QUIET
+    assert ours["FLWR_HOME"] == str(tmp_path)
+
+
+def test_the_bundle_holds_the_code_and_nothing_else(tmp_path: Path) -> None:
+    app = tmp_path / "app"
+    kept = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "runs", "build", "dist")
+    shutil.copytree(REPOSITORY, app, ignore=kept)
+    for stray in ("runs/a/result.json", "fedkd/teacher.safetensors", "client/.env", "server/a.npz"):
+        (app / stray).parent.mkdir(parents=True, exist_ok=True)
+        (app / stray).write_text("{}")
+    subprocess.run(
+        [COMMANDS / "flwr", "build", "--app", app],
+        cwd=tmp_path,
+        env=Flower(tmp_path, tmp_path, (1, 2)).environment,
+        capture_output=True,
+        check=True,
+    )
+    (bundle,) = tmp_path.rglob("*.fab")
+    held = {name for name in zipfile.ZipFile(bundle).namelist() if not name.startswith(".info/")}
+    code = {
+        str(file.relative_to(app))
+        for package in ("fedkd", "server", "client")
+        for file in (app / package).rglob("*.py")
+    }
+    experiments = {
+        str(file.relative_to(app)) for file in app.glob("simulations/experiments/*.toml")
+    }
+    assert held == code | experiments | {"LICENSE", "pyproject.toml"}
+    assert "fedkd/wire/v1/teacher_pb2.py" in held
+
+
+@pytest.mark.parametrize(
+    ("listing", "fault"),
+    [
+        ({"runs": [{"status": "finished:completed", "status-details": "N/A"}]}, None),
+        (
+            {
+                "runs": [
+                    {
+                        "status": "finished:failed",
+                        "status-details": "Simulation failed with exception: no such\n prior",
+                    }
+                ]
+            },
+            "no such prior",
+        ),
+        ({"runs": []}, "Flower took no run; see its messages above"),
+    ],
+)
+def test_a_failed_run_is_told_in_one_line(listing: dict[str, Any], fault: str | None) -> None:
+    assert fault_of(json.dumps(listing)) == fault
+
+
+def test_a_wrong_experiment_ends_before_anything_is_started(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["digitz"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_the_simulation_asks_two_workers_over_grpc(tmp_path: Path) -> None:
+    seen: list[str] = []
+    outcome = simulate(parse(SMALL), tmp_path, lambda progress: seen.append(progress.kind))
+    assert [card.name for card in outcome.cards] == ["institution-0000", "institution-0001"]
+    for counters in outcome.counters.values():
+        assert counters.samples_asked == 256
+        assert counters.bytes_sent > 256 * 64, "images went out as bytes"
+        assert counters.refusals == 0
+    assert len(list(tmp_path.glob("*/teacher.safetensors"))) == 2
+    assert seen.count("scored") == 10
+    data = open_data("digits")
+    truth = accuracy(logits(outcome.distilled.student, data.test_images), data.test_labels)
+    assert outcome.accuracy == pytest.approx(truth)
+
+
+def test_flowers_own_command_runs_an_experiment_from_the_bundle(tmp_path: Path) -> None:
+    file, out = tmp_path / "tiny.toml", tmp_path / "run"
+    file.write_text(
+        "[institutions]\ncount = 3\nepochs = 2\n[questions]\nbudget = 64\n[student]\nsteps = 20\n"
+    )
+    assert main([str(file), "--out", str(out), "--seed", "3"]) == 0
+    result = json.loads((out / "result.json").read_text())
+    assert (result["engine"], result["seed"], len(result["teachers"])) == ("flower", 3, 3)
+    assert result["student"]["accuracy"] is not None

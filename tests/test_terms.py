@@ -1,0 +1,104 @@
+"""Each term against its formula, and against the side on which it calls a batch good."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from fedkd.methods.method import divergence, l1_centred
+from fedkd.methods.terms import Batch, Term, agreement, bn_gap, class_balance, one_hot
+from fedkd.signals import Signal
+
+K = 4
+
+
+def batch(teacher: Tensor, student: Tensor | None = None, gap: float = 0.0) -> Batch:
+    """A batch with these logits; the images do not matter to the terms."""
+    return Batch(
+        torch.zeros(len(teacher), 1, 2, 2),
+        {Signal.LOGITS: teacher, Signal.BN_GAP: torch.tensor(gap)},
+        teacher if student is None else student,
+    )
+
+
+def random_logits(seed: int, rows: int = 6) -> Tensor:
+    return torch.randn(rows, K, generator=torch.Generator().manual_seed(seed)).double() * 3
+
+
+def test_one_hot_is_minus_log_of_the_largest_probability() -> None:
+    logits = random_logits(0)
+    expected = -logits.softmax(1).max(1).values.log().mean()
+    assert torch.isclose(one_hot().value(batch(logits)), expected)
+
+
+def test_class_balance_is_the_negative_entropy_of_the_mean_prediction() -> None:
+    logits = random_logits(1)
+    p = (logits / 5).softmax(1).mean(0)
+    expected = sum(float(x) * math.log(float(x)) for x in p)
+    assert float(class_balance(5.0).value(batch(logits))) == pytest.approx(expected)
+
+
+def test_class_balance_survives_probabilities_of_zero() -> None:
+    logits = torch.tensor([[1e4, 0.0, 0.0, 0.0]], requires_grad=True)
+    value = class_balance().value(batch(logits))
+    value.backward()
+    assert float(value) == 0.0
+    assert bool(logits.grad is not None and logits.grad.isfinite().all())
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_agreement_is_the_masked_divergence_with_its_sign_turned(masked: bool) -> None:
+    teacher, student = random_logits(2), random_logits(3)
+    total = 0.0
+    for t, s in zip(teacher, student, strict=True):
+        if masked and t.argmax() != s.argmax():
+            continue
+        p, q = (t / 3).softmax(0), (s / 3).softmax(0)
+        total += 9 * float((p * (p / q).log()).sum())
+    value = agreement(3.0, masked).value(batch(teacher, student))
+    assert float(value) == pytest.approx(-total / len(teacher))
+
+
+def test_agreement_counts_no_image_beyond_its_ceiling() -> None:
+    teacher = torch.tensor([[50.0, 0.0], [0.0, 0.0]])
+    student = torch.tensor([[0.0, 50.0], [0.0, 0.0]])
+    assert float(agreement(1.0, False, ceiling=5.0).value(batch(teacher, student))) == -2.5
+
+
+SURE = torch.eye(K) * 10
+UNSURE = torch.zeros(K, K)
+COLLAPSED = torch.eye(K)[[0, 0, 0, 0]] * 10
+SAME = SURE
+OPPOSED = torch.eye(K).roll(1, 0) * 10
+
+
+@pytest.mark.parametrize(
+    ("term", "good", "bad"),
+    [
+        (one_hot(), batch(SURE), batch(UNSURE)),
+        (class_balance(), batch(SURE), batch(COLLAPSED)),
+        (bn_gap(), batch(SURE, gap=0.1), batch(SURE, gap=2.0)),
+        (agreement(masked=False), batch(SURE, OPPOSED), batch(SURE, SAME)),
+        (agreement(masked=True), batch(SURE, SURE / 10), batch(SURE, SAME)),
+    ],
+    ids=lambda x: x.name if isinstance(x, Term) else "",
+)
+def test_the_good_batch_scores_lower(term: Term, good: Batch, bad: Batch) -> None:
+    assert term.value(good) < term.value(bad)
+
+
+def test_l1_ignores_an_offset_of_all_classes() -> None:
+    student, teacher = random_logits(4), random_logits(5)
+    shift = torch.arange(6.0).double()[:, None]
+    assert torch.allclose(l1_centred(student + shift, teacher), l1_centred(student, teacher))
+    one = l1_centred(torch.tensor([[1.0, -1.0]]), torch.tensor([[0.0, 0.0]]))
+    assert one.tolist() == [1.0]
+
+
+def test_divergence_is_zero_at_equality_and_scales_with_temperature_squared() -> None:
+    student, teacher = random_logits(6), random_logits(7)
+    assert torch.allclose(divergence(4.0)(teacher, teacher), torch.zeros(6).double(), atol=1e-12)
+    p, q = (teacher / 4).softmax(1), (student / 4).softmax(1)
+    expected = 16 * (p * (p / q).log()).sum(1)
+    assert torch.allclose(divergence(4.0)(student, teacher), expected)
