@@ -15,7 +15,7 @@ from flwr.app import ConfigRecord, Context, Error, Message
 from flwr.clientapp.typing import ClientAppCallable
 
 from client.agent import Agent
-from client.institution import Institution, name_of, simulated
+from client.institution import Institution, simulated
 from fedkd.errors import FedkdError
 from fedkd.experiment import Experiment
 
@@ -98,5 +98,5 @@ def _objection(node: Mapping[str, object]) -> str | None:
 
 @functools.cache
 def _institution(experiment: str, index: int, folder: str) -> Institution:
-    own = Path(folder) / name_of(index)
+    own = Path(folder) / f"{index:04d}"
     return simulated(Experiment.model_validate_json(experiment), index, own)

@@ -97,9 +97,9 @@ def policy(experiment: Experiment) -> Policy:
     )
 
 
-def name_of(index: int) -> str:
-    """Of simulated institution ``index``; sorts as it counts up to ten thousand."""
-    return f"institution-{index:04d}"
+def name_of(index: int, count: int) -> str:
+    """Of simulated institution ``index`` of ``count``; names sort as they count."""
+    return f"institution-{index:0{len(str(count - 1))}d}"
 
 
 def simulated(
@@ -112,4 +112,4 @@ def simulated(
         DataError: its data cannot be opened.
     """
     vault = Vault.open(holding(experiment, index), folder, watch)
-    return Institution(name_of(index), vault, policy(experiment))
+    return Institution(name_of(index, experiment.institutions.count), vault, policy(experiment))

@@ -93,6 +93,8 @@ class Student(_Section):
     batch: int = Field(128, ge=1)
     learning_rate: float = Field(2e-3, gt=0)
     weight_decay: float = Field(0.0, ge=0)
+    threads: int = Field(1, ge=1)
+    """Of the process that trains it. Sums depend on their number; small networks gain nothing."""
 
 
 class Questions(_Section):

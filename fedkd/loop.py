@@ -252,7 +252,7 @@ class _Run:
         }
         through_teachers = torch.zeros_like(pixels)
         if any(cotangents.values()):
-            point = Point(images, cotangents, answers, self.student, self.rng)
+            point = Point(images, answers, cotangents, self.student, self.rng)
             through_teachers = yield from method.gradient.pull(point)
             self.pulled_back += len(images) * method.gradient.pulls_back
             self.asked += len(images) * method.gradient.questions

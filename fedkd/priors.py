@@ -48,7 +48,7 @@ class _Painted(ABC):
                 f"asked for {count} images of shape {shape}; expected a count >= 0 and sides >= 1"
             )
         images = torch.empty(count, *shape, dtype=torch.uint8)
-        for block in images.split(_per_block(shape)) if count else ():
+        for block in torch.split(images, _per_block(shape)) if count else ():
             block.copy_(_bytes(self._paint(len(block), shape, rng)))
         return images
 
@@ -148,8 +148,7 @@ class Levels(_Painted):
     """Most that f is raised in the middle over the corners, in half its deviations; >= 0."""
 
     def __post_init__(self) -> None:
-        _expect(0 <= self.bands <= 1, self, "bands in [0, 1]")
-        _expect(0 <= self.inverted <= 1, self, "inverted in [0, 1]")
+        _expect(0 <= self.bands <= 1 and 0 <= self.inverted <= 1, self, "shares in [0, 1]")
         _expect(self.centring >= 0, self, "centring >= 0")
 
     def _paint(self, count: int, shape: Shape, rng: torch.Generator) -> Tensor:
@@ -182,8 +181,7 @@ class Scales(_Painted):
     """Most by which the range, once stretched to black and white, is stretched again; >= 1."""
 
     def __post_init__(self) -> None:
-        _expect(self.sharpness >= 0, self, "sharpness >= 0")
-        _expect(self.contrast >= 1, self, "contrast >= 1")
+        _expect(self.sharpness >= 0 and self.contrast >= 1, self, "sharpness >= 0, contrast >= 1")
 
     def _paint(self, count: int, shape: Shape, rng: torch.Generator) -> Tensor:
         channels, *size = shape
@@ -195,7 +193,8 @@ class Scales(_Painted):
             total += weight[d] * F.interpolate(grid, size=size, mode="bilinear")
         dark, light = total.amin((1, 2, 3), keepdim=True), total.amax((1, 2, 3), keepdim=True)
         unit = (total - dark) / (light - dark).clamp_min_(1e-6)
-        return (unit - _uniform(count, rng)) * _between(1.0, self.contrast, count, rng) + 0.5
+        middle = _between(0.1, 0.9, count, rng)
+        return (unit - middle) * _between(1.0, self.contrast, count, rng) + 0.5
 
 
 @dataclass(frozen=True)
@@ -220,8 +219,7 @@ class Strokes(_Painted):
     def __post_init__(self) -> None:
         _expect(self.curves >= 1, self, "curves >= 1")
         _expect(0 < self.radii[0] <= self.radii[1], self, "0 < low <= high for radii")
-        _expect(0 <= self.joined <= 1, self, "joined in [0, 1]")
-        _expect(0 <= self.closed <= 1, self, "closed in [0, 1]")
+        _expect(0 <= self.joined <= 1 and 0 <= self.closed <= 1, self, "shares in [0, 1]")
 
     def _paint(self, count: int, shape: Shape, rng: torch.Generator) -> Tensor:
         pixels = max(shape[1:])
@@ -358,7 +356,7 @@ def _per_block(shape: Shape) -> int:
 def _chosen(count: int, share: float, shape: Shape, rng: torch.Generator) -> tuple[Tensor, ...]:
     """Indices of a random share of the images, in blocks."""
     chosen = (torch.rand(count, generator=rng) < share).nonzero().flatten()
-    return chosen.split(_per_block(shape)) if len(chosen) else ()
+    return torch.split(chosen, _per_block(shape)) if len(chosen) else ()
 
 
 def _uniform(count: int, rng: torch.Generator, channels: int = 1) -> Tensor:
@@ -379,11 +377,7 @@ def _centres(shape: Shape) -> tuple[Tensor, Tensor]:
 
 
 def _clouds(count: int, shape: Shape, exponent: Tensor, rng: torch.Generator) -> Tensor:
-    """Gaussian noise of amplitude 1/f^exponent: zero mean and unit variance in every channel.
-
-    Args:
-        exponent: (count, 1, 1, 1).
-    """
+    """Gaussian noise of amplitude 1/f^exponent, (count, 1, 1, 1); mean 0 and variance 1."""
     _, height, width = shape
     # In float32 the transform's last bits vary with the number of threads, and bytes with them.
     double = torch.float64
@@ -394,7 +388,7 @@ def _clouds(count: int, shape: Shape, exponent: Tensor, rng: torch.Generator) ->
     gain = frequency ** -exponent.to(double)
     gain[..., 0, 0] = 0.0
     white = torch.fft.rfft2(torch.randn(count, *shape, generator=rng).to(double))
-    field = torch.fft.irfft2(white * gain, s=(height, width))
+    field: Tensor = torch.fft.irfft2(white * gain, s=(height, width))
     deviation = field.std((2, 3), correction=0, keepdim=True)
     return (field / deviation.clamp_min(1e-12)).float()
 
@@ -402,12 +396,12 @@ def _clouds(count: int, shape: Shape, exponent: Tensor, rng: torch.Generator) ->
 def _squared_distance(knots: Tensor, shape: Shape) -> Tensor:
     """From each pixel to a cubic Bezier curve, (4, 2, B, 1, 1, 1) -> (B, 1, H, W), in sides.
 
-    The curve is taken as ten straight pieces.
+    The curve is taken as twenty straight pieces.
     """
     y, x = _centres(shape)
     squared = torch.full((1,), math.inf)
     here = knots[0]
-    for t in (step / 10 for step in range(1, 11)):
+    for t in (step / 20 for step in range(1, 21)):
         s = 1 - t
         there = s**3 * knots[0] + 3 * t * s * (s * knots[1] + t * knots[2]) + t**3 * knots[3]
         dy, dx = y - here[0], x - here[1]
@@ -438,15 +432,16 @@ def _mixed_colours(fields: Tensor, rng: torch.Generator) -> Tensor:
     if channels == 1:
         return fields
     mixing = 0.5 + 0.5 * torch.randn(len(fields), channels, channels, 1, 1, generator=rng)
-    mixing = mixing / mixing.norm(dim=2, keepdim=True)
-    return (mixing * fields[:, None]).sum(2)
+    weights: Tensor = mixing / torch.linalg.vector_norm(mixing, dim=2, keepdim=True)
+    return (weights * fields[:, None]).sum(2)
 
 
 def _two_colours(grey: Tensor, channels: int, rng: torch.Generator) -> Tensor:
-    """(B, 1, H, W) in [0, 1] -> (B, C, H, W): from one random colour to another."""
+    """(B, 1, H, W) in [0, 1] -> (B, C, H, W): from a random colour, or black, to another."""
     if channels == 1:
         return grey
     light, dark = torch.rand(2, len(grey), channels, 1, 1, generator=rng)
+    dark *= _uniform(len(grey), rng) < 0.5
     return torch.lerp(dark, light, grey)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import nn
 
 from fedkd.errors import QuorumLost
@@ -39,9 +40,12 @@ class Ingredients:
 def ingredients(experiment: Experiment, card: Card) -> Ingredients:
     """Student, method, plan and priors of an experiment, for institutions like ``card``.
 
+    To be called in the thread that will drive the loop: torch counts threads for each thread.
+
     Raises:
         SettingsError: an unknown name, or an argument that the method does not know.
     """
+    torch.set_num_threads(experiment.student.threads)
     student = build(experiment.student.model, card.classes, card.shape, experiment.seed)
     images, questions = experiment.images, experiment.questions
     return Ingredients(

@@ -166,20 +166,22 @@ class Hub:
     def _put_all(
         self, requests: Mapping[str, Ask | PullBack]
     ) -> dict[str, "Future[Reply | Refusal]"]:
-        outcomes: dict[str, Future[Reply | Refusal]] = {}
         encoded: dict[int, tuple[Question, bytes]] = {}
         with self._asking:
-            for name, request in requests.items():
+            for request in requests.values():
                 if id(request) not in encoded:  # one Ask for everybody is encoded once
                     question = Question(next(self._numbers), request)
                     encoded[id(request)] = question, encode(question)
-                parcel = Parcel(*encoded[id(request)], Future())
-                outcomes[name] = parcel.outcome
+            # Only now: where one of them cannot be asked, none is.
+            parcels = {
+                name: Parcel(*encoded[id(request)], Future()) for name, request in requests.items()
+            }
+            for name, parcel in parcels.items():
                 if self._thread.is_alive():
                     self._loop.call_soon_threadsafe(self._deliver, name, parcel)
                 else:
                     parcel.lose(OVER)
-        return outcomes
+        return {name: parcel.outcome for name, parcel in parcels.items()}
 
     # --- on the hub's own thread
 

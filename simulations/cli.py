@@ -34,11 +34,9 @@ def run(
 
     quiet()
     from fedkd.experiment import load
-    from simulations.run import one_thread
     from simulations.run import run as run_experiment
 
     overrides = [*(set_ or []), *([f"seed={seed}"] if seed is not None else [])]
-    one_thread()
     run_experiment(load(experiment, overrides), engine, out)
 
 

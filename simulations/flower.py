@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -21,6 +21,9 @@ from fedkd.loop import Progress, Watch
 from simulations.environment import quiet
 
 if TYPE_CHECKING:
+    from flwr.app import Message
+    from flwr.serverapp import Grid
+
     from server.federation import Outcome
 
 WORKERS = 2
@@ -46,14 +49,15 @@ def simulate(
     Raises:
         SettingsError: the experiment asks for what is not there, or Ray does not start.
         QuorumLost: too few institutions opened, dialled in, or answered.
-        KeyboardInterrupt: Ctrl-C was pressed; the run ended at its next event.
+        KeyboardInterrupt: Ctrl-C was pressed.
     """
     quiet()
+    _foresee(experiment)
     inherited = {"FLWR_LOG_LEVEL": "ERROR", "OMP_NUM_THREADS": "1", "PYTHONPATH": _search_path()}
     with _variables(inherited):
         # Flower and Ray read their variables as they are imported.
         from flwr.app import Context
-        from flwr.serverapp import Grid, ServerApp
+        from flwr.serverapp import ServerApp
         from flwr.simulation import run_simulation
 
         from client.app import app as client_app
@@ -61,11 +65,15 @@ def simulate(
 
         server_app = ServerApp()
         outcomes: list[Outcome] = []
-        with _silent_flower(), _spare_threads(), _ray(), _interruptible(watch) as watched:
+        with _silent_flower(), _spare_threads(), _ray(), _interruptible() as check:
+
+            def watched(progress: Progress) -> None:
+                check()
+                watch(progress)
 
             @server_app.main()
-            def main(grid: Grid, context: Context) -> None:
-                outcomes.append(federate(grid, experiment, vaults, watched))
+            def main(grid: "Grid", context: Context) -> None:
+                outcomes.append(federate(_checked(grid, check), experiment, vaults, watched))
 
             run_simulation(
                 server_app,
@@ -74,6 +82,18 @@ def simulate(
                 backend_config={"client_resources": {"num_cpus": 1, "num_gpus": 0.0}},
             )
     return outcomes[0]
+
+
+def _foresee(experiment: Experiment) -> None:
+    """Raise at once what would else be raised when Ray and all teachers have been waited for."""
+    from client.institution import holding, policy
+    from client.vault import Vault
+    from fedkd.signals import Card
+    from server.coordinator import ingredients
+
+    vault, word = Vault.open(holding(experiment, 0)), policy(experiment)
+    card = Card("the institution", vault.classes, vault.shape, word.signals, word.pull_back)
+    ingredients(experiment, card).method.check([card])
 
 
 @contextmanager
@@ -129,8 +149,8 @@ def _silent_flower() -> Iterator[None]:
 
 
 @contextmanager
-def _interruptible(watch: Watch) -> Iterator[Watch]:
-    """A watch that ends the run after Ctrl-C; a second Ctrl-C does not wait for that.
+def _interruptible() -> Iterator[Callable[[], None]]:
+    """A check that ends the thread that calls it once Ctrl-C was pressed.
 
     The simulation waits in the main thread for the loop, which runs in another: an interrupt of
     the first alone would leave the second running.
@@ -139,20 +159,31 @@ def _interruptible(watch: Watch) -> Iterator[Watch]:
 
     def press(number: int, frame: FrameType | None) -> None:
         pressed.set()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        print("\nfedkd: stopping", file=sys.stderr)
 
-    def watched(progress: Progress) -> None:
+    def check() -> None:
         if pressed.is_set():
             raise _InterruptedError
-        watch(progress)
 
     before = signal.signal(signal.SIGINT, press)
     try:
-        yield watched
+        yield check
     except _InterruptedError:
         raise KeyboardInterrupt from None
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def _checked(grid: "Grid", check: Callable[[], None]) -> "Grid":
+    """The same grid, which checks whenever it looks for replies: it may wait minutes for them."""
+    look = grid.pull_messages
+
+    def pull_messages(message_ids: Iterable[str]) -> "Iterable[Message]":
+        check()
+        return look(message_ids)
+
+    grid.pull_messages = pull_messages  # type: ignore[method-assign]
+    return grid
 
 
 @contextmanager

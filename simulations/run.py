@@ -6,8 +6,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from fedkd.errors import SettingsError
 from fedkd.experiment import Experiment
 from server.app import traffic_of
@@ -72,8 +70,3 @@ def _fingerprint(experiment: Experiment) -> str:
     """Of everything that the teachers depend on; runs that share it share their teachers."""
     text = experiment.institutions.model_dump_json()
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def one_thread() -> None:
-    """Small networks train no faster on two threads, and sums then depend on their number."""
-    torch.set_num_threads(1)

@@ -9,7 +9,7 @@ import sys
 import threading
 import uuid
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ from simulations.flwr_run import COMMANDS, Flower, fault_of, main
 
 REPOSITORY = Path(__file__).parent.parent
 SOON = 20.0
-SMALL = {
+SMALL: dict[str, Any] = {
     "name": "small",
     "institutions": {"count": 2, "partition": "iid", "epochs": 3},
     "questions": {"budget": 256, "batch": 32},
@@ -93,11 +93,10 @@ class LocalGrid(Grid):
 
 
 @pytest.fixture(autouse=True)
-def identity() -> Iterator[None]:
+def identity(monkeypatch: pytest.MonkeyPatch) -> None:
     """Outside of a run, Flower's messages cannot be made without this."""
-    TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 1
-    yield
-    TaskIdentity._task_id = TaskIdentity._run_id = TaskIdentity._node_id = None
+    for name in ("_task_id", "_run_id", "_node_id"):
+        monkeypatch.setattr(TaskIdentity, name, 1)
 
 
 def context(index: int, **node: Any) -> Context:

@@ -643,10 +643,11 @@ def test_waiting_for_too_many_says_who_came(hub: Hub) -> None:
 
 
 def test_a_request_that_nobody_may_be_asked_is_ours(hub: Hub) -> None:
-    with agents(hub, north=truth):
+    with agents(hub, north=truth, south=truth):
         with pytest.raises(LocalProtocolError, match=r"out of \[0, 1\]"):
-            hub.ask({"north": Ask(IMAGES.float())}, SOON)
-        assert hub.ask({"north": Ask(IMAGES)}, SOON)[0]
+            hub.ask({"north": Ask(IMAGES), "south": Ask(IMAGES.float())}, SOON)
+        assert hub.counters["north"].samples_asked == 0
+        assert hub.ask(everyone(hub, Ask(IMAGES)), SOON)[0].keys() == {"north", "south"}
 
 
 def test_whoever_never_came_is_absent_with_a_reason(hub: Hub) -> None:

@@ -8,6 +8,7 @@ import os
 from collections.abc import Awaitable, Callable, Iterator
 
 # A data loader that forks while a stream is open hangs unless gRPC's fork support is off.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 import grpc as grpc
 import grpc.aio

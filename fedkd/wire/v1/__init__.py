@@ -1,0 +1,1 @@
+"""Generated from protos/fedkd/wire/v1; not to be edited."""
