@@ -263,7 +263,7 @@ class _Run:
         self._tell(
             "generated",
             step=self.generator_steps,
-            terms={name: float(value) for name, value in terms.items()},
+            terms={name: float(value.detach()) for name, value in terms.items()},
         )
 
     def _invent(self) -> tuple[Source, Drawn, Tensor]:

@@ -69,7 +69,7 @@ class Pink(_Painted):
 
     exponents: tuple[float, float] = (0.5, 2.5)
     """Range of b, uniform over images; 0 <= low <= high."""
-    gains: tuple[float, float] = (0.2, 1.2)
+    gains: tuple[float, float] = (0.1, 1.0)
     """Range of the standard deviation before cutting off, 1 = black to white; 0 <= low <= high."""
 
     def __post_init__(self) -> None:
@@ -144,8 +144,8 @@ class Levels(_Painted):
     """Share of images that show the band |f - t| < w and not the set f > t, in [0, 1]."""
     inverted: float = 0.1
     """Share of images that are dark on light, in [0, 1]; with colours both are random."""
-    centring: float = 2.5
-    """Most that f is raised in the middle over the corners, in half its deviations; >= 0."""
+    centring: float = 5.0
+    """Most by which f is raised in the middle over the corners, in standard deviations; >= 0."""
 
     def __post_init__(self) -> None:
         _expect(0 <= self.bands <= 1 and 0 <= self.inverted <= 1, self, "shares in [0, 1]")
@@ -154,11 +154,12 @@ class Levels(_Painted):
     def _paint(self, count: int, shape: Shape, rng: torch.Generator) -> Tensor:
         field = _clouds(count, (1, *shape[1:]), _between(2.0, 4.0, count, rng), rng)
         y, x = _centres(shape)
-        bowl = 4 * ((y - 0.5) ** 2 + (x - 0.5) ** 2) - 2 / 3  # zero mean, -2/3 in the middle
+        bowl = 2 * ((y - 0.5) ** 2 + (x - 0.5) ** 2) - 1 / 3  # of zero mean, deep by one
         field -= self.centring * _uniform(count, rng) * bowl
         level, softness = _between(0.0, 1.0, count, rng), _between(0.05, 0.3, count, rng)
         inside = torch.sigmoid((field - level) / softness)
         reach = _between(0.15, 0.6, count, rng)
+        # Bands lie nearer the median than sets do, where a level set has its longest outline.
         band = torch.sigmoid((reach - (field - level / 2).abs_()) / (softness / 2))
         shown = torch.where(_uniform(count, rng) < self.bands, band, inside)
         shown *= _between(0.5, 1.0, count, rng)
@@ -225,9 +226,9 @@ class Strokes(_Painted):
         pixels = max(shape[1:])
         many = torch.randint(1, self.curves + 1, (count, 1, 1, 1), generator=rng)
         squared = torch.full((count, 1, *shape[1:]), math.inf)
-        end = torch.zeros(2, count, 1, 1, 1)
+        end: Tensor | None = None
         for curve in range(self.curves):
-            knots = self._knots(end if curve else None, count, rng)
+            knots = self._knots(end, count, rng)
             end = knots[3]
             near = _squared_distance(knots, shape)
             squared = torch.where(curve < many, torch.minimum(squared, near), squared)
@@ -250,7 +251,7 @@ class Strokes(_Painted):
 class Noise(_Painted):
     """Snow: every value uniform and on its own. The control that must lose.
 
-    Teachers see one class in it, so that a student learns one class from it.
+    All of it looks alike to a network, and teachers find a class or two in it.
     """
 
     def _paint(self, count: int, shape: Shape, rng: torch.Generator) -> Tensor:

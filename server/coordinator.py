@@ -18,6 +18,7 @@ from fedkd.methods import Method, make
 from fedkd.models import build
 from fedkd.priors import Prior, prior
 from fedkd.signals import Answers, Card, Refusal, Request
+from fedkd.wire.record import Recorder
 
 Lost = Mapping[str, Refusal | str]
 """Who did not answer, and why."""
@@ -35,9 +36,13 @@ class Ingredients:
     priors: Mapping[str, Prior]
     seed: int = 0
     quorum: int = 1
+    recorder: Recorder | None = None
+    """Keeps the replies, where they are to be kept."""
 
 
-def ingredients(experiment: Experiment, card: Card) -> Ingredients:
+def ingredients(
+    experiment: Experiment, card: Card, recorder: Recorder | None = None
+) -> Ingredients:
     """Student, method, plan and priors of an experiment, for institutions like ``card``.
 
     To be called in the thread that will drive the loop: torch counts threads for each thread.
@@ -65,6 +70,7 @@ def ingredients(experiment: Experiment, card: Card) -> Ingredients:
         {name: prior(name, warp=images.warp, mix=images.mix) for name in images.priors},
         experiment.seed,
         questions.quorum,
+        recorder,
     )
 
 
@@ -103,6 +109,8 @@ class Coordinator:
             watch=self._note,
         )
         self._request: Request | None = None
+        if parts.recorder is not None:
+            parts.recorder.begin(tuple(self.cards))
 
     @property
     def student(self) -> nn.Module:
@@ -149,6 +157,8 @@ class Coordinator:
                 f"{len(answers)} of {len(self.cards)} institutions answered, "
                 f"{self.parts.quorum} are needed ({why}); lower questions.quorum or bring them back"
             )
+        if self.parts.recorder is not None:
+            self.parts.recorder.keep(request, answers)
         return answers
 
     def _note(self, progress: Progress) -> None:

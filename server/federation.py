@@ -11,6 +11,7 @@ from flwr.serverapp import Grid
 from fedkd.experiment import Experiment
 from fedkd.loop import Distilled, Watch
 from fedkd.signals import Card
+from fedkd.wire.record import Recorder
 from server.control import roll_call
 from server.coordinator import ingredients
 from server.seat import Counters
@@ -41,6 +42,7 @@ def federate(
     vaults: Path,
     watch: Watch = lambda progress: None,
     rounds: int = ROUNDS,
+    recorder: Recorder | None = None,
 ) -> Outcome:
     """Distil the student of an experiment from the institutions behind a grid.
 
@@ -50,6 +52,7 @@ def federate(
         vaults: where simulated institutions keep what is theirs. An owner's does not read it.
         watch: is told of progress; changes nothing.
         rounds: > 0.
+        recorder: keeps the replies, where they are to be kept.
 
     Raises:
         SettingsError: the experiment asks for what is not there.
@@ -69,6 +72,7 @@ def federate(
         min_available_nodes=count,
         question_timeout=experiment.questions.timeout,
         watch=watch,
+        recorder=recorder,
     )
     arrays = ArrayRecord(parts.student.state_dict())
     result = strategy.start(

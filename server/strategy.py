@@ -26,6 +26,7 @@ from fedkd.loop import Distilled, Plan, Progress, Watch
 from fedkd.methods import Method
 from fedkd.priors import Prior
 from fedkd.signals import Answers, Ask, Card, PullBack, Request
+from fedkd.wire.record import Recorder
 from server.control import CONFIG, accepted, await_nodes, to_all
 from server.coordinator import Coordinator, Ingredients, Lost
 from server.hub import Hub
@@ -65,6 +66,7 @@ class DataFreeDistillation(Strategy):
         address: where the hub listens, host:port; port 0 for any that is free.
         question_timeout: seconds that one question may take.
         watch: is told of progress; changes nothing.
+        recorder: keeps the replies, where they are to be kept.
     """
 
     def __init__(
@@ -81,8 +83,9 @@ class DataFreeDistillation(Strategy):
         address: str = "127.0.0.1:0",
         question_timeout: float = 60.0,
         watch: Watch = lambda progress: None,
+        recorder: Recorder | None = None,
     ) -> None:
-        self.parts = Ingredients(student, method, plan, priors, seed, quorum)
+        self.parts = Ingredients(student, method, plan, priors, seed, quorum, recorder)
         self.model = model
         self.min_available_nodes = min_available_nodes
         self.address = address

@@ -27,6 +27,11 @@ def run(
     set_: Annotated[
         Optional[list[str]], typer.Option("--set", help="section.key=value, as often as needed.")  # noqa: UP045
     ] = None,
+    record: Annotated[bool, typer.Option(help="Keep every reply, for a replay.")] = False,
+    replay: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Folder of a recorded run: ask nobody, hear its replies again."),
+    ] = None,
 ) -> None:
     """Distil one student and leave a folder with its report."""
     typer.echo("fedkd: loading ...", err=True)
@@ -37,7 +42,7 @@ def run(
     from simulations.run import run as run_experiment
 
     overrides = [*(set_ or []), *([f"seed={seed}"] if seed is not None else [])]
-    run_experiment(load(experiment, overrides), engine, out)
+    run_experiment(load(experiment, overrides), engine, out, record=record, replay=replay)
 
 
 @app.command()

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from fedkd.errors import SettingsError
 from fedkd.experiment import Experiment
 from fedkd.loop import Progress, Watch
+from fedkd.wire.record import Recorder
 from simulations.environment import quiet
 
 if TYPE_CHECKING:
@@ -37,7 +38,10 @@ class _InterruptedError(Exception):
 
 
 def simulate(
-    experiment: Experiment, vaults: Path, watch: Watch = lambda progress: None
+    experiment: Experiment,
+    vaults: Path,
+    watch: Watch = lambda progress: None,
+    recorder: Recorder | None = None,
 ) -> "Outcome":
     """Run an experiment in Flower's simulation. To be called from the main thread.
 
@@ -45,6 +49,7 @@ def simulate(
         experiment: resolved.
         vaults: folder where the institutions keep their teachers, to be found there afterwards.
         watch: is told of progress, from another thread; changes nothing.
+        recorder: keeps the replies, where they are to be kept.
 
     Raises:
         SettingsError: the experiment asks for what is not there, or Ray does not start.
@@ -65,7 +70,7 @@ def simulate(
 
         server_app = ServerApp()
         outcomes: list[Outcome] = []
-        with _silent_flower(), _spare_threads(), _ray(), _interruptible() as check:
+        with _silent_flower(), _ray(), _interruptible() as check:
 
             def watched(progress: Progress) -> None:
                 check()
@@ -73,7 +78,8 @@ def simulate(
 
             @server_app.main()
             def main(grid: "Grid", context: Context) -> None:
-                outcomes.append(federate(_checked(grid, check), experiment, vaults, watched))
+                checked = _checked(grid, check)
+                outcomes.append(federate(checked, experiment, vaults, watched, recorder=recorder))
 
             run_simulation(
                 server_app,
@@ -118,22 +124,6 @@ def _ray() -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
-
-
-@contextmanager
-def _spare_threads() -> Iterator[None]:
-    """Leaves the workers a core each: torch's threads spin where they find none that is idle.
-
-    With two threads for a student beside two workers on two cores, a run took five times as long.
-    """
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(max(1, min(before, (os.cpu_count() or 1) - WORKERS)))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @contextmanager

@@ -21,9 +21,7 @@ class Local:
         taught: is told how many have theirs.
     """
 
-    def __init__(
-        self, experiment: Experiment, vaults: Path, taught: Callable[[int], None]
-    ) -> None:
+    def __init__(self, experiment: Experiment, vaults: Path, taught: Callable[[int], None]) -> None:
         self._institutions: dict[str, Institution] = {}
         for index in range(experiment.institutions.count):
             institution = simulated(experiment, index, vaults / f"{index:04d}")

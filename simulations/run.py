@@ -8,6 +8,7 @@ from typing import Any
 
 from fedkd.errors import SettingsError
 from fedkd.experiment import Experiment
+from fedkd.wire.record import Recorder, Replay
 from server.app import traffic_of
 from server.chronicle import Chronicle, Traffic
 from server.coordinator import Coordinator, ingredients
@@ -18,15 +19,26 @@ from simulations.local import Local
 from simulations.verdict import data, score, verdict
 
 ENGINES = ("local", "simulation")
+REPLIES = "replies.bin"
+"""In a run's folder: every reply, where they were kept."""
 
 
-def run(experiment: Experiment, engine: str, out: Path | None) -> dict[str, Any]:
+def run(
+    experiment: Experiment,
+    engine: str,
+    out: Path | None,
+    *,
+    record: bool = False,
+    replay: Path | None = None,
+) -> dict[str, Any]:
     """Run an experiment; returns what stands in its ``result.json``.
 
     Args:
         experiment: resolved.
         engine: one of `ENGINES`.
         out: folder of the run, empty or not there yet; None makes one under ``runs``.
+        record: keep every reply in the folder.
+        replay: folder of a recorded run, whose replies answer in the place of institutions.
 
     Raises:
         FedkdError: whatever went wrong, in one line.
@@ -34,34 +46,61 @@ def run(experiment: Experiment, engine: str, out: Path | None) -> dict[str, Any]
     if engine not in ENGINES:
         raise SettingsError(f"unknown engine {engine!r}; choose one of {', '.join(ENGINES)}")
     path = out or Path("runs") / f"{experiment.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    show.resolved(experiment, engine)
+    show.resolved(experiment, "replay" if replay else engine)
     # Unreadable data should be known before anybody is started.
     data(experiment.institutions.data, experiment.institutions.root)
     vaults = path.resolve().parent / ".institutions" / _fingerprint(experiment)
     with show.bars(experiment) as bars:
-        chronicle = Chronicle(path, experiment, engine, partial(score, experiment), (bars,))
-        conduct = _locally if engine == "local" else _in_simulation
-        outcome, traffic = conduct(experiment, vaults, chronicle, bars)
+        chronicle = Chronicle(
+            path, experiment, "replay" if replay else engine, partial(score, experiment), (bars,)
+        )
+        recorder = Recorder(path / REPLIES) if record else None
+        if replay is not None:
+            outcome, traffic = _replayed(experiment, Replay(replay / REPLIES), chronicle)
+        elif engine == "local":
+            outcome, traffic = _locally(experiment, vaults, chronicle, bars, recorder)
+        else:
+            outcome, traffic = _in_simulation(experiment, vaults, chronicle, bars, recorder)
     judged = verdict(experiment, vaults, outcome.cards, outcome.distilled.student)
     result = chronicle.finish(outcome.distilled, outcome.cards, traffic, judged)
     show.outcome(result, str(path / "report.html"))
     return result
 
 
+Ran = tuple[Outcome, dict[str, Traffic]]
+
+
 def _locally(
-    experiment: Experiment, vaults: Path, chronicle: Chronicle, bars: show.Bars
-) -> tuple[Outcome, dict[str, Traffic]]:
+    experiment: Experiment,
+    vaults: Path,
+    chronicle: Chronicle,
+    bars: show.Bars,
+    recorder: Recorder | None,
+) -> Ran:
     local = Local(experiment, vaults, bars.taught)
-    parts = ingredients(experiment, local.cards[0])
+    parts = ingredients(experiment, local.cards[0], recorder)
     chronicle.student = parts.student
     coordinator = Coordinator(parts, local.cards, local.answer, chronicle)
     return Outcome(coordinator.finish(), local.cards, {}, None), local.traffic
 
 
+def _replayed(experiment: Experiment, replay: Replay, chronicle: Chronicle) -> Ran:
+    parts = ingredients(experiment, replay.cards[0])
+    chronicle.student = parts.student
+    coordinator = Coordinator(
+        parts, replay.cards, lambda request: (replay.answer(request), {}), chronicle
+    )
+    return Outcome(coordinator.finish(), replay.cards, {}, None), {}
+
+
 def _in_simulation(
-    experiment: Experiment, vaults: Path, chronicle: Chronicle, bars: show.Bars
-) -> tuple[Outcome, dict[str, Traffic]]:
-    outcome = simulate(experiment, vaults, chronicle)
+    experiment: Experiment,
+    vaults: Path,
+    chronicle: Chronicle,
+    bars: show.Bars,
+    recorder: Recorder | None,
+) -> Ran:
+    outcome = simulate(experiment, vaults, chronicle, recorder=recorder)
     bars.taught(experiment.institutions.count)
     return outcome, {name: traffic_of(c) for name, c in outcome.counters.items()}
 
