@@ -91,14 +91,15 @@ class Door:
     def _malformed_cotangents(
         self, cotangents: Mapping[Signal, Tensor], batch: int
     ) -> Refusal | None:
-        expected = {Signal.LOGITS: (batch, self._card.classes), Signal.BN_GAP: ()}
+        known = {Signal.LOGITS: (batch, self._card.classes), Signal.BN_GAP: ()}
         for signal, cotangent in cotangents.items():
-            if not bool(cotangent.isfinite().all()):
-                return Refusal(Reason.MALFORMED, f"the cotangent of {signal} is not finite")
-            if signal in expected and tuple(cotangent.shape) != expected[signal]:
+            if not (cotangent.is_floating_point() and bool(cotangent.isfinite().all())):
+                return Refusal(Reason.MALFORMED, f"the cotangent of {signal} is not finite floats")
+            # How many features there are is on no card: D is as it comes.
+            expected = known.get(signal, (batch, *cotangent.shape[-1:]))
+            if tuple(cotangent.shape) != expected:
                 return Refusal(
-                    Reason.MALFORMED,
-                    f"a cotangent of shape {expected[signal]} is needed for {signal}",
+                    Reason.MALFORMED, f"a cotangent of shape {expected} is needed for {signal}"
                 )
         return None if cotangents else Refusal(Reason.MALFORMED, "no cotangent was given")
 

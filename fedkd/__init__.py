@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from fedkd.in_process import InProcess
     from fedkd.loop import Distilled, Plan, distil, drive
-    from fedkd.priors import priors
     from fedkd.signals import Ask, Card, PullBack, Reply, Signal
 
 _HOME = {
@@ -24,7 +23,6 @@ _HOME = {
     "Signal": "fedkd.signals",
     "distil": "fedkd.loop",
     "drive": "fedkd.loop",
-    "priors": "fedkd.priors",
 }
 
 __all__ = [
@@ -38,7 +36,6 @@ __all__ = [
     "Signal",
     "distil",
     "drive",
-    "priors",
 ]
 
 

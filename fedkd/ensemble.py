@@ -101,7 +101,7 @@ def _pool_matrix(counts: Tensor, shrinkage: float) -> Tensor:
     for t in range(teachers):
         right[:classes, t] = torch.diag(weight[t])
         right[classes + t, t] = -weight[t]
-    solution = torch.linalg.solve(normal, right.flatten(1))
+    solution: Tensor = torch.linalg.solve(normal, right.flatten(1))
     return solution[:classes].view(classes, teachers, classes)
 
 

@@ -22,7 +22,8 @@ class Generator(nn.Module):
         super().__init__()
         channels, height, self_width = shape
         self.latent, self.shape = latent, shape
-        self.start = (2 * width, max(1, height // 4), max(1, self_width // 4))
+        # Not below 2, or batch norm could not learn from one image alone.
+        self.start = (2 * width, max(2, height // 4), max(2, self_width // 4))
         self.project = nn.Linear(latent, self.start[0] * self.start[1] * self.start[2])
         self.norm0 = nn.BatchNorm2d(2 * width)
         self.conv1 = nn.Conv2d(2 * width, width, 3, padding=1, bias=False)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from fedkd.bank import Bank
 from fedkd.ensemble import Fusion, fusion
-from fedkd.errors import SettingsError
+from fedkd.errors import QuorumLost, SettingsError
 from fedkd.generators import Generator as ImageGenerator
 from fedkd.gradients import Point, as_unit
 from fedkd.methods.method import Method
@@ -52,8 +52,8 @@ class Plan:
         student_batch: banked images in a student step, > 0.
         asking: share of the student's steps over which the questions are spread, in [0, 1];
             the rest learns from the full bank.
-        learning_rate: peak of the student's rate: 2 % warm-up, then a cosine to zero.
-        weight_decay: of its AdamW.
+        learning_rate: peak of the student's rate, > 0: 2 % warm-up, then a cosine to zero.
+        weight_decay: of its AdamW, >= 0.
         capacity: most images in the bank, None for all.
         rule: how replies are fused, see `fedkd.ensemble`.
     """
@@ -69,9 +69,14 @@ class Plan:
     rule: str = "auto"
 
     def __post_init__(self) -> None:
-        for name in ("budget", "batch", "student_batch"):
-            if (value := getattr(self, name)) < 1:
-                raise SettingsError(f"expected {name} >= 1, got {value}")
+        for name, least in {"budget": 1, "batch": 1, "student_batch": 1, "steps": 0}.items():
+            if (value := getattr(self, name)) < least:
+                raise SettingsError(f"expected {name} >= {least}, got {value}")
+        if not (0 < self.learning_rate < math.inf and 0 <= self.weight_decay < math.inf):
+            raise SettingsError(
+                f"expected learning_rate > 0 and weight_decay >= 0, got {self.learning_rate} and "
+                f"{self.weight_decay}"
+            )
         if self.capacity is not None and self.capacity < self.batch:
             raise SettingsError(f"a bank of {self.capacity} cannot hold a batch of {self.batch}")
         if not 0 <= self.asking <= 1:
@@ -128,6 +133,7 @@ def distil(
 
     Raises:
         SettingsError: institutions disagree, or a rule or method asks for what they keep.
+        QuorumLost: nobody answered a question.
     """
     method.check(list(cards))
     run = _Run(student, method, cards, plan, priors, seed, watch)
@@ -196,6 +202,8 @@ class _Run:
         signals = self.method.needs if trains else frozenset({Signal.LOGITS})
         answers = yield Ask(images, signals, exact=trains)
         self.asked += len(images)
+        if not answers:
+            raise QuorumLost("nobody answered a question; bring institutions back, or ask less")
         with torch.no_grad():
             target = self.fusion.of(answers)[Signal.LOGITS]  # (B, K)
         self.bank.add(images, target)
@@ -218,7 +226,7 @@ class _Run:
         for group in self.optimizer.param_groups:
             group["lr"] = self.plan.learning_rate * _rate(self.student_steps, self.plan.steps)
         self.optimizer.zero_grad(set_to_none=True)
-        objective.backward()
+        torch.autograd.backward(objective)
         self.optimizer.step()
         self.student_steps += 1
         if self.student_steps % max(1, self.plan.steps // 200) == 0:
@@ -244,7 +252,7 @@ class _Run:
         loss = torch.stack(
             [weight(self.progress) * terms[term.name] for weight, term in method.objective]
         ).sum()
-        loss.backward()
+        torch.autograd.backward(loss)
         through_student = pixels.grad if pixels.grad is not None else torch.zeros_like(pixels)
         cotangents = {
             name: {s: v.grad for s, v in of.items() if v.grad is not None}
@@ -257,7 +265,7 @@ class _Run:
             self.pulled_back += len(images) * method.gradient.pulls_back
             self.asked += len(images) * method.gradient.questions
         self._generator_optimizer.zero_grad(set_to_none=True)
-        graph.backward(through_student + through_teachers)  # type: ignore[no-untyped-call]
+        torch.autograd.backward(graph, through_student + through_teachers)
         self._generator_optimizer.step()
         self.generator_steps += 1
         self._tell(

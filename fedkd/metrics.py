@@ -11,7 +11,7 @@ def logits(model: nn.Module, images: Tensor, batch: int = 1024) -> Tensor:
     was_training = model.training
     model.eval()
     with torch.no_grad():
-        said = torch.cat([model(as_float(piece)) for piece in images.split(batch)])
+        said = torch.cat([model(as_float(piece)) for piece in torch.split(images, batch)])
     model.train(was_training)
     return said
 

@@ -67,6 +67,11 @@ class PriorChoice:
         """H of each prior that was tried, in [0, 1]."""
         return {n: class_entropy(tuple(heard)) for n, heard in self._heard.items() if heard}
 
+    @property
+    def untried(self) -> list[str]:
+        """Priors of which nothing was heard yet, in their order."""
+        return [n for n, heard in self._heard.items() if not heard]
+
     def draw(self, count: int, rng: torch.Generator) -> Drawn:
         """From a prior not yet tried, or else from one chosen by H."""
         name = self._choose(rng)
@@ -78,8 +83,7 @@ class PriorChoice:
             self._heard[origin].append(target.argmax(1).bincount(minlength=target.shape[1]))
 
     def _choose(self, rng: torch.Generator) -> str:
-        untried = [n for n, heard in self._heard.items() if not heard]
-        if untried:
+        if untried := self.untried:
             return untried[0]
         entropy = self.class_entropy
         weight = (torch.tensor([entropy[n] for n in self.priors]) / self.sharpness).softmax(0)
@@ -127,9 +131,10 @@ class Evolved:
         self.bank, self.prior, self.difficulty, self.noise = bank, prior, difficulty, noise
 
     def draw(self, count: int, rng: torch.Generator) -> Drawn:
-        """Children where there are parents; the prior's own while the bank is empty."""
+        """Children; the prior's own while parents are few or a prior was never tried."""
+        ripe = len(self.bank) >= 4 * count and not self.prior.untried
         fresh = self.prior.draw(count, rng)
-        if len(self.bank) < 4 * count:
+        if not ripe:
             return fresh
         images, targets = self.bank.draw(4 * count, rng)
         hardest = self.difficulty(images, targets).topk(2 * count).indices
@@ -144,7 +149,8 @@ class Evolved:
         return Drawn(child.round().clamp(0, 255).to(torch.uint8), "evolution")
 
     def learn(self, origin: str, target: Tensor) -> None:
-        """The bank remembers for it."""
+        """The bank remembers children; what a prior drew is the prior's to hear."""
+        self.prior.learn(origin, target)
 
 
 class Difficulty(Protocol):

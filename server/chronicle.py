@@ -116,7 +116,13 @@ class Chronicle:
         """Write student, gallery, result and page; returns what stands in ``result.json``."""
         rng = torch.Generator().manual_seed(self.experiment.seed)
         shape = cards[0].shape
-        onnx = self.folder.write_student(distilled.student, shape, rng)
+        notes = {
+            "student": self.experiment.student.model,
+            "classes": str(cards[0].classes),
+            "experiment": self.experiment.name,
+            "seed": str(self.experiment.seed),
+        }
+        onnx = self.folder.write_student(distilled.student, shape, rng, notes)
         if self._asked:
             self.folder.write_gallery(gallery(distilled.bank, self._asked))
         best = max(self._scores) if self._scores else None

@@ -29,8 +29,11 @@ def await_nodes(grid: Grid, count: int, timeout: float) -> tuple[int, ...]:
     Raises:
         QuorumLost: fewer came within ``timeout`` seconds.
     """
-    deadline = time.monotonic() + timeout
+    deadline, told = time.monotonic() + timeout, -1
     while len(nodes := tuple(sorted(grid.get_node_ids()))) < count:
+        if len(nodes) != told:
+            told = len(nodes)
+            log.info("%s of %s nodes are here; waiting at most %g s", told, count, timeout)
         if time.monotonic() > deadline:
             raise QuorumLost(
                 f"{len(nodes)} nodes came within {timeout:g} s, expected {count}; start the "

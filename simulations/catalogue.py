@@ -16,7 +16,7 @@ def print_methods() -> None:
     for name, factory in METHODS.items():
         for way in WAYS:
             method = factory(gradient=way)
-            asks = [*sorted(method.needs)]
+            asks = [signal.value for signal in sorted(method.needs)]
             discloses = ["class scores of invented images"]
             if method.trains and method.gradient.pulls_back:
                 asks.append("gradients (pull_back)")

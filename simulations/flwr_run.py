@@ -86,7 +86,15 @@ def through_flower(experiment: Experiment, name: str, out: Path) -> str | None:
 
     Returns:
         None where the run completed, else why not, in one line.
+
+    Raises:
+        SettingsError: Ray or the SuperLink cannot start here.
     """
+    if " " in sys.executable:  # Ray leaves it to a shell, unquoted, and tries for ever
+        raise SettingsError(
+            f"Flower's Ray starts no worker by a path with a space in it ({sys.executable}); "
+            "install fedkd elsewhere, or use `fedkd run --engine simulation`"
+        )
     how = {"experiment": name, "seed": experiment.seed, "out": str(out)}
     where = {
         "num-supernodes": experiment.institutions.count,

@@ -473,7 +473,7 @@ def test_a_student_is_written_twice_and_both_agree(tmp_path: Path) -> None:
     assert parity["argmax_agreement"] == 1.0
     assert 0 <= parity["max_difference"] < 1e-4
     with safe_open(tmp_path / "run" / "student.safetensors", framework="pt") as file:
-        notes = file.metadata()
+        notes = json.loads(file.metadata()["fedkd"])
         weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     assert notes["model"] == "Student"
     assert notes["shape"] == "1x8x8"

@@ -8,6 +8,7 @@ import copy
 import importlib.util
 import io
 import logging
+import json
 import os
 import warnings
 from collections.abc import Iterator, Mapping
@@ -30,22 +31,23 @@ def save_student(
 ) -> Path:
     """Write the weights to ``student.safetensors``, whole or not at all.
 
-    The file's metadata names the class of the model and the image shape ``CxHxW``, and whatever
-    ``metadata`` adds (a key to `fedkd.models`, say). Nothing in the file can run code.
+    The file's metadata has one key, ``fedkd``: a JSON object with the class of the model, the image
+    shape ``CxHxW``, and whatever ``metadata`` adds (a key to `fedkd.models`, say). Nothing in the
+    file can run code. The same weights give the same bytes.
     """
     path = folder / "student.safetensors"
     temporary = path.with_name(f".{path.name}.part")
     # Clones, since the format refuses weights that share memory.
     weights = {name: tensor.detach().cpu().clone() for name, tensor in module.state_dict().items()}
     notes = {
-        "format": "pt",
         "model": type(module).__name__,
         "shape": "x".join(str(side) for side in shape),
         "input": "float32 images in [0, 1]",
         **(metadata or {}),
     }
     try:
-        save_file(weights, temporary, notes)
+        # One key, since the format writes several in an order that changes from run to run.
+        save_file(weights, temporary, {"fedkd": json.dumps(notes, sort_keys=True)})
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
