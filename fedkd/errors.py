@@ -41,5 +41,5 @@ class RemoteProtocolError(ProtocolError):
     """The other side broke the law."""
 
 
-class QuorumLost(FedkdError):
+class QuorumLost(FedkdError):  # noqa: N818 -- an event of the run, named as one speaks of it
     """Too few institutions answered a question to go on."""

@@ -26,7 +26,7 @@ FOLDER = Path(__file__).parent.parent / "simulations" / "experiments"
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Institutions(_Section):
@@ -111,6 +111,8 @@ class Questions(_Section):
     """Fewest institutions that must answer a question."""
     timeout: float = Field(60.0, gt=0)
     """Seconds that one question may take."""
+    address: str = "127.0.0.1:0"
+    """Where the hub listens, host:port; port 0 for any that is free."""
 
 
 class Experiment(_Section):
@@ -156,8 +158,8 @@ def load(name: str, overrides: Iterable[str] = ()) -> Experiment:
     """
     path = find(name)
     try:
-        values = tomllib.loads(path.read_text())
-    except (OSError, tomllib.TOMLDecodeError) as error:
+        values = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
         raise SettingsError(f"cannot read {path.name}: {error}; correct the file") from error
     values.setdefault("name", path.stem)
     for override in overrides:

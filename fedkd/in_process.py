@@ -5,9 +5,11 @@ What they answer is rounded as it would be on a wire, so that a run here is a ru
 
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import nn
 
-from fedkd.signals import Answers, Ask, Card, Reply, Request, rounded
+from fedkd.errors import SettingsError
+from fedkd.signals import Answers, Ask, Card, Reply, Request, Signal, rounded
 from fedkd.teacher import ModuleTeacher, Teacher
 
 
@@ -20,6 +22,9 @@ class InProcess:
         classes: K.
         class_counts: (K,) training images of each class by name, where known; they make the
             better ensemble (`fedkd.ensemble.log_linear_pool`).
+
+    Raises:
+        SettingsError: a teacher does not answer K logits to an image of that shape.
     """
 
     def __init__(
@@ -33,6 +38,8 @@ class InProcess:
             name: ModuleTeacher(t, classes) if isinstance(t, nn.Module) else t
             for name, t in teachers.items()
         }
+        for name, teacher in self._teachers.items():
+            _fits(name, teacher, shape, classes)
         counts = class_counts or {}
         self.cards = tuple(
             Card(
@@ -59,3 +66,19 @@ class InProcess:
 def _asked(teacher: Teacher, ask: Ask) -> Reply:
     said = teacher.ask(ask.images, ask.signals)
     return Reply({signal: rounded(said[signal], signal, ask.exact) for signal in ask.signals})
+
+
+def _fits(name: str, teacher: Teacher, shape: tuple[int, int, int], classes: int) -> None:
+    """Ask once about a black image, before a run depends on the answer."""
+    try:
+        said = teacher.ask(torch.zeros(1, *shape), frozenset({Signal.LOGITS}))[Signal.LOGITS]
+    except RuntimeError as error:
+        raise SettingsError(
+            f"teacher {name} cannot read images of {shape}: {str(error).splitlines()[0]}; "
+            "give the shape that it was trained on"
+        ) from error
+    if said.shape != (1, classes):
+        raise SettingsError(
+            f"teacher {name} answers {tuple(said.shape)} to one image, expected (1, {classes}); "
+            "all teachers of a run must have the same classes"
+        )

@@ -2,7 +2,8 @@
 
 Shapes are letters, everywhere in this project:
 
-    B batch   K classes   C H W channels, height, width   T teachers   Z latent   D features   N bank
+    B batch   K classes   C H W channels, height, width   T teachers   Z latent   D features
+    N images in a bank or a data set
 
 Images are ``(B, C, H, W)``, either uint8 in 0..255 or float32 in [0, 1]; normalisation belongs to
 the model that reads them. Values here are frozen; tensors in them are not to be written to.

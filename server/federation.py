@@ -70,6 +70,7 @@ def federate(
         seed=parts.seed,
         quorum=parts.quorum,
         min_available_nodes=count,
+        address=experiment.questions.address,
         question_timeout=experiment.questions.timeout,
         watch=watch,
         recorder=recorder,

@@ -1,0 +1,1 @@
+"""Both sides in one place: engines, experiments, the command."""

@@ -62,14 +62,18 @@ def cudfkd(
     Args:
         gradient: where the generator's gradient comes from, see `fedkd.gradients`; "none" asks
             for logits only and trains no generator.
-        one_hot_weight, bn_weight, balance_weight: of the generator's terms, >= 0. Defaults are
-            the paper's for CIFAR-10. ``bn_weight`` 0 spares institutions the batch-norm gap.
-        adversarial_start, adversarial_stop: hardness a(t) before and after its ramp, >= 0.
-        ramp_begin, ramp_end: where the ramp lies, shares of the run.
+        one_hot_weight: of the teacher's own decision, >= 0; the paper's, as are the next two.
+        bn_weight: of the batch-norm gap, >= 0; 0 spares institutions the signal.
+        balance_weight: of the class balance, >= 0.
+        adversarial_start: hardness before its ramp, >= 0.
+        adversarial_stop: hardness after it, >= 0; 62 is where CIFAR-10 ends.
+        ramp_begin: where the ramp begins, a share of the run.
+        ramp_end: where it ends.
         adversarial_masked: only images on which student and teacher decide alike.
-        adversarial_ceiling: most that one image adds to it.
+        adversarial_ceiling: most that one image adds to it, None for no limit.
         curriculum: self-paced weights: log (the paper's), soft, hard, none.
-        pace_start, pace_stop: pace at the ends of the run, in units of the student's loss.
+        pace_start: pace at the beginning, in units of the student's loss.
+        pace_stop: pace at the end.
         whole_batch: one weight for a batch, as in the last public code.
         imitation: the student's loss, see `fedkd.methods.method`.
         latent: Z.
@@ -90,6 +94,7 @@ def cudfkd(
             agreement(3.0, adversarial_masked, adversarial_ceiling),
         ),
     )
+    trained = used(objective)
     shares = {"prior": constant(1.0 - evolved), "evolution": constant(evolved)}
     if how is not NONE:
         shares = {
@@ -100,7 +105,7 @@ def cudfkd(
     return Method(
         "cudfkd",
         PAPER,
-        used(objective) if how is not NONE else (),
+        trained if how is not NONE else (),
         how,
         shares,
         imitation_named(imitation),

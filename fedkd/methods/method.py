@@ -1,5 +1,6 @@
 """A method is a value: what a paper trains, on what, how hard. Knows no loop and no transport."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -63,8 +64,18 @@ Objective: TypeAlias = tuple[tuple[Schedule, Term], ...]
 
 
 def used(objective: Objective) -> Objective:
-    """The terms that ever weigh anything: one that never does must not ask for its signals."""
+    """The terms that ever weigh anything: one that never does must not ask for its signals.
+
+    Raises:
+        SettingsError: a weight below 0.
+    """
+    for schedule, term in objective:
+        _expect_weights(f"weight of {term.name}", schedule)
     return tuple((w, term) for w, term in objective if any(w(p) for p in CHECKED))
+
+
+FULL = constant(1.0)
+"""Hardness of a method without a ramp."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +93,7 @@ class Method:
         imitation: the student's loss for each sample.
         curriculum: weights of samples in that loss.
         hardness: how hard the generator makes it, in [0, 1]; what a ramp in ``objective`` follows.
-        latent: Z, size of the generator's input.
+        latent: Z, size of the generator's input, >= 1.
         generator_rate: learning rate of the generator's Adam, > 0.
         generator_betas: its momenta.
     """
@@ -94,19 +105,21 @@ class Method:
     shares: Mapping[str, Schedule] = field(default_factory=lambda: {"prior": constant(1.0)})
     imitation: Imitation = l1_centred
     curriculum: Curriculum = UNIFORM
-    hardness: Schedule = constant(1.0)
+    hardness: Schedule = FULL
     latent: int = 64
     generator_rate: float = 1e-3
     generator_betas: tuple[float, float] = (0.9, 0.99)
 
     def __post_init__(self) -> None:
+        if self.latent < 1 or not 0 < self.generator_rate < math.inf:
+            raise SettingsError(
+                f"{self.name}: latent {self.latent}, generator_rate {self.generator_rate}; "
+                "expected >= 1 and > 0"
+            )
+        for source, share in self.shares.items():
+            _expect_weights(f"{self.name}: share of {source}", share)
         for schedule, term in self.objective:
-            for progress in CHECKED:
-                if schedule(progress) < 0:
-                    raise SettingsError(
-                        f"{self.name}: weight of {term.name} is {schedule(progress)} at "
-                        f"{progress:.0%} of the run; every term is minimised, weights are >= 0"
-                    )
+            _expect_weights(f"{self.name}: weight of {term.name}", schedule)
             beyond = term.needs - {Signal.LOGITS}
             if beyond and not self.gradient.pulls_back:
                 raise SettingsError(
@@ -148,3 +161,13 @@ class Method:
                 )
             if Signal.LOGITS not in card.signals:
                 raise NeedsError(f"{self.name} needs logits, which {card.name} does not release")
+
+
+def _expect_weights(what: str, schedule: Schedule) -> None:
+    """Every term is minimised, so that a weight below 0 would turn its meaning round."""
+    for progress in CHECKED:
+        if not 0 <= schedule(progress) < math.inf:
+            raise SettingsError(
+                f"{what} is {schedule(progress)} at {progress:.0%} of the run; "
+                "expected a finite number >= 0"
+            )

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from fedkd.signals import Signal
 
-
 LEAST = 1e-30
 """Below this a probability is zero: p log p is, and its logarithm stays finite."""
 

@@ -1,0 +1,1 @@
+"""What an owner lets out, and what that costs."""

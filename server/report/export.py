@@ -7,8 +7,8 @@ import contextlib
 import copy
 import importlib.util
 import io
-import logging
 import json
+import logging
 import os
 import warnings
 from collections.abc import Iterator, Mapping
