@@ -84,9 +84,7 @@ def policy(experiment: Experiment) -> Policy:
     known = {signal.value: signal for signal in Signal}
     for name in p.signals:
         if name not in known:
-            raise SettingsError(
-                f"policy.signals names {name!r}; choose among {', '.join(known)}"
-            )
+            raise SettingsError(f"policy.signals names {name!r}; choose among {', '.join(known)}")
     return Policy(
         frozenset(known[name] for name in p.signals),
         p.pull_back,

@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from fedkd.in_process import InProcess
-    from fedkd.loop import Distilled, Plan, distil, drive
+    from fedkd.loop import distil, drive
+    from fedkd.plan import Distilled, Plan
     from fedkd.signals import Ask, Card, PullBack, Reply, Signal
 
 _HOME = {
     "Ask": "fedkd.signals",
     "Card": "fedkd.signals",
-    "Distilled": "fedkd.loop",
+    "Distilled": "fedkd.plan",
     "InProcess": "fedkd.in_process",
-    "Plan": "fedkd.loop",
+    "Plan": "fedkd.plan",
     "PullBack": "fedkd.signals",
     "Reply": "fedkd.signals",
     "Signal": "fedkd.signals",

@@ -20,7 +20,7 @@ from fedkd.signals import Answers, Card, Signal
 
 FLOOR = -8.0
 """Log-probabilities below this say only "no": a louder no is not more evidence."""
-LEAST_WEIGHT = 1e-3
+LEAST_WEIGHT = 0.05
 """Weight of a class that an institution has never seen, beside 1 for a class seen averagely."""
 
 
@@ -72,7 +72,10 @@ def log_linear_pool(logits: Tensor, counts: Tensor, *, shrinkage: float = 10.0) 
 
         sum_kc w_kc (u_c - a_k - log p_k(c))^2 + shrinkage * sum_k a_k^2,
 
-    which is linear in ``log p``: the solution is one fixed matrix for a set of institutions.
+    which is linear in ``log p``: the solution is one fixed matrix for a set of institutions. With
+    ``n_kc`` images of class c at institution k, ``w_kc = max(sqrt(n_kc / mean n), 0.05)``: weights
+    in proportion to counts let one institution decide a class alone, and students of ten skewed
+    institutions learned less from that (0.91 against 0.95 on digits).
 
     Args:
         logits: (T, B, K).
@@ -89,7 +92,7 @@ def log_linear_pool(logits: Tensor, counts: Tensor, *, shrinkage: float = 10.0) 
 def _pool_matrix(counts: Tensor, shrinkage: float) -> Tensor:
     """The matrix M with u_c = sum_tk M[c, t, k] log p_t(k). (K, T, K)."""
     teachers, classes = counts.shape
-    weight = (counts / counts.mean().clamp_min(1.0)).clamp_min(LEAST_WEIGHT)  # (T, K)
+    weight = torch.sqrt(counts / counts.mean().clamp_min(1.0)).clamp_min(LEAST_WEIGHT)  # (T, K)
     # Normal equations in (u, a), one column of right-hand side for each log p_t(k).
     size = classes + teachers
     normal = torch.zeros(size, size, dtype=counts.dtype)

@@ -23,6 +23,7 @@ from fedkd.generators import Generator as ImageGenerator
 from fedkd.gradients import Point, as_unit
 from fedkd.methods.method import Method
 from fedkd.methods.terms import Batch
+from fedkd.plan import Distilled, Plan, Progress, Watch
 from fedkd.priors import Prior
 from fedkd.signals import Answers, Ask, Card, Request, Signal
 from fedkd.sources import (
@@ -35,76 +36,12 @@ from fedkd.sources import (
     to_bytes,
 )
 
+__all__ = ["PAUSE", "Distilled", "Plan", "Progress", "Watch", "distil", "drive"]
+
 PAUSE: Request = {}
 """A question to nobody: a breath between student steps, for whoever drives the loop."""
 ATTEMPTS = 8
 """Draws of a batch before a source is taken to have nothing new to ask."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How much is asked and how long the student learns.
-
-    Args:
-        budget: samples asked of each institution, > 0; never exceeded. As many may be pulled back.
-        batch: images in a question, > 0.
-        steps: student steps, >= 0.
-        student_batch: banked images in a student step, > 0.
-        asking: share of the student's steps over which the questions are spread, in [0, 1];
-            the rest learns from the full bank.
-        learning_rate: peak of the student's rate, > 0: 2 % warm-up, then a cosine to zero.
-        weight_decay: of its AdamW, >= 0.
-        capacity: most images in the bank, None for all.
-        rule: how replies are fused, see `fedkd.ensemble`.
-    """
-
-    budget: int
-    batch: int = 64
-    steps: int = 1000
-    student_batch: int = 128
-    asking: float = 0.6
-    learning_rate: float = 2e-3
-    weight_decay: float = 0.0
-    capacity: int | None = None
-    rule: str = "auto"
-
-    def __post_init__(self) -> None:
-        for name, least in {"budget": 1, "batch": 1, "student_batch": 1, "steps": 0}.items():
-            if (value := getattr(self, name)) < least:
-                raise SettingsError(f"expected {name} >= {least}, got {value}")
-        if not (0 < self.learning_rate < math.inf and 0 <= self.weight_decay < math.inf):
-            raise SettingsError(
-                f"expected learning_rate > 0 and weight_decay >= 0, got {self.learning_rate} and "
-                f"{self.weight_decay}"
-            )
-        if self.capacity is not None and self.capacity < self.batch:
-            raise SettingsError(f"a bank of {self.capacity} cannot hold a batch of {self.batch}")
-        if not 0 <= self.asking <= 1:
-            raise SettingsError(f"expected asking in [0, 1], got {self.asking}")
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Something happened: a line of the run's record. ``facts`` is JSON by construction."""
-
-    kind: str
-    facts: Mapping[str, object]
-
-
-Watch = Callable[[Progress], None]
-
-
-@dataclass(frozen=True, eq=False)
-class Distilled:
-    """What a run leaves."""
-
-    student: nn.Module
-    bank: Bank
-    asked: int
-    """Samples asked of each institution."""
-    pulled_back: int
-    student_steps: int
-    generator_steps: int
 
 
 def distil(
@@ -323,8 +260,11 @@ class _Run:
 
     def _note_question(self, origin: str, images: Tensor, target: Tensor, answers: Answers) -> None:
         """Record the question, and how far the student is from each institution."""
+        with torch.no_grad():
+            self.student.eval()
+            own = self.student(as_unit(images))  # (B, K)
         for name, reply in answers.items():
-            each = self._difficulty(images, reply.signals[Signal.LOGITS].float())
+            each = self.method.imitation(own, reply.signals[Signal.LOGITS].float())
             self._profile[name] = float(each.mean())
         self._classes += target.argmax(1).bincount(minlength=target.shape[1])
         self._tell(

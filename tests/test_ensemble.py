@@ -24,7 +24,8 @@ def opinions(seed: int) -> tuple[Tensor, Tensor]:
 def by_alternation(logits: Tensor, counts: Tensor, shrinkage: float, rounds: int) -> Tensor:
     """u and a in turn, each the minimum of the weighted squares given the other."""
     log_p = logits.double().log_softmax(-1).clamp_min(FLOOR)
-    weight = (counts.double() / counts.double().mean().clamp_min(1.0)).clamp_min(1e-3)[:, None]
+    relative = counts.double() / counts.double().mean().clamp_min(1.0)
+    weight = relative.sqrt().clamp_min(0.05)[:, None]
     offset = torch.zeros(T, logits.shape[1], 1).double()
     for _ in range(rounds):
         pooled = (weight * (log_p + offset)).sum(0) / weight.sum(0)  # (B, K)

@@ -222,7 +222,7 @@ def apart(one: Tensor, other: Tensor) -> float:
 def test_the_generators_gradient_is_that_of_autograd_in_one_piece(
     road: Road, gradient: str, networks: dict[str, Network], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    student = decided("mlp", 7)
+    student = decided("cnn", 7)
     steps: list[Step] = []
     monkeypatch.setattr(loop_module, "Generated", tapped(steps, student))
 
@@ -247,7 +247,6 @@ def test_the_generators_gradient_is_that_of_autograd_in_one_piece(
 
 
 TINY, FEW = (1, 4, 4), 3
-TRAINED = sorted(set(GRADIENTS) - {"none"})
 
 
 def linear(seed: int) -> nn.Module:
@@ -322,27 +321,28 @@ def facts(told: list[Progress], kind: str, name: str) -> list[object]:
 # --- what is asked
 
 
+@pytest.mark.parametrize("gradient", sorted(GRADIENTS))
 @given(
-    gradient=st.sampled_from(sorted(GRADIENTS)),
     budget=st.integers(1, 40),
     batch=st.integers(1, 12),
     steps=st.integers(0, 9),
     asking=st.sampled_from([0.0, 0.6, 1.0]),
     seed=st.integers(0, 99),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 def test_institutions_are_asked_about_the_budget_and_nothing_beyond(
     gradient: str, budget: int, batch: int, steps: int, asking: float, seed: int
 ) -> None:
     doors, most = Doors(), []
     plan = Plan(budget, batch, steps, student_batch=4, asking=asking)
+    method = mixed(gradient, warm_up=0.0 if seed % 2 else 0.3)
 
     def put(request: Request) -> Answers:
         answers = doors.put(request)
         most.append(max(door.tally.asked for door in doors.doors.values()))
         return answers
 
-    distilled, _ = run(mixed(gradient), plan, doors, seed, put)
+    distilled, _ = run(method, plan, doors, seed, put)
     assert max(most) == budget
     for door in doors.doors.values():
         assert door.tally.asked == distilled.asked == budget
@@ -610,6 +610,17 @@ def test_driving_hands_no_pause_to_the_institutions() -> None:
 # --- easy to hard
 
 
+def test_a_sample_beyond_the_pace_teaches_nothing() -> None:
+    plan = Plan(40, 10, steps=8, student_batch=8)
+    before = linear(99)
+    for pace, moved in ((1e-9, False), (1e9, True)):
+        method = cudfkd(curriculum="hard", pace_start=pace, pace_stop=pace)
+        distilled, told = run(method, plan)
+        assert set(facts(told, "trained", "weight")) == {float(moved)}
+        for one, other in zip(distilled.student.parameters(), before.parameters(), strict=True):
+            assert torch.equal(one, other) != moved
+
+
 @pytest.mark.parametrize("curriculum", ["log", "none"])
 def test_the_ramp_is_there_with_and_without_the_students_curriculum(curriculum: str) -> None:
     plan = Plan(160, 10, steps=40, student_batch=8)
@@ -625,7 +636,7 @@ def test_the_ramp_is_there_with_and_without_the_students_curriculum(curriculum: 
 def test_without_a_curriculum_the_generator_is_still_hardened(
     networks: dict[str, Network], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    student = decided("mlp", 7)
+    student = decided("cnn", 7)
     steps: list[Step] = []
     monkeypatch.setattr(loop_module, "Generated", tapped(steps, student))
 
@@ -640,5 +651,5 @@ def test_without_a_curriculum_the_generator_is_still_hardened(
     drive(loop, at_hand.answer)
     for step in steps:
         assert apart(flat(step.taken), by_autograd(step, networks, "pull_back")) < 1e-5
-    unhardened = by_autograd(steps[-1], networks, "pull_back", "agreement")
-    assert apart(flat(steps[-1].taken), unhardened) > 1e-3
+    unhardened = by_autograd(steps[3], networks, "pull_back", "agreement")
+    assert apart(flat(steps[3].taken), unhardened) > 1e-3

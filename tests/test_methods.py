@@ -1,0 +1,300 @@
+"""Methods: CuDFKD against its paper, what a method refuses, and that every one of them learns."""
+
+import inspect
+import math
+from collections.abc import Iterator, Mapping
+
+import pytest
+import torch
+from torch import nn
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+from client.teach import TeachSettings, train_teacher
+from fedkd.curriculum import constant
+from fedkd.data import Dataset, open_data
+from fedkd.errors import NeedsError, SettingsError
+from fedkd.gradients import GRADIENTS, PULL_BACK
+from fedkd.in_process import InProcess
+from fedkd.loop import Plan, distil, drive
+from fedkd.methods import METHODS, Method, cudfkd, make
+from fedkd.methods.method import l1_centred
+from fedkd.methods.terms import Batch, one_hot
+from fedkd.models import as_float, build
+from fedkd.priors import priors
+from fedkd.signals import Answers, Ask, Card, Request, Signal
+
+LOGITS, BN_GAP = Signal.LOGITS, Signal.BN_GAP
+
+
+def softmax(logits: list[float], temperature: float = 1.0) -> list[float]:
+    e = [math.exp(x / temperature) for x in logits]
+    return [x / sum(e) for x in e]
+
+
+def objective_of_the_paper(
+    teacher: list[list[float]], student: list[list[float]], gap: float, progress: float
+) -> float:
+    """L_G of arXiv 2208.13648 for CIFAR-10, term by term, without tensors."""
+    many, classes = len(teacher), len(teacher[0])
+    one_hot = sum(-math.log(max(softmax(t))) for t in teacher) / many
+    mean = [sum(softmax(t)[c] for t in teacher) / many for c in range(classes)]
+    entropy = -sum(p * math.log(p) for p in mean)
+    divergence = 0.0
+    for t, s in zip(teacher, student, strict=True):
+        if t.index(max(t)) == s.index(max(s)):
+            p, q = softmax(t, 3), softmax(s, 3)
+            divergence += 9 * sum(a * math.log(a / b) for a, b in zip(p, q, strict=True))
+    hardness = {0.0: 0.0, 0.25: 0.0, 0.3: 6.2, 0.5: 31.0, 0.75: 62.0, 1.0: 62.0}[progress]
+    return one_hot + gap - 20 * entropy - hardness * divergence / many
+
+
+@pytest.mark.parametrize("progress", [0.0, 0.25, 0.3, 0.5, 0.75, 1.0])
+def test_the_generators_objective_is_that_of_the_paper(progress: float) -> None:
+    rng = torch.Generator().manual_seed(1)
+    teacher, student = (3 * torch.randn(8, 4, generator=rng).double() for _ in range(2))
+    batch = Batch(
+        torch.zeros(8, 1, 2, 2), {LOGITS: teacher, BN_GAP: torch.tensor(1.7).double()}, student
+    )
+    total = sum(w(progress) * float(term.value(batch)) for w, term in cudfkd("pull_back").objective)
+    expected = objective_of_the_paper(teacher.tolist(), student.tolist(), 1.7, progress)
+    assert total == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_schedules_are_those_of_the_paper() -> None:
+    method = cudfkd("pull_back")
+    steps = (0, 25_000, 50_000, 100_000)
+    paces = [method.curriculum.pace(step / 100_000) for step in steps]
+    assert paces == pytest.approx([2.0 + 1e-4 * step for step in steps])
+    assert [method.hardness(p) for p in (0.0, 0.25, 0.5, 0.75, 1.0)] == [0, 0, 0.5, 1, 1]
+    assert (method.latent, method.generator_rate, method.generator_betas) == (
+        512,
+        1e-3,
+        (0.9, 0.99),
+    )
+    assert method.curriculum.kind == "log"
+    assert not method.curriculum.whole_batch
+
+
+def test_a_run_without_a_curriculum_keeps_the_generators_ramp() -> None:
+    plain, own = cudfkd("pull_back", curriculum="none"), cudfkd("pull_back")
+    for progress in (0.0, 0.4, 0.6, 1.0):
+        assert plain.hardness(progress) == own.hardness(progress)
+        for (mine, _), (other, _) in zip(plain.objective, own.objective, strict=True):
+            assert mine(progress) == other(progress)
+
+
+def test_logits_only_is_the_default_and_asks_for_nothing_else() -> None:
+    method = cudfkd()
+    assert (method.needs, method.trains, method.objective) == ({LOGITS}, False, ())
+    assert set(method.shares) == {"prior", "evolution"}
+
+
+def test_the_exact_method_needs_the_gap_and_a_weight_of_0_removes_the_need() -> None:
+    assert cudfkd("pull_back").needs == {LOGITS, BN_GAP}
+    spared = cudfkd("pull_back", bn_weight=0.0)
+    assert spared.needs == {LOGITS}
+    assert [term.name for _, term in spared.objective] == ["one_hot", "class_balance", "agreement"]
+    friendly = cudfkd("pull_back", adversarial_stop=0.0)
+    assert "agreement" not in [term.name for _, term in friendly.objective]
+
+
+def test_sources_share_the_questions_as_told() -> None:
+    method = cudfkd("student", bn_weight=0.0, warm_up=0.4, generated=0.6, evolved=0.25)
+    for progress, expected in ((0.39, (0.75, 0.25, 0.0)), (0.4, (0.3, 0.1, 0.6))):
+        shares = [method.shares[n](progress) for n in ("prior", "evolution", "generator")]
+        assert shares == pytest.approx(expected)
+
+
+# --- what is refused
+
+
+@pytest.mark.parametrize(
+    ("weights", "words"),
+    [
+        ({"one_hot_weight": -1.0}, "weight of one_hot is -1.0 at 0% of the run"),
+        ({"bn_weight": -0.1}, "weight of bn_gap is -0.1"),
+        ({"balance_weight": -20.0}, "weight of class_balance is -20.0"),
+        ({"adversarial_start": -1.0}, "weight of agreement is -1.0 at 0%"),
+        ({"adversarial_stop": -62.0}, "weight of agreement is -31.0 at 50%"),
+        ({"one_hot_weight": math.nan}, "weight of one_hot is nan"),
+        ({"adversarial_stop": math.inf}, "weight of agreement is"),
+        ({"latent": 0}, "latent 0"),
+        ({"generator_rate": 0.0}, "generator_rate 0.0"),
+        ({"pace_start": 0.0}, "0 < start <= stop"),
+        ({"curriculum": "loud"}, "curriculum kind 'loud'"),
+        ({"imitation": "l3"}, "unknown imitation 'l3'"),
+    ],
+)
+@pytest.mark.parametrize("gradient", ["none", "pull_back"])
+def test_what_makes_no_sense_is_refused_whether_or_not_a_generator_is_trained(
+    gradient: str, weights: dict[str, float], words: str
+) -> None:
+    with pytest.raises(SettingsError) as caught:
+        make("cudfkd", {"gradient": gradient, **weights})
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("share", [{"generated": -0.5}, {"generated": 1.5}, {"evolved": 1.5}])
+def test_a_share_lies_between_none_and_all(share: dict[str, float]) -> None:
+    with pytest.raises(SettingsError, match=r"cudfkd: share of .* is -0.5"):
+        cudfkd("student", bn_weight=0.0, warm_up=0.5, **share)
+
+
+@pytest.mark.parametrize("gradient", ["student", "straight_through", "finite_differences"])
+def test_the_gap_without_pull_back_is_refused_by_name(gradient: str) -> None:
+    with pytest.raises(SettingsError, match="term bn_gap needs the gradient of bn_gap") as caught:
+        cudfkd(gradient)
+    assert 'gradient = "pull_back"' in str(caught.value)
+    assert "weight of bn_gap to 0" in str(caught.value)
+    assert cudfkd(gradient, bn_weight=0.0).gradient.name == gradient
+
+
+def test_a_generator_without_terms_is_refused() -> None:
+    weights = dict.fromkeys(("one_hot_weight", "balance_weight", "bn_weight"), 0.0)
+    with pytest.raises(SettingsError, match="a generator without terms cannot learn"):
+        cudfkd("pull_back", adversarial_stop=0.0, **weights)
+
+
+def test_a_method_made_by_hand_is_held_to_the_same() -> None:
+    shares = {"generator": constant(1.0)}
+    with pytest.raises(SettingsError, match="mine: weight of one_hot is -2"):
+        Method("mine", "none", ((constant(-2.0), one_hot()),), PULL_BACK, shares)
+    with pytest.raises(SettingsError, match="mine: share of generator is -1"):
+        Method("mine", "none", shares={"generator": constant(-1.0)})
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "words"),
+    [
+        ("cudfdk", {}, "unknown method 'cudfdk'; choose one of cudfkd"),
+        ("cudfkd", {"gradeint": "none"}, "takes no argument gradeint (did you mean gradient?)"),
+        ("cudfkd", {"gradient": "pullback"}, "unknown gradient 'pullback'"),
+        ("cudfkd", {"bn_weight": "much"}, "cudfkd cannot be made of {'bn_weight': 'much'}"),
+        ("cudfkd", {"gradient": ["none"]}, "cudfkd cannot be made of"),
+    ],
+)
+def test_a_method_that_cannot_be_made_is_refused_in_one_line(
+    name: str, arguments: dict[str, object], words: str
+) -> None:
+    with pytest.raises(SettingsError) as caught:
+        make(name, arguments)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_needs_are_held_against_every_card() -> None:
+    told = frozenset({LOGITS, BN_GAP})
+    cards = [Card(name, 4, (1, 2, 2), told, True) for name in ("east", "west")]
+    cudfkd("pull_back").check(cards)
+    silent = Card("north", 4, (1, 2, 2), frozenset({LOGITS}), True)
+    with pytest.raises(NeedsError, match=r"bn_gap \(term bn_gap\), which north does not release"):
+        cudfkd("pull_back").check([*cards, silent])
+    cudfkd("pull_back", bn_weight=0.0).check([*cards, silent])
+    cudfkd().check([silent])
+
+
+def test_the_l1_of_the_paper_is_the_default_up_to_an_offset() -> None:
+    assert cudfkd().imitation is l1_centred
+    student, teacher = torch.tensor([[1.0, -1.0, 0.0]]), torch.tensor([[0.5, 0.5, -1.0]])
+    assert float(cudfkd().imitation(student, teacher)) == pytest.approx((0.5 + 1.5 + 1.0) / 3)
+
+
+# --- every method, every gradient
+
+BUDGET, STEPS = 2000, 120
+
+
+def must_be_finite(optimiser: torch.optim.Optimizer, *_: object) -> None:
+    """Of student and generator alike."""
+    for group in optimiser.param_groups:
+        assert all(bool(p.grad.isfinite().all()) for p in group["params"])
+
+
+class Digits:
+    """Two institutions with half of the digits each."""
+
+    def __init__(self) -> None:
+        self.data: Dataset = open_data("digits")
+        teachers, counts = {}, {}
+        for index, name in enumerate(("east", "west")):
+            images, labels = self.data.train_images[index::2], self.data.train_labels[index::2]
+            teachers[name] = train_teacher("cnn", images, labels, 10, TeachSettings(4), index)
+            counts[name] = labels.bincount(minlength=10).tolist()
+        self.at_hand = InProcess(teachers, self.data.shape, 10, counts)
+
+    def learned(self, method: Method, *names: str) -> tuple[float, list[Request]]:
+        """Accuracy of a student that asked about these priors, and what was asked."""
+        asked: list[Request] = []
+
+        def put(request: Request) -> Answers:
+            asked.append(request)
+            answers = self.at_hand.answer(request)
+            for reply in answers.values():
+                assert reply.gradient is None or bool(reply.gradient.isfinite().all())
+            return answers
+
+        student = build("cnn", 10, self.data.shape, 0)
+        plan = Plan(BUDGET, 64, STEPS, student_batch=64, learning_rate=5e-3)
+        loop = distil(student, method, self.at_hand.cards, plan, priors(*names))
+        watching = register_optimizer_step_pre_hook(must_be_finite)
+        try:
+            distilled = drive(loop, put)
+        finally:
+            watching.remove()
+        assert distilled.asked == BUDGET
+        assert bool(distilled.generator_steps) == method.trains
+        return self.accuracy(student), asked
+
+    def accuracy(self, student: nn.Module) -> float:
+        with torch.no_grad():
+            decided = student(as_float(self.data.test_images)).argmax(1)
+        return float((decided == self.data.test_labels).float().mean())
+
+
+@pytest.fixture(scope="module")
+def digits() -> Digits:
+    return Digits()
+
+
+@pytest.fixture(scope="module")
+def control(digits: Digits) -> float:
+    """What is learned from uniform noise."""
+    return digits.learned(cudfkd(imitation="kl"), "noise")[0]
+
+
+GENTLE = {
+    "imitation": "kl",
+    "balance_weight": 1.0,
+    "adversarial_stop": 5.0,
+    "adversarial_ceiling": 5.0,
+    "latent": 32,
+    "warm_up": 0.3,
+    "generated": 0.5,
+}
+
+
+def battery() -> Iterator[tuple[str, dict[str, object]]]:
+    """Every method with every gradient that it can be told to use."""
+    for name, factory in METHODS.items():
+        known = inspect.signature(factory).parameters
+        for gradient in sorted(GRADIENTS) if "gradient" in known else [""]:
+            wishes = {**GENTLE, "gradient": gradient, "bn_weight": float(gradient == "pull_back")}
+            yield name, {key: value for key, value in wishes.items() if key in known}
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"), battery(), ids=lambda x: x.get("gradient") if isinstance(x, dict) else x
+)
+def test_it_asks_what_it_declares_stays_finite_and_beats_noise(
+    name: str, arguments: Mapping[str, object], digits: Digits, control: float
+) -> None:
+    method = make(name, arguments)
+    accuracy, asked = digits.learned(method)
+    for request in asked:
+        if isinstance(request, Ask):
+            assert request.signals <= method.needs
+        else:
+            assert method.gradient.pulls_back
+            assert all(frozenset(each.cotangents) <= method.needs for each in request.values())
+    assert accuracy > control + 0.10

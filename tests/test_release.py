@@ -1,6 +1,7 @@
 """The door lets out what the policy names, counts before it answers, and tells no secret."""
 
 import threading
+import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -164,7 +165,13 @@ def test_a_batch_that_is_too_large_is_refused_uncharged() -> None:
 
 
 def test_threads_together_do_not_get_past_the_cap() -> None:
-    capped = door(replace(OPEN, samples=100))
+    class Slow(Policy):
+        def objection(self, request: Ask | PullBack, spent: int) -> Refusal | None:
+            found = super().objection(request, spent)
+            time.sleep(0.001)  # another thread may go through here meanwhile
+            return found
+
+    capped = door(Slow(EVERYTHING, samples=100))
     start = threading.Barrier(8)
 
     def insist(_: int) -> int:
