@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedkd.errors import DataError, SettingsError
-from fedkd.models import Network, as_float, build
+from fedkd.models import Network, build
+from fedkd.signals import as_float
 from fedkd.teacher import ModuleTeacher, ScikitTeacher
 
 SCIKIT = "sklearn:"

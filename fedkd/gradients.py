@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from fedkd.errors import SettingsError
-from fedkd.signals import Answers, Ask, PullBack, Request, Signal
+from fedkd.signals import Answers, Ask, PullBack, Request, Signal, as_float
 
 Cotangents: TypeAlias = Mapping[str, Mapping[Signal, Tensor]]
 """d loss / d signal, by institution."""
@@ -63,7 +63,7 @@ def _pull_back(at: Point) -> Pulled:
 
 def _through_student(at: Point) -> Pulled:
     yield from ()  # asks nothing
-    leaf = as_unit(at.images).requires_grad_()
+    leaf = as_float(at.images).clone().requires_grad_()
     cotangent = torch.stack([c[Signal.LOGITS] for c in at.cotangents.values()]).sum(0)
     (gradient,) = torch.autograd.grad(at.student(leaf), leaf, cotangent)
     return gradient
@@ -90,7 +90,7 @@ def forward_differences(directions: int = 1, step: float = 0.1) -> Gradient:
     """
 
     def pull(at: Point) -> Pulled:
-        x = as_unit(at.images)
+        x = as_float(at.images)
         total = torch.zeros(x.shape)
         for _ in range(directions):
             u = torch.randn(x.shape, generator=at.rng)
@@ -131,10 +131,3 @@ def gradient(name: str) -> Gradient:
     if name not in GRADIENTS:
         raise SettingsError(f"unknown gradient {name!r}; choose one of {', '.join(GRADIENTS)}")
     return GRADIENTS[name]
-
-
-def as_unit(images: Tensor) -> Tensor:
-    """Images as float32 in [0, 1], whatever they travelled as. Detached."""
-    if images.dtype == torch.uint8:
-        return images.float() / 255.0
-    return images.detach().clone()

@@ -20,12 +20,12 @@ from fedkd.bank import Bank
 from fedkd.ensemble import Fusion, fusion
 from fedkd.errors import QuorumLost, SettingsError
 from fedkd.generators import Generator as ImageGenerator
-from fedkd.gradients import Point, as_unit
+from fedkd.gradients import Point
 from fedkd.methods.method import Method
 from fedkd.methods.terms import Batch
 from fedkd.plan import Distilled, Plan, Progress, Watch
 from fedkd.priors import Prior
-from fedkd.signals import Answers, Ask, Card, Request, Signal
+from fedkd.signals import Answers, Ask, Card, Request, Signal, as_float
 from fedkd.sources import (
     Drawn,
     Evolved,
@@ -157,7 +157,7 @@ class _Run:
     def _student_step(self) -> None:
         images, target = self.bank.draw(self.plan.student_batch, self.rng)
         self.student.train()
-        loss = self.method.imitation(self.student(as_unit(images)), target)  # (B,)
+        loss = self.method.imitation(self.student(as_float(images)), target)  # (B,)
         weight = self.method.curriculum.weights(loss, self.progress)
         objective = (weight * loss).mean()
         for group in self.optimizer.param_groups:
@@ -175,7 +175,7 @@ class _Run:
         """One step of the generator behind ``graph`` on the method's objective."""
         method = self.method
         self.student.eval()
-        pixels = as_unit(images).requires_grad_()
+        pixels = as_float(images).requires_grad_()
         student = self.student(pixels)  # (B, K)
         leaves = {
             name: {s: v.float().detach().requires_grad_() for s, v in reply.signals.items()}
@@ -256,13 +256,13 @@ class _Run:
     def _difficulty(self, images: Tensor, targets: Tensor) -> Tensor:
         """The student's loss on each image, (B,)."""
         self.student.eval()
-        return self.method.imitation(self.student(as_unit(images)), targets)
+        return self.method.imitation(self.student(as_float(images)), targets)
 
     def _note_question(self, origin: str, images: Tensor, target: Tensor, answers: Answers) -> None:
         """Record the question, and how far the student is from each institution."""
         with torch.no_grad():
             self.student.eval()
-            own = self.student(as_unit(images))  # (B, K)
+            own = self.student(as_float(images))  # (B, K)
         for name, reply in answers.items():
             each = self.method.imitation(own, reply.signals[Signal.LOGITS].float())
             self._profile[name] = float(each.mean())

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from fedkd.models import as_float
+from fedkd.signals import as_float
 
 
 def logits(model: nn.Module, images: Tensor, batch: int = 1024) -> Tensor:

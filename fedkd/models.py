@@ -18,11 +18,6 @@ Shape: TypeAlias = tuple[int, int, int]
 """(C, H, W)."""
 
 
-def as_float(images: Tensor) -> Tensor:
-    """Images as float32 in [0, 1], whatever they travelled as: uint8, or floats in [0, 1]."""
-    return images.float() / 255.0 if images.dtype == torch.uint8 else images.float()
-
-
 class Normalise(nn.Module):
     """[0, 1] -> [-1, 1]. Inside the network, so that nobody outside has to know."""
 

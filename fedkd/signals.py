@@ -121,6 +121,11 @@ Request: TypeAlias = Ask | Mapping[str, PullBack]
 """What the loop yields: one `Ask` for everybody, or a `PullBack` for each institution by name."""
 
 
+def as_float(images: Tensor) -> Tensor:
+    """Images as float32 in [0, 1], whatever they travelled as: uint8, or floats in [0, 1]."""
+    return images.float() / 255.0 if images.dtype == torch.uint8 else images.float()
+
+
 def rounded(value: Tensor, signal: Signal, exact: bool) -> Tensor:
     """A signal in the type that travels: float32 if ``exact``, else float16 within its range.
 

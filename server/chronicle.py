@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from fedkd.bank import Bank
+from fedkd.ensemble import fusion
 from fedkd.experiment import Experiment
 from fedkd.loop import Distilled, Progress
 from fedkd.signals import Card
@@ -125,6 +126,7 @@ class Chronicle:
         onnx = self.folder.write_student(distilled.student, shape, rng, notes)
         if self._asked:
             self.folder.write_gallery(gallery(distilled.bank, self._asked))
+        rule = fusion(self.experiment.questions.rule, cards).rule
         best = max(self._scores) if self._scores else None
         models = self.experiment.institutions.models
         result = {
@@ -136,7 +138,7 @@ class Chronicle:
                 "agreement": verdict.agreement,
                 "parameters": sum(p.numel() for p in distilled.student.parameters()),
             },
-            "ensemble": {"accuracy": verdict.ensemble, "rule": self.experiment.questions.rule},
+            "ensemble": {"accuracy": verdict.ensemble, "rule": rule},
             "teachers": [
                 {
                     "name": card.name,

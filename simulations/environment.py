@@ -15,6 +15,8 @@ QUIET: dict[str, str] = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     # A process that forks with a gRPC stream open hangs, unless gRPC leaves forks alone.
     "GRPC_ENABLE_FORK_SUPPORT": "0",
+    # gRPC's core writes to the terminal what our own errors say in one line.
+    "GRPC_VERBOSITY": "NONE",
 }
 """What is set for everything that we start."""
 

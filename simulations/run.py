@@ -90,7 +90,9 @@ def _replayed(experiment: Experiment, replay: Replay, chronicle: Chronicle) -> R
     coordinator = Coordinator(
         parts, replay.cards, lambda request: (replay.answer(request), {}), chronicle
     )
-    return Outcome(coordinator.finish(), replay.cards, {}, None), {}
+    distilled = coordinator.finish()
+    heard = Traffic(distilled.asked, distilled.pulled_back)  # then, from a recording now
+    return Outcome(distilled, replay.cards, {}, None), {c.name: heard for c in replay.cards}
 
 
 def _in_simulation(

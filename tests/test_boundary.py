@@ -90,7 +90,7 @@ MATHEMATICS = "the mathematics knows no network, no framework and no data set"
 DATA = "only the vault and simulations open a data set"
 VAULT = "only an institution opens its vault"
 DOOR = "only an institution has a door"
-ALONE = "what talks to the other side reaches private things through an institution alone"
+ALONE = "apps and agent reach private things through an institution alone"
 FRIEND = "the server cannot open data, not even through a friend"
 
 

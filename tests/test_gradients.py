@@ -16,7 +16,7 @@ from fedkd.gradients import (
     STUDENT,
     Gradient,
     Point,
-    as_unit,
+    as_float,
     forward_differences,
     gradient,
 )
@@ -169,7 +169,7 @@ def test_differences_ask_one_exact_question_for_each_direction(directions: int) 
     for ask in asked:
         assert isinstance(ask, Ask)
         assert (ask.signals, ask.exact) == ({LOGITS}, True)
-        moved = (ask.images - as_unit(at.images)).flatten(1).norm(dim=1)
+        moved = (ask.images - as_float(at.images)).flatten(1).norm(dim=1)
         torch.testing.assert_close(moved, torch.full((B,), 0.05), rtol=1e-4, atol=0)
 
 
@@ -194,9 +194,9 @@ def test_differences_are_those_of_the_generator_that_was_given() -> None:
 
 def test_images_in_bytes_or_floats_become_leaves_in_the_unit_range() -> None:
     bytes_ = torch.tensor([[[[0, 51], [102, 255]]]], dtype=torch.uint8)
-    assert as_unit(bytes_).flatten().tolist() == pytest.approx([0.0, 0.2, 0.4, 1.0])
+    assert as_float(bytes_).flatten().tolist() == pytest.approx([0.0, 0.2, 0.4, 1.0])
     floats = torch.rand(1, 1, 2, 2).requires_grad_()
-    unit = as_unit(floats)
+    unit = as_float(floats)
     assert torch.equal(unit, floats)
     assert not unit.requires_grad
     assert unit.data_ptr() != floats.data_ptr()

@@ -19,9 +19,9 @@ from fedkd.loop import Plan, distil, drive
 from fedkd.methods import METHODS, Method, cudfkd, make
 from fedkd.methods.method import l1_centred
 from fedkd.methods.terms import Batch, one_hot
-from fedkd.models import as_float, build
+from fedkd.models import build
 from fedkd.priors import priors
-from fedkd.signals import Answers, Ask, Card, Request, Signal
+from fedkd.signals import Answers, Ask, Card, Request, Signal, as_float
 
 LOGITS, BN_GAP = Signal.LOGITS, Signal.BN_GAP
 

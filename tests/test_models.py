@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from fedkd.errors import SettingsError
-from fedkd.models import MODELS, Network, Normalise, as_float, build
+from fedkd.models import MODELS, Network, Normalise, build
+from fedkd.signals import as_float
 
 LEAST = {"lenet5": 16}
 """Smallest side, where it is not 8."""
