@@ -91,6 +91,8 @@ class Chronicle:
         done = facts.pop("done", 0.0)
         if progress.kind == "asked":
             self._asked.append((facts["asked"], facts["count"], facts["origin"]))  # type: ignore[arg-type]
+        if progress.kind == "scored":
+            self._scores.append(float(facts["accuracy"]))  # type: ignore[arg-type]
         self.folder.event({"kind": progress.kind, **facts})
         if progress.kind == "trained" and isinstance(done, float):
             self._score_if_due(done, facts)

@@ -46,6 +46,30 @@ def run(
 
 
 @app.command()
+def compare(
+    experiments: Annotated[list[str], typer.Argument(help="Files or names, as `run` takes them.")],
+    seeds: Annotated[int, typer.Option(help="Seeds 0, 1, ... of each.")] = 3,
+    engine: Annotated[str, typer.Option(help="local or simulation.")] = "local",
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Folder of the comparison [runs/compare-TIME]."),
+    ] = None,
+    set_: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--set", help="section.key=value, for every experiment."),
+    ] = None,
+) -> None:
+    """Run experiments over seeds: one table (mean ± sd), values as CSV, one picture."""
+    typer.echo("fedkd: loading ...", err=True)
+    from simulations.environment import quiet
+
+    quiet()
+    from simulations.compare import compare as compare_experiments
+
+    compare_experiments(experiments, seeds, engine, out, set_ or [])
+
+
+@app.command()
 def methods() -> None:
     """Every method: its paper, what it asks of institutions, what that costs."""
     from simulations.catalogue import print_methods

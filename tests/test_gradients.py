@@ -192,14 +192,16 @@ def test_differences_are_those_of_the_generator_that_was_given() -> None:
     assert not torch.equal(values[0], values[2])
 
 
-def test_images_in_bytes_or_floats_become_leaves_in_the_unit_range() -> None:
-    bytes_ = torch.tensor([[[[0, 51], [102, 255]]]], dtype=torch.uint8)
-    assert as_float(bytes_).flatten().tolist() == pytest.approx([0.0, 0.2, 0.4, 1.0])
-    floats = torch.rand(1, 1, 2, 2).requires_grad_()
-    unit = as_float(floats)
-    assert torch.equal(unit, floats)
+@pytest.mark.parametrize("how", GRADIENTS.values(), ids=lambda how: how.name)
+def test_bytes_and_floats_are_one_image_and_stay_as_they_were(how: Gradient) -> None:
+    at = point(images())
+    unit = as_float(at.images)
+    assert float(unit[0, 0, 0, 0]) == pytest.approx(int(at.images[0, 0, 0, 0]) / 255)
+    value, _ = pulled(how, replace(at, rng=rng(4)))
+    again, _ = pulled(how, replace(at, images=unit, rng=rng(4)))
+    assert torch.equal(value, again)
+    assert torch.equal(unit, as_float(at.images))
     assert not unit.requires_grad
-    assert unit.data_ptr() != floats.data_ptr()
 
 
 def test_gradients_go_by_their_names() -> None:
