@@ -243,7 +243,7 @@ class _Run:
             "evolution": Evolved(self.bank, self._prior, self._difficulty),
         }
         if self.method.trains:
-            with torch.random.fork_rng():  # layers initialise from the global stream only
+            with torch.random.fork_rng(devices=[]):  # layers initialise from the global stream only
                 torch.manual_seed(self.seed)
                 generator = ImageGenerator(self.method.latent, self.shape)
             self._generator_optimizer = torch.optim.Adam(

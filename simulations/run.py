@@ -60,7 +60,7 @@ def run(
         elif engine == "local":
             outcome, traffic = _locally(experiment, vaults, chronicle, bars, recorder)
         else:
-            outcome, traffic = _in_simulation(experiment, vaults, chronicle, bars, recorder)
+            outcome, traffic = _in_simulation(experiment, vaults, chronicle, recorder)
     judged = verdict(experiment, vaults, outcome.cards, outcome.distilled.student)
     result = chronicle.finish(outcome.distilled, outcome.cards, traffic, judged)
     show.outcome(result, str(path / "report.html"))
@@ -99,11 +99,9 @@ def _in_simulation(
     experiment: Experiment,
     vaults: Path,
     chronicle: Chronicle,
-    bars: show.Bars,
     recorder: Recorder | None,
 ) -> Ran:
     outcome = simulate(experiment, vaults, chronicle, recorder=recorder)
-    bars.taught(experiment.institutions.count)
     return outcome, {name: traffic_of(c) for name, c in outcome.counters.items()}
 
 

@@ -33,6 +33,8 @@ class Bars:
         facts = happening.facts
         match happening.kind:
             case "asked":
+                # Whoever answers has a teacher; in Flower's simulation nothing says so earlier.
+                self.taught(self._experiment.institutions.count)
                 self._progress.start_task(self._asking)
                 self._progress.update(self._asking, completed=float(str(facts["asked"])))
             case "trained":
