@@ -6,6 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from fedkd.errors import SettingsError
 from fedkd.experiment import Experiment
 from fedkd.wire.record import Recorder, Replay
@@ -47,6 +49,8 @@ def run(
         raise SettingsError(f"unknown engine {engine!r}; choose one of {', '.join(ENGINES)}")
     path = out or Path("runs") / f"{experiment.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     show.resolved(experiment, "replay" if replay else engine)
+    # Teachers too: their sums depend on it, and Flower's workers have one thread each.
+    torch.set_num_threads(experiment.student.threads)
     # Unreadable data should be known before anybody is started.
     data(experiment.institutions.data, experiment.institutions.root)
     vaults = path.resolve().parent / ".institutions" / _fingerprint(experiment)
