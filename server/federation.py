@@ -17,7 +17,7 @@ from server.coordinator import ingredients
 from server.seat import Counters
 from server.strategy import DataFreeDistillation
 
-ROUNDS = 10
+ROUNDS = 20
 """Times that the student is examined on the way."""
 PATIENCE = 300.0
 """Seconds that nodes may take to come, to open an institution, or to examine a student."""
