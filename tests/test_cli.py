@@ -1,0 +1,133 @@
+"""The command as people type it: what it leaves behind, and one line for every mistake."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from simulations import cli
+
+SMALL = (
+    "--set",
+    "student.steps=40",
+    "--set",
+    "questions.budget=320",
+    "--set",
+    "institutions.epochs=3",
+)
+
+
+def typed(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
+    """Type a command; its exit status."""
+    monkeypatch.setattr(sys, "argv", ["fedkd", *words])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    return int(ended.value.code or 0)
+
+
+def test_a_run_leaves_its_folder_and_a_report_can_be_made_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    words = ("run", "digits", "--out", str(out), "--seed", "7", "--record", *SMALL)
+    assert typed(monkeypatch, *words) == 0
+    result = json.loads((out / "result.json").read_text())
+    assert result["seed"] == 7
+    assert result["config"]["student"]["steps"] == 40
+    assert [t["samples_asked"] for t in result["teachers"]] == [320] * 5
+    assert 0 <= result["student"]["accuracy"] <= 1
+    assert result["ensemble"]["rule"] == "log_linear_pool"
+    assert result["onnx"]["argmax_agreement"] == 1.0
+    left = {path.name for path in out.iterdir()}
+    assert left == {
+        "result.json",
+        "report.html",
+        "student.safetensors",
+        "student.onnx",
+        "events.jsonl",
+        "gallery.npz",
+        "replies.bin",
+    }
+    page = (out / "report.html").read_bytes()
+    (out / "report.html").unlink()
+    assert typed(monkeypatch, "report", str(out)) == 0
+    assert (out / "report.html").read_bytes() == page
+
+    again = tmp_path / "again"
+    words = ("run", "digits", "--out", str(again), "--seed", "7", "--replay", str(out), *SMALL)
+    assert typed(monkeypatch, *words) == 0
+    student = "student.safetensors"
+    assert (again / student).read_bytes() == (out / student).read_bytes()
+
+
+def test_a_comparison_is_a_table_values_and_a_picture(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    out = tmp_path / "compare"
+    words = ("compare", "digits", "digits-noise", "--seeds", "2", "--out", str(out), *SMALL)
+    assert typed(monkeypatch, *words) == 0
+    with (out / "comparison.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(r["experiment"], r["seed"]) for r in rows] == [
+        (name, seed) for name in ("digits", "digits-noise") for seed in "01"
+    ]
+    for row in rows:
+        told = json.loads((out / f"{row['experiment']}-{row['seed']}/result.json").read_text())
+        assert float(row["student"]) == told["student"]["accuracy"]
+    table = (out / "comparison.md").read_text().splitlines()
+    mean = 50 * sum(float(r["student"]) for r in rows[:2])
+    assert f"| digits | {mean:.2f}% ±" in table[2]
+    assert (out / "comparison.png").read_bytes().startswith(b"\x89PNG")
+    assert b"<svg" in (out / "comparison.svg").read_bytes()
+
+
+def test_methods_are_listed_with_what_they_ask(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert typed(monkeypatch, "methods") == 0
+    said = capsys.readouterr().out
+    assert "cudfkd" in said
+    assert "bn_gap" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("run", "digits", "--set", "student.stepz=3"), "did you mean steps?"),
+        (("run", "digitz"), "did you mean digits?"),
+        (("run", "digits", "--engine", "warp"), "choose one of local, simulation"),
+        (("run", "mnist", "--set", "institutions.root=/nowhere"), "cannot be read"),
+        (("run", "digits", "--set", "method.gradient=pull_back"), "policy.signals"),
+        (("run", "digits", "--set", "method.name=dream"), "unknown method 'dream'"),
+        (("report", "nowhere"), "is not a folder"),
+        (("compare", "digits", "--seeds", "0"), "expected 1 or more"),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_two(
+    words: tuple[str, ...],
+    says: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert typed(monkeypatch, *words, *(SMALL if words[0] == "run" else ())) == 2
+    errors = [line for line in capsys.readouterr().err.splitlines() if "loading" not in line]
+    assert len(errors) == 1
+    assert errors[0].startswith("fedkd: ")
+    assert says in errors[0]
+
+
+def test_help_does_not_wait_for_torch() -> None:
+    code = (
+        "import sys; sys.argv = ['fedkd', '--help']\n"
+        "from simulations.cli import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "assert 'torch' not in sys.modules and 'flwr' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "compare" in done.stdout
