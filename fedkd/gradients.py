@@ -7,6 +7,7 @@ only in how they come by it. What they need they ask for by ``yield``, like all 
 It knows nothing of the loss, of generators, or of who answers.
 """
 
+import math
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -82,12 +83,19 @@ def forward_differences(directions: int = 1, step: float = 0.1) -> Gradient:
     ``d/m sum_i <c, T(x + step u_i) - T(x)> / step * u_i``, with d = C H W.
 
     Source: forward differences as in DFME (Truong et al., CVPR 2021) and MAZE (Kariyappa et al.,
-    CVPR 2021), which take them of the whole loss.
+    CVPR 2021), which take them of the whole loss, the student's part of it included.
 
     Args:
         directions: m >= 1; each costs a question about every image.
         step: length of the move, > 0, images in [0, 1].
+
+    Raises:
+        SettingsError: no direction, or a move that is no finite number > 0.
     """
+    if directions < 1 or not 0 < step < math.inf:
+        raise SettingsError(
+            f"expected directions >= 1 and a finite step > 0, got {directions} and {step}"
+        )
 
     def pull(at: Point) -> Pulled:
         x = as_float(at.images)

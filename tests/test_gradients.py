@@ -204,6 +204,16 @@ def test_bytes_and_floats_are_one_image_and_stay_as_they_were(how: Gradient) -> 
     assert not unit.requires_grad
 
 
+@pytest.mark.parametrize(
+    ("directions", "step"), [(0, 0.1), (-1, 0.1), (1, 0.0), (1, -0.1), (1, float("nan"))]
+)
+def test_differences_along_nothing_or_over_nothing_are_refused(
+    directions: int, step: float
+) -> None:
+    with pytest.raises(SettingsError, match="expected directions >= 1 and a finite step > 0"):
+        forward_differences(directions, step)
+
+
 def test_gradients_go_by_their_names() -> None:
     assert all(gradient(name).name == name for name in GRADIENTS)
     assert [g.name for g in GRADIENTS.values() if g.pulls_back] == ["pull_back"]

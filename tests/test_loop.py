@@ -23,7 +23,7 @@ from fedkd.generators import Generator as ImageGenerator
 from fedkd.gradients import GRADIENTS, as_float
 from fedkd.in_process import InProcess
 from fedkd.loop import PAUSE, Distilled, Plan, Progress, distil, drive
-from fedkd.methods import Method, cudfkd
+from fedkd.methods import METHODS, Method, cudfkd, make, ways
 from fedkd.priors import Noise, Shape, priors
 from fedkd.privacy.policy import Policy
 from fedkd.signals import Answers, Ask, Card, Refusal, Reply, Request, Signal
@@ -173,18 +173,46 @@ def gap(network: nn.Module, x: Tensor) -> Tensor:
     return torch.stack(total).sum()
 
 
-TERMS = ("one_hot", "bn_gap", "class_balance", "agreement")
+def written_out(
+    paper: str, t: Tensor, s: Tensor, gap: Tensor, progress: float
+) -> dict[str, Tensor]:
+    """The weighted terms of that paper's generator, by name."""
+    mean = t.softmax(1).mean(0)
+    sure = -t.log_softmax(1).max(1).values.mean()
+    balance = (mean * mean.log()).sum()
+
+    def divergence(temperature: float) -> Tensor:
+        p, q = (t / temperature).softmax(1), (s / temperature).softmax(1)
+        return temperature**2 * (p * (p / q).log()).sum(1)
+
+    match paper:
+        case "cudfkd":
+            hardness = min(max((progress - 0.25) / 0.5, 0.0), 1.0)
+            alike = t.argmax(1) == s.argmax(1)
+            return {
+                "one_hot": sure,
+                "bn_gap": gap,
+                "class_balance": 20 * balance,
+                "agreement": -62 * hardness * (alike * divergence(3)).mean(),
+            }
+        case "dafl":
+            return {"one_hot": sure, "class_balance": 5 * balance}
+        case "zskt":
+            return {"agreement": -divergence(1).mean()}
+        case _:
+            apart = (s - s.mean(1, keepdim=True)) - (t - t.mean(1, keepdim=True))
+            return {"discrepancy": -apart.abs().mean()}
 
 
 def by_autograd(
-    step: Step, networks: Mapping[str, nn.Module], gradient: str, lost: str = ""
+    step: Step, networks: Mapping[str, nn.Module], method: Method, lost: str = ""
 ) -> Tensor:
-    """d L_G / d generator of CuDFKD, in one graph from the latents on; float64 from the images on.
+    """d L_G / d generator, in one graph from the latents on; float64 from the images on.
 
     Args:
         step: where.
         networks: the teachers.
-        gradient: what stands for a teacher.
+        method: the paper, and what stands for a teacher in it.
         lost: a part of the objective that is left out, for comparison.
     """
     generator, student = copy.deepcopy(step.generator), copy.deepcopy(step.student).double()
@@ -195,25 +223,17 @@ def by_autograd(
     pixels = x if lost == "rounding" else x + (asked - x).detach()
     s = student(pixels)
     said = torch.stack([teacher(pixels) for teacher in teachers])
-    if gradient == "student":
-        said = s.expand_as(said)
-    if gradient == "straight_through":
-        said = said.detach() + s - s.detach()
+    match method.gradient.name:
+        case "student":
+            said = s.expand_as(said)
+        case "straight_through":
+            said = said.detach() + s - s.detach()
     counts = torch.tensor(list(COUNTS.values())).double()
     t = log_linear_pool(said, torch.ones_like(counts) if lost == "counts" else counts)
-    mean = t.softmax(1).mean(0)
-    p, q = (t / 3).softmax(1), (s / 3).softmax(1)
-    alike = t.argmax(1) == s.argmax(1)
-    hardness = min(max((step.progress - 0.25) / 0.5, 0.0), 1.0)
-    terms = {
-        "one_hot": -t.log_softmax(1).max(1).values.mean(),
-        "bn_gap": torch.stack([gap(teacher, pixels) for teacher in teachers]).mean(),
-        "class_balance": 20 * (mean * mean.log()).sum(),
-        "agreement": -62 * hardness * (alike * 9 * (p * (p / q).log()).sum(1)).mean(),
-    }
-    if gradient != "pull_back":
-        del terms["bn_gap"]
-    torch.stack([value for name, value in terms.items() if name != lost]).sum().backward()
+    gaps = torch.stack([gap(teacher, pixels) for teacher in teachers]).mean()
+    terms = written_out(method.name, t, s, gaps, step.progress)
+    asked_for = {term.name for _, term in method.objective} - {lost}
+    torch.stack([terms[name] for name in sorted(asked_for)]).sum().backward()
     return flat({name: weight.grad for name, weight in generator.named_parameters()})
 
 
@@ -245,25 +265,33 @@ def exact_run(
 
 
 @pytest.mark.parametrize(
-    ("road", "gradient"),
+    ("road", "method"),
     [
-        (wire, "pull_back"),
-        (one_process, "pull_back"),
-        (one_process, "straight_through"),
-        (one_process, "student"),
+        (wire, cudfkd("pull_back", latent=16)),
+        (one_process, cudfkd("pull_back", latent=16)),
+        (one_process, cudfkd("straight_through", bn_weight=0.0, latent=16)),
+        (one_process, cudfkd("student", bn_weight=0.0, latent=16)),
+        *(
+            (one_process, make(name, {"gradient": gradient, "latent": 16}))
+            for name in METHODS
+            for gradient in ways(name)
+            if name != "cudfkd" and gradient != "finite_differences"
+        ),
     ],
+    ids=lambda x: f"{x.name}-{x.gradient.name}" if isinstance(x, Method) else x.__name__,
 )
 def test_the_generators_gradient_is_that_of_autograd_in_one_piece(
-    road: Road, gradient: str, networks: dict[str, nn.Module], monkeypatch: pytest.MonkeyPatch
+    road: Road, method: Method, networks: dict[str, nn.Module], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    exact = gradient == "pull_back"
-    method = cudfkd(gradient, bn_weight=float(exact), latent=16)
+    exact = method.gradient.pulls_back
     steps = exact_run(road, method, networks, monkeypatch)
     for step in steps:
-        assert apart(flat(step.taken), by_autograd(step, networks, gradient)) < 1e-5
+        assert apart(flat(step.taken), by_autograd(step, networks, method)) < 1e-5
     # The comparison would see it if any of this were missing.
-    for lost in (*TERMS, "rounding", "counts") if exact else ("rounding",):
-        without = [by_autograd(step, networks, gradient, lost) for step in steps]
+    terms = [term.name for _, term in method.objective]
+    parts = terms if exact and len(terms) > 1 else []
+    for lost in (*parts, "rounding", *(["counts"] if exact else [])):
+        without = [by_autograd(step, networks, method, lost) for step in steps]
         assert max(apart(flat(s.taken), w) for s, w in zip(steps, without, strict=True)) > 1e-3
 
 
@@ -449,14 +477,25 @@ def test_a_batch_of_one_generated_image_can_be_learned_from() -> None:
 # --- the same arguments, the same run
 
 
-@pytest.mark.parametrize("gradient", ["none", "pull_back", "finite_differences"])
-def test_one_seed_gives_one_student_and_another_seed_another(gradient: str) -> None:
+@pytest.mark.parametrize(
+    "method",
+    [
+        *(mixed(gradient) for gradient in ways("cudfkd")),
+        *(
+            make(name, {"latent": 8, "warm_up": 0.3, "generated": 0.7})
+            for name in METHODS
+            if name != "cudfkd"
+        ),
+    ],
+    ids=lambda method: f"{method.name}-{method.gradient.name}",
+)
+def test_one_seed_gives_one_student_and_another_seed_another(method: Method) -> None:
     plan = Plan(120, 16, steps=30, student_batch=8)
     weights, questions = [], []
     for seed in (5, 5, 6):
         doors = Doors()
         torch.rand(len(weights))  # the global stream is nobody's seed
-        distilled, _ = run(mixed(gradient), plan, doors, seed)
+        distilled, _ = run(method, plan, doors, seed)
         weights.append(torch.cat([p.flatten() for p in distilled.student.parameters()]))
         questions.append([key for ask in doors.asks for key in keys(ask.images)])
     assert torch.equal(weights[0], weights[1])
@@ -660,10 +699,9 @@ def test_the_ramp_is_there_with_and_without_the_students_curriculum(curriculum: 
 def test_without_a_curriculum_the_generator_is_still_hardened(
     networks: dict[str, nn.Module], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    steps = exact_run(
-        one_process, cudfkd("pull_back", latent=16, curriculum="none"), networks, monkeypatch
-    )
+    method = cudfkd("pull_back", latent=16, curriculum="none")
+    steps = exact_run(one_process, method, networks, monkeypatch)
     for step in steps:
-        assert apart(flat(step.taken), by_autograd(step, networks, "pull_back")) < 1e-5
-    unhardened = [by_autograd(step, networks, "pull_back", "agreement") for step in steps]
+        assert apart(flat(step.taken), by_autograd(step, networks, method)) < 1e-5
+    unhardened = [by_autograd(step, networks, method, "agreement") for step in steps]
     assert max(apart(flat(s.taken), u) for s, u in zip(steps, unhardened, strict=True)) > 1e-3

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from fedkd.errors import SettingsError
 from fedkd.methods.method import divergence, l1_centred
-from fedkd.methods.terms import Batch, Term, agreement, bn_gap, class_balance, one_hot
+from fedkd.methods.terms import Batch, Term, agreement, bn_gap, class_balance, discrepancy, one_hot
 from fedkd.signals import Signal
 
 K = 4
@@ -66,6 +67,22 @@ def test_agreement_counts_no_image_beyond_its_ceiling() -> None:
     assert float(agreement(1.0, False, ceiling=5.0).value(batch(teacher, student))) == -2.5
 
 
+def test_discrepancy_is_minus_the_mean_distance_of_centred_logits() -> None:
+    teacher, student = random_logits(8), random_logits(9)
+    total = 0.0
+    for t, s in zip(teacher.tolist(), student.tolist(), strict=True):
+        apart = [a - b for a, b in zip(s, t, strict=True)]
+        total += sum(abs(d - sum(apart) / K) for d in apart) / K
+    value = discrepancy().value(batch(teacher, student))
+    assert float(value) == pytest.approx(-total / len(teacher))
+
+
+def test_discrepancy_gains_nothing_by_an_offset_of_all_classes() -> None:
+    teacher, student = random_logits(8), random_logits(9)
+    shifted = discrepancy().value(batch(teacher - 7.0, student + 3.0))
+    assert torch.isclose(shifted, discrepancy().value(batch(teacher, student)))
+
+
 SURE = torch.eye(K) * 10
 UNSURE = torch.zeros(K, K)
 COLLAPSED = torch.eye(K)[[0, 0, 0, 0]] * 10
@@ -81,6 +98,7 @@ OPPOSED = torch.eye(K).roll(1, 0) * 10
         (bn_gap(), batch(SURE, gap=0.1), batch(SURE, gap=2.0)),
         (agreement(masked=False), batch(SURE, OPPOSED), batch(SURE, SAME)),
         (agreement(masked=True), batch(SURE, SURE / 10), batch(SURE, SAME)),
+        (discrepancy(), batch(SURE, OPPOSED), batch(SURE, SAME)),
     ],
     ids=lambda x: x.name if isinstance(x, Term) else "",
 )
@@ -94,6 +112,12 @@ def test_l1_ignores_an_offset_of_all_classes() -> None:
     assert torch.allclose(l1_centred(student + shift, teacher), l1_centred(student, teacher))
     one = l1_centred(torch.tensor([[1.0, -1.0]]), torch.tensor([[0.0, 0.0]]))
     assert one.tolist() == [1.0]
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, math.inf, math.nan])
+def test_divergence_at_no_temperature_is_refused(temperature: float) -> None:
+    with pytest.raises(SettingsError, match="expected a finite temperature > 0"):
+        divergence(temperature)
 
 
 def test_divergence_is_zero_at_equality_and_scales_with_temperature_squared() -> None:

@@ -3,14 +3,22 @@
 import difflib
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from fedkd.errors import SettingsError
 from fedkd.methods.cudfkd import cudfkd
+from fedkd.methods.dafl import dafl
+from fedkd.methods.dfad import dfad
+from fedkd.methods.dfme import dfme
 from fedkd.methods.method import Method
+from fedkd.methods.zskt import zskt
 
 METHODS: dict[str, Callable[..., Method]] = {
     "cudfkd": cudfkd,
+    "dafl": dafl,
+    "zskt": zskt,
+    "dfad": dfad,
+    "dfme": dfme,
 }
 """Every method by the name that users type."""
 
@@ -37,4 +45,13 @@ def make(name: str, arguments: Mapping[str, Any]) -> Method:
         raise SettingsError(f"{name} cannot be made of {dict(arguments)}: {error}") from error
 
 
-__all__ = ["METHODS", "Method", "cudfkd", "make"]
+def ways(name: str) -> tuple[str, ...]:
+    """The gradients by which that method's generator can learn, its default first.
+
+    Its factory's signature names them; where it takes no ``gradient``, there is one.
+    """
+    hints = get_type_hints(METHODS[name])
+    return get_args(hints["gradient"]) if "gradient" in hints else (METHODS[name]().gradient.name,)
+
+
+__all__ = ["METHODS", "Method", "cudfkd", "dafl", "dfad", "dfme", "make", "ways", "zskt"]

@@ -25,17 +25,20 @@ Departures
   class_balance is taken at temperature 1; the public code uses the temperature of distillation.
 """
 
+from typing import Literal, TypeAlias
+
 from fedkd.curriculum import Curriculum, Kind, constant, ramp
 from fedkd.gradients import NONE
 from fedkd.gradients import gradient as gradient_named
-from fedkd.methods.method import Method, imitation_named, used
+from fedkd.methods.method import Method, imitation_named, sources, used
 from fedkd.methods.terms import agreement, bn_gap, class_balance, one_hot
 
 PAPER = "Li et al., Information Sciences 2023 (arXiv 2208.13648)"
+Way: TypeAlias = Literal["none", "pull_back", "student", "straight_through", "finite_differences"]
 
 
 def cudfkd(
-    gradient: str = "none",
+    gradient: Way = "none",
     *,
     one_hot_weight: float = 1.0,
     bn_weight: float = 1.0,
@@ -61,7 +64,7 @@ def cudfkd(
 
     Args:
         gradient: where the generator's gradient comes from, see `fedkd.gradients`; "none" asks
-            for logits only and trains no generator.
+            for logits only and trains no generator; all but it and "pull_back" need bn_weight 0.
         one_hot_weight: of the teacher's own decision, >= 0; the paper's, as are the next two.
         bn_weight: of the batch-norm gap, >= 0; 0 spares institutions the signal.
         balance_weight: of the class balance, >= 0.
@@ -84,7 +87,6 @@ def cudfkd(
     """
     how = gradient_named(gradient)
     hardness = ramp(0.0, 1.0, ramp_begin, ramp_end)
-    generator = ramp(0.0, generated, warm_up, warm_up)
     objective = (
         (constant(one_hot_weight), one_hot()),
         (constant(bn_weight), bn_gap()),
@@ -95,19 +97,12 @@ def cudfkd(
         ),
     )
     trained = used(objective)
-    shares = {"prior": constant(1.0 - evolved), "evolution": constant(evolved)}
-    if how is not NONE:
-        shares = {
-            "prior": lambda p: (1.0 - generator(p)) * (1.0 - evolved),
-            "evolution": lambda p: (1.0 - generator(p)) * evolved,
-            "generator": generator,
-        }
     return Method(
         "cudfkd",
         PAPER,
         trained if how is not NONE else (),
         how,
-        shares,
+        sources(how is not NONE, warm_up, generated, evolved),
         imitation_named(imitation),
         Curriculum(curriculum, pace_start, pace_stop, whole_batch),
         hardness,

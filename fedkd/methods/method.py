@@ -8,9 +8,10 @@ from typing import TypeAlias
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedkd.curriculum import UNIFORM, Curriculum, Schedule, constant
+from fedkd.curriculum import UNIFORM, Curriculum, Schedule, constant, ramp
 from fedkd.errors import NeedsError, SettingsError
 from fedkd.gradients import NONE, Gradient
+from fedkd.gradients import gradient as gradient_named
 from fedkd.methods.terms import Term
 from fedkd.signals import Card, Signal
 
@@ -29,7 +30,13 @@ def l1_centred(student: Tensor, target: Tensor) -> Tensor:
 
 
 def divergence(temperature: float = 4.0) -> Imitation:
-    """tau^2 KL(softmax(T/tau) || softmax(S/tau)). (B,)."""
+    """tau^2 KL(softmax(T/tau) || softmax(S/tau)). (B,).
+
+    Raises:
+        SettingsError: a temperature that is not a finite number > 0.
+    """
+    if not 0 < temperature < math.inf:
+        raise SettingsError(f"expected a finite temperature > 0, got {temperature}")
 
     def loss(student: Tensor, target: Tensor) -> Tensor:
         return temperature**2 * F.kl_div(
@@ -72,6 +79,41 @@ def used(objective: Objective) -> Objective:
     for schedule, term in objective:
         _expect_weights(f"weight of {term.name}", schedule)
     return tuple((w, term) for w, term in objective if any(w(p) for p in CHECKED))
+
+
+def trained_by(paper: str, name: str, ways: tuple[str, ...]) -> Gradient:
+    """The gradient of that name, for a paper whose generator can learn by ``ways`` alone.
+
+    Raises:
+        SettingsError: there is none, or the generator would learn nothing by it.
+    """
+    how = gradient_named(name)
+    if name not in ways:
+        raise SettingsError(
+            f"{paper} has nothing to learn by gradient {name!r}; choose one of {', '.join(ways)}"
+        )
+    return how
+
+
+def sources(
+    trains: bool, warm_up: float = 0.0, generated: float = 1.0, evolved: float = 0.0
+) -> dict[str, Schedule]:
+    """Who asks: source -> schedule of its share of the questions.
+
+    Args:
+        trains: whether there is a generator.
+        warm_up: share of the questions that go to priors before the generator may ask.
+        generated: share of the questions that are the generator's after that.
+        evolved: share of the prior's questions that the bank's evolution takes over.
+    """
+    if not trains:
+        return {"prior": constant(1.0 - evolved), "evolution": constant(evolved)}
+    generator = ramp(0.0, generated, warm_up, warm_up)
+    return {
+        "prior": lambda p: (1.0 - generator(p)) * (1.0 - evolved),
+        "evolution": lambda p: (1.0 - generator(p)) * evolved,
+        "generator": generator,
+    }
 
 
 FULL = constant(1.0)

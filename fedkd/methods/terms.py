@@ -104,3 +104,21 @@ def agreement(temperature: float = 3.0, masked: bool = True, ceiling: float | No
         frozenset({Signal.LOGITS}),
         value,
     )
+
+
+def discrepancy() -> Term:
+    """Negative distance of centred logits; low: student and teacher are far apart.
+
+    Centred, or an offset of all classes, which decides nothing, would be the easiest way there.
+    """
+
+    def value(b: Batch) -> Tensor:
+        apart = b.student - b.teacher[Signal.LOGITS]  # (B, K)
+        return -(apart - apart.mean(1, keepdim=True)).abs().mean()
+
+    return Term(
+        "discrepancy",
+        "-mean_b mean_c |d_bc - mean_c d_bc|, d = S(x) - T(x)",
+        frozenset({Signal.LOGITS}),
+        value,
+    )
