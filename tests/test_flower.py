@@ -36,7 +36,7 @@ from fedkd.metrics import accuracy, logits
 from fedkd.models import build
 from fedkd.priors import priors
 from server.app import app as server_app
-from server.federation import federate
+from server.federation import ROUNDS, federate
 from server.hub import Hub
 from server.strategy import DataFreeDistillation
 from simulations.flower import simulate
@@ -367,7 +367,7 @@ def test_the_simulation_asks_two_workers_over_grpc(tmp_path: Path) -> None:
         assert counters.bytes_sent > 256 * 64, "images went out as bytes"
         assert counters.refusals == 0
     assert len(list(tmp_path.glob("*/teacher.safetensors"))) == 2
-    assert seen.count("scored") == 10
+    assert seen.count("scored") == ROUNDS
     data = open_data("digits")
     truth = accuracy(logits(outcome.distilled.student, data.test_images), data.test_labels)
     assert outcome.accuracy == pytest.approx(truth)
