@@ -65,6 +65,8 @@ def run(
             outcome, traffic = _locally(experiment, vaults, chronicle, bars, recorder)
         else:
             outcome, traffic = _in_simulation(experiment, vaults, chronicle, recorder)
+    if recorder is not None:
+        recorder.close()
     judged = verdict(experiment, vaults, outcome.cards, outcome.distilled.student)
     result = chronicle.finish(outcome.distilled, outcome.cards, traffic, judged)
     show.outcome(result, str(path / "report.html"))

@@ -30,8 +30,11 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
     torch.set_num_threads(1)
     path = tmp_path_factory.mktemp("run") / "replies.bin"
     teachers = InProcess({n: build("cnn", 10, SHAPE, i) for i, n in enumerate("ab")}, SHAPE, 10)
-    run = Coordinator(parts(Recorder(path)), teachers.cards, lambda r: (teachers.answer(r), {}))
-    return path, run.finish().student.state_dict()
+    recorder = Recorder(path)
+    run = Coordinator(parts(recorder), teachers.cards, lambda r: (teachers.answer(r), {}))
+    student = run.finish().student.state_dict()
+    recorder.close()
+    return path, student
 
 
 def test_the_same_replies_make_the_same_student_bit_for_bit(

@@ -50,6 +50,10 @@ class Recorder:
             _write(self._file, encode(Answer(self._questions, answers[name])))
         self._file.flush()
 
+    def close(self) -> None:
+        """The run is over; closing twice does no harm."""
+        self._file.close()
+
 
 class Replay:
     """Answers a run's questions out of a recording.
