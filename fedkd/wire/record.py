@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from fedkd.errors import DataError
-from fedkd.signals import Answers, Ask, Card, Reply, Request, digest
+from fedkd.signals import Answers, Card, Reply, Request, digest
 from fedkd.wire.codec import decode_from_institution, encode
 from fedkd.wire.messages import VERSION, Answer, Hello
 
