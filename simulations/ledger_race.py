@@ -36,6 +36,8 @@ WAITING = 60.0
 """Seconds that a process may take to be answered once, or to find that nothing is left."""
 LONGEST = 0.02
 """Seconds between a victim's first answer and its end, at most."""
+ANSWERING = 0.002
+"""Seconds between an answer and the next question, at most."""
 
 _processes = multiprocessing.get_context("forkserver")
 _processes.set_forkserver_preload(["client.ledger"])
@@ -93,6 +95,7 @@ class _Asker:
 
 def _ask(path: Path, name: str, policy: Policy, durable: bool, tells: Connection) -> None:
     torch.set_num_threads(1)
+    chance = random.SystemRandom()
     with closing(Ledger(path, durable=durable)) as ledger:
         while True:
             pixels = torch.frombuffer(bytearray(os.urandom(64)), dtype=torch.uint8)
@@ -100,6 +103,9 @@ def _ask(path: Path, name: str, policy: Policy, durable: bool, tells: Connection
             if refusal is not None:
                 sys.exit(0 if refusal.reason is Reason.SPENT else 1)
             os.write(tells.fileno(), b".")
+            # A teacher takes his time too. SQLite's lock is not fair: whoever asks for it again at
+            # once has it again, and a newcomer waits for long.
+            time.sleep(chance.uniform(0.0, ANSWERING))
 
 
 def race(
