@@ -40,7 +40,6 @@ class Institution:
         self, name: str, vault: Vault, policy: Policy, ledger: Ledger | None = None
     ) -> None:
         self._vault, self._policy = vault, policy
-        self._ledger = Ledger(None) if ledger is None else ledger
         teacher = vault.teacher
         self.card = Card(
             name,
@@ -54,7 +53,7 @@ class Institution:
             policy.scores,
         )
         mark = _mark(teacher, self.card.shape)
-        self._door = Door(policy, teacher, self.card, self._ledger, mark)
+        self._door = Door(policy, teacher, self.card, ledger, mark)
 
     def answer(self, request: Ask | PullBack, server: str = "") -> Reply | Refusal:
         """What the door lets out to ``server``, host:port; never raises."""
@@ -71,7 +70,7 @@ class Institution:
         Raises:
             DataError: the books cannot be read.
         """
-        return vars(self._ledger.spent)
+        return vars(self._door.tally)
 
 
 def _mark(teacher: Teacher, shape: tuple[int, int, int]) -> bytes:

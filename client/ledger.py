@@ -87,10 +87,14 @@ class Ledger:
         self._alone = threading.Lock()
         try:
             self._db = in_memory() if path is None else opened(path, durable)
-            with self._transaction():
-                self._last()
         except (OSError, sqlite3.Error) as error:
             raise self._unreadable(error) from error
+        try:
+            with self._transaction():
+                self._last()
+        except (DataError, sqlite3.Error) as error:
+            self._db.close()
+            raise error if isinstance(error, DataError) else self._unreadable(error) from error
 
     def charge(
         self, request: Ask | PullBack, policy: Policy, server: str = "", teacher: bytes = b""

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from client.ledger import Ledger
+from client.ledger import Ledger, Spent
 from fedkd.privacy.policy import Policy
 from fedkd.signals import Ask, Card, PullBack, Reason, Refusal, Reply, Signal, rounded
 from fedkd.teacher import Teacher
@@ -26,15 +26,30 @@ class Door:
         policy: the owner's word.
         teacher: answers; private.
         card: what has been told of shape and classes.
-        ledger: the owner's books.
+        ledger: the owner's books; None keeps them in memory.
         mark: of this teacher, up to 64 bytes: what another answered before is no repeat.
     """
 
     def __init__(
-        self, policy: Policy, teacher: Teacher, card: Card, ledger: Ledger, mark: bytes = b""
+        self,
+        policy: Policy,
+        teacher: Teacher,
+        card: Card,
+        ledger: Ledger | None = None,
+        mark: bytes = b"",
     ) -> None:
         self._policy, self._teacher, self._card = policy, teacher, card
-        self._ledger, self._mark = ledger, mark
+        self._ledger = Ledger(None) if ledger is None else ledger
+        self._mark = mark
+
+    @property
+    def tally(self) -> Spent:
+        """What has been charged and refused, as the books have it.
+
+        Raises:
+            DataError: they cannot be read.
+        """
+        return self._ledger.spent
 
     def answer(self, request: Ask | PullBack, server: str = "") -> Reply | Refusal:
         """A reply, or a refusal whose text is fit for the other side. Never raises.

@@ -84,11 +84,6 @@ def door(
     return Door(policy, teacher, card, Ledger(None, clock=clock))
 
 
-def spent(entry: Door) -> Spent:
-    """What stands in the books behind a door."""
-    return entry._ledger.spent
-
-
 def images(count: int = 4, seed: int = 0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(0, 256, (count, *SHAPE), generator=generator, dtype=torch.uint8)
@@ -140,7 +135,7 @@ def test_a_signal_that_the_policy_does_not_name_is_forbidden(request_: Ask | Pul
     teacher = Watched()
     closed = door(Policy(frozenset({LOGITS}), pull_back=True), teacher)
     assert reason(closed.answer(request_)) is Reason.FORBIDDEN
-    assert spent(closed).samples == 0
+    assert closed.tally.samples == 0
     assert teacher.seen == []
 
 
@@ -157,13 +152,13 @@ def test_samples_are_counted_before_the_teacher_is_asked() -> None:
 
     class Curious(Watched):
         def _raise(self) -> None:
-            at_ask.append(spent(counted).samples)
+            at_ask.append(counted.tally.samples)
 
     counted = door(teacher=Curious())
     counted.answer(ask(4))
     counted.answer(pull(3))
     assert at_ask == [4, 7]
-    assert spent(counted) == Spent(asked=4, pulled_back=3)
+    assert counted.tally == Spent(asked=4, pulled_back=3)
 
 
 def test_beyond_the_cap_nothing_is_answered_and_nothing_is_charged() -> None:
@@ -175,7 +170,7 @@ def test_beyond_the_cap_nothing_is_answered_and_nothing_is_charged() -> None:
     assert said.text == "asked about 5 images, 4 of 10 are left"
     assert isinstance(capped.answer(pull(4)), Reply)
     assert reason(capped.answer(ask(1))) is Reason.SPENT
-    assert (spent(capped).samples, spent(capped).refused) == (10, 2)
+    assert (capped.tally.samples, capped.tally.refused) == (10, 2)
     assert [len(x) for x in teacher.seen] == [6, 4]
 
 
@@ -183,7 +178,7 @@ def test_a_batch_that_is_too_large_is_refused_uncharged() -> None:
     small = door(replace(OPEN, largest_batch=5))
     assert reason(small.answer(ask(6))) is Reason.TOO_LARGE
     assert isinstance(small.answer(ask(5)), Reply)
-    assert spent(small).samples == 5
+    assert small.tally.samples == 5
 
 
 def test_threads_together_do_not_get_past_the_cap() -> None:
@@ -198,7 +193,7 @@ def test_threads_together_do_not_get_past_the_cap() -> None:
     with ThreadPoolExecutor(8) as pool:
         answered = sum(pool.map(insist, range(8)))
     assert answered == 33
-    assert spent(capped) == Spent(asked=99, refused=80 - 33)
+    assert capped.tally == Spent(asked=99, refused=80 - 33)
 
 
 def test_who_asks_again_is_answered_again_and_charged_once() -> None:
@@ -210,7 +205,7 @@ def test_who_asks_again_is_answered_again_and_charged_once() -> None:
     assert isinstance(first, Reply)
     assert isinstance(again, Reply)
     assert torch.equal(first.signals[LOGITS], again.signals[LOGITS])
-    assert spent(capped) == Spent(asked=4, refused=1)
+    assert capped.tally == Spent(asked=4, refused=1)
     assert reason(capped.answer(ask(4, exact=True))) is Reason.SPENT
 
 
@@ -251,7 +246,7 @@ def test_malformed_images_are_refused_uncharged(odd: Tensor) -> None:
     count = len(odd) if odd.dim() else 1
     for request in (Ask(odd), PullBack(odd, {LOGITS: torch.ones(count, K)})):
         assert reason(entry.answer(request)) is Reason.MALFORMED
-    assert spent(entry).samples == 0
+    assert entry.tally.samples == 0
     assert teacher.seen == []
 
 
@@ -281,7 +276,7 @@ def test_malformed_cotangents_are_refused_uncharged(cotangents: dict[Signal, Ten
     teacher = Watched()
     entry = door(teacher=teacher)
     assert reason(entry.answer(PullBack(images(4), cotangents))) is Reason.MALFORMED
-    assert spent(entry).samples == 0
+    assert entry.tally.samples == 0
     assert teacher.seen == []
 
 
@@ -310,7 +305,7 @@ def test_nonsense_is_refused_and_nothing_is_raised(nonsense: Any) -> None:
     teacher = Watched()
     entry = door(teacher=teacher)
     assert reason(entry.answer(nonsense)) in (Reason.MALFORMED, Reason.FORBIDDEN)
-    assert spent(entry).samples == 0
+    assert entry.tally.samples == 0
     assert teacher.seen == []
 
 
@@ -390,7 +385,7 @@ def test_a_teacher_that_fails_is_charged_and_says_nothing(
     said = broken.answer(request_)
     assert reason(said) is Reason.FAILED
     assert said.text == "the teacher could not answer"
-    assert (spent(broken).samples, spent(broken).refused) == (4, 1)
+    assert (broken.tally.samples, broken.tally.refused) == (4, 1)
 
 
 def test_a_huge_logit_leaves_as_the_largest_that_travels() -> None:
@@ -484,7 +479,7 @@ def test_whatever_comes_only_what_the_policy_names_leaves_and_all_is_charged_onc
             assert_sound(request, said)
         elif said.reason is Reason.FAILED:
             assert teacher.fate in FATES
-        assert (spent(entry).samples, spent(entry).refused) == (charged, refused)
+        assert (entry.tally.samples, entry.tally.refused) == (charged, refused)
     assert shown == sum(len(seen) for seen in teacher.seen)
     for cap in (policy.samples, policy.samples_per_hour):
         assert cap is None or charged <= cap
