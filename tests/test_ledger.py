@@ -367,7 +367,7 @@ def rewritten(ledger: Ledger, change: dict[int, dict[str, object]], keep: int = 
     """By somebody who can write the file: a whole chain anew, and its mark."""
     last, rows = BEGINNING, []
     for entry in list(ledger.entries())[:keep]:
-        said = replace(entry, previous=last.hash, **change.get(entry.sequence, {}))
+        said = replace(entry, **{"previous": last.hash, **change.get(entry.sequence, {})})
         last = replace(said, hash=said.sealed())
         rows.append(last)
     db = ledger._db

@@ -388,6 +388,13 @@ def test_a_teacher_that_fails_is_charged_and_says_nothing(
     assert (broken.tally.samples, broken.tally.refused) == (4, 1)
 
 
+def test_no_graph_leaves_with_an_answer() -> None:
+    for request_ in (ask(4, *Signal), ask(4, *Signal, exact=True), pull(4, *Signal)):
+        said = door(teacher=Watched("graph")).answer(request_)
+        assert isinstance(said, Reply)
+        assert_sound(request_, said)
+
+
 def test_a_huge_logit_leaves_as_the_largest_that_travels() -> None:
     class Loud(Watched):
         def _spoil(self, value: Tensor) -> Tensor:
@@ -453,7 +460,9 @@ def requests(draw: st.DrawFn) -> Ask | PullBack:
 
 
 visits = st.tuples(
-    requests(), st.sampled_from(["a:1", "a:1", "b:1", ""]), st.sampled_from(["", "graph", *FATES])
+    requests(),
+    st.sampled_from(["a:1", "a:1", "b:1", ""]),
+    st.sampled_from(["", "graph"] * 4 + [*FATES]),
 )
 
 
