@@ -7,3 +7,23 @@ quiet()
 import torch  # noqa: E402 -- Flower, Ray and gRPC read their variables as they are imported
 
 torch.set_num_threads(1)
+
+from collections.abc import Iterator  # noqa: E402
+
+import pytest  # noqa: E402
+
+from server.hub import Hub  # noqa: E402
+from tests.dialling import TOKEN, Raw  # noqa: E402
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    with Hub(TOKEN) as hub:
+        yield hub
+
+
+@pytest.fixture
+def raw(hub: Hub) -> Iterator[Raw]:
+    raw = Raw(hub)
+    yield raw
+    raw.close()

@@ -3,14 +3,12 @@
 import os
 import queue
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -19,9 +17,9 @@ import trustme
 
 from client.agent import LEFT, Agent, Patience
 from fedkd.errors import LocalProtocolError, QuorumLost, RemoteProtocolError, SettingsError
-from fedkd.signals import Ask, Card, PullBack, Reason, Refusal, Reply, Signal
-from fedkd.wire.channel import call, dial, grpc
-from fedkd.wire.codec import decode_from_coordinator, encode
+from fedkd.signals import Ask, PullBack, Reason, Refusal, Reply, Signal
+from fedkd.wire.channel import dial, grpc
+from fedkd.wire.codec import encode
 from fedkd.wire.messages import (
     VERSION,
     Answer,
@@ -33,108 +31,26 @@ from fedkd.wire.messages import (
 )
 from fedkd.wire.v1 import teacher_pb2 as pb
 from server.hub import OVER, Hub
-from server.seat import LOST
+from server.seat import LOST, Struck
+from tests.dialling import (
+    HALF,
+    IMAGES,
+    QUICK,
+    SOON,
+    TOKEN,
+    Raw,
+    Relay,
+    agents,
+    answer_in_bytes,
+    card,
+    everyone,
+    hello,
+    names,
+    truth,
+    until,
+)
 
 ROOT = Path(__file__).parent.parent
-TOKEN = "let-me-in"
-IMAGES = torch.arange(48, dtype=torch.uint8).view(4, 3, 2, 2)
-SOON = 10.0
-"""Seconds within which a loaded machine does what takes milliseconds."""
-QUICK = Patience(first=0.02, longest=0.1, total=SOON)
-
-
-def card(name: str) -> Card:
-    return Card(name, 5, (3, 2, 2), frozenset({Signal.LOGITS}), pull_back=True)
-
-
-def truth(request: Ask | PullBack) -> Reply:
-    """What every honest teacher here says: sums of pixels, and their gradient."""
-    sums = request.images.flatten(1).float().sum(1, keepdim=True).expand(-1, 5)
-    if isinstance(request, PullBack):
-        rows = request.cotangents[Signal.LOGITS].sum(1).view(-1, 1, 1, 1)
-        return Reply(gradient=rows.expand(request.images.shape).contiguous())
-    return Reply({Signal.LOGITS: sums if request.exact else sums.half()})
-
-
-@pytest.fixture
-def hub() -> Iterator[Hub]:
-    with Hub(TOKEN) as hub:
-        yield hub
-
-
-@contextmanager
-def agents(hub: Hub, **answers: Callable[[Ask | PullBack], Reply | Refusal]) -> Iterator[None]:
-    """Agents by name, each in a thread, until the block ends."""
-    there = [
-        Agent(hub.address, TOKEN, card(name), answer, patience=QUICK)
-        for name, answer in answers.items()
-    ]
-    threads = [threading.Thread(target=agent.serve) for agent in there]
-    for thread in threads:
-        thread.start()
-    try:
-        until(lambda: answers.keys() <= names(hub))
-        yield
-    finally:
-        for agent in there:
-            agent.close()
-        for thread in threads:
-            thread.join(SOON)
-            assert not thread.is_alive()
-
-
-class Raw:
-    """A client that says whatever it likes, and hears what is said to it."""
-
-    def __init__(self, hub: Hub, credentials: grpc.ChannelCredentials | None = None) -> None:
-        self.outbox: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        self.channel = dial(hub.address, credentials)
-        self.stream = call(self.channel, iter(self.outbox.get, None))
-
-    def say(self, *said: Message | bytes) -> None:
-        for each in said:
-            self.outbox.put(each if isinstance(each, bytes) else encode(each))
-
-    def hear(self) -> Message:
-        return decode_from_coordinator(next(self.stream))
-
-    def status(self) -> tuple[str, str]:
-        """How the hub ended the stream."""
-        with pytest.raises(grpc.RpcError):
-            next(self.stream)
-        return self.stream.code().name, self.stream.details()
-
-    def enter(self, name: str) -> None:
-        self.say(Hello(VERSION, TOKEN, card(name)))
-        assert self.hear() == Welcome(VERSION)
-
-    def close(self) -> None:
-        self.outbox.put(None)
-        self.channel.close()
-
-
-@pytest.fixture
-def raw(hub: Hub) -> Iterator[Raw]:
-    raw = Raw(hub)
-    yield raw
-    raw.close()
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + SOON
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.005)
-
-
-def names(hub: Hub) -> set[str]:
-    return {card.name for card in hub.cards}
-
-
-def everyone(hub: Hub, request: Ask | PullBack) -> dict[str, Ask | PullBack]:
-    return dict.fromkeys(names(hub), request)
-
-
 # --- what it is for
 
 
@@ -218,10 +134,6 @@ def test_a_teacher_that_fails_tells_nobody_why(
 
 
 # --- who may come in
-
-
-def hello(name: str = "north", version: int = VERSION, token: str = TOKEN) -> Hello:
-    return Hello(version, token, card(name))
 
 
 @pytest.mark.parametrize(
@@ -315,14 +227,6 @@ def test_settings_that_cannot_be_are_refused_in_one_line(hub: Hub) -> None:
 # --- what breaks
 
 
-def answer_in_bytes(number: int, dtype: int, shape: tuple[int, ...], content: bytes) -> bytes:
-    tensor = pb.Tensor(dtype=dtype, shape=shape)
-    logits = [pb.Said(signal=pb.SIGNAL_LOGITS, tensor=tensor)]
-    reply = pb.Reply(id=number, signals=logits)
-    return pb.ConnectRequest(reply=reply, payload=[content]).SerializeToString()
-
-
-HALF = pb.DTYPE_FLOAT16
 LAWFUL = answer_in_bytes(1, HALF, (4, 5), bytes(40))
 
 
@@ -340,7 +244,7 @@ LAWFUL = answer_in_bytes(1, HALF, (4, 5), bytes(40))
         ([Answer(1, Reply(gradient=torch.zeros(4, 3, 2, 2)))], "exactly the signals"),
     ],
 )
-def test_whoever_breaks_the_law_loses_its_own_session(
+def test_whoever_breaks_the_law_loses_its_session_and_the_run(
     hub: Hub, raw: Raw, said: list[Message | bytes], words: str
 ) -> None:
     with agents(hub, good=truth):
@@ -363,7 +267,11 @@ def test_whoever_breaks_the_law_loses_its_own_session(
         assert words in counters.ended
         answers, absent = hub.ask(dict.fromkeys(("bad", "good"), Ask(IMAGES)), SOON)
         assert answers.keys() == {"good"}
-        assert words in str(absent["bad"])
+        assert isinstance(absent["bad"], Struck)
+        assert words in absent["bad"]
+        again = Agent(hub.address, TOKEN, card("bad"), truth).serve()  # returns: it is final
+        assert again.startswith("struck off this run: ")
+        assert words in again
 
 
 def test_a_reply_larger_than_the_hub_takes_costs_its_own_session() -> None:
@@ -391,15 +299,19 @@ def test_a_late_answer_is_dropped_and_the_session_goes_on(hub: Hub) -> None:
         assert time.monotonic() - began < 2
         assert answers.keys() == {"quick"}
         assert absent == {"slow": "no answer within 0.2 s"}
-        for _ in range(5):  # more than may be in flight: those never sent are taken back
-            hub.ask({"slow": Ask(IMAGES)}, 0.02)
+        for _ in range(5):  # whoever owes an answer is asked nothing more
+            began = time.monotonic()
+            _, absent = hub.ask({"slow": Ask(IMAGES)}, SOON)
+            assert time.monotonic() - began < 2
+            assert absent == {"slow": "it still owes the answer to question 1"}
         release.set()
+        until(lambda: hub.counters["slow"].answers == 1)
         other = Ask(IMAGES.flip(0))
         answers, _ = hub.ask({"slow": other}, SOON)
         assert torch.equal(
             answers["slow"].signals[Signal.LOGITS], truth(other).signals[Signal.LOGITS]
         )
-        assert hub.counters["slow"].samples_asked == 3 * 4
+        assert hub.counters["slow"].samples_asked == 2 * 4
         assert hub.counters["slow"].strikes == 0
 
 
@@ -448,60 +360,6 @@ def test_agents_come_back_to_a_hub_that_was_lost() -> None:
     thread.join(SOON)
     assert served == [OVER]
     relay.close()
-
-
-def shut(end: socket.socket) -> None:
-    with suppress(OSError):  # the other end may have been quicker
-        end.shutdown(socket.SHUT_RDWR)
-
-
-class Relay:
-    """A port that passes bytes on to a hub, and can be cut."""
-
-    def __init__(self) -> None:
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
-        self._ends: list[socket.socket] = []
-        self._threads: list[threading.Thread] = []
-
-    def to(self, address: str) -> None:
-        self._target = address.split(":")
-        self._start(self._accept)
-
-    def cut(self) -> None:
-        for end in self._ends:
-            shut(end)
-        self._ends.clear()
-
-    def close(self) -> None:
-        shut(self._listener)
-        self.cut()
-        for thread in self._threads:
-            thread.join(SOON)
-            assert not thread.is_alive()
-        self._listener.close()
-
-    def _start(self, target: Callable[..., None], *args: socket.socket) -> None:
-        self._threads.append(threading.Thread(target=target, args=args))
-        self._threads[-1].start()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                near, _ = self._listener.accept()
-            except OSError:
-                return
-            far = socket.create_connection((self._target[0], int(self._target[1])))
-            self._ends += [near, far]
-            self._start(self._pass_on, near, far)
-            self._start(self._pass_on, far, near)
-
-    def _pass_on(self, source: socket.socket, sink: socket.socket) -> None:
-        with suppress(OSError):
-            while data := source.recv(1 << 16):
-                sink.sendall(data)
-        for end in (source, sink):
-            shut(end)
 
 
 def test_an_agent_ends_when_the_coordinator_stays_away() -> None:
