@@ -4,6 +4,7 @@ An engine hands over its cards and one function that answers requests; in one pr
 Flower's simulation or across a network, everything from here on is the same.
 """
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,12 +14,12 @@ from torch import nn
 
 from fedkd.errors import QuorumLost
 from fedkd.experiment import Experiment
-from fedkd.loop import PAUSE, Distilled, Plan, Progress, Watch, distil
+from fedkd.loop import PAUSE, Distillation, Distilled, Plan, Progress, Watch
 from fedkd.methods import Method, make
 from fedkd.models import build
 from fedkd.priors import Prior, prior
 from fedkd.signals import Answers, Card, Refusal, Request
-from fedkd.wire.record import Recorder
+from server.checkpoint import Checkpoint
 
 Lost = Mapping[str, Refusal | str]
 """Who did not answer, and why."""
@@ -36,12 +37,12 @@ class Ingredients:
     priors: Mapping[str, Prior]
     seed: int = 0
     quorum: int = 1
-    recorder: Recorder | None = None
-    """Keeps the replies, where they are to be kept."""
+    checkpoint: Checkpoint | None = None
+    """The run's way back, where it is to have one."""
 
 
 def ingredients(
-    experiment: Experiment, card: Card, recorder: Recorder | None = None
+    experiment: Experiment, card: Card, checkpoint: Checkpoint | None = None
 ) -> Ingredients:
     """Student, method, plan and priors of an experiment, for institutions like ``card``.
 
@@ -70,7 +71,7 @@ def ingredients(
         {name: prior(name, warp=images.warp, mix=images.mix) for name in images.priors},
         experiment.seed,
         questions.quorum,
-        recorder,
+        checkpoint,
     )
 
 
@@ -93,24 +94,26 @@ class Coordinator:
     """Share of the student's steps that are taken."""
     latest: dict[str, Any] = field(default_factory=dict)
     """Facts of the last event of each kind, by kind."""
+    notes: dict[str, Any] = field(default_factory=dict)
+    """Of the driver, JSON: a run that is taken up again finds them as they were."""
     distilled: Distilled | None = None
     """What the run left, once it has ended."""
     _lost: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        parts = self.parts
-        self._loop = distil(
-            parts.student,
-            parts.method,
-            self.cards,
-            parts.plan,
-            parts.priors,
-            seed=parts.seed,
+        parts, checkpoint = self.parts, self.parts.checkpoint
+        if checkpoint is not None:
+            self.cards = checkpoint.agreed(tuple(self.cards))
+        self._distillation = Distillation(
+            *(parts.student, parts.method, self.cards, parts.plan, parts.priors, parts.seed),
             watch=self._note,
+            rest=self._rest,
         )
+        if checkpoint is not None:
+            checkpoint.convene(tuple(self.cards))
+            self._take_up(checkpoint)
+        self._loop = self._distillation.requests()
         self._request: Request | None = None
-        if parts.recorder is not None:
-            parts.recorder.begin(tuple(self.cards))
 
     @property
     def student(self) -> nn.Module:
@@ -142,24 +145,53 @@ class Coordinator:
     def _ask(self, request: Request) -> Answers:
         if request == PAUSE:
             return {}
+        checkpoint = self.parts.checkpoint
+        if checkpoint is not None and (heard := checkpoint.hear(request)) is not None:
+            self._tell_lost(heard.lost)
+            return heard.answers
         answers, lost = self.answer(request)
-        for name, reason in lost.items():
-            if name not in self._lost:
-                self._lost.add(name)
-                text = reason.text if isinstance(reason, Refusal) else reason
-                self.watch(Progress("lost", {"name": name, "reason": text}))
-        self._lost &= set(lost)
+        reasons = {n: r.text if isinstance(r, Refusal) else r for n, r in sorted(lost.items())}
+        self._tell_lost(reasons)
         if len(answers) < self.parts.quorum:
-            why = "; ".join(
-                f"{n}: {r.text if isinstance(r, Refusal) else r}" for n, r in sorted(lost.items())
-            )
+            why = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
             raise QuorumLost(
                 f"{len(answers)} of {len(self.cards)} institutions answered, "
                 f"{self.parts.quorum} are needed ({why}); lower questions.quorum or bring them back"
             )
-        if self.parts.recorder is not None:
-            self.parts.recorder.keep(request, answers)
+        if checkpoint is not None:
+            checkpoint.keep(request, answers, reasons)
         return answers
+
+    def _tell_lost(self, reasons: Mapping[str, str]) -> None:
+        """Who did not answer, once for each time that it stops answering."""
+        for name in sorted(set(reasons) - self._lost):
+            self.watch(Progress("lost", {"name": name, "reason": reasons[name]}))
+        self._lost = set(reasons)
+
+    def _rest(self) -> None:
+        """The loop rests: a moment at which the run may be set down."""
+        if self.parts.checkpoint is None:
+            return
+        own = {"done": self.done, "latest": self.latest, "lost": sorted(self._lost)}
+        asking = self._distillation.asked < self.parts.plan.budget
+        try:
+            self.parts.checkpoint.rest(
+                asking, self._distillation.state, {"own": own, "driver": self.notes}
+            )
+        except OSError as error:
+            text = f"no checkpoint could be written, the one before stands: {error}"
+            print(f"fedkd: {text}", file=sys.stderr)
+            self.watch(Progress("warned", {"text": text}))
+
+    def _take_up(self, checkpoint: Checkpoint) -> None:
+        """Stand where the run was set down."""
+        if checkpoint.state is None:
+            return
+        self._distillation.restore(checkpoint.state)
+        own = checkpoint.notes["own"]
+        self.done, self.latest, self._lost = own["done"], own["latest"], set(own["lost"])
+        self.notes = checkpoint.notes["driver"]
+        checkpoint.state = None  # it may be large
 
     def _note(self, progress: Progress) -> None:
         self.latest[progress.kind] = progress.facts

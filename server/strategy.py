@@ -26,7 +26,7 @@ from fedkd.loop import Distilled, Plan, Progress, Watch
 from fedkd.methods import Method
 from fedkd.priors import Prior
 from fedkd.signals import Answers, Ask, Card, PullBack, Request
-from fedkd.wire.record import Recorder
+from server.checkpoint import Checkpoint, Spent
 from server.control import CONFIG, accepted, await_nodes, to_all
 from server.coordinator import Coordinator, Ingredients, Lost
 from server.hub import Hub
@@ -66,7 +66,7 @@ class DataFreeDistillation(Strategy):
         address: where the hub listens, host:port; port 0 for any that is free.
         question_timeout: seconds that one question may take.
         watch: is told of progress; changes nothing.
-        recorder: keeps the replies, where they are to be kept.
+        checkpoint: the way back of the run; one that was resumed goes on where it was set down.
     """
 
     def __init__(
@@ -83,9 +83,9 @@ class DataFreeDistillation(Strategy):
         address: str = "127.0.0.1:0",
         question_timeout: float = 60.0,
         watch: Watch = lambda progress: None,
-        recorder: Recorder | None = None,
+        checkpoint: Checkpoint | None = None,
     ) -> None:
-        self.parts = Ingredients(student, method, plan, priors, seed, quorum, recorder)
+        self.parts = Ingredients(student, method, plan, priors, seed, quorum, checkpoint)
         self.model = model
         self.min_available_nodes = min_available_nodes
         self.address = address
@@ -127,6 +127,8 @@ class DataFreeDistillation(Strategy):
             raise SettingsError(f"the initial arrays do not fit the student: {text}") from error
         token = secrets.token_urlsafe()
         with Hub(token, self.address) as hub:
+            if self.parts.checkpoint is not None:
+                self.parts.checkpoint.counted = lambda: _counted(hub.counters)
             self._session = _Session(hub, token, num_rounds, timeout)
             try:
                 return super().start(
@@ -175,7 +177,8 @@ class DataFreeDistillation(Strategy):
     ) -> Iterable[Message]:
         """The student for every node that was rung, where institutions can build it."""
         session = self._open()
-        if not self.model or not self.cards:
+        before = self._coordinator().notes.get("examined", 0)  # in an earlier life of the run
+        if not self.model or not self.cards or server_round <= before:
             return []
         card = self.cards[0]
         told = {**config, "model": self.model, "classes": card.classes, "shape": list(card.shape)}
@@ -186,6 +189,8 @@ class DataFreeDistillation(Strategy):
         self, server_round: int, replies: Iterable[Message]
     ) -> MetricRecord | None:
         """Accuracy over the test data of the institutions that tell; None if none does."""
+        notes = self._coordinator().notes
+        notes["examined"] = max(server_round, notes.get("examined", 0))
         right, examples, telling = 0.0, 0, 0
         for reply in accepted(replies, 0):
             score = reply.content.metric_records["score"]
@@ -219,8 +224,10 @@ class DataFreeDistillation(Strategy):
         log.info("\t└── institutions: %s or more", self.min_available_nodes)
 
     def _convene(self, session: _Session, count: int) -> Coordinator:
-        self.cards = session.hub.wait_for(count, session.timeout)
-        return Coordinator(self.parts, self.cards, self._answer, self.watch)
+        present = session.hub.wait_for(count, session.timeout)
+        coordinator = Coordinator(self.parts, present, self._answer, self.watch)
+        self.cards = tuple(coordinator.cards)
+        return coordinator
 
     def _answer(self, request: Request) -> tuple[Answers, Lost]:
         session = self._open()
@@ -241,3 +248,11 @@ class DataFreeDistillation(Strategy):
         if coordinator is None:
             raise SettingsError("no institution was rung; rounds count from 1")
         return coordinator
+
+
+def _counted(counters: Mapping[str, Counters]) -> Spent:
+    """The numbers among what a hub counted."""
+    return {
+        name: {what: n for what, n in vars(of).items() if isinstance(n, int)}
+        for name, of in counters.items()
+    }
