@@ -79,9 +79,7 @@ class Checkpoint:
         manifest = Manifest(
             experiment=experiment, engine=engine, every=every, record=record, versions=versions()
         )
-        lock = _lock(path)
-        (path / FOLDER).mkdir()
-        return cls(folder, manifest, lock)._noted()
+        return cls(folder, manifest, _lock(path))._noted()
 
     @classmethod
     def resume(cls, path: Path) -> "Checkpoint":
@@ -254,6 +252,7 @@ class Checkpoint:
     def _noted(self) -> "Checkpoint":
         text = self.manifest.model_dump_json(indent=2)
         write_whole(self.folder.path / MANIFEST, (text + "\n").encode())
+        (self.folder.path / FOLDER).mkdir(exist_ok=True)
         return self
 
     def _full(self, error: OSError) -> DataError:

@@ -53,7 +53,8 @@ class RunFolder:
         """
         try:
             path.mkdir(parents=True, exist_ok=True)
-            taken = any(path.iterdir())
+            # A run that was killed as it began may have left half of a hidden file.
+            taken = any(not file.name.startswith(".") for file in path.iterdir())
         except OSError as error:
             raise SettingsError(
                 f"cannot make the run folder {path}: {error.strerror}; name another one"
