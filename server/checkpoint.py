@@ -95,15 +95,19 @@ class Checkpoint:
             )
         manifest = read_manifest(path)
         lock = _lock(path)
-        again = manifest.model_copy(update={"resumed": manifest.resumed + 1})
-        for torn in (path / FOLDER).glob(".*"):
-            torn.unlink()
-        state = read(file) if (file := path / FOLDER / STATE).exists() else None
-        notes = state.numbers["notes"] if state is not None else {}
-        found = cls(RunFolder.resume(path, notes.get("events", 0)), again, lock)
-        found.state, found.notes = state, notes
-        found._rewind()
-        return found._noted()
+        try:
+            again = manifest.model_copy(update={"resumed": manifest.resumed + 1})
+            for torn in (path / FOLDER).glob(".*"):
+                torn.unlink()
+            state = read(file) if (file := path / FOLDER / STATE).exists() else None
+            notes = state.numbers["notes"] if state is not None else {}
+            found = cls(RunFolder.resume(path, notes.get("events", 0)), again, lock)
+            found.state, found.notes = state, notes
+            found._rewind()
+            return found._noted()
+        except BaseException:
+            os.close(lock)
+            raise
 
     @property
     def questions(self) -> int:

@@ -7,16 +7,21 @@ One run is left alone. Others are killed by SIGKILL, a few times each, and resum
 
 import argparse
 import json
+import multiprocessing
+import os
 import random
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from simulations import cli
+from simulations.environment import quiet
+
+FORKS = multiprocessing.get_context("forkserver")
+"""Lives begin with everything imported: a moment is one of the run, and not of its start."""
 LEFT = ("student.safetensors", "events.jsonl")
 """Files that must be the same, byte for byte."""
 LONGEST = 3600.0
@@ -53,11 +58,12 @@ def survive(
         RuntimeError: a run ended otherwise than it should.
     """
     rng = random.Random(seed)
+    quiet()
+    FORKS.set_forkserver_preload(["simulations.run"])
     whole = folder / "whole"
-    started = time.monotonic()
-    if _live(["run", *words, "--out", str(whole)], LONGEST):
+    if _live(["run", *words, "--out", str(whole)], folder / "log", LONGEST):
         raise RuntimeError("the run that was left alone did not end")
-    seconds = time.monotonic() - started
+    seconds = float(json.loads((whole / "result.json").read_text())["seconds"])
     number = 0
     while kills > 0:
         number += 1
@@ -74,7 +80,7 @@ def _trial(
         begun = (out / "experiment.json").exists()
         command = ["run", "--resume", str(out)] if begun else ["run", *words, "--out", str(out)]
         wait = rng.uniform(0.0, seconds) if done < kills else LONGEST
-        done += _live(command, wait)
+        done += _live(command, out.parent / "log", wait)
     ours, theirs = (json.loads((p / "result.json").read_text()) for p in (out, whole))
     same = {name: (out / name).read_bytes() == (whole / name).read_bytes() for name in LEFT}
     return Trial(
@@ -86,23 +92,26 @@ def _trial(
     )
 
 
-def _live(words: Sequence[str], seconds: float) -> bool:
+def _live(words: Sequence[str], log: Path, seconds: float) -> bool:
     """Run a command for so long; whether it had to be killed then."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "simulations.cli", *words],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        _, said = process.communicate(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.communicate()
-        return True
-    if process.returncode != 0:
-        raise RuntimeError(f"`fedkd {' '.join(words)}` failed: {said.strip()}")
-    return False
+    process = FORKS.Process(target=_type, args=(tuple(words), log))
+    process.start()
+    process.join(seconds)
+    killed = process.exitcode is None
+    process.kill()
+    process.join()
+    if not killed and process.exitcode != 0:
+        raise RuntimeError(f"`fedkd {' '.join(words)}` failed: {log.read_text().strip()}")
+    return killed
+
+
+def _type(words: Sequence[str], log: Path) -> None:
+    """One life: the command, as it is typed. In a process of its own."""
+    with log.open("w") as file:
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(file.fileno(), stream.fileno())
+    sys.argv = ["fedkd", *words]
+    cli.main()
 
 
 def _traffic(result: dict[str, Any]) -> list[tuple[int, int, int]]:
