@@ -2,8 +2,14 @@
 
 import hashlib
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from fedkd.state import State
+
+DIGEST = 16
+"""Bytes by which an image is known again."""
 
 
 class Bank:
@@ -44,7 +50,7 @@ class Bank:
         keep = torch.empty(len(images), dtype=torch.bool)
         batch: set[bytes] = set()
         for i, image in enumerate(images.numpy()):
-            key = hashlib.blake2b(image.tobytes(), digest_size=16).digest()
+            key = _key(image)
             keep[i] = key not in self.seen and key not in batch
             batch.add(key)
         return keep
@@ -52,7 +58,7 @@ class Bank:
     def add(self, images: Tensor, targets: Tensor) -> None:
         """Keep ``images`` (B, C, H, W) uint8 with their answers (B, K)."""
         for image in images.numpy():
-            self.seen.add(hashlib.blake2b(image.tobytes(), digest_size=16).digest())
+            self.seen.add(_key(image))
         end = self._added + len(images)
         self._reserve(end, images, targets)
         slots = torch.arange(self._added, end) % len(self._images)
@@ -64,6 +70,25 @@ class Bank:
         """``count`` of the kept ones with replacement: (B, C, H, W) uint8 and (B, K)."""
         index = torch.randint(len(self), (count,), generator=rng)
         return self._images[index], self._targets[index]
+
+    def state(self) -> State:
+        """Images, answers, and everything that was ever seen."""
+        seen = np.frombuffer(b"".join(sorted(self.seen)), np.uint8).reshape(-1, DIGEST)
+        return State(
+            {
+                "images": self.images.clone(),
+                "targets": self.targets.clone(),
+                "seen": torch.from_numpy(seen.copy()),
+            },
+            {"added": self._added},
+        )
+
+    def restore(self, state: State) -> None:
+        """Be again as when ``state`` was taken; the capacity is the same as then."""
+        self._images = state.tensors["images"].clone()
+        self._targets = state.tensors["targets"].clone()
+        self.seen = {key.tobytes() for key in state.tensors["seen"].numpy()}
+        self._added = int(state.numbers["added"])
 
     def _reserve(self, count: int, images: Tensor, targets: Tensor) -> None:
         """Room for ``count`` images in all, as far as the capacity goes; doubles when it grows."""
@@ -79,3 +104,7 @@ class Bank:
         self._targets = torch.empty(room, targets.shape[1])
         if size:
             self._images[:size], self._targets[:size] = kept_images, kept_targets
+
+
+def _key(image: "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]") -> bytes:
+    return hashlib.blake2b(image.tobytes(), digest_size=DIGEST).digest()

@@ -6,11 +6,11 @@
 
 One round asks about one batch, lets whoever invented it learn from that, and takes the student
 steps that are due. Everything the loop does is decided by its arguments, the answers and the
-seed: the same three give the same student, bit for bit on one machine.
+seed: the same three give the same student, bit for bit on one machine. `Distillation` is the same
+loop for whoever wants to set it down between two rounds and take it up again.
 """
 
 import functools
-import math
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -36,13 +36,16 @@ from fedkd.sources import (
     class_entropy,
     to_bytes,
 )
+from fedkd.state import Part, State, gather, scatter
 
-__all__ = ["PAUSE", "Distilled", "Plan", "Progress", "Watch", "distil", "drive"]
+__all__ = ["PAUSE", "Distillation", "Distilled", "Plan", "Progress", "Watch", "distil", "drive"]
 
 PAUSE: Request = {}
 """A question to nobody: a breath between student steps, for whoever drives the loop."""
 ATTEMPTS = 8
 """Draws of a batch before a source is taken to have nothing new to ask."""
+COUNTED = ("asked", "pulled_back", "student_steps", "generator_steps", "_profile")
+"""What a run counts as it goes."""
 
 
 def distil(
@@ -74,19 +77,8 @@ def distil(
         SettingsError: institutions disagree, or a rule or method asks for what they keep.
         QuorumLost: nobody answered a question.
     """
-    method.check(list(cards))
-    fusion(plan.rule, cards)
-    run = _Run(student, method, cards, plan, priors, seed, watch)
-    while run.asked < plan.budget:
-        yield from run.question()
-        run.learn(until=plan.asking * run.asked / plan.budget)
-    while run.student_steps < plan.steps:
-        yield PAUSE
-        run.learn(until=run.progress + max(0.01, 1 / plan.steps))
-    student.eval()
-    return Distilled(
-        student, run.bank, run.asked, run.pulled_back, run.student_steps, run.generator_steps
-    )
+    run = Distillation(student, method, cards, plan, priors, seed, watch)
+    return (yield from run.requests())
 
 
 def drive(
@@ -103,16 +95,22 @@ def drive(
 
 
 @dataclass(eq=False)
-class _Run:
-    """The state of one run."""
+class Distillation:
+    """One run: the arguments of `distil`, and all that came of them so far.
+
+    Attributes:
+        rest: is called between two rounds, and between two slices of student steps; there, and
+            nowhere else, `state` is all of the run.
+    """
 
     student: nn.Module
     method: Method
     cards: Sequence[Card]
     plan: Plan
     priors: Mapping[str, Prior]
-    seed: int
-    watch: Watch
+    seed: int = 0
+    watch: Watch = lambda progress: None
+    rest: Callable[[], None] = lambda: None
     asked: int = 0
     pulled_back: int = 0
     student_steps: int = 0
@@ -120,14 +118,54 @@ class _Run:
     _profile: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.method.check(list(self.cards))
         self.shape = _common_shape(self.cards)
         self.rng = torch.Generator().manual_seed(self.seed)
         self.bank = Bank(self.plan.capacity)
         self._classes = torch.zeros(self.cards[0].classes, dtype=torch.long)
-        self.sources = self._sources()
         self.optimizer = torch.optim.AdamW(
             self.student.parameters(), lr=1.0, weight_decay=self.plan.weight_decay
         )
+        self._parts: dict[str, Part] = {
+            "student": self.student,
+            "optimizer": self.optimizer,
+            "rng": self.rng,
+            "bank": self.bank,
+        }
+        self.sources = self._sources()
+
+    def requests(self) -> Generator[Request, Answers, Distilled]:
+        """The run, from where it stands to its end; see `distil`."""
+        plan = self.plan
+        while self.asked < plan.budget:
+            self.rest()
+            yield from self.question()
+            self.learn(until=plan.asking * self.asked / plan.budget)
+        while self.student_steps < plan.steps:
+            self.rest()
+            yield PAUSE
+            self.learn(until=self.progress + max(0.01, 1 / plan.steps))
+        self.student.eval()
+        return Distilled(
+            *(self.student, self.bank, self.asked, self.pulled_back),
+            *(self.student_steps, self.generator_steps),
+        )
+
+    def state(self) -> State:
+        """All that the run has come to; whole only while it rests."""
+        own = {name: getattr(self, name) for name in COUNTED}
+        return gather(self._parts, {**own, "classes": self._classes.tolist()})
+
+    def restore(self, state: State) -> None:
+        """Stand where another run of the same arguments stood; before `requests` is called.
+
+        Raises:
+            DataError: the state is of a run with other arguments.
+        """
+        numbers = scatter(state, self._parts)
+        for name in COUNTED:
+            setattr(self, name, numbers[name])
+        self._classes = torch.tensor(numbers["classes"])
 
     @property
     def fusion(self) -> Fusion:
@@ -168,7 +206,7 @@ class _Run:
         weight = self.method.curriculum.weights(loss, self.progress)
         objective = (weight * loss).mean()
         for group in self.optimizer.param_groups:
-            group["lr"] = self.plan.learning_rate * _rate(self.student_steps, self.plan.steps)
+            group["lr"] = self.plan.rate(self.student_steps)
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(objective)
         self.optimizer.step()
@@ -244,7 +282,7 @@ class _Run:
         return self.sources[names[int(torch.multinomial(shares, 1, generator=self.rng))]]
 
     def _sources(self) -> dict[str, Source]:
-        self._prior = PriorChoice(self.priors, self.shape)
+        self._prior = self._parts["prior"] = PriorChoice(self.priors, self.shape)
         sources: dict[str, Source] = {
             "prior": self._prior,
             "evolution": Evolved(self.bank, self._prior, self._difficulty),
@@ -256,6 +294,8 @@ class _Run:
             self._generator_optimizer = torch.optim.Adam(
                 generator.parameters(), self.method.generator_rate, self.method.generator_betas
             )
+            self._parts["generator"] = generator
+            self._parts["generator_optimizer"] = self._generator_optimizer
             sources["generator"] = Generated(generator)
         return sources
 
@@ -301,14 +341,6 @@ class _Run:
 @functools.lru_cache(maxsize=8)
 def _fusion(rule: str, cards: tuple[Card, ...]) -> Fusion:
     return fusion(rule, cards)
-
-
-def _rate(step: int, steps: int) -> float:
-    """Share of the peak learning rate: 2 % warm-up, then a cosine to zero."""
-    warm = max(1, steps // 50)
-    if step < warm:
-        return (step + 1) / warm
-    return 0.5 * (1.0 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
 
 
 def _common_shape(cards: Sequence[Card]) -> tuple[int, int, int]:

@@ -51,6 +51,14 @@ class Plan:
         if not 0 <= self.asking <= 1:
             raise SettingsError(f"expected asking in [0, 1], got {self.asking}")
 
+    def rate(self, step: int) -> float:
+        """The student's learning rate in this step: 2 % warm-up, then a cosine to zero."""
+        warm = max(1, self.steps // 50)
+        if step < warm:
+            return self.learning_rate * ((step + 1) / warm)
+        share = (step - warm) / max(1, self.steps - warm)
+        return self.learning_rate * (0.5 * (1.0 + math.cos(math.pi * share)))
+
 
 @dataclass(frozen=True)
 class Progress:

@@ -15,6 +15,7 @@ from torch import Tensor
 from fedkd.bank import Bank
 from fedkd.generators import Generator
 from fedkd.priors import Prior
+from fedkd.state import State
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +82,16 @@ class PriorChoice:
         """Remember how the hard answers of this batch spread over classes."""
         if origin in self._heard:
             self._heard[origin].append(target.argmax(1).bincount(minlength=target.shape[1]))
+
+    def state(self) -> State:
+        """What was heard of each prior; priors themselves remember nothing."""
+        return State(numbers={n: [c.tolist() for c in heard] for n, heard in self._heard.items()})
+
+    def restore(self, state: State) -> None:
+        """Be again as when ``state`` was taken of the same priors."""
+        for name, heard in self._heard.items():
+            heard.clear()
+            heard.extend(torch.tensor(counts) for counts in state.numbers[name])
 
     def _choose(self, rng: torch.Generator) -> str:
         if untried := self.untried:

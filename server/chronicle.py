@@ -3,8 +3,6 @@
 A chronicle is a `fedkd.loop.Watch`: whatever drives the loop tells it of progress.
 """
 
-import importlib.metadata
-import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +18,8 @@ from fedkd.ensemble import fusion
 from fedkd.experiment import Experiment
 from fedkd.loop import Distilled, Progress
 from fedkd.signals import Card
+from server.checkpoint import Checkpoint
+from server.manifest import versions
 from server.report.folder import RunFolder
 from server.report.page import build_report
 from server.report.record import Gallery
@@ -28,7 +28,6 @@ SCORES = 40
 """Times that the student is scored on the way, where there is something to score it on."""
 SHOWN = 48
 """Images in the gallery."""
-VERSIONS = ("fedkd", "torch", "flwr", "grpcio", "numpy", "scikit-learn")
 
 Score = Callable[[nn.Module], float]
 """Accuracy of a student in [0, 1]; leaves it as it was."""
@@ -66,6 +65,8 @@ class Chronicle:
         engine: which one drives the loop.
         score: how well the student does, None where the coordinator cannot know.
         listeners: further watchers, a progress bar say.
+        checkpoint: the way back of the run, whose folder it then is; the record of one that was
+            resumed goes on where the run does.
     """
 
     def __init__(
@@ -75,25 +76,25 @@ class Chronicle:
         engine: str,
         score: Score | None = None,
         listeners: Sequence[Callable[[Progress], None]] = (),
+        checkpoint: Checkpoint | None = None,
     ) -> None:
-        self.folder = RunFolder.create(path)
+        self.folder = RunFolder.create(path) if checkpoint is None else checkpoint.folder
         self.experiment, self.engine, self.score = experiment, engine, score
         self.listeners = listeners
         self.student: nn.Module | None = None
         """The student that is being trained; whoever builds it puts it here."""
         self._asked: list[tuple[int, int, str]] = []  # asked so far, images, origin
         self._scores: list[float] = []
-        self._started = time.monotonic()
+        self._started = time.monotonic() - (checkpoint.seconds if checkpoint else 0.0)
+        self._resumed = checkpoint.manifest.resumed if checkpoint else 0
+        for event in self.folder.told():
+            self._remember(event)
 
     def __call__(self, progress: Progress) -> None:
         """Write one event down, and score the student if that is due."""
         facts = dict(progress.facts)
         done = facts.pop("done", 0.0)
-        if progress.kind == "asked":
-            self._asked.append((facts["asked"], facts["count"], facts["origin"]))  # type: ignore[arg-type]
-        if progress.kind == "scored":
-            self._scores.append(float(facts["accuracy"]))  # type: ignore[arg-type]
-        self.folder.event({"kind": progress.kind, **facts})
+        self._write({"kind": progress.kind, **facts})
         if progress.kind == "trained" and isinstance(done, float):
             self._score_if_due(done, facts)
         for listener in self.listeners:
@@ -103,11 +104,21 @@ class Chronicle:
         if self.score is None or self.student is None or done < len(self._scores) / SCORES:
             return
         accuracy = self.score(self.student)
-        self._scores.append(accuracy)
         event = {"step": facts["step"], "asked": facts["asked"], "accuracy": accuracy}
-        self.folder.event({"kind": "scored", **event})
+        self._write({"kind": "scored", **event})
         for listener in self.listeners:
             listener(Progress("scored", {**event, "done": done}))
+
+    def _write(self, event: Mapping[str, Any]) -> None:
+        self.folder.event(event)
+        self._remember(event)
+
+    def _remember(self, event: Mapping[str, Any]) -> None:
+        """What the result and the gallery will need of it."""
+        if event["kind"] == "asked":
+            self._asked.append((event["asked"], event["count"], event["origin"]))
+        if event["kind"] == "scored":
+            self._scores.append(float(event["accuracy"]))
 
     def finish(
         self,
@@ -162,6 +173,7 @@ class Chronicle:
             "seconds": round(time.monotonic() - self._started, 3),
             "config": self.experiment.model_dump(mode="json"),
             "versions": versions(),
+            "resumed": self._resumed,
             "onnx": onnx,
         }
         self.folder.write_result(result)
@@ -188,14 +200,3 @@ def gallery(bank: Bank, asked: Sequence[tuple[int, int, str]]) -> Gallery:
         label.numpy(),
         confidence.numpy(),
     )
-
-
-def versions() -> dict[str, str]:
-    """Of Python and the packages that decide a run."""
-    found = {"python": platform.python_version()}
-    for name in VERSIONS:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found

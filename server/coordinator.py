@@ -4,6 +4,7 @@ An engine hands over its cards and one function that answers requests; in one pr
 Flower's simulation or across a network, everything from here on is the same.
 """
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,12 +14,13 @@ from torch import nn
 
 from fedkd.errors import QuorumLost
 from fedkd.experiment import Experiment
-from fedkd.loop import PAUSE, Distilled, Plan, Progress, Watch, distil
+from fedkd.loop import PAUSE, Distillation, Distilled, Plan, Progress, Watch
 from fedkd.methods import Method, make
 from fedkd.models import build
 from fedkd.priors import Prior, prior
 from fedkd.signals import Answers, Card, Refusal, Request
-from fedkd.wire.record import Recorder
+from fedkd.wire.record import Lost as Missing
+from server.checkpoint import Checkpoint
 from server.seat import Struck
 
 Lost = Mapping[str, Refusal | str]
@@ -37,12 +39,12 @@ class Ingredients:
     priors: Mapping[str, Prior]
     seed: int = 0
     quorum: int = 1
-    recorder: Recorder | None = None
-    """Keeps the replies, where they are to be kept."""
+    checkpoint: Checkpoint | None = None
+    """The run's way back, where it is to have one."""
 
 
 def ingredients(
-    experiment: Experiment, card: Card, recorder: Recorder | None = None
+    experiment: Experiment, card: Card, checkpoint: Checkpoint | None = None
 ) -> Ingredients:
     """Student, method, plan and priors of an experiment, for institutions like ``card``.
 
@@ -71,7 +73,7 @@ def ingredients(
         {name: prior(name, warp=images.warp, mix=images.mix) for name in images.priors},
         experiment.seed,
         questions.quorum,
-        recorder,
+        checkpoint,
     )
 
 
@@ -87,32 +89,34 @@ class Coordinator:
     """
 
     parts: Ingredients
-    cards: Sequence[Card]
+    cards: list[Card]
     answer: Answer
     watch: Watch = lambda progress: None
     done: float = 0.0
     """Share of the student's steps that are taken."""
     latest: dict[str, Any] = field(default_factory=dict)
     """Facts of the last event of each kind, by kind."""
+    notes: dict[str, Any] = field(default_factory=dict)
+    """Of the driver, JSON: a run that is taken up again finds them as they were."""
     distilled: Distilled | None = None
     """What the run left, once it has ended."""
     _lost: set[str] = field(default_factory=set)
     _struck: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        parts = self.parts
-        self._loop = distil(
-            parts.student,
-            parts.method,
-            self.cards,
-            parts.plan,
-            parts.priors,
-            seed=parts.seed,
+        parts, checkpoint = self.parts, self.parts.checkpoint
+        if checkpoint is not None:
+            self.cards = checkpoint.agreed(self.cards)
+        self._distillation = Distillation(
+            *(parts.student, parts.method, self.cards, parts.plan, parts.priors, parts.seed),
             watch=self._note,
+            rest=self._rest,
         )
+        if checkpoint is not None:
+            checkpoint.convene(self.cards)
+            self._take_up(checkpoint)
+        self._loop = self._distillation.requests()
         self._request: Request | None = None
-        if parts.recorder is not None:
-            parts.recorder.begin(tuple(self.cards))
 
     @property
     def student(self) -> nn.Module:
@@ -144,40 +148,81 @@ class Coordinator:
     def _ask(self, request: Request) -> Answers:
         if request == PAUSE:
             return {}
-        known = len(self.cards)
+        checkpoint, known = self.parts.checkpoint, len(self.cards)
+        if checkpoint is not None and (heard := checkpoint.hear(request)) is not None:
+            self._tell_of(heard.joined, heard.answers, heard.lost)
+            return heard.answers
         answers, lost = self.answer(request)
-        joined = self.cards[known:]
-        self._tell_of(joined, answers, lost)
+        joined, missing = self.cards[known:], _reasons(lost)
+        self._tell_of(joined, answers, missing)
         if len(answers) < self.parts.quorum:
-            why = "; ".join(
-                f"{n}: {r.text if isinstance(r, Refusal) else r}" for n, r in sorted(lost.items())
-            )
+            why = "; ".join(f"{name}: {reason}" for name, (_, reason) in missing.items())
             raise QuorumLost(
                 f"{len(answers)} of {len(self.cards)} institutions answered, "
                 f"{self.parts.quorum} are needed ({why}); lower questions.quorum or bring them back"
             )
-        if self.parts.recorder is not None:
-            self.parts.recorder.keep(request, answers, joined)
+        if checkpoint is not None:
+            checkpoint.keep(request, answers, missing, joined)
         return answers
 
-    def _tell_of(self, joined: Sequence[Card], answers: Answers, lost: Lost) -> None:
+    def _tell_of(self, joined: Sequence[Card], answers: Answers, missing: Missing) -> None:
         """Events of who came, went and is back, each told once."""
         for card in joined:
             self.watch(Progress("joined", {"name": card.name}))
         for name in sorted(self._lost & answers.keys()):
             self.watch(Progress("back", {"name": name}))
         self._lost -= answers.keys()
-        for name, reason in lost.items():
-            kind = "struck" if isinstance(reason, Struck) else "lost"
+        for name, (kind, reason) in missing.items():
             if name not in self._lost or (kind == "struck" and name not in self._struck):
-                text = reason.text if isinstance(reason, Refusal) else str(reason)
-                self.watch(Progress(kind, {"name": name, "reason": text}))
+                self.watch(Progress(kind, {"name": name, "reason": reason}))
             self._lost.add(name)
             if kind == "struck":
                 self._struck.add(name)
+
+    def _rest(self) -> None:
+        """The loop rests: a moment at which the run may be set down."""
+        if self.parts.checkpoint is None:
+            return
+        own = {
+            "done": self.done,
+            "latest": self.latest,
+            "lost": sorted(self._lost),
+            "struck": sorted(self._struck),
+        }
+        asking = self._distillation.asked < self.parts.plan.budget
+        try:
+            self.parts.checkpoint.rest(
+                asking, self._distillation.state, {"own": own, "driver": self.notes}
+            )
+        except OSError as error:
+            text = f"no checkpoint could be written, the one before stands: {error}"
+            print(f"fedkd: {text}", file=sys.stderr)
+            self.watch(Progress("warned", {"text": text}))
+
+    def _take_up(self, checkpoint: Checkpoint) -> None:
+        """Stand where the run was set down."""
+        if checkpoint.state is None:
+            return
+        self._distillation.restore(checkpoint.state)
+        own = checkpoint.notes["own"]
+        self.done, self.latest = own["done"], own["latest"]
+        self._lost, self._struck = set(own["lost"]), set(own["struck"])
+        self.notes = checkpoint.notes["driver"]
+        checkpoint.state = None  # it may be large
 
     def _note(self, progress: Progress) -> None:
         self.latest[progress.kind] = progress.facts
         if isinstance(done := progress.facts.get("done"), float):
             self.done = done
         self.watch(progress)
+
+
+def _reasons(lost: Lost) -> Missing:
+    """Kind of event and words for whoever did not answer, by name."""
+    return {
+        name: (
+            "struck" if isinstance(reason, Struck) else "lost",
+            reason.text if isinstance(reason, Refusal) else str(reason),
+        )
+        for name, reason in sorted(lost.items())
+    }

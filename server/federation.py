@@ -11,7 +11,7 @@ from flwr.serverapp import Grid
 from fedkd.experiment import Experiment
 from fedkd.loop import Distilled, Watch
 from fedkd.signals import Card
-from fedkd.wire.record import Recorder
+from server.checkpoint import Checkpoint
 from server.control import roll_call
 from server.coordinator import ingredients
 from server.seat import Counters
@@ -42,7 +42,7 @@ def federate(
     vaults: Path,
     watch: Watch = lambda progress: None,
     rounds: int = ROUNDS,
-    recorder: Recorder | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> Outcome:
     """Distil the student of an experiment from the institutions behind a grid.
 
@@ -52,7 +52,7 @@ def federate(
         vaults: where simulated institutions keep what is theirs. An owner's does not read it.
         watch: is told of progress; changes nothing.
         rounds: > 0.
-        recorder: keeps the replies, where they are to be kept.
+        checkpoint: the way back of the run, where it is to have one.
 
     Raises:
         SettingsError: the experiment asks for what is not there.
@@ -74,7 +74,7 @@ def federate(
         question_timeout=experiment.questions.timeout,
         linger=experiment.questions.linger,
         watch=watch,
-        recorder=recorder,
+        checkpoint=checkpoint,
     )
     arrays = ArrayRecord(parts.student.state_dict())
     result = strategy.start(

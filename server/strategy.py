@@ -26,8 +26,8 @@ from fedkd.loop import Distilled, Plan, Progress, Watch
 from fedkd.methods import Method
 from fedkd.priors import Prior
 from fedkd.signals import Card
-from fedkd.wire.record import Recorder
 from server.audience import Audience
+from server.checkpoint import Checkpoint, Spent
 from server.control import CONFIG, accepted, await_nodes, to_all
 from server.coordinator import Coordinator, Ingredients
 from server.hub import Hub
@@ -67,7 +67,7 @@ class DataFreeDistillation(Strategy):
         question_timeout: seconds that one question may take.
         linger: seconds of them that the others may take once a quorum has answered; None for all.
         watch: is told of progress; changes nothing.
-        recorder: keeps the replies, where they are to be kept.
+        checkpoint: the way back of the run; one that was resumed goes on where it was set down.
     """
 
     def __init__(
@@ -85,9 +85,9 @@ class DataFreeDistillation(Strategy):
         question_timeout: float = 60.0,
         linger: float | None = None,
         watch: Watch = lambda progress: None,
-        recorder: Recorder | None = None,
+        checkpoint: Checkpoint | None = None,
     ) -> None:
-        self.parts = Ingredients(student, method, plan, priors, seed, quorum, recorder)
+        self.parts = Ingredients(student, method, plan, priors, seed, quorum, checkpoint)
         self.model = model
         self.min_available_nodes = min_available_nodes
         self.address = address
@@ -129,6 +129,8 @@ class DataFreeDistillation(Strategy):
             raise SettingsError(f"the initial arrays do not fit the student: {text}") from error
         token = secrets.token_urlsafe()
         with Hub(token, self.address) as hub:
+            if self.parts.checkpoint is not None:
+                self.parts.checkpoint.counted = lambda: _counted(hub.counters)
             self._session = _Session(hub, token, num_rounds, timeout)
             try:
                 return super().start(
@@ -175,7 +177,8 @@ class DataFreeDistillation(Strategy):
     ) -> Iterable[Message]:
         """The student for every node that was rung, where institutions can build it."""
         session = self._open()
-        if not self.model or not self.cards:
+        before = self._coordinator()[0].notes.get("examined", 0)  # in an earlier life of the run
+        if not self.model or not self.cards or server_round <= before:
             return []
         card = self.cards[0]
         told = {**config, "model": self.model, "classes": card.classes, "shape": list(card.shape)}
@@ -186,6 +189,8 @@ class DataFreeDistillation(Strategy):
         self, server_round: int, replies: Iterable[Message]
     ) -> MetricRecord | None:
         """Accuracy over the test data of the institutions that tell; None if none does."""
+        notes = self._coordinator()[0].notes
+        notes["examined"] = max(server_round, notes.get("examined", 0))
         right, examples, telling = 0.0, 0, 0
         for reply in accepted(replies, 0):
             score = reply.content.metric_records["score"]
@@ -219,10 +224,11 @@ class DataFreeDistillation(Strategy):
         log.info("\t└── institutions: %s or more", self.min_available_nodes)
 
     def _convene(self, session: _Session, count: int) -> None:
-        cards = session.hub.wait_for(count, session.timeout)
-        audience = Audience(session.hub, self.parts, cards, self.question_timeout, self.linger)
-        session.audience = audience
-        session.coordinator = Coordinator(self.parts, audience.cards, audience.answer, self.watch)
+        present = session.hub.wait_for(count, session.timeout)
+        audience = Audience(session.hub, self.parts, present, self.question_timeout, self.linger)
+        coordinator = Coordinator(self.parts, audience.cards, audience.answer, self.watch)
+        audience.cards = coordinator.cards  # of a run that is taken up again: whoever took part
+        session.audience, session.coordinator = audience, coordinator
 
     def _open(self) -> _Session:
         if self._session is None:
@@ -234,3 +240,11 @@ class DataFreeDistillation(Strategy):
         if session.coordinator is None or session.audience is None:
             raise SettingsError("no institution was rung; rounds count from 1")
         return session.coordinator, session.audience
+
+
+def _counted(counters: Mapping[str, Counters]) -> Spent:
+    """The numbers among what a hub counted."""
+    return {
+        name: {what: n for what, n in vars(of).items() if isinstance(n, int)}
+        for name, of in counters.items()
+    }

@@ -6,7 +6,10 @@ from typing import Annotated, Optional
 
 import typer
 
-from fedkd.errors import FedkdError
+from fedkd.errors import FedkdError, SettingsError
+
+CHECKPOINT = 60.0
+"""Seconds between states of a run, unless it is told otherwise."""
 
 app = typer.Typer(
     add_completion=False,
@@ -18,8 +21,14 @@ app = typer.Typer(
 
 @app.command()
 def run(
-    experiment: Annotated[str, typer.Argument(help="A .toml file, or the name of one that ships.")],
-    engine: Annotated[str, typer.Option(help="local: one process. simulation: Flower.")] = "local",
+    experiment: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Argument(help="A .toml file, or the name of one that ships."),
+    ] = None,
+    engine: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="local: one process. simulation: Flower. [local]"),
+    ] = None,
     out: Annotated[
         Optional[Path], typer.Option(help="Folder of the run [runs/EXPERIMENT-TIME].")  # noqa: UP045
     ] = None,
@@ -32,17 +41,41 @@ def run(
         Optional[Path],  # noqa: UP045
         typer.Option(help="Folder of a recorded run: ask nobody, hear its replies again."),
     ] = None,
+    checkpoint: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(min=0, help="Seconds between checkpoints; 0: no way back. [60]"),
+    ] = None,
+    resume: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Folder of a run that was cut short: go on with it as it was begun."),
+    ] = None,
 ) -> None:
     """Distil one student and leave a folder with its report."""
+    given = (experiment, engine, out, seed, set_, record or None, replay, checkpoint)
+    if (resume is None) == (experiment is None) or (resume and any(g is not None for g in given)):
+        raise SettingsError(
+            "give an experiment, or --resume DIR and nothing else: DIR says what is run and how"
+        )
     typer.echo("fedkd: loading ...", err=True)
     from simulations.environment import quiet
 
     quiet()
     from fedkd.experiment import load
+    from simulations.run import resume as resume_run
     from simulations.run import run as run_experiment
 
+    if resume is not None:
+        resume_run(resume)
+        return
     overrides = [*(set_ or []), *([f"seed={seed}"] if seed is not None else [])]
-    run_experiment(load(experiment, overrides), engine, out, record=record, replay=replay)
+    run_experiment(
+        load(str(experiment), overrides),
+        engine or "local",
+        out,
+        record=record,
+        replay=replay,
+        checkpoint=CHECKPOINT if checkpoint is None else checkpoint,
+    )
 
 
 @app.command()
@@ -92,8 +125,8 @@ def main() -> None:
     except FedkdError as error:
         print(f"fedkd: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("fedkd: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as pressed:
+        print("; ".join(["fedkd: interrupted", *map(str, pressed.args)]), file=sys.stderr)
         sys.exit(130)
 
 

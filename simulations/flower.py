@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from fedkd.errors import SettingsError
 from fedkd.experiment import Experiment
 from fedkd.loop import Progress, Watch
-from fedkd.wire.record import Recorder
+from server.checkpoint import Checkpoint
 from simulations.environment import quiet
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def simulate(
     experiment: Experiment,
     vaults: Path,
     watch: Watch = lambda progress: None,
-    recorder: Recorder | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> "Outcome":
     """Run an experiment in Flower's simulation. To be called from the main thread.
 
@@ -49,7 +49,7 @@ def simulate(
         experiment: resolved.
         vaults: folder where the institutions keep their teachers, to be found there afterwards.
         watch: is told of progress, from another thread; changes nothing.
-        recorder: keeps the replies, where they are to be kept.
+        checkpoint: the way back of the run, where it is to have one.
 
     Raises:
         SettingsError: the experiment asks for what is not there, or Ray does not start.
@@ -79,7 +79,9 @@ def simulate(
             @server_app.main()
             def main(grid: "Grid", context: Context) -> None:
                 checked = _checked(grid, check)
-                outcomes.append(federate(checked, experiment, vaults, watched, recorder=recorder))
+                outcomes.append(
+                    federate(checked, experiment, vaults, watched, checkpoint=checkpoint)
+                )
 
             run_simulation(
                 server_app,

@@ -1,17 +1,22 @@
 """One experiment from its file to its report. The place where both sides meet."""
 
 import hashlib
+import sys
 import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from fedkd.errors import SettingsError
+from fedkd.errors import FedkdError, SettingsError
 from fedkd.experiment import Experiment
-from fedkd.wire.record import Recorder, Replay
+from fedkd.wire.record import Replay
 from server.app import traffic_of
+from server.checkpoint import REPLIES, Checkpoint
 from server.chronicle import Chronicle, Traffic
 from server.coordinator import Coordinator, ingredients
 from server.federation import Outcome
@@ -21,8 +26,6 @@ from simulations.local import Local
 from simulations.verdict import data, score, verdict
 
 ENGINES = ("local", "simulation")
-REPLIES = "replies.bin"
-"""In a run's folder: every reply, where they were kept."""
 
 
 def run(
@@ -32,6 +35,7 @@ def run(
     *,
     record: bool = False,
     replay: Path | None = None,
+    checkpoint: float = 0.0,
 ) -> dict[str, Any]:
     """Run an experiment; returns what stands in its ``result.json``.
 
@@ -41,6 +45,8 @@ def run(
         out: folder of the run, empty or not there yet; None makes one under ``runs``.
         record: keep every reply in the folder.
         replay: folder of a recorded run, whose replies answer in the place of institutions.
+        checkpoint: seconds between states of the run; with 0 it leaves no way back, unless it is
+            recorded.
 
     Raises:
         FedkdError: whatever went wrong, in one line.
@@ -49,66 +55,131 @@ def run(
         raise SettingsError(f"unknown engine {engine!r}; choose one of {', '.join(ENGINES)}")
     path = out or Path("runs") / f"{experiment.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     show.resolved(experiment, "replay" if replay else engine)
-    # Teachers too: their sums depend on it, and Flower's workers have one thread each.
-    torch.set_num_threads(experiment.student.threads)
     # Unreadable data should be known before anybody is started.
     data(experiment.institutions.data, experiment.institutions.root)
+    if replay is not None:
+        source = Replay(replay / REPLIES)
+        return _carry_out(experiment, "replay", path, partial(_replayed, source), None)
+    way_back = None
+    if checkpoint or record:
+        way_back = Checkpoint.begin(path, experiment, engine, checkpoint, record)
+    return _carry_out(experiment, engine, path, _DRIVERS[engine], way_back)
+
+
+def resume(path: Path) -> dict[str, Any]:
+    """Take a run up again that was cut short; returns what stands in its ``result.json``.
+
+    Args:
+        path: of its folder, which says what is run and how.
+
+    Raises:
+        FedkdError: there is no such run, or whatever else went wrong, in one line.
+    """
+    way_back = Checkpoint.resume(path)
+    manifest = way_back.manifest
+    if manifest.engine not in ENGINES:
+        way_back.close()
+        raise SettingsError(f"the run in {path} was begun by {manifest.engine!r}; resume it there")
+    show.resolved(manifest.experiment, manifest.engine)
+    show.resumed(manifest.resumed, way_back.questions, manifest.warning)
+    driver = _DRIVERS[manifest.engine]
+    return _carry_out(manifest.experiment, manifest.engine, path, driver, way_back)
+
+
+@dataclass(frozen=True, eq=False)
+class _Setting:
+    """What a driver has at hand."""
+
+    experiment: Experiment
+    vaults: Path
+    chronicle: Chronicle
+    bars: show.Bars
+    checkpoint: Checkpoint | None
+
+
+Ran = tuple[Outcome, dict[str, Traffic]]
+Driver = Callable[[_Setting], Ran]
+
+
+def _carry_out(
+    experiment: Experiment,
+    engine: str,
+    path: Path,
+    driver: Driver,
+    checkpoint: Checkpoint | None,
+) -> dict[str, Any]:
+    # Teachers too: their sums depend on it, and Flower's workers have one thread each.
+    torch.set_num_threads(experiment.student.threads)
     vaults = path.resolve().parent / ".institutions" / _fingerprint(experiment)
-    with show.bars(experiment) as bars:
-        chronicle = Chronicle(
-            path, experiment, "replay" if replay else engine, partial(score, experiment), (bars,)
-        )
-        recorder = Recorder(path / REPLIES) if record else None
-        if replay is not None:
-            outcome, traffic = _replayed(experiment, Replay(replay / REPLIES), chronicle)
-        elif engine == "local":
-            outcome, traffic = _locally(experiment, vaults, chronicle, bars, recorder)
-        else:
-            outcome, traffic = _in_simulation(experiment, vaults, chronicle, recorder)
-    if recorder is not None:
-        recorder.close()
-    judged = verdict(experiment, vaults, outcome.cards, outcome.distilled.student)
-    result = chronicle.finish(outcome.distilled, outcome.cards, traffic, judged)
+    with _way_back(checkpoint, path):
+        with show.bars(experiment) as bars:
+            chronicle = Chronicle(
+                path, experiment, engine, partial(score, experiment), (bars,), checkpoint
+            )
+            outcome, traffic = driver(_Setting(experiment, vaults, chronicle, bars, checkpoint))
+        judged = verdict(experiment, vaults, outcome.cards, outcome.distilled.student)
+        if checkpoint is not None:
+            traffic = {name: _traffic(counts) for name, counts in checkpoint.total().items()}
+        result = chronicle.finish(outcome.distilled, outcome.cards, traffic, judged)
+        if checkpoint is not None:
+            checkpoint.finish()
     show.outcome(result, str(path / "report.html"))
     return result
 
 
-Ran = tuple[Outcome, dict[str, Traffic]]
+@contextmanager
+def _way_back(checkpoint: Checkpoint | None, path: Path) -> Iterator[None]:
+    """Whoever cuts the run short is told how it goes on; the folder is let go of in any case."""
+    if checkpoint is None:
+        yield
+        return
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"go on with: fedkd run --resume {path}") from None
+    except FedkdError:
+        checkpoint.abandon()
+        if checkpoint.questions:
+            print(f"fedkd: go on with: fedkd run --resume {path}", file=sys.stderr)
+        raise
+    finally:
+        checkpoint.close()
 
 
-def _locally(
-    experiment: Experiment,
-    vaults: Path,
-    chronicle: Chronicle,
-    bars: show.Bars,
-    recorder: Recorder | None,
-) -> Ran:
-    local = Local(experiment, vaults, bars.taught)
-    parts = ingredients(experiment, local.cards[0], recorder)
-    chronicle.student = parts.student
-    coordinator = Coordinator(parts, local.cards, local.answer, chronicle)
+def _locally(setting: _Setting) -> Ran:
+    checkpoint = setting.checkpoint
+    local = Local(setting.experiment, setting.vaults, setting.bars.taught)
+    if checkpoint is not None:
+        checkpoint.counted = lambda: {name: vars(of) for name, of in local.traffic.items()}
+    parts = ingredients(setting.experiment, local.cards[0], checkpoint)
+    setting.chronicle.student = parts.student
+    coordinator = Coordinator(parts, list(local.cards), local.answer, setting.chronicle)
     return Outcome(coordinator.finish(), local.cards, {}, None), local.traffic
 
 
-def _replayed(experiment: Experiment, replay: Replay, chronicle: Chronicle) -> Ran:
-    parts = ingredients(experiment, replay.cards[0])
-    chronicle.student = parts.student
+def _replayed(replay: Replay, setting: _Setting) -> Ran:
+    parts = ingredients(setting.experiment, replay.cards[0])
+    setting.chronicle.student = parts.student
     coordinator = Coordinator(
-        parts, replay.cards, lambda request: (replay.answer(request), {}), chronicle
+        parts, replay.cards, lambda request: (replay.answer(request), {}), setting.chronicle
     )
     distilled = coordinator.finish()
     heard = Traffic(distilled.asked, distilled.pulled_back)  # then, from a recording now
-    return Outcome(distilled, replay.cards, {}, None), {c.name: heard for c in replay.cards}
+    return Outcome(distilled, tuple(replay.cards), {}, None), {c.name: heard for c in replay.cards}
 
 
-def _in_simulation(
-    experiment: Experiment,
-    vaults: Path,
-    chronicle: Chronicle,
-    recorder: Recorder | None,
-) -> Ran:
-    outcome = simulate(experiment, vaults, chronicle, recorder=recorder)
+def _in_simulation(setting: _Setting) -> Ran:
+    outcome = simulate(
+        setting.experiment, setting.vaults, setting.chronicle, checkpoint=setting.checkpoint
+    )
     return outcome, {name: traffic_of(c) for name, c in outcome.counters.items()}
+
+
+_DRIVERS: dict[str, Driver] = {"local": _locally, "simulation": _in_simulation}
+
+
+def _traffic(counts: Mapping[str, int]) -> Traffic:
+    return Traffic(**{name: counts.get(name, 0) for name in Traffic.__dataclass_fields__})
 
 
 def _fingerprint(experiment: Experiment) -> str:

@@ -1,5 +1,6 @@
 """What a terminal shows while a run goes on. Knows progress, and nothing that makes it."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -75,6 +76,13 @@ def resolved(experiment: Experiment, engine: str) -> None:
         f"{experiment.method.name}({arguments}) · "
         f"{q.budget:,} samples asked of each · {experiment.student.steps:,} student steps"
     )
+
+
+def resumed(times: int, questions: int, warning: str) -> None:
+    """Print where a run is taken up again."""
+    console.print(f"resumed ({times}); {questions:,} questions were answered before")
+    if warning:
+        print(f"fedkd: {warning}", file=sys.stderr)
 
 
 def outcome(result: dict[str, object], path: str) -> None:

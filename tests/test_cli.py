@@ -5,10 +5,14 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from fedkd.signals import Request
 from simulations import cli
+from simulations.local import Local
+from simulations.resume_check import survive
 
 SMALL = (
     "--set",
@@ -50,7 +54,9 @@ def test_a_run_leaves_its_folder_and_a_report_can_be_made_again(
         "events.jsonl",
         "gallery.npz",
         "replies.bin",
+        "experiment.json",
     }
+    assert result["resumed"] == 0
     page = (out / "report.html").read_bytes()
     (out / "report.html").unlink()
     assert typed(monkeypatch, "report", str(out)) == 0
@@ -61,6 +67,41 @@ def test_a_run_leaves_its_folder_and_a_report_can_be_made_again(
     assert typed(monkeypatch, *words) == 0
     student = "student.safetensors"
     assert (again / student).read_bytes() == (out / student).read_bytes()
+
+
+def test_a_run_that_is_killed_at_random_moments_ends_as_one_that_is_not(tmp_path: Path) -> None:
+    words = ["digits", "--checkpoint", "0.1", *SMALL, "--set", "student.model=mlp"]
+    trials = list(survive(words, tmp_path, kills=3, each=3, seed=1))
+    assert sum(trial.kills for trial in trials) == 3
+    for trial in trials:
+        assert trial.same_student
+        assert trial.same_events
+        assert trial.same_traffic
+        assert trial.resumed <= trial.kills
+    assert not list(tmp_path.glob("*/checkpoint"))
+
+
+def test_an_interrupted_run_says_how_it_goes_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, ask, left = tmp_path / "run", Local.answer, iter(range(3))
+
+    def pressed(self: Local, request: Request) -> Any:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return ask(self, request)
+
+    monkeypatch.setattr(Local, "answer", pressed)
+    assert typed(monkeypatch, "run", "digits", "--out", str(out), *SMALL) == 130
+    hint = capsys.readouterr().err.splitlines()[-1]
+    assert hint.endswith(f"go on with: fedkd run --resume {out}")
+    monkeypatch.setattr(Local, "answer", ask)
+    assert typed(monkeypatch, *hint.split("fedkd ")[-1].split()) == 0
+    result = json.loads((out / "result.json").read_text())
+    assert result["resumed"] == 1
+    assert [t["samples_asked"] for t in result["teachers"]] == [320] * 5
+    assert typed(monkeypatch, "run", "--resume", str(out)) == 2
+    assert "is finished" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_a_comparison_is_a_table_values_and_a_picture(
@@ -102,6 +143,7 @@ def test_methods_are_listed_with_what_they_ask(
         (("run", "mnist", "--set", "institutions.root=/nowhere"), "cannot be read"),
         (("run", "digits", "--set", "method.gradient=pull_back"), "policy.signals"),
         (("run", "digits", "--set", "method.name=dream"), "unknown method 'dream'"),
+        (("run", "digits", "--resume", "nowhere"), "--resume DIR and nothing else"),
         (("report", "nowhere"), "is not a folder"),
         (("compare", "digits", "--seeds", "0"), "expected 1 or more"),
     ],

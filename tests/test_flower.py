@@ -36,7 +36,9 @@ from fedkd.metrics import accuracy, logits
 from fedkd.models import build
 from fedkd.priors import priors
 from server.app import app as server_app
-from server.federation import ROUNDS, federate
+from server.checkpoint import Checkpoint
+from server.chronicle import Chronicle
+from server.federation import ROUNDS, Outcome, federate
 from server.hub import Hub
 from server.strategy import DataFreeDistillation
 from simulations.flower import simulate
@@ -187,6 +189,53 @@ def build_other() -> torch.nn.Module:
 def test_too_few_nodes_end_the_wait(fresh: torch.nn.Module) -> None:
     with pytest.raises(QuorumLost, match="1 nodes came within"):
         strategy().start(LocalGrid(client_app, 1), ArrayRecord(fresh.state_dict()), 1, 0.1)
+
+
+class Death(BaseException):
+    """Of the coordinator's process."""
+
+
+def test_a_resumed_strategy_examines_and_asks_nothing_twice(tmp_path: Path) -> None:
+    experiment, told = parse(SMALL), list[Progress]()
+    vaults = tmp_path / "vaults"
+    whole = federate(LocalGrid(client_app, 2), experiment, vaults, told.append, rounds=6)
+
+    def live(checkpoint: Checkpoint, until: int | None) -> tuple[LocalGrid, list[str], Outcome]:
+        grid, events = LocalGrid(client_app, 2), list[str]()
+        chronicle = Chronicle(tmp_path / "run", experiment, "simulation", checkpoint=checkpoint)
+
+        def watch(progress: Progress) -> None:
+            if progress.kind == "scored" and events.count("scored") == until:
+                raise Death
+            events.append(progress.kind)
+            chronicle(progress)
+
+        try:
+            return grid, events, federate(grid, experiment, vaults, watch, 6, checkpoint)
+        finally:
+            checkpoint.close()
+
+    first = Checkpoint.begin(tmp_path / "run", experiment, "simulation", 1e-9)
+    with pytest.raises(Death):
+        live(first, 3)
+    questions = first.questions
+    assert questions > 0
+    second = Checkpoint.resume(tmp_path / "run")
+    grid, events, outcome = live(second, None)
+    assert events.count("scored") == 3, "three rounds were examined in the first life"
+    assert grid.sent.count("evaluate") == 3 * 2
+    assert {c.samples_asked for c in outcome.counters.values()} == {256 - 32 * questions}
+    counted = second.total()
+    assert {of["samples_asked"] for of in counted.values()} == {256}
+    for name, of in whole.counters.items():
+        assert counted[name]["bytes_received"] > of.bytes_received > 0, "each life says hello"
+    assert outcome.accuracy == whole.accuracy
+    other = whole.distilled.student.state_dict()
+    for name, value in outcome.distilled.student.state_dict().items():
+        assert torch.equal(value, other[name])
+    lines = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").open()]
+    scored = [line["accuracy"] for line in lines if line["kind"] == "scored"]
+    assert scored == [p.facts["accuracy"] for p in told if p.kind == "scored"]
 
 
 def test_nobody_tells_accuracy_where_policies_forbid_it(tmp_path: Path) -> None:

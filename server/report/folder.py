@@ -4,7 +4,8 @@
     events.jsonl         what happened on the way, one JSON object a line
     gallery.npz          invented images
     student.safetensors  the last student, and student.onnx where the extra is installed
-    checkpoint/          the engine's own
+    experiment.json      what is run, written first, and checkpoint/ while it runs: the way back
+                         of a run that was cut short, see `server.checkpoint`
     report.html          the page, made from the files above by `server.report.page`
 
 Files that the page needs are written whole or not at all, but for the events, which grow.
@@ -15,7 +16,8 @@ import json
 import math
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +53,8 @@ class RunFolder:
         """
         try:
             path.mkdir(parents=True, exist_ok=True)
-            taken = any(path.iterdir())
+            # A run that was killed as it began may have left half of a hidden file.
+            taken = any(not file.name.startswith(".") for file in path.iterdir())
         except OSError as error:
             raise SettingsError(
                 f"cannot make the run folder {path}: {error.strerror}; name another one"
@@ -86,13 +89,30 @@ class RunFolder:
 
         Raises:
             DataError: the event's kind or one of its fields is not in the contract
-                (`server.report.record`).
+                (`server.report.record`), or it cannot be written.
         """
         plain = _plain(event)
         read_event(plain, f"event {self.events + 1}")
-        with (self.path / EVENTS).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(plain, ensure_ascii=False, allow_nan=False) + "\n")
+        try:
+            with (self.path / EVENTS).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(plain, ensure_ascii=False, allow_nan=False) + "\n")
+        except OSError as error:
+            raise DataError(
+                f"cannot write {self.path / EVENTS}: {error.strerror}; make room there"
+            ) from error
         self.events += 1
+
+    def told(self) -> list[dict[str, Any]]:
+        """Every event so far, as it was written."""
+        file = self.path / EVENTS
+        lines = file.read_bytes().splitlines() if file.exists() else []
+        return [json.loads(line) for line in lines]
+
+    def settle(self) -> int:
+        """Events so far, which are on the disk once this returns."""
+        if self.events:
+            _settle(self.path / EVENTS)
+        return self.events
 
     def write_result(self, result: Mapping[str, Any]) -> Result:
         """Write ``result.json`` whole or not at all, then check it.
@@ -161,21 +181,34 @@ def load(path: Path) -> Record:
 
 def write_whole(path: Path, content: bytes) -> None:
     """Put ``content`` at ``path`` whole or not at all; what was there stays until then."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Where to write what is to stand at ``path``: it does once the block has ended well.
+
+    Raises:
+        OSError: it cannot be written, and what was at ``path`` still is.
+    """
     temporary = path.with_name(f".{path.name}.part")
     try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        yield temporary
+        _settle(temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-    # The new name is durable only once the folder that holds it is.
-    folder = os.open(path.parent, os.O_RDONLY)
+    _settle(path.parent)  # the new name is durable only once the folder that holds it is
+
+
+def _settle(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk and not on their way there."""
+    opened = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(opened)
     finally:
-        os.close(folder)
+        os.close(opened)
 
 
 def _load_result(file: Path) -> Result:

@@ -85,6 +85,8 @@ class Result(_Part):
     seconds: Annotated[float, Field(ge=0)]
     config: dict[str, Any]
     versions: dict[str, str]
+    resumed: Count = 0
+    """Times that the run was cut short and taken up again."""
     onnx: OnnxParity | None = None
     """What `server.report.export.export_onnx` returned."""
 
@@ -168,8 +170,15 @@ class Struck(_Part):
     reason: str
 
 
+class Warned(_Part):
+    """Something went wrong that the run can do without."""
+
+    kind: Literal["warned"] = "warned"
+    text: str
+
+
 Event: TypeAlias = Annotated[
-    Asked | Trained | Scored | Generated | Lost | Back | Joined | Struck,
+    Asked | Trained | Scored | Generated | Lost | Back | Joined | Struck | Warned,
     Field(discriminator="kind"),
 ]
 
