@@ -15,9 +15,9 @@ import difflib
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from fedkd.errors import SettingsError
 
@@ -27,6 +27,16 @@ FOLDER = Path(__file__).parent.parent / "simulations" / "experiments"
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(names)) != len(names):
+        raise ValueError("a class stands twice in one set")
+    return names
+
+
+Label = Annotated[str, Field(min_length=1, max_length=64)]
+LabelSet = Annotated[tuple[Label, ...], Field(min_length=1), AfterValidator(_distinct)]
 
 
 class Institutions(_Section):
@@ -45,6 +55,8 @@ class Institutions(_Section):
     partition_file: str | None = None
     """.npz of index arrays client_0, client_1, ..."""
     partition_seed: int = 0
+    labels: tuple[LabelSet, ...] = ()
+    """Names of the classes that an institution knows, dealt in turn; none: everybody knows all."""
     models: tuple[str, ...] = ("cnn",)
     """Architectures, dealt in turn."""
     epochs: int = Field(40, ge=1)

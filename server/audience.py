@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 from fedkd.ensemble import fusion
 from fedkd.errors import SettingsError
+from fedkd.labels import Labels, names_of, some
 from fedkd.signals import Answers, Ask, Card, Request
 from server.coordinator import Ingredients, Lost
 from server.hub import Hub
@@ -61,12 +62,16 @@ class Audience:
 
     def _objection(self, card: Card) -> str | None:
         """Why whoever comes with ``card`` has no place in this run; None where it has."""
-        rule = self._parts.plan.rule
-        ours = self.cards[0]
-        if (card.classes, card.shape) != (ours.classes, ours.shape):
+        rule, ours = self._parts.plan.rule, self.cards[0]
+        if card.shape != ours.shape:
             return (
-                f"{card.name} answers {card.classes} classes of images {card.shape}, this run "
-                f"{ours.classes} of {ours.shape}; bring a teacher of that kind"
+                f"{card.name} reads images {card.shape}, this run has {ours.shape}; "
+                "bring a teacher of that shape"
+            )
+        if strange := sorted(set(names_of(card)) - set(Labels.of(self.cards).names)):
+            return (
+                f"{card.name} knows {some(strange)}, which this run's student was not built for; "
+                "be there before its first question"
             )
         try:
             self._parts.method.check([card])
@@ -75,7 +80,7 @@ class Audience:
             return str(error)
         if agreed != now:
             return (
-                f"{card.name} keeps its class counts, by which this run fuses answers ({agreed}); "
-                "set class_counts = true in the policy, or join another run"
+                f"with {card.name} answers would have to be fused by {now}, and this run fuses "
+                f"them by {agreed}; tell what the others tell (class_counts), or join another run"
             )
         return None

@@ -151,14 +151,14 @@ def _locally(setting: _Setting) -> Ran:
     local = Local(setting.experiment, setting.vaults, setting.bars.taught)
     if checkpoint is not None:
         checkpoint.counted = lambda: {name: vars(of) for name, of in local.traffic.items()}
-    parts = ingredients(setting.experiment, local.cards[0], checkpoint)
+    parts = ingredients(setting.experiment, local.cards, checkpoint)
     setting.chronicle.student = parts.student
     coordinator = Coordinator(parts, list(local.cards), local.answer, setting.chronicle)
     return Outcome(coordinator.finish(), local.cards, {}, None), local.traffic
 
 
 def _replayed(replay: Replay, setting: _Setting) -> Ran:
-    parts = ingredients(setting.experiment, replay.cards[0])
+    parts = ingredients(setting.experiment, replay.cards)
     setting.chronicle.student = parts.student
     coordinator = Coordinator(
         parts, replay.cards, lambda request: (replay.answer(request), {}), setting.chronicle

@@ -11,9 +11,14 @@ torch.set_num_threads(1)
 from collections.abc import Iterator  # noqa: E402
 
 import pytest  # noqa: E402
+from hypothesis import settings  # noqa: E402
 
 from server.hub import Hub  # noqa: E402
 from tests.dialling import TOKEN, Raw  # noqa: E402
+
+# How long an example takes says more of the machine than of the code.
+settings.register_profile("fedkd", deadline=None)
+settings.load_profile("fedkd")
 
 
 @pytest.fixture

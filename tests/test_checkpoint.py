@@ -263,9 +263,9 @@ def test_other_versions_are_told_and_other_institutions_refused(tmp_path: Path) 
     edit(manifest, versions={**versions, "torch": "1.0"})
     again = Checkpoint.resume(lives.folder)
     assert "begun with torch 1.0, now" in again.manifest.warning
-    cards = TEACHERS.cards
+    cards = list(TEACHERS.cards)
     with pytest.raises(DataError, match="b is not as it was"):
-        again.agreed((cards[0], replace(cards[1], pull_back=False), cards[2]))
+        again.agreed([cards[0], replace(cards[1], pull_back=False), cards[2]])
     assert again.agreed(cards[:2]) == cards, "who is away is asked when it is back"
     again.close()
 

@@ -16,14 +16,16 @@ from torch import nn
 
 from client.agent import Agent
 from fedkd.errors import QuorumLost, SettingsError
+from fedkd.experiment import load
 from fedkd.loop import Plan, Progress
 from fedkd.methods import cudfkd
 from fedkd.priors import prior
 from fedkd.signals import Ask, Card, PullBack, Reason, Refusal, Reply
 from fedkd.wire.channel import SERVICE, dial, grpc
 from fedkd.wire.messages import VERSION, Answer, Close, Hello, Question, Welcome
-from fedkd.wire.record import Recorder, Replay
+from fedkd.wire.record import Replay
 from server.audience import Audience
+from server.checkpoint import Checkpoint
 from server.coordinator import Coordinator, Ingredients
 from server.hub import Hub
 from server.member import TRIES
@@ -367,12 +369,12 @@ class Seen(list[Progress]):
         return [(p.kind, str(p.facts["name"])) for p in self if p.kind in kinds]
 
 
-def parts(recorder: Recorder | None = None, quorum: int = 1) -> Ingredients:
+def parts(checkpoint: Checkpoint | None = None, quorum: int = 1) -> Ingredients:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         student = nn.Sequential(nn.Flatten(), nn.Linear(12, 5))
     plan = Plan(budget=12 * 8, batch=8, steps=24)
-    return Ingredients(student, cudfkd(), plan, {"pink": prior("pink")}, 0, quorum, recorder)
+    return Ingredients(student, cudfkd(), plan, {"pink": prior("pink")}, 0, quorum, checkpoint)
 
 
 def told(number: int, *name: str) -> dict[str, Card]:
@@ -396,16 +398,17 @@ def test_a_joiner_takes_part_from_the_next_question_on(hub: Hub, tmp_path: Path)
         threads[-1].start()
 
     start(told(3, "north")["north"])
-    seen, recorder = Seen(), Recorder(tmp_path / "replies")
-    run = parts(recorder)
+    seen = Seen()
+    checkpoint = Checkpoint.begin(tmp_path, load("digits"), "local", 0.0, record=True)
+    run = parts(checkpoint)
     audience = Audience(hub, run, hub.wait_for(1, SOON), SOON)
     left = Coordinator(run, audience.cards, audience.answer, seen).finish()
-    recorder.close()
+    checkpoint.close()
     assert asked == {"north": 12, "late": 8}
     assert seen.of("joined", "lost", "back", "struck") == [("joined", "late")]
     assert [each.name for each in audience.cards] == ["north", "late"]
     # Whoever joined is in the recording, which makes the same student.
-    replay, again = Replay(tmp_path / "replies"), parts()
+    replay, again = Replay(tmp_path / "replies.bin"), parts()
     heard_again = Seen()
     Coordinator(again, replay.cards, lambda r: (replay.answer(r), {}), heard_again).finish()
     assert heard_again.of("joined") == [("joined", "late")]
@@ -419,10 +422,10 @@ def test_a_joiner_takes_part_from_the_next_question_on(hub: Hub, tmp_path: Path)
 @pytest.mark.parametrize(
     ("misfit", "words"),
     [
-        (replace(card("new"), classes=7, class_counts=(1,) * 7), "7 classes"),
+        (replace(card("new"), classes=7, class_counts=(1,) * 7), "knows 5, 6"),
         (replace(card("new"), shape=(1, 8, 8), class_counts=(1,) * 5), "(1, 8, 8)"),
         (replace(card("new"), signals=frozenset(), class_counts=(1,) * 5), "needs logits"),
-        (card("new"), "keeps its class counts"),
+        (card("new"), "tell what the others tell"),
     ],
     ids=["classes", "shape", "signals", "counts"],
 )
