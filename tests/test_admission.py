@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import trustme
@@ -18,6 +19,7 @@ from fedkd.errors import DataError, SettingsError
 from fedkd.signals import Ask
 from fedkd.wire.channel import grpc
 from fedkd.wire.messages import VERSION, Hello
+from server import admission
 from server.admission import EXPIRED, STRANGER, USED, JoinTokens, RunToken
 from server.hub import Hub
 from tests.dialling import IMAGES, QUICK, SOON, TOKEN, Raw, Relay, card, hello, names, truth, until
@@ -74,13 +76,18 @@ def test_a_wrong_token_and_a_wrong_name_are_refused_alike(tokens: JoinTokens) ->
     assert tokens.admit("guess", "north", OURS) == STRANGER
 
 
-def test_a_token_expires_unless_it_was_used(tokens: JoinTokens) -> None:
-    used, idle = tokens.issue("used", BLINK / 3600), tokens.issue("idle", BLINK / 3600)
+def test_a_token_expires_unless_it_was_used(
+    tokens: JoinTokens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used, idle, long = tokens.issue("used", 1), tokens.issue("idle", 1), tokens.issue("long", 3)
     assert tokens.admit(used, "used", OURS) is None
-    time.sleep(BLINK)
+    later = SimpleNamespace(time=lambda: time.time() + 2 * 3600)
+    monkeypatch.setattr(admission, "time", later)
     assert tokens.admit(idle, "idle", OURS) == EXPIRED
     assert tokens.admit("guess", "idle", OURS) == STRANGER
     assert tokens.admit(used, "used", OURS) is None
+    assert tokens.admit(used, "used", THEIRS) == USED
+    assert tokens.admit(long, "long", OURS) is None
 
 
 def test_a_new_token_takes_the_place_of_the_old(tokens: JoinTokens) -> None:
