@@ -308,7 +308,12 @@ def test_whoever_is_late_again_and_again_is_asked_less_and_less(
         outcome = pool.submit(hub.ask, {"north": ASK}, SOON)
         answer(north, heard(north))
         assert outcome.result(SOON)[0].keys() == {"north"}
-    assert hub.ask({"north": ASK}, 0.1)[1] == {"north": "no answer within 0.1 s"}
+    assert hub.ask({"north": ASK}, 0.4)[1] == {"north": "no answer within 0.4 s"}
+    answer(north, heard(north))
+    until(lambda: hub.counters["north"].answers == 5)
+    outcome = pool.submit(hub.ask, {"north": ASK}, SOON)  # late once: no rest
+    answer(north, heard(north))
+    assert outcome.result(SOON)[0].keys() == {"north"}
 
 
 # --- struck off
