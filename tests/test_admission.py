@@ -125,18 +125,21 @@ def test_no_token_is_issued_for_nobody(tokens: JoinTokens, name: str, hours: flo
 
 
 def test_of_many_who_come_at_once_with_a_token_one_comes_in(tmp_path: Path) -> None:
-    path = tmp_path / "tokens"
-    token = JoinTokens(path).issue("north")
-    barrier = threading.Barrier(8)
+    path, count, times = tmp_path / "tokens", 6, 20
+    given_out = [JoinTokens(path).issue(str(number)) for number in range(times)]
+    barrier = threading.Barrier(count)
 
-    def come(number: int) -> str | None:
+    def come(who: int) -> list[str | None]:
         own = JoinTokens(path)  # a connection of its own, as another process would have
-        barrier.wait(SOON)
-        return own.admit(token, "north", bytes([number]))
+        said = []
+        for number, token in enumerate(given_out):
+            barrier.wait(SOON)
+            said.append(own.admit(token, str(number), bytes([who])))
+        return said
 
-    with ThreadPoolExecutor(8) as pool:
-        said = list(pool.map(come, range(8)))
-    assert sorted(said, key=str) == [None] + [USED] * 7
+    with ThreadPoolExecutor(count) as pool:
+        for said in zip(*pool.map(come, range(count)), strict=True):
+            assert sorted(said, key=str) == [None] + [USED] * (count - 1)
 
 
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
