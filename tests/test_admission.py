@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import trustme
@@ -18,6 +19,7 @@ from fedkd.errors import DataError, SettingsError
 from fedkd.signals import Ask
 from fedkd.wire.channel import grpc
 from fedkd.wire.messages import VERSION, Hello
+from server import admission
 from server.admission import EXPIRED, STRANGER, USED, JoinTokens, RunToken
 from server.hub import Hub
 from tests.dialling import IMAGES, QUICK, SOON, TOKEN, Raw, Relay, card, hello, names, truth, until
@@ -74,13 +76,18 @@ def test_a_wrong_token_and_a_wrong_name_are_refused_alike(tokens: JoinTokens) ->
     assert tokens.admit("guess", "north", OURS) == STRANGER
 
 
-def test_a_token_expires_unless_it_was_used(tokens: JoinTokens) -> None:
-    used, idle = tokens.issue("used", BLINK / 3600), tokens.issue("idle", BLINK / 3600)
+def test_a_token_expires_unless_it_was_used(
+    tokens: JoinTokens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used, idle, long = tokens.issue("used", 1), tokens.issue("idle", 1), tokens.issue("long", 3)
     assert tokens.admit(used, "used", OURS) is None
-    time.sleep(BLINK)
+    later = SimpleNamespace(time=lambda: time.time() + 2 * 3600)
+    monkeypatch.setattr(admission, "time", later)
     assert tokens.admit(idle, "idle", OURS) == EXPIRED
     assert tokens.admit("guess", "idle", OURS) == STRANGER
     assert tokens.admit(used, "used", OURS) is None
+    assert tokens.admit(used, "used", THEIRS) == USED
+    assert tokens.admit(long, "long", OURS) is None
 
 
 def test_a_new_token_takes_the_place_of_the_old(tokens: JoinTokens) -> None:
@@ -118,18 +125,21 @@ def test_no_token_is_issued_for_nobody(tokens: JoinTokens, name: str, hours: flo
 
 
 def test_of_many_who_come_at_once_with_a_token_one_comes_in(tmp_path: Path) -> None:
-    path = tmp_path / "tokens"
-    token = JoinTokens(path).issue("north")
-    barrier = threading.Barrier(8)
+    path, count, times = tmp_path / "tokens", 6, 20
+    given_out = [JoinTokens(path).issue(str(number)) for number in range(times)]
+    barrier = threading.Barrier(count)
 
-    def come(number: int) -> str | None:
+    def come(who: int) -> list[str | None]:
         own = JoinTokens(path)  # a connection of its own, as another process would have
-        barrier.wait(SOON)
-        return own.admit(token, "north", bytes([number]))
+        said = []
+        for number, token in enumerate(given_out):
+            barrier.wait(SOON)
+            said.append(own.admit(token, str(number), bytes([who])))
+        return said
 
-    with ThreadPoolExecutor(8) as pool:
-        said = list(pool.map(come, range(8)))
-    assert sorted(said, key=str) == [None] + [USED] * 7
+    with ThreadPoolExecutor(count) as pool:
+        for said in zip(*pool.map(come, range(count)), strict=True):
+            assert sorted(said, key=str) == [None] + [USED] * (count - 1)
 
 
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
