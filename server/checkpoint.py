@@ -29,7 +29,7 @@ FOLDER = "checkpoint"
 STATE = "state.safetensors"
 REPLIES = "replies.bin"
 LEAST_APART = 20
-"""A state is written at most this share of the time: a slow disk may not slow the run."""
+"""Times what a state took that lie between it and the next: a slow disk may not slow a run."""
 Spent = Mapping[str, Mapping[str, int]]
 """What was counted of each institution: its name -> what -> how many."""
 
@@ -87,7 +87,8 @@ class Checkpoint:
 
         Raises:
             SettingsError: there is none, it is finished, or another process is at it.
-            DataError: what it left cannot be read, or is of another version.
+            DataError: what it left cannot be read, is of another version, or nothing can be
+                written there.
         """
         if (path / RESULT).exists():
             raise SettingsError(
@@ -105,8 +106,10 @@ class Checkpoint:
             found.state, found.notes = state, notes
             found._rewind()
             return found._noted()
-        except BaseException:
+        except BaseException as error:
             os.close(lock)
+            if isinstance(error, OSError):
+                raise DataError(f"cannot write in {path}: {error.strerror}; make room") from error
             raise
 
     @property

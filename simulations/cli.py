@@ -125,8 +125,8 @@ def main() -> None:
     except FedkdError as error:
         print(f"fedkd: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt as pressed:
-        print("; ".join(["fedkd: interrupted", *map(str, pressed.args)]), file=sys.stderr)
+    except KeyboardInterrupt:
+        print("fedkd: interrupted", file=sys.stderr)
         sys.exit(130)
 
 

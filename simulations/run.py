@@ -136,7 +136,8 @@ def _way_back(checkpoint: Checkpoint | None, path: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"go on with: fedkd run --resume {path}") from None
+        print(f"fedkd: interrupted; go on with: fedkd run --resume {path}", file=sys.stderr)
+        raise
     except FedkdError:
         checkpoint.abandon()
         if checkpoint.questions:
