@@ -1,6 +1,7 @@
 """What an owner lets out. Knows no teacher and no network; the door in ``client`` obeys it."""
 
 from dataclasses import dataclass
+from datetime import time
 
 from fedkd.signals import Ask, PullBack, Reason, Refusal, Signal
 
@@ -20,6 +21,20 @@ class Policy:
     """Whether the number of training images of each class may be told."""
     scores: bool = False
     """Whether the accuracy of a student on the private test data may be told."""
+    samples_per_hour: int | None = None
+    """Most images answered within any hour; None for no cap."""
+    hours: tuple[time, time] | None = None
+    """Local time of day in which questions are answered; may pass midnight. None: always."""
+    servers: frozenset[str] | None = None
+    """host:port of the coordinators that may be dialled; None: whoever the owner names."""
+    shape: tuple[int, int, int] | None = None
+    """(C, H, W) of the images that are taken; None: the teacher's."""
+    low: float = 0.0
+    """Least value of a pixel that is taken, images in [0, 1]."""
+    high: float = 1.0
+    """Greatest one."""
+    mode: str = "none"
+    """Of privacy."""
 
     def objection(self, request: Ask | PullBack, spent: int) -> Refusal | None:
         """Why ``request`` may not be answered after ``spent`` samples; None where it may."""
