@@ -159,7 +159,6 @@ class Agent:
         """
         ended = self._come_and_go()
         self.ending = ended.ending
-        say(log, "session_over", server=self._address, ending=ended.ending, reason=ended.reason)
         return ended.reason
 
     def _come_and_go(self) -> _Visit:

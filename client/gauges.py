@@ -56,7 +56,7 @@ class Gauges(logging.Handler):
                     self._samples.labels(kind).inc(samples)
             case "session_begun", _:
                 self._sessions.inc()
-            case "session_over", _:
+            case "session_ended", _:
                 self._sessions.dec()
             case "ring", {"verb": verb, "outcome": outcome}:
                 self._rings.labels(verb, outcome).inc()

@@ -9,6 +9,7 @@ import logging
 import os
 import queue
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from types import FrameType
@@ -18,11 +19,11 @@ from client.bell import Bell
 from client.institution import Institution, owned
 from client.owner import Connection, Owner
 from client.sessions import Sessions
-from client.show import bar
+from client.show import banner, bar
 from client.state import kept
 from fedkd.errors import SettingsError
 from fedkd.logs import configure, say
-from fedkd.wire.channel import host_of
+from fedkd.wire.channel import host_of, refuse_plain_text
 
 LEFT = "a signal"
 PAUSE = 10.0
@@ -72,7 +73,11 @@ def serve(
         sessions = Sessions(institution, servers, credentials)
         stack.callback(sessions.close)
         stack.enter_context(Bell(owner.state.bell, institution, sessions, owner.state.socket_group))
-        _introduce(owner, institution, direct if token else None, where)
+        facts = _facts(owner, institution, direct if token else None, where)
+        if style == "text":
+            print(banner(facts), file=sys.stderr)
+        else:
+            say(log, "serving", **facts)
         ending = _wait(sessions, happened, direct if token else None, token or "", stay)
     say(log, "stopped", ending=ending)
     return ending
@@ -120,6 +125,8 @@ def _named(
     host_of(server)
     if owner.policy.servers is not None and server not in owner.policy.servers:
         raise SettingsError(f"--server {server} is not in policy.servers; the policy decides")
+    if connection.insecure:
+        refuse_plain_text(server)
     return server, owner.servers | {server}
 
 
@@ -156,30 +163,29 @@ def _metrics(where: str | None) -> Iterator[str | None]:
         yield address
 
 
-def _introduce(
+def _facts(
     owner: Owner, institution: Institution, server: str | None, metrics: str | None
-) -> None:
-    """Say to the owner, and to nobody else, who serves what from where."""
-    card, policy = institution.card, owner.policy
-    say(
-        log,
-        "serving",
-        name=owner.name,
-        classes=card.classes,
-        shape="x".join(str(side) for side in card.shape),
-        signals=", ".join(sorted(card.signals)),
-        pull_back=card.pull_back,
-        samples=policy.samples,
-        spent=institution.tally["asked"] + institution.tally["pulled_back"],
-        samples_per_hour=policy.samples_per_hour,
-        hours=policy.hours and "-".join(f"{each:%H:%M}" for each in policy.hours),
-        class_counts=policy.class_counts,
-        scores=policy.scores,
-        mode=policy.mode,
-        dials=server,
-        may_dial=", ".join(sorted(owner.servers)),
-        plain_text=owner.connection is not None and owner.connection.insecure,
-        state=str(owner.state.folder),
-        bell=str(owner.state.bell),
-        metrics=metrics,
-    )
+) -> dict[str, object]:
+    """Who serves what from where: for the owner's screen or log, and for nobody else."""
+    card, policy, spent = institution.card, owner.policy, institution.tally
+    return {
+        "name": owner.name,
+        "classes": card.classes,
+        "shape": "x".join(str(side) for side in card.shape),
+        "signals": ", ".join(sorted(card.signals)),
+        "pull_back": card.pull_back,
+        "samples": policy.samples,
+        "spent": spent["asked"] + spent["pulled_back"],
+        "samples_per_hour": policy.samples_per_hour,
+        "largest_batch": policy.largest_batch,
+        "hours": policy.hours and "-".join(f"{each:%H:%M}" for each in policy.hours),
+        "class_counts": policy.class_counts,
+        "scores": policy.scores,
+        "mode": policy.mode,
+        "dials": server,
+        "may_dial": ", ".join(sorted(owner.servers)) or None,
+        "plain_text": owner.connection is not None and owner.connection.insecure,
+        "state": str(owner.state.folder),
+        "bell": str(owner.state.bell),
+        "metrics": metrics,
+    }

@@ -91,11 +91,13 @@ class Sessions:
 
     def _serve(self, agent: Agent, key: tuple[str, str], ended: Ended) -> None:
         try:
-            agent.serve()
-        finally:
-            with self._lock:
-                del self._open[key]
-            ended(agent)
+            reason = agent.serve()
+        except Exception as error:  # a defect of ours: this session ends, the others do not
+            reason = f"it failed: {type(error).__name__}"
+        with self._lock:
+            del self._open[key]
+        say(log, "session_ended", server=key[0], ending=agent.ending, reason=reason)
+        ended(agent)
 
     def _answer(self, server: str, request: Ask | PullBack) -> Reply | Refusal:
         began = time.perf_counter()

@@ -27,20 +27,26 @@ WORDS = {
 
 @contextmanager
 def bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on standard error, which appears once there is progress to show."""
+    """A bar on standard error, where that is a terminal, from the first progress on."""
+    console = Console(file=sys.stderr)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=Console(file=sys.stderr), transient=True) as progress:
-        task = progress.add_task(what, total=None, visible=False)
+    progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    task = progress.add_task(what, total=None)
 
-        def watch(done: int, total: int) -> None:
-            progress.update(task, completed=done, total=total, visible=True)
+    def watch(done: int, total: int) -> None:
+        progress.start()
+        progress.update(task, completed=done, total=total)
 
+    try:
         yield watch
+    finally:
+        if progress.live.is_started:
+            progress.stop()
 
 
 def told(card: Card) -> dict[str, Any]:
@@ -53,6 +59,12 @@ def in_words(card: Card) -> str:
     return "\n".join(
         f"{WORDS.get(field, field):<54}{_fact(fact)}" for field, fact in told(card).items()
     )
+
+
+def banner(facts: Mapping[str, object]) -> str:
+    """What an agent is about to do, one fact a line; what does not apply is left out."""
+    told = ((name, fact) for name, fact in facts.items() if fact is not None)
+    return "\n".join(f"  {name.replace('_', ' '):<18}{_fact(fact)}" for name, fact in told)
 
 
 def _fact(fact: object) -> str:

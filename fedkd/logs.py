@@ -17,7 +17,7 @@ OURS = ("fedkd", "server", "client")
 """Packages whose events are written from INFO up; others' from WARNING."""
 
 
-def say(log: logging.Logger, event: str, level: int = logging.INFO, **facts: object) -> None:
+def say(log: logging.Logger, event: str, level: int = logging.INFO, /, **facts: object) -> None:
     """Write one event.
 
     Args:
