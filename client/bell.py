@@ -177,8 +177,9 @@ def _objection(text: str) -> Answer:
 
 
 def _listening(path: Path, group: str | None) -> socket.socket:
-    """A socket at ``path``, which nobody else can reach."""
-    if (length := len(os.fsencode(path))) > LONGEST_PATH:
+    """A socket at ``path``, which nobody else can reach, and which listens once it is there."""
+    new = path.with_suffix(".new")
+    if (length := max(len(os.fsencode(each)) for each in (path, new))) > LONGEST_PATH:
         raise SettingsError(
             f"the socket's path has {length} bytes and the system takes {LONGEST_PATH}; name a "
             "shorter one as state.socket"
@@ -186,12 +187,15 @@ def _listening(path: Path, group: str | None) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         _enclose(path.parent, group)
-        _clear(path)
-        listener.bind(str(path))
-        # Nobody can call before `listen`, so at no time can others.
+        _vacant(path)
+        new.unlink(missing_ok=True)
+        listener.bind(str(new))
         if group is not None:
-            shutil.chown(path, group=group)
-        path.chmod(0o600 if group is None else 0o660)
+            shutil.chown(new, group=group)
+        new.chmod(0o600 if group is None else 0o660)
+        listener.settimeout(LOOK_UP)
+        listener.listen(AT_ONCE)
+        new.rename(path)
     except (OSError, LookupError) as error:
         listener.close()
         reason = error.strerror if isinstance(error, OSError) else "no such group"
@@ -201,8 +205,6 @@ def _listening(path: Path, group: str | None) -> socket.socket:
     except SettingsError:
         listener.close()
         raise
-    listener.settimeout(LOOK_UP)
-    listener.listen(AT_ONCE)
     return listener
 
 
@@ -219,8 +221,8 @@ def _enclose(folder: Path, group: str | None) -> None:
         raise SettingsError(f"{folder}, the socket's folder, is open to others; chmod {mode} it")
 
 
-def _clear(path: Path) -> None:
-    """Remove the socket of an agent that was killed."""
+def _vacant(path: Path) -> None:
+    """See that nobody listens there; the socket of an agent that was killed may be replaced."""
     if not path.exists():
         return
     if not stat.S_ISSOCK(path.stat().st_mode):
@@ -228,4 +230,3 @@ def _clear(path: Path) -> None:
     with suppress(ConnectionRefusedError), socket.socket(socket.AF_UNIX) as probe:
         probe.connect(str(path))
         raise SettingsError(f"another agent listens at {path}; stop it, or name another socket")
-    path.unlink()

@@ -220,9 +220,17 @@ def load(path: Path) -> Owner:
             f"{path.name} has no [policy], so nothing may be asked; write one, such as "
             '[policy] signals = ["logits"] samples = 20000'
         )
-    values.setdefault("teacher", {})
+    folder = path.resolve().parent
+    values["teacher"] = _teacher(values.get("teacher", {}), folder)
     values.setdefault("state", {})
-    return validated(Owner, values, path.resolve().parent)
+    return validated(Owner, values, folder)
+
+
+def _teacher(table: object, folder: Path) -> TeacherTable:
+    """What the [teacher] table says, by its ``source``."""
+    if not isinstance(table, dict):
+        raise SettingsError(f"teacher = {table!r}: expected a table; write [teacher]")
+    return validated(TeacherTable, table, folder, within="teacher")
 
 
 def _content(path: Path, what: str) -> bytes:

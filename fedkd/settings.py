@@ -49,7 +49,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def validated(
-    model: type[_Settings], values: Mapping[str, Any], folder: Path | None = None
+    model: type[_Settings], values: Mapping[str, Any], folder: Path | None = None, within: str = ""
 ) -> _Settings:
     """Settings from nested tables.
 
@@ -57,6 +57,7 @@ def validated(
         model: knows every key, its type and its range.
         values: as TOML gives them.
         folder: to which a `Located` path is relative; None for the current one.
+        within: the table that they stand in; "" for the whole file.
 
     Raises:
         SettingsError: naming the first thing that is wrong and the nearest right key.
@@ -66,7 +67,7 @@ def validated(
     except ValidationError as error:
         # A misspelt key is told rather than the key that is missing for it.
         first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
-        where = ".".join(str(part) for part in first["loc"])
+        where = ".".join(str(part) for part in ([within] if within else []) + list(first["loc"]))
         if first["type"] == "extra_forbidden":
             known = _keys(model, first["loc"][:-1])
             raise SettingsError(
