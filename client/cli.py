@@ -14,7 +14,7 @@ import typer
 from fedkd.errors import FedkdError, SettingsError
 
 if TYPE_CHECKING:
-    from client.ledger import Ledger  # type: ignore[import-not-found,unused-ignore]
+    from client.ledger import Ledger
     from client.owner import Owner
 
 STATUS = {"over": 0, "left": 0, "refused": 3, "gone": 4}
@@ -150,7 +150,7 @@ def verify(
     ] = None,
 ) -> None:
     """Recompute the chain of the rows, and say where it ends."""
-    from client.chain import Head  # type: ignore[import-not-found,unused-ignore]
+    from client.chain import Head
 
     number, _, digest = (noted or "0:").partition(":")
     if noted is not None and not (number.isdecimal() and digest):

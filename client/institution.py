@@ -1,13 +1,17 @@
-"""An institution in one piece: vault, policy and door. Knows no network and no coordinator.
+"""An institution in one piece: vault, policy, books and door. Knows no network, no coordinator.
 
 What is told to the world is its card; what is answered goes through its door.
 """
 
+import hashlib
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from torch import nn
 
+from client.ledger import Ledger
 from client.owner import Owner
 from client.release import Door
 from client.state import prepared
@@ -17,6 +21,7 @@ from fedkd.errors import DataError, SettingsError
 from fedkd.experiment import Experiment
 from fedkd.privacy.policy import Policy
 from fedkd.signals import Ask, Card, PullBack, Refusal, Reply, Signal
+from fedkd.teacher import Teacher
 
 
 class Institution:
@@ -26,15 +31,22 @@ class Institution:
         name: under which it is known.
         vault: private.
         policy: the owner's word.
+        ledger: his books, which may be shared with other agents of his and are his to close; None
+            keeps them in memory.
+
+    Raises:
+        DataError: the vault cannot be opened.
     """
 
-    def __init__(self, name: str, vault: Vault, policy: Policy) -> None:
+    def __init__(
+        self, name: str, vault: Vault, policy: Policy, ledger: Ledger | None = None
+    ) -> None:
         self._vault, self._policy = vault, policy
         teacher = vault.teacher
         self.card = Card(
             name,
             vault.classes,
-            vault.shape,
+            policy.shape or vault.shape,
             policy.signals & teacher.signals,
             policy.pull_back and teacher.differentiable,
             policy.samples,
@@ -42,11 +54,12 @@ class Institution:
             vault.class_counts if policy.class_counts else None,
             policy.scores,
         )
-        self._door = Door(policy, teacher, self.card)
+        mark = _mark(teacher, self.card.shape)
+        self._door = Door(policy, teacher, self.card, ledger, mark)
 
     def answer(self, request: Ask | PullBack, server: str = "") -> Reply | Refusal:
-        """What the door lets out to the coordinator at ``server``; never raises."""
-        return self._door.answer(request)
+        """What the door lets out to ``server``, host:port; never raises."""
+        return self._door.answer(request, server)
 
     def score(self, model: nn.Module) -> tuple[int, int] | None:
         """A student's (right, of how many) on private test images; None if that is not told."""
@@ -54,8 +67,22 @@ class Institution:
 
     @property
     def tally(self) -> Mapping[str, int]:
-        """Samples ``asked``, ``pulled_back`` and questions ``refused`` so far."""
+        """Samples ``asked``, ``pulled_back`` and questions ``refused``, as the books have them.
+
+        Raises:
+            DataError: the books cannot be read.
+        """
         return vars(self._door.tally)
+
+
+def _mark(teacher: Teacher, shape: tuple[int, int, int]) -> bytes:
+    """What tells this teacher from one that is trained anew, by what it says of one ramp."""
+    ramp = torch.linspace(0, 1, shape[0] * shape[1] * shape[2]).view(1, *shape)
+    try:
+        said = teacher.ask(ramp, frozenset({Signal.LOGITS}))[Signal.LOGITS]
+        return hashlib.blake2b(said.numpy().tobytes(), digest_size=16).digest()
+    except Exception:  # then nothing that was answered before counts as a repeat
+        return secrets.token_bytes(16)
 
 
 def holding(experiment: Experiment, index: int) -> Holding:
@@ -115,15 +142,20 @@ def simulated(
     return Institution(name_of(index, experiment.institutions.count), vault, policy(experiment))
 
 
-def owned(owner: Owner, watch: Watch | None = None) -> Institution:
+def owned(owner: Owner, watch: Watch | None = None, ledger: Ledger | None = None) -> Institution:
     """An owner's institution, with its teacher trained or found in the folder of its state.
+
+    Args:
+        owner: what he has and allows.
+        watch: is told of the teacher's training.
+        ledger: his books; None where nothing will be asked.
 
     Raises:
         SettingsError: a model or partition that does not exist, or others can read the folder.
         DataError: its data or its teacher cannot be opened.
     """
     prepared(owner.state.folder)
-    return Institution(owner.name, _vault(owner, watch), owner.policy.word)
+    return Institution(owner.name, _vault(owner, watch), owner.policy.word, ledger)
 
 
 def examined(owner: Owner, student: nn.Module) -> tuple[int, int]:

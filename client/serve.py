@@ -17,6 +17,7 @@ from types import FrameType
 from client.agent import Agent, Ending
 from client.bell import Bell
 from client.institution import Institution, owned
+from client.ledger import Ledger
 from client.owner import Connection, Owner
 from client.sessions import Sessions
 from client.show import banner, bar
@@ -54,7 +55,7 @@ def serve(
 
     Raises:
         SettingsError: something in the owner's file, or on the command line, cannot be.
-        DataError: the teacher cannot be opened.
+        DataError: the teacher or the ledger cannot be opened.
     """
     connection = _connection(owner)
     direct, servers = _named(owner, connection, server)
@@ -66,8 +67,9 @@ def serve(
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     with ExitStack() as stack:
         stack.enter_context(kept(owner.state.folder))
+        ledger = stack.enter_context(contextlib.closing(Ledger(owner.state.ledger)))
         with bar("teacher") as watch:
-            institution = owned(owner, watch)
+            institution = owned(owner, watch, ledger)
         happened = stack.enter_context(_signals())
         where = stack.enter_context(_metrics(metrics))
         sessions = Sessions(institution, servers, credentials)

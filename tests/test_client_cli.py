@@ -316,6 +316,60 @@ def test_one_that_stays_dials_again_when_a_run_is_over(
     assert came == ["north", "north"]
 
 
+# --- the books
+
+
+def asked_while_serving(
+    monkeypatch: pytest.MonkeyPatch, hub: Hub, owner: str, *asks: Ask
+) -> list[Refusal | str | None]:
+    """What became of questions to one ``serve``; None where they were answered."""
+    outcomes: list[Refusal | str | None] = []
+
+    def coordinate() -> None:
+        try:
+            hub.wait_for(1, SOON)
+            outcomes.extend(hub.ask({"north": ask}, SOON)[1].get("north") for ask in asks)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=coordinate)
+    thread.start()
+    assert typed(monkeypatch, "serve", owner) == 0
+    thread.join(SOON)
+    return outcomes
+
+
+def test_what_was_spent_stays_spent_and_is_shown(
+    site: Site, hub: Hub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    owner, out = site.owner(hub.address), site.folder / "rows.jsonl"
+    assert typed(monkeypatch, "ledger", "show", owner) == 2
+    assert "nothing was asked yet" in capsys.readouterr().err
+    two = [Ask(IMAGES + step) for step in range(2)]
+    assert asked_while_serving(monkeypatch, hub, owner, *two) == [None, None]
+    (again,) = asked_while_serving(monkeypatch, hub, owner, Ask(IMAGES + 2))
+    assert isinstance(again, Refusal)
+    assert again.reason is Reason.SPENT, "the budget outlives the process"
+
+    assert typed(monkeypatch, "ledger", "show", owner, "--last", "2") == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told[0] == "12 of 16 samples are spent, 1 questions were refused"
+    assert hub.address in told[1]
+    assert told[2].endswith("refused spent")
+    assert len(told) == 3
+    assert typed(monkeypatch, "ledger", "show", owner, "--json") == 0
+    assert len(json.loads(capsys.readouterr().out)["rows"]) == 3
+
+    assert typed(monkeypatch, "ledger", "verify", owner) == 0
+    noted = capsys.readouterr().out.splitlines()[-1]
+    assert typed(monkeypatch, "ledger", "verify", owner, "--noted", noted) == 0
+    assert typed(monkeypatch, "ledger", "verify", owner, "--noted", f"3:{'0' * 64}") == 2
+    assert "not the one that was noted" in capsys.readouterr().err
+    assert typed(monkeypatch, "ledger", "export", owner, out) == 0
+    assert [json.loads(line)["cost"] for line in out.read_text().splitlines()] == [6, 6, 0]
+    assert typed(monkeypatch, "ledger", "export", owner, out) == 2
+
+
 # --- the other commands
 
 

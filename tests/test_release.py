@@ -1,11 +1,13 @@
 """The door lets out what the policy names, counts before it answers, and tells no secret."""
 
 import threading
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
+from datetime import datetime, time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,14 +16,15 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from client.institution import Institution, policy, simulated
+from client.ledger import Ledger, Spent
 from client.release import Door
 from client.teach import TeachSettings
 from client.vault import Holding, Vault
-from fedkd.errors import SettingsError
+from fedkd.errors import DataError, SettingsError
 from fedkd.experiment import parse
 from fedkd.models import build
 from fedkd.privacy.policy import Policy
-from fedkd.signals import Ask, Card, PullBack, Reason, Refusal, Reply, Signal
+from fedkd.signals import Ask, Card, PullBack, Reason, Refusal, Reply, Signal, digest
 from fedkd.teacher import ModuleTeacher, Teacher
 
 LOGITS, BN_GAP, FEATURES = Signal.LOGITS, Signal.BN_GAP, Signal.FEATURES
@@ -31,6 +34,7 @@ SECRET = "patient 4711"
 NETWORK = build("cnn", K, SHAPE, 0).eval()
 TRUTH = ModuleTeacher(NETWORK, K)
 OPEN = Policy(EVERYTHING, pull_back=True)
+NOON = datetime(2026, 3, 1, 12).astimezone()
 
 
 class Watched:
@@ -58,13 +62,26 @@ class Watched:
             raise RuntimeError(f"cannot read {SECRET}\nof the register")
 
     def _spoil(self, value: Tensor) -> Tensor:
-        bad = {"nan": float("nan"), "infinite": float("-inf")}
-        return value + bad[self.fate] if self.fate in bad else value
+        match self.fate:
+            case "nan" | "inf" | "-inf":
+                return value + float(self.fate)
+            case "shape":
+                return value[None]
+            case "short":
+                return value[:-1] if value.dim() else value[None]
+            case "type":
+                return value.double()
+            case "graph":
+                return value.clone().requires_grad_()
+        return value
 
 
-def door(policy: Policy = OPEN, teacher: Teacher = TRUTH) -> Door:
-    card = Card("north", K, SHAPE, policy.signals, policy.pull_back, policy.samples)
-    return Door(policy, teacher, card)
+def door(
+    policy: Policy = OPEN, teacher: Teacher = TRUTH, clock: Callable[[], datetime] = lambda: NOON
+) -> Door:
+    shape = policy.shape or SHAPE
+    card = Card("north", K, shape, policy.signals, policy.pull_back, policy.samples)
+    return Door(policy, teacher, card, Ledger(None, clock=clock))
 
 
 def images(count: int = 4, seed: int = 0) -> Tensor:
@@ -141,7 +158,7 @@ def test_samples_are_counted_before_the_teacher_is_asked() -> None:
     counted.answer(ask(4))
     counted.answer(pull(3))
     assert at_ask == [4, 7]
-    assert (counted.tally.asked, counted.tally.pulled_back, counted.tally.refused) == (4, 3, 0)
+    assert counted.tally == Spent(asked=4, pulled_back=3)
 
 
 def test_beyond_the_cap_nothing_is_answered_and_nothing_is_charged() -> None:
@@ -165,23 +182,31 @@ def test_a_batch_that_is_too_large_is_refused_uncharged() -> None:
 
 
 def test_threads_together_do_not_get_past_the_cap() -> None:
-    class Slow(Policy):
-        def objection(self, request: Ask | PullBack, spent: int) -> Refusal | None:
-            found = super().objection(request, spent)
-            time.sleep(0.001)  # another thread may go through here meanwhile
-            return found
-
-    capped = door(Slow(EVERYTHING, samples=100))
+    capped = door(replace(OPEN, samples=100))
     start = threading.Barrier(8)
 
-    def insist(_: int) -> int:
+    def insist(thread: int) -> int:
         start.wait(10)
-        return sum(isinstance(capped.answer(ask(3)), Reply) for _ in range(10))
+        asked = (Ask(images(3, 10 * thread + i)) for i in range(10))
+        return sum(isinstance(capped.answer(each), Reply) for each in asked)
 
     with ThreadPoolExecutor(8) as pool:
         answered = sum(pool.map(insist, range(8)))
     assert answered == 33
-    assert (capped.tally.asked, capped.tally.refused) == (99, 80 - 33)
+    assert capped.tally == Spent(asked=99, refused=80 - 33)
+
+
+def test_who_asks_again_is_answered_again_and_charged_once() -> None:
+    teacher = Watched("raise")
+    capped = door(replace(OPEN, samples=4), teacher)
+    assert reason(capped.answer(ask(4))) is Reason.FAILED
+    teacher.fate = ""
+    first, again = capped.answer(ask(4)), capped.answer(ask(4), "another:1")
+    assert isinstance(first, Reply)
+    assert isinstance(again, Reply)
+    assert torch.equal(first.signals[LOGITS], again.signals[LOGITS])
+    assert capped.tally == Spent(asked=4, refused=1)
+    assert reason(capped.answer(ask(4, exact=True))) is Reason.SPENT
 
 
 # --- what makes no sense
@@ -202,6 +227,11 @@ def floats(value: float) -> Tensor:
         floats(-0.001),
         images(4).short(),
         images(4).bool(),
+        floats(0.5).double(),
+        floats(0.5).half(),
+        floats(0.5).to_sparse(),
+        floats(0.5).to("meta"),
+        floats(0.5).to(torch.complex64),
         images(0),
         images(4)[:, :, :3],
         images(4).expand(4, 3, 4, 4),
@@ -216,7 +246,7 @@ def test_malformed_images_are_refused_uncharged(odd: Tensor) -> None:
     count = len(odd) if odd.dim() else 1
     for request in (Ask(odd), PullBack(odd, {LOGITS: torch.ones(count, K)})):
         assert reason(entry.answer(request)) is Reason.MALFORMED
-    assert (entry.tally.samples, entry.tally.refused) == (0, 2)
+    assert entry.tally.samples == 0
     assert teacher.seen == []
 
 
@@ -231,6 +261,8 @@ def test_malformed_images_are_refused_uncharged(odd: Tensor) -> None:
         {LOGITS: torch.full((4, K), float("nan"))},
         {LOGITS: torch.full((4, K), float("inf"))},
         {LOGITS: torch.ones(4, K, dtype=torch.complex64)},
+        {LOGITS: torch.ones(4, K, dtype=torch.float64)},
+        {FEATURES: torch.ones(4, 0)},
         {BN_GAP: torch.ones(4)},
         {BN_GAP: torch.tensor(float("nan"))},
         {FEATURES: torch.ones(())},
@@ -257,10 +289,94 @@ def test_the_edges_of_the_unit_range_are_inside_it() -> None:
         assert isinstance(door().answer(Ask(floats(value))), Reply)
 
 
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        None,
+        Ask(None),  # type: ignore[arg-type]
+        Ask(images(4), None),  # type: ignore[arg-type]
+        Ask(images(4), frozenset({"weights"})),  # type: ignore[arg-type]
+        PullBack(images(4), None),  # type: ignore[arg-type]
+        PullBack(images(4), {LOGITS: "gradient"}),  # type: ignore[dict-item]
+        PullBack(images(4), {"weights": torch.ones(4, K)}),  # type: ignore[dict-item]
+    ],
+)
+def test_nonsense_is_refused_and_nothing_is_raised(nonsense: Any) -> None:
+    teacher = Watched()
+    entry = door(teacher=teacher)
+    assert reason(entry.answer(nonsense)) in (Reason.MALFORMED, Reason.FORBIDDEN)
+    assert entry.tally.samples == 0
+    assert teacher.seen == []
+
+
+def test_the_policy_says_which_pixels_are_taken() -> None:
+    dim = door(replace(OPEN, low=0.2, high=0.6))
+    for value in (0.2, 0.4, 0.6):
+        for shade in (torch.full((4, *SHAPE), value), torch.full((4, *SHAPE), round(255 * value))):
+            shown = shade.to(torch.uint8) if value < shade.max() else shade
+            assert isinstance(dim.answer(Ask(shown)), Reply)
+    for outside in (floats(0.1999), floats(0.6001)):
+        said = dim.answer(Ask(outside))
+        assert said == Refusal(
+            Reason.MALFORMED, "expected uint8 images, or float32 ones, in [0.2, 0.6]"
+        )
+    for byte in (50, 154):
+        shown = torch.full((4, *SHAPE), byte, dtype=torch.uint8)
+        assert reason(dim.answer(Ask(shown))) is Reason.MALFORMED
+
+
+def test_the_policy_says_which_shape_is_taken() -> None:
+    wide = door(replace(OPEN, shape=(1, 4, 6)))
+    assert isinstance(wide.answer(Ask(torch.zeros(2, 1, 4, 6))), Reply)
+    assert reason(wide.answer(ask())) is Reason.MALFORMED
+
+
+def test_the_policy_says_who_is_answered_and_when() -> None:
+    policy = replace(OPEN, servers=frozenset({"hub:1"}), hours=(time(8), time(18)))
+    assert isinstance(door(policy).answer(ask(), "hub:1"), Reply)
+    for stranger in ("", "hub:2", "HUB:1"):
+        said = door(policy).answer(ask(), stranger)
+        assert said == Refusal(Reason.FORBIDDEN, "this server is not answered here")
+    late = door(policy, clock=lambda: NOON.replace(hour=20))
+    assert reason(late.answer(ask(), "hub:1")) is Reason.CLOSED
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ({"signals": frozenset({"logit"})}, "signals names logit; choose among logits"),
+        ({"samples": -1}, "samples = -1: expected an integer >= 0"),
+        ({"samples": 2.5}, "samples = 2.5"),
+        ({"samples": True}, "samples = True"),
+        ({"samples_per_hour": -1}, "samples_per_hour = -1"),
+        ({"largest_batch": 0}, "largest_batch = 0: expected an integer >= 1"),
+        ({"largest_batch": None}, "largest_batch = None"),
+        ({"hours": (time(8), time(8))}, "hours: expected two different"),
+        ({"hours": (time(8), time(9, tzinfo=NOON.tzinfo))}, "hours: expected"),
+        ({"hours": ("08:00", "18:00")}, "hours: expected"),
+        ({"servers": frozenset({"hub"})}, "servers names 'hub': expected host:port"),
+        ({"servers": frozenset({"hub:0"})}, "servers names 'hub:0'"),
+        ({"servers": frozenset({":1"})}, "servers names ':1'"),
+        ({"shape": (1, 0, 4)}, "shape = .1, 0, 4.: expected"),
+        ({"shape": (4, 4)}, "shape = .4, 4.: expected"),
+        ({"low": 0.5, "high": 0.5}, "expected 0 <= low < high <= 1"),
+        ({"low": float("nan")}, "expected 0 <= low"),
+        ({"high": 255.0}, "expected 0 <= low"),
+        ({"mode": "laplace"}, "mode = 'laplace': choose one of none"),
+    ],
+)
+def test_a_policy_that_cannot_be_is_none(words: dict[str, Any], said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        Policy(**words)
+
+
 # --- what goes wrong behind the door
 
 
-@pytest.mark.parametrize("fate", ["raise", "nan", "infinite"])
+FATES = ("raise", "nan", "inf", "-inf", "shape", "short", "type")
+
+
+@pytest.mark.parametrize("fate", FATES)
 @pytest.mark.parametrize("request_", [ask(4), ask(4, *Signal, exact=True), pull(4, *Signal)])
 def test_a_teacher_that_fails_is_charged_and_says_nothing(
     fate: str, request_: Ask | PullBack
@@ -270,6 +386,13 @@ def test_a_teacher_that_fails_is_charged_and_says_nothing(
     assert reason(said) is Reason.FAILED
     assert said.text == "the teacher could not answer"
     assert (broken.tally.samples, broken.tally.refused) == (4, 1)
+
+
+def test_no_graph_leaves_with_an_answer() -> None:
+    for request_ in (ask(4, *Signal), ask(4, *Signal, exact=True), pull(4, *Signal)):
+        said = door(teacher=Watched("graph")).answer(request_)
+        assert isinstance(said, Reply)
+        assert_sound(request_, said)
 
 
 def test_a_huge_logit_leaves_as_the_largest_that_travels() -> None:
@@ -285,18 +408,24 @@ def test_a_huge_logit_leaves_as_the_largest_that_travels() -> None:
 # --- whatever may come
 
 some_signals = st.sets(st.sampled_from(list(Signal))).map(frozenset)
+caps = st.none() | st.integers(0, 20)
 policies = st.builds(
     Policy,
-    signals=some_signals,
+    signals=some_signals | st.just(EVERYTHING),
     pull_back=st.booleans(),
-    samples=st.none() | st.integers(0, 20),
+    samples=caps,
     largest_batch=st.integers(1, 6),
+    samples_per_hour=caps,
+    hours=st.sampled_from([None, None, (time(8), time(18)), (time(18), time(8))]),
+    servers=st.sampled_from([None, None, frozenset({"a:1"})]),
+    low=st.sampled_from([0.0, 0.0, 0.4]),
+    high=st.sampled_from([1.0, 1.0, 0.6]),
 )
 sizes = st.sampled_from([(n, *SHAPE) for n in range(8)]) | st.lists(st.integers(0, 4), max_size=5)
 some_dtypes = st.sampled_from(
     [torch.uint8] * 4 + [torch.float32] * 4 + [torch.float16, torch.float64, torch.int64]
 )
-values = st.sampled_from([0.0, 0.3, 1.0] * 4 + [2.0, -1.0, float("nan"), float("inf")])
+values = st.sampled_from([0.0, 0.3, 0.5, 1.0] * 4 + [2.0, -1.0, float("nan"), float("inf")])
 
 
 @st.composite
@@ -305,13 +434,15 @@ def tensors(draw: st.DrawFn, sizes: st.SearchStrategy, dtypes: st.SearchStrategy
     if tensor.numel():
         tensor.view(-1)[draw(st.integers(0, tensor.numel() - 1))] = draw(values)
     dtype = draw(dtypes)
-    return tensor.to(dtype) if dtype.is_floating_point else tensor.nan_to_num(1).to(dtype)
+    if dtype.is_floating_point:
+        return tensor.to(dtype)
+    return (255 * tensor.nan_to_num(1).clamp(0, 1)).to(dtype)
 
 
 @st.composite
 def requests(draw: st.DrawFn) -> Ask | PullBack:
     asked = draw(tensors(sizes, some_dtypes))
-    signals = draw(some_signals)
+    signals = draw(some_signals | st.just(frozenset({LOGITS})))
     if draw(st.booleans()):
         return Ask(asked, signals, draw(st.booleans()))
     count = len(asked) if asked.dim() else 0
@@ -328,39 +459,77 @@ def requests(draw: st.DrawFn) -> Ask | PullBack:
     )
 
 
-@given(policies, st.lists(st.tuples(requests(), st.sampled_from(["", "", "raise", "nan"]))))
-@settings(max_examples=120, deadline=None)
-def test_whatever_comes_only_what_the_policy_names_leaves_and_all_is_counted(
-    policy: Policy, visits: list[tuple[Ask | PullBack, str]]
+visits = st.tuples(
+    requests(),
+    st.sampled_from(["a:1", "a:1", "b:1", ""]),
+    st.sampled_from(["", "graph"] * 4 + [*FATES]),
+)
+
+
+@given(policies, st.lists(visits, max_size=8), st.booleans())
+@settings(max_examples=150, deadline=None)
+def test_whatever_comes_only_what_the_policy_names_leaves_and_all_is_charged_once(
+    policy: Policy, visits: list[tuple[Ask | PullBack, str, str]], again: bool
 ) -> None:
     teacher = Watched()
     entry = door(policy, teacher)
-    charged = refused = 0
-    for request, teacher.fate in visits:
-        said = entry.answer(request)
-        answered_or_failed = isinstance(said, Reply) or reason(said) is Reason.FAILED
-        charged += len(request.images) if answered_or_failed else 0
+    known: set[bytes] = set()
+    charged = refused = shown = 0
+    for request, server, teacher.fate in visits * (1 + again):
+        said = entry.answer(request, server)
         refused += isinstance(said, Refusal)
-        assert (entry.tally.samples, entry.tally.refused) == (charged, refused)
+        if isinstance(said, Reply) or reason(said) is Reason.FAILED:
+            assert_allowed(policy, request, server)
+            charged += 0 if digest(request) in known else len(request.images)
+            shown += len(request.images)
+            known.add(digest(request))
         if isinstance(said, Reply):
-            assert_within(policy, request, said)
-    assert charged == sum(len(seen) for seen in teacher.seen)
-    assert policy.samples is None or charged <= policy.samples
+            assert teacher.fate in ("", "graph")
+            assert_sound(request, said)
+        elif said.reason is Reason.FAILED:
+            assert teacher.fate in FATES
+        assert (entry.tally.samples, entry.tally.refused) == (charged, refused)
+    assert shown == sum(len(seen) for seen in teacher.seen)
+    for cap in (policy.samples, policy.samples_per_hour):
+        assert cap is None or charged <= cap
+    entry._ledger.verify()
 
 
-def assert_within(policy: Policy, request: Ask | PullBack, said: Reply) -> None:
-    assert len(request.images) <= policy.largest_batch
+def assert_allowed(policy: Policy, request: Ask | PullBack, server: str) -> None:
+    """It may reach the teacher."""
+    asked = request.signals if isinstance(request, Ask) else frozenset(request.cotangents)
+    assert asked
+    assert asked <= policy.signals
+    assert policy.pull_back or isinstance(request, Ask)
+    assert policy.servers is None or server in policy.servers
+    assert policy.hours != (time(18), time(8))
+    shown = request.images
+    assert 0 < len(shown) <= policy.largest_batch
+    assert shown.shape[1:] == SHAPE
+    assert shown.dtype in (torch.uint8, torch.float32)
+    unit = shown / 255 if shown.dtype == torch.uint8 else shown
+    assert bool(((unit >= policy.low) & (unit <= policy.high)).all())
+
+
+def assert_sound(request: Ask | PullBack, said: Reply) -> None:
+    """It says what was asked, no more, in the type that travels."""
+    count = len(request.images)
     if isinstance(request, PullBack):
-        assert policy.pull_back
-        assert frozenset(request.cotangents) <= policy.signals
         assert said.signals == {}
-        out = [said.gradient]
-        assert said.gradient.shape == request.images.shape
+        assert said.gradient is not None
+        out = [(said.gradient, tuple(request.images.shape), torch.float32)]
     else:
-        assert said.signals.keys() == request.signals <= policy.signals
+        assert said.signals.keys() == request.signals
         assert said.gradient is None
-        out = list(said.signals.values())
-    for tensor in out:
+        plain = torch.float32 if request.exact else torch.float16
+        forms = {
+            LOGITS: ((count, K), plain),
+            BN_GAP: ((), torch.float32),
+            FEATURES: ((count, D), plain),
+        }
+        out = [(tensor, *forms[signal]) for signal, tensor in said.signals.items()]
+    for tensor, shape, dtype in out:
+        assert (tuple(tensor.shape), tensor.dtype) == (shape, dtype)
         assert bool(tensor.isfinite().all())
         assert not tensor.requires_grad
 
@@ -395,9 +564,46 @@ def test_an_institution_answers_through_its_door(vault: Vault) -> None:
     north = Institution("north", vault, Policy(samples=5))
     shown = torch.zeros(5, 1, 8, 8, dtype=torch.uint8)
     assert isinstance(north.answer(Ask(shown)), Reply)
-    assert reason(north.answer(Ask(shown))) is Reason.SPENT
+    assert reason(north.answer(Ask(shown + 1))) is Reason.SPENT
     assert reason(north.answer(Ask(shown[:1], frozenset({BN_GAP})))) is Reason.FORBIDDEN
     assert north.tally == {"asked": 5, "pulled_back": 0, "refused": 2}
+
+
+def test_books_outlive_an_institution_and_are_shared_by_its_agents(
+    vault: Vault, tmp_path: Path
+) -> None:
+    shown = [torch.full((4, 1, 8, 8), i, dtype=torch.uint8) for i in range(4)]
+    with closing(Ledger(tmp_path / "ledger.sqlite")) as ledger:
+        agents = [Institution("north", vault, Policy(samples=8), ledger) for _ in range(2)]
+        assert isinstance(agents[0].answer(Ask(shown[0]), "hub:1"), Reply)
+        assert isinstance(agents[1].answer(Ask(shown[1]), "hub:2"), Reply)
+        assert reason(agents[0].answer(Ask(shown[2]))) is Reason.SPENT
+    with closing(Ledger(tmp_path / "ledger.sqlite")) as ledger:
+        later = Institution("north", vault, Policy(samples=8), ledger)
+        assert later.tally == {"asked": 8, "pulled_back": 0, "refused": 1}
+        assert isinstance(later.answer(Ask(shown[1])), Reply)  # it was charged for ever
+        assert reason(later.answer(Ask(shown[3]))) is Reason.SPENT
+        assert [e.server for e in ledger.entries()] == ["hub:1", "hub:2", "", "", ""]
+
+
+def test_what_another_teacher_answered_is_no_repeat(vault: Vault, tmp_path: Path) -> None:
+    anew = Vault.open(replace(vault.holding, seed=1))
+    shown = torch.zeros(4, 1, 8, 8, dtype=torch.uint8)
+    with closing(Ledger(tmp_path / "ledger.sqlite")) as ledger:
+        for each in (vault, vault, anew):
+            Institution("north", each, Policy(), ledger).answer(Ask(shown))
+        assert [e.decision for e in ledger.entries()] == ["answered", "repeat", "answered"]
+
+
+def test_books_that_are_closed_refuse_everything(vault: Vault) -> None:
+    ledger = Ledger(None)
+    north = Institution("north", vault, Policy(), ledger)
+    ledger.close()
+    said = north.answer(Ask(torch.zeros(4, 1, 8, 8)))
+    assert reason(said) is Reason.FAILED
+    assert reason(north.answer(Ask(torch.zeros(4)))) is Reason.FAILED
+    with pytest.raises(DataError):
+        _ = north.tally
 
 
 def test_simulated_institutions_obey_the_policy_of_their_experiment(tmp_path: Path) -> None:
