@@ -198,6 +198,8 @@ def _listening(path: Path, group: str | None) -> socket.socket:
         new.rename(path)
     except (OSError, LookupError) as error:
         listener.close()
+        with suppress(OSError):
+            new.unlink()
         reason = error.strerror if isinstance(error, OSError) else "no such group"
         raise SettingsError(
             f"there can be no socket at {path}: {reason}; name another state.socket or socket_group"

@@ -158,7 +158,8 @@ _ASKED: dict[str, Callable[[Message, socket.socket], dict[str, Any]]] = {
 def _told(kind: str, answer: dict[str, Any]) -> tuple[str, ConfigRecord | MetricRecord]:
     """An answer of the agent's as the record that a simulated institution would reply with."""
     if kind == "query.card":
-        said = {name: fact for name, fact in answer["card"].items() if fact is not None}
+        # Flower's records know no None.
+        said = {name: [] if fact is None else fact for name, fact in answer["card"].items()}
         return "card", ConfigRecord(said)
     if kind == "query.session":
         return "session", ConfigRecord({"open": 1})

@@ -14,7 +14,7 @@ from typing import Any
 
 from fedkd.errors import RemoteProtocolError
 
-LARGEST_MESSAGE = 64 * 1024
+LARGEST_MESSAGE = 1024 * 1024
 """Bytes of a frame of JSON."""
 _LENGTH = struct.Struct(">I")
 _PIECE = 256 * 1024
