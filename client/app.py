@@ -22,7 +22,14 @@ app = ClientApp(mods=[discreet])
 def card(message: Message, context: Context) -> Message:
     """What the institution says of itself before anything is asked."""
     told = opened(_config(message), context).card
-    record = ConfigRecord({"name": told.name, "classes": told.classes, "shape": list(told.shape)})
+    record = ConfigRecord(
+        {
+            "name": told.name,
+            "classes": told.classes,
+            "class_names": list(told.class_names or ()),
+            "shape": list(told.shape),
+        }
+    )
     return Message(RecordDict({"card": record}), reply_to=message)
 
 
@@ -38,10 +45,11 @@ def evaluate(message: Message, context: Context) -> Message:
     """How well a student does on the institution's private test data, if its policy tells that."""
     config = _config(message)
     shape = cast(Shape, tuple(cast(list[int], config["shape"])))
-    student = build(str(config["model"]), cast(int, config["classes"]), shape, seed=0)
+    names = cast(list[str], config["classes"])
+    student = build(str(config["model"]), len(names), shape, seed=0)
     arrays: ArrayRecord = message.content.array_records["student"]
     student.load_state_dict(arrays.to_torch_state_dict())
-    score = opened(config, context).score(student)
+    score = opened(config, context).score(student, names)
     told = MetricRecord()
     if score is not None and score[1]:
         right, examples = score

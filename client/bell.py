@@ -136,14 +136,14 @@ class Bell:
             case {
                 "verb": "evaluate",
                 "model": str(model),
-                "classes": int(classes),
+                "classes": [*names],
                 "shape": [int(), int(), int()] as shape,
             }:
-                return self._evaluate(line, model, classes, tuple(shape))
+                return self._evaluate(line, model, [str(name) for name in names], tuple(shape))
         return _objection("expected the verb card, session or evaluate, with what belongs to it")
 
     def _evaluate(
-        self, line: socket.socket, model: str, classes: int, shape: tuple[int, ...]
+        self, line: socket.socket, model: str, names: list[str], shape: tuple[int, ...]
     ) -> Answer:
         card = self._institution.card
         if not card.scores:
@@ -153,20 +153,20 @@ class Bell:
         if not self._examining.acquire(blocking=False):
             return _objection("another student is being examined; come back later")
         try:
-            student = network(model, classes, card.shape)
+            student = network(model, len(names), card.shape)
             limit = most_bytes(student)
             frames.say(line, {"go": limit}, SECONDS)
             fill(student, frames.receive(line, limit, WEIGHTS_SECONDS))
         except (DataError, SettingsError) as error:  # about the student: it quotes nothing of ours
             return _objection(str(error))
         else:
-            return self._examined(student)
+            return self._examined(student, names)
         finally:
             self._examining.release()
 
-    def _examined(self, student: Any) -> Answer:
+    def _examined(self, student: Any, names: list[str]) -> Answer:
         try:
-            return {"score": self._institution.score(student)}
+            return {"score": self._institution.score(student, names)}
         except FedkdError as error:  # about private data
             say(log, "examination_failed", logging.ERROR, reason=str(error))
             return _objection("the student could not be examined")

@@ -5,7 +5,7 @@ What is told to the world is its card; what is answered goes through its door.
 
 import hashlib
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -53,6 +53,7 @@ class Institution:
             policy.largest_batch,
             vault.class_counts if policy.class_counts else None,
             policy.scores,
+            vault.class_names,
         )
         mark = _mark(teacher, self.card.shape)
         self._door = Door(policy, teacher, self.card, ledger, mark)
@@ -61,9 +62,14 @@ class Institution:
         """What the door lets out to ``server``, host:port; never raises."""
         return self._door.answer(request, server)
 
-    def score(self, model: nn.Module) -> tuple[int, int] | None:
-        """A student's (right, of how many) on private test images; None if that is not told."""
-        return self._vault.score(model) if self._policy.scores else None
+    def score(
+        self, model: nn.Module, classes: Sequence[str] | None = None
+    ) -> tuple[int, int] | None:
+        """A student's (right, of how many) on private test images; None if that is not told.
+
+        ``classes`` names its outputs; None: they are the institution's own.
+        """
+        return self._vault.score(model, classes) if self._policy.scores else None
 
     @property
     def tally(self) -> Mapping[str, int]:
@@ -100,6 +106,7 @@ def holding(experiment: Experiment, index: int) -> Holding:
         partition_seed=i.partition_seed,
         model=i.models[index % len(i.models)],
         teach=TeachSettings(i.epochs, i.batch, i.learning_rate),
+        labels=i.labels,
     )
 
 

@@ -21,6 +21,7 @@ WORDS = {
     "largest_batch": "most of them in one question",
     "class_counts": "training images of each class",
     "scores": "accuracy of a student on private test images is told",
+    "class_names": "names of its classes, in order",
 }
 """What each field of a card says, for people."""
 

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import secrets
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -23,7 +24,7 @@ from fedkd.data import Dataset, open_data
 from fedkd.errors import DataError, SettingsError
 from fedkd.metrics import logits
 from fedkd.models import build
-from fedkd.partition import partition, read_partition
+from fedkd.partition import known_classes, partition, read_partition, to_those_who_know
 from fedkd.teacher import ModuleTeacher, Teacher
 
 
@@ -55,6 +56,8 @@ class Holding:
     """.npz of index arrays, where the partition is ``file``."""
     partition_seed: int = 0
     """The same for all who share the data."""
+    labels: tuple[tuple[str, ...], ...] = ()
+    """Names of the classes that each of them knows, dealt in turn; none: everybody knows all."""
     model: str = "cnn"
     """A name that `client.teach.train_teacher` knows."""
     seed: int = 0
@@ -115,6 +118,12 @@ class Vault:
         return self._shard.classes
 
     @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """What the classes are called, (K,); None: by their numbers."""
+        sets = self.holding.labels
+        return sets[self.holding.index % len(sets)] if sets else None
+
+    @property
     def shape(self) -> tuple[int, int, int]:
         """(C, H, W) of the images."""
         channels, height, width = self._shard.images.shape[1:]
@@ -134,18 +143,26 @@ class Vault:
             return self._train()
         return self._kept(self._folder) or self._keep(self._folder)
 
-    def score(self, model: nn.Module) -> tuple[int, int]:
+    def score(self, model: nn.Module, classes: Sequence[str] | None = None) -> tuple[int, int]:
         """How well a model does on the private test images: (right, of how many).
 
-        The test images of a shared data set are dealt to its institutions in turn.
+        The test images of a shared data set are dealt in turn to institutions that know their
+        class.
 
         Args:
             model: (B, C, H, W) float in [0, 1] -> (B, K). It is not changed.
+            classes: names of its outputs; None: they are the institution's own classes. A class
+                that it has no output for is never right.
         """
         shard = self._shard
         if not len(shard.test_labels):
             return 0, 0
-        right = logits(model, shard.test_images).argmax(1) == shard.test_labels
+        truth = shard.test_labels
+        if classes is not None:
+            output = {name: place for place, name in enumerate(classes)}
+            names = self.class_names or tuple(map(str, range(self.classes)))
+            truth = torch.tensor([output.get(name, -1) for name in names])[truth]
+        right = logits(model, shard.test_images).argmax(1) == truth
         return int(right.sum()), len(right)
 
     @cached_property
@@ -162,13 +179,23 @@ class Vault:
                 shards_per_institution=own.shards,
                 seed=own.partition_seed,
             )
-        mine, tested = parts[own.index], slice(own.index, None, own.count)
+        turns = torch.arange(len(data.test_labels)) % own.count
+        tests = tuple((turns == index).nonzero()[:, 0] for index in range(own.count))
+        classes = tuple(range(data.classes))
+        if own.labels:
+            known = known_classes(own.labels, own.count, data.classes)
+            parts = to_those_who_know(parts, data.train_labels, known)
+            tests = to_those_who_know(tests, data.test_labels, known)
+            classes = known[own.index]
+        number = torch.full((data.classes,), -1)
+        number[list(classes)] = torch.arange(len(classes))
+        mine, tested = parts[own.index], tests[own.index]
         return _Shard(
             data.train_images[mine],
-            data.train_labels[mine],
-            data.test_images[tested].clone(),
-            data.test_labels[tested].clone(),
-            data.classes,
+            number[data.train_labels[mine]],
+            data.test_images[tested],
+            number[data.test_labels[tested]],
+            len(classes),
         )
 
     def _train(self) -> Teacher:

@@ -14,15 +14,25 @@ Every default stands here once or in the factory that it configures. Unknown key
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from fedkd.errors import SettingsError
 from fedkd.settings import Section, nearest, read, validated
 
 FOLDER = Path(__file__).parent.parent / "simulations" / "experiments"
 """Experiments that can be had by name."""
+
+
+def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(names)) != len(names):
+        raise ValueError("a class stands twice in one set")
+    return names
+
+
+Label = Annotated[str, Field(min_length=1, max_length=64)]
+LabelSet = Annotated[tuple[Label, ...], Field(min_length=1), AfterValidator(_distinct)]
 
 
 class Institutions(Section):
@@ -41,6 +51,8 @@ class Institutions(Section):
     partition_file: str | None = None
     """.npz of index arrays client_0, client_1, ..."""
     partition_seed: int = 0
+    labels: tuple[LabelSet, ...] = ()
+    """Names of the classes that an institution knows, dealt in turn; none: everybody knows all."""
     models: tuple[str, ...] = ("cnn",)
     """Architectures, dealt in turn."""
     epochs: int = Field(40, ge=1)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from fedkd.errors import SettingsError
+from fedkd.labels import Labels
 from fedkd.signals import Answers, Ask, PullBack, Request, Signal, as_float
 
 Cotangents: TypeAlias = Mapping[str, Mapping[Signal, Tensor]]
@@ -33,6 +34,8 @@ class Point:
     cotangents: Cotangents
     student: nn.Module
     rng: torch.Generator
+    labels: Labels | None = None
+    """Who has which class; None: everybody has all, in one order."""
 
 
 Pulled: TypeAlias = Generator[Request, Answers, Tensor]
@@ -65,7 +68,10 @@ def _pull_back(at: Point) -> Pulled:
 def _through_student(at: Point) -> Pulled:
     yield from ()  # asks nothing
     leaf = as_float(at.images).clone().requires_grad_()
-    cotangent = torch.stack([c[Signal.LOGITS] for c in at.cotangents.values()]).sum(0)
+    cotangents = {name: c[Signal.LOGITS] for name, c in at.cotangents.items()}
+    if at.labels is not None:
+        cotangents = {name: at.labels.spread(name, c, 0.0) for name, c in cotangents.items()}
+    cotangent = torch.stack(list(cotangents.values())).sum(0)  # (B, K)
     (gradient,) = torch.autograd.grad(at.student(leaf), leaf, cotangent)
     return gradient
 

@@ -19,9 +19,11 @@ class InProcess:
     Args:
         teachers: by name; a module maps (B, C, H, W) in [0, 1] to (B, K) logits.
         shape: (C, H, W).
-        classes: K.
+        classes: K of a teacher whose classes have no names.
         class_counts: (K,) training images of each class by name, where known; they make the
             better ensemble (`fedkd.ensemble.log_linear_pool`).
+        class_names: (K,) names of a teacher's classes by its own name, where teachers have
+            different ones.
 
     Raises:
         SettingsError: a teacher does not answer K logits to an image of that shape.
@@ -33,22 +35,25 @@ class InProcess:
         shape: tuple[int, int, int],
         classes: int,
         class_counts: Mapping[str, Sequence[int]] | None = None,
+        class_names: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
+        counts, named = class_counts or {}, class_names or {}
+        own = {name: len(named[name]) if name in named else classes for name in teachers}
         self._teachers: dict[str, Teacher] = {
-            name: ModuleTeacher(t, classes) if isinstance(t, nn.Module) else t
+            name: ModuleTeacher(t, own[name]) if isinstance(t, nn.Module) else t
             for name, t in teachers.items()
         }
         for name, teacher in self._teachers.items():
-            _fits(name, teacher, shape, classes)
-        counts = class_counts or {}
+            _fits(name, teacher, shape, own[name])
         self.cards = tuple(
             Card(
                 name,
-                classes,
+                own[name],
                 shape,
                 teacher.signals,
                 teacher.differentiable,
                 class_counts=tuple(counts[name]) if name in counts else None,
+                class_names=tuple(named[name]) if name in named else None,
             )
             for name, teacher in self._teachers.items()
         )
@@ -80,5 +85,5 @@ def _fits(name: str, teacher: Teacher, shape: tuple[int, int, int], classes: int
     if said.shape != (1, classes):
         raise SettingsError(
             f"teacher {name} answers {tuple(said.shape)} to one image, expected (1, {classes}); "
-            "all teachers of a run must have the same classes"
+            "name its classes in class_names, where they are not those of the others"
         )

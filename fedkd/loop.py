@@ -21,6 +21,7 @@ from fedkd.ensemble import Fusion, fusion
 from fedkd.errors import QuorumLost, SettingsError
 from fedkd.generators import Generator as ImageGenerator
 from fedkd.gradients import Point
+from fedkd.labels import Labels, some
 from fedkd.methods.method import Method
 from fedkd.methods.terms import Batch
 from fedkd.plan import Distilled, Plan, Progress, Watch
@@ -57,9 +58,10 @@ def distil(
     """Train ``student`` on what the institutions behind ``cards`` answer.
 
     Args:
-        student: (B, C, H, W) in [0, 1] -> (B, K); trained in place.
+        student: (B, C, H, W) in [0, 1] -> (B, K), K classes in the order of `Labels.of(cards)`;
+            trained in place.
         method: the paper.
-        cards: of the institutions; they agree on classes and shape.
+        cards: of the institutions; they agree on the shape, and each has classes of its own.
         plan: how much.
         priors: procedural images, by name.
         seed: of everything random in the loop.
@@ -118,10 +120,12 @@ class _Run:
 
     def __post_init__(self) -> None:
         self.shape = _common_shape(self.cards)
+        self.labels = Labels.of(self.cards)
+        _check_outputs(self.student, self.shape, self.labels)
         self.fusion: Fusion = fusion(self.plan.rule, self.cards)
         self.rng = torch.Generator().manual_seed(self.seed)
         self.bank = Bank(self.plan.capacity)
-        self._classes = torch.zeros(self.cards[0].classes, dtype=torch.long)
+        self._classes = torch.zeros(len(self.labels.names), dtype=torch.long)
         self.sources = self._sources()
         self.optimizer = torch.optim.AdamW(
             self.student.parameters(), lr=1.0, weight_decay=self.plan.weight_decay
@@ -183,7 +187,7 @@ class _Run:
         }
         heard: Mapping[str, Mapping[Signal, Tensor]] = leaves
         if method.gradient.believes_student:
-            heard = {name: {Signal.LOGITS: student} for name in leaves}
+            heard = {name: {Signal.LOGITS: self.labels.own(name, student)} for name in leaves}
         batch = Batch(pixels, self.fusion(heard), student)
         terms = {term.name: term.value(batch) for _, term in method.objective}
         loss = torch.stack(
@@ -197,7 +201,7 @@ class _Run:
         }
         through_teachers = torch.zeros_like(pixels)
         if any(cotangents.values()):
-            point = Point(images, answers, cotangents, self.student, self.rng)
+            point = Point(images, answers, cotangents, self.student, self.rng, self.labels)
             through_teachers = yield from method.gradient.pull(point)
             self.pulled_back += len(images) * method.gradient.pulls_back
             self.asked += len(images) * method.gradient.questions
@@ -259,12 +263,13 @@ class _Run:
         return self.method.imitation(self.student(as_float(images)), targets)
 
     def _note_question(self, origin: str, images: Tensor, target: Tensor, answers: Answers) -> None:
-        """Record the question, and how far the student is from each institution."""
+        """Record the question, and how far the student is from each institution on its classes."""
         with torch.no_grad():
             self.student.eval()
             own = self.student(as_float(images))  # (B, K)
         for name, reply in answers.items():
-            each = self.method.imitation(own, reply.signals[Signal.LOGITS].float())
+            said = reply.signals[Signal.LOGITS].float()  # (B, K_i)
+            each = self.method.imitation(self.labels.own(name, own), said)
             self._profile[name] = float(each.mean())
         self._classes += target.argmax(1).bincount(minlength=target.shape[1])
         self._tell(
@@ -300,14 +305,28 @@ def _rate(step: int, steps: int) -> float:
 
 
 def _common_shape(cards: Sequence[Card]) -> tuple[int, int, int]:
-    """(C, H, W) on which all institutions agree, as they must on the number of classes."""
+    """(C, H, W) on which all institutions agree."""
     if not cards:
         raise SettingsError("no institution to ask; at least one must take part")
     first = cards[0]
     for card in cards[1:]:
-        if (card.classes, card.shape) != (first.classes, first.shape):
+        if card.shape != first.shape:
             raise SettingsError(
-                f"{card.name} answers {card.classes} classes of images {card.shape}, {first.name} "
-                f"{first.classes} of {first.shape}; all teachers of a run must agree"
+                f"{card.name} reads images of {card.shape}, {first.name} of {first.shape}; "
+                "all teachers of a run must agree"
             )
     return first.shape
+
+
+def _check_outputs(student: nn.Module, shape: tuple[int, int, int], labels: Labels) -> None:
+    """A student's outputs are the classes that somebody knows, and no others."""
+    was_training = student.training
+    with torch.no_grad():
+        said = student.eval()(torch.zeros(1, *shape))
+    student.train(was_training)
+    if said.shape != (1, len(labels.names)):
+        raise SettingsError(
+            f"the student answers {tuple(said.shape)} to one image and institutions know "
+            f"{len(labels.names)} classes ({some(labels.names)}); a class that nobody knows cannot "
+            f"be learned, so build it for {len(labels.names)}"
+        )

@@ -21,6 +21,15 @@ def accuracy(said: Tensor, labels: Tensor) -> float:
     return float((said.argmax(1) == labels).float().mean())
 
 
+def recall(said: Tensor, labels: Tensor) -> list[float | None]:
+    """For each class, the share of its images that (N, K) logits find; None where it has none."""
+    right, classes = said.argmax(1) == labels, range(said.shape[1])
+    return [
+        float(right[labels == c].float().mean()) if bool((labels == c).any()) else None
+        for c in classes
+    ]
+
+
 def agreement(student: Tensor, teacher: Tensor) -> float:
     """Share of images on which two (N, K) logits decide alike; in [0, 1]."""
     return accuracy(student, teacher.argmax(1))

@@ -1,4 +1,4 @@
-"""Which institution holds which training image. Knows labels and numbers, and opens no images.
+"""Which institution holds which image, and knows which class. Opens no images.
 
 A partition is a tuple of index tensors, one an institution, int64 and rising; together they name
 every image once.
@@ -119,6 +119,61 @@ def read_partition(path: str | Path, count: int, total: int) -> tuple[Tensor, ..
     if len(np.unique(dealt)) != len(dealt):
         raise DataError(f"{path} gives some image twice; give each to one institution")
     return tuple(torch.tensor(np.sort(part).astype(np.int64)) for part in parts)
+
+
+def known_classes(
+    sets: Sequence[Sequence[str]], count: int, classes: int
+) -> tuple[tuple[int, ...], ...]:
+    """What each of ``count`` institutions knows, from sets of names that are dealt in turn.
+
+    Args:
+        sets: at least one. Classes of a data set are called by their numbers.
+        count: institutions.
+        classes: K.
+
+    Returns:
+        Numbers of its classes for each institution, in the order of its set.
+
+    Raises:
+        SettingsError: a name that is no class, or a class that no institution knows.
+    """
+    numbers = {str(number): number for number in range(classes)}
+    dealt = [sets[index % len(sets)] for index in range(count)]
+    for name in (name for own in dealt for name in own):
+        if name not in numbers:
+            raise SettingsError(
+                f"labels name the class {name!r}; the data have {classes}, called 0 to "
+                f"{classes - 1}; name some of those"
+            )
+    named = {name for own in dealt for name in own}
+    if missing := [name for name in numbers if name not in named]:
+        raise SettingsError(
+            f"no institution knows {', '.join(missing)}; put every class of the data into the "
+            "labels of one at least"
+        )
+    return tuple(tuple(numbers[name] for name in own) for own in dealt)
+
+
+def to_those_who_know(
+    parts: Sequence[Tensor], labels: Tensor, known: Sequence[Sequence[int]]
+) -> tuple[Tensor, ...]:
+    """A partition in which everybody knows what they hold.
+
+    An image of a class that its institution does not know goes to those who know it, in turn.
+
+    Args:
+        parts: one index tensor an institution.
+        labels: (N,) int64.
+        known: classes of each institution; every class has one who knows it.
+    """
+    holder = torch.full((len(labels),), -1)
+    for index, part in enumerate(parts):
+        holder[part] = index
+    for label in range(int(labels.max()) + 1):
+        able = torch.tensor([index for index, own in enumerate(known) if label in own])
+        stray = ((labels == label) & (holder >= 0) & ~torch.isin(holder, able)).nonzero()[:, 0]
+        holder[stray] = able[torch.arange(len(stray)) % len(able)]
+    return tuple((holder == index).nonzero()[:, 0] for index in range(len(parts)))
 
 
 def _until_filled(draw: Callable[[], list[Indices]], least: int) -> list[Indices]:

@@ -104,7 +104,7 @@ class Card:
 
     name: str
     classes: int
-    """K."""
+    """K: how many its teacher tells apart."""
     shape: tuple[int, int, int]
     """(C, H, W) of the images that its teacher reads."""
     signals: frozenset[Signal]
@@ -118,6 +118,8 @@ class Card:
     """Training images of each class, ``(K,)``: a disclosure, made only where the policy says so."""
     scores: bool = False
     """Whether it tells how well a student does on its private test data."""
+    class_names: tuple[str, ...] | None = None
+    """What it calls its classes, ``(K,)``, no two alike; None for the numbers from 0."""
 
 
 Answers: TypeAlias = Mapping[str, Reply]

@@ -4,6 +4,7 @@ A chronicle is a `fedkd.loop.Watch`: whatever drives the loop tells it of progre
 """
 
 import importlib.metadata
+import json
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +19,7 @@ from torch import nn
 from fedkd.bank import Bank
 from fedkd.ensemble import fusion
 from fedkd.experiment import Experiment
+from fedkd.labels import Labels, names_of
 from fedkd.loop import Distilled, Progress
 from fedkd.signals import Card
 from server.report.folder import RunFolder
@@ -55,6 +57,8 @@ class Verdict:
     ensemble: float | None = None
     agreement: float | None = None
     teachers: Mapping[str, float] | None = None
+    recall: Mapping[str, float | None] | None = None
+    """The student's, by name of class."""
 
 
 class Chronicle:
@@ -118,10 +122,11 @@ class Chronicle:
     ) -> dict[str, Any]:
         """Write student, gallery, result and page; returns what stands in ``result.json``."""
         rng = torch.Generator().manual_seed(self.experiment.seed)
-        shape = cards[0].shape
+        shape, labels = cards[0].shape, Labels.of(cards)
         notes = {
             "student": self.experiment.student.model,
-            "classes": str(cards[0].classes),
+            "classes": str(len(labels.names)),
+            "class_names": json.dumps(labels.names),
             "experiment": self.experiment.name,
             "seed": str(self.experiment.seed),
         }
@@ -133,11 +138,13 @@ class Chronicle:
         models = self.experiment.institutions.models
         result = {
             "name": self.experiment.name,
+            "classes": labels.names,
             "student": {
                 "model": self.experiment.student.model,
                 "accuracy": verdict.student,
                 "best_test_accuracy": best,
                 "agreement": verdict.agreement,
+                "recall": verdict.recall,
                 "parameters": sum(p.numel() for p in distilled.student.parameters()),
             },
             "ensemble": {"accuracy": verdict.ensemble, "rule": rule},
@@ -149,6 +156,7 @@ class Chronicle:
                     **vars(traffic.get(card.name, Traffic())),
                     "epsilon": None,
                     "delta": None,
+                    "classes": names_of(card),
                     "class_counts": card.class_counts,
                     "signals": sorted(card.signals),
                 }

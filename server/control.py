@@ -67,25 +67,31 @@ def accepted(replies: Iterable[Message], fewest: int) -> list[Message]:
     return good
 
 
-def roll_call(grid: Grid, count: int, config: ConfigRecord, timeout: float) -> Card:
-    """What ``count`` nodes are asked about: one card with the classes and shape that they share.
+def roll_call(grid: Grid, count: int, config: ConfigRecord, timeout: float) -> tuple[Card, ...]:
+    """What ``count`` nodes are asked about: cards with name, classes and the shape that they share.
 
-    Signals and names are not on it; each institution shows its whole card when it dials in.
+    Signals are not on them; each institution shows its whole card when it dials in.
 
     Raises:
         QuorumLost: fewer came, or replied.
-        SettingsError: they do not agree.
+        SettingsError: they do not agree on the shape.
     """
     nodes = await_nodes(grid, count, timeout)
     messages = to_all(nodes, RecordDict({CONFIG: config}), "query.card", timeout)
     replies = accepted(grid.send_and_receive(messages, timeout=timeout), count)
-    cards = {_card(reply.content.config_records["card"]) for reply in replies}
-    if len(cards) > 1:
-        kinds = "; ".join(sorted(f"{c.classes} classes of images {c.shape}" for c in cards))
+    cards = tuple(_card(reply.content.config_records["card"]) for reply in replies)
+    if len(shapes := {card.shape for card in cards}) > 1:
+        kinds = "; ".join(f"images of {shape}" for shape in sorted(shapes))
         raise SettingsError(f"institutions differ ({kinds}); all teachers of a run must agree")
-    return cards.pop()
+    return cards
 
 
 def _card(told: ConfigRecord) -> Card:
     channels, height, width = cast(list[int], told["shape"])
-    return Card("", cast(int, told["classes"]), (channels, height, width), frozenset())
+    return Card(
+        cast(str, told["name"]),
+        cast(int, told["classes"]),
+        (channels, height, width),
+        frozenset(),
+        class_names=tuple(cast(list[str], told["class_names"])) or None,
+    )

@@ -13,6 +13,7 @@ from torch import nn
 
 from fedkd.errors import QuorumLost
 from fedkd.experiment import Experiment
+from fedkd.labels import Labels
 from fedkd.loop import PAUSE, Distilled, Plan, Progress, Watch, distil
 from fedkd.methods import Method, make
 from fedkd.models import build
@@ -41,9 +42,11 @@ class Ingredients:
 
 
 def ingredients(
-    experiment: Experiment, card: Card, recorder: Recorder | None = None
+    experiment: Experiment, cards: Sequence[Card], recorder: Recorder | None = None
 ) -> Ingredients:
-    """Student, method, plan and priors of an experiment, for institutions like ``card``.
+    """Student, method, plan and priors of an experiment, for the institutions of ``cards``.
+
+    The student has an output for every class that one of them knows.
 
     To be called in the thread that will drive the loop: torch counts threads for each thread.
 
@@ -51,7 +54,8 @@ def ingredients(
         SettingsError: an unknown name, or an argument that the method does not know.
     """
     torch.set_num_threads(experiment.student.threads)
-    student = build(experiment.student.model, card.classes, card.shape, experiment.seed)
+    classes = len(Labels.of(cards).names)
+    student = build(experiment.student.model, classes, cards[0].shape, experiment.seed)
     images, questions = experiment.images, experiment.questions
     return Ingredients(
         student,

@@ -22,6 +22,7 @@ from flwr.serverapp.strategy import Result, Strategy
 from torch import nn
 
 from fedkd.errors import SettingsError
+from fedkd.labels import Labels
 from fedkd.loop import Distilled, Plan, Progress, Watch
 from fedkd.methods import Method
 from fedkd.priors import Prior
@@ -177,8 +178,8 @@ class DataFreeDistillation(Strategy):
         session = self._open()
         if not self.model or not self.cards:
             return []
-        card = self.cards[0]
-        told = {**config, "model": self.model, "classes": card.classes, "shape": list(card.shape)}
+        names, shape = Labels.of(self.cards).names, self.cards[0].shape
+        told = {**config, "model": self.model, "classes": list(names), "shape": list(shape)}
         content = RecordDict({CONFIG: ConfigRecord(told), "student": arrays})
         return to_all(session.nodes, content, "evaluate", session.timeout)
 

@@ -98,8 +98,8 @@ def _foresee(experiment: Experiment) -> None:
     from server.coordinator import ingredients
 
     vault, word = Vault.open(holding(experiment, 0)), policy(experiment)
-    card = Card("the institution", vault.classes, vault.shape, word.signals, word.pull_back)
-    ingredients(experiment, card).method.check([card])
+    cards = [Card("the institution", vault.classes, vault.shape, word.signals, word.pull_back)]
+    ingredients(experiment, cards).method.check(cards)
 
 
 @contextmanager

@@ -84,14 +84,14 @@ def _locally(
     recorder: Recorder | None,
 ) -> Ran:
     local = Local(experiment, vaults, bars.taught)
-    parts = ingredients(experiment, local.cards[0], recorder)
+    parts = ingredients(experiment, local.cards, recorder)
     chronicle.student = parts.student
     coordinator = Coordinator(parts, local.cards, local.answer, chronicle)
     return Outcome(coordinator.finish(), local.cards, {}, None), local.traffic
 
 
 def _replayed(experiment: Experiment, replay: Replay, chronicle: Chronicle) -> Ran:
-    parts = ingredients(experiment, replay.cards[0])
+    parts = ingredients(experiment, replay.cards)
     chronicle.student = parts.student
     coordinator = Coordinator(
         parts, replay.cards, lambda request: (replay.answer(request), {}), chronicle

@@ -1,7 +1,9 @@
 """What a terminal shows while a run goes on. Knows progress, and nothing that makes it."""
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -73,13 +75,15 @@ def resolved(experiment: Experiment, engine: str) -> None:
     )
 
 
-def outcome(result: dict[str, object], path: str) -> None:
+def outcome(result: dict[str, Any], path: str) -> None:
     """Print the figures of a finished run."""
     table = Table(show_header=False, box=None, pad_edge=False)
     student, ensemble = result["student"], result["ensemble"]
     if isinstance(student, dict) and isinstance(ensemble, dict):
         table.add_row("student (last)", _percent(student["accuracy"]))
         table.add_row("teachers' ensemble", _percent(ensemble["accuracy"]))
+        if alone := _alone(result):
+            table.add_row("recall of a class that one knows", alone)
     teachers = result["teachers"]
     if isinstance(teachers, list):
         each = ", ".join(_percent(t["accuracy"]) for t in teachers[:10])
@@ -88,6 +92,13 @@ def outcome(result: dict[str, object], path: str) -> None:
     table.add_row("seconds", f"{result['seconds']}")
     table.add_row("report", path)
     console.print(table)
+
+
+def _alone(result: dict[str, Any]) -> str:
+    """The student's recall of every class that one institution alone knows."""
+    known = Counter(name for teacher in result["teachers"] for name in teacher["classes"])
+    recall = result["student"]["recall"] or {}
+    return ", ".join(f"{n}: {_percent(r)}" for n, r in recall.items() if known[n] == 1)
 
 
 def _percent(value: float | None) -> str:

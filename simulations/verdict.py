@@ -1,5 +1,10 @@
-"""How good everybody is on the test data, which only a simulation may see all of."""
+"""How good everybody is on the test data, which only a simulation may see all of.
 
+Everybody is asked about all test images, so that accuracies can be compared: an institution that
+does not know a class is wrong about each of its images.
+"""
+
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -11,7 +16,8 @@ from client.vault import Vault
 from fedkd.data import Dataset, open_data
 from fedkd.ensemble import fusion
 from fedkd.experiment import Experiment
-from fedkd.metrics import accuracy, agreement, logits
+from fedkd.labels import Labels
+from fedkd.metrics import accuracy, agreement, logits, recall
 from fedkd.signals import Card, Signal
 from server.chronicle import Verdict
 
@@ -39,9 +45,14 @@ def verdict(
         said[card.name] = vault.teacher.ask(test.test_images, frozenset({Signal.LOGITS}))
     fused = fusion(experiment.questions.rule, cards)(said)[Signal.LOGITS]
     own = logits(student, test.test_images)
+    labels = Labels.of(cards)  # somebody knows every class, so that places are the data's numbers
     return Verdict(
         accuracy(own, test.test_labels),
         accuracy(fused, test.test_labels),
         agreement(own, fused),
-        {name: accuracy(s[Signal.LOGITS], test.test_labels) for name, s in said.items()},
+        {
+            name: accuracy(labels.spread(name, s[Signal.LOGITS], -math.inf), test.test_labels)
+            for name, s in said.items()
+        },
+        dict(zip(labels.names, recall(own, test.test_labels), strict=True)),
     )

@@ -168,7 +168,7 @@ experiment = parse(
         "student": {"model": "mlp", "steps": 6, "batch": 16},
     }
 )
-parts = ingredients(experiment, teachers.cards[0])
+parts = ingredients(experiment, teachers.cards)
 coordinator = Coordinator(parts, teachers.cards, lambda asked: (teachers.answer(asked), {}))
 print("steps:", coordinator.finish().student_steps)
 """

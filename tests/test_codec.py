@@ -93,6 +93,7 @@ def answers(draw: st.DrawFn) -> Answer:
 def hellos(draw: st.DrawFn) -> Hello:
     classes = draw(st.integers(1, 300))
     counts = st.lists(st.integers(0, 2**40), min_size=classes, max_size=classes)
+    words = st.text(max_size=20).map(one_line)
     card = Card(
         name=draw(texts.filter(bool)),
         classes=classes,
@@ -103,6 +104,7 @@ def hellos(draw: st.DrawFn) -> Hello:
         largest_batch=draw(st.integers(1, 2**31)),
         class_counts=draw(st.none() | counts.map(tuple)),
         scores=draw(st.booleans()),
+        class_names=draw(st.none() | words.map(lambda w: tuple(f"{w}{i}" for i in range(classes)))),
     )
     return Hello(draw(st.integers(0, 2**32 - 1)), draw(texts), card)
 
@@ -351,6 +353,13 @@ CARD = Card("north", 3, (1, 8, 8), frozenset({Signal.LOGITS}))
         ("largest_batch", 0),
         ("class_counts", (1, 2)),
         ("class_counts", (1, 2, 3, 4)),
+        ("class_names", ("ape", "bee")),
+        ("class_names", ("ape", "bee", "cat", "dog")),
+        ("class_names", ("ape", "bee", "ape")),
+        ("class_names", ("ape", "bee", "")),
+        ("class_names", ("ape", "bee", "c" * 65)),
+        ("class_names", ("ape", "bee", "red\x1b[31m")),
+        ("classes", 65_537),
     ],
 )
 def test_impossible_cards_are_refused_on_both_sides(field: str, value: object) -> None:

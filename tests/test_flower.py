@@ -337,7 +337,7 @@ def test_owners_agents_take_part_through_flower(tmp_path: Path) -> None:
 
 def test_a_bundle_gets_from_an_owners_agent_what_its_policy_allows(tmp_path: Path) -> None:
     student = build("mlp", 10, (1, 8, 8), seed=0)
-    asked = {"address": "127.0.0.1:9", "token": "t", "model": "mlp", "classes": 10}
+    asked = {"address": "127.0.0.1:9", "token": "t", "model": "mlp", "classes": [*"0123456789"]}
     config = ConfigRecord({**told(parse(SMALL), tmp_path), **asked, "shape": [1, 8, 8]})
     with agent(tmp_path / "a", "127.0.0.1:1", 0, scores="false") as bell:
         node = on_owners_machine(context(0), bell)

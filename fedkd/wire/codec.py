@@ -146,6 +146,7 @@ def _card_out(card: Card) -> pb.Card:
         largest_batch=card.largest_batch,
         class_counts=card.class_counts,
         scores=card.scores,
+        class_names=card.class_names,
     )
 
 
@@ -225,8 +226,8 @@ def _said_in(
 
 
 def _card_in(card: pb.Card) -> Card:
-    if len(card.class_counts) > card.classes:
-        raise LocalProtocolError("a card with class counts for more classes than it has")
+    if max(len(card.class_counts), len(card.class_names)) > card.classes:
+        raise LocalProtocolError("a card with counts or names of more classes than it has")
     return Card(
         name=card.name,
         classes=card.classes,
@@ -237,6 +238,7 @@ def _card_in(card: pb.Card) -> Card:
         largest_batch=card.largest_batch,
         class_counts=tuple(card.class_counts) or None,
         scores=card.scores,
+        class_names=tuple(card.class_names) or None,
     )
 
 

@@ -23,7 +23,9 @@ VERSION = 1
 LONGEST_TEXT = 500
 """Characters of a reason that are shown."""
 LONGEST_NAME = 64
-"""Characters of an institution's name."""
+"""Characters of the name of an institution or of a class."""
+MOST_CLASSES = 65_536
+"""Of one institution: a card with more would have a coordinator build a giant."""
 
 
 @dataclass(frozen=True)
@@ -112,8 +114,21 @@ def _check_card(card: Card) -> None:
         )
     if min(card.classes, *card.shape, card.largest_batch) < 1:
         raise LocalProtocolError("a card with no class, no pixel or no image in a batch")
+    if card.classes > MOST_CLASSES:
+        raise LocalProtocolError(f"a card with more than {MOST_CLASSES} classes")
     if card.class_counts is not None and len(card.class_counts) != card.classes:
         raise LocalProtocolError("a card with class counts for another number of classes")
+    if card.class_names is not None:
+        _check_class_names(card.class_names, card.classes)
+
+
+def _check_class_names(names: tuple[str, ...], classes: int) -> None:
+    if len(names) != classes or len(set(names)) != classes:
+        raise LocalProtocolError("a card must name each of its classes once, no two alike")
+    if not all(0 < len(name) <= LONGEST_NAME and name.isprintable() for name in names):
+        raise LocalProtocolError(
+            f"names of classes must be 1 to {LONGEST_NAME} printable characters"
+        )
 
 
 def one_line(text: str) -> str:

@@ -60,7 +60,7 @@ def render(record: Record) -> str:
         "difficulty": plots.difficulty_by_institution(events),
         "generator": plots.generator(events),
         "origins": plots.origins(events),
-        "counts": plots.class_counts(result.teachers),
+        "counts": plots.class_counts(result.teachers, result.classes),
     }
     return environment.from_string(HTML).render(
         css=Markup(CSS),

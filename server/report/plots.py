@@ -149,15 +149,21 @@ def origin_colours(events: Sequence[Event]) -> dict[str, str]:
     return {name: SERIES[index % len(SERIES)] for index, name in enumerate(names)}
 
 
-def class_counts(teachers: Sequence[TeacherRecord]) -> str | None:
-    """Training images of each class at each institution that tells them."""
-    told = [(teacher.name, teacher.class_counts) for teacher in teachers if teacher.class_counts]
+def class_counts(teachers: Sequence[TeacherRecord], names: Sequence[str]) -> str | None:
+    """Training images of each class at each institution that tells them; blank where it has none.
+
+    ``names`` are those of the columns; without any they are numbers.
+    """
+    told = [(teacher, teacher.class_counts) for teacher in teachers if teacher.class_counts]
     if not told:
         return None
-    classes = max(len(counts) for _, counts in told)
+    names = names or [str(index) for index in range(max(len(counts) for _, counts in told))]
+    classes = len(names)
     table = np.full((len(told), classes), np.nan)
-    for row, (_, counts) in enumerate(told):
-        table[row, : len(counts)] = counts
+    column = {name: index for index, name in enumerate(names)}
+    for row, (teacher, counts) in enumerate(told):
+        own = [column[name] for name in teacher.classes or names[: len(counts)]]
+        table[row, own] = counts
     with style("counts"):
         drawn = figure(height=62 + 30 * len(told))
         axes = drawn.subplots()
@@ -173,8 +179,8 @@ def class_counts(teachers: Sequence[TeacherRecord]) -> str | None:
         )
         if classes <= 20:
             _write_counts(axes, table)
-            axes.set_xticks(np.arange(classes) + 0.5, [str(index) for index in range(classes)])
-        axes.set_yticks(np.arange(len(told)) + 0.5, [short(name) for name, _ in told])
+            axes.set_xticks(np.arange(classes) + 0.5, [short(name) for name in names])
+        axes.set_yticks(np.arange(len(told)) + 0.5, [short(teacher.name) for teacher, _ in told])
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
         axes.invert_yaxis()

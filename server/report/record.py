@@ -29,6 +29,8 @@ class StudentScore(_Part):
     """The best seen on the way, chosen by looking at the test set."""
     agreement: Accuracy = None
     """Share of test images on which student and ensemble name the same class."""
+    recall: dict[str, Accuracy] | None = None
+    """Share of the test images of each class that the student finds, by name of class."""
 
 
 class EnsembleScore(_Part):
@@ -53,6 +55,8 @@ class TeacherRecord(_Part):
     epsilon: Annotated[float, Field(gt=0)] | None
     """None where no differential privacy is promised; 0 would claim the impossible."""
     delta: Annotated[float, Field(ge=0, lt=1)] | None
+    classes: tuple[str, ...] = ()
+    """What it calls its classes, ``(K,)``; empty: by their numbers."""
     class_counts: tuple[Count, ...] | None = None
     """Training images of each class, ``(K,)``, where the institution tells them."""
     mechanism: str | None = None
@@ -77,6 +81,8 @@ class Result(_Part):
     student: StudentScore
     ensemble: EnsembleScore
     teachers: tuple[TeacherRecord, ...]
+    classes: tuple[str, ...] = ()
+    """Names of the student's outputs, in order; empty: their numbers."""
     method: str
     engine: str
     seed: int
