@@ -110,9 +110,7 @@ def _passed_on(message: Message, path: str) -> Message:
     """What the owner's agent makes of a message."""
     kind = message.metadata.message_type
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
-            line.settimeout(SECONDS)
-            line.connect(path)
+        with frames.dialled(path, SECONDS) as line:
             answer = _ASKED[kind](message, line)
     except (OSError, RemoteProtocolError):
         return _declined(message, AWAY)

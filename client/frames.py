@@ -9,7 +9,8 @@ import json
 import socket
 import struct
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from fedkd.errors import RemoteProtocolError
@@ -18,6 +19,28 @@ LARGEST_MESSAGE = 1024 * 1024
 """Bytes of a frame of JSON."""
 _LENGTH = struct.Struct(">I")
 _PIECE = 256 * 1024
+_WAIT = 0.02
+
+
+@contextmanager
+def dialled(path: str, seconds: float) -> Iterator[socket.socket]:
+    """A line to the bell at ``path``, until the block ends.
+
+    Raises:
+        OSError: nobody is there, or has no room within ``seconds``.
+    """
+    deadline = time.monotonic() + seconds
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
+        line.settimeout(seconds)
+        while True:
+            try:
+                line.connect(path)
+                break
+            except BlockingIOError:  # as many wait already as the system lets wait
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(_WAIT)
+        yield line
 
 
 def send(line: socket.socket, content: bytes, seconds: float) -> None:
