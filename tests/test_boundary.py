@@ -108,6 +108,9 @@ FRIEND = "the server cannot open data, not even through a friend"
         ("fedkd/signals.py", "import sklearn.metrics", {FRIEND, ALONE}),
         ("client/app.py", "def f():\n    from client.vault import Vault", {VAULT, ALONE}),
         ("client/doorbell.py", "from client.release import Door", {DOOR, ALONE}),
+        ("client/bell.py", "from client.vault import Vault", {VAULT, ALONE}),
+        ("client/owner.py", "import fedkd.data", {DATA, ALONE}),
+        ("fedkd/logs.py", "import fedkd.signals", {UPWARDS}),
     ],
 )
 def test_a_forbidden_import_breaks_its_contract(

@@ -4,12 +4,14 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import threading
 import uuid
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,10 @@ from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
 from client.app import app as client_app
+from client.bell import Bell
+from client.institution import owned
+from client.owner import load as load_owner
+from client.sessions import Sessions
 from fedkd.data import open_data
 from fedkd.errors import QuorumLost, SettingsError
 from fedkd.experiment import Experiment, parse
@@ -300,8 +306,8 @@ def test_no_text_of_an_exception_reaches_the_server(
 @pytest.mark.parametrize(
     ("node", "reason"),
     [
-        ({"agent": "127.0.0.1:4000", "partition-id": 0}, "cannot open an owner's vault"),
-        ({}, "no simulated institution"),
+        ({"agent": "no-such.sock", "partition-id": 0}, "have the owner start fedkd-client serve"),
+        ({}, "no institution"),
     ],
 )
 def test_a_bundle_opens_nothing_on_an_owners_machine(
@@ -315,6 +321,89 @@ def test_a_bundle_opens_nothing_on_an_owners_machine(
         assert reason in str(reply.error.reason)
         assert "\n" not in str(reply.error.reason)
     assert not list(tmp_path.iterdir())
+
+
+# --- owners' own agents
+
+OWNER = """
+name = "{name}"
+[teacher]
+model = "mlp"
+epochs = 2
+[data]
+source = "digits"
+index = {index}
+count = 2
+[policy]
+signals = ["logits"]
+samples = 256
+class_counts = true
+scores = {scores}
+servers = ["{server}"]
+[connection]
+insecure = true
+"""
+
+
+@contextmanager
+def agent(folder: Path, server: str, index: int, scores: str = "true") -> Iterator[Path]:
+    """An owner's agent without its process; its socket."""
+    folder.mkdir()
+    file = folder / "owner.toml"
+    file.write_text(OWNER.format(name=f"site-{index}", index=index, scores=scores, server=server))
+    owner = load_owner(file)
+    institution = owned(owner)
+    sessions = Sessions(institution, owner.servers, None)
+    try:
+        with Bell(owner.state.bell, institution, sessions):
+            yield owner.state.bell
+    finally:
+        sessions.close()
+
+
+def free_address() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as there:
+        return "{}:{}".format(*there.getsockname())
+
+
+def on_owners_machine(node: Context, bell: Path) -> Context:
+    node.node_config = UserConfig({"agent": str(bell)})
+    return node
+
+
+def test_owners_agents_take_part_through_flower(tmp_path: Path) -> None:
+    server = free_address()
+    with agent(tmp_path / "a", server, 0) as a, agent(tmp_path / "b", server, 1) as b:
+        grid = LocalGrid(client_app, 2)
+        for node, bell in zip(grid.contexts.values(), (a, b), strict=True):
+            on_owners_machine(node, bell)
+        experiment = parse({**SMALL, "questions": {**SMALL["questions"], "address": server}})
+        outcome = federate(grid, experiment, tmp_path / "unused", rounds=2)
+    assert [card.name for card in outcome.cards] == ["site-0", "site-1"]
+    assert {counters.samples_asked for counters in outcome.counters.values()} == {256}
+    data = open_data("digits")
+    truth = accuracy(logits(outcome.distilled.student, data.test_images), data.test_labels)
+    assert outcome.accuracy == pytest.approx(truth), "both examined the student"
+    assert not (tmp_path / "unused").exists(), "nothing simulated was opened"
+
+
+def test_a_bundle_gets_from_an_owners_agent_what_its_policy_allows(tmp_path: Path) -> None:
+    student = build("mlp", 10, (1, 8, 8), seed=0)
+    asked = {"address": "127.0.0.1:9", "token": "t", "model": "mlp", "classes": [*"0123456789"]}
+    config = ConfigRecord({**told(parse(SMALL), tmp_path), **asked, "shape": [1, 8, 8]})
+    with agent(tmp_path / "a", "127.0.0.1:1", 0, scores="false") as bell:
+        node = on_owners_machine(context(0), bell)
+        card = client_app(asking(config, "query.card"), node).content["card"]
+        assert (card["name"], card["classes"], card["shape"]) == ("site-0", 10, [1, 8, 8])
+        assert "class_counts" in card
+        dialled = client_app(asking(config), node)
+        assert dialled.error.reason == "this institution does not dial that address"
+        examined = asking(config, "evaluate")
+        examined.content["student"] = ArrayRecord(student.state_dict())
+        assert not client_app(examined, node).content["score"]
+    gone = client_app(asking(config, "query.card"), node)
+    assert "have the owner start" in str(gone.error.reason)
+    assert str(tmp_path) not in str(gone.error.reason)
 
 
 # --- what we start
