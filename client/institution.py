@@ -24,9 +24,14 @@ class Institution:
         name: under which it is known.
         vault: private.
         policy: the owner's word.
+
+    Raises:
+        SettingsError: the policy promises what the vault does not have.
+        DataError: the teacher or its data cannot be opened.
     """
 
     def __init__(self, name: str, vault: Vault, policy: Policy) -> None:
+        _keeps_its_word(vault, policy)
         self._vault, self._policy = vault, policy
         teacher = vault.teacher
         self.card = Card(
@@ -54,6 +59,17 @@ class Institution:
     def tally(self) -> Mapping[str, int]:
         """Samples ``asked``, ``pulled_back`` and questions ``refused`` so far."""
         return vars(self._door.tally)
+
+
+def _keeps_its_word(vault: Vault, policy: Policy) -> None:
+    if policy.class_counts and vault.class_counts is None:
+        raise SettingsError(
+            "policy.class_counts is on and a brought teacher's are not known; turn it off"
+        )
+    if policy.scores and not vault.scores:
+        raise SettingsError(
+            "policy.scores is on and there are no test data; name them under [data], or turn it off"
+        )
 
 
 def holding(experiment: Experiment, index: int) -> Holding:

@@ -8,10 +8,10 @@ import hashlib
 import json
 import os
 import secrets
+from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Self
 
 import torch
 from safetensors import SafetensorError
@@ -19,6 +19,8 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from client.teach import SCIKIT, TeachSettings, Watch, train_teacher
+from client.teachers.opening import open_teacher
+from client.teachers.spec import TeacherSpec
 from fedkd.data import Dataset, open_data
 from fedkd.errors import DataError, SettingsError
 from fedkd.metrics import logits
@@ -85,17 +87,17 @@ class _Shard:
     classes: int = 0
 
 
-class Vault:
-    """An institution's images, labels and teacher, each opened when it is first needed."""
+class Vault(ABC):
+    """An institution's images, labels and teacher, each opened when it is first needed.
 
-    def __init__(
-        self, holding: Holding, folder: Path | None = None, watch: Watch | None = None
-    ) -> None:
-        self.holding, self._folder, self._watch = holding, folder, watch
+    Whatever is asked of a vault raises `DataError` or `SettingsError` where that cannot be opened.
+    """
 
-    @classmethod
-    def open(cls, holding: Holding, folder: Path | None = None, watch: Watch | None = None) -> Self:
-        """The vault of a holding. Nothing is read yet.
+    @staticmethod
+    def open(
+        holding: Holding, folder: Path | None = None, watch: Watch | None = None
+    ) -> "TrainedVault":
+        """The vault of a holding, whose teacher is trained on it. Nothing is read yet.
 
         Args:
             holding: what the owner says that he has.
@@ -103,26 +105,84 @@ class Vault:
                 while holding and data are what they were; None keeps nothing.
             watch: told how many epochs of training are done, and of how many.
         """
-        return cls(holding, folder, watch)
+        return TrainedVault(holding, folder, watch)
+
+    @staticmethod
+    def bring(spec: TeacherSpec, holding: Holding | None = None) -> "BroughtVault":
+        """The vault of a teacher that was trained elsewhere. Nothing is read yet.
+
+        Args:
+            spec: what the owner says of it.
+            holding: private data whose test images score students; its model is not used.
+        """
+        return BroughtVault(spec, holding)
+
+    @property
+    @abstractmethod
+    def classes(self) -> int:
+        """K."""
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the images."""
+
+    @property
+    @abstractmethod
+    def class_names(self) -> tuple[str, ...] | None:
+        """(K,) names of the teacher's outputs; None where they are numbers."""
+
+    @property
+    @abstractmethod
+    def class_counts(self) -> tuple[int, ...] | None:
+        """Training images of each class, (K,); None where nobody knows. A disclosure, if told."""
+
+    @property
+    @abstractmethod
+    def scores(self) -> bool:
+        """Whether there are test images to score a student on."""
+
+    @property
+    @abstractmethod
+    def teacher(self) -> Teacher:
+        """Ready to be asked."""
+
+    @abstractmethod
+    def score(self, model: nn.Module) -> tuple[int, int]:
+        """How well a model does on the private test images: (right, of how many).
+
+        The test images of a shared data set are dealt to its institutions in turn.
+
+        Args:
+            model: (B, C, H, W) float in [0, 1] -> (B, K). It is not changed.
+        """
+
+
+class TrainedVault(Vault):
+    """A vault that trains its teacher on its own images; see `Vault.open`."""
+
+    class_names = None
+    scores = True
+
+    def __init__(
+        self, holding: Holding, folder: Path | None = None, watch: Watch | None = None
+    ) -> None:
+        self.holding, self._folder, self._watch = holding, folder, watch
 
     @property
     def classes(self) -> int:
-        """K.
-
-        Raises:
-            DataError: the data cannot be opened. So does all else that is asked of a vault.
-        """
+        """See `Vault.classes`."""
         return self._shard.classes
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of the images."""
+        """See `Vault.shape`."""
         channels, height, width = self._shard.images.shape[1:]
         return channels, height, width
 
     @property
     def class_counts(self) -> tuple[int, ...]:
-        """Training images of each class, (K,). A disclosure, if it is told."""
+        """See `Vault.class_counts`; they are known."""
         return tuple(torch.bincount(self._shard.labels, minlength=self.classes).tolist())
 
     @cached_property
@@ -135,13 +195,7 @@ class Vault:
         return self._kept(self._folder) or self._keep(self._folder)
 
     def score(self, model: nn.Module) -> tuple[int, int]:
-        """How well a model does on the private test images: (right, of how many).
-
-        The test images of a shared data set are dealt to its institutions in turn.
-
-        Args:
-            model: (B, C, H, W) float in [0, 1] -> (B, K). It is not changed.
-        """
+        """See `Vault.score`."""
         shard = self._shard
         if not len(shard.test_labels):
             return 0, 0
@@ -225,6 +279,56 @@ class Vault:
                     f"cannot keep the teacher in {folder}: {error.strerror}; make it writable"
                 ) from error
         return teacher
+
+
+class BroughtVault(Vault):
+    """A vault whose teacher was trained elsewhere; see `Vault.bring`."""
+
+    class_counts = None
+
+    def __init__(self, spec: TeacherSpec, holding: Holding | None = None) -> None:
+        self.spec = spec
+        self._tests = None if holding is None else Vault.open(holding)
+
+    @property
+    def classes(self) -> int:
+        """As the owner says; the teacher is held to it when it is opened. So is its shape."""
+        return self.spec.classes
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """See `Vault.shape`."""
+        return self.spec.shape
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """See `Vault.class_names`."""
+        return self.spec.class_names
+
+    @property
+    def scores(self) -> bool:
+        """See `Vault.scores`."""
+        return self._tests is not None
+
+    @cached_property
+    def teacher(self) -> Teacher:
+        """Opened, and asked once.
+
+        Raises:
+            SettingsError: see `client.teachers.opening.open_teacher`.
+            DataError: likewise, or the test data are of another shape or have more classes.
+        """
+        tests = self._tests
+        if tests is not None and (tests.shape != self.shape or tests.classes > self.classes):
+            raise DataError(
+                f"the test data are {tests.classes} classes of {list(tests.shape)} and the "
+                f"teacher reads {self.classes} of {list(self.shape)}; name data that fit it"
+            )
+        return open_teacher(self.spec)
+
+    def score(self, model: nn.Module) -> tuple[int, int]:
+        """See `Vault.score`."""
+        return (0, 0) if self._tests is None else self._tests.score(model)
 
 
 @lru_cache(maxsize=1)
