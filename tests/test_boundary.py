@@ -90,6 +90,8 @@ MATHEMATICS = "the mathematics knows no network, no framework and no data set"
 DATA = "only the vault and simulations open a data set"
 VAULT = "only an institution opens its vault"
 DOOR = "only an institution has a door"
+BROUGHT = "only the vault opens a brought teacher"
+BRINGING = "brought teachers read bottom to top"
 ALONE = "apps and agent reach private things through an institution alone"
 FRIEND = "the server cannot open data, not even through a friend"
 
@@ -108,6 +110,8 @@ FRIEND = "the server cannot open data, not even through a friend"
         ("fedkd/signals.py", "import sklearn.metrics", {FRIEND, ALONE}),
         ("client/app.py", "def f():\n    from client.vault import Vault", {VAULT, ALONE}),
         ("client/doorbell.py", "from client.release import Door", {DOOR, ALONE}),
+        ("client/institution.py", "import client.teachers.opening", {BROUGHT}),
+        ("client/teachers/spec.py", "import client.teachers.modules", {BRINGING}),
     ],
 )
 def test_a_forbidden_import_breaks_its_contract(

@@ -1,4 +1,4 @@
-"""Inference servers as teachers: real HTTP on loopback, with servers that behave and that do not."""
+"""Inference servers as teachers: real HTTP on loopback, from servers good and bad."""
 
 import json
 import logging

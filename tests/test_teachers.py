@@ -496,8 +496,18 @@ def test_every_table_of_the_page_is_one_and_every_format_has_one() -> None:
     assert {s.source.partition(":")[0] for s in specs} == set(FORMATS)
     for own in specs:
         prefix = own.source.partition(":")[0]
-        given = {k for k in tables()[specs.index(own)]} - {"source", "shape", "classes"}
+        given = set(tables()[specs.index(own)]) - {"source", "shape", "classes"}
         assert given <= FORMATS[prefix].takes | {"class_names"}
+
+
+def test_the_page_s_conversion_makes_weights_that_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (code,) = (block.partition("```")[0] for block in PAGE.read_text().split("```python\n")[1:])
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, str(PAGE), "exec"), {"model": cnn()})
+    own = spec("fedkd:cnn", tmp_path, weights=Path("net.safetensors"))
+    same(said(served(own), images()), truth(cnn(), images()))
 
 
 def test_a_spec_is_read_without_torch() -> None:

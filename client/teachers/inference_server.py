@@ -89,7 +89,8 @@ class _Server:
         self._who, self._timeout = spec.source, spec.timeout
         try:
             parts = urllib.parse.urlsplit(url)
-            self._host, self._port = parts.hostname or "", parts.port
+            default = http.client.HTTPS_PORT if parts.scheme == "https" else http.client.HTTP_PORT
+            self._host, self._port = parts.hostname or "", parts.port or default
         except ValueError:
             parts, self._host = urllib.parse.SplitResult("", "", "", "", ""), ""
         if (

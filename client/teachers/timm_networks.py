@@ -34,10 +34,7 @@ def open_timm(spec: TeacherSpec, name: str) -> ModuleTeacher:
         network: Any = without_trace(lambda: timm.create_model(name, pretrained=False, **options))
     except (TypeError, ValueError, RuntimeError) as error:
         raise SettingsError(f"{spec.source}: {error}; correct its options") from error
-    named = spec.weights is not None
     path = spec.path(spec.weights) if spec.weights else _cached(network.pretrained_cfg, spec)
-    if not named and not path.is_file():
-        raise DataError(f"{path} is gone from timm's cache; give weights, or fetch them again")
     load_weights(network, path)
     return module_teacher(network, spec)
 
