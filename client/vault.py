@@ -6,18 +6,15 @@ decide. It prints and logs nothing, and its errors name files and settings, neve
 
 import hashlib
 import json
-import os
-import secrets
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from client.kept import find, keep
 from client.teach import SCIKIT, TeachSettings, Watch, train_teacher
 from client.teachers.opening import open_teacher
 from client.teachers.spec import TeacherSpec
@@ -192,7 +189,15 @@ class TrainedVault(Vault):
         # it is read. It is fitted anew instead, in about a second.
         if self._folder is None or self.holding.model.startswith(SCIKIT):
             return self._train()
-        return self._kept(self._folder) or self._keep(self._folder)
+        note = self._note()
+        network = build(self.holding.model, self.classes, self.shape, self.holding.seed)
+        kept = find(self._folder, note, network)
+        if kept is None:
+            trained = self._train()
+            if isinstance(trained, ModuleTeacher):
+                keep(self._folder, note, trained)
+            return trained
+        return ModuleTeacher(kept, self.classes)
 
     def score(self, model: nn.Module) -> tuple[int, int]:
         """See `Vault.score`."""
@@ -246,39 +251,6 @@ class TrainedVault(Vault):
             "shape": list(self.shape),
             "origin": self._origin(),
         }
-
-    def _kept(self, folder: Path) -> Teacher | None:
-        """The teacher that the folder keeps; None where it keeps none, or one of another origin."""
-        weights, note = folder / "teacher.safetensors", folder / "teacher.json"
-        if not (weights.is_file() and note.is_file()):
-            return None
-        network = build(self.holding.model, self.classes, self.shape, self.holding.seed)
-        try:
-            if json.loads(note.read_text()) != self._note():
-                return None
-            network.load_state_dict(load(weights.read_bytes()))
-        except (OSError, ValueError, RuntimeError, SafetensorError):
-            # What these say may quote the file, so nothing of it is passed on.
-            raise DataError(
-                f"the teacher in {folder} cannot be read; delete teacher.json there to train anew"
-            ) from None
-        return ModuleTeacher(network, self.classes)
-
-    def _keep(self, folder: Path) -> Teacher:
-        """Train a teacher and keep it: the note last, so that it never tells of other weights."""
-        teacher = self._train()
-        if isinstance(teacher, ModuleTeacher):
-            weights = {n: t.contiguous() for n, t in teacher.module.state_dict().items()}
-            try:
-                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-                (folder / "teacher.json").unlink(missing_ok=True)
-                _write_private(folder / "teacher.safetensors", save(weights))
-                _write_private(folder / "teacher.json", json.dumps(self._note()).encode())
-            except OSError as error:
-                raise DataError(
-                    f"cannot keep the teacher in {folder}: {error.strerror}; make it writable"
-                ) from error
-        return teacher
 
 
 class BroughtVault(Vault):
@@ -335,15 +307,3 @@ class BroughtVault(Vault):
 def _opened(name: str, root: str | None) -> Dataset:
     """Shared by the institutions of a simulation, which would else open it once each."""
     return open_data(name, root)
-
-
-def _write_private(path: Path, content: bytes) -> None:
-    """Write a file that only its owner can read, whole or not at all."""
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        # The mode is set as the file is made: it is at no time open to others.
-        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(content)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)

@@ -187,7 +187,7 @@ def test_a_server_is_known_by_its_certificate(tmp_path: Path) -> None:
         "http://127.0.0.1:8080/v2/models/digits?a=1",
         "http://127.0.0.1:8080/v2/models/digits#a",
         "http://me:word@127.0.0.1:8080/v2/models/digits",
-        "http:///v2/models/digits",
+        "http:" + "///v2/models/digits",
         "http://127.0.0.1:8080/v2/models/a b\r\nHost: c",
     ],
 )

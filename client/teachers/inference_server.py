@@ -1,4 +1,4 @@
-"""``oip:http(s)://HOST:PORT/v2/models/NAME``: a model behind the Open Inference Protocol, v2.
+"""``oip:URL``: a model behind the Open Inference Protocol v2, where URL ends in v2/models/NAME.
 
 KServe, Triton and MLServer speak it; here it is spoken over REST, and the server is believed in
 nothing: time and size of an answer are bounded, its description is held against the owner's words,
@@ -102,8 +102,8 @@ class _Server:
             or not PATH.fullmatch(parts.path)
         ):
             raise SettingsError(
-                f"{spec.source}: expected oip:https://HOST:PORT/v2/models/NAME, without user, "
-                f"query or fragment"
+                f"{spec.source}: expected oip: and the address of a model, as in "
+                f"https://localhost:8080/v2/models/NAME, without user, query or fragment"
             )
         self._path, self._tls = parts.path, None
         if parts.scheme == "https":
