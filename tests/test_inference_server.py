@@ -316,3 +316,13 @@ def test_a_hostile_answer_fails_one_question_and_leaves_no_trace(
         assert isinstance(north.answer(Ask(images())), Reply)
     assert not caplog.records
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("kind", ["nan", "infinite"])
+def test_numbers_that_are_not_finite_stop_in_the_teacher_already(kind: str) -> None:
+    server = Server()
+    with serving(server) as source:
+        teacher = open_teacher(spec(source))
+        server.answer = HOSTILE[kind]
+        with pytest.raises(DataError, match="not finite"):
+            teacher.ask(images(), frozenset({Signal.LOGITS}))

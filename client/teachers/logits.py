@@ -76,7 +76,8 @@ class LogitsTeacher:
         scores = scores[: len(piece)]
         if self._spec.outputs == "probabilities":
             scores = logarithm(scores, self._spec.source)
-        single: NDArray[np.float32] = scores.astype(np.float32)
+        with np.errstate(over="ignore"):  # what does not fit becomes infinite
+            single: NDArray[np.float32] = scores.astype(np.float32)
         if not np.isfinite(single).all():
             raise DataError(f"{self._spec.source} answers numbers that are not finite")
         return single
