@@ -6,16 +6,18 @@ What is told to the world is its card; what is answered goes through its door.
 import hashlib
 import secrets
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from client.ledger import Ledger
-from client.owner import Owner
+from client.owner import DataTable, Owner, TeacherTable
 from client.release import Door
 from client.state import prepared
 from client.teach import TeachSettings, Watch
+from client.teachers.spec import TeacherSpec
 from client.vault import Holding, Vault
 from fedkd.errors import DataError, SettingsError
 from fedkd.experiment import Experiment
@@ -35,12 +37,14 @@ class Institution:
             keeps them in memory.
 
     Raises:
-        DataError: the vault cannot be opened.
+        SettingsError: the policy promises what the vault does not have.
+        DataError: the teacher or its data cannot be opened.
     """
 
     def __init__(
         self, name: str, vault: Vault, policy: Policy, ledger: Ledger | None = None
     ) -> None:
+        _keeps_its_word(vault, policy)
         self._vault, self._policy = vault, policy
         teacher = vault.teacher
         self.card = Card(
@@ -89,6 +93,17 @@ def _mark(teacher: Teacher, shape: tuple[int, int, int]) -> bytes:
         return hashlib.blake2b(said.numpy().tobytes(), digest_size=16).digest()
     except Exception:  # then nothing that was answered before counts as a repeat
         return secrets.token_bytes(16)
+
+
+def _keeps_its_word(vault: Vault, policy: Policy) -> None:
+    if policy.class_counts and vault.class_counts is None:
+        raise SettingsError(
+            "policy.class_counts is on and a brought teacher's are not known; turn it off"
+        )
+    if policy.scores and not vault.scores:
+        raise SettingsError(
+            "policy.scores is on and there are no test data; name them under [data], or turn it off"
+        )
 
 
 def holding(experiment: Experiment, index: int) -> Holding:
@@ -182,15 +197,17 @@ def examined(owner: Owner, student: nn.Module) -> tuple[int, int]:
 
 def _vault(owner: Owner, watch: Watch | None) -> Vault:
     """What an owner has: as his [teacher] says."""
-    return Vault.open(_trained(owner), owner.state.folder / "teacher", watch)
-
-
-def _trained(owner: Owner) -> Holding:
-    """Images, and a model to be trained on them."""
-    t, d = owner.teacher, owner.data
-    if d is None:
+    data = None if owner.data is None else _held(owner.data, owner.teacher)
+    if isinstance(owner.teacher, TeacherSpec):
+        return Vault.bring(owner.teacher, data)
+    if data is None:
         raise SettingsError("a teacher that is trained here needs images; write a [data] table")
-    return Holding(
+    return Vault.open(data, owner.state.folder / "teacher", watch)
+
+
+def _held(d: DataTable, t: TeacherTable | TeacherSpec) -> Holding:
+    """Images, and the model that is to be trained on them, if one is."""
+    images = Holding(
         data=d.source,
         root=str(d.root),
         index=d.index,
@@ -200,7 +217,13 @@ def _trained(owner: Owner) -> Holding:
         shards=d.shards,
         partition_file=None if d.partition_file is None else str(d.partition_file),
         partition_seed=d.partition_seed,
+    )
+    if isinstance(t, TeacherSpec):
+        return images
+    return replace(
+        images,
         model=t.model,
+        names=t.class_names,
         seed=t.seed,
         teach=TeachSettings(t.epochs, t.batch, t.learning_rate, t.weight_decay),
     )

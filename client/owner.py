@@ -19,6 +19,7 @@ from typing import Annotated, Literal, Self
 from cryptography import x509
 from pydantic import AfterValidator, Field, model_validator
 
+from client.teachers.spec import TeacherSpec, spec_from_table
 from fedkd.errors import SettingsError
 from fedkd.privacy.policy import Policy
 from fedkd.settings import Located, Section, read, validated
@@ -38,7 +39,7 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class TeacherTable(Section):
-    """A model trained here, on the images of [data]."""
+    """A model trained here, on the images of [data]. `TeacherSpec` is of one that is brought."""
 
     source: Literal["trained"] = "trained"
     model: str = "cnn"
@@ -48,6 +49,8 @@ class TeacherTable(Section):
     learning_rate: float = Field(5e-3, gt=0)
     weight_decay: float = Field(5e-4, ge=0)
     seed: int = 0
+    class_names: tuple[str, ...] = ()
+    """What the classes of [data] are called, in their order; none: by their numbers."""
 
 
 class DataTable(Section):
@@ -179,7 +182,7 @@ class Owner(Section):
     """All of it, resolved."""
 
     name: str = Field(min_length=1, max_length=LONGEST_NAME)
-    teacher: TeacherTable
+    teacher: TeacherTable | TeacherSpec
     data: DataTable | None = None
     policy: PolicyTable
     connection: Connection | None = None
@@ -188,7 +191,7 @@ class Owner(Section):
     @model_validator(mode="after")
     def _whole(self) -> Self:
         _ = self.policy.word  # raises where no policy can say that
-        if self.teacher.source == "trained" and self.data is None:
+        if isinstance(self.teacher, TeacherTable) and self.data is None:
             raise SettingsError("a teacher that is trained here needs images; write a [data] table")
         if self.connection is not None:
             server, servers = self.connection.server, self.policy.servers
@@ -226,10 +229,12 @@ def load(path: Path) -> Owner:
     return validated(Owner, values, folder)
 
 
-def _teacher(table: object, folder: Path) -> TeacherTable:
-    """What the [teacher] table says, by its ``source``."""
+def _teacher(table: object, folder: Path) -> TeacherTable | TeacherSpec:
+    """What the [teacher] table says: of one to be trained here, or of one that is brought."""
     if not isinstance(table, dict):
         raise SettingsError(f"teacher = {table!r}: expected a table; write [teacher]")
+    if table.get("source", "trained") != "trained":
+        return spec_from_table(table, folder)
     return validated(TeacherTable, table, folder, within="teacher")
 
 

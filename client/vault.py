@@ -6,20 +6,19 @@ decide. It prints and logs nothing, and its errors name files and settings, neve
 
 import hashlib
 import json
-import os
-import secrets
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Self
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from client.kept import find, keep
 from client.teach import SCIKIT, TeachSettings, Watch, train_teacher
+from client.teachers.opening import open_teacher
+from client.teachers.spec import TeacherSpec
 from fedkd.data import Dataset, open_data
 from fedkd.errors import DataError, SettingsError
 from fedkd.metrics import logits
@@ -58,6 +57,8 @@ class Holding:
     """The same for all who share the data."""
     labels: tuple[tuple[str, ...], ...] = ()
     """Names of the classes that each of them knows, dealt in turn; none: everybody knows all."""
+    names: tuple[str, ...] = ()
+    """What the classes of the data are called, in their order; none: by their numbers."""
     model: str = "cnn"
     """A name that `client.teach.train_teacher` knows."""
     seed: int = 0
@@ -88,17 +89,17 @@ class _Shard:
     classes: int = 0
 
 
-class Vault:
-    """An institution's images, labels and teacher, each opened when it is first needed."""
+class Vault(ABC):
+    """An institution's images, labels and teacher, each opened when it is first needed.
 
-    def __init__(
-        self, holding: Holding, folder: Path | None = None, watch: Watch | None = None
-    ) -> None:
-        self.holding, self._folder, self._watch = holding, folder, watch
+    Whatever is asked of a vault raises `DataError` or `SettingsError` where that cannot be opened.
+    """
 
-    @classmethod
-    def open(cls, holding: Holding, folder: Path | None = None, watch: Watch | None = None) -> Self:
-        """The vault of a holding. Nothing is read yet.
+    @staticmethod
+    def open(
+        holding: Holding, folder: Path | None = None, watch: Watch | None = None
+    ) -> "TrainedVault":
+        """The vault of a holding, whose teacher is trained on it. Nothing is read yet.
 
         Args:
             holding: what the owner says that he has.
@@ -106,43 +107,49 @@ class Vault:
                 while holding and data are what they were; None keeps nothing.
             watch: told how many epochs of training are done, and of how many.
         """
-        return cls(holding, folder, watch)
+        return TrainedVault(holding, folder, watch)
 
-    @property
-    def classes(self) -> int:
-        """K.
+    @staticmethod
+    def bring(spec: TeacherSpec, holding: Holding | None = None) -> "BroughtVault":
+        """The vault of a teacher that was trained elsewhere. Nothing is read yet.
 
-        Raises:
-            DataError: the data cannot be opened. So does all else that is asked of a vault.
+        Args:
+            spec: what the owner says of it.
+            holding: private data whose test images score students; its model is not used.
         """
-        return self._shard.classes
+        return BroughtVault(spec, holding)
 
     @property
-    def class_names(self) -> tuple[str, ...] | None:
-        """What the classes are called, (K,); None: by their numbers."""
-        sets = self.holding.labels
-        return sets[self.holding.index % len(sets)] if sets else None
+    @abstractmethod
+    def classes(self) -> int:
+        """K."""
 
     @property
+    @abstractmethod
     def shape(self) -> tuple[int, int, int]:
         """(C, H, W) of the images."""
-        channels, height, width = self._shard.images.shape[1:]
-        return channels, height, width
 
     @property
-    def class_counts(self) -> tuple[int, ...]:
-        """Training images of each class, (K,). A disclosure, if it is told."""
-        return tuple(torch.bincount(self._shard.labels, minlength=self.classes).tolist())
+    @abstractmethod
+    def class_names(self) -> tuple[str, ...] | None:
+        """(K,) names of the teacher's outputs; None where they are numbers."""
 
-    @cached_property
+    @property
+    @abstractmethod
+    def class_counts(self) -> tuple[int, ...] | None:
+        """Training images of each class, (K,); None where nobody knows. A disclosure, if told."""
+
+    @property
+    @abstractmethod
+    def scores(self) -> bool:
+        """Whether there are test images to score a student on."""
+
+    @property
+    @abstractmethod
     def teacher(self) -> Teacher:
-        """The holding's model, trained on its training images: once, where a folder keeps it."""
-        # A classifier of scikit-learn's could only be kept as a pickle, which may run code when
-        # it is read. It is fitted anew instead, in about a second.
-        if self._folder is None or self.holding.model.startswith(SCIKIT):
-            return self._train()
-        return self._kept(self._folder) or self._keep(self._folder)
+        """Ready to be asked."""
 
+    @abstractmethod
     def score(self, model: nn.Module, classes: Sequence[str] | None = None) -> tuple[int, int]:
         """How well a model does on the private test images: (right, of how many).
 
@@ -154,6 +161,59 @@ class Vault:
             classes: names of its outputs; None: they are the institution's own classes. A class
                 that it has no output for is never right.
         """
+
+
+class TrainedVault(Vault):
+    """A vault that trains its teacher on its own images; see `Vault.open`."""
+
+    scores = True
+
+    def __init__(
+        self, holding: Holding, folder: Path | None = None, watch: Watch | None = None
+    ) -> None:
+        self.holding, self._folder, self._watch = holding, folder, watch
+
+    @property
+    def classes(self) -> int:
+        """See `Vault.classes`."""
+        return self._shard.classes
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """What the classes are called, (K,); None: by their numbers."""
+        sets = self.holding.labels
+        return sets[self.holding.index % len(sets)] if sets else self.holding.names or None
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """See `Vault.shape`."""
+        channels, height, width = self._shard.images.shape[1:]
+        return channels, height, width
+
+    @property
+    def class_counts(self) -> tuple[int, ...]:
+        """See `Vault.class_counts`; they are known."""
+        return tuple(torch.bincount(self._shard.labels, minlength=self.classes).tolist())
+
+    @cached_property
+    def teacher(self) -> Teacher:
+        """The holding's model, trained on its training images: once, where a folder keeps it."""
+        # A classifier of scikit-learn's could only be kept as a pickle, which may run code when
+        # it is read. It is fitted anew instead, in about a second.
+        if self._folder is None or self.holding.model.startswith(SCIKIT):
+            return self._train()
+        note = self._note()
+        network = build(self.holding.model, self.classes, self.shape, self.holding.seed)
+        kept = find(self._folder, note, network)
+        if kept is None:
+            trained = self._train()
+            if isinstance(trained, ModuleTeacher):
+                keep(self._folder, note, trained)
+            return trained
+        return ModuleTeacher(kept, self.classes)
+
+    def score(self, model: nn.Module, classes: Sequence[str] | None = None) -> tuple[int, int]:
+        """See `Vault.score`."""
         shard = self._shard
         if not len(shard.test_labels):
             return 0, 0
@@ -182,6 +242,11 @@ class Vault:
         turns = torch.arange(len(data.test_labels)) % own.count
         tests = tuple((turns == index).nonzero()[:, 0] for index in range(own.count))
         classes = tuple(range(data.classes))
+        if own.names and len(own.names) != data.classes:
+            raise DataError(
+                f"class_names names {len(own.names)} classes and the data have {data.classes}; "
+                "name each of them, in their order"
+            )
         if own.labels:
             known = known_classes(own.labels, own.count, data.classes)
             parts = to_those_who_know(parts, data.train_labels, known)
@@ -220,53 +285,63 @@ class Vault:
             "origin": self._origin(),
         }
 
-    def _kept(self, folder: Path) -> Teacher | None:
-        """The teacher that the folder keeps; None where it keeps none, or one of another origin."""
-        weights, note = folder / "teacher.safetensors", folder / "teacher.json"
-        if not (weights.is_file() and note.is_file()):
-            return None
-        network = build(self.holding.model, self.classes, self.shape, self.holding.seed)
-        try:
-            if json.loads(note.read_text()) != self._note():
-                return None
-            network.load_state_dict(load(weights.read_bytes()))
-        except (OSError, ValueError, RuntimeError, SafetensorError):
-            # What these say may quote the file, so nothing of it is passed on.
-            raise DataError(
-                f"the teacher in {folder} cannot be read; delete teacher.json there to train anew"
-            ) from None
-        return ModuleTeacher(network, self.classes)
 
-    def _keep(self, folder: Path) -> Teacher:
-        """Train a teacher and keep it: the note last, so that it never tells of other weights."""
-        teacher = self._train()
-        if isinstance(teacher, ModuleTeacher):
-            weights = {n: t.contiguous() for n, t in teacher.module.state_dict().items()}
-            try:
-                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-                (folder / "teacher.json").unlink(missing_ok=True)
-                _write_private(folder / "teacher.safetensors", save(weights))
-                _write_private(folder / "teacher.json", json.dumps(self._note()).encode())
-            except OSError as error:
-                raise DataError(
-                    f"cannot keep the teacher in {folder}: {error.strerror}; make it writable"
-                ) from error
-        return teacher
+class BroughtVault(Vault):
+    """A vault whose teacher was trained elsewhere; see `Vault.bring`."""
+
+    class_counts = None
+
+    def __init__(self, spec: TeacherSpec, holding: Holding | None = None) -> None:
+        self.spec = spec
+        self._tests = None if holding is None else Vault.open(holding)
+
+    @property
+    def classes(self) -> int:
+        """As the owner says; the teacher is held to it when it is opened. So is its shape."""
+        return self.spec.classes
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """See `Vault.shape`."""
+        return self.spec.shape
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """See `Vault.class_names`."""
+        return self.spec.class_names
+
+    @property
+    def scores(self) -> bool:
+        """See `Vault.scores`."""
+        return self._tests is not None
+
+    @cached_property
+    def teacher(self) -> Teacher:
+        """Opened, and asked once.
+
+        Raises:
+            SettingsError: see `client.teachers.opening.open_teacher`.
+            DataError: likewise, or the test data are of another shape or have more classes.
+        """
+        tests = self._tests
+        if tests is not None and (tests.shape != self.shape or tests.classes > self.classes):
+            raise DataError(
+                f"the test data are {tests.classes} classes of {list(tests.shape)} and the "
+                f"teacher reads {self.classes} of {list(self.shape)}; name data that fit it"
+            )
+        return open_teacher(self.spec)
+
+    def score(self, model: nn.Module, classes: Sequence[str] | None = None) -> tuple[int, int]:
+        """See `Vault.score`. The test data call their classes by numbers, the teacher may not."""
+        if self._tests is None:
+            return 0, 0
+        if classes is not None and self.class_names is not None:
+            number = {name: str(place) for place, name in enumerate(self.class_names)}
+            classes = [number.get(name, "") for name in classes]
+        return self._tests.score(model, classes)
 
 
 @lru_cache(maxsize=1)
 def _opened(name: str, root: str | None) -> Dataset:
     """Shared by the institutions of a simulation, which would else open it once each."""
     return open_data(name, root)
-
-
-def _write_private(path: Path, content: bytes) -> None:
-    """Write a file that only its owner can read, whole or not at all."""
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        # The mode is set as the file is made: it is at no time open to others.
-        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(content)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)

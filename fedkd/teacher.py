@@ -104,7 +104,7 @@ class ModuleTeacher:
 
     def ask(self, images: Tensor, signals: frozenset[Signal]) -> dict[Signal, Tensor]:
         """See `Teacher.ask`."""
-        _must_know(signals, self.signals)
+        must_know(signals, self.signals)
         with torch.no_grad():
             pieces = [self._say(piece, signals) for piece in self._pieces(images, signals)]
         if Signal.BN_GAP in signals:
@@ -114,7 +114,7 @@ class ModuleTeacher:
     def pull_back(self, images: Tensor, cotangents: Mapping[Signal, Tensor]) -> Tensor:
         """See `Teacher.pull_back`."""
         asked = frozenset(cotangents)
-        _must_know(asked, self.signals)
+        must_know(asked, self.signals)
         gradients = []
         start = 0
         for piece in self._pieces(images, asked):
@@ -179,7 +179,7 @@ class ScikitTeacher:
 
     def ask(self, images: Tensor, signals: frozenset[Signal]) -> dict[Signal, Tensor]:
         """See `Teacher.ask`."""
-        _must_know(signals, self.signals)
+        must_know(signals, self.signals)
         probabilities = np.zeros((len(images), self.classes))
         for start in range(0, len(images), CHUNK):
             flat = as_float(images[start : start + CHUNK]).flatten(1).numpy()
@@ -227,7 +227,12 @@ def _hearing(norms: list[nn.BatchNorm2d]) -> Iterator[list[Tensor]]:
             hook.remove()
 
 
-def _must_know(asked: frozenset[Signal], able: frozenset[Signal]) -> None:
+def must_know(asked: frozenset[Signal], able: frozenset[Signal]) -> None:
+    """Refuse what a teacher cannot say.
+
+    Raises:
+        NeedsError: naming it, and what the teacher can.
+    """
     if missing := asked - able:
         raise NeedsError(
             f"this teacher cannot say {', '.join(sorted(missing))}, only "

@@ -3,7 +3,7 @@
 Answers go through the same door and the same rounding as on a wire.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from client.institution import Institution, simulated
@@ -19,12 +19,21 @@ class Local:
         experiment: resolved.
         vaults: where they keep their teachers.
         taught: is told how many have theirs.
+        brought: institutions by index that take the place of simulated ones.
     """
 
-    def __init__(self, experiment: Experiment, vaults: Path, taught: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        experiment: Experiment,
+        vaults: Path,
+        taught: Callable[[int], None],
+        brought: Mapping[int, Institution] | None = None,
+    ) -> None:
         self._institutions: dict[str, Institution] = {}
         for index in range(experiment.institutions.count):
-            institution = simulated(experiment, index, vaults / f"{index:04d}")
+            institution = (brought or {}).get(index) or simulated(
+                experiment, index, vaults / f"{index:04d}"
+            )
             self._institutions[institution.card.name] = institution
             taught(index + 1)
         self.cards = tuple(i.card for i in self._institutions.values())

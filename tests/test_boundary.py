@@ -90,6 +90,8 @@ MATHEMATICS = "the mathematics knows no network, no framework and no data set"
 DATA = "only the vault and simulations open a data set"
 VAULT = "only an institution opens its vault"
 DOOR = "only an institution has a door"
+BROUGHT = "only the vault opens a brought teacher"
+BRINGING = "brought teachers read bottom to top"
 ALONE = "apps and agent reach private things through an institution alone"
 FRIEND = "the server cannot open data, not even through a friend"
 
@@ -111,6 +113,8 @@ FRIEND = "the server cannot open data, not even through a friend"
         ("client/bell.py", "from client.vault import Vault", {VAULT, ALONE}),
         ("client/owner.py", "import fedkd.data", {DATA, ALONE}),
         ("fedkd/logs.py", "import fedkd.signals", {UPWARDS}),
+        ("client/institution.py", "import client.teachers.opening", {BROUGHT}),
+        ("client/teachers/spec.py", "import client.teachers.modules", {BRINGING}),
     ],
 )
 def test_a_forbidden_import_breaks_its_contract(

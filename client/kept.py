@@ -1,0 +1,75 @@
+"""A network that was trained once, kept in a folder that only its owner can read.
+
+Knows no data: a note of what the network was trained on tells whether it is still the right one.
+"""
+
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from fedkd.errors import DataError
+from fedkd.models import Network
+from fedkd.teacher import ModuleTeacher
+
+WEIGHTS, NOTE = "teacher.safetensors", "teacher.json"
+
+
+def find(folder: Path, note: Mapping[str, object], network: Network) -> Network | None:
+    """The network that the folder keeps under this very note; None where it keeps none.
+
+    Args:
+        folder: need not be there.
+        note: all that the network depends on, as JSON would give it back.
+        network: of its architecture; its weights are overwritten.
+
+    Raises:
+        DataError: what is kept cannot be read.
+    """
+    weights, noted = folder / WEIGHTS, folder / NOTE
+    if not (weights.is_file() and noted.is_file()):
+        return None
+    try:
+        if json.loads(noted.read_text()) != note:
+            return None
+        network.load_state_dict(load(weights.read_bytes()))
+    except (OSError, ValueError, RuntimeError, SafetensorError):
+        # What these say may quote the file, so nothing of it is passed on.
+        raise DataError(
+            f"the teacher in {folder} cannot be read; delete {NOTE} there to train anew"
+        ) from None
+    return network
+
+
+def keep(folder: Path, note: Mapping[str, object], teacher: ModuleTeacher) -> None:
+    """Keep a network: the note last, so that it never tells of other weights.
+
+    Raises:
+        DataError: the folder cannot be written.
+    """
+    weights = {n: t.contiguous() for n, t in teacher.module.state_dict().items()}
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (folder / NOTE).unlink(missing_ok=True)
+        _write_private(folder / WEIGHTS, save(weights))
+        _write_private(folder / NOTE, json.dumps(note).encode())
+    except OSError as error:
+        raise DataError(
+            f"cannot keep the teacher in {folder}: {error.strerror}; make it writable"
+        ) from error
+
+
+def _write_private(path: Path, content: bytes) -> None:
+    """Write a file that only its owner can read, whole or not at all."""
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        # The mode is set as the file is made: it is at no time open to others.
+        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(content)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""Teachers that institutions bring along: one file for each format, all opened in ``opening``."""
