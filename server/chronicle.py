@@ -7,7 +7,7 @@ import importlib.metadata
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from fedkd.signals import Card
 from server.report.folder import RunFolder
 from server.report.page import build_report
 from server.report.record import Gallery
+from server.seat import Counters
 
 SCORES = 40
 """Times that the student is scored on the way, where there is something to score it on."""
@@ -47,6 +48,12 @@ class Traffic:
     refusals: int = 0
 
 
+def traffic_of(counters: Counters) -> Traffic:
+    """What a hub counted, as the record has it."""
+    told = asdict(counters)
+    return Traffic(**{name: told[name] for name in Traffic.__dataclass_fields__})
+
+
 @dataclass(frozen=True)
 class Verdict:
     """Accuracies that only an engine can know; None where nobody told."""
@@ -55,6 +62,8 @@ class Verdict:
     ensemble: float | None = None
     agreement: float | None = None
     teachers: Mapping[str, float] | None = None
+    simulated: bool = True
+    """Whether the experiment says what the teachers are; an owner's own are nobody's business."""
 
 
 class Chronicle:
@@ -144,7 +153,7 @@ class Chronicle:
             "teachers": [
                 {
                     "name": card.name,
-                    "model": models[i % len(models)],
+                    "model": models[i % len(models)] if verdict.simulated else "its own",
                     "accuracy": (verdict.teachers or {}).get(card.name),
                     **vars(traffic.get(card.name, Traffic())),
                     "epsilon": None,

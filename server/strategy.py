@@ -26,6 +26,7 @@ from fedkd.loop import Distilled, Plan, Progress, Watch
 from fedkd.methods import Method
 from fedkd.priors import Prior
 from fedkd.signals import Answers, Ask, Card, PullBack, Request
+from fedkd.wire.channel import grpc
 from fedkd.wire.record import Recorder
 from server.control import CONFIG, accepted, await_nodes, to_all
 from server.coordinator import Coordinator, Ingredients, Lost
@@ -64,6 +65,8 @@ class DataFreeDistillation(Strategy):
         quorum: fewest institutions that must answer a question.
         min_available_nodes: nodes that must be there, and dial in, before the first question.
         address: where the hub listens, host:port; port 0 for any that is free.
+        advertised: where institutions are told to dial, host:port; empty for `address` itself.
+        credentials: TLS of the hub; without them only this machine can dial in.
         question_timeout: seconds that one question may take.
         watch: is told of progress; changes nothing.
         recorder: keeps the replies, where they are to be kept.
@@ -81,6 +84,8 @@ class DataFreeDistillation(Strategy):
         quorum: int = 1,
         min_available_nodes: int = 2,
         address: str = "127.0.0.1:0",
+        advertised: str = "",
+        credentials: grpc.ServerCredentials | None = None,
         question_timeout: float = 60.0,
         watch: Watch = lambda progress: None,
         recorder: Recorder | None = None,
@@ -88,7 +93,8 @@ class DataFreeDistillation(Strategy):
         self.parts = Ingredients(student, method, plan, priors, seed, quorum, recorder)
         self.model = model
         self.min_available_nodes = min_available_nodes
-        self.address = address
+        self.address, self.advertised = address, advertised
+        self.credentials = credentials
         self.question_timeout = question_timeout
         self.watch = watch
         self.distilled: Distilled | None = None
@@ -126,7 +132,7 @@ class DataFreeDistillation(Strategy):
             text = " ".join(str(error).split())
             raise SettingsError(f"the initial arrays do not fit the student: {text}") from error
         token = secrets.token_urlsafe()
-        with Hub(token, self.address) as hub:
+        with Hub(token, self.address, self.credentials) as hub:
             self._session = _Session(hub, token, num_rounds, timeout)
             try:
                 return super().start(
@@ -145,7 +151,8 @@ class DataFreeDistillation(Strategy):
         if server_round > 1:
             return []
         session.nodes = await_nodes(grid, self.min_available_nodes, session.timeout)
-        told = {**config, "address": session.hub.address, "token": session.token}
+        address = self.advertised or session.hub.address
+        told = {**config, "address": address, "token": session.token}
         content = RecordDict({CONFIG: ConfigRecord(told)})
         return to_all(session.nodes, content, "query.session", session.timeout)
 

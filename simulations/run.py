@@ -11,13 +11,13 @@ import torch
 from fedkd.errors import SettingsError
 from fedkd.experiment import Experiment
 from fedkd.wire.record import Recorder, Replay
-from server.app import traffic_of
-from server.chronicle import Chronicle, Traffic
+from server import show
+from server.chronicle import Chronicle, Traffic, traffic_of
 from server.coordinator import Coordinator, ingredients
 from server.federation import Outcome
-from simulations import show
 from simulations.flower import simulate
 from simulations.local import Local
+from simulations.show import resolved
 from simulations.verdict import data, score, verdict
 
 ENGINES = ("local", "simulation")
@@ -48,7 +48,7 @@ def run(
     if engine not in ENGINES:
         raise SettingsError(f"unknown engine {engine!r}; choose one of {', '.join(ENGINES)}")
     path = out or Path("runs") / f"{experiment.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    show.resolved(experiment, "replay" if replay else engine)
+    resolved(experiment, "replay" if replay else engine)
     # Teachers too: their sums depend on it, and Flower's workers have one thread each.
     torch.set_num_threads(experiment.student.threads)
     # Unreadable data should be known before anybody is started.
@@ -83,7 +83,7 @@ def _locally(
     bars: show.Bars,
     recorder: Recorder | None,
 ) -> Ran:
-    local = Local(experiment, vaults, bars.taught)
+    local = Local(experiment, vaults, bars.ready)
     parts = ingredients(experiment, local.cards[0], recorder)
     chronicle.student = parts.student
     coordinator = Coordinator(parts, local.cards, local.answer, chronicle)
