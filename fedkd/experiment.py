@@ -111,6 +111,8 @@ class Questions(_Section):
     """Fewest institutions that must answer a question."""
     timeout: float = Field(60.0, gt=0)
     """Seconds that one question may take."""
+    linger: float | None = Field(None, ge=0)
+    """Seconds of them that the others may take once a quorum has answered; all, where not given."""
     address: str = "127.0.0.1:0"
     """Where the hub listens, host:port; port 0 for any that is free."""
 

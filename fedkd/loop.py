@@ -9,6 +9,7 @@ steps that are due. Everything the loop does is decided by its arguments, the an
 seed: the same three give the same student, bit for bit on one machine.
 """
 
+import functools
 import math
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -59,7 +60,8 @@ def distil(
     Args:
         student: (B, C, H, W) in [0, 1] -> (B, K); trained in place.
         method: the paper.
-        cards: of the institutions; they agree on classes and shape.
+        cards: of the institutions; they agree on classes and shape. Read at every question: a
+            caller may add those who join before it sends their answers.
         plan: how much.
         priors: procedural images, by name.
         seed: of everything random in the loop.
@@ -73,6 +75,7 @@ def distil(
         QuorumLost: nobody answered a question.
     """
     method.check(list(cards))
+    fusion(plan.rule, cards)
     run = _Run(student, method, cards, plan, priors, seed, watch)
     while run.asked < plan.budget:
         yield from run.question()
@@ -118,7 +121,6 @@ class _Run:
 
     def __post_init__(self) -> None:
         self.shape = _common_shape(self.cards)
-        self.fusion: Fusion = fusion(self.plan.rule, self.cards)
         self.rng = torch.Generator().manual_seed(self.seed)
         self.bank = Bank(self.plan.capacity)
         self._classes = torch.zeros(self.cards[0].classes, dtype=torch.long)
@@ -126,6 +128,11 @@ class _Run:
         self.optimizer = torch.optim.AdamW(
             self.student.parameters(), lr=1.0, weight_decay=self.plan.weight_decay
         )
+
+    @property
+    def fusion(self) -> Fusion:
+        """Of whoever takes part by now."""
+        return _fusion(self.plan.rule, tuple(self.cards))
 
     @property
     def progress(self) -> float:
@@ -289,6 +296,11 @@ class _Run:
 
     def _tell(self, kind: str, **facts: object) -> None:
         self.watch(Progress(kind, {"asked": self.asked, "done": self.progress, **facts}))
+
+
+@functools.lru_cache(maxsize=8)
+def _fusion(rule: str, cards: tuple[Card, ...]) -> Fusion:
+    return fusion(rule, cards)
 
 
 def _rate(step: int, steps: int) -> float:

@@ -19,6 +19,7 @@ from fedkd.models import build
 from fedkd.priors import Prior, prior
 from fedkd.signals import Answers, Card, Refusal, Request
 from fedkd.wire.record import Recorder
+from server.seat import Struck
 
 Lost = Mapping[str, Refusal | str]
 """Who did not answer, and why."""
@@ -80,7 +81,7 @@ class Coordinator:
 
     Attributes:
         parts: student, method, plan and priors.
-        cards: of the institutions that take part.
+        cards: of the institutions that take part. Whoever answers for them may add to it.
         answer: puts a request to them.
         watch: is told of everything that happens.
     """
@@ -96,6 +97,7 @@ class Coordinator:
     distilled: Distilled | None = None
     """What the run left, once it has ended."""
     _lost: set[str] = field(default_factory=set)
+    _struck: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         parts = self.parts
@@ -142,13 +144,10 @@ class Coordinator:
     def _ask(self, request: Request) -> Answers:
         if request == PAUSE:
             return {}
+        known = len(self.cards)
         answers, lost = self.answer(request)
-        for name, reason in lost.items():
-            if name not in self._lost:
-                self._lost.add(name)
-                text = reason.text if isinstance(reason, Refusal) else reason
-                self.watch(Progress("lost", {"name": name, "reason": text}))
-        self._lost &= set(lost)
+        joined = self.cards[known:]
+        self._tell_of(joined, answers, lost)
         if len(answers) < self.parts.quorum:
             why = "; ".join(
                 f"{n}: {r.text if isinstance(r, Refusal) else r}" for n, r in sorted(lost.items())
@@ -158,8 +157,24 @@ class Coordinator:
                 f"{self.parts.quorum} are needed ({why}); lower questions.quorum or bring them back"
             )
         if self.parts.recorder is not None:
-            self.parts.recorder.keep(request, answers)
+            self.parts.recorder.keep(request, answers, joined)
         return answers
+
+    def _tell_of(self, joined: Sequence[Card], answers: Answers, lost: Lost) -> None:
+        """Events of who came, went and is back, each told once."""
+        for card in joined:
+            self.watch(Progress("joined", {"name": card.name}))
+        for name in sorted(self._lost & answers.keys()):
+            self.watch(Progress("back", {"name": name}))
+        self._lost -= answers.keys()
+        for name, reason in lost.items():
+            kind = "struck" if isinstance(reason, Struck) else "lost"
+            if name not in self._lost or (kind == "struck" and name not in self._struck):
+                text = reason.text if isinstance(reason, Refusal) else str(reason)
+                self.watch(Progress(kind, {"name": name, "reason": text}))
+            self._lost.add(name)
+            if kind == "struck":
+                self._struck.add(name)
 
     def _note(self, progress: Progress) -> None:
         self.latest[progress.kind] = progress.facts

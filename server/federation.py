@@ -1,6 +1,6 @@
 """An experiment, run over the nodes of a Flower grid. Knows no data and no engine beneath it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -29,7 +29,7 @@ class Outcome:
     """What came of a run through Flower."""
 
     distilled: Distilled
-    cards: tuple[Card, ...]
+    cards: Sequence[Card]
     """Of the institutions that took part."""
     counters: Mapping[str, Counters]
     """What passed between hub and institutions, by name."""
@@ -79,6 +79,7 @@ def federate(
         advertised=advertised,
         credentials=credentials,
         question_timeout=experiment.questions.timeout,
+        linger=experiment.questions.linger,
         watch=watch,
         recorder=recorder,
     )

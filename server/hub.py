@@ -4,27 +4,34 @@ It knows no method and no student: it carries questions out and answers back.
 """
 
 import asyncio
-import hmac
 import itertools
 import threading
-from collections.abc import Collection, Mapping
-from concurrent.futures import Future, wait
+import time
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import Future
 from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
-from fedkd.errors import QuorumLost, RemoteProtocolError, SettingsError
+from fedkd.errors import QuorumLost
 from fedkd.signals import Answers, Ask, Card, PullBack, Refusal, Reply
 from fedkd.wire.channel import grpc, host_of, listen
-from fedkd.wire.codec import decode_from_institution, encode
+from fedkd.wire.codec import encode
 from fedkd.wire.framing import MAX_MESSAGE_BYTES
-from fedkd.wire.messages import VERSION, Hello, Question
+from fedkd.wire.messages import Question
 from fedkd.wire.session import Role, Session
-from server.seat import PARTING_SECONDS, Counters, Parcel, Seat
+from server.admission import Admission, RunToken
+from server.greeting import greet
+from server.health import add_health
+from server.member import Member
+from server.parcel import Parcel, await_outcomes, sorted_out
+from server.seat import PARTING_SECONDS, Counters
 
-HELLO_SECONDS = 10.0
-"""For whoever connects to say who it is."""
 MOST_INSTITUTIONS = 256
+MOST_PROBES = 16
+"""Calls to the health service at a time, beside the institutions' sessions."""
+PATIENCE = 600.0
+"""Seconds that an institution may owe an answer for which nobody waits any more."""
 OVER = "the run is over"
 
 
@@ -32,15 +39,17 @@ class Hub:
     """Institutions dial in and stay; the coordinator asks them. Safe for threads.
 
     It listens from its construction until `close`; as a context manager it closes itself. An
-    institution that sends garbage or breaks the law of the session loses its session, and nothing
-    else happens.
+    institution that sends garbage or breaks the law of the session loses its session and is struck
+    off: its name may not come back. Nothing else happens. One that loses its connection may come
+    back, and one that is late is not asked anything before it has answered.
 
     Args:
-        token: of this run; whoever does not know it is turned away.
+        admission: who may come in; a str is the secret of this run, known to all who may.
         address: host:port, with port 0 for any that is free.
         credentials: TLS; without them only this machine can dial in. Where they ask institutions
             for certificates, an institution's name must stand in its own.
         max_message_bytes: most that an institution may say at once.
+        patience: seconds that an institution may owe a late answer; its session then ends.
 
     Raises:
         SettingsError: the address cannot be had, or would be plain text for other machines.
@@ -48,19 +57,18 @@ class Hub:
 
     def __init__(
         self,
-        token: str,
+        admission: Admission | str,
         address: str = "127.0.0.1:0",
         credentials: grpc.ServerCredentials | None = None,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
+        patience: float = PATIENCE,
     ) -> None:
-        if not token:
-            raise SettingsError("an empty token would let anyone in; give the run a secret one")
-        self._token = token
+        self._admission = RunToken(admission) if isinstance(admission, str) else admission
+        self._patience = patience
         self._numbers = itertools.count(1)
         self._asking = threading.Lock()  # numbers must reach every session in their order
-        self._presence = threading.Condition()  # guards the two below
-        self._seats: dict[str, Seat] = {}
-        self._counters: dict[str, Counters] = {}
+        self._presence = threading.Condition()  # guards who is a member, and who is here
+        self._members: dict[str, Member] = {}
         self._calls: set[asyncio.Task[object]] = set()
         started: Future[int] = Future()
         self._thread = threading.Thread(
@@ -90,13 +98,14 @@ class Hub:
     def cards(self) -> tuple[Card, ...]:
         """Of the institutions that are here, by name."""
         with self._presence:
-            return tuple(self._seats[name].card for name in sorted(self._seats))
+            seats = [member.seat for member in self._members.values()]
+        return tuple(sorted((seat.card for seat in seats if seat), key=lambda card: card.name))
 
     @property
     def counters(self) -> Mapping[str, Counters]:
         """What passed so far, for every institution that was ever here."""
         with self._presence:
-            return {name: replace(counters) for name, counters in self._counters.items()}
+            return {name: replace(member.counters) for name, member in self._members.items()}
 
     def wait_for(self, count: int, timeout: float) -> tuple[Card, ...]:
         """Cards of the institutions that are here, once ``count`` of them are.
@@ -105,7 +114,7 @@ class Hub:
             QuorumLost: fewer came within ``timeout`` seconds.
         """
         with self._presence:
-            self._presence.wait_for(lambda: len(self._seats) >= count, timeout)
+            self._presence.wait_for(lambda: len(self.cards) >= count, timeout)
         cards = self.cards
         if len(cards) < count:
             present = ", ".join(card.name for card in cards) or "none"
@@ -126,35 +135,53 @@ class Hub:
         Raises:
             LocalProtocolError: the request cannot be asked of anybody.
         """
-        return self._put_all({name: request})[name]
+        return self._put_all({name: request}, returns=False)[name].outcome
 
     def ask(
-        self, requests: Mapping[str, Ask | PullBack], timeout: float
+        self,
+        requests: Mapping[str, Ask | PullBack],
+        timeout: float,
+        *,
+        quorum: int = 0,
+        linger: float | None = None,
     ) -> tuple[Answers, dict[str, Refusal | str]]:
         """Asks several institutions, by name, and waits at most ``timeout`` seconds for all.
 
+        A question whose session is lost is put again under its number, if the institution is back
+        in time. Whoever is not here, or owes an answer, is absent at once.
+
+        Args:
+            requests: what each is asked.
+            timeout: seconds, > 0.
+            quorum: of them must be here, or ``timeout`` have passed, before anybody is asked.
+            linger: seconds that the others may take once ``quorum``, and at least one, have
+                answered; None for the whole of ``timeout``.
+
         Returns:
-            The replies, and for whoever else was asked its refusal, or in words why there is none.
-            An answer that comes later is dropped.
+            The replies, and for whoever else was asked its refusal, or in words why there is none:
+            a `Struck` where it may not come back. An answer that comes later is dropped.
 
         Raises:
             LocalProtocolError: a request cannot be asked of anybody.
         """
-        outcomes = self._put_all(requests)
-        done = wait(outcomes.values(), timeout).done
-        answers: dict[str, Reply] = {}
-        absent: dict[str, Refusal | str] = {}
-        for name, outcome in outcomes.items():
-            if outcome not in done:
-                outcome.cancel()
-                absent[name] = f"no answer within {timeout:g} s"
-            elif error := outcome.exception():
-                absent[name] = str(error)
-            elif isinstance(result := outcome.result(), Refusal):
-                absent[name] = result
+        self._await_quorum(requests.keys(), quorum, timeout)
+        deadline = time.monotonic() + timeout
+        parcels = self._put_all(requests, returns=True)
+        waited = 0.0
+        try:
+            outcomes = [parcel.outcome for parcel in parcels.values()]
+            await_outcomes(outcomes, deadline, max(1, quorum), linger)
+            if linger is None or time.monotonic() >= deadline:
+                waited, why = timeout, f"no answer within {timeout:g} s"
             else:
-                answers[name] = _own(result)
-        return answers, absent
+                why = f"no answer within {linger:g} s after the quorum's"
+            return sorted_out(parcels, why)
+        finally:
+            self._tell(self._conclude, parcels, waited)
+
+    def turn_away(self, name: str, why: str) -> None:
+        """Ends the session of an institution that has no place in this run, and tells it why."""
+        self._tell(self._dismiss, name, why)
 
     def close(self) -> None:
         """Tells everyone that the run is over, and stops. Calling it again does nothing."""
@@ -162,10 +189,26 @@ class Hub:
             if self._thread.is_alive():
                 self._loop.call_soon_threadsafe(self._over.set)
                 self._thread.join()
+        with self._presence:
+            self._presence.notify_all()
+
+    def _await_quorum(self, names: Collection[str], quorum: int, timeout: float) -> None:
+        """Waits for ``quorum`` of ``names`` to be here, as long as that can be."""
+        fewest = min(quorum, len(names))
+
+        def settled() -> bool:
+            members = [self._members.get(name) for name in names]
+            here = sum(member is not None and member.seat is not None for member in members)
+            hopeless = sum(member is not None and member.struck is not None for member in members)
+            possible = len(members) - hopeless if self._thread.is_alive() else 0
+            return here >= fewest or possible < fewest
+
+        with self._presence:
+            self._presence.wait_for(settled, timeout)
 
     def _put_all(
-        self, requests: Mapping[str, Ask | PullBack]
-    ) -> dict[str, "Future[Reply | Refusal]"]:
+        self, requests: Mapping[str, Ask | PullBack], *, returns: bool
+    ) -> dict[str, Parcel]:
         encoded: dict[int, tuple[Question, bytes]] = {}
         with self._asking:
             for request in requests.values():
@@ -174,23 +217,39 @@ class Hub:
                     encoded[id(request)] = question, encode(question)
             # Only now: where one of them cannot be asked, none is.
             parcels = {
-                name: Parcel(*encoded[id(request)], Future()) for name, request in requests.items()
+                name: Parcel(*encoded[id(request)], Future(), returns)
+                for name, request in requests.items()
             }
-            for name, parcel in parcels.items():
-                if self._thread.is_alive():
-                    self._loop.call_soon_threadsafe(self._deliver, name, parcel)
-                else:
+            if self._thread.is_alive():
+                self._loop.call_soon_threadsafe(self._deliver, parcels)
+            else:
+                for parcel in parcels.values():
                     parcel.lose(OVER)
-        return {name: parcel.outcome for name, parcel in parcels.items()}
+        return parcels
+
+    def _tell(self, call: Callable[..., None], *said: object) -> None:
+        """Has the hub's thread make a call, if there still is one."""
+        with self._asking:
+            if self._thread.is_alive():
+                self._loop.call_soon_threadsafe(call, *said)
 
     # --- on the hub's own thread
 
-    def _deliver(self, name: str, parcel: Parcel) -> None:
-        if seat := self._seats.get(name):
-            seat.put(parcel)
-        else:
-            ended = self._counters[name].ended if name in self._counters else "it never came"
-            parcel.lose(ended)
+    def _deliver(self, parcels: Mapping[str, Parcel]) -> None:
+        for name, parcel in parcels.items():
+            if member := self._members.get(name):
+                member.put(parcel)
+            else:
+                parcel.lose("it never came")
+
+    def _conclude(self, parcels: Mapping[str, Parcel], waited: float) -> None:
+        for name, parcel in parcels.items():
+            if member := self._members.get(name):
+                member.conclude(parcel, waited)
+
+    def _dismiss(self, name: str, why: str) -> None:
+        if member := self._members.get(name):
+            member.dismiss(why)
 
     async def _serve(
         self,
@@ -202,17 +261,18 @@ class Hub:
         self._loop = asyncio.get_running_loop()
         self._over = asyncio.Event()
         try:
-            server, port = listen(
-                self._connect, address, credentials, max_message_bytes, MOST_INSTITUTIONS
-            )
+            calls = MOST_INSTITUTIONS + MOST_PROBES
+            server, port = listen(self._connect, address, credentials, max_message_bytes, calls)
+            say_over = await add_health(server)
             await server.start()
         except Exception as error:  # to be raised where the hub was called
             started.set_exception(error)
             return
         started.set_result(port)
         await self._over.wait()
-        for seat in self._seats.values():
-            seat.dismiss(OVER)
+        await say_over()
+        for member in self._members.values():
+            member.dismiss(OVER)
         # Calls that end by themselves end well at the other side, and in silence at this one:
         # gRPC logs a traceback for each that it has to cut.
         if self._calls:
@@ -225,60 +285,23 @@ class Hub:
             self._calls.add(call)
             call.add_done_callback(self._calls.discard)
         session = Session(Role.COORDINATOR)
-        card = await self._greet(stream, session)
+        card = await greet(stream, session, self._admission)
         if card is None:
             return
+        if objection := self._objection(card):
+            await stream.abort(*objection)
         with self._presence:
-            counters = self._counters.setdefault(card.name, Counters())
-            counters.ended = ""
-            seat = self._seats[card.name] = Seat(card, stream, session, counters)
+            member = self._members.setdefault(card.name, Member(card, self._patience))
+            seat = member.sit(card, stream, session)
             self._presence.notify_all()
         try:
             await seat.serve()
         finally:
             with self._presence:
-                del self._seats[card.name]
                 self._presence.notify_all()
 
-    async def _greet(self, stream: grpc.aio.ServicerContext, session: Session) -> Card | None:
-        """Hears a Hello; whoever may not come in is told why by a status, as gRPC has it."""
-        try:
-            data = await asyncio.wait_for(stream.read(), HELLO_SECONDS)
-        except TimeoutError:
-            await stream.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "no Hello came")
-        if data is grpc.aio.EOF:
-            return None
-        hello = decode_from_institution(data)
-        try:
-            session.receive(hello)
-        except RemoteProtocolError as error:
-            await stream.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
-        if not isinstance(hello, Hello):
-            return None
-        if objection := self._objection(hello, stream.peer_identities()):
-            await stream.abort(*objection)
-        return hello.card
-
-    def _objection(
-        self, hello: Hello, certified: Collection[bytes] | None
-    ) -> tuple[grpc.StatusCode, str] | None:
-        """Why whoever says ``hello`` may not come in; None where it may."""
-        code, name = grpc.StatusCode, hello.card.name
-        if hello.version != VERSION:
-            return code.FAILED_PRECONDITION, (
-                f"version {hello.version} of the wire, expected {VERSION}; "
-                "install the release of fedkd that the coordinator runs"
-            )
-        if not hmac.compare_digest(hello.token.encode(), self._token.encode()):
-            return code.UNAUTHENTICATED, "the token is not of this run; ask the coordinator for it"
-        if certified is not None and name.encode() not in certified:
-            return code.PERMISSION_DENIED, f"the certificate does not speak for {name!r}"
-        if name in self._seats:
-            return code.ALREADY_EXISTS, f"{name!r} is here already; choose another name"
-        return None
-
-
-def _own(reply: Reply) -> Reply:
-    """``reply`` with tensors of its own, so that the message's bytes can go."""
-    gradient = None if reply.gradient is None else reply.gradient.clone()
-    return Reply({signal: said.clone() for signal, said in reply.signals.items()}, gradient)
+    def _objection(self, card: Card) -> tuple[grpc.StatusCode, str] | None:
+        if self._over.is_set():
+            return grpc.StatusCode.UNAVAILABLE, OVER
+        member = self._members.get(card.name)
+        return member.objection(card) if member else None

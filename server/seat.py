@@ -1,23 +1,30 @@
 """One institution's place at the hub: one open session. Knows no other seat and no loop of ours.
 
-Everything here runs on the hub's thread, but for the futures, which a caller may hold.
+Everything here runs on the hub's thread.
 """
 
 import asyncio
 from collections import deque
-from concurrent.futures import Future
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from fedkd.errors import RemoteProtocolError
 from fedkd.signals import Ask, Card, Refusal, Reply
 from fedkd.wire.channel import grpc
 from fedkd.wire.codec import decode_from_institution, encode
-from fedkd.wire.messages import VERSION, Answer, Close, Declined, Question, Welcome
+from fedkd.wire.messages import VERSION, Answer, Close, Declined, Welcome
 from fedkd.wire.session import MAX_IN_FLIGHT, Session
+from server.parcel import Parcel
 
 PARTING_SECONDS = 0.5
 """For an institution to hear why its session ends."""
 LOST = "the connection was lost"
+
+
+class Struck(str):
+    """Why an institution is struck off a run: in words, told apart from other reasons by type."""
+
+    __slots__ = ()
 
 
 @dataclass
@@ -27,8 +34,12 @@ class Counters:
     Attributes:
         bytes_sent: of questions, as encoded; gRPC's own framing comes on top.
         bytes_received: of everything that it said, likewise.
-        samples_asked: images in Asks that were sent to it, whether or not it answered.
+        samples_asked: images in Asks that were sent to it, whether or not it answered. A question
+            that is put again counts once.
         samples_pulled_back: images in PullBacks that were sent to it, likewise.
+        questions: that were sent to it, likewise.
+        answers: that came, late ones included.
+        seconds: from each of these questions to its answer, added up.
         refusals: questions that it declined.
         strikes: sessions that it ended by breaking the law.
         ended: why its last session ended; empty while it is here.
@@ -38,45 +49,61 @@ class Counters:
     bytes_received: int = 0
     samples_asked: int = 0
     samples_pulled_back: int = 0
+    questions: int = 0
+    answers: int = 0
+    seconds: float = 0.0
     refusals: int = 0
     strikes: int = 0
     ended: str = ""
 
 
-@dataclass(frozen=True, eq=False)
-class Parcel:
-    """A question on its way, as bytes that may be shared with other seats."""
-
-    question: Question
-    data: bytes
-    outcome: "Future[Reply | Refusal]"
-
-    def lose(self, why: str) -> None:
-        """Ends the wait for a question that was never sent."""
-        if self.outcome.set_running_or_notify_cancel():
-            self.outcome.set_exception(RemoteProtocolError(why))
-
-
 class Seat:
-    """Puts questions to one institution, at most MAX_IN_FLIGHT at a time, and hears its answers."""
+    """Puts questions to one institution, at most MAX_IN_FLIGHT at a time, and hears its answers.
+
+    Args:
+        card: the institution's.
+        stream: of gRPC.
+        session: in which the institution has said Hello.
+        counters: to be kept.
+        patience: seconds that it may owe an answer for which nobody waits any more.
+        vacate: is called once, when the session has ended.
+    """
 
     def __init__(
-        self, card: Card, stream: grpc.aio.ServicerContext, session: Session, counters: Counters
+        self,
+        card: Card,
+        stream: grpc.aio.ServicerContext,
+        session: Session,
+        counters: Counters,
+        patience: float,
+        vacate: Callable[[], None],
     ) -> None:
         self.card = card
+        self.ending: str | None = None
+        """Why the session ends; None while it lasts."""
+        self.returns = False
+        """Whether it ends in a way after which the institution may come back."""
         self._stream = stream
         self._session = session
         self._counters = counters
+        self._patience = patience
+        self._vacate = vacate
         self._waiting: deque[Parcel] = deque()
-        self._sent: dict[int, Future[Reply | Refusal]] = {}
+        self._sent: dict[int, Parcel] = {}
+        self._owed: dict[int, asyncio.TimerHandle] = {}
         self._wake = asyncio.Event()
-        self._ending: str | None = None
+        self._ended = asyncio.Event()
         self._listens = True
+
+    @property
+    def owes(self) -> int:
+        """Number of the oldest question whose answer is late; 0 where none is."""
+        return min(self._owed, default=0)
 
     def put(self, parcel: Parcel) -> None:
         """Takes a question, to be sent when its turn comes."""
-        if self._ending is not None:
-            parcel.lose(self._ending)
+        if self.ending is not None:
+            parcel.lose(self.ending)
             return
         # Whoever stopped waiting for an institution that stalls must not fill the memory.
         while self._waiting and self._waiting[0].outcome.cancelled():
@@ -84,24 +111,47 @@ class Seat:
         self._waiting.append(parcel)
         self._wake.set()
 
+    def release(self, parcel: Parcel) -> None:
+        """Nobody waits for ``parcel`` any more: it is taken back; if it was sent, it is owed."""
+        number = parcel.question.id
+        if parcel in self._waiting:
+            self._waiting.remove(parcel)
+        elif number in self._sent and number not in self._owed:
+            parcel.returns = False
+            why = f"it owed the answer to question {number} for more than {self._patience:g} s"
+            loop = asyncio.get_running_loop()
+            self._owed[number] = loop.call_later(self._patience, self._expire, why)
+
     def dismiss(self, why: str) -> None:
-        """Ends the session: no more questions, a Close if it still listens."""
-        if self._ending is None:
-            self._ending = why
-        self._wake.set()
+        """Ends the session for good: no more questions, a Close if it still listens."""
+        self._end(why)
+
+    def unanswered(self) -> tuple[Parcel, ...]:
+        """Questions that the session left behind, by rising number; to be called at its end."""
+        left = (*self._sent.values(), *self._waiting)
+        self._sent.clear()
+        self._waiting.clear()
+        return left
 
     async def serve(self) -> None:
-        """Lives as long as the session; every question has an outcome when it returns."""
+        """Lives as long as the session."""
         reader = asyncio.create_task(self._read())
         writer = asyncio.create_task(self._write())
+        # An institution that neither speaks nor reads wakes neither of the two.
+        ended = asyncio.create_task(self._ended.wait())
         try:
-            await asyncio.wait({reader, writer}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({reader, writer, ended}, return_when=asyncio.FIRST_COMPLETED)
+            self._end(LOST, listens=False, returns=True)
             await asyncio.wait({writer}, timeout=PARTING_SECONDS)
         finally:
-            reader.cancel()
-            writer.cancel()
-            self._settle()  # before anything awaits: who waits for an answer must not be forgotten
-            ends = await asyncio.gather(reader, writer, return_exceptions=True)
+            for task in (reader, writer, ended):
+                task.cancel()
+            self._end(LOST, returns=True)
+            self._counters.ended = self.ending or LOST
+            for timer in self._owed.values():
+                timer.cancel()
+            self._vacate()  # before anything awaits: who waits for an answer must not be forgotten
+            ends = await asyncio.gather(reader, writer, ended, return_exceptions=True)
         for end in ends:
             if isinstance(end, Exception) and not isinstance(end, grpc.aio.BaseError):
                 raise end
@@ -110,35 +160,39 @@ class Seat:
         welcome = Welcome(VERSION)
         self._session.send(welcome)
         await self._stream.write(encode(welcome))
-        while self._ending is None:
+        while self.ending is None:
             if not self._waiting or self._session.in_flight == MAX_IN_FLIGHT:
                 self._wake.clear()
                 await self._wake.wait()
                 continue
             parcel = self._waiting.popleft()
-            if parcel.outcome.set_running_or_notify_cancel():
+            if parcel.start():
                 await self._send(parcel)
         if self._listens:
-            farewell = Close(self._ending)
+            farewell = Close(self.ending)
             self._session.send(farewell)
             await self._stream.write(encode(farewell))
 
     async def _send(self, parcel: Parcel) -> None:
         question = parcel.question
         self._session.send(question)
-        self._sent[question.id] = parcel.outcome
-        if isinstance(question.request, Ask):
-            self._counters.samples_asked += len(question.request.images)
-        else:
-            self._counters.samples_pulled_back += len(question.request.images)
+        self._sent[question.id] = parcel
+        if parcel.tries == 0:
+            self._counters.questions += 1
+            if isinstance(question.request, Ask):
+                self._counters.samples_asked += len(question.request.images)
+            else:
+                self._counters.samples_pulled_back += len(question.request.images)
+        parcel.tries += 1
+        parcel.sent = asyncio.get_running_loop().time()
         self._counters.bytes_sent += len(parcel.data)
         await self._stream.write(parcel.data)
 
     async def _read(self) -> None:
-        while self._ending is None:
+        while self.ending is None:
             data = await self._stream.read()
             if data is grpc.aio.EOF:
-                self._leaves(LOST)
+                self._end(LOST, listens=False, returns=True)
                 return
             self._counters.bytes_received += len(data)
             try:
@@ -146,29 +200,39 @@ class Seat:
             except RemoteProtocolError as error:
                 self._counters.strikes += 1
                 self._stream.set_code(grpc.StatusCode.INVALID_ARGUMENT)
-                self.dismiss(str(error))
+                self._end(Struck(error))
 
     def _hear(self, data: bytes) -> None:
         message = decode_from_institution(data)
         self._session.receive(message)
         match message:
             case Answer(number, reply):
-                self._sent.pop(number).set_result(reply)
+                self._counters.answers += 1
+                self._settle(number, reply)
             case Declined(number, refusal):
                 self._counters.refusals += 1
-                self._sent.pop(number).set_result(refusal)
+                self._settle(number, refusal)
             case Close(reason):
-                self._leaves(f"it left: {reason}")
+                self._end(f"it left: {reason}", listens=False)
         self._wake.set()
 
-    def _leaves(self, why: str) -> None:
-        self._listens = False
-        self.dismiss(why)
+    def _settle(self, number: int, outcome: Reply | Refusal) -> None:
+        parcel = self._sent.pop(number)
+        self._counters.seconds += asyncio.get_running_loop().time() - parcel.sent
+        if timer := self._owed.pop(number, None):
+            timer.cancel()
+        parcel.outcome.set_result(outcome)
 
-    def _settle(self) -> None:
-        self.dismiss(LOST)
-        why = self._counters.ended = self._ending or LOST
-        for outcome in self._sent.values():
-            outcome.set_exception(RemoteProtocolError(why))
-        for parcel in self._waiting:
-            parcel.lose(why)
+    def _expire(self, why: str) -> None:
+        """Ends the session of an institution that is too late; it may come back."""
+        # Without a Close, which would tell an agent that the run is over.
+        self._stream.set_code(grpc.StatusCode.UNAVAILABLE)
+        self._stream.set_details(why)
+        self._end(why, listens=False, returns=True)
+
+    def _end(self, why: str, *, listens: bool = True, returns: bool = False) -> None:
+        if self.ending is None:
+            self.ending, self.returns = why, returns
+            self._listens = listens
+        self._wake.set()
+        self._ended.set()

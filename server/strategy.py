@@ -25,11 +25,12 @@ from fedkd.errors import SettingsError
 from fedkd.loop import Distilled, Plan, Progress, Watch
 from fedkd.methods import Method
 from fedkd.priors import Prior
-from fedkd.signals import Answers, Ask, Card, PullBack, Request
+from fedkd.signals import Card
 from fedkd.wire.channel import grpc
 from fedkd.wire.record import Recorder
+from server.audience import Audience
 from server.control import CONFIG, accepted, await_nodes, to_all
-from server.coordinator import Coordinator, Ingredients, Lost
+from server.coordinator import Coordinator, Ingredients
 from server.hub import Hub
 from server.seat import Counters
 
@@ -47,8 +48,7 @@ class _Session:
     """Seconds that nodes may take to come, or to answer a message."""
     nodes: tuple[int, ...] = ()
     coordinator: Coordinator | None = None
-    answering: int = 0
-    """Institutions that answered the last question."""
+    audience: Audience | None = None
 
 
 class DataFreeDistillation(Strategy):
@@ -68,6 +68,7 @@ class DataFreeDistillation(Strategy):
         advertised: where institutions are told to dial, host:port; empty for `address` itself.
         credentials: TLS of the hub; without them only this machine can dial in.
         question_timeout: seconds that one question may take.
+        linger: seconds of them that the others may take once a quorum has answered; None for all.
         watch: is told of progress; changes nothing.
         recorder: keeps the replies, where they are to be kept.
     """
@@ -87,6 +88,7 @@ class DataFreeDistillation(Strategy):
         advertised: str = "",
         credentials: grpc.ServerCredentials | None = None,
         question_timeout: float = 60.0,
+        linger: float | None = None,
         watch: Watch = lambda progress: None,
         recorder: Recorder | None = None,
     ) -> None:
@@ -95,7 +97,7 @@ class DataFreeDistillation(Strategy):
         self.min_available_nodes = min_available_nodes
         self.address, self.advertised = address, advertised
         self.credentials = credentials
-        self.question_timeout = question_timeout
+        self.question_timeout, self.linger = question_timeout, linger
         self.watch = watch
         self.distilled: Distilled | None = None
         """What the run left, once `start` has returned."""
@@ -166,14 +168,12 @@ class DataFreeDistillation(Strategy):
         """
         session = self._open()
         if server_round == 1:
-            session.coordinator = self._convene(
-                session, len(accepted(replies, self.min_available_nodes))
-            )
-        coordinator = self._coordinator()
+            self._convene(session, len(accepted(replies, self.min_available_nodes)))
+        coordinator, audience = self._coordinator()
         coordinator.advance(server_round / session.rounds)
-        self.distilled = coordinator.distilled
+        self.distilled, self.cards = coordinator.distilled, tuple(audience.cards)
         trained, asked = (coordinator.latest.get(kind, {}) for kind in ("trained", "asked"))
-        metrics = {"asked": asked.get("asked", 0), "institutions": session.answering}
+        metrics = {"asked": asked.get("asked", 0), "institutions": audience.answering}
         metrics |= {k: trained[k] for k in ("loss", "difficulty", "pace") if k in trained}
         return ArrayRecord(self.parts.student.state_dict()), MetricRecord(metrics)
 
@@ -207,7 +207,7 @@ class DataFreeDistillation(Strategy):
             "asked": 0,
             "step": 0,
             "done": 0.0,
-            **self._coordinator().latest.get("trained", {}),
+            **self._coordinator()[0].latest.get("trained", {}),
         }
         seen = {key: facts[key] for key in ("asked", "step", "done")}
         self.watch(Progress("scored", {**seen, "accuracy": accuracy}))
@@ -225,26 +225,19 @@ class DataFreeDistillation(Strategy):
         log.info("\t├── priors: %s", ", ".join(parts.priors) or "none")
         log.info("\t└── institutions: %s or more", self.min_available_nodes)
 
-    def _convene(self, session: _Session, count: int) -> Coordinator:
-        self.cards = session.hub.wait_for(count, session.timeout)
-        return Coordinator(self.parts, self.cards, self._answer, self.watch)
-
-    def _answer(self, request: Request) -> tuple[Answers, Lost]:
-        session = self._open()
-        each: Mapping[str, Ask | PullBack] = (
-            {card.name: request for card in self.cards} if isinstance(request, Ask) else request
-        )
-        answers, lost = session.hub.ask(each, self.question_timeout)
-        session.answering = len(answers)
-        return answers, lost
+    def _convene(self, session: _Session, count: int) -> None:
+        cards = session.hub.wait_for(count, session.timeout)
+        audience = Audience(session.hub, self.parts, cards, self.question_timeout, self.linger)
+        session.audience = audience
+        session.coordinator = Coordinator(self.parts, audience.cards, audience.answer, self.watch)
 
     def _open(self) -> _Session:
         if self._session is None:
             raise SettingsError("no hub is open; call start, which opens one for the whole run")
         return self._session
 
-    def _coordinator(self) -> Coordinator:
-        coordinator = self._open().coordinator
-        if coordinator is None:
+    def _coordinator(self) -> tuple[Coordinator, Audience]:
+        session = self._open()
+        if session.coordinator is None or session.audience is None:
             raise SettingsError("no institution was rung; rounds count from 1")
-        return coordinator
+        return session.coordinator, session.audience

@@ -1,13 +1,13 @@
 """Replies of a run, kept in a file and read back. Knows no loop and no institution.
 
 The file holds what would travel: a Hello for each institution, then for each question its digest
-and the Answers to it. Given the same replies, every engine makes the same student; a replay asks
-nobody.
+and the Answers to it, among them the Hello of whoever joined since the last. Given the same
+replies, every engine makes the same student; a replay asks nobody.
 """
 
 import hashlib
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -40,11 +40,14 @@ class Recorder:
         for card in cards:
             _write(self._file, encode(Hello(VERSION, "-", card)))
 
-    def keep(self, request: Request, answers: Answers) -> None:
-        """One question and what was answered."""
+    def keep(self, request: Request, answers: Answers, joined: Sequence[Card] = ()) -> None:
+        """One question and what was answered; ``joined``: who takes part from here on."""
         self._questions += 1
         _write(self._file, digest(request))
-        _write(self._file, len(answers).to_bytes(4, "little"))
+        _write(self._file, (len(joined) + len(answers)).to_bytes(4, "little"))
+        for card in joined:
+            _write(self._file, card.name.encode())
+            _write(self._file, encode(Hello(VERSION, "-", card)))
         for name in sorted(answers):
             _write(self._file, name.encode())
             _write(self._file, encode(Answer(self._questions, answers[name])))
@@ -68,7 +71,8 @@ class Replay:
         except OSError as error:
             raise DataError(f"cannot read {path}: {error.strerror}; record a run first") from error
         self._path = path
-        self.cards = tuple(self._card() for _ in range(self._number()))
+        self.cards = [self._card() for _ in range(self._number())]
+        """Of whoever takes part by now; those who join are added with their first answers."""
 
     def answer(self, request: Request) -> Answers:
         """What was answered when this was asked.
@@ -81,14 +85,19 @@ class Replay:
                 f"{self._path} was recorded for other questions; replay it with the experiment, "
                 "seed and versions that it was recorded with"
             )
-        return dict(self._answer() for _ in range(self._number()))
-
-    def _answer(self) -> tuple[str, Reply]:
-        name = self._next().decode()
-        message = decode_from_institution(self._next())
-        if not isinstance(message, Answer):
-            raise DataError(f"{self._path} holds no answer where one belongs; record it again")
-        return name, message.reply
+        answers: dict[str, Reply] = {}
+        for _ in range(self._number()):
+            name = self._next().decode()
+            match decode_from_institution(self._next()):
+                case Hello(card=card):
+                    self.cards.append(card)
+                case Answer(reply=reply):
+                    answers[name] = reply
+                case _:
+                    raise DataError(
+                        f"{self._path} holds no answer where one belongs; record it again"
+                    )
+        return answers
 
     def _card(self) -> Card:
         message = decode_from_institution(self._next())

@@ -146,8 +146,31 @@ class Lost(_Part):
     reason: str
 
 
+class Back(_Part):
+    """An institution that was lost answered again."""
+
+    kind: Literal["back"] = "back"
+    name: str
+
+
+class Joined(_Part):
+    """An institution came while the run went on, and takes part from here."""
+
+    kind: Literal["joined"] = "joined"
+    name: str
+
+
+class Struck(_Part):
+    """An institution broke the law of its session and may not come back in this run."""
+
+    kind: Literal["struck"] = "struck"
+    name: str
+    reason: str
+
+
 Event: TypeAlias = Annotated[
-    Asked | Trained | Scored | Generated | Lost, Field(discriminator="kind")
+    Asked | Trained | Scored | Generated | Lost | Back | Joined | Struck,
+    Field(discriminator="kind"),
 ]
 
 _EVENT: TypeAdapter[Event] = TypeAdapter(Event)
