@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from fedkd.experiment import Experiment
     from fedkd.loop import Watch
-    from server.admission import Admission  # type: ignore[import-not-found,unused-ignore]
+    from server.admission import Admission
     from server.hub import Hub
 
 PLAIN = "127.0.0.1:0"
@@ -81,7 +81,7 @@ def run(
     if log == "json" and tokens is None:
         raise SettingsError("a log that is kept must not hold a token; give --tokens FILE")
     _quiet()
-    from fedkd.logs import configure  # type: ignore[import-not-found,unused-ignore]
+    from fedkd.logs import configure
 
     from fedkd.experiment import load
     from server.certificates import server_credentials
@@ -109,7 +109,7 @@ def token(
 ) -> None:
     """Issue one-time join tokens: each is shown once, and only its digest is kept."""
     _quiet()
-    from server.admission import JoinTokens  # type: ignore[import-not-found,unused-ignore]
+    from server.admission import JoinTokens
 
     issuing = JoinTokens(tokens)
     for name in names:
@@ -173,7 +173,7 @@ def _measured(hub: "Hub", port: int | None) -> "Iterator[None]":
         yield
         return
     try:
-        from server.metrics import serve_metrics  # type: ignore[import-not-found,unused-ignore]
+        from server.metrics import serve_metrics
     except ImportError:
         raise SettingsError("metrics need prometheus-client; install fedkd[metrics]") from None
     address, stop = serve_metrics(hub, port)
@@ -204,7 +204,7 @@ def _admission(tokens: Path | None) -> "Admission | str":
     """Who may come in: whoever has a join token, or whoever knows one drawn for this run."""
     if tokens is None:
         return secrets.token_urlsafe()
-    from server.admission import JoinTokens  # type: ignore[import-not-found,unused-ignore]
+    from server.admission import JoinTokens
 
     return JoinTokens(tokens)
 

@@ -2,7 +2,7 @@
 
 import logging
 
-from fedkd.logs import say  # type: ignore[import-not-found,unused-ignore]
+from fedkd.logs import say
 
 from fedkd.loop import Progress
 

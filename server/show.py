@@ -53,8 +53,12 @@ class Bars:
             case "scored":
                 accuracy = float(str(facts["accuracy"]))
                 self._progress.update(self._student, description=f"student {accuracy:.1%}")
-            case "lost":
-                self._progress.console.print(f"lost {facts['name']}: {facts['reason']}")
+            case "lost" | "struck":
+                self._progress.console.print(
+                    f"{happening.kind} {facts['name']}: {facts['reason']}", markup=False
+                )
+            case "joined" | "back":
+                self._progress.console.print(f"{happening.kind} {facts['name']}", markup=False)
 
 
 @contextmanager

@@ -8,12 +8,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from fedkd.logs import say  # type: ignore[import-not-found,unused-ignore]
+from fedkd.logs import say
 
 from fedkd.errors import SettingsError
 from fedkd.experiment import Experiment
 from fedkd.signals import Card
-from server.audience import Audience  # type: ignore[import-not-found,unused-ignore]
+from server.audience import Audience
 from server.chronicle import Chronicle, Verdict, traffic_of
 from server.coordinator import Coordinator, ingredients
 from server.hub import Hub
