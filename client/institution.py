@@ -1,13 +1,17 @@
-"""An institution in one piece: vault, policy and door. Knows no network and no coordinator.
+"""An institution in one piece: vault, policy, books and door. Knows no network, no coordinator.
 
 What is told to the world is its card; what is answered goes through its door.
 """
 
+import hashlib
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from torch import nn
 
+from client.ledger import Ledger
 from client.release import Door
 from client.teach import TeachSettings, Watch
 from client.vault import Holding, Vault
@@ -15,6 +19,7 @@ from fedkd.errors import SettingsError
 from fedkd.experiment import Experiment
 from fedkd.privacy.policy import Policy
 from fedkd.signals import Ask, Card, PullBack, Refusal, Reply, Signal
+from fedkd.teacher import Teacher
 
 
 class Institution:
@@ -24,15 +29,23 @@ class Institution:
         name: under which it is known.
         vault: private.
         policy: the owner's word.
+        ledger: his books, which may be shared with other agents of his and are his to close; None
+            keeps them in memory.
+
+    Raises:
+        DataError: the vault cannot be opened.
     """
 
-    def __init__(self, name: str, vault: Vault, policy: Policy) -> None:
+    def __init__(
+        self, name: str, vault: Vault, policy: Policy, ledger: Ledger | None = None
+    ) -> None:
         self._vault, self._policy = vault, policy
+        self._ledger = Ledger(None) if ledger is None else ledger
         teacher = vault.teacher
         self.card = Card(
             name,
             vault.classes,
-            vault.shape,
+            policy.shape or vault.shape,
             policy.signals & teacher.signals,
             policy.pull_back and teacher.differentiable,
             policy.samples,
@@ -40,11 +53,12 @@ class Institution:
             vault.class_counts if policy.class_counts else None,
             policy.scores,
         )
-        self._door = Door(policy, teacher, self.card)
+        mark = _mark(teacher, self.card.shape)
+        self._door = Door(policy, teacher, self.card, self._ledger, mark)
 
-    def answer(self, request: Ask | PullBack) -> Reply | Refusal:
-        """What the door lets out; never raises."""
-        return self._door.answer(request)
+    def answer(self, request: Ask | PullBack, server: str = "") -> Reply | Refusal:
+        """What the door lets out to ``server``, host:port; never raises."""
+        return self._door.answer(request, server)
 
     def score(self, model: nn.Module) -> tuple[int, int] | None:
         """A student's (right, of how many) on private test images; None if that is not told."""
@@ -52,8 +66,22 @@ class Institution:
 
     @property
     def tally(self) -> Mapping[str, int]:
-        """Samples ``asked``, ``pulled_back`` and questions ``refused`` so far."""
-        return vars(self._door.tally)
+        """Samples ``asked``, ``pulled_back`` and questions ``refused``, as the books have them.
+
+        Raises:
+            DataError: the books cannot be read.
+        """
+        return vars(self._ledger.spent)
+
+
+def _mark(teacher: Teacher, shape: tuple[int, int, int]) -> bytes:
+    """What tells this teacher from one that is trained anew, by what it says of one ramp."""
+    ramp = torch.linspace(0, 1, shape[0] * shape[1] * shape[2]).view(1, *shape)
+    try:
+        said = teacher.ask(ramp, frozenset({Signal.LOGITS}))[Signal.LOGITS]
+        return hashlib.blake2b(said.numpy().tobytes(), digest_size=16).digest()
+    except Exception:  # then nothing that was answered before counts as a repeat
+        return secrets.token_bytes(16)
 
 
 def holding(experiment: Experiment, index: int) -> Holding:

@@ -1,114 +1,132 @@
-"""THE DOOR: the only way out of an institution. Knows a policy and a teacher, and no network.
+"""THE DOOR: the only way out of an institution. Knows a policy, books and a teacher; no network.
 
-A request is held against the owner's policy and checked for shape and range before the teacher
-sees it; what comes back is checked again, counted and cast to the type that travels. Nothing
-else of the institution has a way to the other side.
+A request is checked for shape, type and range, then held against the owner's policy and charged in
+his books, and only then seen by the teacher. What comes back is checked again and cast to the type
+that travels. Nothing else of the institution has a way to the other side.
 """
 
-import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from client.ledger import Ledger
 from fedkd.privacy.policy import Policy
 from fedkd.signals import Ask, Card, PullBack, Reason, Refusal, Reply, Signal, rounded
 from fedkd.teacher import Teacher
 
-
-@dataclass
-class Tally:
-    """What has been told so far, in samples."""
-
-    asked: int = 0
-    pulled_back: int = 0
-    refused: int = 0
-
-    @property
-    def samples(self) -> int:
-        """Everything that counts against the policy's cap."""
-        return self.asked + self.pulled_back
+FAILED = Refusal(Reason.FAILED, "the teacher could not answer")
+UNREADABLE = Refusal(Reason.MALFORMED, "a question that cannot be read")
 
 
 class Door:
-    """Lets out what the policy names, and counts it.
+    """Lets out what the policy names, and charges it first.
 
     Args:
         policy: the owner's word.
         teacher: answers; private.
         card: what has been told of shape and classes.
+        ledger: the owner's books.
+        mark: of this teacher, up to 64 bytes: what another answered before is no repeat.
     """
 
-    def __init__(self, policy: Policy, teacher: Teacher, card: Card) -> None:
+    def __init__(
+        self, policy: Policy, teacher: Teacher, card: Card, ledger: Ledger, mark: bytes = b""
+    ) -> None:
         self._policy, self._teacher, self._card = policy, teacher, card
-        self._lock = threading.Lock()
-        self.tally = Tally()
+        self._ledger, self._mark = ledger, mark
 
-    def answer(self, request: Ask | PullBack) -> Reply | Refusal:
+    def answer(self, request: Ask | PullBack, server: str = "") -> Reply | Refusal:
         """A reply, or a refusal whose text is fit for the other side. Never raises.
 
-        Samples are counted before the teacher is asked, and not given back if it fails.
+        Samples are charged before the teacher is asked, and not given back if it fails.
+
+        Args:
+            request: as it came; nothing of it is trusted.
+            server: host:port that asks, "" where nobody dialled.
         """
-        refusal = self._malformed(request) or self._charge(request)
-        if refusal is None:
+        # Causes are private throughout: neither their text nor their type may leave.
+        try:
+            if refusal := self._malformed(request):
+                return self._ledger.refuse(request, refusal, server)
+        except Exception:
+            return UNREADABLE
+        try:
+            if refusal := self._ledger.charge(request, self._policy, server, self._mark):
+                return refusal
             try:
                 return self._release(request)
-            except Exception:  # the cause is private: neither its text nor its type may leave
-                refusal = Refusal(Reason.FAILED, "the teacher could not answer")
-        with self._lock:
-            self.tally.refused += 1
-        return refusal
+            except Exception:
+                return self._ledger.refuse(request, FAILED, server)
+        except Exception:
+            return FAILED
 
-    def _charge(self, request: Ask | PullBack) -> Refusal | None:
-        with self._lock:
-            objection = self._policy.objection(request, self.tally.samples)
-            if objection is None and isinstance(request, Ask):
-                self.tally.asked += len(request.images)
-            elif objection is None:
-                self.tally.pulled_back += len(request.images)
-            return objection
-
-    def _release(self, request: Ask | PullBack) -> Reply | Refusal:
+    def _release(self, request: Ask | PullBack) -> Reply:
         if isinstance(request, PullBack):
             gradient = self._teacher.pull_back(request.images, request.cotangents)
-            return Reply(gradient=_finite(gradient))
+            return Reply(gradient=_sound(gradient, tuple(request.images.shape)))
         said = self._teacher.ask(request.images, request.signals)
-        return Reply({s: rounded(_finite(said[s]), s, request.exact) for s in request.signals})
+        return Reply({s: self._checked(said[s], s, request) for s in request.signals})
+
+    def _checked(self, value: Tensor, signal: Signal, ask: Ask) -> Tensor:
+        sound = _sound(value, self._shape(signal, len(ask.images), value))
+        return rounded(sound, signal, ask.exact)
+
+    def _shape(self, signal: Signal, batch: int, value: Tensor) -> tuple[int, ...]:
+        """Of a signal. How many features there are is on no card: D is as it comes in ``value``."""
+        match signal:
+            case Signal.LOGITS:
+                return batch, self._card.classes
+            case Signal.BN_GAP:
+                return ()
+            case Signal.FEATURES:
+                return batch, *value.shape[-1:]
 
     def _malformed(self, request: Ask | PullBack) -> Refusal | None:
+        """What is wrong with ``request`` in itself; None where nothing is."""
         images, shape = request.images, self._card.shape
         if images.dim() != 4 or tuple(images.shape[1:]) != shape or not len(images):
-            return Refusal(
-                Reason.MALFORMED, f"images of {tuple(images.shape)}; expected (B, {shape})"
-            )
-        if images.dtype != torch.uint8 and not _unit(images):
-            return Refusal(Reason.MALFORMED, "expected uint8 images, or finite ones in [0, 1]")
+            return _malformed(f"images of {tuple(images.shape)}; expected (B, {shape})")
+        low, high = self._policy.low, self._policy.high
+        if not _within(images, low, high):
+            return _malformed(f"expected uint8 images, or float32 ones, in [{low:g}, {high:g}]")
         if isinstance(request, PullBack):
             return self._malformed_cotangents(request.cotangents, len(images))
-        return None if request.signals else Refusal(Reason.MALFORMED, "no signal was asked for")
+        return None if request.signals else _malformed("no signal was asked for")
 
     def _malformed_cotangents(
         self, cotangents: Mapping[Signal, Tensor], batch: int
     ) -> Refusal | None:
-        known = {Signal.LOGITS: (batch, self._card.classes), Signal.BN_GAP: ()}
         for signal, cotangent in cotangents.items():
-            if not (cotangent.is_floating_point() and bool(cotangent.isfinite().all())):
-                return Refusal(Reason.MALFORMED, f"the cotangent of {signal} is not finite floats")
-            # How many features there are is on no card: D is as it comes.
-            expected = known.get(signal, (batch, *cotangent.shape[-1:]))
-            if tuple(cotangent.shape) != expected:
-                return Refusal(
-                    Reason.MALFORMED, f"a cotangent of shape {expected} is needed for {signal}"
-                )
-        return None if cotangents else Refusal(Reason.MALFORMED, "no cotangent was given")
+            if cotangent.dtype != torch.float32 or not bool(cotangent.isfinite().all()):
+                return _malformed(f"the cotangent of {signal} is not of finite float32")
+            expected = self._shape(signal, batch, cotangent)
+            if tuple(cotangent.shape) != expected or 0 in expected:
+                return _malformed(f"a cotangent of shape {expected} is needed for {signal}")
+        return None if cotangents else _malformed("no cotangent was given")
 
 
-def _unit(images: Tensor) -> bool:
-    return images.is_floating_point() and bool(((images >= 0) & (images <= 1)).all())
+def _malformed(text: str) -> Refusal:
+    return Refusal(Reason.MALFORMED, text)
 
 
-def _finite(value: Tensor) -> Tensor:
+def _within(images: Tensor, low: float, high: float) -> bool:
+    """Whether every pixel lies in [low, high]; a NaN lies nowhere."""
+    if images.dtype == torch.uint8:
+        if (low, high) == (0.0, 1.0):
+            return True
+        low, high = 255 * low, 255 * high
+    elif images.dtype != torch.float32:
+        return False
+    # A NaN anywhere is both the least and the greatest, and compares with nothing.
+    least, greatest = torch.aminmax(images)
+    return bool(least >= low) and bool(greatest <= high)
+
+
+def _sound(value: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """``value`` without a graph, if it is finite float32 of that shape; raises otherwise."""
+    if value.dtype != torch.float32 or tuple(value.shape) != shape:
+        raise ArithmeticError("a teacher's value has another type or shape than it must")
     if not bool(value.isfinite().all()):
         raise ArithmeticError("a teacher's value is not finite")
-    return value
+    return value.detach()

@@ -9,11 +9,13 @@ Images are ``(B, C, H, W)``, either uint8 in 0..255 or float32 in [0, 1]; normal
 the model that reads them. Values here are frozen; tensors in them are not to be written to.
 """
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -82,6 +84,10 @@ class Reason(StrEnum):
     """Wrong shape, type or range."""
     FAILED = "failed"
     """The teacher could not compute it. The cause stays at the institution."""
+    CLOSED = "closed"
+    """Asked outside the hours in which it answers."""
+    RATE = "rate"
+    """Its samples of this hour are used up; later there are more."""
 
 
 @dataclass(frozen=True)
@@ -135,3 +141,23 @@ def rounded(value: Tensor, signal: Signal, exact: bool) -> Tensor:
         return value.float()
     largest = torch.finfo(torch.float16).max
     return value.clamp(-largest, largest).half()
+
+
+def digest(request: Request | PullBack) -> bytes:
+    """Of everything that a request asks, 16 bytes: equal where the same is asked again."""
+    total = hashlib.blake2b(digest_size=16)
+    if isinstance(request, Ask):
+        _feed(total, "ask", request.images)
+        total.update(f"{sorted(request.signals)} {request.exact}".encode())
+        return total.digest()
+    pulls = {"": request} if isinstance(request, PullBack) else request
+    for name in sorted(pulls):
+        _feed(total, name, pulls[name].images)
+        for signal in sorted(pulls[name].cotangents):
+            _feed(total, signal, pulls[name].cotangents[signal])
+    return total.digest()
+
+
+def _feed(total: "hashlib.blake2b", name: str, tensor: Tensor) -> None:
+    total.update(f"{name} {tuple(tensor.shape)} {tensor.dtype} ".encode())
+    total.update(np.ascontiguousarray(tensor.detach().numpy()).data)

@@ -1,43 +1,141 @@
-"""What an owner lets out. Knows no teacher and no network; the door in ``client`` obeys it."""
+"""What an owner lets out. Knows no teacher and no network; the door in ``client`` obeys it.
+
+Everything here is a pure function of the policy and what it is told: the time, and what the books
+say, are the caller's.
+"""
 
 from dataclasses import dataclass
+from datetime import time
 
+from fedkd.errors import SettingsError
 from fedkd.signals import Ask, PullBack, Reason, Refusal, Signal
+
+MODES = ("none",)
+"""Ways to make answers private; ``none`` promises nothing."""
 
 
 @dataclass(frozen=True)
 class Policy:
-    """The owner's word. What is not named here is refused."""
+    """The owner's word. What is not named here is refused.
+
+    Raises:
+        SettingsError: a value that no policy can have.
+    """
 
     signals: frozenset[Signal] = frozenset({Signal.LOGITS})
     """Signals that may be asked for."""
     pull_back: bool = False
     """Whether gradients of those signals may be asked for: a release like any other."""
     samples: int | None = None
-    """Most images answered, pulled back ones included; None for no cap."""
+    """Most images answered, pulled back ones included; None for no cap. What was answered before
+    is charged once, so its repetition is not counted here."""
     largest_batch: int = 4096
     class_counts: bool = False
     """Whether the number of training images of each class may be told."""
     scores: bool = False
     """Whether the accuracy of a student on the private test data may be told."""
+    samples_per_hour: int | None = None
+    """Most images charged in any sixty minutes; None for no cap."""
+    hours: tuple[time, time] | None = None
+    """Local time of day from which, and until which, questions are answered; may pass midnight."""
+    servers: frozenset[str] | None = None
+    """host:port of the servers that are answered; None for all that the agent is told to dial."""
+    shape: tuple[int, int, int] | None = None
+    """(C, H, W) of the images that are taken; None for the teacher's."""
+    low: float = 0.0
+    """Least value of a pixel that is taken, images in [0, 1]."""
+    high: float = 1.0
+    """Greatest value of a pixel that is taken."""
+    mode: str = "none"
+    """How answers are made private, one of `MODES`."""
 
-    def objection(self, request: Ask | PullBack, spent: int) -> Refusal | None:
-        """Why ``request`` may not be answered after ``spent`` samples; None where it may."""
-        asked = request.signals if isinstance(request, Ask) else frozenset(request.cotangents)
+    def __post_init__(self) -> None:
+        if unknown := set(self.signals) - set(Signal):
+            raise SettingsError(
+                f"policy.signals names {', '.join(sorted(map(str, unknown)))}; "
+                f"choose among {', '.join(Signal)}"
+            )
+        for name, least in {"samples": 0, "samples_per_hour": 0, "largest_batch": 1}.items():
+            value = getattr(self, name)
+            if not (_whole(value, least) or (value is None and name != "largest_batch")):
+                raise SettingsError(f"policy.{name} = {value!r}: expected an integer >= {least}")
+        if self.hours is not None and not _daytime(self.hours):
+            raise SettingsError("policy.hours: expected two different local times without a zone")
+        for server in self.servers or ():
+            host, _, port = server.rpartition(":")
+            if not (host and port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+                raise SettingsError(f"policy.servers names {server!r}: expected host:port")
+        if self.shape is not None and not (
+            len(self.shape) == 3 and all(_whole(side, 1) for side in self.shape)
+        ):
+            raise SettingsError(f"policy.shape = {self.shape}: expected (C, H, W), each >= 1")
+        if not 0.0 <= self.low < self.high <= 1.0:
+            raise SettingsError(
+                f"policy.low = {self.low} and policy.high = {self.high}: "
+                "expected 0 <= low < high <= 1"
+            )
+        if self.mode not in MODES:
+            raise SettingsError(f"policy.mode = {self.mode!r}: choose one of {', '.join(MODES)}")
+
+    def objection(self, request: Ask | PullBack, server: str, at: time) -> Refusal | None:
+        """Why ``request`` may not be answered whatever the books say; None where it may.
+
+        Args:
+            request: as it came.
+            server: host:port that was dialled, "" where nobody dialled.
+            at: local time of day.
+        """
+        if self.servers is not None and server not in self.servers:
+            return Refusal(Reason.FORBIDDEN, "this server is not answered here")
+        if self.hours is not None and not _between(*self.hours, at):
+            start, end = self.hours
+            return Refusal(
+                Reason.CLOSED, f"asked out of hours; answers from {start:%H:%M} to {end:%H:%M} here"
+            )
         if isinstance(request, PullBack) and not self.pull_back:
             return Refusal(Reason.FORBIDDEN, "gradients are not released here")
+        asked = request.signals if isinstance(request, Ask) else frozenset(request.cotangents)
         if forbidden := asked - self.signals:
             names = ", ".join(sorted(forbidden))
             return Refusal(Reason.FORBIDDEN, f"not released here: {names}")
-        count = len(request.images)
-        if count > self.largest_batch:
+        if (count := len(request.images)) > self.largest_batch:
             return Refusal(
                 Reason.TOO_LARGE,
                 f"asked about {count} images at once, at most {self.largest_batch} are taken",
             )
-        if self.samples is not None and spent + count > self.samples:
-            left = self.samples - spent
-            return Refusal(
-                Reason.SPENT, f"asked about {count} images, {left} of {self.samples} are left"
-            )
         return None
+
+    def excess(self, count: int, spent: int, in_last_hour: int) -> Refusal | None:
+        """Why ``count`` more samples are too many; None where they are not.
+
+        Args:
+            count: asked about now, and never before.
+            spent: charged so far.
+            in_last_hour: of these, charged in the last sixty minutes.
+        """
+        caps = (
+            (Reason.SPENT, self.samples, spent, "are left"),
+            (Reason.RATE, self.samples_per_hour, in_last_hour, "are left in this hour"),
+        )
+        for reason, cap, used, words in caps:
+            if cap is not None and used + count > cap:
+                left = max(0, cap - used)  # the owner may have lowered the cap below what is spent
+                return Refusal(reason, f"asked about {count} images, {left} of {cap} {words}")
+        return None
+
+
+def _whole(value: object, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _daytime(hours: tuple[time, time]) -> bool:
+    return (
+        len(hours) == 2
+        and all(isinstance(each, time) and each.tzinfo is None for each in hours)
+        and hours[0] != hours[1]
+    )
+
+
+def _between(start: time, end: time, at: time) -> bool:
+    """Whether ``at`` is in [start, end), which passes midnight where start > end."""
+    return start <= at < end if start < end else at >= start or at < end

@@ -5,17 +5,13 @@ and the Answers to it, among them the Hello of whoever joined since the last. Gi
 replies, every engine makes the same student; a replay asks nobody.
 """
 
-import hashlib
 import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-import numpy as np
-from torch import Tensor
-
 from fedkd.errors import DataError
-from fedkd.signals import Answers, Ask, Card, Reply, Request
+from fedkd.signals import Answers, Card, Reply, Request, digest
 from fedkd.wire.codec import decode_from_institution, encode
 from fedkd.wire.messages import VERSION, Answer, Hello
 
@@ -113,25 +109,6 @@ class Replay:
             return next(self._frames)
         except StopIteration:
             raise DataError(f"{self._path} ends before the run does; record it again") from None
-
-
-def digest(request: Request) -> bytes:
-    """Of everything that a request asks, 16 bytes."""
-    total = hashlib.blake2b(digest_size=16)
-    if isinstance(request, Ask):
-        _feed(total, "ask", request.images)
-        total.update(f"{sorted(request.signals)} {request.exact}".encode())
-        return total.digest()
-    for name in sorted(request):
-        _feed(total, name, request[name].images)
-        for signal in sorted(request[name].cotangents):
-            _feed(total, signal, request[name].cotangents[signal])
-    return total.digest()
-
-
-def _feed(total: "hashlib.blake2b", name: str, tensor: Tensor) -> None:
-    total.update(f"{name} {tuple(tensor.shape)} {tensor.dtype} ".encode())
-    total.update(np.ascontiguousarray(tensor.detach().numpy()).data)
 
 
 def _write(file: BinaryIO, content: bytes) -> None:

@@ -29,6 +29,8 @@ class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REASON_TOO_LARGE: _ClassVar[Reason]
     REASON_MALFORMED: _ClassVar[Reason]
     REASON_FAILED: _ClassVar[Reason]
+    REASON_CLOSED: _ClassVar[Reason]
+    REASON_RATE: _ClassVar[Reason]
 DTYPE_UNSPECIFIED: DType
 DTYPE_UINT8: DType
 DTYPE_FLOAT16: DType
@@ -43,6 +45,8 @@ REASON_SPENT: Reason
 REASON_TOO_LARGE: Reason
 REASON_MALFORMED: Reason
 REASON_FAILED: Reason
+REASON_CLOSED: Reason
+REASON_RATE: Reason
 
 class Tensor(_message.Message):
     __slots__ = ("dtype", "shape")

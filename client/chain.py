@@ -1,0 +1,132 @@
+"""The rows of an owner's books, and how each hangs on the one before. Knows no file and no policy.
+
+A row holds the hash of the row before it, so that none can be changed, taken out or put in between
+unless all that follow are written anew.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from fedkd.errors import DataError
+
+ANSWERED, REPEAT, REFUSED = "answered", "repeat", "refused"
+"""What may be decided of a question."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row: a question, and what was decided of it."""
+
+    time: str
+    """UTC, ISO 8601 with microseconds."""
+    server: str
+    """host:port that asked, "" in simulations."""
+    kind: str
+    """ask or pull_back."""
+    signals: str
+    """Their names, sorted, with a space between them."""
+    count: int
+    """Images of the question."""
+    digest: str
+    """Of what was asked, and of which teacher; "" where it was not read."""
+    sequence: int = 0
+    """1, 2, 3, ..."""
+    decision: str = REFUSED
+    """answered, repeat or refused."""
+    reason: str = ""
+    """Of a refusal."""
+    cost: int = 0
+    """Samples charged."""
+    micro_rho: int = 0
+    """Millionths of zCDP charged; 0 until there is a private mode."""
+    before: int = 0
+    """Samples spent before it."""
+    after: int = 0
+    """Samples spent with it."""
+    previous: str = ""
+    """Hash of the row before; "" at the first."""
+    hash: str = ""
+    """Of all the above, blake2b in hexadecimal."""
+
+    def following(self, question: "Entry", decision: str, reason: str = "") -> "Entry":
+        """The row after this one."""
+        cost = question.count if decision == ANSWERED else 0
+        row = replace(
+            question,
+            sequence=self.sequence + 1,
+            decision=decision,
+            reason=reason,
+            cost=cost,
+            before=self.after,
+            after=self.after + cost,
+            previous=self.hash,
+        )
+        return replace(row, hash=row.sealed())
+
+    def sealed(self) -> str:
+        """The hash that belongs to what stands here."""
+        said = [value for name, value in vars(self).items() if name != "hash"]
+        # A column that was tampered with may hold what JSON does not know.
+        text = json.dumps(said, separators=(",", ":"), default=repr)
+        return hashlib.blake2b(text.encode(), digest_size=32).hexdigest()
+
+
+BEGINNING = Entry("", "", "", "", 0, "")
+"""What the first row follows."""
+
+
+class Head(NamedTuple):
+    """Where the log ends. An owner who writes it down elsewhere can hold the log against it."""
+
+    sequence: int
+    hash: str
+
+
+def followed(rows: Iterable[Entry], *marks: Head) -> Iterator[Entry]:
+    """The same rows, once each is found to hold.
+
+    Args:
+        rows: all, from the first.
+        marks: ends that must lie on the way.
+
+    Raises:
+        DataError: naming the first row that does not hold.
+    """
+    last = BEGINNING
+    charged: set[str] = set()
+    for row in rows:
+        if objection := _objection(row, last, charged):
+            raise DataError(f"row {last.sequence + 1} {objection}")
+        if any(mark.sequence == row.sequence and mark.hash != row.hash for mark in marks):
+            raise DataError(f"row {row.sequence} is not the one that was noted")
+        if row.decision == ANSWERED:
+            charged.add(row.digest)
+        last = row
+        yield row
+    if any(mark.sequence > last.sequence for mark in marks):
+        raise DataError(f"row {last.sequence + 1} and what follows it are missing")
+
+
+def _objection(row: Entry, last: Entry, charged: set[str]) -> str | None:
+    """Why ``row`` cannot follow ``last``; None where it can."""
+    if row.sequence != last.sequence + 1:
+        return "is missing"
+    if row.hash != row.sealed():
+        return "was changed"
+    if row.previous != last.hash:
+        return "does not follow the row before it"
+    # From here on the hash is right: only a chain that was written anew gets this far.
+    if row.decision not in (ANSWERED, REPEAT, REFUSED) or not _count(row.count):
+        return "is none that a ledger writes"
+    if row != last.following(row, row.decision, row.reason):
+        return "does not charge what its question costs"
+    if row.decision != REFUSED and (row.digest in charged) != (row.decision == REPEAT):
+        return "charges a repeat, or repeats what was never charged"
+    return None
+
+
+def _count(value: object) -> bool:
+    return isinstance(value, int) and value >= 0
