@@ -3,14 +3,17 @@
 It knows no teacher and no policy: what to answer is decided by the function that it is given.
 """
 
+import logging
 import queue
 import random
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import StrEnum
 
 from fedkd.errors import RemoteProtocolError
+from fedkd.logs import say
 from fedkd.signals import Ask, Card, PullBack, Reason, Refusal, Reply
 from fedkd.wire.channel import call, dial, grpc
 from fedkd.wire.codec import decode_from_coordinator, encode
@@ -40,6 +43,24 @@ FOR_GOOD = frozenset(
 """Refusals that trying again does not change."""
 FAILED = Refusal(Reason.FAILED, "the teacher could not answer")
 
+STRANGER = ("CERTIFICATE_VERIFY_FAILED", "Hostname Verification Check failed")
+"""In what gRPC says where whoever listens cannot prove to be the coordinator."""
+
+log = logging.getLogger(__name__)
+
+
+class Ending(StrEnum):
+    """How an agent's work ended."""
+
+    OVER = "over"
+    """The coordinator said so."""
+    LEFT = "left"
+    """We were told to stop."""
+    REFUSED = "refused"
+    """For good: trying again would not change it."""
+    GONE = "gone"
+    """The coordinator was out of reach for longer than our patience."""
+
 
 @dataclass(frozen=True)
 class Patience:
@@ -62,7 +83,8 @@ class _Visit:
     """How one session went."""
 
     reason: str
-    final: bool = False
+    ending: Ending | None = None
+    """None where it is worth coming back."""
     opened: bool = False
 
 
@@ -102,6 +124,9 @@ class Agent:
             that the teacher could not answer.
         credentials: TLS; without them only a hub on this machine can be dialled.
         patience: how to come back after a session was lost.
+
+    Attributes:
+        ending: how `serve` ended; None before that.
     """
 
     def __init__(
@@ -118,7 +143,9 @@ class Agent:
         self._answer = answer
         self._credentials = credentials
         self._patience = patience or Patience()
+        self.ending: Ending | None = None
         self._told = threading.Event()
+        self._turn = threading.Lock()  # held for as long as one question is answered
         self._line: _Line | None = None
 
     def serve(self) -> str:
@@ -130,29 +157,45 @@ class Agent:
         Raises:
             SettingsError: plain text to another machine.
         """
+        ended = self._come_and_go()
+        self.ending = ended.ending
+        say(log, "session_over", server=self._address, ending=ended.ending, reason=ended.reason)
+        return ended.reason
+
+    def _come_and_go(self) -> _Visit:
+        """Visits until one of them is the last."""
         jitter = random.SystemRandom()  # no seed of a run may make institutions come back together
         pause, seen = self._patience.first, time.monotonic()
         while not self._told.is_set():
             began = time.monotonic()
             visit = self._visit()
             now = time.monotonic()
-            if visit.final:
-                return visit.reason
+            if visit.ending is not None:
+                return visit
             if visit.opened:
                 seen = now
                 if now - began > self._patience.longest:
                     pause = self._patience.first
             if now - seen > self._patience.total:
-                return f"the coordinator is gone: {visit.reason}"
+                return _Visit(f"the coordinator is gone: {visit.reason}", Ending.GONE)
+            say(
+                log,
+                "session_lost",
+                logging.WARNING,
+                server=self._address,
+                reason=visit.reason,
+                pause=round(pause, 3),
+            )
             self._told.wait(jitter.uniform(pause / 2, pause))
             pause = min(2 * pause, self._patience.longest)
-        return LEFT
+        return _Visit(LEFT, Ending.LEFT)
 
     def close(self) -> None:
         """Makes `serve` return, after the answer that it may be at; for any thread."""
         self._told.set()
-        if line := self._line:
-            line.part(LEFT)
+        with self._turn:  # an answer that is begun is counted, so it is also given
+            if line := self._line:
+                line.part(LEFT)
 
     def _visit(self) -> _Visit:
         """One session, from its Hello to its end."""
@@ -163,13 +206,9 @@ class Agent:
                 return self._converse(session, line)
             except RemoteProtocolError as error:
                 line.part(str(error))
-                return _Visit(f"the coordinator broke the law: {error}", final=True)
+                return _Visit(f"the coordinator broke the law: {error}", Ending.REFUSED)
             except grpc.RpcError:
-                return _Visit(
-                    line.stream.details(),
-                    final=line.stream.code() in FOR_GOOD,
-                    opened=session.state is State.OPEN,
-                )
+                return self._failed(line.stream, session.state is State.OPEN)
             finally:
                 self._line = None
                 line.hang_up()
@@ -178,18 +217,34 @@ class Agent:
         session.send(self._hello)
         line.say(encode(self._hello))
         if self._told.is_set():  # by a `close` that came too early to find the line
-            return _Visit(LEFT, final=True)
+            return _Visit(LEFT, Ending.LEFT)
         for data in line.stream:
             message = decode_from_coordinator(data)
             session.receive(message)
             match message:
                 case Welcome(version) if version != VERSION:
                     raise RemoteProtocolError(f"version {version}, expected {VERSION}")
+                case Welcome():
+                    say(log, "session_open", server=self._address)
                 case Question():
-                    line.say(self._outcome(session, message))
+                    with self._turn:
+                        if self._told.is_set():
+                            return _Visit(LEFT, Ending.LEFT)
+                        line.say(self._outcome(session, message))
                 case Close(reason):
-                    return _Visit(reason, final=True)
+                    return _Visit(reason, Ending.OVER)
         return _Visit("the coordinator left without a word", opened=session.state is State.OPEN)
+
+    def _failed(self, stream: grpc.Call, opened: bool) -> _Visit:
+        """A visit that gRPC cut short."""
+        reason = stream.details() or stream.code().name
+        if any(sign in reason for sign in STRANGER):
+            return _Visit(
+                f"whoever listens on {self._address} has no certificate of this coordinator's "
+                "authority for that address",
+                Ending.REFUSED,
+            )
+        return _Visit(reason, Ending.REFUSED if stream.code() in FOR_GOOD else None, opened)
 
     def _outcome(self, session: Session, question: Question) -> bytes:
         """What comes of ``question``, in bytes."""

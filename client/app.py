@@ -1,5 +1,8 @@
 """The institution's Flower ClientApp: shows its card, lets itself be rung, examines students.
 
+These functions are a simulated institution's. On an owner's machine none of them is reached: the
+doorbell hands each message to the owner's own agent.
+
 It answers no question about images: those go from the coordinator's hub to the institution's
 agent, past Flower, once the doorbell has been rung.
 """

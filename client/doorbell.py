@@ -1,31 +1,45 @@
 """What stands between Flower and an institution. Knows no question, no batch and no coordinator.
 
 Whoever calls ``flwr run`` chooses the bundle that this file is in, so on an owner's machine it is
-the other side's code. It therefore opens simulated institutions and no others: where a node is
-configured with the owner's own agent, it declines before it touches anything.
+the other side's code. Where a node is configured with the owner's own agent, it hands the message
+on to the agent's socket and does nothing else; the agent decides. It opens simulated institutions
+and no others.
 """
 
 import functools
 import logging
+import socket
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from flwr.app import ConfigRecord, Context, Error, Message
+from flwr.app import ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp.typing import ClientAppCallable
+from safetensors.torch import save
 
+from client import frames
 from client.agent import Agent
 from client.institution import Institution, simulated
-from fedkd.errors import FedkdError
+from fedkd.errors import FedkdError, RemoteProtocolError
 from fedkd.experiment import Experiment
 
 AGENT = "agent"
-"""In a node's configuration: the owner's own agent process, which a bundle may not replace."""
+"""In a node's configuration: the Unix socket of the owner's own agent."""
 PARTITION = "partition-id"
 """In a node's configuration: which simulated institution it is."""
 DECLINED = 2
 """Flower's code for a ClientApp that raised."""
 FAILED = "this institution could not do what was asked; its own log says why"
+AWAY = "the owner's agent does not answer; have the owner start fedkd-client serve"
+NOBODY = (
+    f"this node is no institution: its configuration has neither {AGENT}, the socket of an owner's "
+    f"agent, nor {PARTITION}, of a simulated one"
+)
+SECONDS = 10.0
+"""For the agent to take a message, or to say that it does."""
+EXAMINATION_SECONDS = 600.0
+"""For the agent to examine a student."""
 
 log = logging.getLogger(__name__)
 
@@ -35,15 +49,17 @@ def discreet(message: Message, context: Context, call_next: ClientAppCallable) -
 
     Flower would send the text of an exception to the coordinator, and it may quote private data.
     """
-    if objection := _objection(context.node_config):
-        return Message(Error(DECLINED, objection), reply_to=message)
     try:
+        if AGENT in context.node_config:
+            return _passed_on(message, str(context.node_config[AGENT]))
+        if PARTITION not in context.node_config:
+            return _declined(message, NOBODY)
         return call_next(message, context)
     except FedkdError as error:
         log.error("%s", error)
     except Exception:
         log.exception("%s failed", message.metadata.message_type)
-    return Message(Error(DECLINED, FAILED), reply_to=message)
+    return _declined(message, FAILED)
 
 
 def opened(config: ConfigRecord, context: Context) -> Institution:
@@ -62,7 +78,7 @@ def opened(config: ConfigRecord, context: Context) -> Institution:
 
 
 def ring(config: ConfigRecord, context: Context) -> None:
-    """Have this node's institution dial in, once for each token.
+    """Have this node's simulated institution dial in, once for each token.
 
     Args:
         config: as `opened` reads it, and ``address`` and ``token`` of the hub.
@@ -81,22 +97,78 @@ def ring(config: ConfigRecord, context: Context) -> None:
     rung["token"] = token
 
 
-def _objection(node: Mapping[str, object]) -> str | None:
-    """Why nothing may be opened on a node of this configuration; None where it may."""
-    if AGENT in node:
-        return (
-            "this node is an owner's (its configuration names an agent) and a bundle cannot open "
-            "an owner's vault; have the owner start fedkd-client serve"
-        )
-    if PARTITION not in node:
-        return (
-            f"this node is no simulated institution (its configuration has no {PARTITION}); "
-            "run in Flower's simulation"
-        )
-    return None
-
-
 @functools.cache
 def _institution(experiment: str, index: int, folder: str) -> Institution:
     own = Path(folder) / f"{index:04d}"
     return simulated(Experiment.model_validate_json(experiment), index, own)
+
+
+# --- on an owner's machine
+
+
+def _passed_on(message: Message, path: str) -> Message:
+    """What the owner's agent makes of a message."""
+    kind = message.metadata.message_type
+    if kind not in _ASKED:
+        return _declined(message, f"an institution knows no message {kind}")
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
+            line.settimeout(SECONDS)
+            line.connect(path)
+            answer = _ASKED[kind](message, line)
+    except (OSError, RemoteProtocolError):
+        return _declined(message, AWAY)
+    if "objection" in answer:
+        return _declined(message, str(answer["objection"]))
+    name, record = _told(kind, answer)
+    return Message(RecordDict({name: record}), reply_to=message)
+
+
+def _ask_card(_: Message, line: socket.socket) -> dict[str, Any]:
+    frames.say(line, {"verb": "card"}, SECONDS)
+    return frames.hear(line, SECONDS)
+
+
+def _ask_session(message: Message, line: socket.socket) -> dict[str, Any]:
+    config = message.content.config_records["config"]
+    asked = {name: config[name] for name in ("address", "token")}
+    frames.say(line, {"verb": "session", **asked}, SECONDS)
+    return frames.hear(line, SECONDS)
+
+
+def _ask_examination(message: Message, line: socket.socket) -> dict[str, Any]:
+    config = message.content.config_records["config"]
+    asked = {name: config[name] for name in ("model", "classes", "shape")}
+    frames.say(line, {"verb": "evaluate", **asked}, SECONDS)
+    answer = frames.hear(line, SECONDS)
+    if "go" in answer:
+        state = message.content.array_records["student"].to_torch_state_dict()
+        weights = save({name: tensor.contiguous() for name, tensor in state.items()})
+        frames.send(line, weights, EXAMINATION_SECONDS)
+        answer = frames.hear(line, EXAMINATION_SECONDS)
+    return answer
+
+
+_ASKED: dict[str, Callable[[Message, socket.socket], dict[str, Any]]] = {
+    "query.card": _ask_card,
+    "query.session": _ask_session,
+    "evaluate": _ask_examination,
+}
+"""What each kind of message asks of the agent."""
+
+
+def _told(kind: str, answer: dict[str, Any]) -> tuple[str, ConfigRecord | MetricRecord]:
+    """An answer of the agent's as the record that a simulated institution would reply with."""
+    if kind == "query.card":
+        said = {name: fact for name, fact in answer["card"].items() if fact is not None}
+        return "card", ConfigRecord(said)
+    if kind == "query.session":
+        return "session", ConfigRecord({"open": 1})
+    if answer["score"] is None or not answer["score"][1]:
+        return "score", MetricRecord()
+    right, examples = answer["score"]
+    return "score", MetricRecord({"accuracy": right / examples, "num-examples": examples})
+
+
+def _declined(message: Message, text: str) -> Message:
+    return Message(Error(DECLINED, text), reply_to=message)

@@ -12,10 +12,12 @@ import torch
 from torch import nn
 
 from client.ledger import Ledger
+from client.owner import Owner
 from client.release import Door
+from client.state import prepared
 from client.teach import TeachSettings, Watch
 from client.vault import Holding, Vault
-from fedkd.errors import SettingsError
+from fedkd.errors import DataError, SettingsError
 from fedkd.experiment import Experiment
 from fedkd.privacy.policy import Policy
 from fedkd.signals import Ask, Card, PullBack, Refusal, Reply, Signal
@@ -139,3 +141,55 @@ def simulated(
     """
     vault = Vault.open(holding(experiment, index), folder, watch)
     return Institution(name_of(index, experiment.institutions.count), vault, policy(experiment))
+
+
+def owned(owner: Owner, watch: Watch | None = None) -> Institution:
+    """An owner's institution, with its teacher trained or found in the folder of its state.
+
+    Raises:
+        SettingsError: a model or partition that does not exist, or others can read the folder.
+        DataError: its data or its teacher cannot be opened.
+    """
+    prepared(owner.state.folder)
+    return Institution(owner.name, _vault(owner, watch), owner.policy.word)
+
+
+def examined(owner: Owner, student: nn.Module) -> tuple[int, int]:
+    """How well a student does on an owner's private test images: (right, of how many).
+
+    For the owner's own eyes: no policy is asked.
+
+    Raises:
+        DataError: there are no test images, or none that a student of this shape can read.
+    """
+    vault = _vault(owner, None)
+    right, examples = vault.score(student)
+    if not examples:
+        raise DataError("there are no private test images to examine a student on; bring some")
+    return right, examples
+
+
+def _vault(owner: Owner, watch: Watch | None) -> Vault:
+    """What an owner has: as his [teacher] says."""
+    return Vault.open(_trained(owner), owner.state.folder / "teacher", watch)
+
+
+def _trained(owner: Owner) -> Holding:
+    """Images, and a model to be trained on them."""
+    t, d = owner.teacher, owner.data
+    if d is None:
+        raise SettingsError("a teacher that is trained here needs images; write a [data] table")
+    return Holding(
+        data=d.source,
+        root=str(d.root),
+        index=d.index,
+        count=d.count,
+        partition=d.partition,
+        alpha=d.alpha,
+        shards=d.shards,
+        partition_file=None if d.partition_file is None else str(d.partition_file),
+        partition_seed=d.partition_seed,
+        model=t.model,
+        seed=t.seed,
+        teach=TeachSettings(t.epochs, t.batch, t.learning_rate, t.weight_decay),
+    )

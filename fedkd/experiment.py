@@ -11,25 +11,21 @@
 Every default stands here once or in the factory that it configures. Unknown keys are errors.
 """
 
-import difflib
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from fedkd.errors import SettingsError
+from fedkd.settings import Section, nearest, read, validated
 
 FOLDER = Path(__file__).parent.parent / "simulations" / "experiments"
 """Experiments that can be had by name."""
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Institutions(_Section):
+class Institutions(Section):
     """Simulated institutions: in deployment each owner has a file of his own instead."""
 
     data: str = "digits"
@@ -52,7 +48,7 @@ class Institutions(_Section):
     learning_rate: float = Field(5e-3, gt=0)
 
 
-class PolicySection(_Section):
+class PolicySection(Section):
     """What every simulated institution releases, see `fedkd.privacy.policy`."""
 
     signals: tuple[str, ...] = ("logits",)
@@ -75,7 +71,7 @@ class MethodSection(BaseModel):
         return dict(self.model_extra or {})
 
 
-class Images(_Section):
+class Images(Section):
     """Procedural priors, see `fedkd.priors`."""
 
     priors: tuple[str, ...] = ("pink", "leaves", "levels", "scales")
@@ -85,7 +81,7 @@ class Images(_Section):
     """Share of images that are mixed with another by a blob mask."""
 
 
-class Student(_Section):
+class Student(Section):
     """What is trained."""
 
     model: str = "cnn"
@@ -97,7 +93,7 @@ class Student(_Section):
     """Of the process that trains it. Sums depend on their number; small networks gain nothing."""
 
 
-class Questions(_Section):
+class Questions(Section):
     """How much is asked, and how the replies are fused."""
 
     budget: int = Field(12_800, ge=1)
@@ -117,7 +113,7 @@ class Questions(_Section):
     """Where the hub listens, host:port; port 0 for any that is free."""
 
 
-class Experiment(_Section):
+class Experiment(Section):
     """All of it, resolved."""
 
     name: str
@@ -144,7 +140,7 @@ def find(name: str) -> Path:
     shipped = sorted(p.stem for p in FOLDER.glob("*.toml"))
     if name not in shipped:
         raise SettingsError(
-            f"no experiment called {name!r}{_nearest(name, shipped)}; give the path of a .toml "
+            f"no experiment called {name!r}{nearest(name, shipped)}; give the path of a .toml "
             f"file, or one of {', '.join(shipped)}"
         )
     return FOLDER / f"{name}.toml"
@@ -159,10 +155,7 @@ def load(name: str, overrides: Iterable[str] = ()) -> Experiment:
         SettingsError: unreadable, an unknown key, or a value out of range.
     """
     path = find(name)
-    try:
-        values = tomllib.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise SettingsError(f"cannot read {path.name}: {error}; correct the file") from error
+    values = read(path)
     values.setdefault("name", path.stem)
     for override in overrides:
         _override(values, override)
@@ -175,20 +168,7 @@ def parse(values: Mapping[str, Any]) -> Experiment:
     Raises:
         SettingsError: naming the first thing that is wrong and the nearest right key.
     """
-    try:
-        return Experiment.model_validate(dict(values))
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        if first["type"] == "extra_forbidden":
-            known = _keys(first["loc"][:-1])
-            raise SettingsError(
-                f"unknown key {where}{_nearest(str(first['loc'][-1]), known)}; "
-                f"known here: {', '.join(known)}"
-            ) from None
-        raise SettingsError(
-            f"{where} = {first['input']!r}: {first['msg'].lower()}; correct it"
-        ) from None
+    return validated(Experiment, values)
 
 
 def _override(values: dict[str, Any], override: str) -> None:
@@ -206,18 +186,3 @@ def _override(values: dict[str, Any], override: str) -> None:
         if not isinstance(table, dict):
             raise SettingsError(f"--set {override}: {part} is not a section")
     table[last] = value
-
-
-def _keys(location: tuple[int | str, ...]) -> list[str]:
-    model: type[BaseModel] = Experiment
-    for part in location:
-        annotation = model.model_fields[str(part)].annotation
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            break
-        model = annotation
-    return sorted(model.model_fields)
-
-
-def _nearest(word: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(word, list(known), 1)
-    return f" (did you mean {close[0]}?)" if close else ""

@@ -57,7 +57,7 @@ def dial(address: str, credentials: grpc.ChannelCredentials | None) -> grpc.Chan
         SettingsError: plain text to another machine.
     """
     if credentials is None:
-        _refuse_plain_text(address)
+        refuse_plain_text(address)
         return grpc.insecure_channel(address, options=_INSTITUTION)
     return grpc.secure_channel(address, credentials, options=_INSTITUTION)
 
@@ -85,7 +85,7 @@ def listen(
         SettingsError: ``address`` cannot be had, or is plain text for other machines.
     """
     if credentials is None:
-        _refuse_plain_text(address)
+        refuse_plain_text(address)
 
     async def stream(_: object, context: grpc.aio.ServicerContext) -> None:
         await connect(context)
@@ -119,7 +119,12 @@ def host_of(address: str) -> str:
     return host
 
 
-def _refuse_plain_text(address: str) -> None:
+def refuse_plain_text(address: str) -> None:
+    """Without TLS, only this machine.
+
+    Raises:
+        SettingsError: ``address`` is of another machine, or is no host:port.
+    """
     host = host_of(address).strip("[]")
     try:
         local = ipaddress.ip_address(host).is_loopback

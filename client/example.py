@@ -1,0 +1,57 @@
+"""An owner's file, with every key and what it means. Knows nobody who reads it."""
+
+EXAMPLE = """\
+# The file of one institution. fedkd-client reads it; nothing of it leaves this machine but what
+# `fedkd-client card` prints. Paths are relative to this file.
+
+name = "north"                      # as the coordinator knows you; must stand in your certificate
+
+[teacher]                           # the model that answers
+source = "trained"                  # trained here, on the images of [data]
+model = "cnn"                       # a network of fedkd's, or sklearn:RandomForestClassifier
+epochs = 40
+batch = 32
+learning_rate = 5e-3
+weight_decay = 5e-4
+seed = 0
+
+[data]                              # private images; they never leave this machine
+source = "digits"                   # digits, torchvision:NAME, folder:PATH, parquet:PATH, npz:PATH
+root = "."                          # folder to which PATH is relative
+# To rehearse on data that several institutions share:
+# index = 0                         # which share is yours, of
+# count = 1                         # so many
+# partition = "iid"                 # iid, dirichlet, shards or file
+# alpha = 0.5                       # of dirichlet
+# shards = 2                        # of shards
+# partition_file = "partition.npz"  # of file
+# partition_seed = 0
+
+[policy]                            # what may be asked; what is not named is refused
+signals = ["logits"]                # logits, bn_gap, features
+samples = 20000                     # most images ever answered, from whomever they come
+samples_per_hour = 10000            # and most within any hour
+largest_batch = 1024                # and in one question
+pull_back = false                   # gradients of the signals: a release like any other
+class_counts = false                # telling how many training images each class has
+scores = false                      # telling how well a student does on your private test images
+# hours = ["07:00", "19:00"]        # local time in which questions are answered
+# servers = ["kd.example:9092"]     # coordinators that may be dialled; without it, the one below
+# shape = [1, 8, 8]                 # images that are taken; without it, those the teacher reads
+# low = 0.0                         # least value of a pixel, images in [0, 1]
+# high = 1.0                        # greatest one
+# mode = "none"                     # of privacy
+
+[connection]
+server = "kd.example:9092"          # the coordinator; we dial out, nobody dials in
+ca = "tls/ca.pem"                   # authority that signed the coordinator's certificate
+certificate = "tls/north.pem"       # yours
+key = "tls/north.key"               # chmod 600
+token_file = "tls/token"            # chmod 600; without it only Flower's bell has us dial
+# insecure = true                   # in the place of the TLS files, on this machine only
+
+[state]
+folder = "state"                    # ledger, teacher and lock; chmod 700
+# socket = "bell/agent.sock"        # where Flower's ClientApp rings; else agent.sock in the folder
+# socket_group = "flower"           # whose members may ring, where Flower runs as another user
+"""
