@@ -26,10 +26,10 @@ class Diary:
             case "lost" | "struck":
                 say(log, progress.kind, logging.WARNING, **facts)
             case "joined" | "back":
-                say(log, progress.kind, **facts)
+                say(log, progress.kind, logging.INFO, **facts)
             case "trained":
                 done = facts.get("done")
                 if isinstance(done, float) and (part := int(done * self._parts)) > self._noted:
                     self._noted = part
                     told = {key: facts.get(key) for key in ("done", "asked", "step", "loss")}
-                    say(log, "trained", **told)
+                    say(log, "trained", logging.INFO, **told)
