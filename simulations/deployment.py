@@ -130,7 +130,7 @@ def owner_file(site: Site, index: int) -> str:
 def prepare(site: Site, say: Steps, *, flower: bool) -> None:
     """Certificates, and a folder for each institution."""
     say(f"certificates of {len(site.institutions)} institutions and the coordinator")
-    make_certificates(site.tls, site.institutions, days=1, flower=flower)
+    make_certificates(site.tls, site.institutions, flower=flower)
     for name in site.institutions:
         site.owner(name).parent.mkdir(mode=0o700)
 
