@@ -29,6 +29,8 @@ PLAIN = "127.0.0.1:0"
 SECURE = "0.0.0.0:9092"
 """And TLS."""
 
+INTERRUPTED = 130
+
 app = typer.Typer(
     add_completion=False,
     suggest_commands=False,  # click does already
@@ -223,7 +225,10 @@ def main() -> None:
     """Entry point: an error of ours, or of who types, is one line and exit status 2."""
     signal.signal(signal.SIGTERM, _end)
     try:
-        sys.exit(app(standalone_mode=False))
+        status = app(standalone_mode=False)
+        if status == INTERRUPTED:  # typer makes a status of what was raised
+            raise KeyboardInterrupt
+        sys.exit(status)
     except click.exceptions.NoArgsIsHelpError as error:
         print(error.format_message(), file=sys.stderr)
         sys.exit(2)
@@ -235,7 +240,7 @@ def main() -> None:
         sys.exit(2)
     except (KeyboardInterrupt, click.Abort):
         print("fedkd-server: interrupted", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

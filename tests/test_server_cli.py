@@ -144,24 +144,21 @@ def test_a_run_over_mutual_tls_with_join_tokens_leaves_its_report(
     assert not any(token in line for token in tokens.values() for line in command.errors)
 
 
-def test_plain_text_with_one_token_that_is_shown_on_this_machine_alone(tmp_path: Path) -> None:
-    words = ["run", "digits", "--insecure", "--out", "run", *overrides(*SMALL)]
-    with typed(tmp_path, *words) as command:
-        token = command.hears(r"the token of this run is (\S+)")
-        address = command.hears(r"may dial (127\.0\.0\.1:\d+)")
-        tokens = {"institution-0": token, "institution-1": token}
-        agents(address, tokens, None)
-        assert command.end() == 0, command.errors
-    assert (tmp_path / "run" / "report.html").is_file()
-    assert token not in "".join(p.read_text(errors="ignore") for p in (tmp_path / "run").iterdir())
-
-
-def test_a_signal_ends_the_wait_and_institutions_hear_of_it(tls: Path, tmp_path: Path) -> None:
+def test_a_signal_ends_a_run_in_plain_text_and_institutions_hear_of_it(tmp_path: Path) -> None:
     with typed(tmp_path, "run", "digits", "--insecure") as command:
-        command.hears(r"may dial (\S+)")
+        token = command.hears(r"the token of this run is (\S+)")
+        address = command.hears(r"5 institutions may dial (127\.0\.0\.1:\d+)")
+        thread, stranger = agents(
+            address, {"institution-0": token, "institution-1": "not the token"}, None
+        )
+        stranger.join(SOON)
+        assert not stranger.is_alive()
+        assert command.hears(r"here +name=\"(\S+)\"") == "institution-0"
         command.process.send_signal(signal.SIGTERM)
         assert command.end() == 130
         assert command.errors[-1] == "fedkd-server: interrupted"
+        thread.join(SOON)
+        assert not thread.is_alive()
 
 
 @pytest.mark.parametrize(
