@@ -5,6 +5,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -18,7 +19,7 @@ LOOK_AGAIN = 0.1
 
 
 class Processes:
-    """Starts processes, and ends whatever still runs when the block does, the last one first.
+    """Starts processes, and ends whatever still runs when the block does.
 
     Each leads a group of its own: Ctrl-C at the terminal reaches us alone, and what a process has
     started ends with it.
@@ -41,8 +42,10 @@ class Processes:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for name in reversed(list(self._running)):
-            self.end(name)
+        for process in self._running.values():
+            _signal(process, signal.SIGTERM)  # all at once: each takes its time
+        for process in self._running.values():
+            _end(process)
 
     def log(self, name: str) -> Path:
         """Where a process writes."""
@@ -115,24 +118,25 @@ class Processes:
             raise SettingsError(f"{name} ended with status {process.returncode}: {said}")
         return out or ""
 
-    def end(self, name: str) -> None:
-        """Have one end, and wait until it has."""
-        _end(self._running.pop(name))
-
     def _last(self, name: str) -> str:
         lines = self.log(name).read_text(errors="replace").strip().splitlines()
         return lines[-1] if lines else "it said nothing"
 
 
-def _end(process: "subprocess.Popen[bytes] | subprocess.Popen[str]") -> None:
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        if process.poll() is not None:
-            break
+Process = subprocess.Popen[bytes] | subprocess.Popen[str]
+
+
+def _signal(process: Process, number: signal.Signals) -> None:
+    # Whatever it has started is in its group, and may outlive it.
+    with suppress(ProcessLookupError):
         os.killpg(process.pid, number)
-        try:
-            process.wait(ENDING)
-        except subprocess.TimeoutExpired:
-            continue
+
+
+def _end(process: Process) -> None:
+    _signal(process, signal.SIGTERM)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(ENDING)
+    _signal(process, signal.SIGKILL)
     process.wait()
 
 
