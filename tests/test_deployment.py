@@ -1,10 +1,12 @@
-"""What a deployment is made of: processes that end, owners' files that owners could have written."""
+"""What a deployment is made of: processes that end, files that owners could have written."""
 
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,13 @@ SOON = 60.0
 SHELL = ("/bin/sh", "-c")
 
 
+def until(happened: Callable[[], object]) -> None:
+    deadline = time.monotonic() + SOON
+    while not happened():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.01)
+
+
 def lives(pid: int) -> bool:
     """Whether it runs: what has ended and was not waited for does not."""
     try:
@@ -33,19 +42,12 @@ def lives(pid: int) -> bool:
 
 def test_what_was_started_ends_with_all_that_it_started(tmp_path: Path) -> None:
     note = tmp_path / "pid"
-    with pytest.raises(KeyError), Processes(tmp_path, os.environ) as processes:
+    with Processes(tmp_path, os.environ) as processes:
         processes.start("sleeper", *SHELL, f"trap '' TERM; sleep 300 & echo $! > {note}; exec true")
-        deadline = time.monotonic() + SOON
-        while not (note.exists() and note.read_text().strip()):
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        until(lambda: note.exists() and note.read_text().strip())
         child = int(note.read_text())
         assert lives(child)
-        raise KeyError
-    deadline = time.monotonic() + SOON
-    while lives(child):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    until(lambda: not lives(child))
 
 
 def test_a_process_that_does_not_get_ready_is_named_with_its_last_word(tmp_path: Path) -> None:
@@ -105,28 +107,26 @@ def test_an_interrupted_deployment_leaves_nothing_behind(tmp_path: Path) -> None
         for line in process.stdout:
             if "institution-1: fedkd-client serve" in line:
                 break
-        started = [
-            int(path.parent.name)
-            for path in Path("/proc").glob("[0-9]*/cmdline")
-            if str(tmp_path / "fedkd-") in _command(path)
-        ]
-        assert len(started) == 2
+        until(lambda: len(started_in(tmp_path)) == 2)
+        started = started_in(tmp_path)
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=SOON)
     finally:
-        process.kill()
-        process.wait()
+        process.terminate()  # not kill: it has to end what it started
+        _, errors = process.communicate(timeout=SOON)
     assert process.returncode == 2
     assert errors == "fedkd: interrupted; everything that was started has ended\n"
     assert not any(lives(pid) for pid in started)
     assert list(tmp_path.iterdir()) == []
 
 
-def _command(path: Path) -> str:
-    try:
-        return path.read_text(errors="replace")
-    except OSError:
-        return ""
+def started_in(folder: Path) -> list[int]:
+    """Processes whose commands name a deployment of this folder."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            if str(folder / "fedkd-") in path.read_text(errors="replace"):
+                found.append(int(path.parent.name))
+    return found
 
 
 def test_ports_are_free_and_different() -> None:
