@@ -147,9 +147,12 @@ class Interrupted(FedkdError):  # noqa: N818 -- a wish of the user, not an error
 def end_on_signals() -> None:
     """Have SIGTERM and Ctrl-C unwind every block, so that nothing stays behind."""
 
+    known = (signal.SIGTERM, signal.SIGINT)
+
     def stop(number: int, frame: object) -> None:
-        signal.signal(number, signal.SIG_IGN)  # ending takes a moment, and must not be cut short
+        for each in known:  # ending takes a moment, and must not be cut short
+            signal.signal(each, signal.SIG_IGN)
         raise Interrupted("interrupted; everything that was started has ended")
 
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
+    for each in known:
+        signal.signal(each, stop)
