@@ -151,7 +151,8 @@ def owned(owner: Owner, watch: Watch | None = None) -> Institution:
         DataError: its data or its teacher cannot be opened.
     """
     prepared(owner.state.folder)
-    return Institution(owner.name, _vault(owner, watch), owner.policy.word)
+    ledger = Ledger(owner.state.ledger)
+    return Institution(owner.name, _vault(owner, watch), owner.policy.word, ledger)
 
 
 def examined(owner: Owner, student: nn.Module) -> tuple[int, int]:
