@@ -43,6 +43,17 @@ def agent(hub: Hub, name: str, credentials: grpc.ChannelCredentials) -> Agent:
     return Agent(hub.address, TOKEN, card, answer, credentials, QUICK)
 
 
+def ending(agent: Agent) -> str:
+    """Why an agent that should not come in stopped; one that came in would stay."""
+    said: list[str] = []
+    thread = threading.Thread(target=lambda: said.append(agent.serve()), daemon=True)
+    thread.start()
+    thread.join(SOON)
+    agent.close()
+    assert said, "it was let in"
+    return said[0]
+
+
 def test_an_institution_with_its_certificate_comes_in_and_is_asked(tls: Path) -> None:
     with Hub(TOKEN, "127.0.0.1:0", server_credentials(tls)) as hub:
         north = agent(hub, "north", certified(tls, "north"))
@@ -57,7 +68,7 @@ def test_an_institution_with_its_certificate_comes_in_and_is_asked(tls: Path) ->
 
 def test_a_certificate_speaks_for_one_name_alone(tls: Path) -> None:
     with Hub(TOKEN, "127.0.0.1:0", server_credentials(tls)) as hub:
-        said = agent(hub, "south", certified(tls, "north")).serve()
+        said = ending(agent(hub, "south", certified(tls, "north")))
         assert said == "the certificate does not speak for 'south'"
         assert hub.cards == ()
 
@@ -66,14 +77,14 @@ def test_another_authoritys_certificate_is_refused(tls: Path, tmp_path: Path) ->
     make_certificates(tmp_path / "other", ["north"])
     with Hub(TOKEN, "127.0.0.1:0", server_credentials(tls)) as hub:
         stranger = certified(tmp_path / "other", "north", ca=tls)
-        assert "the coordinator is gone" in agent(hub, "north", stranger).serve()
+        assert "the coordinator is gone" in ending(agent(hub, "north", stranger))
         assert hub.cards == ()
 
 
 def test_an_institution_refuses_another_authoritys_hub(tls: Path, tmp_path: Path) -> None:
     make_certificates(tmp_path / "other", ["north"])
     with Hub(TOKEN, "127.0.0.1:0", server_credentials(tmp_path / "other")) as hub:
-        said = agent(hub, "north", certified(tls, "north")).serve()
+        said = ending(agent(hub, "north", certified(tls, "north")))
         assert "no certificate of this coordinator's authority" in said
         assert hub.cards == ()
 
@@ -81,7 +92,7 @@ def test_an_institution_refuses_another_authoritys_hub(tls: Path, tmp_path: Path
 def test_whoever_shows_no_certificate_is_refused(tls: Path) -> None:
     with Hub(TOKEN, "127.0.0.1:0", server_credentials(tls)) as hub:
         bare = grpc.ssl_channel_credentials((tls / "ca.pem").read_bytes())
-        assert "the coordinator is gone" in agent(hub, "north", bare).serve()
+        assert "the coordinator is gone" in ending(agent(hub, "north", bare))
         assert hub.cards == ()
 
 
@@ -101,7 +112,7 @@ def test_an_expired_institution_is_refused_and_an_expired_hub_does_not_start(
         (mixed / name).write_bytes((tls / name).read_bytes())
     with Hub(TOKEN, "127.0.0.1:0", server_credentials(mixed)) as hub:
         late = certified(tmp_path / "old", "north", ca=tls)
-        assert "the coordinator is gone" in agent(hub, "north", late).serve()
+        assert "the coordinator is gone" in ending(agent(hub, "north", late))
         assert hub.cards == ()
 
 
