@@ -83,9 +83,8 @@ def run(
     if log == "json" and tokens is None:
         raise SettingsError("a log that is kept must not hold a token; give --tokens FILE")
     _quiet()
-    from fedkd.logs import configure
-
     from fedkd.experiment import load
+    from fedkd.logs import configure
     from server.certificates import server_credentials
     from server.hub import Hub
 

@@ -3,7 +3,6 @@
 import logging
 
 from fedkd.logs import say
-
 from fedkd.loop import Progress
 
 log = logging.getLogger(__name__)

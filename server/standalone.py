@@ -8,10 +8,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from fedkd.logs import say
-
 from fedkd.errors import SettingsError
 from fedkd.experiment import Experiment
+from fedkd.logs import say
 from fedkd.signals import Card
 from server.audience import Audience
 from server.chronicle import Chronicle, Verdict, traffic_of

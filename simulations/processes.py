@@ -146,7 +146,6 @@ class Interrupted(FedkdError):  # noqa: N818 -- a wish of the user, not an error
 
 def end_on_signals() -> None:
     """Have SIGTERM and Ctrl-C unwind every block, so that nothing stays behind."""
-
     known = (signal.SIGTERM, signal.SIGINT)
 
     def stop(number: int, frame: object) -> None:

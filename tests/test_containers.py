@@ -79,8 +79,8 @@ def test_every_service_is_confined_and_an_institution_listens_on_nothing(
 def test_the_commands_of_the_services_are_there(compose: dict[str, Any]) -> None:
     import click
     import typer.main
-    from client.cli import app as client
 
+    from client.cli import app as client
     from server.cli import app as server
 
     for name, app in (("coordinator", server), ("north", client)):

@@ -10,8 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from client.owner import load as load_owner
 
+from client.owner import load as load_owner
 from fedkd.errors import SettingsError
 from fedkd.experiment import load
 from server.certificates import make_certificates

@@ -7,9 +7,9 @@ from pathlib import Path
 import click
 import pytest
 import typer.main
+
 from client.cli import app as client
 from client.owner import load
-
 from server.cli import app as server
 
 ROOT = Path(__file__).parent.parent
