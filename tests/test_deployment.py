@@ -110,9 +110,11 @@ def test_an_interrupted_deployment_leaves_nothing_behind(tmp_path: Path) -> None
         until(lambda: len(started_in(tmp_path)) == 2)
         started = started_in(tmp_path)
         process.send_signal(signal.SIGINT)
-    finally:
-        process.terminate()  # not kill: it has to end what it started
         _, errors = process.communicate(timeout=SOON)
+    finally:
+        if process.poll() is None:
+            process.terminate()  # not kill: it has to end what it started
+            process.wait(SOON)
     assert process.returncode == 2
     assert errors == "fedkd: interrupted; everything that was started has ended\n"
     assert not any(lives(pid) for pid in started)
