@@ -4,13 +4,15 @@ python := .venv/bin/python
 ready := .venv/.ready
 run := runs/demo-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: help setup demo flower test check protos clean
+.PHONY: help setup demo flower deployment deployment-plain test check protos clean
 
 help:
 	@echo "make demo     the main job on real data; leaves its page under runs/"
 	@echo "make test     all tests"
 	@echo "make check    lint, format, types and import contracts"
 	@echo "make flower   the main job through Flower's own command"
+	@echo "make deployment        three institutions as deployed: Flower, TLS, agents of their own"
+	@echo "make deployment-plain  the same without Flower: fedkd-server and join tokens"
 	@echo "make protos   the stubs of the wire, generated again"
 	@echo "make setup    only .venv, which all of these set up first"
 	@echo "make clean    removes what tools left; .venv and runs/ stay"
@@ -26,6 +28,12 @@ demo: $(ready)
 
 flower: $(ready)
 	$(python) -m simulations.flwr_run digits
+
+deployment: $(ready)
+	$(python) -m simulations.deployment
+
+deployment-plain: $(ready)
+	$(python) -m simulations.deployment --without-flower
 
 # One process and one thread: torch's threads spin where cores are shared, and Flower's tests bring
 # workers of their own. Two processes saved a tenth of the time on two cores.

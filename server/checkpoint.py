@@ -11,13 +11,16 @@ twice but a question whose replies were still on their way, and that one in the 
 
 import fcntl
 import os
+import secrets
 import shutil
+import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from fedkd.errors import DataError, SettingsError
+from fedkd.errors import DataError, FedkdError, SettingsError
 from fedkd.experiment import Experiment
 from fedkd.signals import Answers, Card, Request
 from fedkd.state import State, read, write
@@ -28,6 +31,7 @@ from server.report.folder import RESULT, RunFolder, replacing, write_whole
 FOLDER = "checkpoint"
 STATE = "state.safetensors"
 REPLIES = "replies.bin"
+TOKEN = "token"
 LEAST_APART = 20
 """Times what a state took that lie between it and the next: a slow disk may not slow a run."""
 Spent = Mapping[str, Mapping[str, int]]
@@ -82,11 +86,16 @@ class Checkpoint:
         return cls(folder, manifest, _lock(path))._noted()
 
     @classmethod
-    def resume(cls, path: Path) -> "Checkpoint":
+    def resume(cls, path: Path, *engines: str) -> "Checkpoint":
         """Of a run that was cut short, as it was when its state was last written.
 
+        Args:
+            path: of its folder.
+            engines: that the run may have been begun by; none: any.
+
         Raises:
-            SettingsError: there is none, it is finished, or another process is at it.
+            SettingsError: there is none, it is finished, it is another engine's, or another
+                process is at it.
             DataError: what it left cannot be read, is of another version, or nothing can be
                 written there.
         """
@@ -95,6 +104,11 @@ class Checkpoint:
                 f"the run in {path} is finished; `fedkd report {path}` makes its page again"
             )
         manifest = read_manifest(path)
+        if engines and manifest.engine not in engines:
+            raise SettingsError(
+                f"the run in {path} was begun by engine {manifest.engine!r}, this one resumes "
+                f"{' and '.join(engines)}; fedkd-server goes on with a hub's, fedkd with the others"
+            )
         lock = _lock(path)
         try:
             again = manifest.model_copy(update={"resumed": manifest.resumed + 1})
@@ -268,6 +282,49 @@ class Checkpoint:
         return DataError(
             f"cannot write {self._recorder.path}: {error.strerror}; make room there and resume"
         )
+
+
+def token_of(path: Path) -> str:
+    """The token of a run in this folder: drawn once, gone with the way back."""
+    file = path / FOLDER / TOKEN
+    try:
+        with suppress(FileExistsError), os.fdopen(_private(file), "w") as fresh:
+            fresh.write(secrets.token_urlsafe())
+        return file.read_text()
+    except OSError as error:
+        raise DataError(
+            f"cannot keep the run's token in {file}: {error.strerror}; make room there, or name "
+            "another folder"
+        ) from error
+
+
+def _private(path: Path) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+
+
+@contextmanager
+def kept(checkpoint: Checkpoint | None, again: str) -> Iterator[None]:
+    """Whoever cuts the run short is told how it goes on; the folder is let go of in any case.
+
+    Args:
+        checkpoint: its way back, if it has one.
+        again: the command that takes it up again.
+    """
+    if checkpoint is None:
+        yield
+        return
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(f"fedkd: interrupted; go on with: {again}", file=sys.stderr)
+        raise
+    except FedkdError:
+        checkpoint.abandon()
+        if checkpoint.questions:
+            print(f"fedkd: go on with: {again}", file=sys.stderr)
+        raise
+    finally:
+        checkpoint.close()
 
 
 def _lock(path: Path) -> int:

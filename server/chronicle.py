@@ -48,6 +48,11 @@ class Traffic:
     refusals: int = 0
 
 
+def traffic_of(counts: Mapping[str, int]) -> Traffic:
+    """What was counted of an institution, as the record has it."""
+    return Traffic(**{name: counts.get(name, 0) for name in Traffic.__dataclass_fields__})
+
+
 @dataclass(frozen=True)
 class Verdict:
     """Accuracies that only an engine can know; None where nobody told."""
@@ -58,6 +63,8 @@ class Verdict:
     teachers: Mapping[str, float] | None = None
     recall: Mapping[str, float | None] | None = None
     """The student's, by name of class."""
+    simulated: bool = True
+    """Whether the experiment says what the teachers are; an owner's own are nobody's business."""
 
 
 class Chronicle:
@@ -162,7 +169,7 @@ class Chronicle:
             "teachers": [
                 {
                     "name": card.name,
-                    "model": models[i % len(models)],
+                    "model": models[i % len(models)] if verdict.simulated else "its own",
                     "accuracy": (verdict.teachers or {}).get(card.name),
                     **vars(traffic.get(card.name, Traffic())),
                     "epsilon": None,

@@ -11,6 +11,7 @@ from flwr.serverapp import Grid
 from fedkd.experiment import Experiment
 from fedkd.loop import Distilled, Watch
 from fedkd.signals import Card
+from fedkd.wire.channel import grpc
 from server.checkpoint import Checkpoint
 from server.control import roll_call
 from server.coordinator import ingredients
@@ -43,6 +44,8 @@ def federate(
     watch: Watch = lambda progress: None,
     rounds: int = ROUNDS,
     checkpoint: Checkpoint | None = None,
+    advertised: str = "",
+    credentials: grpc.ServerCredentials | None = None,
 ) -> Outcome:
     """Distil the student of an experiment from the institutions behind a grid.
 
@@ -53,6 +56,8 @@ def federate(
         watch: is told of progress; changes nothing.
         rounds: > 0.
         checkpoint: the way back of the run, where it is to have one.
+        advertised: where institutions are told to dial; empty for where the hub listens.
+        credentials: TLS of the hub; without them only this machine can dial in.
 
     Raises:
         SettingsError: the experiment asks for what is not there.
@@ -71,6 +76,8 @@ def federate(
         quorum=parts.quorum,
         min_available_nodes=count,
         address=experiment.questions.address,
+        advertised=advertised,
+        credentials=credentials,
         question_timeout=experiment.questions.timeout,
         linger=experiment.questions.linger,
         watch=watch,

@@ -56,6 +56,11 @@ class Counters:
     strikes: int = 0
     ended: str = ""
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """The numbers among them."""
+        return {name: value for name, value in vars(self).items() if isinstance(value, int)}
+
 
 class Seat:
     """Puts questions to one institution, at most MAX_IN_FLIGHT at a time, and hears its answers.

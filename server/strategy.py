@@ -27,8 +27,9 @@ from fedkd.loop import Distilled, Plan, Progress, Watch
 from fedkd.methods import Method
 from fedkd.priors import Prior
 from fedkd.signals import Card
+from fedkd.wire.channel import grpc
 from server.audience import Audience
-from server.checkpoint import Checkpoint, Spent
+from server.checkpoint import Checkpoint
 from server.control import CONFIG, accepted, await_nodes, to_all
 from server.coordinator import Coordinator, Ingredients
 from server.hub import Hub
@@ -65,6 +66,8 @@ class DataFreeDistillation(Strategy):
         quorum: fewest institutions that must answer a question.
         min_available_nodes: nodes that must be there, and dial in, before the first question.
         address: where the hub listens, host:port; port 0 for any that is free.
+        advertised: where institutions are told to dial, host:port; empty for `address` itself.
+        credentials: TLS of the hub; without them only this machine can dial in.
         question_timeout: seconds that one question may take.
         linger: seconds of them that the others may take once a quorum has answered; None for all.
         watch: is told of progress; changes nothing.
@@ -83,6 +86,8 @@ class DataFreeDistillation(Strategy):
         quorum: int = 1,
         min_available_nodes: int = 2,
         address: str = "127.0.0.1:0",
+        advertised: str = "",
+        credentials: grpc.ServerCredentials | None = None,
         question_timeout: float = 60.0,
         linger: float | None = None,
         watch: Watch = lambda progress: None,
@@ -91,7 +96,8 @@ class DataFreeDistillation(Strategy):
         self.parts = Ingredients(student, method, plan, priors, seed, quorum, checkpoint)
         self.model = model
         self.min_available_nodes = min_available_nodes
-        self.address = address
+        self.address, self.advertised = address, advertised
+        self.credentials = credentials
         self.question_timeout, self.linger = question_timeout, linger
         self.watch = watch
         self.distilled: Distilled | None = None
@@ -129,9 +135,11 @@ class DataFreeDistillation(Strategy):
             text = " ".join(str(error).split())
             raise SettingsError(f"the initial arrays do not fit the student: {text}") from error
         token = secrets.token_urlsafe()
-        with Hub(token, self.address) as hub:
+        with Hub(token, self.address, self.credentials) as hub:
             if self.parts.checkpoint is not None:
-                self.parts.checkpoint.counted = lambda: _counted(hub.counters)
+                self.parts.checkpoint.counted = lambda: {
+                    name: counters.counts for name, counters in hub.counters.items()
+                }
             self._session = _Session(hub, token, num_rounds, timeout)
             try:
                 return super().start(
@@ -150,7 +158,8 @@ class DataFreeDistillation(Strategy):
         if server_round > 1:
             return []
         session.nodes = await_nodes(grid, self.min_available_nodes, session.timeout)
-        told = {**config, "address": session.hub.address, "token": session.token}
+        address = self.advertised or session.hub.address
+        told = {**config, "address": address, "token": session.token}
         content = RecordDict({CONFIG: ConfigRecord(told)})
         return to_all(session.nodes, content, "query.session", session.timeout)
 
@@ -241,11 +250,3 @@ class DataFreeDistillation(Strategy):
         if session.coordinator is None or session.audience is None:
             raise SettingsError("no institution was rung; rounds count from 1")
         return session.coordinator, session.audience
-
-
-def _counted(counters: Mapping[str, Counters]) -> Spent:
-    """The numbers among what a hub counted."""
-    return {
-        name: {what: n for what, n in vars(of).items() if isinstance(n, int)}
-        for name, of in counters.items()
-    }

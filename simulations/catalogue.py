@@ -6,7 +6,7 @@ from itertools import groupby
 from rich.table import Table
 
 from fedkd.methods import METHODS, Method, make, ways
-from simulations.show import console
+from server.show import console
 
 
 def print_methods() -> None:

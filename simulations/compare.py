@@ -14,10 +14,10 @@ from rich.table import Table
 
 from fedkd.errors import SettingsError
 from fedkd.experiment import load
+from server import show
 from server.report.folder import load as load_run
 from server.report.record import Scored
 from server.report.style import SERIES, figure, style
-from simulations import show
 from simulations.run import run
 
 

@@ -11,6 +11,7 @@ its own, from an empty directory, ends it, and asks how the run went.
 import argparse
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -19,7 +20,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +36,8 @@ WORKERS = 2
 """Ray workers, of one CPU each, whatever the number of institutions."""
 STARTING = 60.0
 """Seconds that a SuperLink may take to start."""
+FAILED = re.compile("^(Simulation|ServerApp) failed with exception: ")
+"""What Flower puts before what we said ourselves."""
 ENDING = 15.0
 """Seconds that it may take to end."""
 
@@ -45,7 +48,7 @@ class Flower:
 
     home: Path
     empty: Path
-    ports: tuple[int, int]
+    ports: tuple[int, ...]
     """Of the SuperLink, and of its control interface."""
 
     @property
@@ -105,11 +108,11 @@ def through_flower(experiment: Experiment, name: str, out: Path) -> str | None:
         home, empty = Path(folder, "home"), Path(folder, "empty")
         home.mkdir()
         empty.mkdir()
-        flower = Flower(home, empty, _free_ports())
+        flower = Flower(home, empty, free_ports(2))
         with _superlink(flower):
             flower.command(
                 *("run", str(REPOSITORY), "--stream"),
-                *("--federation-config", _assignments(where), "--run-config", _assignments(how)),
+                *("--federation-config", assignments(where), "--run-config", assignments(how)),
             )
             return fault_of(flower.command("ls", "--format", "json", listen=True))
 
@@ -163,19 +166,21 @@ def fault_of(listing: str) -> str | None:
         return "Flower took no run; see its messages above"
     if status == "finished:completed":
         return None
-    return " ".join(str(details).removeprefix("Simulation failed with exception: ").split())
+    return " ".join(FAILED.sub("", str(details)).split())
 
 
-def _assignments(values: Mapping[str, object]) -> str:
+def assignments(values: Mapping[str, object]) -> str:
     """``key=value`` pairs as Flower's options take them: values are TOML, as JSON's strings are."""
     return " ".join(f"{key}={json.dumps(value)}" for key, value in values.items())
 
 
-def _free_ports() -> tuple[int, int]:
-    with socket.socket() as first, socket.socket() as second:
-        first.bind(("127.0.0.1", 0))
-        second.bind(("127.0.0.1", 0))
-        return first.getsockname()[1], second.getsockname()[1]
+def free_ports(count: int) -> tuple[int, ...]:
+    """Ports of this machine that nobody has, and all different; somebody may take one later."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return tuple(each.getsockname()[1] for each in sockets)
 
 
 def main(arguments: list[str] | None = None) -> int:

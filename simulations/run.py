@@ -1,10 +1,8 @@
 """One experiment from its file to its report. The place where both sides meet."""
 
 import hashlib
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,17 +10,17 @@ from typing import Any
 
 import torch
 
-from fedkd.errors import FedkdError, SettingsError
+from fedkd.errors import SettingsError
 from fedkd.experiment import Experiment
 from fedkd.wire.record import Replay
-from server.app import traffic_of
-from server.checkpoint import REPLIES, Checkpoint
-from server.chronicle import Chronicle, Traffic
+from server import show
+from server.checkpoint import REPLIES, Checkpoint, kept
+from server.chronicle import Chronicle, Traffic, traffic_of
 from server.coordinator import Coordinator, ingredients
 from server.federation import Outcome
-from simulations import show
 from simulations.flower import simulate
 from simulations.local import Local
+from simulations.show import resolved
 from simulations.verdict import data, score, verdict
 
 ENGINES = ("local", "simulation")
@@ -54,7 +52,7 @@ def run(
     if engine not in ENGINES:
         raise SettingsError(f"unknown engine {engine!r}; choose one of {', '.join(ENGINES)}")
     path = out or Path("runs") / f"{experiment.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    show.resolved(experiment, "replay" if replay else engine)
+    resolved(experiment, "replay" if replay else engine)
     # Unreadable data should be known before anybody is started.
     data(experiment.institutions.data, experiment.institutions.root)
     if replay is not None:
@@ -75,12 +73,9 @@ def resume(path: Path) -> dict[str, Any]:
     Raises:
         FedkdError: there is no such run, or whatever else went wrong, in one line.
     """
-    way_back = Checkpoint.resume(path)
+    way_back = Checkpoint.resume(path, *ENGINES)
     manifest = way_back.manifest
-    if manifest.engine not in ENGINES:
-        way_back.close()
-        raise SettingsError(f"the run in {path} was begun by {manifest.engine!r}; resume it there")
-    show.resolved(manifest.experiment, manifest.engine)
+    resolved(manifest.experiment, manifest.engine)
     show.resumed(manifest.resumed, way_back.questions, manifest.warning)
     driver = _DRIVERS[manifest.engine]
     return _carry_out(manifest.experiment, manifest.engine, path, driver, way_back)
@@ -111,7 +106,7 @@ def _carry_out(
     # Teachers too: their sums depend on it, and Flower's workers have one thread each.
     torch.set_num_threads(experiment.student.threads)
     vaults = path.resolve().parent / ".institutions" / _fingerprint(experiment)
-    with _way_back(checkpoint, path):
+    with kept(checkpoint, f"fedkd run --resume {path}"):
         with show.bars(experiment) as bars:
             chronicle = Chronicle(
                 path, experiment, engine, partial(score, experiment), (bars,), checkpoint
@@ -119,7 +114,7 @@ def _carry_out(
             outcome, traffic = driver(_Setting(experiment, vaults, chronicle, bars, checkpoint))
         judged = verdict(experiment, vaults, outcome.cards, outcome.distilled.student)
         if checkpoint is not None:
-            traffic = {name: _traffic(counts) for name, counts in checkpoint.total().items()}
+            traffic = {name: traffic_of(counts) for name, counts in checkpoint.total().items()}
         result = chronicle.finish(outcome.distilled, outcome.cards, traffic, judged)
         if checkpoint is not None:
             checkpoint.finish()
@@ -127,29 +122,9 @@ def _carry_out(
     return result
 
 
-@contextmanager
-def _way_back(checkpoint: Checkpoint | None, path: Path) -> Iterator[None]:
-    """Whoever cuts the run short is told how it goes on; the folder is let go of in any case."""
-    if checkpoint is None:
-        yield
-        return
-    try:
-        yield
-    except KeyboardInterrupt:
-        print(f"fedkd: interrupted; go on with: fedkd run --resume {path}", file=sys.stderr)
-        raise
-    except FedkdError:
-        checkpoint.abandon()
-        if checkpoint.questions:
-            print(f"fedkd: go on with: fedkd run --resume {path}", file=sys.stderr)
-        raise
-    finally:
-        checkpoint.close()
-
-
 def _locally(setting: _Setting) -> Ran:
     checkpoint = setting.checkpoint
-    local = Local(setting.experiment, setting.vaults, setting.bars.taught)
+    local = Local(setting.experiment, setting.vaults, setting.bars.ready)
     if checkpoint is not None:
         checkpoint.counted = lambda: {name: vars(of) for name, of in local.traffic.items()}
     parts = ingredients(setting.experiment, local.cards, checkpoint)
@@ -173,14 +148,10 @@ def _in_simulation(setting: _Setting) -> Ran:
     outcome = simulate(
         setting.experiment, setting.vaults, setting.chronicle, checkpoint=setting.checkpoint
     )
-    return outcome, {name: traffic_of(c) for name, c in outcome.counters.items()}
+    return outcome, {name: traffic_of(of.counts) for name, of in outcome.counters.items()}
 
 
 _DRIVERS: dict[str, Driver] = {"local": _locally, "simulation": _in_simulation}
-
-
-def _traffic(counts: Mapping[str, int]) -> Traffic:
-    return Traffic(**{name: counts.get(name, 0) for name in Traffic.__dataclass_fields__})
 
 
 def _fingerprint(experiment: Experiment) -> str:

@@ -1,0 +1,21 @@
+# An institution. From the repository's root: docker build -f containers/client.Dockerfile .
+FROM python:3.12-slim AS build
+WORKDIR /build
+RUN python -m venv /venv
+ENV PATH=/venv/bin:$PATH
+COPY constraints.txt pyproject.toml README.md LICENSE ./
+COPY fedkd fedkd
+COPY client client
+# What is not copied is not installed: no coordinator's code is in this image.
+RUN pip install --no-cache-dir --constraint constraints.txt ".[data,metrics]"
+
+FROM python:3.12-slim
+RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin fedkd \
+    && install --directory --owner=10001 --group=10001 --mode=700 /state
+COPY --from=build /venv /venv
+# The root is read-only: what wants a home of its own gets a temporary one.
+ENV PATH=/venv/bin:$PATH HOME=/tmp PYTHONDONTWRITEBYTECODE=1 OMP_NUM_THREADS=1
+USER 10001:10001
+VOLUME ["/state"]
+ENTRYPOINT ["fedkd-client"]
+CMD ["--help"]

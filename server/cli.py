@@ -1,0 +1,272 @@
+"""The command ``fedkd-server``. Knows the words that people type; every slow import waits."""
+
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import click
+import typer
+
+from fedkd.errors import FedkdError, SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fedkd.experiment import Experiment
+    from fedkd.loop import Watch
+    from server.admission import Admission
+    from server.checkpoint import Checkpoint
+    from server.hub import Hub
+
+PLAIN = "127.0.0.1:0"
+"""Where plain text is listened for unless an address is given."""
+SECURE = "0.0.0.0:9092"
+"""And TLS."""
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    add_completion=False,
+    suggest_commands=False,  # click does already
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="The coordinator: institutions dial in, it asks, one student learns.",
+)
+
+
+@app.command()
+def run(
+    experiment: Annotated[
+        str, typer.Argument(help="A .toml file, or the name of one that ships.")
+    ] = "",
+    address: Annotated[
+        str, typer.Option(help=f"Listen here [{SECURE} with --tls, {PLAIN} with --insecure].")
+    ] = "",
+    tls: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Folder with ca.pem, server.pem, server.key; institutions show theirs."),
+    ] = None,
+    insecure: Annotated[bool, typer.Option(help="Plain text, on this machine alone.")] = False,
+    tokens: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="File of join tokens; without it one token of the run is printed."),
+    ] = None,
+    institutions: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=1, help="How many to wait for [the experiment's number]."),
+    ] = None,
+    wait: Annotated[float, typer.Option(min=0, help="Seconds that they may take to come.")] = 3600,
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Folder of the run [runs/EXPERIMENT-TIME]."),
+    ] = None,
+    seed: Annotated[Optional[int], typer.Option(help="In the place of the file's.")] = None,  # noqa: UP045
+    set_: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--set", help="section.key=value, as often as needed."),
+    ] = None,
+    checkpoint: Annotated[
+        float, typer.Option(min=0, help="Seconds between states to go on from; 0: none.")
+    ] = 60.0,
+    resume: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Folder of a run that was cut short: go on with it."),
+    ] = None,
+    metrics: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=0, help="Port on this machine, for Prometheus to read."),
+    ] = None,
+    log: Annotated[str, typer.Option(help="text or json, one event a line.")] = "text",
+) -> None:
+    """Wait for institutions, distil one student, leave a folder with its report."""
+    if (tls is None) != insecure:
+        raise SettingsError(
+            "give either --tls DIR, or --insecure for plain text on this machine alone"
+        )
+    if log == "json" and tokens is None:
+        raise SettingsError("a log that is kept must not hold a token; give --tokens FILE")
+    if bool(experiment) == (resume is not None):
+        raise SettingsError("give an experiment, or --resume DIR, which knows its own")
+    if resume is not None and (out is not None or seed is not None or set_):
+        raise SettingsError("--resume goes on with the run as it was begun; leave the rest out")
+    _quiet()
+    from fedkd.experiment import load
+    from fedkd.logs import configure
+    from server.certificates import server_credentials
+    from server.checkpoint import Checkpoint, kept
+    from server.hub import Hub
+
+    configure(log)
+    credentials = server_credentials(tls) if tls else None
+    if resume is None:
+        overrides = [*(set_ or []), *([f"seed={seed}"] if seed is not None else [])]
+        resolved = load(experiment, overrides)
+        path = out or Path("runs") / f"{resolved.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+        way_back = Checkpoint.begin(path, resolved, "hub", checkpoint)
+    else:
+        path, way_back = resume, Checkpoint.resume(resume, "hub")
+        resolved = way_back.manifest.experiment
+    count = institutions or resolved.institutions.count
+    with kept(way_back, f"fedkd-server run --resume {path} with the options of before"):
+        admission = _admission(tokens, path)
+        with Hub(admission, address or (SECURE if tls else PLAIN), credentials) as hub:
+            if isinstance(admission, str):
+                typer.echo(f"fedkd-server: the token of this run is {admission}", err=True)
+            typer.echo(f"fedkd-server: {count} institutions may dial {hub.address}", err=True)
+            _conduct(way_back, hub, count, wait, metrics, bars=log == "text")
+
+
+@app.command()
+def token(
+    names: Annotated[list[str], typer.Argument(help="Institutions, as on their cards.")],
+    tokens: Annotated[Path, typer.Option(help="File that `run --tokens` reads.")],
+    hours: Annotated[float, typer.Option(min=0, help="For which it may be used first.")] = 168,
+) -> None:
+    """Issue one-time join tokens: each is shown once, and only its digest is kept."""
+    _quiet()
+    from server.admission import JoinTokens
+
+    issuing = JoinTokens(tokens)
+    for name in names:
+        typer.echo(f"{name} {issuing.issue(name, hours)}")
+
+
+@app.command()
+def certificates(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Made if it is not there.")],
+    institution: Annotated[
+        list[str], typer.Option(metavar="NAME", help="As on its card; as often as needed.")
+    ],
+    host: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="By which institutions reach the coordinator, besides localhost."),
+    ] = None,
+    days: Annotated[int, typer.Option(help="For which they hold.")] = 30,
+    flower: Annotated[bool, typer.Option(help="Also keys of Flower's SuperNodes.")] = False,
+) -> None:
+    """Make certificates for development; nothing that is there is overwritten."""
+    _quiet()
+    from server.certificates import make_certificates
+
+    for path in make_certificates(folder, institution, host or [], days=days, flower=flower):
+        typer.echo(str(path))
+    typer.echo(
+        f"For development: they hold {days} days, and ca.key makes anybody. In production your own "
+        "authority signs, each institution makes its key where it is used and sends only a "
+        "request, and no key is ever copied (docs/deployment.md).",
+        err=True,
+    )
+
+
+def _conduct(
+    checkpoint: "Checkpoint",
+    hub: "Hub",
+    count: int,
+    wait: float,
+    metrics: int | None,
+    *,
+    bars: bool,
+) -> None:
+    """From the first institution that dials in to the page."""
+    from server.chronicle import Chronicle
+    from server.show import outcome, resumed
+    from server.standalone import conduct, gather
+
+    manifest, path = checkpoint.manifest, checkpoint.folder.path
+    if manifest.resumed:
+        resumed(manifest.resumed, checkpoint.questions, manifest.warning)
+    experiment = manifest.experiment
+    with _measured(hub, metrics), _watch(experiment, count, bars=bars) as (here, watch):
+        cards = gather(hub, count, wait, here)
+        chronicle = Chronicle(path, experiment, "hub", listeners=(watch,), checkpoint=checkpoint)
+        result = conduct(experiment, hub, cards, chronicle, checkpoint)
+    if bars:
+        outcome(result, str(path / "report.html"))
+
+
+@contextmanager
+def _measured(hub: "Hub", port: int | None) -> "Iterator[None]":
+    """Numbers for Prometheus, where somebody wants them."""
+    if port is None:
+        yield
+        return
+    try:
+        from server.metrics import serve_metrics
+    except ImportError:
+        raise SettingsError("metrics need prometheus-client; install fedkd[metrics]") from None
+    address, stop = serve_metrics(hub, port)
+    typer.echo(f"fedkd-server: metrics at http://{address}/metrics", err=True)
+    try:
+        yield
+    finally:
+        stop()
+
+
+@contextmanager
+def _watch(
+    experiment: "Experiment", count: int, *, bars: bool
+) -> "Iterator[tuple[Callable[[int], None], Watch]]":
+    """Bars on a terminal, events on the log elsewhere."""
+    from server.diary import Diary
+    from server.show import bars as on_terminal
+
+    if bars and sys.stdout.isatty():
+        logging.getLogger("server").setLevel(logging.WARNING)  # the bars say the rest
+        with on_terminal(experiment, "institutions", count) as shown:
+            yield shown.ready, shown
+    else:
+        yield lambda count: None, Diary(10 if bars else 100)
+
+
+def _admission(tokens: Path | None, path: Path) -> "Admission | str":
+    """Who may come in: whoever has a join token, or whoever knows the one drawn for this run.
+
+    That one lies in the run's folder until the run is over, so that a run which is taken up again
+    knows its institutions.
+    """
+    from server.admission import JoinTokens
+    from server.checkpoint import token_of
+
+    return token_of(path) if tokens is None else JoinTokens(tokens)
+
+
+def _quiet() -> None:
+    # gRPC's core writes to the terminal what our own errors say in one line.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
+
+def _end(number: int, frame: object) -> None:
+    """What ends a container ends a run as Ctrl-C does: institutions hear that it is over."""
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    """Entry point: an error of ours, or of who types, is one line and exit status 2."""
+    signal.signal(signal.SIGTERM, _end)
+    try:
+        status = app(standalone_mode=False)
+        if status == INTERRUPTED:  # typer makes a status of what was raised
+            raise KeyboardInterrupt
+        sys.exit(status)
+    except click.exceptions.NoArgsIsHelpError as error:
+        print(error.format_message(), file=sys.stderr)
+        sys.exit(2)
+    except click.ClickException as error:
+        print(f"fedkd-server: {error.format_message()}; see --help", file=sys.stderr)
+        sys.exit(2)
+    except FedkdError as error:
+        print(f"fedkd-server: {error}", file=sys.stderr)
+        sys.exit(2)
+    except (KeyboardInterrupt, click.Abort):
+        print("fedkd-server: interrupted", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+
+
+if __name__ == "__main__":
+    main()

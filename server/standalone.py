@@ -1,0 +1,95 @@
+"""A run without Flower: institutions dial in at a hub, the loop asks them. Knows no data.
+
+The loop, the questions and the report are those of every other engine.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+from fedkd.experiment import Experiment
+from fedkd.logs import say
+from fedkd.signals import Card
+from server.audience import Audience
+from server.checkpoint import Checkpoint
+from server.chronicle import Chronicle, Verdict, traffic_of
+from server.coordinator import Coordinator, ingredients
+from server.hub import Hub
+
+LOOK_AGAIN = 0.1
+"""Seconds between looks for institutions that are not here yet."""
+
+log = logging.getLogger(__name__)
+
+
+def gather(
+    hub: Hub, count: int, patience: float, here: Callable[[int], None] = lambda count: None
+) -> tuple[Card, ...]:
+    """Cards of the institutions that take part, once ``count`` have dialled in.
+
+    Args:
+        hub: where they dial in.
+        count: >= 1.
+        patience: seconds that they may take.
+        here: is told how many are here, whenever one comes.
+
+    Raises:
+        QuorumLost: fewer came.
+    """
+    say(log, "waiting", address=hub.address, institutions=count, seconds=patience)
+    deadline, known = time.monotonic() + patience, set[str]()
+    while True:
+        cards = hub.cards
+        for name in sorted({card.name for card in cards} - known):
+            known.add(name)
+            say(log, "here", name=name, institutions=f"{len(known)} of {count}")
+            here(len(known))
+        if len(cards) >= count or time.monotonic() > deadline:
+            break
+        time.sleep(LOOK_AGAIN)
+    return hub.wait_for(count, 0.0)
+
+
+def conduct(
+    experiment: Experiment,
+    hub: Hub,
+    cards: tuple[Card, ...],
+    chronicle: Chronicle,
+    checkpoint: Checkpoint | None = None,
+) -> dict[str, Any]:
+    """Distil the experiment's student from these institutions, and leave its report.
+
+    Args:
+        experiment: resolved.
+        hub: open, with the institutions of ``cards``.
+        cards: of those that take part.
+        chronicle: of this run.
+        checkpoint: its way back; one that was resumed goes on where it was set down.
+
+    Returns:
+        What stands in ``result.json``. Accuracies are None: a coordinator has no data.
+
+    Raises:
+        SettingsError: the experiment asks for what is not there.
+        QuorumLost: too few institutions answered a question.
+    """
+    asked, earlier = experiment.questions, [] if checkpoint is None else checkpoint.cards
+    parts = ingredients(experiment, earlier or cards, checkpoint)
+    chronicle.student = parts.student
+    audience = Audience(hub, parts, cards, asked.timeout, asked.linger)
+
+    def counted() -> dict[str, dict[str, int]]:
+        return {name: counters.counts for name, counters in hub.counters.items()}
+
+    if checkpoint is not None:
+        checkpoint.counted = counted
+    coordinator = Coordinator(parts, audience.cards, audience.answer, chronicle)
+    audience.cards = coordinator.cards  # of a run that is taken up again: whoever took part
+    distilled = coordinator.finish()
+    total = counted() if checkpoint is None else checkpoint.total()
+    traffic = {name: traffic_of(counts) for name, counts in total.items()}
+    result = chronicle.finish(distilled, audience.cards, traffic, Verdict(simulated=False))
+    if checkpoint is not None:
+        checkpoint.finish()
+    return result
