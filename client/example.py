@@ -14,6 +14,7 @@ batch = 32
 learning_rate = 5e-3
 weight_decay = 5e-4
 seed = 0
+# class_names = ["benign", "malignant"]   # what the classes of [data] are called
 
 [data]                              # private images; they never leave this machine
 source = "digits"                   # digits, torchvision:NAME, folder:PATH, parquet:PATH, npz:PATH

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedkd.signals import Card
 
@@ -77,3 +77,44 @@ class Labels:
 def some(names: Sequence[str], most: int = 8) -> str:
     """Names for a line of text, the first few of many."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def common_shape(cards: Sequence[Card]) -> tuple[int, int, int]:
+    """(C, H, W) on which all institutions agree.
+
+    Raises:
+        SettingsError: they do not, or there is none.
+    """
+    if not cards:
+        raise SettingsError("no institution to ask; at least one must take part")
+    first = cards[0]
+    for card in cards[1:]:
+        if card.shape != first.shape:
+            raise SettingsError(
+                f"{card.name} reads images of {card.shape}, {first.name} of {first.shape}; "
+                "all teachers of a run must agree"
+            )
+    return first.shape
+
+
+def check_outputs(student: nn.Module, shape: tuple[int, int, int], labels: Labels) -> None:
+    """A student's outputs are the classes that somebody knows, and no others.
+
+    Args:
+        student: (B, C, H, W) -> (B, K).
+        shape: (C, H, W).
+        labels: of the institutions.
+
+    Raises:
+        SettingsError: it has more outputs, or fewer.
+    """
+    was_training = student.training
+    with torch.no_grad():
+        said = student.eval()(torch.zeros(1, *shape))
+    student.train(was_training)
+    if said.shape != (1, len(labels.names)):
+        raise SettingsError(
+            f"the student answers {tuple(said.shape)} to one image and institutions know "
+            f"{len(labels.names)} classes ({some(labels.names)}); a class that nobody knows cannot "
+            f"be learned, so build it for {len(labels.names)}"
+        )

@@ -22,7 +22,7 @@ from fedkd.ensemble import Fusion, fusion
 from fedkd.errors import QuorumLost, SettingsError
 from fedkd.generators import Generator as ImageGenerator
 from fedkd.gradients import Point
-from fedkd.labels import Labels, some
+from fedkd.labels import Labels, check_outputs, common_shape
 from fedkd.methods.method import Method
 from fedkd.methods.terms import Batch
 from fedkd.plan import Distilled, Plan, Progress, Watch
@@ -121,8 +121,8 @@ class Distillation:
 
     def __post_init__(self) -> None:
         self.method.check(list(self.cards))
-        self.shape = _common_shape(self.cards)
-        _check_outputs(self.student, self.shape, self.labels)
+        self.shape = common_shape(self.cards)
+        check_outputs(self.student, self.shape, self.labels)
         self.rng = torch.Generator().manual_seed(self.seed)
         self.bank = Bank(self.plan.capacity)
         self._classes = torch.zeros(len(self.labels.names), dtype=torch.long)
@@ -355,31 +355,3 @@ def _labels(cards: tuple[Card, ...]) -> Labels:
 @functools.lru_cache(maxsize=8)
 def _fusion(rule: str, cards: tuple[Card, ...]) -> Fusion:
     return fusion(rule, cards)
-
-
-def _common_shape(cards: Sequence[Card]) -> tuple[int, int, int]:
-    """(C, H, W) on which all institutions agree."""
-    if not cards:
-        raise SettingsError("no institution to ask; at least one must take part")
-    first = cards[0]
-    for card in cards[1:]:
-        if card.shape != first.shape:
-            raise SettingsError(
-                f"{card.name} reads images of {card.shape}, {first.name} of {first.shape}; "
-                "all teachers of a run must agree"
-            )
-    return first.shape
-
-
-def _check_outputs(student: nn.Module, shape: tuple[int, int, int], labels: Labels) -> None:
-    """A student's outputs are the classes that somebody knows, and no others."""
-    was_training = student.training
-    with torch.no_grad():
-        said = student.eval()(torch.zeros(1, *shape))
-    student.train(was_training)
-    if said.shape != (1, len(labels.names)):
-        raise SettingsError(
-            f"the student answers {tuple(said.shape)} to one image and institutions know "
-            f"{len(labels.names)} classes ({some(labels.names)}); a class that nobody knows cannot "
-            f"be learned, so build it for {len(labels.names)}"
-        )
