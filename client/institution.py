@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import nn
 
 from client.release import Door
-from client.teach import TeachSettings, Watch
+from client.teach import PrivateSettings, TeachSettings, Watch
 from client.vault import Holding, Vault
 from fedkd.errors import SettingsError
 from fedkd.experiment import Experiment
@@ -28,6 +28,11 @@ class Institution:
 
     def __init__(self, name: str, vault: Vault, policy: Policy) -> None:
         self._vault, self._policy = vault, policy
+        if policy.class_counts and vault.guarantee is not None:
+            raise SettingsError(
+                "class counts are told of private images, and no noise covers them; set "
+                "policy.class_counts to false, or do without differential privacy"
+            )
         teacher = vault.teacher
         self.card = Card(
             name,
@@ -39,6 +44,7 @@ class Institution:
             policy.largest_batch,
             vault.class_counts if policy.class_counts else None,
             policy.scores,
+            guarantee=vault.guarantee,
         )
         self._door = Door(policy, teacher, self.card)
 
@@ -71,6 +77,22 @@ def holding(experiment: Experiment, index: int) -> Holding:
         partition_seed=i.partition_seed,
         model=i.models[index % len(i.models)],
         teach=TeachSettings(i.epochs, i.batch, i.learning_rate),
+        private=_private(experiment),
+    )
+
+
+def _private(experiment: Experiment) -> PrivateSettings | None:
+    p = experiment.privacy
+    if p.epsilon is None:
+        return None
+    return PrivateSettings(
+        p.epsilon,
+        p.delta,
+        p.clipping,
+        p.epochs,
+        p.sampling_rate,
+        p.learning_rate,
+        p.accountant,
     )
 
 

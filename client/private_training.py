@@ -9,8 +9,7 @@ mind how a gradient is scaled, the size of a step.
 What is left out of the promise stands in `fedkd.guarantee` and `fedkd.privacy.noise.with_gaussian`.
 """
 
-import math
-from dataclasses import dataclass
+import warnings
 from typing import Any
 
 import torch
@@ -65,7 +64,7 @@ def train_privately(
     if next(network.body.parameters(), None) is None:
         # What never changes is computed once.
         with torch.no_grad():
-            inputs = torch.cat([network.embed(piece) for piece in inputs.split(CHUNK)])
+            inputs = torch.cat([network.embed(piece) for piece in torch.split(inputs, CHUNK)])
         learner = network.head
     training = _Training(learner, settings)
     steps_an_epoch = 1 / settings.sampling_rate
@@ -121,9 +120,12 @@ class _Training:
 
     def step(self, inputs: Tensor, labels: Tensor) -> None:
         """One step on a sample, which may be empty: then it is of noise alone."""
-        pieces = list(zip(inputs.split(CHUNK), labels.split(CHUNK), strict=True))
+        pieces = list(zip(torch.split(inputs, CHUNK), torch.split(labels, CHUNK), strict=True))
         for number, (x, y) in enumerate(pieces, 1):
-            self._loss(self._module(x), y).backward()
+            with warnings.catch_warnings():
+                # Torch wonders that nobody wants a gradient of the images.
+                warnings.filterwarnings("ignore", "Full backward hook", UserWarning)
+                self._loss(self._module(x), y).backward()
             self._optimiser.signal_skip_step(number < len(pieces))
             self._optimiser.step()
         self._cosine.step()

@@ -67,15 +67,15 @@ class PrivateSettings:
     """In (0, 1), well below one over the number of images."""
     clipping: float = 1.0
     """Largest L2 norm of what one image adds to a gradient, > 0."""
-    epochs: int = 20
+    epochs: int = 30
     """Times that each image is taken on average, >= 1."""
-    sampling_rate: float = 0.1
+    sampling_rate: float = 0.05
     """Chance of each image to be taken in a step, in (0, 1].
 
     It stands in the place of a batch size, because a batch over the number of images would tell
     that number.
     """
-    learning_rate: float = 1e-2
+    learning_rate: float = 5e-3
     """Of Adam, > 0; it falls to 0 along a cosine."""
     accountant: str = "prv"
     """prv or rdp, see `fedkd.privacy.accounting`."""

@@ -11,16 +11,17 @@ import secrets
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeAlias
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from client.teach import SCIKIT, TeachSettings, Watch, train_teacher
+from client.teach import SCIKIT, PrivateSettings, TeachSettings, Watch, train_teacher
 from fedkd.data import Dataset, open_data
 from fedkd.errors import DataError, SettingsError
+from fedkd.guarantee import Guarantee
 from fedkd.metrics import logits
 from fedkd.models import build
 from fedkd.partition import partition, read_partition
@@ -60,6 +61,8 @@ class Holding:
     seed: int = 0
     """Of the training; institutions with one seed still train differently, by their index."""
     teach: TeachSettings = field(default_factory=TeachSettings)
+    private: PrivateSettings | None = None
+    """Where it is given the teacher is trained with differential privacy, and not by ``teach``."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.index < self.count:
@@ -71,6 +74,10 @@ class Holding:
                 f"partition {self.partition!r} with partition_file {self.partition_file!r}; "
                 f"give a file exactly where the partition is 'file'"
             )
+
+
+Taught: TypeAlias = tuple[Teacher, Guarantee | None]
+"""A teacher, and what its training promises."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,14 +132,15 @@ class Vault:
         """Training images of each class, (K,). A disclosure, if it is told."""
         return tuple(torch.bincount(self._shard.labels, minlength=self.classes).tolist())
 
-    @cached_property
+    @property
     def teacher(self) -> Teacher:
         """The holding's model, trained on its training images: once, where a folder keeps it."""
-        # A classifier of scikit-learn's could only be kept as a pickle, which may run code when
-        # it is read. It is fitted anew instead, in about a second.
-        if self._folder is None or self.holding.model.startswith(SCIKIT):
-            return self._train()
-        return self._kept(self._folder) or self._keep(self._folder)
+        return self._taught[0]
+
+    @property
+    def guarantee(self) -> Guarantee | None:
+        """What the teacher's training promises; None where it promises nothing."""
+        return self._taught[1]
 
     def score(self, model: nn.Module) -> tuple[int, int]:
         """How well a model does on the private test images: (right, of how many).
@@ -171,12 +179,31 @@ class Vault:
             data.classes,
         )
 
-    def _train(self) -> Teacher:
+    @cached_property
+    def _taught(self) -> Taught:
+        # A classifier of scikit-learn's could only be kept as a pickle, which may run code when
+        # it is read. It is fitted anew instead, in about a second.
+        if self._folder is None or self.holding.model.startswith(SCIKIT):
+            teacher, promised = self._train()
+        else:
+            teacher, promised = self._kept(self._folder) or self._keep(self._folder)
+        if (asked := self.holding.private) is not None and not _kept_promise(asked, promised):
+            raise DataError(
+                f"the teacher does not keep the promise of epsilon {asked.epsilon} at delta "
+                f"{asked.delta}; it is not served"
+            )
+        return teacher, promised
+
+    def _train(self) -> Taught:
         own, shard = self.holding, self._shard
+        told = (own.model, shard.images, shard.labels, shard.classes)
         seed = own.seed * own.count + own.index
-        return train_teacher(
-            own.model, shard.images, shard.labels, shard.classes, own.teach, seed, self._watch
-        )
+        if own.private is None:
+            return train_teacher(*told, own.teach, seed, self._watch), None
+        # Opacus is slow to import, and most teachers are trained without it.
+        from client.private_training import train_privately
+
+        return train_privately(*told, own.private, seed, self._watch)
 
     def _origin(self) -> str:
         """A fingerprint of all that the teacher depends on: the holding and its training data."""
@@ -185,46 +212,66 @@ class Vault:
         digest.update(self._shard.labels.numpy().tobytes())
         return digest.hexdigest()
 
-    def _note(self) -> dict[str, object]:
+    def _note(self, promised: object) -> dict[str, object]:
         return {
             "model": self.holding.model,
             "classes": self.classes,
             "shape": list(self.shape),
             "origin": self._origin(),
+            "guarantee": promised,
         }
 
-    def _kept(self, folder: Path) -> Teacher | None:
+    def _kept(self, folder: Path) -> Taught | None:
         """The teacher that the folder keeps; None where it keeps none, or one of another origin."""
         weights, note = folder / "teacher.safetensors", folder / "teacher.json"
         if not (weights.is_file() and note.is_file()):
             return None
         network = build(self.holding.model, self.classes, self.shape, self.holding.seed)
         try:
-            if json.loads(note.read_text()) != self._note():
+            said = json.loads(note.read_text())
+            promised = said.get("guarantee")
+            if said != self._note(promised):
                 return None
+            guarantee = None if promised is None else Guarantee(**promised)
             network.load_state_dict(load(weights.read_bytes()))
-        except (OSError, ValueError, RuntimeError, SafetensorError):
+        except (
+            OSError,
+            ValueError,
+            TypeError,
+            AttributeError,
+            RuntimeError,
+            SafetensorError,
+            SettingsError,
+        ):
             # What these say may quote the file, so nothing of it is passed on.
             raise DataError(
                 f"the teacher in {folder} cannot be read; delete teacher.json there to train anew"
             ) from None
-        return ModuleTeacher(network, self.classes)
+        return ModuleTeacher(network, self.classes), guarantee
 
-    def _keep(self, folder: Path) -> Teacher:
+    def _keep(self, folder: Path) -> Taught:
         """Train a teacher and keep it: the note last, so that it never tells of other weights."""
-        teacher = self._train()
+        teacher, promised = self._train()
         if isinstance(teacher, ModuleTeacher):
             weights = {n: t.contiguous() for n, t in teacher.module.state_dict().items()}
+            note = self._note(None if promised is None else asdict(promised))
             try:
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
                 (folder / "teacher.json").unlink(missing_ok=True)
                 _write_private(folder / "teacher.safetensors", save(weights))
-                _write_private(folder / "teacher.json", json.dumps(self._note()).encode())
+                _write_private(folder / "teacher.json", json.dumps(note).encode())
             except OSError as error:
                 raise DataError(
                     f"cannot keep the teacher in {folder}: {error.strerror}; make it writable"
                 ) from error
-        return teacher
+        return teacher, promised
+
+
+def _kept_promise(asked: PrivateSettings, promised: Guarantee | None) -> bool:
+    """Whether a teacher, newly trained or found, promises what its owner asked for."""
+    return (
+        promised is not None and promised.epsilon <= asked.epsilon and promised.delta <= asked.delta
+    )
 
 
 @lru_cache(maxsize=1)

@@ -16,8 +16,10 @@ LONGEST_WORD = 64
 
 @dataclass(frozen=True)
 class Guarantee:
-    """For neighbouring data sets D, D' and any set S of outcomes: P[D: S] <= e^epsilon P[D': S] + delta.
+    """An (epsilon, delta) promise, and how it is kept.
 
+    For neighbouring data sets D and D' and any set S of outcomes,
+    P[outcome of D in S] <= e^epsilon P[outcome of D' in S] + delta.
     Here an outcome is a trained teacher, and so everything that is computed from one: answers,
     gradients of answers, students, however many are asked for and by whomever.
 

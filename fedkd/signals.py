@@ -17,6 +17,8 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from fedkd.guarantee import Guarantee
+
 
 class Signal(StrEnum):
     """What a teacher can say of a batch."""
@@ -112,6 +114,8 @@ class Card:
     """Training images of each class, ``(K,)``: a disclosure, made only where the policy says so."""
     scores: bool = False
     """Whether it tells how well a student does on its private test data."""
+    guarantee: Guarantee | None = None
+    """The differential privacy that it says its answers have; None: it promises none."""
 
 
 Answers: TypeAlias = Mapping[str, Reply]

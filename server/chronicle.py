@@ -147,8 +147,9 @@ class Chronicle:
                     "model": models[i % len(models)],
                     "accuracy": (verdict.teachers or {}).get(card.name),
                     **vars(traffic.get(card.name, Traffic())),
-                    "epsilon": None,
-                    "delta": None,
+                    "epsilon": card.guarantee.epsilon if card.guarantee else None,
+                    "delta": card.guarantee.delta if card.guarantee else None,
+                    "mechanism": str(card.guarantee) if card.guarantee else None,
                     "class_counts": card.class_counts,
                     "signals": sorted(card.signals),
                 }

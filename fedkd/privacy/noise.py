@@ -61,7 +61,7 @@ def _gaussian(variance: Fraction, width: int) -> int:
 
 
 def _two_sided_geometric(width: int) -> int:
-    """n with probability proportional to exp(-|n| / width)."""
+    """A whole n, with probability proportional to exp(-|n| / width)."""
     while True:
         rest = secrets.randbelow(width)
         if not _chance_exp(rest, width):
