@@ -163,20 +163,22 @@ def calibrated(
     """
     _check_epsilon(epsilon)
 
+    @lru_cache(maxsize=4)
     def spent(multiplier: float) -> float:
         return epsilon_of_events([Event(multiplier, sampling_rate, steps)], delta, accountant)
 
-    # Opacus' own search begins near 0, where prv needs gigabytes. This one comes from above.
-    high = 1.0
+    # Opacus' own search begins near 0, where prv needs gigabytes. This one begins at 1, and for
+    # prv where rdp, which is quick, has ended: a little too high.
+    high, factor = 1.0, 2.0
+    if accountant == "prv":
+        high, factor = calibrated(epsilon, delta, sampling_rate, steps, "rdp"), 1.15
     while spent(high) > epsilon:
-        high *= 2
+        high *= factor
         if high > MICRO:
             raise SettingsError(f"epsilon {epsilon} at delta {delta} is out of reach; raise it")
-    low = high / 2
-    while (reached := spent(low)) <= epsilon:
-        low, high = low / 2, low
-        if epsilon - reached <= TOLERANCE or high < 1e-2:
-            return high
+    low = high / factor
+    while low > 1e-2 and spent(low) <= epsilon:
+        low, high = low / factor, low
     while epsilon - spent(high) > TOLERANCE and high - low > 1e-6 * high:
         middle = (low + high) / 2
         low, high = (low, middle) if spent(middle) <= epsilon else (middle, high)
