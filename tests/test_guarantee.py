@@ -19,11 +19,12 @@ from fedkd.privacy.policy import Policy
 from fedkd.signals import Signal
 from simulations.run import run
 
-PRIVATE = PrivateSettings(epsilon=3.0, epochs=1, sampling_rate=0.1)
+PRIVATE = PrivateSettings(epsilon=3.0, epochs=1, sampling_rate=0.1, accountant="rdp")
 HOLDING = Holding(count=5, model="scattering", private=PRIVATE)
 SHORT = (
     "privacy.epochs=1",
     "privacy.sampling_rate=0.1",
+    "privacy.accountant=rdp",
     "institutions.count=2",
     "student.steps=4",
     "questions.budget=64",

@@ -46,12 +46,12 @@ def normal(drawn: torch.Tensor, deviation: float) -> bool:
 
 @pytest.mark.parametrize("deviation", [Fraction(1, 2), Fraction(3), Fraction(27, 10)])
 def test_the_discrete_gaussian_is_one(deviation: Fraction) -> None:
-    drawn = discrete_gaussian((8_000,), deviation)
+    drawn = discrete_gaussian((5_000,), deviation)
     assert drawn.dtype == torch.int64
     assert discretely_normal(drawn, deviation)
     for wrong in (Fraction(2, 3), Fraction(3, 2)):
         assert not discretely_normal(drawn, deviation * wrong)
-        assert not discretely_normal(discrete_gaussian((8_000,), wrong * deviation), deviation)
+        assert not discretely_normal(discrete_gaussian((5_000,), wrong * deviation), deviation)
 
 
 def test_wide_discrete_noise_is_nearly_continuous() -> None:
