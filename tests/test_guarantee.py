@@ -130,6 +130,7 @@ def test_the_report_says_what_was_promised(tmp_path: Path) -> None:
     assert f"ε = {teachers[0]['epsilon']:.4g}" in page
     other = run(load("digits-dp", [*SHORT, "privacy.epsilon=2"]), "local", tmp_path / "other")
     assert other["teachers"][0]["epsilon"] <= 2, "a teacher of another promise was found"
+    assert len([*(tmp_path / ".institutions").iterdir()]) == 2, "one would replace the other"
 
 
 def test_it_reads_as_one_line() -> None:
