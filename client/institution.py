@@ -12,13 +12,14 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from client.holding import Holding
 from client.ledger import Ledger
 from client.owner import DataTable, Owner, TeacherTable
 from client.release import Door
 from client.state import prepared
-from client.teach import TeachSettings, Watch
+from client.teach import PrivateSettings, TeachSettings, Watch
 from client.teachers.spec import TeacherSpec
-from client.vault import Holding, Vault
+from client.vault import Vault
 from fedkd.errors import DataError, SettingsError
 from fedkd.experiment import Experiment
 from fedkd.privacy.policy import Policy
@@ -46,6 +47,11 @@ class Institution:
     ) -> None:
         _keeps_its_word(vault, policy)
         self._vault, self._policy = vault, policy
+        if policy.class_counts and vault.guarantee is not None:
+            raise SettingsError(
+                "class counts are told of private images, and no noise covers them; set "
+                "policy.class_counts to false, or do without differential privacy"
+            )
         teacher = vault.teacher
         self.card = Card(
             name,
@@ -58,6 +64,7 @@ class Institution:
             vault.class_counts if policy.class_counts else None,
             policy.scores,
             vault.class_names,
+            vault.guarantee,
         )
         mark = _mark(teacher, self.card.shape)
         self._door = Door(policy, teacher, self.card, ledger, mark)
@@ -122,6 +129,22 @@ def holding(experiment: Experiment, index: int) -> Holding:
         model=i.models[index % len(i.models)],
         teach=TeachSettings(i.epochs, i.batch, i.learning_rate),
         labels=i.labels,
+        private=_private(experiment),
+    )
+
+
+def _private(experiment: Experiment) -> PrivateSettings | None:
+    p = experiment.privacy
+    if p.epsilon is None:
+        return None
+    return PrivateSettings(
+        p.epsilon,
+        p.delta,
+        p.clipping,
+        p.epochs,
+        p.sampling_rate,
+        p.learning_rate,
+        p.accountant,
     )
 
 

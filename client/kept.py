@@ -7,20 +7,28 @@ import json
 import os
 import secrets
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from fedkd.errors import DataError
+from fedkd.errors import DataError, SettingsError
+from fedkd.guarantee import Guarantee
 from fedkd.models import Network
 from fedkd.teacher import ModuleTeacher
 
 WEIGHTS, NOTE = "teacher.safetensors", "teacher.json"
+PROMISE = "guarantee"
+"""Key of the note under which a promise of differential privacy stands."""
 
 
-def find(folder: Path, note: Mapping[str, object], network: Network) -> Network | None:
-    """The network that the folder keeps under this very note; None where it keeps none.
+def find(
+    folder: Path, note: Mapping[str, object], network: Network
+) -> tuple[Network, Guarantee | None] | None:
+    """The network that the folder keeps under this very note, and what its training promises.
+
+    None where it keeps none.
 
     Args:
         folder: need not be there.
@@ -34,18 +42,26 @@ def find(folder: Path, note: Mapping[str, object], network: Network) -> Network 
     if not (weights.is_file() and noted.is_file()):
         return None
     try:
-        if json.loads(noted.read_text()) != note:
+        said = json.loads(noted.read_text())
+        promised = said.pop(PROMISE, None)
+        if said != note:
             return None
+        guarantee = None if promised is None else Guarantee(**promised)
         network.load_state_dict(load(weights.read_bytes()))
-    except (OSError, ValueError, RuntimeError, SafetensorError):
+    except (
+        *(OSError, ValueError, TypeError, AttributeError),
+        *(RuntimeError, SafetensorError, SettingsError),
+    ):
         # What these say may quote the file, so nothing of it is passed on.
         raise DataError(
             f"the teacher in {folder} cannot be read; delete {NOTE} there to train anew"
         ) from None
-    return network
+    return network, guarantee
 
 
-def keep(folder: Path, note: Mapping[str, object], teacher: ModuleTeacher) -> None:
+def keep(
+    folder: Path, note: Mapping[str, object], teacher: ModuleTeacher, promised: Guarantee | None
+) -> None:
     """Keep a network: the note last, so that it never tells of other weights.
 
     Raises:
@@ -56,7 +72,8 @@ def keep(folder: Path, note: Mapping[str, object], teacher: ModuleTeacher) -> No
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         (folder / NOTE).unlink(missing_ok=True)
         _write_private(folder / WEIGHTS, save(weights))
-        _write_private(folder / NOTE, json.dumps(note).encode())
+        whole = {**note, PROMISE: None if promised is None else asdict(promised)}
+        _write_private(folder / NOTE, json.dumps(whole).encode())
     except OSError as error:
         raise DataError(
             f"cannot keep the teacher in {folder}: {error.strerror}; make it writable"

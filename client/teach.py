@@ -50,6 +50,55 @@ class TeachSettings:
             )
 
 
+@dataclass(frozen=True)
+class PrivateSettings:
+    """What a training with differential privacy promises, and how it goes about it.
+
+    All of it has to be chosen without looking at the institution's images. What is left to find
+    by bisection is the noise.
+
+    Raises:
+        SettingsError: a number out of range.
+    """
+
+    epsilon: float
+    """> 0; the training ends at or a little below it."""
+    delta: float = 1e-5
+    """In (0, 1), well below one over the number of images."""
+    clipping: float = 1.0
+    """Largest L2 norm of what one image adds to a gradient, > 0."""
+    epochs: int = 30
+    """Times that each image is taken on average, >= 1."""
+    sampling_rate: float = 0.05
+    """Chance of each image to be taken in a step, in (0, 1].
+
+    It stands in the place of a batch size, because a batch over the number of images would tell
+    that number.
+    """
+    learning_rate: float = 5e-3
+    """Of Adam, > 0; it falls to 0 along a cosine."""
+    accountant: str = "prv"
+    """prv or rdp, see `fedkd.privacy.accounting`."""
+
+    def __post_init__(self) -> None:
+        positive = (self.epsilon, self.clipping, self.learning_rate)
+        if not all(0 < number < math.inf for number in positive) or self.epochs < 1:
+            raise SettingsError(
+                f"epsilon {self.epsilon}, clipping {self.clipping}, learning rate "
+                f"{self.learning_rate}, {self.epochs} epochs; each must be above 0"
+            )
+        if not (0 < self.delta < 1 and 0 < self.sampling_rate <= 1):
+            raise SettingsError(
+                f"delta {self.delta}, sampling rate {self.sampling_rate}; expected (0, 1) and "
+                f"(0, 1]"
+            )
+
+    @property
+    def steps(self) -> int:
+        """Of the training."""
+        return round(self.epochs / self.sampling_rate)
+
+
 Watch = Callable[[int, int], None]
 """Is told how many epochs are done, and of how many."""
 

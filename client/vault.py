@@ -11,70 +11,26 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 
+from client.holding import Holding
 from client.kept import find, keep
-from client.teach import SCIKIT, TeachSettings, Watch, train_teacher
+from client.teach import SCIKIT, PrivateSettings, Watch, train_teacher
 from client.teachers.opening import open_teacher
 from client.teachers.spec import TeacherSpec
 from fedkd.data import Dataset, open_data
-from fedkd.errors import DataError, SettingsError
+from fedkd.errors import DataError
+from fedkd.guarantee import Guarantee
 from fedkd.metrics import logits
 from fedkd.models import build
 from fedkd.partition import known_classes, partition, read_partition, to_those_who_know
 from fedkd.teacher import ModuleTeacher, Teacher
 
-
-@dataclass(frozen=True)
-class Holding:
-    """What an institution has, in its owner's words: its share of some data, and a model.
-
-    An owner whose data are all his own leaves ``count`` at 1.
-
-    Raises:
-        SettingsError: a share that does not exist.
-    """
-
-    data: str = "digits"
-    """A name that `fedkd.data.open_data` knows."""
-    root: str | None = None
-    """Where the data lie."""
-    index: int = 0
-    """Which share is his, 0..count-1."""
-    count: int = 1
-    """Institutions that share the data."""
-    partition: str = "iid"
-    """iid, dirichlet, shards, or file."""
-    alpha: float = 0.5
-    """Concentration of a Dirichlet partition."""
-    shards: int = 2
-    """Label shards for each institution."""
-    partition_file: str | None = None
-    """.npz of index arrays, where the partition is ``file``."""
-    partition_seed: int = 0
-    """The same for all who share the data."""
-    labels: tuple[tuple[str, ...], ...] = ()
-    """Names of the classes that each of them knows, dealt in turn; none: everybody knows all."""
-    names: tuple[str, ...] = ()
-    """What the classes of the data are called, in their order; none: by their numbers."""
-    model: str = "cnn"
-    """A name that `client.teach.train_teacher` knows."""
-    seed: int = 0
-    """Of the training; institutions with one seed still train differently, by their index."""
-    teach: TeachSettings = field(default_factory=TeachSettings)
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.index < self.count:
-            raise SettingsError(
-                f"institution {self.index} of {self.count}; expected 0 to {self.count - 1}"
-            )
-        if (self.partition == "file") != (self.partition_file is not None):
-            raise SettingsError(
-                f"partition {self.partition!r} with partition_file {self.partition_file!r}; "
-                f"give a file exactly where the partition is 'file'"
-            )
+Taught: TypeAlias = tuple[Teacher, Guarantee | None]
+"""A teacher, and what its training promises."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,6 +105,11 @@ class Vault(ABC):
     def teacher(self) -> Teacher:
         """Ready to be asked."""
 
+    @property
+    @abstractmethod
+    def guarantee(self) -> Guarantee | None:
+        """What the teacher's training promises; None where it promises nothing."""
+
     @abstractmethod
     def score(self, model: nn.Module, classes: Sequence[str] | None = None) -> tuple[int, int]:
         """How well a model does on the private test images: (right, of how many).
@@ -195,22 +156,15 @@ class TrainedVault(Vault):
         """See `Vault.class_counts`; they are known."""
         return tuple(torch.bincount(self._shard.labels, minlength=self.classes).tolist())
 
-    @cached_property
+    @property
     def teacher(self) -> Teacher:
         """The holding's model, trained on its training images: once, where a folder keeps it."""
-        # A classifier of scikit-learn's could only be kept as a pickle, which may run code when
-        # it is read. It is fitted anew instead, in about a second.
-        if self._folder is None or self.holding.model.startswith(SCIKIT):
-            return self._train()
-        note = self._note()
-        network = build(self.holding.model, self.classes, self.shape, self.holding.seed)
-        kept = find(self._folder, note, network)
-        if kept is None:
-            trained = self._train()
-            if isinstance(trained, ModuleTeacher):
-                keep(self._folder, note, trained)
-            return trained
-        return ModuleTeacher(kept, self.classes)
+        return self._taught[0]
+
+    @property
+    def guarantee(self) -> Guarantee | None:
+        """See `Vault.guarantee`."""
+        return self._taught[1]
 
     def score(self, model: nn.Module, classes: Sequence[str] | None = None) -> tuple[int, int]:
         """See `Vault.score`."""
@@ -263,12 +217,41 @@ class TrainedVault(Vault):
             len(classes),
         )
 
-    def _train(self) -> Teacher:
+    @cached_property
+    def _taught(self) -> Taught:
+        # A classifier of scikit-learn's could only be kept as a pickle, which may run code when
+        # it is read. It is fitted anew instead, in about a second.
+        if self._folder is None or self.holding.model.startswith(SCIKIT):
+            teacher, promised = self._train()
+        else:
+            teacher, promised = self._kept(self._folder)
+        if (asked := self.holding.private) is not None and not _kept_promise(asked, promised):
+            raise DataError(
+                f"the teacher does not keep the promise of epsilon {asked.epsilon} at delta "
+                f"{asked.delta}; it is not served"
+            )
+        return teacher, promised
+
+    def _kept(self, folder: Path) -> Taught:
+        note = self._note()
+        network = build(self.holding.model, self.classes, self.shape, self.holding.seed)
+        if found := find(folder, note, network):
+            return ModuleTeacher(found[0], self.classes), found[1]
+        teacher, promised = self._train()
+        if isinstance(teacher, ModuleTeacher):
+            keep(folder, note, teacher, promised)
+        return teacher, promised
+
+    def _train(self) -> Taught:
         own, shard = self.holding, self._shard
+        told = (own.model, shard.images, shard.labels, shard.classes)
         seed = own.seed * own.count + own.index
-        return train_teacher(
-            own.model, shard.images, shard.labels, shard.classes, own.teach, seed, self._watch
-        )
+        if own.private is None:
+            return train_teacher(*told, own.teach, seed, self._watch), None
+        # Opacus is slow to import, and most teachers are trained without it.
+        from client.private_training import train_privately
+
+        return train_privately(*told, own.private, seed, self._watch)
 
     def _origin(self) -> str:
         """A fingerprint of all that the teacher depends on: the holding and its training data."""
@@ -290,6 +273,7 @@ class BroughtVault(Vault):
     """A vault whose teacher was trained elsewhere; see `Vault.bring`."""
 
     class_counts = None
+    guarantee = None
 
     def __init__(self, spec: TeacherSpec, holding: Holding | None = None) -> None:
         self.spec = spec
@@ -339,6 +323,13 @@ class BroughtVault(Vault):
             number = {name: str(place) for place, name in enumerate(self.class_names)}
             classes = [number.get(name, "") for name in classes]
         return self._tests.score(model, classes)
+
+
+def _kept_promise(asked: PrivateSettings, promised: Guarantee | None) -> bool:
+    """Whether a teacher, newly trained or found, promises what its owner asked for."""
+    return (
+        promised is not None and promised.epsilon <= asked.epsilon and promised.delta <= asked.delta
+    )
 
 
 @lru_cache(maxsize=1)

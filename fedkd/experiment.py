@@ -2,6 +2,7 @@
 
     name = "digits"
     [institutions]      who answers: data, partition, teachers. Read by simulated institutions
+    [privacy]           what differential privacy their teachers promise; left out: none
     [policy]            what they release
     [method]            the paper and its arguments
     [images]            procedural priors
@@ -58,6 +59,24 @@ class Institutions(Section):
     epochs: int = Field(40, ge=1)
     batch: int = Field(32, ge=2)
     learning_rate: float = Field(5e-3, gt=0)
+
+
+class Privacy(Section):
+    """How simulated institutions train with differential privacy, see `client.teach`.
+
+    A teacher trained so takes the place of one trained by ``institutions.epochs``, ``batch`` and
+    ``learning_rate``. Its noise has no seed: no two runs are the same, bit for bit.
+    """
+
+    epsilon: float | None = Field(None, gt=0)
+    """Of each institution; left out, no privacy is promised and none is paid for."""
+    delta: float = Field(1e-5, gt=0, lt=1)
+    clipping: float = Field(1.0, gt=0)
+    epochs: int = Field(30, ge=1)
+    sampling_rate: float = Field(0.05, gt=0, le=1)
+    """Chance of each image to take part in a step."""
+    learning_rate: float = Field(5e-3, gt=0)
+    accountant: Literal["prv", "rdp"] = "prv"
 
 
 class PolicySection(Section):
@@ -131,6 +150,7 @@ class Experiment(Section):
     name: str
     seed: int = 0
     institutions: Institutions = Institutions()
+    privacy: Privacy = Privacy()
     policy: PolicySection = PolicySection()
     method: MethodSection = MethodSection()
     images: Images = Images()

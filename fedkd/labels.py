@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from fedkd.errors import SettingsError
 from fedkd.signals import Card
 
 

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedkd.errors import SettingsError
+from fedkd.scattering import CHANNELS, Scattering
 
 Shape: TypeAlias = tuple[int, int, int]
 """(C, H, W)."""
@@ -231,6 +232,14 @@ def _wrn16_1(classes: int, shape: Shape) -> Network:
     return Network(body, nn.Linear(64, classes))
 
 
+def _scattering(classes: int, shape: Shape) -> Network:
+    """Fixed features and a linear layer, the only part that learns; from 8x8 up."""
+    _demand("scattering", shape, 8)
+    places = (shape[1] // 4) * (shape[2] // 4)
+    body = nn.Sequential(Scattering(shape[0]), nn.Flatten())
+    return Network(body, nn.Linear(shape[0] * CHANNELS * places, classes))
+
+
 def _demand(who: str, shape: Shape, side: int) -> None:
     if min(shape[1:]) < side:
         raise SettingsError(
@@ -248,4 +257,5 @@ MODELS: dict[str, Callable[[int, Shape], Network]] = {
     "wrn16-1": _wrn16_1,
     "resnet18": _resnet(2, 2, 2, 2),
     "resnet34": _resnet(3, 4, 6, 3),
+    "scattering": _scattering,
 }

@@ -19,6 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedkd.guarantee import Guarantee
+
 
 class Signal(StrEnum):
     """What a teacher can say of a batch."""
@@ -120,6 +122,8 @@ class Card:
     """Whether it tells how well a student does on its private test data."""
     class_names: tuple[str, ...] | None = None
     """What it calls its classes, ``(K,)``, no two alike; None for the numbers from 0."""
+    guarantee: Guarantee | None = None
+    """The differential privacy that it says its answers have; None: it promises none."""
 
 
 Answers: TypeAlias = Mapping[str, Reply]

@@ -156,5 +156,5 @@ _DRIVERS: dict[str, Driver] = {"local": _locally, "simulation": _in_simulation}
 
 def _fingerprint(experiment: Experiment) -> str:
     """Of everything that the teachers depend on; runs that share it share their teachers."""
-    text = experiment.institutions.model_dump_json()
+    text = experiment.institutions.model_dump_json() + experiment.privacy.model_dump_json()
     return hashlib.sha256(text.encode()).hexdigest()[:16]

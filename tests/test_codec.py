@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fedkd.errors import LocalProtocolError
+from fedkd.errors import LocalProtocolError, SettingsError
+from fedkd.guarantee import Guarantee
 from fedkd.signals import Ask, Card, PullBack, Reason, Refusal, Reply, Signal
 from fedkd.wire.codec import NUMBERS, decode_from_coordinator, decode_from_institution, encode
 from fedkd.wire.contents import DTYPES
@@ -89,6 +90,23 @@ def answers(draw: st.DrawFn) -> Answer:
     return Answer(draw(numbers), Reply(signals, gradient))
 
 
+positive = st.floats(0, exclude_min=True, allow_infinity=False)
+words = texts.filter(bool).map(lambda text: text[:64])
+guarantees = st.builds(
+    Guarantee,
+    epsilon=positive,
+    delta=st.floats(0, 1, exclude_min=True, exclude_max=True),
+    steps=st.integers(1, 2**63),
+    noise_multiplier=positive,
+    sampling_rate=st.floats(0, 1, exclude_min=True),
+    clipping=positive,
+    unit=words,
+    adjacency=words,
+    mechanism=words,
+    accountant=words,
+)
+
+
 @st.composite
 def hellos(draw: st.DrawFn) -> Hello:
     classes = draw(st.integers(1, 300))
@@ -105,6 +123,7 @@ def hellos(draw: st.DrawFn) -> Hello:
         class_counts=draw(st.none() | counts.map(tuple)),
         scores=draw(st.booleans()),
         class_names=draw(st.none() | words.map(lambda w: tuple(f"{w}{i}" for i in range(classes)))),
+        guarantee=draw(st.none() | guarantees),
     )
     return Hello(draw(st.integers(0, 2**32 - 1)), draw(texts), card)
 
@@ -154,6 +173,8 @@ class Generated:
         fields = dict(vars(card))
         fields["channels"], fields["height"], fields["width"] = fields.pop("shape")
         fields["signals"] = sorted(NUMBERS[signal] for signal in card.signals)
+        if card.guarantee is not None:
+            fields["guarantee"] = pb.Guarantee(**vars(card.guarantee))
         return pb.Card(**fields)
 
     def body(self, message: Message) -> dict[str, object]:
@@ -367,6 +388,37 @@ def test_impossible_cards_are_refused_on_both_sides(field: str, value: object) -
     with pytest.raises(LocalProtocolError):
         encode(hello)
     assert isinstance(decode_from_institution(Generated().bytes(hello)), Invalid)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("epsilon", 0.0),
+        ("epsilon", -1.0),
+        ("epsilon", float("nan")),
+        ("epsilon", float("inf")),
+        ("delta", 0.0),
+        ("delta", 1.0),
+        ("steps", 0),
+        ("noise_multiplier", 0.0),
+        ("sampling_rate", 1.5),
+        ("sampling_rate", float("nan")),
+        ("clipping", -1.0),
+        ("mechanism", ""),
+        ("unit", "a" * 65),
+        ("adjacency", "red\x1b[31m"),
+        ("version", 0),
+        ("version", 2),
+    ],
+)
+def test_a_promise_that_cannot_be_is_refused(field: str, value: object) -> None:
+    promise = vars(Guarantee(3.0, 1e-5, 600, 1.9, 0.05, 1.0)) | {field: value}
+    with pytest.raises(SettingsError):
+        Guarantee(**promise)
+    hello = Generated().body(Hello(1, "token", CARD))["hello"]
+    hello.card.guarantee.CopyFrom(pb.Guarantee(**promise))
+    heard = decode_from_institution(pb.ConnectRequest(hello=hello).SerializeToString())
+    assert heard == Invalid("a card with a guarantee that cannot be")
 
 
 IMAGES = torch.zeros(2, 1, 3, 3)

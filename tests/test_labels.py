@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from client.agent import Agent
+from client.holding import Holding
 from client.institution import simulated
 from client.release import Door
-from client.vault import Holding, Vault
+from client.vault import Vault
 from fedkd import ensemble
 from fedkd.ensemble import ALIKE, FLOOR, RULES, fusion, log_linear_pool
 from fedkd.errors import SettingsError

@@ -15,11 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from client.holding import Holding
 from client.institution import Institution, policy, simulated
 from client.ledger import Ledger, Spent
 from client.release import Door
 from client.teach import TeachSettings
-from client.vault import Holding, Vault
+from client.vault import Vault
 from fedkd.errors import DataError, SettingsError
 from fedkd.experiment import parse
 from fedkd.models import build

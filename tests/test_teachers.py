@@ -25,10 +25,11 @@ from sklearn.svm import LinearSVC
 from skops.io import dump
 from torch import Tensor, nn
 
+from client.holding import Holding
 from client.institution import Institution
 from client.teachers.opening import FORMATS, open_teacher
 from client.teachers.spec import TeacherSpec, spec_from_table
-from client.vault import Holding, Vault
+from client.vault import Vault
 from fedkd.data import open_data
 from fedkd.errors import DataError, NeedsError, SettingsError
 from fedkd.models import build

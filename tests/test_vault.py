@@ -12,8 +12,9 @@ import torch
 from torch import nn
 
 import client.vault
+from client.holding import Holding
 from client.teach import TeachSettings
-from client.vault import Holding, Vault
+from client.vault import Vault
 from fedkd.data import open_data
 from fedkd.errors import DataError, SettingsError
 from fedkd.models import build

@@ -14,7 +14,8 @@ from typing import TypeVar
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from torch import Tensor
 
-from fedkd.errors import LocalProtocolError
+from fedkd.errors import LocalProtocolError, SettingsError
+from fedkd.guarantee import Guarantee
 from fedkd.signals import Ask, Card, PullBack, Reason, Refusal, Reply, Signal
 from fedkd.wire.contents import (
     COTANGENTS,
@@ -147,6 +148,7 @@ def _card_out(card: Card) -> pb.Card:
         class_counts=card.class_counts,
         scores=card.scores,
         class_names=card.class_names,
+        guarantee=None if card.guarantee is None else pb.Guarantee(**vars(card.guarantee)),
     )
 
 
@@ -239,7 +241,27 @@ def _card_in(card: pb.Card) -> Card:
         class_counts=tuple(card.class_counts) or None,
         scores=card.scores,
         class_names=tuple(card.class_names) or None,
+        guarantee=_guarantee_in(card.guarantee) if card.HasField("guarantee") else None,
     )
+
+
+def _guarantee_in(said: pb.Guarantee) -> Guarantee:
+    try:
+        return Guarantee(
+            said.epsilon,
+            said.delta,
+            said.steps,
+            said.noise_multiplier,
+            said.sampling_rate,
+            said.clipping,
+            said.unit,
+            said.adjacency,
+            said.mechanism,
+            said.accountant,
+            said.version,
+        )
+    except SettingsError:
+        raise LocalProtocolError("a card with a guarantee that cannot be") from None
 
 
 def _rising(numbers: Sequence[int]) -> list[Signal]:
