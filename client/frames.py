@@ -10,7 +10,7 @@ import socket
 import struct
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from fedkd.errors import RemoteProtocolError
@@ -50,8 +50,9 @@ def send(line: socket.socket, content: bytes, seconds: float) -> None:
         OSError: the other side is gone, or did not take it within ``seconds``.
     """
     line.settimeout(seconds)
-    line.sendall(_LENGTH.pack(len(content)))
-    line.sendall(content)
+    with suppress(BrokenPipeError):  # it has heard enough to refuse, and its answer can be heard
+        line.sendall(_LENGTH.pack(len(content)))
+        line.sendall(content)
 
 
 def receive(line: socket.socket, limit: int, seconds: float) -> bytes:

@@ -13,6 +13,7 @@ Averaging plain logits is here for comparison only: a teacher that has never see
 loudest about the classes that it has.
 """
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -272,3 +273,9 @@ def _silent(rule: str, names: Sequence[str]) -> str:
         f"rule {rule!r} needs class counts, which {', '.join(names)} keeps to itself; choose "
         f"one of {', '.join(sorted(BLIND))}, or ask the owner to set class_counts = true"
     )
+
+
+@functools.lru_cache(maxsize=8)
+def fusion_of(rule: str, cards: tuple[Card, ...]) -> Fusion:
+    """`fusion`, remembered: a run asks at every question, and its cards seldom change."""
+    return fusion(rule, cards)

@@ -8,6 +8,7 @@ An institution answers for its own classes in its own order; the student and eve
 federation's. `own` goes one way and `spread` the other.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -78,6 +79,12 @@ class Labels:
 def some(names: Sequence[str], most: int = 8) -> str:
     """Names for a line of text, the first few of many."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+@functools.lru_cache(maxsize=8)
+def labels_of(cards: tuple[Card, ...]) -> Labels:
+    """`Labels.of`, remembered: a run asks at every question, and its cards seldom change."""
+    return Labels.of(cards)
 
 
 def common_shape(cards: Sequence[Card]) -> tuple[int, int, int]:

@@ -10,7 +10,6 @@ seed: the same three give the same student, bit for bit on one machine. `Distill
 loop for whoever wants to set it down between two rounds and take it up again.
 """
 
-import functools
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -18,11 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from fedkd.bank import Bank
-from fedkd.ensemble import Fusion, fusion
+from fedkd.ensemble import Fusion, fusion_of
 from fedkd.errors import QuorumLost, SettingsError
 from fedkd.generators import Generator as ImageGenerator
 from fedkd.gradients import Point
-from fedkd.labels import Labels, check_outputs, common_shape
+from fedkd.labels import Labels, check_outputs, common_shape, labels_of
 from fedkd.methods.method import Method
 from fedkd.methods.terms import Batch
 from fedkd.plan import Distilled, Plan, Progress, Watch
@@ -173,12 +172,12 @@ class Distillation:
     @property
     def labels(self) -> Labels:
         """The classes of whoever takes part by now; which they are never changes in a run."""
-        return _labels(tuple(self.cards))
+        return labels_of(tuple(self.cards))
 
     @property
     def fusion(self) -> Fusion:
         """Of whoever takes part by now."""
-        return _fusion(self.plan.rule, tuple(self.cards))
+        return fusion_of(self.plan.rule, tuple(self.cards))
 
     @property
     def progress(self) -> float:
@@ -345,13 +344,3 @@ class Distillation:
 
     def _tell(self, kind: str, **facts: object) -> None:
         self.watch(Progress(kind, {"asked": self.asked, "done": self.progress, **facts}))
-
-
-@functools.lru_cache(maxsize=8)
-def _labels(cards: tuple[Card, ...]) -> Labels:
-    return Labels.of(cards)
-
-
-@functools.lru_cache(maxsize=8)
-def _fusion(rule: str, cards: tuple[Card, ...]) -> Fusion:
-    return fusion(rule, cards)
