@@ -51,7 +51,7 @@ def evaluate(message: Message, context: Context) -> Message:
     student.load_state_dict(arrays.to_torch_state_dict())
     score = opened(config, context).score(student, names)
     told = MetricRecord()
-    if score is not None and score[1]:
+    if isinstance(score, tuple) and score[1]:
         right, examples = score
         told = MetricRecord({"accuracy": right / examples, "num-examples": examples})
     return Message(RecordDict({"score": told}), reply_to=message)

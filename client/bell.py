@@ -25,6 +25,7 @@ from client.show import told
 from client.student import fill, most_bytes, network
 from fedkd.errors import DataError, FedkdError, RemoteProtocolError, SettingsError
 from fedkd.logs import say
+from fedkd.signals import Refusal
 from fedkd.wire.messages import one_line
 
 AT_ONCE = 8
@@ -166,10 +167,11 @@ class Bell:
 
     def _examined(self, student: Any, names: list[str]) -> Answer:
         try:
-            return {"score": self._institution.score(student, names)}
+            score = self._institution.score(student, names)
         except FedkdError as error:  # about private data
             say(log, "examination_failed", logging.ERROR, reason=str(error))
             return _objection("the student could not be examined")
+        return _objection(score.text) if isinstance(score, Refusal) else {"score": score}
 
 
 def _objection(text: str) -> Answer:

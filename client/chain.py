@@ -14,6 +14,8 @@ from fedkd.errors import DataError
 
 ANSWERED, REPEAT, REFUSED = "answered", "repeat", "refused"
 """What may be decided of a question."""
+EXAMINATION = "examination"
+"""The kind of a row that is no question about images: a student sat the private test."""
 
 
 @dataclass(frozen=True)
@@ -25,11 +27,11 @@ class Entry:
     server: str
     """host:port that asked, "" in simulations."""
     kind: str
-    """ask or pull_back."""
+    """ask, pull_back or examination."""
     signals: str
     """Their names, sorted, with a space between them."""
     count: int
-    """Images of the question."""
+    """Images of the question; 0 of an examination."""
     digest: str
     """Of what was asked, and of which teacher; "" where it was not read."""
     sequence: int = 0

@@ -136,7 +136,8 @@ def show(
         if as_json:
             typer.echo(json.dumps({"spent": asdict(books.spent), "rows": [*map(asdict, rows)]}))
             return
-        typer.echo(spent(books.spent.samples, settings.policy.samples, books.spent.refused))
+        so_far, cap = books.spent, settings.policy.samples
+        typer.echo(spent(so_far.samples, cap, so_far.refused, so_far.examined))
     for entry in rows:
         typer.echo(row(asdict(entry)))
 

@@ -66,7 +66,8 @@ def opened(config: ConfigRecord, context: Context) -> Institution:
     """The simulated institution of this node, opened once in a process.
 
     Args:
-        config: ``experiment`` as JSON, ``folder`` in which each keeps its own.
+        config: ``experiment`` as JSON, ``folder`` in which each keeps its own, and ``books``, where
+            ledgers are kept that outlive this process; empty for in memory.
         context: of the node; its configuration says which institution it is.
 
     Raises:
@@ -74,7 +75,8 @@ def opened(config: ConfigRecord, context: Context) -> Institution:
         DataError: the institution's data cannot be opened.
     """
     index = int(context.node_config[PARTITION])
-    return _institution(str(config["experiment"]), index, str(config["folder"]))
+    books = str(config.get("books", ""))
+    return _institution(str(config["experiment"]), index, str(config["folder"]), books)
 
 
 def ring(config: ConfigRecord, context: Context) -> None:
@@ -98,9 +100,9 @@ def ring(config: ConfigRecord, context: Context) -> None:
 
 
 @functools.cache
-def _institution(experiment: str, index: int, folder: str) -> Institution:
-    own = Path(folder) / f"{index:04d}"
-    return simulated(Experiment.model_validate_json(experiment), index, own)
+def _institution(experiment: str, index: int, folder: str, books: str) -> Institution:
+    own, kept = Path(folder) / f"{index:04d}", Path(books) if books else None
+    return simulated(Experiment.model_validate_json(experiment), index, own, books=kept)
 
 
 # --- on an owner's machine

@@ -36,6 +36,7 @@ largest_batch = 1024                # and in one question
 pull_back = false                   # gradients of the signals: a release like any other
 class_counts = false                # telling how many training images each class has
 scores = false                      # telling how well a student does on your private test images
+examinations = 50                   # of how many students, if so; a run through Flower asks of a few
 # hours = ["07:00", "19:00"]        # local time in which questions are answered
 # servers = ["kd.example:9092"]     # coordinators that may be dialled; without it, the one below
 # shape = [1, 8, 8]                 # images that are taken; without it, those the teacher reads

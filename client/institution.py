@@ -66,8 +66,9 @@ class Institution:
             vault.class_names,
             vault.guarantee,
         )
-        mark = _mark(teacher, self.card.shape)
-        self._door = Door(policy, teacher, self.card, ledger, mark)
+        self._mark = _mark(teacher, self.card.shape)
+        self._ledger = Ledger(None) if ledger is None else ledger
+        self._door = Door(policy, teacher, self.card, self._ledger, self._mark)
 
     def answer(self, request: Ask | PullBack, server: str = "") -> Reply | Refusal:
         """What the door lets out to ``server``, host:port; never raises."""
@@ -75,16 +76,27 @@ class Institution:
 
     def score(
         self, model: nn.Module, classes: Sequence[str] | None = None
-    ) -> tuple[int, int] | None:
+    ) -> tuple[int, int] | Refusal | None:
         """A student's (right, of how many) on private test images; None if that is not told.
 
-        ``classes`` names its outputs; None: they are the institution's own.
+        A score is a release, so it is entered in the books first.
+
+        Args:
+            model: the student.
+            classes: names of its outputs; None: they are the institution's own.
+
+        Returns:
+            A refusal, fit for the other side, where the policy lets no further student sit.
         """
-        return self._vault.score(model, classes) if self._policy.scores else None
+        if not self._policy.scores:
+            return None
+        student = _fingerprint(model, classes, self._mark)
+        refusal = self._ledger.examine(student, self._policy)
+        return self._vault.score(model, classes) if refusal is None else refusal
 
     @property
     def tally(self) -> Mapping[str, int]:
-        """Samples ``asked``, ``pulled_back`` and questions ``refused``, as the books have them.
+        """Samples ``asked`` and ``pulled_back``, students ``examined``, and what was ``refused``.
 
         Raises:
             DataError: the books cannot be read.
@@ -100,6 +112,15 @@ def _mark(teacher: Teacher, shape: tuple[int, int, int]) -> bytes:
         return hashlib.blake2b(said.numpy().tobytes(), digest_size=16).digest()
     except Exception:  # then nothing that was answered before counts as a repeat
         return secrets.token_bytes(16)
+
+
+def _fingerprint(model: nn.Module, classes: Sequence[str] | None, mark: bytes) -> str:
+    """What tells this student from any other, and its examination here from one elsewhere."""
+    content = hashlib.blake2b(repr((str(model), classes)).encode(), key=mark, digest_size=16)
+    for name, tensor in model.state_dict().items():
+        content.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        content.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return content.hexdigest()
 
 
 def _keeps_its_word(vault: Vault, policy: Policy) -> None:
@@ -175,16 +196,29 @@ def name_of(index: int, count: int) -> str:
 
 
 def simulated(
-    experiment: Experiment, index: int, folder: Path | None, watch: Watch | None = None
+    experiment: Experiment,
+    index: int,
+    folder: Path | None,
+    watch: Watch | None = None,
+    books: Path | None = None,
 ) -> Institution:
     """Institution ``index`` of an experiment, with its teacher trained or found in ``folder``.
 
+    Args:
+        experiment: resolved.
+        index: from 0.
+        folder: of its own, for its teacher.
+        watch: is told of the teacher's training.
+        books: folder in which every institution of a run has its ledger; None keeps it in memory.
+
     Raises:
         SettingsError: a policy, model or partition that does not exist.
-        DataError: its data cannot be opened.
+        DataError: its data or its books cannot be opened.
     """
     vault = Vault.open(holding(experiment, index), folder, watch)
-    return Institution(name_of(index, experiment.institutions.count), vault, policy(experiment))
+    name = name_of(index, experiment.institutions.count)
+    ledger = None if books is None else Ledger(books / f"{index:04d}.sqlite", durable=False)
+    return Institution(name, vault, policy(experiment), ledger)
 
 
 def owned(owner: Owner, watch: Watch | None = None, ledger: Ledger | None = None) -> Institution:

@@ -26,7 +26,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from client.chain import ANSWERED, BEGINNING, REFUSED, REPEAT, Entry, Head, followed
+from client.chain import ANSWERED, BEGINNING, EXAMINATION, REFUSED, REPEAT, Entry, Head, followed
 from client.storage import in_memory, opened
 from fedkd.errors import DataError
 from fedkd.privacy.policy import Policy
@@ -45,16 +45,18 @@ HEAD = "SELECT sequence, hash FROM head"
 APPEND = f"INSERT INTO entries ({COLUMNS}) VALUES ({', '.join('?' for _ in fields(Entry))})"
 CHARGED = f"SELECT 1 FROM entries WHERE digest = ? AND decision = '{ANSWERED}'"
 SINCE = f"SELECT SUM(cost) FROM entries WHERE time > ? AND decision = '{ANSWERED}'"
+EXAMINED = f"SELECT COUNT(*) FROM entries WHERE kind = '{EXAMINATION}' AND decision = '{ANSWERED}'"
 TOTALS = "SELECT kind, decision, SUM(cost), COUNT(*) FROM entries GROUP BY kind, decision"
 
 
 @dataclass(frozen=True)
 class Spent:
-    """What stands in the books, in samples; ``refused`` in questions."""
+    """What stands in the books, in samples; ``refused`` in questions, ``examined`` in students."""
 
     asked: int = 0
     pulled_back: int = 0
     refused: int = 0
+    examined: int = 0
 
     @property
     def samples(self) -> int:
@@ -131,6 +133,34 @@ class Ledger:
             return self._uncounted(error)
         return refusal
 
+    def examine(self, student: str, policy: Policy) -> Refusal | None:
+        """Decide, count and log that a student is examined; to be called before it is.
+
+        Who was examined before learns nothing new by it: that is a repeat, and free.
+
+        Args:
+            student: digest of the student and of whoever examines it.
+            policy: the owner's word.
+
+        Returns:
+            None: it may be. Else why not; books that cannot be written refuse everything.
+        """
+        try:
+            with self._transaction():
+                now, last = self._clock(), self._last()
+                question = Entry(_written(now), "", EXAMINATION, "", 0, student)
+                if self._db.execute(CHARGED, (student,)).fetchone() is not None:
+                    self._append(last.following(question, REPEAT))
+                    return None
+                refusal = policy.overexamined(self._db.execute(EXAMINED).fetchone()[0])
+                if refusal is not None:
+                    self._append(last.following(question, REFUSED, refusal.reason.value))
+                else:
+                    self._append(last.following(question, ANSWERED))
+        except (sqlite3.Error, DataError) as error:
+            return self._uncounted(error)
+        return refusal
+
     def refuse(self, request: Ask | PullBack, refusal: Refusal, server: str = "") -> Refusal:
         """Log a question that is refused for another reason than the policy's; charges nothing."""
         try:
@@ -151,7 +181,8 @@ class Ledger:
         rows = self._read(TOTALS)
         charged = {kind: cost for kind, decision, cost, _ in rows if decision == ANSWERED}
         refused = sum(count for _, decision, _, count in rows if decision == REFUSED)
-        return Spent(charged.get("ask", 0), charged.get("pull_back", 0), refused)
+        examined = sum(n for kind, said, _, n in rows if (kind, said) == (EXAMINATION, ANSWERED))
+        return Spent(charged.get("ask", 0), charged.get("pull_back", 0), refused, examined)
 
     def entries(self) -> Iterator[Entry]:
         """Every row from the first on; rows that are appended meanwhile come too.

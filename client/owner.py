@@ -78,6 +78,7 @@ class PolicyTable(Section):
     largest_batch: Count = 4096
     class_counts: bool = False
     scores: bool = False
+    examinations: Count = 50
     samples_per_hour: Count | None = None
     hours: tuple[time, time] | None = None
     servers: frozenset[Address] | None = None

@@ -183,6 +183,7 @@ def _facts(
         "hours": policy.hours and "-".join(f"{each:%H:%M}" for each in policy.hours),
         "class_counts": policy.class_counts,
         "scores": policy.scores,
+        "examinations": policy.examinations if policy.scores else None,
         "mode": policy.mode,
         "dials": server,
         "may_dial": ", ".join(sorted(owner.servers)) or None,

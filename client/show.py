@@ -22,6 +22,7 @@ WORDS = {
     "class_counts": "training images of each class",
     "scores": "accuracy of a student on private test images is told",
     "class_names": "names of its classes, in order",
+    "guarantee": "promise of differential privacy",
 }
 """What each field of a card says, for people."""
 
@@ -52,14 +53,15 @@ def bar(what: str) -> Iterator[Callable[[int, int], None]]:
 
 def told(card: Card) -> dict[str, Any]:
     """Every field of a card, as JSON takes it."""
-    return {**asdict(card), "signals": sorted(card.signals)}
+    promise = None if card.guarantee is None else str(card.guarantee)
+    return {**asdict(card), "signals": sorted(card.signals), "guarantee": promise}
 
 
 def in_words(card: Card) -> str:
     """Every field of a card, one a line."""
-    return "\n".join(
-        f"{WORDS.get(field, field):<54}{_fact(fact)}" for field, fact in told(card).items()
-    )
+    facts = told(card)
+    facts["guarantee"] = facts["guarantee"] or "none"
+    return "\n".join(f"{WORDS[field]:<54}{_fact(fact)}" for field, fact in facts.items())
 
 
 def banner(facts: Mapping[str, object]) -> str:
@@ -79,9 +81,10 @@ def _fact(fact: object) -> str:
     return str(fact)
 
 
-def spent(samples: int, cap: int, refused: int) -> str:
+def spent(samples: int, cap: int, refused: int, examined: int) -> str:
     """What stands in the books, in one line."""
-    return f"{samples:,} of {cap:,} samples are spent, {refused:,} questions were refused"
+    said = f"{samples:,} of {cap:,} samples are spent, {refused:,} questions were refused"
+    return said + (f", {examined:,} students were examined" if examined else "")
 
 
 def row(entry: Mapping[str, Any]) -> str:
@@ -89,5 +92,5 @@ def row(entry: Mapping[str, Any]) -> str:
     decision = f"{entry['decision']} {entry['reason']}".strip()
     return (
         f"{entry['sequence']:>8}  {entry['time']}  {entry['server'] or '-':<22} "
-        f"{entry['kind']:<9} {entry['signals']:<14} {entry['count']:>6}  {decision}"
+        f"{entry['kind']:<11} {entry['signals']:<14} {entry['count']:>6}  {decision}"
     )

@@ -3,6 +3,7 @@
     experiment.json               what is run, how, and how often it was taken up again
     checkpoint/state.safetensors  what the run had come to after so many questions
     checkpoint/replies.bin        what was answered since; replies.bin and all of it, if recorded
+    checkpoint/institutions/      books of simulated institutions; others keep theirs at home
 
 A reply is on the disk before the loop hears it. A run that is cut short, at whatever moment, loads
 its state, hears from the journal what was answered since, and then asks on: nothing is asked
@@ -32,6 +33,7 @@ FOLDER = "checkpoint"
 STATE = "state.safetensors"
 REPLIES = "replies.bin"
 TOKEN = "token"
+BOOKS = "institutions"
 LEAST_APART = 20
 """Times what a state took that lie between it and the next: a slow disk may not slow a run."""
 Spent = Mapping[str, Mapping[str, int]]
@@ -125,6 +127,11 @@ class Checkpoint:
             if isinstance(error, OSError):
                 raise DataError(f"cannot write in {path}: {error.strerror}; make room") from error
             raise
+
+    @property
+    def books(self) -> Path:
+        """Where simulated institutions keep what they were asked, through all lives of the run."""
+        return self.folder.path.resolve() / FOLDER / BOOKS
 
     @property
     def questions(self) -> int:

@@ -65,6 +65,8 @@ def federate(
     """
     count = experiment.institutions.count
     config = ConfigRecord({"experiment": experiment.model_dump_json(), "folder": str(vaults)})
+    if checkpoint is not None:
+        config["books"] = str(checkpoint.books)
     parts = ingredients(experiment, roll_call(grid, count, config, PATIENCE))
     strategy = DataFreeDistillation(
         method=parts.method,

@@ -89,6 +89,8 @@ def resumed(times: int, questions: int, warning: str) -> None:
 def outcome(result: dict[str, Any], path: str) -> None:
     """Print the figures of a finished run."""
     table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column()
+    table.add_column(overflow="fold")  # a path that is cut off is of no use
     student, ensemble = result["student"], result["ensemble"]
     if isinstance(student, dict) and isinstance(ensemble, dict):
         table.add_row("student (last)", _percent(student["accuracy"]))

@@ -3,13 +3,14 @@
 Answers go through the same door and the same rounding as on a wire.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from client.institution import Institution, simulated
 from fedkd.experiment import Experiment
 from fedkd.signals import Answers, Ask, Refusal, Reply, Request
-from server.chronicle import Traffic
+from server.chronicle import Traffic, traffic_of
 
 
 class Local:
@@ -20,6 +21,7 @@ class Local:
         vaults: where they keep their teachers.
         taught: is told how many have theirs.
         brought: institutions by index that take the place of simulated ones.
+        books: folder of ledgers that outlive this process; None keeps them in memory.
     """
 
     def __init__(
@@ -28,13 +30,16 @@ class Local:
         vaults: Path,
         taught: Callable[[int], None],
         brought: Mapping[int, Institution] | None = None,
+        books: Path | None = None,
     ) -> None:
         self._institutions: dict[str, Institution] = {}
+        self._counts: dict[str, Counter[str]] = {}
         for index in range(experiment.institutions.count):
             institution = (brought or {}).get(index) or simulated(
-                experiment, index, vaults / f"{index:04d}"
+                experiment, index, vaults / f"{index:04d}", books=books
             )
             self._institutions[institution.card.name] = institution
+            self._counts[institution.card.name] = Counter()
             taught(index + 1)
         self.cards = tuple(i.card for i in self._institutions.values())
 
@@ -49,18 +54,17 @@ class Local:
             said = institution.answer(own)
             if isinstance(said, Reply):
                 answers[name] = said
+                kind = "samples_asked" if isinstance(own, Ask) else "samples_pulled_back"
+                self._counts[name][kind] += len(own.images)
             else:
                 lost[name] = said
+                self._counts[name]["refusals"] += 1
         return answers, lost
 
     @property
     def traffic(self) -> dict[str, Traffic]:
-        """What each was asked; nothing travels in one process, so no bytes."""
-        return {
-            name: Traffic(
-                institution.tally["asked"],
-                institution.tally["pulled_back"],
-                refusals=institution.tally["refused"],
-            )
-            for name, institution in self._institutions.items()
-        }
+        """What each answered and refused here; nothing travels in one process, so no bytes.
+
+        The books may have more: earlier lives of the run, and a question that one of them died at.
+        """
+        return {name: traffic_of(counts) for name, counts in self._counts.items()}

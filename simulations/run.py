@@ -124,7 +124,8 @@ def _carry_out(
 
 def _locally(setting: _Setting) -> Ran:
     checkpoint = setting.checkpoint
-    local = Local(setting.experiment, setting.vaults, setting.bars.ready)
+    books = None if checkpoint is None else checkpoint.books
+    local = Local(setting.experiment, setting.vaults, setting.bars.ready, books=books)
     if checkpoint is not None:
         checkpoint.counted = lambda: {name: vars(of) for name, of in local.traffic.items()}
     parts = ingredients(setting.experiment, local.cards, checkpoint)

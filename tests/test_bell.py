@@ -25,6 +25,7 @@ from client.owner import load
 from client.sessions import MOST, Sessions
 from client.student import most_bytes, network
 from fedkd.errors import RemoteProtocolError, SettingsError
+from fedkd.models import build
 from fedkd.signals import Ask
 from server.hub import Hub
 
@@ -42,6 +43,7 @@ count = 8
 signals = ["logits"]
 samples = 64
 scores = {scores}
+examinations = 3
 """
 
 
@@ -166,6 +168,16 @@ def test_no_student_is_even_taken_where_scores_are_not_told(
 ) -> None:
     with hung(close_lipped, path):
         assert ring(path, b"", **EVALUATE) == {"score": None}
+
+
+def test_so_many_students_are_examined_and_no_more(tmp_path: Path, path: Path) -> None:
+    with hung(institution(tmp_path / "own", scores=True), path):
+        sat = [save(build("mlp", 10, (1, 8, 8), seed).state_dict()) for seed in range(4)]
+        scores = [ring(path, student, **EVALUATE) for student in (*sat[:3], sat[0])]
+        assert scores[0] == scores[3], "the same one again is no further one"
+        assert all("score" in answer for answer in scores)
+        answer = ring(path, sat[3], **EVALUATE)
+        assert answer == {"objection": "all 3 examinations of students are spent here"}
 
 
 # --- what is not

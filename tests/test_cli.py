@@ -4,12 +4,16 @@ import csv
 import json
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from fedkd.signals import Request
+from client.ledger import Ledger, Spent
+from fedkd.experiment import load
+from fedkd.signals import Ask, Request
 from simulations import cli
 from simulations.local import Local
 from simulations.resume_check import survive
@@ -71,6 +75,7 @@ def test_a_run_leaves_its_folder_and_a_report_can_be_made_again(
 
 def test_a_run_that_is_killed_at_random_moments_ends_as_one_that_is_not(tmp_path: Path) -> None:
     words = ["digits", "--checkpoint", "0.1", *SMALL, "--set", "student.model=mlp"]
+    words += ["--set", "policy.samples=320"]  # charged twice, a question would be one too many
     trials = list(survive(words, tmp_path, kills=3, each=3, seed=1))
     assert sum(trial.kills for trial in trials) == 3
     for trial in trials:
@@ -78,7 +83,32 @@ def test_a_run_that_is_killed_at_random_moments_ends_as_one_that_is_not(tmp_path
         assert trial.same_events
         assert trial.same_traffic
         assert trial.resumed <= trial.kills
+    for result in tmp_path.glob("*/result.json"):
+        teachers = json.loads(result.read_text())["teachers"]
+        assert [(t["samples_asked"], t["refusals"]) for t in teachers] == [(320, 0)] * 5
     assert not list(tmp_path.glob("*/checkpoint"))
+
+
+def test_a_cap_outlives_the_process_that_reached_it(tmp_path: Path) -> None:
+    experiment = load(
+        "digits", ["policy.samples=8", "institutions.models=['sklearn:LogisticRegression']"]
+    )
+    parts = (experiment, tmp_path / "vaults", lambda count: None)
+    asks = [Ask(torch.full((4, 1, 8, 8), shade, dtype=torch.uint8)) for shade in range(4)]
+    names = {f"institution-{index}" for index in range(5)}
+
+    before = Local(*parts, books=tmp_path / "books")
+    assert [before.answer(ask)[0].keys() for ask in asks[:2]] == [names, names]
+    # It died before the second answer was kept: that question is put again, and not charged again.
+    after = Local(*parts, books=tmp_path / "books")
+    assert after.answer(asks[1])[0].keys() == names
+    assert after.answer(asks[2])[1].keys() == names, "the cap was reached in another life"
+    counted = {(t.samples_asked, t.refusals) for t in after.traffic.values()}
+    assert counted == {(4, 1)}, "what this process added, and not what stands in the books"
+    for index in range(5):
+        with closing(Ledger(tmp_path / "books" / f"{index:04d}.sqlite")) as ledger:
+            assert ledger.spent == Spent(asked=8, refused=1)
+    assert Local(*parts).answer(asks[3])[0].keys() == names, "without a way back: in memory"
 
 
 def test_an_interrupted_run_says_how_it_goes_on(

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import multiprocessing
 import sqlite3
 import stat
 import threading
@@ -130,6 +131,38 @@ def test_a_rate_is_of_any_sixty_minutes() -> None:
     assert ledger.charge(ask(4), slow) is not None
     clock.now -= timedelta(days=1)  # a clock that is set back gives nothing away
     assert ledger.charge(ask(4), slow) is not None
+
+
+def sit(path: str, first: int, got: "multiprocessing.Queue[int]") -> None:
+    """In a process of its own: thirty students want to be examined, ten of them everybody's."""
+    with closing(Ledger(Path(path), durable=False)) as ledger:
+        names = [*(f"shared {n}" for n in range(10)), *(f"own {first + n}" for n in range(20))]
+        got.put(sum(ledger.examine(name, Policy(examinations=15)) is None for name in names))
+
+
+def test_so_many_students_are_examined_whichever_process_is_asked(path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    got: multiprocessing.Queue[int] = context.Queue()
+    processes = [context.Process(target=sit, args=(str(path), 20 * n, got)) for n in range(3)]
+    for process in processes:
+        process.start()
+    passed = [got.get(timeout=30) for _ in processes]
+    for process in processes:
+        process.join(30)
+    with closing(Ledger(path)) as ledger:  # and whenever: the books outlive all of them
+        assert ledger.spent.examined == 15
+        assert ledger.spent.samples == 0
+        answered = sum(entry.decision == "answered" for entry in ledger.entries())
+        repeats = sum(entry.decision == "repeat" for entry in ledger.entries())
+        assert (answered, sum(passed)) == (15, 15 + repeats)
+        refusal = ledger.examine("a new one", Policy(examinations=15))
+        assert refusal == Refusal(Reason.SPENT, "all 15 examinations of students are spent here")
+        assert ledger.examine("a new one", Policy()) is None
+        assert ledger.examine("a new one", Policy(examinations=0)) is None, "it sat before"
+        assert ledger.charge(ask(1), replace(OPEN, samples=2)) is None, "samples are not touched"
+        ledger.verify()
+        ledger.close()
+        assert ledger.examine("another", Policy()) == UNCOUNTED
 
 
 def test_hours_are_local_and_the_server_is_looked_at() -> None:

@@ -561,13 +561,27 @@ def test_a_student_is_scored_only_where_the_policy_says_so(vault: Vault) -> None
     assert Institution("north", vault, Policy(scores=True)).score(student) == vault.score(student)
 
 
+def test_a_policy_says_how_many_students_are_scored(vault: Vault) -> None:
+    north = Institution("north", vault, Policy(scores=True, examinations=2))
+    students = [build("mlp", 10, (1, 8, 8), seed) for seed in range(3)]
+    for student in (students[0], students[1], students[0]):
+        assert north.score(student) == vault.score(student)
+    said = north.score(students[2])
+    assert isinstance(said, Refusal)
+    assert said.reason is Reason.SPENT
+    assert isinstance(north.score(students[0], [*"9876543210"]), Refusal), "another reading of it"
+    assert north.tally == {"asked": 0, "pulled_back": 0, "refused": 2, "examined": 2}
+    with pytest.raises(SettingsError, match="examinations"):
+        Policy(examinations=-1)
+
+
 def test_an_institution_answers_through_its_door(vault: Vault) -> None:
     north = Institution("north", vault, Policy(samples=5))
     shown = torch.zeros(5, 1, 8, 8, dtype=torch.uint8)
     assert isinstance(north.answer(Ask(shown)), Reply)
     assert reason(north.answer(Ask(shown + 1))) is Reason.SPENT
     assert reason(north.answer(Ask(shown[:1], frozenset({BN_GAP})))) is Reason.FORBIDDEN
-    assert north.tally == {"asked": 5, "pulled_back": 0, "refused": 2}
+    assert north.tally == {"asked": 5, "pulled_back": 0, "refused": 2, "examined": 0}
 
 
 def test_books_outlive_an_institution_and_are_shared_by_its_agents(
@@ -581,7 +595,7 @@ def test_books_outlive_an_institution_and_are_shared_by_its_agents(
         assert reason(agents[0].answer(Ask(shown[2]))) is Reason.SPENT
     with closing(Ledger(tmp_path / "ledger.sqlite")) as ledger:
         later = Institution("north", vault, Policy(samples=8), ledger)
-        assert later.tally == {"asked": 8, "pulled_back": 0, "refused": 1}
+        assert later.tally == {"asked": 8, "pulled_back": 0, "refused": 1, "examined": 0}
         assert isinstance(later.answer(Ask(shown[1])), Reply)  # it was charged for ever
         assert reason(later.answer(Ask(shown[3]))) is Reason.SPENT
         assert [e.server for e in ledger.entries()] == ["hub:1", "hub:2", "", "", ""]

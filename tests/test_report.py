@@ -177,7 +177,7 @@ def test_the_page_shows_every_headline_and_section(run: RunFolder) -> None:
         "1.3 MB sent to it, 412 kB received",
         "2 of 5 promise ε ≤ 4 at these; the others promise nothing",
         "The best on the way was 96.8%",
-        "Lost during the run: Ospedale Centro : went silent for 30 s",
+        "Ospedale Centro lost after 20,000: went silent for 30 s",
         "DP-SGD, one training image",
         "student.learning_rate 0.002",
         "torch 2.12.1",
@@ -245,6 +245,37 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
         assert " ".join(name.split()) in outline.text
     for figure in re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL):
         ElementTree.fromstring(figure)
+
+
+def test_who_came_went_and_was_struck_off_is_told(run: RunFolder) -> None:
+    assert "taken up again" not in Outline(page_of(run)).text
+    run.event({"kind": "joined", "name": "Late"})
+    for moment in range(3):
+        run.event({"kind": "lost", "name": "Late", "reason": f"reason {moment}"})
+        run.event({"kind": "asked", "asked": 20_000 + 100 * moment, "origin": "pink"})
+        run.event({"kind": "back", "name": "Late"})
+    run.event({"kind": "struck", "name": "Late", "reason": "<b>the law</b>"})
+    run.write_result(result(resumed=2))
+    text = Outline(page_of(run)).text
+    for words in (
+        "cut short and taken up again 2 times ; nothing",
+        "Late joined after 20,000",
+        "lost 3 times, from 20,000 to 20,100; the last time: reason 2",
+        "back 3 times, the last after 20,200",
+        "struck off after 20,200: <b>the law</b>",
+    ):
+        assert words in text, words
+
+
+def test_images_are_called_by_the_names_of_classes(run: RunFolder) -> None:
+    assert "class 3" in Outline(page_of(run)).text
+    names = ["benign", "<b>ill</b>", *map(str, range(2, 10))]
+    run.write_result(result(classes=names))
+    text = Outline(page_of(run)).text
+    assert "benign" in text
+    assert "<b>ill</b>" in text
+    assert "class 3" in text
+    assert "class 0" not in text
 
 
 def test_no_promise_is_never_shown_as_a_number(run: RunFolder) -> None:

@@ -34,6 +34,8 @@ class Policy:
     """Whether the number of training images of each class may be told."""
     scores: bool = False
     """Whether the accuracy of a student on the private test data may be told."""
+    examinations: int | None = None
+    """Most students of which that is told; None for no cap. One that comes again counts once."""
     samples_per_hour: int | None = None
     """Most images charged in any sixty minutes; None for no cap."""
     hours: tuple[time, time] | None = None
@@ -55,7 +57,12 @@ class Policy:
                 f"policy.signals names {', '.join(sorted(map(str, unknown)))}; "
                 f"choose among {', '.join(Signal)}"
             )
-        for name, least in {"samples": 0, "samples_per_hour": 0, "largest_batch": 1}.items():
+        for name, least in {
+            "samples": 0,
+            "samples_per_hour": 0,
+            "examinations": 0,
+            "largest_batch": 1,
+        }.items():
             value = getattr(self, name)
             if not (_whole(value, least) or (value is None and name != "largest_batch")):
                 raise SettingsError(f"policy.{name} = {value!r}: expected an integer >= {least}")
@@ -104,6 +111,13 @@ class Policy:
                 f"asked about {count} images at once, at most {self.largest_batch} are taken",
             )
         return None
+
+    def overexamined(self, examined: int) -> Refusal | None:
+        """Why no further student may be examined, after so many; None where one may."""
+        if self.examinations is None or examined < self.examinations:
+            return None
+        text = f"all {self.examinations} examinations of students are spent here"
+        return Refusal(Reason.SPENT, text)
 
     def excess(self, count: int, spent: int, in_last_hour: int) -> Refusal | None:
         """Why ``count`` more samples are too many; None where they are not.

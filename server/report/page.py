@@ -12,8 +12,9 @@ from markupsafe import Markup
 
 from server.report import plots
 from server.report.folder import PAGE, load, write_whole
+from server.report.membership import membership
 from server.report.pictures import stages
-from server.report.record import Lost, Record, Result, TeacherRecord
+from server.report.record import Record, Result, TeacherRecord
 from server.report.template import CSS, HTML
 
 UNKNOWN = "not known"
@@ -71,8 +72,8 @@ def render(record: Record) -> str:
         result=result,
         duration=duration(result.seconds),
         cards=cards(result),
-        lost=[event for event in events if isinstance(event, Lost)],
-        stages=stages(record.gallery) if record.gallery else [],
+        membership=membership(events, result.resumed),
+        stages=stages(record.gallery, result.classes) if record.gallery else [],
         colours=plots.origin_colours(events),
         promising=[teacher for teacher in result.teachers if teacher.epsilon is not None],
         telling=[teacher.name for teacher in result.teachers if teacher.class_counts],

@@ -26,7 +26,8 @@ class Picture:
     width: int
     height: int
     origin: str
-    label: int
+    label: str
+    """What its class is called."""
     confidence: float
     """Of that label, in [0, 1]."""
 
@@ -41,8 +42,11 @@ class Stage:
     pictures: Sequence[Picture]
 
 
-def stages(gallery: Gallery) -> list[Stage]:
-    """At most `MOST` images of ``gallery`` in order of time, in a few stretches of the run."""
+def stages(gallery: Gallery, classes: Sequence[str] = ()) -> list[Stage]:
+    """At most `MOST` images of ``gallery`` in order of time, in a few stretches of the run.
+
+    ``classes`` names the classes; what has no name is called by its number.
+    """
     order = np.argsort(gallery.asked_at, kind="stable")
     if len(order) > MOST:
         order = order[np.linspace(0, len(order) - 1, MOST).round().astype(int)]
@@ -50,7 +54,7 @@ def stages(gallery: Gallery) -> list[Stage]:
         Stage(
             first=int(gallery.asked_at[part[0]]),
             last=int(gallery.asked_at[part[-1]]),
-            pictures=[_picture(gallery, index) for index in part],
+            pictures=[_picture(gallery, index, classes) for index in part],
         )
         for part in _stretches(order, gallery.asked_at)
     ]
@@ -66,7 +70,7 @@ def _stretches(
     return (part for part in parts if len(part))
 
 
-def _picture(gallery: Gallery, index: int) -> Picture:
+def _picture(gallery: Gallery, index: int, classes: Sequence[str]) -> Picture:
     image = _image(gallery.images[index])
     content = io.BytesIO()
     image.save(content, format="PNG", optimize=True)
@@ -76,9 +80,14 @@ def _picture(gallery: Gallery, index: int) -> Picture:
         width=image.width,
         height=image.height,
         origin=str(gallery.origin[index]),
-        label=int(gallery.label[index]),
+        label=_called(int(gallery.label[index]), classes),
         confidence=float(gallery.confidence[index]),
     )
+
+
+def _called(label: int, classes: Sequence[str]) -> str:
+    name = classes[label] if 0 <= label < len(classes) else str(label)
+    return f"class {name}" if name.isdecimal() else name
 
 
 def _image(pixels: NDArray[np.uint8]) -> Image.Image:

@@ -174,9 +174,7 @@ set.</p>
 </tbody></table></div>
 <p class="small">Samples, not batches: one image put to one teacher counts as one. A sample is
 pulled back when the gradient with respect to its pixels was answered as well.</p>
-{% for event in lost %}
-<p class="none">Lost during the run: <b>{{ event.name }}</b>: {{ event.reason }}</p>
-{% endfor %}
+{{ membership }}
 {% if figures.counts %}
 <h3>Training images of each class</h3>
 <figure>{{ figures.counts }}
@@ -232,8 +230,8 @@ every image was given the same class and taught little.</figcaption></figure>
 <ul class="grid">
 {% for picture in stage.pictures %}
 <li><img src="{{ picture.source }}" width="72" height="72"
- alt="invented image, class {{ picture.label }}, from {{ picture.origin }}">
-<span><b>class {{ picture.label }}</b> {{ "%.0f" % (100 * picture.confidence) }}%</span>
+ alt="invented image, {{ picture.label }}, from {{ picture.origin }}">
+<span><b>{{ picture.label }}</b> {{ "%.0f" % (100 * picture.confidence) }}%</span>
 <span class="origin" style="--dot:{{ colours.get(picture.origin, "#c9d0d9") }}">
 {{- picture.origin }}</span></li>
 {% endfor %}
