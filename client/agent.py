@@ -45,6 +45,14 @@ FAILED = Refusal(Reason.FAILED, "the teacher could not answer")
 
 STRANGER = ("CERTIFICATE_VERIFY_FAILED", "Hostname Verification Check failed")
 """In what gRPC says where whoever listens cannot prove to be the coordinator."""
+UNHEARD = {
+    "Socket closed": "{} hung up before a word: it wants TLS, or trusts another authority than the "
+    "one that signed our certificate",
+    "WRONG_VERSION_NUMBER": "{} speaks plain text, and we speak TLS",
+    "Connection refused": "nobody listens on {}",
+}
+"""What gRPC says where no session was opened, in our words. A coordinator that starts again may be
+behind each of them, so that it is tried again."""
 
 log = logging.getLogger(__name__)
 
@@ -243,6 +251,9 @@ class Agent:
                 "authority for that address",
                 Ending.REFUSED,
             )
+        if not opened:
+            words = (text for sign, text in UNHEARD.items() if sign in reason)
+            reason = next((text.format(self._address) for text in words), reason)
         return _Visit(reason, Ending.REFUSED if stream.code() in FOR_GOOD else None, opened)
 
     def _outcome(self, session: Session, question: Question) -> bytes:

@@ -57,14 +57,15 @@ def serve(
         SettingsError: something in the owner's file, or on the command line, cannot be.
         DataError: the teacher or the ledger cannot be opened.
     """
+    # gRPC's core writes to the terminal what our own events say in one line; to be said before the
+    # credentials, which wake it.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     connection = _connection(owner)
     direct, servers = _named(owner, connection, server)
     credentials, token = connection.credentials(), connection.token()
     if server is not None and token is None:
         raise SettingsError("to dial a coordinator a token is needed; write connection.token_file")
     configure(style)
-    # Its core writes to the terminal what our own events say in one line.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     with ExitStack() as stack:
         stack.enter_context(kept(owner.state.folder))
         ledger = stack.enter_context(contextlib.closing(Ledger(owner.state.ledger)))

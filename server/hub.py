@@ -7,7 +7,7 @@ import asyncio
 import itertools
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from types import TracebackType
@@ -117,11 +117,7 @@ class Hub:
             self._presence.wait_for(lambda: len(self.cards) >= count, timeout)
         cards = self.cards
         if len(cards) < count:
-            present = ", ".join(card.name for card in cards) or "none"
-            raise QuorumLost(
-                f"{len(cards)} institutions came within {timeout:g} s ({present}), expected "
-                f"{count}; start the agents that are missing, or ask for fewer"
-            )
+            raise too_few(cards, count, timeout)
         return cards
 
     def put(self, name: str, request: Ask | PullBack) -> "Future[Reply | Refusal]":
@@ -305,3 +301,12 @@ class Hub:
             return grpc.StatusCode.UNAVAILABLE, OVER
         member = self._members.get(card.name)
         return member.objection(card) if member else None
+
+
+def too_few(cards: Sequence[Card], count: int, timeout: float) -> QuorumLost:
+    """That of ``count`` institutions only those of ``cards`` came within ``timeout`` seconds."""
+    present = ", ".join(card.name for card in cards) or "none"
+    return QuorumLost(
+        f"{len(cards)} institutions came within {timeout:g} s ({present}), expected {count}; start "
+        "the agents that are missing, or ask for fewer"
+    )

@@ -15,7 +15,7 @@ from server.audience import Audience
 from server.checkpoint import Checkpoint
 from server.chronicle import Chronicle, Verdict, traffic_of
 from server.coordinator import Coordinator, ingredients
-from server.hub import Hub
+from server.hub import Hub, too_few
 
 LOOK_AGAIN = 0.1
 """Seconds between looks for institutions that are not here yet."""
@@ -45,10 +45,11 @@ def gather(
             known.add(name)
             say(log, "here", name=name, institutions=f"{len(known)} of {count}")
             here(len(known))
-        if len(cards) >= count or time.monotonic() > deadline:
-            break
+        if len(cards) >= count:
+            return cards
+        if time.monotonic() > deadline:
+            raise too_few(cards, count, patience)
         time.sleep(LOOK_AGAIN)
-    return hub.wait_for(count, 0.0)
 
 
 def conduct(

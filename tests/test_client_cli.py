@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import tomllib
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -286,7 +287,27 @@ def test_the_status_says_how_it_ended(
 
     monkeypatch.setattr("client.sessions.Agent", impatient)
     assert typed(monkeypatch, "serve", site.owner("127.0.0.1:9")) == 4
-    assert "the coordinator is gone" in capsys.readouterr().err
+    assert "the coordinator is gone: nobody listens on 127.0.0.1:9" in capsys.readouterr().err
+
+
+def test_who_speaks_otherwise_is_told_so_in_a_line(
+    site: Site,
+    hub: Hub,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("client.sessions.Agent", impatient)
+    path = Path(site.owner(hub.address))
+    tables = tomllib.loads(path.read_text())
+    tls = {k: tables["connection"].pop(k) for k in ("ca", "certificate", "key")}
+    tables["connection"]["insecure"] = True
+    path.write_text(tomli_w.dumps(tables))
+    assert typed(monkeypatch, "serve", path) == 4
+    assert f"gone: {hub.address} hung up before a word: it wants TLS" in capsys.readouterr().err
+
+    with Hub(TOKEN) as plain:
+        assert typed(monkeypatch, "serve", site.owner(plain.address, connection=tls)) == 4
+    assert f"gone: {plain.address} speaks plain text, and we speak TLS" in capsys.readouterr().err
 
 
 def impatient(*words: Any) -> Agent:

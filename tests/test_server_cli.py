@@ -172,7 +172,7 @@ def test_a_signal_ends_a_run_in_plain_text_and_institutions_hear_of_it(tmp_path:
         (("run", "digits", "--insecure", "--log", "yaml"), "choose one of text, json"),
         (("run", "digits", "--tls", "nowhere"), "cannot read nowhere/ca.pem"),
         (("run", "digitz", "--insecure"), "did you mean digits?"),
-        (("run", "digits", "--insecure", "--wait", "0"), "institutions came within 0 s"),
+        (("run", "digits", "--insecure", "--wait", "0.2"), "institutions came within 0.2 s"),
         (("run", "digits", "--insecure", "--institutions", "0"), "see --help"),
         (("run", "digits", "--insecure", "--set", "student.stepz=3"), "did you mean steps?"),
         (("token", "north"), "see --help"),
