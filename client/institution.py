@@ -66,8 +66,9 @@ class Institution:
             vault.class_names,
             vault.guarantee,
         )
-        mark = _mark(teacher, self.card.shape)
-        self._door = Door(policy, teacher, self.card, ledger, mark)
+        self.mark = _mark(teacher, self.card.shape)
+        """Of its teacher: the books tell by it who has answered."""
+        self._door = Door(policy, teacher, self.card, ledger, self.mark)
 
     def answer(self, request: Ask | PullBack, server: str = "") -> Reply | Refusal:
         """What the door lets out to ``server``, host:port; never raises."""
