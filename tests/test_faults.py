@@ -153,14 +153,17 @@ def test_a_run_with_faults_ends_and_its_books_are_right(short: Path) -> None:
     ready()
     proxy = Proxy(site.names, site.port)
     site.prepare(proxy.ports, lambda name: None, epochs=2)
-    small = site.experiment.read_text().replace(f"budget = {BUDGET}", f"budget = {40 * BATCH}")
-    site.experiment.write_text(small.replace("steps = 300", "steps = 80"))
+    small = site.experiment.read_text().replace(f"budget = {BUDGET}", f"budget = {32 * BATCH}")
+    # One of the two honest institutions is killed: the other has to do, however slow the machine.
+    site.experiment.write_text(
+        small.replace("steps = 300", "steps = 40").replace("quorum = 2", "quorum = 1")
+    )
     faults = [
-        Fault(Kind.RESET, "clinic-1", 4, 0.0),
-        Fault(Kind.NAN, "saboteur-0", 8, 0.0),
-        Fault(Kind.TOKEN, "saboteur-0", 10, 0.0),
-        Fault(Kind.KILLED, "clinic-0", 12, 0.0),
-        Fault(Kind.COORDINATOR, "", 24, 0.0),
+        Fault(Kind.RESET, "clinic-1", 3, 0.0),
+        Fault(Kind.NAN, "saboteur-0", 5, 0.0),
+        Fault(Kind.TOKEN, "saboteur-0", 6, 0.0),
+        Fault(Kind.KILLED, "clinic-0", 8, 0.0),
+        Fault(Kind.COORDINATOR, "", 18, 0.0),
     ]
     with Cast(site, proxy, 0) as cast:
         assert until(lambda: all(site.ledger(n).exists() for n in site.names), COMING, cast.tend)
@@ -170,4 +173,4 @@ def test_a_run_with_faults_ends_and_its_books_are_right(short: Path) -> None:
     assert [f.kind for f in faults if not (f.injected and f.noticed)] == []
     found = findings(site, [passed])
     assert (found.lost, found.double_charges, found.uncharged, found.broken) == ([], 0, 0, [])
-    assert found.answers > 60
+    assert found.answers > 40
