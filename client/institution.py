@@ -66,9 +66,10 @@ class Institution:
             vault.class_names,
             vault.guarantee,
         )
-        self._mark = _mark(teacher, self.card.shape)
+        self.mark = _mark(teacher, self.card.shape)
+        """Of its teacher: the books tell by it who has answered."""
         self._ledger = Ledger(None) if ledger is None else ledger
-        self._door = Door(policy, teacher, self.card, self._ledger, self._mark)
+        self._door = Door(policy, teacher, self.card, self._ledger, self.mark)
 
     def answer(self, request: Ask | PullBack, server: str = "") -> Reply | Refusal:
         """What the door lets out to ``server``, host:port; never raises."""
@@ -90,7 +91,7 @@ class Institution:
         """
         if not self._policy.scores:
             return None
-        student = _fingerprint(model, classes, self._mark)
+        student = _fingerprint(model, classes, self.mark)
         refusal = self._ledger.examine(student, self._policy)
         return self._vault.score(model, classes) if refusal is None else refusal
 

@@ -55,6 +55,8 @@ class Checkpoint:
         """What the engine has counted since this process began."""
         self.earlier: Spent = {}
         """What was counted in the lives before."""
+        self.struck: dict[str, str] = {}
+        """Whoever broke the law in this run, in whichever life of it: name -> how."""
         self._lock, self._before, self._started = lock, 0.0, time.monotonic()
         self._written, self._took, self._asking = self._started, 0.0, True
         path = folder.path
@@ -154,6 +156,11 @@ class Checkpoint:
             for name in {**self.earlier, **now}
         }
 
+    @property
+    def outlaws(self) -> list[tuple[Card, str]]:
+        """Who may not come back in this life either, and why."""
+        return [(card, self.struck[card.name]) for card in self.cards if card.name in self.struck]
+
     def agreed(self, cards: list[Card]) -> list[Card]:
         """Who takes part: whoever did when the run was set down. Joiners are added to the list.
 
@@ -201,6 +208,7 @@ class Checkpoint:
         Raises:
             DataError: it cannot be written.
         """
+        self.struck |= {name: why for name, (kind, why) in lost.items() if kind == "struck"}
         try:
             self._recorder.keep(request, answers, lost, self._spent(), joined)
         except OSError as error:
@@ -274,10 +282,11 @@ class Checkpoint:
         self._asking = self.notes.get("asking", True)
         spent = max(self._recorder.note, self.notes, key=lambda of: of.get("seconds", 0.0))
         self._before, self.earlier = spent.get("seconds", 0.0), spent.get("counted", {})
+        self.struck = dict(spent.get("struck", {}))
 
     def _spent(self) -> dict[str, Any]:
         """What no replay can tell."""
-        return {"seconds": self.seconds, "counted": self.total()}
+        return {"seconds": self.seconds, "counted": self.total(), "struck": self.struck}
 
     def _noted(self) -> "Checkpoint":
         text = self.manifest.model_dump_json(indent=2)

@@ -78,6 +78,7 @@ def run(
         Optional[Path],  # noqa: UP045
         typer.Option(help="Folder of a run that was cut short: go on with it."),
     ] = None,
+    record: Annotated[bool, typer.Option(help="Keep every reply when the run is over.")] = False,
     metrics: Annotated[
         Optional[int],  # noqa: UP045
         typer.Option(min=0, help="Port on this machine, for Prometheus to read."),
@@ -93,7 +94,7 @@ def run(
         raise SettingsError("a log that is kept must not hold a token; give --tokens FILE")
     if bool(experiment) == (resume is not None):
         raise SettingsError("give an experiment, or --resume DIR, which knows its own")
-    if resume is not None and (out is not None or seed is not None or set_):
+    if resume is not None and (out is not None or seed is not None or set_ or record):
         raise SettingsError("--resume goes on with the run as it was begun; leave the rest out")
     _quiet()
     from fedkd.experiment import load
@@ -108,14 +109,17 @@ def run(
         overrides = [*(set_ or []), *([f"seed={seed}"] if seed is not None else [])]
         resolved = load(experiment, overrides)
         path = out or Path("runs") / f"{resolved.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-        way_back = Checkpoint.begin(path, resolved, "hub", checkpoint)
+        way_back = Checkpoint.begin(path, resolved, "hub", checkpoint, record)
     else:
         path, way_back = resume, Checkpoint.resume(resume, "hub")
         resolved = way_back.manifest.experiment
-    count = institutions or resolved.institutions.count
+    outlaws = way_back.outlaws
+    # Whoever was struck off does not come back, and is not waited for.
+    count = max(1, (institutions or resolved.institutions.count) - len(outlaws))
     with kept(way_back, f"fedkd-server run --resume {path} with the options of before"):
         admission = _admission(tokens, path)
-        with Hub(admission, address or (SECURE if tls else PLAIN), credentials) as hub:
+        where = address or (SECURE if tls else PLAIN)
+        with Hub(admission, where, credentials, outlaws=outlaws) as hub:
             if isinstance(admission, str):
                 typer.echo(f"fedkd-server: the token of this run is {admission}", err=True)
             typer.echo(f"fedkd-server: {count} institutions may dial {hub.address}", err=True)

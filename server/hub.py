@@ -7,7 +7,7 @@ import asyncio
 import itertools
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from types import TracebackType
@@ -25,7 +25,7 @@ from server.greeting import greet
 from server.health import add_health
 from server.member import Member
 from server.parcel import Parcel, await_outcomes, sorted_out
-from server.seat import PARTING_SECONDS, Counters
+from server.seat import PARTING_SECONDS, Counters, Struck
 
 MOST_INSTITUTIONS = 256
 MOST_PROBES = 16
@@ -50,6 +50,7 @@ class Hub:
             for certificates, an institution's name must stand in its own.
         max_message_bytes: most that an institution may say at once.
         patience: seconds that an institution may owe a late answer; its session then ends.
+        outlaws: struck off already, in an earlier life of the run, and why.
 
     Raises:
         SettingsError: the address cannot be had, or would be plain text for other machines.
@@ -62,13 +63,14 @@ class Hub:
         credentials: grpc.ServerCredentials | None = None,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
         patience: float = PATIENCE,
+        outlaws: Iterable[tuple[Card, str]] = (),
     ) -> None:
         self._admission = RunToken(admission) if isinstance(admission, str) else admission
         self._patience = patience
         self._numbers = itertools.count(1)
         self._asking = threading.Lock()  # numbers must reach every session in their order
         self._presence = threading.Condition()  # guards who is a member, and who is here
-        self._members: dict[str, Member] = {}
+        self._members = {card.name: Member(card, patience, Struck(why)) for card, why in outlaws}
         self._calls: set[asyncio.Task[object]] = set()
         started: Future[int] = Future()
         self._thread = threading.Thread(

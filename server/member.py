@@ -26,13 +26,14 @@ class Member:
     Args:
         card: the first that it showed.
         patience: seconds that it may owe an answer for which nobody waits any more.
+        struck: why it may not come back, where it was struck off before.
     """
 
-    def __init__(self, card: Card, patience: float) -> None:
+    def __init__(self, card: Card, patience: float, struck: Struck | None = None) -> None:
         self.counters = Counters()
         self.seat: Seat | None = None
         """Its open session; None while it is away."""
-        self.struck: Struck | None = None
+        self.struck = struck
         """Why it may not come back; None where it may."""
         self._card = card
         self._patience = patience

@@ -510,3 +510,20 @@ def test_a_request_that_nobody_may_be_asked_is_ours(hub: Hub) -> None:
 
 def test_whoever_never_came_is_absent_with_a_reason(hub: Hub) -> None:
     assert hub.ask({"nobody": Ask(IMAGES)}, SOON) == ({}, {"nobody": "it never came"})
+
+
+def test_whoever_was_struck_off_in_an_earlier_life_may_not_come_back() -> None:
+    with Hub(TOKEN, outlaws=[(card("north"), "bytes that are no message")]) as hub:
+        raw = Raw(hub)
+        raw.say(hello("north"))
+        code, why = raw.status()
+        raw.close()
+        assert (code, why) == (
+            "PERMISSION_DENIED",
+            "struck off this run: bytes that are no message",
+        )
+        began = time.monotonic()
+        answers, lost = hub.ask({"north": Ask(IMAGES)}, SOON, quorum=1)
+        assert time.monotonic() - began < SOON / 2  # nobody waits for it
+        assert not answers
+        assert isinstance(lost["north"], Struck)
