@@ -20,7 +20,7 @@ from client.institution import Institution, owned
 from client.ledger import Ledger
 from client.owner import Connection, Owner
 from client.sessions import Sessions
-from client.show import banner, bar
+from client.show import banner, bar, promise
 from client.state import kept
 from fedkd.errors import SettingsError
 from fedkd.logs import configure, say
@@ -184,6 +184,7 @@ def _facts(
         "class_counts": policy.class_counts,
         "scores": policy.scores,
         "mode": policy.mode,
+        "promises": None if card.guarantee is None else promise(card.guarantee),
         "dials": server,
         "may_dial": ", ".join(sorted(owner.servers)) or None,
         "plain_text": owner.connection is not None and owner.connection.insecure,
