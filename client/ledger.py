@@ -93,7 +93,7 @@ class Ledger:
             self._db = in_memory() if path is None else opened(path, durable)
         except (OSError, sqlite3.Error) as error:
             raise self._unreadable(error) from error
-        self.paid = Paid(self._db, self._writing)
+        self.paid = Paid(self._db, self._using)
         try:
             with self._transaction():
                 self._last()
@@ -253,7 +253,7 @@ class Ledger:
             self._db.close()
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
+    def _using(self) -> Iterator[None]:
         try:
             with self._transaction():
                 yield

@@ -49,13 +49,13 @@ class Paid:
 
     Args:
         db: of the books.
-        writing: a transaction of their own, raising `DataError` where the books cannot be used.
+        using: a transaction of their own, raising `DataError` where the books cannot be used.
     """
 
     def __init__(
-        self, db: sqlite3.Connection, writing: Callable[[], AbstractContextManager[None]]
+        self, db: sqlite3.Connection, using: Callable[[], AbstractContextManager[None]]
     ) -> None:
-        self._db, self._writing = db, writing
+        self._db, self._using = db, using
 
     def enrol(self, images: Iterable[bytes]) -> str:
         """The name of the data set of these images, by their digests; its kin are found once.
@@ -65,7 +65,7 @@ class Paid:
         Raises:
             DataError: the books cannot be written.
         """
-        with self._writing():
+        with self._using():
             (key,) = self._db.execute("SELECT key FROM secret").fetchone()
             marks = sorted({blake2b(i, key=key, digest_size=16).digest() for i in images})
             name = blake2b(b"".join(marks), key=key, digest_size=NAME).hexdigest()
@@ -83,7 +83,7 @@ class Paid:
         Raises:
             DataError: the books cannot be read.
         """
-        with self._writing():
+        with self._using():
             return self._spent(data_set)
 
     def told(self, rows: Sequence[bytes]) -> dict[bytes, Tensor]:
@@ -92,7 +92,7 @@ class Paid:
         Raises:
             DataError: the books cannot be read.
         """
-        with self._writing():
+        with self._using():
             found = {row: self._db.execute(FOUND, (row,)).fetchone() for row in set(rows)}
         return {
             row: torch.frombuffer(bytearray(kept[0]), dtype=torch.int64)
@@ -108,7 +108,7 @@ class Paid:
         """
         contents = (answer.numpy().tobytes() for answer in answers.contiguous())
         kept = zip(rows, contents, strict=True)
-        with self._writing():
+        with self._using():
             self._db.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?)", kept)
 
     def due(self, price: Price) -> int:
