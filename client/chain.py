@@ -43,7 +43,9 @@ class Entry:
     cost: int = 0
     """Samples charged."""
     micro_rho: int = 0
-    """Millionths of zCDP charged; 0 until there is a private mode."""
+    """Millionths of zCDP charged; of a repeat too, where an answer that was paid for was lost."""
+    data_set: str = ""
+    """Private images that they are charged to; "" where nothing is charged."""
     before: int = 0
     """Samples spent before it."""
     after: int = 0
@@ -62,6 +64,7 @@ class Entry:
             decision=decision,
             reason=reason,
             cost=cost,
+            micro_rho=0 if decision == REFUSED else question.micro_rho,
             before=self.after,
             after=self.after + cost,
             previous=self.hash,
@@ -85,6 +88,21 @@ class Head(NamedTuple):
 
     sequence: int
     hash: str
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What stands in the books, in samples; ``refused`` in questions, ``examined`` in students."""
+
+    asked: int = 0
+    pulled_back: int = 0
+    refused: int = 0
+    examined: int = 0
+
+    @property
+    def samples(self) -> int:
+        """Everything that counts against the policy's cap."""
+        return self.asked + self.pulled_back
 
 
 def followed(rows: Iterable[Entry], *marks: Head) -> Iterator[Entry]:
@@ -121,7 +139,9 @@ def _objection(row: Entry, last: Entry, charged: set[str]) -> str | None:
     if row.previous != last.hash:
         return "does not follow the row before it"
     # From here on the hash is right: only a chain that was written anew gets this far.
-    if row.decision not in (ANSWERED, REPEAT, REFUSED) or not _count(row.count):
+    if row.decision not in (ANSWERED, REPEAT, REFUSED) or not (
+        _count(row.count) and _count(row.micro_rho)
+    ):
         return "is none that a ledger writes"
     if row != last.following(row, row.decision, row.reason):
         return "does not charge what its question costs"

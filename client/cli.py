@@ -128,16 +128,19 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """What is spent, and the latest questions."""
-    from client.show import row, spent
+    from client.show import charged, row, spent
 
     settings, books = _books(owner)
     with contextlib.closing(books):
         rows = collections.deque(books.entries(), last)
         if as_json:
-            typer.echo(json.dumps({"spent": asdict(books.spent), "rows": [*map(asdict, rows)]}))
+            told = {"spent": asdict(books.spent), "micro_rho": books.charges}
+            typer.echo(json.dumps({**told, "rows": [*map(asdict, rows)]}))
             return
         so_far, cap = books.spent, settings.policy.samples
         typer.echo(spent(so_far.samples, cap, so_far.refused, so_far.examined))
+        for data_set, micro_rho in books.charges.items():
+            typer.echo(charged(data_set, micro_rho, settings.policy.word.budget))
     for entry in rows:
         typer.echo(row(asdict(entry)))
 

@@ -15,6 +15,13 @@ learning_rate = 5e-3
 weight_decay = 5e-4
 seed = 0
 # class_names = ["benign", "malignant"]   # what the classes of [data] are called
+# voters = 100                      # of mode "pate": models, each trained on images of its own
+# [teacher.private]                 # of mode "dp-teacher": trained with DP-SGD, in the place of
+# epsilon = 3.0                     # epochs, batch and rates above; what is promised of an image,
+# delta = 1e-5                      # well below one over the number of images
+# clipping = 1.0                    # most that one image adds to a step
+# sampling_rate = 0.05              # chance of an image to take part in a step
+# accountant = "prv"                # prv or rdp
 
 [data]                              # private images; they never leave this machine
 source = "digits"                   # digits, torchvision:NAME, folder:PATH, parquet:PATH, npz:PATH
@@ -42,7 +49,19 @@ examinations = 50                   # of how many students in all, if it is told
 # shape = [1, 8, 8]                 # images that are taken; without it, those the teacher reads
 # low = 0.0                         # least value of a pixel, images in [0, 1]
 # high = 1.0                        # greatest one
-# mode = "none"                     # of privacy
+# labels = true                     # only the class is told; this and the next two disclose less,
+# top_k = 3                         # only the likeliest classes; and promise nothing
+# rounding = 2                      # probabilities of so many decimal digits
+# How answers are private. "none": not at all. "dp-teacher": the training was, so answers cost
+# nothing more. "pate": voters elect a label, with noise, out of a budget. "local-dp": logits with
+# noise that hides the whole data set, out of a budget; of little use for many questions.
+# mode = "none"
+# noise = 40                        # of pate in votes, of local-dp in logits; without it, the least
+                                    # by which the budget pays for all samples
+# clipping = 8.0                    # of local-dp: largest norm of an answer
+# [policy.budget]                   # of all answers to whomever, for as long as the images are used
+# epsilon = 8.0
+# delta = 1e-5
 
 [connection]
 server = "kd.example:9092"          # the coordinator; we dial out, nobody dials in

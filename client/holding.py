@@ -45,11 +45,18 @@ class Holding:
     teach: TeachSettings = field(default_factory=TeachSettings)
     private: PrivateSettings | None = None
     """Where it is given the teacher is trained with differential privacy, and not by ``teach``."""
+    voters: int = 0
+    """Teachers that vote, each trained on images of its own by ``teach``; 0: one, on all of them.
+    To be chosen without looking at the images."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.index < self.count:
             raise SettingsError(
                 f"institution {self.index} of {self.count}; expected 0 to {self.count - 1}"
+            )
+        if self.voters < 0 or (self.voters and self.private is not None):
+            raise SettingsError(
+                f"{self.voters} voters; expected 0 or more, and 0 beside a private training"
             )
         if (self.partition == "file") != (self.partition_file is not None):
             raise SettingsError(

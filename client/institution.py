@@ -7,6 +7,7 @@ import hashlib
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import torch
@@ -16,13 +17,14 @@ from client.holding import Holding
 from client.ledger import Ledger
 from client.owner import DataTable, Owner, TeacherTable
 from client.release import Door
+from client.releases.modes import release
 from client.state import prepared
 from client.teach import PrivateSettings, TeachSettings, Watch
 from client.teachers.spec import TeacherSpec
 from client.vault import Vault
 from fedkd.errors import DataError, SettingsError
 from fedkd.experiment import Experiment
-from fedkd.privacy.policy import Policy
+from fedkd.privacy.policy import MODES, Budget, Policy
 from fedkd.signals import Ask, Card, PullBack, Refusal, Reply, Signal
 from fedkd.teacher import Teacher
 
@@ -38,8 +40,8 @@ class Institution:
             keeps them in memory.
 
     Raises:
-        SettingsError: the policy promises what the vault does not have.
-        DataError: the teacher or its data cannot be opened.
+        SettingsError: the policy promises what the vault does not have, or less than was spent.
+        DataError: the teacher or its data cannot be opened, or the books cannot be read.
     """
 
     def __init__(
@@ -47,29 +49,26 @@ class Institution:
     ) -> None:
         _keeps_its_word(vault, policy)
         self._vault, self._policy = vault, policy
-        if policy.class_counts and vault.guarantee is not None:
-            raise SettingsError(
-                "class counts are told of private images, and no noise covers them; set "
-                "policy.class_counts to false, or do without differential privacy"
-            )
         teacher = vault.teacher
+        released = release(policy, teacher, vault.guarantee)
         self.card = Card(
             name,
             vault.classes,
             policy.shape or vault.shape,
-            policy.signals & teacher.signals,
-            policy.pull_back and teacher.differentiable,
+            released.signals,
+            released.pull_back,
             policy.samples,
             policy.largest_batch,
             vault.class_counts if policy.class_counts else None,
             policy.scores,
             vault.class_names,
-            vault.guarantee,
+            released.guarantee,
         )
         self.mark = _mark(teacher, self.card.shape)
         """Of its teacher: the books tell by it who has answered."""
-        self._ledger = Ledger(None) if ledger is None else ledger
-        self._door = Door(policy, teacher, self.card, self._ledger, self.mark)
+        books = self._ledger = Ledger(None) if ledger is None else ledger
+        data_set = "" if policy.budget is None else _charged(vault, policy.budget, books)
+        self._door = Door(policy, released, self.card, books, self.mark, data_set)
 
     def answer(self, request: Ask | PullBack, server: str = "") -> Reply | Refusal:
         """What the door lets out to ``server``, host:port; never raises."""
@@ -124,6 +123,17 @@ def _fingerprint(model: nn.Module, classes: Sequence[str] | None, mark: bytes) -
     return content.hexdigest()
 
 
+def _charged(vault: Vault, budget: Budget, books: Ledger) -> str:
+    """What answers are charged to, if no more was charged to it than is promised now."""
+    data_set = books.paid.enrol(vault.fingerprints)
+    if (spent := books.paid.spent(data_set)) > budget.micro_rho:
+        raise SettingsError(
+            f"policy.budget grants {budget.micro_rho} micro-rho and {spent} are spent on these "
+            "images; what was told cannot be promised less for, so grant as much"
+        )
+    return data_set
+
+
 def _keeps_its_word(vault: Vault, policy: Policy) -> None:
     if policy.class_counts and vault.class_counts is None:
         raise SettingsError(
@@ -152,12 +162,13 @@ def holding(experiment: Experiment, index: int) -> Holding:
         teach=TeachSettings(i.epochs, i.batch, i.learning_rate),
         labels=i.labels,
         private=_private(experiment),
+        voters=experiment.privacy.voters if experiment.privacy.way == "pate" else 0,
     )
 
 
 def _private(experiment: Experiment) -> PrivateSettings | None:
     p = experiment.privacy
-    if p.epsilon is None:
+    if p.epsilon is None or MODES[p.way].charged:
         return None
     return PrivateSettings(
         p.epsilon,
@@ -176,7 +187,11 @@ def policy(experiment: Experiment) -> Policy:
     Raises:
         SettingsError: a signal that does not exist.
     """
-    p = experiment.policy
+    p, privacy = experiment.policy, experiment.privacy
+    charged = MODES[privacy.way].charged
+    budget = None
+    if charged and privacy.epsilon is not None:
+        budget = Budget(privacy.epsilon, privacy.delta)
     known = {signal.value: signal for signal in Signal}
     for name in p.signals:
         if name not in known:
@@ -184,10 +199,17 @@ def policy(experiment: Experiment) -> Policy:
     return Policy(
         frozenset(known[name] for name in p.signals),
         p.pull_back,
-        p.samples,
+        experiment.questions.budget if charged and p.samples is None else p.samples,
         p.largest_batch,
         p.class_counts,
         p.scores,
+        labels=p.labels,
+        top_k=p.top_k,
+        rounding=p.rounding,
+        mode=privacy.way,
+        budget=budget,
+        noise=None if privacy.noise is None else Fraction(str(privacy.noise)),
+        clipping=Fraction(str(p.clipping)),
     )
 
 
@@ -284,4 +306,6 @@ def _held(d: DataTable, t: TeacherTable | TeacherSpec) -> Holding:
         names=t.class_names,
         seed=t.seed,
         teach=TeachSettings(t.epochs, t.batch, t.learning_rate, t.weight_decay),
+        private=None if t.private is None else PrivateSettings(**dict(t.private)),
+        voters=t.voters,
     )

@@ -1,8 +1,9 @@
 """A network that was trained once, kept in a folder that only its owner can read.
 
-Knows no data: a note of what the network was trained on tells whether it is still the right one.
+Keeps no data: a note of what the network was trained on tells whether it is still the right one.
 """
 
+import hashlib
 import json
 import os
 import secrets
@@ -12,15 +13,27 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import load, save
+from torch import Tensor
 
 from fedkd.errors import DataError, SettingsError
 from fedkd.guarantee import Guarantee
 from fedkd.models import Network
 from fedkd.teacher import ModuleTeacher
 
-WEIGHTS, NOTE = "teacher.safetensors", "teacher.json"
+WEIGHTS, NOTE, KEY = "teacher.safetensors", "teacher.json", "key"
 PROMISE = "guarantee"
 """Key of the note under which a promise of differential privacy stands."""
+
+
+def note_of(
+    model: str, classes: int, images: Tensor, labels: Tensor, holding: Mapping[str, object]
+) -> dict[str, object]:
+    """All that a network of these images depends on; of the images and the holding, a digest."""
+    origin = hashlib.sha256(json.dumps(holding, sort_keys=True).encode())
+    origin.update(images.numpy().tobytes())
+    origin.update(labels.numpy().tobytes())
+    shape = list(images.shape[1:])
+    return {"model": model, "classes": classes, "shape": shape, "origin": origin.hexdigest()}
 
 
 def find(
@@ -78,6 +91,26 @@ def keep(
         raise DataError(
             f"cannot keep the teacher in {folder}: {error.strerror}; make it writable"
         ) from error
+
+
+def key_of(folder: Path | None) -> bytes:
+    """32 secret bytes that a folder keeps, made when they are first wanted; None: new ones.
+
+    Raises:
+        DataError: the folder cannot be read or written, or they are no key.
+    """
+    if folder is None:
+        return secrets.token_bytes(32)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not (folder / KEY).is_file():
+            _write_private(folder / KEY, secrets.token_bytes(32))
+        key = (folder / KEY).read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot keep a key in {folder}: {error.strerror}") from error
+    if len(key) != 32:
+        raise DataError(f"{folder / KEY} is no key of ours; delete it to have one made")
+    return key
 
 
 def _write_private(path: Path, content: bytes) -> None:

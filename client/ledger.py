@@ -7,10 +7,12 @@ back, whatever becomes of the answer.
 
 A question is charged once, for ever: what was answered before tells nobody anything new when it is
 answered again, as long as the same teacher answers without noise and all servers count as one
-listener. It is then logged as a repeat. Private modes will bring noise, so the same question will
-have to get the same answer; the column ``micro_rho`` waits for their price.
+listener. It is then logged as a repeat. Where answers have noise, an image that comes again gets
+the answer that is kept here, whatever question it comes in: it is paid for, and new noise would
+tell more. Who is killed between the charge and the answer has paid for nothing, and pays again.
 
-What is written: times, servers, names of signals, counts and digests; no pixel, logit or path.
+What is written: times, servers, names of signals, counts, digests, and noisy answers as they were
+told; no pixel, no exact answer, no path.
 """
 
 import hashlib
@@ -21,15 +23,26 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from client.chain import ANSWERED, BEGINNING, EXAMINATION, REFUSED, REPEAT, Entry, Head, followed
+from client.chain import (
+    ANSWERED,
+    BEGINNING,
+    EXAMINATION,
+    REFUSED,
+    REPEAT,
+    Entry,
+    Head,
+    Spent,
+    followed,
+)
+from client.paid import Paid, Price
 from client.storage import in_memory, opened
 from fedkd.errors import DataError
-from fedkd.privacy.policy import Policy
+from fedkd.privacy.policy import Policy, overspent
 from fedkd.signals import Ask, PullBack, Reason, Refusal, digest
 
 log = logging.getLogger(__name__)
@@ -47,21 +60,7 @@ CHARGED = f"SELECT 1 FROM entries WHERE digest = ? AND decision = '{ANSWERED}'"
 SINCE = f"SELECT SUM(cost) FROM entries WHERE time > ? AND decision = '{ANSWERED}'"
 EXAMINED = f"SELECT COUNT(*) FROM entries WHERE kind = '{EXAMINATION}' AND decision = '{ANSWERED}'"
 TOTALS = "SELECT kind, decision, SUM(cost), COUNT(*) FROM entries GROUP BY kind, decision"
-
-
-@dataclass(frozen=True)
-class Spent:
-    """What stands in the books, in samples; ``refused`` in questions, ``examined`` in students."""
-
-    asked: int = 0
-    pulled_back: int = 0
-    refused: int = 0
-    examined: int = 0
-
-    @property
-    def samples(self) -> int:
-        """Everything that counts against the policy's cap."""
-        return self.asked + self.pulled_back
+CHARGES = "SELECT data_set, SUM(micro_rho) FROM entries WHERE data_set <> '' GROUP BY data_set"
 
 
 class Ledger:
@@ -91,6 +90,7 @@ class Ledger:
             self._db = in_memory() if path is None else opened(path, durable)
         except (OSError, sqlite3.Error) as error:
             raise self._unreadable(error) from error
+        self.paid = Paid(self._db, self._using)
         try:
             with self._transaction():
                 self._last()
@@ -99,7 +99,12 @@ class Ledger:
             raise error if isinstance(error, DataError) else self._unreadable(error) from error
 
     def charge(
-        self, request: Ask | PullBack, policy: Policy, server: str = "", teacher: bytes = b""
+        self,
+        request: Ask | PullBack,
+        policy: Policy,
+        server: str = "",
+        teacher: bytes = b"",
+        price: Price | None = None,
     ) -> Refusal | None:
         """Decide, charge and log a question; to be called before it is answered.
 
@@ -109,6 +114,7 @@ class Ledger:
             server: host:port that asks, "" in simulations.
             teacher: up to 64 bytes that tell teachers apart. What one has answered is no repeat
                 when another is asked.
+            price: in privacy; None where answers cost none.
 
         Returns:
             None: it is charged, or was before, and may be answered. Else why not; books that
@@ -125,6 +131,11 @@ class Ledger:
                     # Sums are only taken where somebody wants to know.
                     used = 0 if policy.samples_per_hour is None else self._since(now - HOUR)
                     refusal = policy.excess(question.count, last.after, used)
+                if refusal is None and price is not None:
+                    due, left = self.paid.due(price), self.paid.left(price)
+                    question = replace(question, micro_rho=due, data_set=price.data_set)
+                    if due > left:
+                        refusal = overspent(question.count, due, left, price.cap)
                 if refusal is not None:
                     self._append(last.following(question, REFUSED, refusal.reason.value))
                 else:
@@ -170,6 +181,15 @@ class Ledger:
         except (sqlite3.Error, DataError) as error:
             return self._uncounted(error)
         return refusal
+
+    @property
+    def charges(self) -> dict[str, int]:
+        """Micro-rho that were charged to each data set by itself.
+
+        Raises:
+            DataError: the books cannot be read.
+        """
+        return dict(self._read(CHARGES))
 
     @property
     def spent(self) -> Spent:
@@ -257,6 +277,14 @@ class Ledger:
         """Books that are closed refuse; closing twice does no harm."""
         with self._alone:
             self._db.close()
+
+    @contextmanager
+    def _using(self) -> Iterator[None]:
+        try:
+            with self._transaction():
+                yield
+        except sqlite3.Error as error:
+            raise self._unreadable(error) from error
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

@@ -13,6 +13,7 @@ are relative to the file. `client.example` is a commented one.
 
 import ssl
 from datetime import UTC, datetime, time
+from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -21,7 +22,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from client.teachers.spec import TeacherSpec, spec_from_table
 from fedkd.errors import SettingsError
-from fedkd.privacy.policy import Policy
+from fedkd.privacy.policy import Budget, Policy
 from fedkd.settings import Located, Section, read, validated
 from fedkd.signals import Signal
 from fedkd.wire.channel import grpc, host_of, refuse_plain_text
@@ -38,6 +39,18 @@ Address = Annotated[str, AfterValidator(_address)]
 Count = Annotated[int, Field(ge=1)]
 
 
+class PrivateTable(Section):
+    """The fields of `client.teach.PrivateSettings`: a training with differential privacy."""
+
+    epsilon: float = Field(gt=0)
+    delta: float = Field(1e-5, gt=0, lt=1)
+    clipping: float = Field(1.0, gt=0)
+    epochs: Count = 30
+    sampling_rate: float = Field(0.05, gt=0, le=1)
+    learning_rate: float = Field(5e-3, gt=0)
+    accountant: Literal["prv", "rdp"] = "prv"
+
+
 class TeacherTable(Section):
     """A model trained here, on the images of [data]. `TeacherSpec` is of one that is brought."""
 
@@ -51,6 +64,10 @@ class TeacherTable(Section):
     seed: int = 0
     class_names: tuple[str, ...] = ()
     """What the classes of [data] are called, in their order; none: by their numbers."""
+    voters: int = Field(0, ge=0)
+    """Of mode pate: teachers that vote, each trained on images of its own."""
+    private: PrivateTable | None = None
+    """Of mode dp-teacher: takes the place of epochs, batch and rates."""
 
 
 class DataTable(Section):
@@ -69,6 +86,13 @@ class DataTable(Section):
     partition_seed: int = 0
 
 
+class BudgetTable(Section):
+    """The fields of `fedkd.privacy.policy.Budget`."""
+
+    epsilon: float = Field(gt=0)
+    delta: float = Field(1e-5, gt=0, lt=1)
+
+
 class PolicyTable(Section):
     """The fields of `fedkd.privacy.policy.Policy`. Signals and samples have no default here."""
 
@@ -85,12 +109,23 @@ class PolicyTable(Section):
     shape: tuple[Count, Count, Count] | None = None
     low: float = Field(0.0, ge=0, le=1)
     high: float = Field(1.0, ge=0, le=1)
+    labels: bool = False
+    top_k: Count | None = None
+    rounding: Count | None = None
     mode: str = "none"
+    budget: BudgetTable | None = None
+    noise: float | None = Field(None, gt=0)
+    clipping: float = Field(8.0, gt=0)
 
     @property
     def word(self) -> Policy:
         """As the institution obeys it."""
-        return Policy(**dict(self))
+        said = dict(self)
+        said["budget"] = None if self.budget is None else Budget(**dict(self.budget))
+        # Decimal, as it is written in the file, and not as it is rounded to binary.
+        said["noise"] = None if self.noise is None else Fraction(str(self.noise))
+        said["clipping"] = Fraction(str(self.clipping))
+        return Policy(**said)
 
 
 class Connection(Section):
@@ -194,6 +229,8 @@ class Owner(Section):
         _ = self.policy.word  # raises where no policy can say that
         if isinstance(self.teacher, TeacherTable) and self.data is None:
             raise SettingsError("a teacher that is trained here needs images; write a [data] table")
+        if isinstance(self.teacher, TeacherTable):
+            self._check_mode(self.teacher)
         if self.connection is not None:
             server, servers = self.connection.server, self.policy.servers
             if server is not None and servers is not None and server not in servers:
@@ -204,6 +241,15 @@ class Owner(Section):
                 for address in self.servers:
                     refuse_plain_text(address)
         return self
+
+    def _check_mode(self, teacher: TeacherTable) -> None:
+        """A teacher that is trained for a mode is served in it, and in no other."""
+        for mode, wanted in (("pate", bool(teacher.voters)), ("dp-teacher", teacher.private)):
+            if (self.policy.mode == mode) != bool(wanted):
+                raise SettingsError(
+                    f"policy.mode is {self.policy.mode}: pate needs teacher.voters and dp-teacher "
+                    "needs [teacher.private], and no other mode takes them"
+                )
 
     @property
     def servers(self) -> frozenset[str]:

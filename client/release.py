@@ -1,19 +1,23 @@
-"""THE DOOR: the only way out of an institution. Knows a policy, books and a teacher; no network.
+"""THE DOOR: the only way out of an institution. Knows a policy, books and a release; no network.
 
 A request is checked for shape, type and range, then held against the owner's policy and charged in
-his books, and only then seen by the teacher. What comes back is checked again and cast to the type
-that travels. Nothing else of the institution has a way to the other side.
+his books, in samples and in privacy, and only then seen by the teacher, through the release that
+the policy's mode names. What comes back is checked again and cast to the type that travels. An
+answer with noise is kept in the books before it is told, and told again to whoever asks again.
+Nothing else of the institution has a way to the other side.
 """
 
 from collections.abc import Mapping
+from hashlib import blake2b
 
 import torch
 from torch import Tensor
 
 from client.ledger import Ledger, Spent
+from client.paid import Price
+from client.releases.release import Release
 from fedkd.privacy.policy import Policy
-from fedkd.signals import Ask, Card, PullBack, Reason, Refusal, Reply, Signal, rounded
-from fedkd.teacher import Teacher
+from fedkd.signals import Ask, Card, PullBack, Reason, Refusal, Reply, Signal, as_float, rounded
 
 FAILED = Refusal(Reason.FAILED, "the teacher could not answer")
 UNREADABLE = Refusal(Reason.MALFORMED, "a question that cannot be read")
@@ -24,23 +28,28 @@ class Door:
 
     Args:
         policy: the owner's word.
-        teacher: answers; private.
+        release: answers, as the policy's mode has it; private.
         card: what has been told of shape and classes.
         ledger: the owner's books; None keeps them in memory.
         mark: of this teacher, up to 64 bytes: what another answered before is no repeat.
+        data_set: what answers are charged to, as the books name it.
     """
 
     def __init__(
         self,
         policy: Policy,
-        teacher: Teacher,
+        release: Release,
         card: Card,
         ledger: Ledger | None = None,
         mark: bytes = b"",
+        data_set: str = "",
     ) -> None:
-        self._policy, self._teacher, self._card = policy, teacher, card
+        self._policy, self._release, self._card = policy, release, card
         self._ledger = Ledger(None) if ledger is None else ledger
-        self._mark = mark
+        # Another mode, or other noise, gives other answers.
+        named = release.name.encode()
+        self._mark = blake2b(named, key=mark, digest_size=16).digest() if named else mark
+        self._data_set = data_set
 
     @property
     def tally(self) -> Spent:
@@ -67,21 +76,47 @@ class Door:
         except Exception:
             return UNREADABLE
         try:
-            if refusal := self._ledger.charge(request, self._policy, server, self._mark):
+            price = self._price(request)
+            if refusal := self._ledger.charge(request, self._policy, server, self._mark, price):
                 return refusal
             try:
-                return self._release(request)
+                return self._answer(request, price)
             except Exception:
                 return self._ledger.refuse(request, FAILED, server)
         except Exception:
             return FAILED
 
-    def _release(self, request: Ask | PullBack) -> Reply:
+    def _price(self, request: Ask | PullBack) -> Price | None:
+        """In privacy; None where answers cost none. Gradients no mode that charges lets out."""
+        budget = self._policy.budget
+        if budget is None or isinstance(request, PullBack):
+            return None
+        # The same image may come as bytes or as floats, and as a zero of either sign.
+        pixels = (as_float(request.images) + 0.0).contiguous().numpy()
+        rows = tuple(
+            blake2b(row.tobytes(), key=self._mark, digest_size=16).digest() for row in pixels
+        )
+        return Price(rows, self._release.cost, budget.micro_rho, self._data_set)
+
+    def _answer(self, request: Ask | PullBack, price: Price | None) -> Reply:
         if isinstance(request, PullBack):
-            gradient = self._teacher.pull_back(request.images, request.cotangents)
+            gradient = self._release.pulled_back(request.images, request.cotangents)
             return Reply(gradient=_sound(gradient, tuple(request.images.shape)))
-        said = self._teacher.ask(request.images, request.signals)
+        if price is None:
+            said = self._release.ask(request.images, request.signals)
+        else:
+            said = {Signal.LOGITS: self._paid(request.images, price)}
         return Reply({s: self._checked(said[s], s, request) for s in request.signals})
+
+    def _paid(self, images: Tensor, price: Price) -> Tensor:
+        """Noisy logits of images that are charged; drawn once for each, and kept."""
+        books, place = self._ledger.paid, {row: i for i, row in enumerate(price.rows)}
+        known = books.told(price.rows)
+        new = [row for row in place if row not in known]
+        if new:
+            books.keep(new, self._release.draw(images[[place[row] for row in new]]))
+            known |= books.told(new)  # another process may have been quicker
+        return self._release.say(torch.stack([known[row] for row in price.rows]))
 
     def _checked(self, value: Tensor, signal: Signal, ask: Ask) -> Tensor:
         sound = _sound(value, self._shape(signal, len(ask.images), value))

@@ -20,7 +20,7 @@ from client.institution import Institution, owned
 from client.ledger import Ledger
 from client.owner import Connection, Owner
 from client.sessions import Sessions
-from client.show import banner, bar
+from client.show import banner, bar, promise
 from client.state import kept
 from fedkd.errors import SettingsError
 from fedkd.logs import configure, say
@@ -186,6 +186,7 @@ def _facts(
         "scores": policy.scores,
         "examinations": policy.examinations if policy.scores else None,
         "mode": policy.mode,
+        "promises": None if card.guarantee is None else promise(card.guarantee),
         "dials": server,
         "may_dial": ", ".join(sorted(owner.servers)) or None,
         "plain_text": owner.connection is not None and owner.connection.insecure,

@@ -9,6 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from fedkd.guarantee import Guarantee
+from fedkd.privacy.policy import Budget
 from fedkd.signals import Card
 
 WORDS = {
@@ -22,7 +24,7 @@ WORDS = {
     "class_counts": "training images of each class",
     "scores": "accuracy of a student on private test images is told",
     "class_names": "names of its classes, in order",
-    "guarantee": "promise of differential privacy",
+    "guarantee": "differential privacy that is promised",
 }
 """What each field of a card says, for people."""
 
@@ -59,9 +61,24 @@ def told(card: Card) -> dict[str, Any]:
 
 def in_words(card: Card) -> str:
     """Every field of a card, one a line."""
-    facts = told(card)
-    facts["guarantee"] = facts["guarantee"] or "none"
-    return "\n".join(f"{WORDS[field]:<54}{_fact(fact)}" for field, fact in facts.items())
+    facts = {**told(card), "guarantee": promise(card.guarantee)}
+    return "\n".join(f"{WORDS.get(field, field):<54}{_fact(fact)}" for field, fact in facts.items())
+
+
+def promise(guarantee: Guarantee | None) -> str:
+    """What is promised, in a sentence."""
+    if guarantee is None:
+        return "none: answers may tell of single images"
+    g = guarantee
+    covered = (
+        "whatever is asked of this teacher"
+        if g.accountant != "zcdp"
+        else (f"all that is ever answered, {g.steps:,} images at most")
+    )
+    return (
+        f"epsilon {g.epsilon:.4g} at delta {g.delta:g} for {g.unit} ({g.adjacency}) by "
+        f"{g.mechanism}, noise {g.noise_multiplier:.4g} times what it hides: {covered}"
+    )
 
 
 def banner(facts: Mapping[str, object]) -> str:
@@ -87,10 +104,22 @@ def spent(samples: int, cap: int, refused: int, examined: int) -> str:
     return said + (f", {examined:,} students were examined" if examined else "")
 
 
+def charged(data_set: str, micro_rho: int, budget: Budget | None) -> str:
+    """What answers about one data set have cost in privacy, in one line."""
+    said = f"data set {data_set}: {micro_rho:,}"
+    if budget is None:
+        return f"{said} micro-rho are spent"
+    return (
+        f"{said} of {budget.micro_rho:,} micro-rho are spent, epsilon "
+        f"{budget.epsilon_of(micro_rho):.4g} of {budget.epsilon:g} at delta {budget.delta:g}"
+    )
+
+
 def row(entry: Mapping[str, Any]) -> str:
     """One row of the books, as columns."""
     decision = f"{entry['decision']} {entry['reason']}".strip()
+    price = f"{entry['count']:>6} {entry['micro_rho']:>9}"
     return (
         f"{entry['sequence']:>8}  {entry['time']}  {entry['server'] or '-':<22} "
-        f"{entry['kind']:<11} {entry['signals']:<14} {entry['count']:>6}  {decision}"
+        f"{entry['kind']:<11} {entry['signals']:<14} {price}  {decision}"
     )

@@ -8,11 +8,11 @@ import secrets
 import sqlite3
 from pathlib import Path
 
-from client.chain import ANSWERED
+from client.chain import ANSWERED, REFUSED
 
 PATIENCE = 30.0
 """Seconds to wait for another process that writes."""
-APPLICATION, VERSION = 0x66656B64, 1
+APPLICATION, VERSION = 0x66656B64, 2
 """How a ledger of this form is told from any other SQLite file."""
 SCHEMA = f"""
 BEGIN IMMEDIATE;
@@ -20,10 +20,20 @@ CREATE TABLE entries (
   sequence INTEGER PRIMARY KEY, time TEXT NOT NULL, server TEXT NOT NULL, kind TEXT NOT NULL,
   signals TEXT NOT NULL, count INTEGER NOT NULL, digest TEXT NOT NULL, decision TEXT NOT NULL,
   reason TEXT NOT NULL, cost INTEGER NOT NULL, micro_rho INTEGER NOT NULL,
-  before INTEGER NOT NULL, after INTEGER NOT NULL, previous TEXT NOT NULL, hash TEXT NOT NULL
+  data_set TEXT NOT NULL, before INTEGER NOT NULL, after INTEGER NOT NULL,
+  previous TEXT NOT NULL, hash TEXT NOT NULL
 );
 CREATE UNIQUE INDEX charged_once ON entries (digest) WHERE decision = '{ANSWERED}';
 CREATE INDEX charged_when ON entries (time, cost) WHERE decision = '{ANSWERED}';
+CREATE INDEX charged_to ON entries (data_set, micro_rho) WHERE decision <> '{REFUSED}';
+CREATE TABLE secret (key BLOB NOT NULL);
+CREATE TABLE images (
+  digest BLOB NOT NULL, data_set TEXT NOT NULL, PRIMARY KEY (digest, data_set)
+) WITHOUT ROWID;
+CREATE TABLE kin (
+  one TEXT NOT NULL, other TEXT NOT NULL, PRIMARY KEY (one, other)
+) WITHOUT ROWID;
+CREATE TABLE answers (row BLOB PRIMARY KEY, told BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE head (sequence INTEGER NOT NULL, hash TEXT NOT NULL);
 INSERT INTO head VALUES (0, '');
 PRAGMA application_id = {APPLICATION};
@@ -35,7 +45,7 @@ COMMIT;
 def in_memory() -> sqlite3.Connection:
     """Books that end with the process."""
     db = _connected(":memory:")
-    db.executescript(SCHEMA)
+    _fill(db)
     return db
 
 
@@ -84,7 +94,7 @@ def _make(path: Path) -> None:
         db = _connected(f"{part.as_uri()}?mode=rw")
         try:
             db.execute("PRAGMA journal_mode = WAL")
-            db.executescript(SCHEMA)
+            _fill(db)
         finally:
             db.close()
         try:
@@ -98,6 +108,11 @@ def _make(path: Path) -> None:
             os.close(folder)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _fill(db: sqlite3.Connection) -> None:
+    db.executescript(SCHEMA)
+    db.execute("INSERT INTO secret VALUES (?)", (secrets.token_bytes(32),))
 
 
 def _connected(name: str) -> sqlite3.Connection:

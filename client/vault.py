@@ -5,7 +5,6 @@ decide. It prints and logs nothing, and its errors name files and settings, neve
 """
 
 import hashlib
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -16,11 +15,13 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
+from client.committee import Committee
 from client.holding import Holding
-from client.kept import find, keep
-from client.teach import SCIKIT, PrivateSettings, Watch, train_teacher
+from client.kept import find, keep, note_of
+from client.teach import SCIKIT, Watch, train_teacher
 from client.teachers.opening import open_teacher
 from client.teachers.spec import TeacherSpec
+from client.voters import train_committee
 from fedkd.data import Dataset, open_data
 from fedkd.errors import DataError
 from fedkd.guarantee import Guarantee
@@ -107,6 +108,14 @@ class Vault(ABC):
 
     @property
     @abstractmethod
+    def fingerprints(self) -> tuple[bytes, ...]:
+        """Of the teacher's training images, whatever their labels; none where nobody knows them.
+
+        Whoever has an image can tell whether it is among them: for the owner's books alone.
+        """
+
+    @property
+    @abstractmethod
     def guarantee(self) -> Guarantee | None:
         """What the teacher's training promises; None where it promises nothing."""
 
@@ -155,6 +164,12 @@ class TrainedVault(Vault):
     def class_counts(self) -> tuple[int, ...]:
         """See `Vault.class_counts`; they are known."""
         return tuple(torch.bincount(self._shard.labels, minlength=self.classes).tolist())
+
+    @property
+    def fingerprints(self) -> tuple[bytes, ...]:
+        """See `Vault.fingerprints`."""
+        images = self._shard.images.contiguous().numpy()
+        return tuple(hashlib.sha256(image.tobytes()).digest() for image in images)
 
     @property
     def teacher(self) -> Teacher:
@@ -221,11 +236,15 @@ class TrainedVault(Vault):
     def _taught(self) -> Taught:
         # A classifier of scikit-learn's could only be kept as a pickle, which may run code when
         # it is read. It is fitted anew instead, in about a second.
+        teacher: Teacher
+        if self.holding.voters:
+            return self._committee(), None
         if self._folder is None or self.holding.model.startswith(SCIKIT):
             teacher, promised = self._train()
         else:
             teacher, promised = self._kept(self._folder)
-        if (asked := self.holding.private) is not None and not _kept_promise(asked, promised):
+        asked = self.holding.private
+        if asked is not None and not (promised and promised.keeps(asked.epsilon, asked.delta)):
             raise DataError(
                 f"the teacher does not keep the promise of epsilon {asked.epsilon} at delta "
                 f"{asked.delta}; it is not served"
@@ -233,7 +252,8 @@ class TrainedVault(Vault):
         return teacher, promised
 
     def _kept(self, folder: Path) -> Taught:
-        note = self._note()
+        shard, own = self._shard, self.holding
+        note = note_of(own.model, shard.classes, shard.images, shard.labels, asdict(own))
         network = build(self.holding.model, self.classes, self.shape, self.holding.seed)
         if found := find(folder, note, network):
             return ModuleTeacher(found[0], self.classes), found[1]
@@ -241,6 +261,19 @@ class TrainedVault(Vault):
         if isinstance(teacher, ModuleTeacher):
             keep(folder, note, teacher, promised)
         return teacher, promised
+
+    def _committee(self) -> Committee:
+        own, shard = self.holding, self._shard
+        told = (own.model, shard.images, shard.labels, shard.classes)
+        return train_committee(
+            *told,
+            own.teach,
+            own.voters,
+            own.seed * own.count + own.index,
+            self._folder,
+            asdict(own),
+            self._watch,
+        )
 
     def _train(self) -> Taught:
         own, shard = self.holding, self._shard
@@ -253,27 +286,13 @@ class TrainedVault(Vault):
 
         return train_privately(*told, own.private, seed, self._watch)
 
-    def _origin(self) -> str:
-        """A fingerprint of all that the teacher depends on: the holding and its training data."""
-        digest = hashlib.sha256(json.dumps(asdict(self.holding), sort_keys=True).encode())
-        digest.update(self._shard.images.numpy().tobytes())
-        digest.update(self._shard.labels.numpy().tobytes())
-        return digest.hexdigest()
-
-    def _note(self) -> dict[str, object]:
-        return {
-            "model": self.holding.model,
-            "classes": self.classes,
-            "shape": list(self.shape),
-            "origin": self._origin(),
-        }
-
 
 class BroughtVault(Vault):
     """A vault whose teacher was trained elsewhere; see `Vault.bring`."""
 
     class_counts = None
     guarantee = None
+    fingerprints = ()
 
     def __init__(self, spec: TeacherSpec, holding: Holding | None = None) -> None:
         self.spec = spec
@@ -323,13 +342,6 @@ class BroughtVault(Vault):
             number = {name: str(place) for place, name in enumerate(self.class_names)}
             classes = [number.get(name, "") for name in classes]
         return self._tests.score(model, classes)
-
-
-def _kept_promise(asked: PrivateSettings, promised: Guarantee | None) -> bool:
-    """Whether a teacher, newly trained or found, promises what its owner asked for."""
-    return (
-        promised is not None and promised.epsilon <= asked.epsilon and promised.delta <= asked.delta
-    )
 
 
 @lru_cache(maxsize=1)

@@ -2,7 +2,7 @@
 
     name = "digits"
     [institutions]      who answers: data, partition, teachers. Read by simulated institutions
-    [privacy]           what differential privacy their teachers promise; left out: none
+    [privacy]           what differential privacy they promise, and how; left out: none
     [policy]            what they release
     [method]            the paper and its arguments
     [images]            procedural priors
@@ -15,9 +15,9 @@ Every default stands here once or in the factory that it configures. Unknown key
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from fedkd.errors import SettingsError
 from fedkd.settings import Section, nearest, read, validated
@@ -62,21 +62,44 @@ class Institutions(Section):
 
 
 class Privacy(Section):
-    """How simulated institutions train with differential privacy, see `client.teach`.
+    """How simulated institutions keep their images private, see `client.releases`.
 
-    A teacher trained so takes the place of one trained by ``institutions.epochs``, ``batch`` and
-    ``learning_rate``. Its noise has no seed: no two runs are the same, bit for bit.
+    dp-teacher trains with differential privacy, see `client.teach`: such a teacher takes the place
+    of one trained by ``institutions.epochs``, ``batch`` and ``learning_rate``. pate and local-dp
+    answer with noise. Noise has no seed: no two runs are the same, bit for bit.
     """
 
+    mode: Literal["none", "dp-teacher", "pate", "local-dp"] | None = None
+    """Left out: dp-teacher where there is an epsilon, else none."""
     epsilon: float | None = Field(None, gt=0)
-    """Of each institution; left out, no privacy is promised and none is paid for."""
+    """Of each institution: of its teacher's training, or of all its answers together; left out, no
+    privacy is promised and none is paid for."""
     delta: float = Field(1e-5, gt=0, lt=1)
+    voters: int = Field(100, ge=1)
+    """Of pate: teachers of each institution, each of images of its own."""
+    noise: float | None = Field(None, gt=0)
+    """Of pate, in votes, and of local-dp, in logits; left out, the least with which epsilon pays
+    for ``policy.samples``, or for ``questions.budget``."""
     clipping: float = Field(1.0, gt=0)
     epochs: int = Field(30, ge=1)
     sampling_rate: float = Field(0.05, gt=0, le=1)
     """Chance of each image to take part in a step."""
     learning_rate: float = Field(5e-3, gt=0)
     accountant: Literal["prv", "rdp"] = "prv"
+
+    @property
+    def way(self) -> str:
+        """The mode, found where it is left out."""
+        return self.mode or ("none" if self.epsilon is None else "dp-teacher")
+
+    @model_validator(mode="after")
+    def _promised(self) -> Self:
+        if (self.way == "none") != (self.epsilon is None):
+            raise SettingsError(
+                f"privacy.mode {self.way} with epsilon {self.epsilon}; give an epsilon exactly "
+                "where privacy is promised"
+            )
+        return self
 
 
 class PolicySection(Section):
@@ -88,6 +111,11 @@ class PolicySection(Section):
     largest_batch: int = Field(4096, ge=1)
     class_counts: bool = True
     scores: bool = True
+    labels: bool = False
+    top_k: int | None = Field(None, ge=1)
+    rounding: int | None = Field(None, ge=1)
+    clipping: float = Field(8.0, gt=0)
+    """Of local-dp."""
 
 
 class MethodSection(BaseModel):

@@ -20,14 +20,17 @@ class Guarantee:
 
     For neighbouring data sets D and D' and any set S of outcomes,
     P[outcome of D in S] <= e^epsilon P[outcome of D' in S] + delta.
-    Here an outcome is a trained teacher, and so everything that is computed from one: answers,
-    gradients of answers, students, however many are asked for and by whomever.
+    Of DP-SGD an outcome is a trained teacher, and so everything that is computed from one: answers,
+    gradients of answers, students, however many are asked for and by whomever. Of mechanisms that
+    answer with noise, an outcome is all that is ever told under the budget of the institution's
+    ledger, by whichever teachers of the same images; epsilon is the whole budget, spent or not.
 
     It does not cover: class counts; images that the teacher was not trained on, such as those
     that a student is scored on; the choice of settings, where they were chosen by looking at the
-    same images; a second teacher of the same images, whose epsilon and delta add to these; how
-    long an answer takes. It protects a unit: somebody of whom there are n images has n times
-    this epsilon.
+    same images; a second teacher of the same images by DP-SGD, whose epsilon and delta add to
+    these; what was told of the same images in another mode or from another ledger; how long an
+    answer takes. It protects a unit: somebody of whom there are n images has n times this epsilon
+    and more of the delta, unless the unit is the whole data set.
 
     Raises:
         SettingsError: a number out of range.
@@ -38,20 +41,21 @@ class Guarantee:
     delta: float
     """In (0, 1); should be well below one over the number of units."""
     steps: int
-    """Noisy steps of the training, >= 1."""
+    """Noisy steps of the training, or answers that the budget pays for; >= 1."""
     noise_multiplier: float
     """Standard deviation of the noise, in units of ``clipping``; > 0."""
     sampling_rate: float
-    """Chance of a unit to take part in a step, in (0, 1]; chosen, not computed from the data."""
+    """Chance of a unit to take part in a step, in (0, 1]; chosen, not computed from the data. 1
+    for answers."""
     clipping: float
-    """Largest L2 norm of what one unit adds to a step; > 0."""
+    """Most by which one unit moves a step or an answer, in L2 norm; > 0."""
     unit: str = "one training image"
     """What is protected."""
     adjacency: str = "add or remove"
     """How neighbouring data sets differ: by one unit, which one has and the other has not."""
     mechanism: str = "DP-SGD"
     accountant: str = "prv"
-    """How epsilon was computed from the steps: prv or rdp, see `fedkd.privacy.accounting`."""
+    """How epsilon was computed: prv, rdp or zcdp, see `fedkd.privacy.accounting`."""
     version: int = VERSION
 
     def __post_init__(self) -> None:
@@ -71,6 +75,10 @@ class Guarantee:
                 f"a guarantee of delta {self.delta}, sampling rate {self.sampling_rate}; expected "
                 f"(0, 1) and (0, 1]"
             )
+
+    def keeps(self, epsilon: float, delta: float) -> bool:
+        """Whether as much is promised, or more."""
+        return self.epsilon <= epsilon and self.delta <= delta
 
     def __str__(self) -> str:
         return f"{self.mechanism}, {self.unit} ({self.adjacency})"

@@ -1,11 +1,13 @@
 """Whether an owner's books hold: many processes charge one ledger, and some are killed as they do.
 
-    python -m simulations.ledger_race [--processes 8] [--units 1000] [--kills 100] [--json FILE]
+    python -m simulations.ledger_race [--processes 8] [--units 1000] [--kills 100] [--price RHO]
+                                      [--json FILE]
 
 First, processes that ask without end are killed at random moments, one after the other, and each
 is replaced while kills are left. Then as many race for the units that a policy still grants, in
-the same books. A book is short where somebody was answered more than is charged to him. A kill is
-no loss of power: what the disk does then is SQLite's to promise and cannot be tried here.
+the same books: samples, or with a price the privacy that pays for so many. A book is short where
+somebody was answered more than is charged to him. A kill is no loss of power: what the disk does
+then is SQLite's to promise and cannot be tried here.
 """
 
 import argparse
@@ -19,7 +21,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -28,6 +30,7 @@ import torch
 from rich.progress import Progress
 
 from client.ledger import Ledger
+from client.paid import Price
 from fedkd.errors import FedkdError
 from fedkd.privacy.policy import Policy
 from fedkd.signals import Ask, Reason
@@ -64,11 +67,11 @@ class Outcome:
 class _Asker:
     """A process that asks until it is refused, and tells of every answer by one byte."""
 
-    def __init__(self, path: Path, name: str, policy: Policy, durable: bool) -> None:
+    def __init__(self, path: Path, name: str, policy: Policy, durable: bool, price: Price) -> None:
         self.name, self.answers = name, 0
         self._hears, tells = _processes.Pipe(duplex=False)
         self.process: ForkServerProcess = _processes.Process(
-            target=_ask, args=(path, name, policy, durable, tells), daemon=True
+            target=_ask, args=(path, name, policy, durable, price, tells), daemon=True
         )
         self.process.start()
         tells.close()
@@ -93,13 +96,16 @@ class _Asker:
             raise RuntimeError(f"{self.name} was refused for another reason than its budget")
 
 
-def _ask(path: Path, name: str, policy: Policy, durable: bool, tells: Connection) -> None:
+def _ask(
+    path: Path, name: str, policy: Policy, durable: bool, price: Price, tells: Connection
+) -> None:
     torch.set_num_threads(1)
     chance = random.SystemRandom()
     with closing(Ledger(path, durable=durable)) as ledger:
         while True:
             pixels = torch.frombuffer(bytearray(os.urandom(64)), dtype=torch.uint8)
-            refusal = ledger.charge(Ask(pixels.view(1, 1, 8, 8)), policy, name)
+            paid = replace(price, rows=(os.urandom(16),)) if price.each else None
+            refusal = ledger.charge(Ask(pixels.view(1, 1, 8, 8)), policy, name, price=paid)
             if refusal is not None:
                 sys.exit(0 if refusal.reason is Reason.SPENT else 1)
             os.write(tells.fileno(), b".")
@@ -115,6 +121,7 @@ def race(
     kills: int = 0,
     *,
     durable: bool = True,
+    price: int = 0,
     done: Callable[[int], None] = lambda count: None,
 ) -> Outcome:
     """Kill processes that charge the ledger at ``path``, then have others race for its units.
@@ -125,17 +132,22 @@ def race(
         units: that the race is for.
         kills: at random moments, before the race.
         durable: as `Ledger` has it.
+        price: micro-rho of a unit; 0 has them race for samples.
         done: is told of kills and units as they are done.
 
     Raises:
         DataError: the books do not hold together.
     """
     began = time.monotonic()
-    killed = list(_killed(path, processes, kills, durable, done))
     with closing(Ledger(path)) as ledger:
+        own = Price((), price, 2**62, ledger.paid.enrol([b"an image"]))
+        killed = list(_killed(path, processes, kills, durable, own, done))
         before = ledger.spent.samples
-        policy = Policy(samples=before + units)
-        racers = [_Asker(path, f"racer-{i}:1", policy, durable) for i in range(processes)]
+        # Change that pays for no unit is left at the end.
+        cap = ledger.paid.spent(own.data_set) + price * units + price // 2
+        policy = Policy() if price else Policy(samples=before + units)
+        own = replace(own, cap=cap)
+        racers = [_Asker(path, f"racer-{i}:1", policy, durable, own) for i in range(processes)]
         while any(racer.process.is_alive() for racer in racers):
             heard = sum(racer.answers for racer in racers)
             for racer in racers:
@@ -145,7 +157,7 @@ def race(
             racer.end(kill=False)
         charged = Counter[str]()
         for entry in ledger.entries():
-            charged[entry.server] += entry.cost
+            charged[entry.server] += entry.micro_rho // price if price else entry.cost
         over = {asker.name: charged[asker.name] - asker.answers for asker in killed + racers}
         return Outcome(
             ledger.spent.samples - before,
@@ -159,7 +171,12 @@ def race(
 
 
 def _killed(
-    path: Path, processes: int, kills: int, durable: bool, done: Callable[[int], None]
+    path: Path,
+    processes: int,
+    kills: int,
+    durable: bool,
+    price: Price,
+    done: Callable[[int], None],
 ) -> Iterator[_Asker]:
     """Processes that charged, and were killed at it."""
     chance = random.SystemRandom()
@@ -167,7 +184,7 @@ def _killed(
     askers: list[_Asker] = []
     for _ in range(kills):
         while len(askers) < processes and (number := next(names, None)) is not None:
-            askers.append(_Asker(path, f"victim-{number}:1", Policy(), durable))
+            askers.append(_Asker(path, f"victim-{number}:1", Policy(), durable, price))
         victim = askers.pop(chance.randrange(len(askers)))
         if not victim.answers and not victim.listen(WAITING):
             raise RuntimeError(f"{victim.name} was not answered in {WAITING:g} s")
@@ -183,10 +200,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--processes", type=int, default=8, help="at a time [8]")
     parser.add_argument("--units", type=int, default=1000, help="samples to race for [1000]")
     parser.add_argument("--kills", type=int, default=100, help="at random moments [100]")
+    parser.add_argument("--price", type=int, default=0, help="of a sample, in micro-rho [0]")
     parser.add_argument("--json", type=Path, help="file for the figures")
     given = parser.parse_args(arguments)
-    if min(given.processes, given.units) < 1 or given.kills < 0:
-        parser.error("expected at least one process and one unit, and no fewer than 0 kills")
+    if min(given.processes, given.units) < 1 or min(given.kills, given.price) < 0:
+        parser.error(
+            "expected at least one process and one unit, no fewer than 0 kills, no price below 0"
+        )
     try:
         with tempfile.TemporaryDirectory(prefix="fedkd-books-") as folder, Progress() as bars:
             bar = bars.add_task("kills and units", total=given.kills + given.units)
@@ -196,6 +216,7 @@ def main(arguments: list[str] | None = None) -> int:
                 given.processes,
                 given.units,
                 given.kills,
+                price=given.price,
                 done=lambda count: bars.advance(bar, count),
             )
     except FedkdError as error:

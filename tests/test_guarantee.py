@@ -93,11 +93,14 @@ def test_a_note_that_makes_no_sense_is_named_and_not_quoted(tmp_path: Path, spoi
 
 def test_the_card_tells_the_promise_and_no_counts(tmp_path: Path) -> None:
     vault = Vault.open(HOLDING, tmp_path)
-    card = Institution("north", vault, Policy()).card
+    card = Institution("north", vault, Policy(mode="dp-teacher")).card
     assert card.guarantee == vault.guarantee
     assert card.class_counts is None
-    with pytest.raises(SettingsError, match="no noise covers them"):
-        Institution("north", vault, Policy(class_counts=True))
+    for plain in ({"class_counts": True}, {"scores": True}):
+        with pytest.raises(SettingsError, match="no noise covers them"):
+            Policy(mode="dp-teacher", **plain)
+    told = Institution("north", vault, Policy(class_counts=True)).card
+    assert told.guarantee is None, "beside what no noise covers nothing is promised"
 
 
 def test_a_promise_depends_on_the_settings_alone() -> None:
@@ -114,7 +117,11 @@ def test_an_experiment_asks_for_privacy_in_its_own_section() -> None:
     card = simulated(load("digits-dp", [*SHORT, "privacy.epsilon=2"]), 0, None).card
     assert card.guarantee is not None
     assert 1.9 < card.guarantee.epsilon <= 2
-    wished = ["institutions.models=['scattering']", "policy.class_counts=false"]
+    wished = [
+        "institutions.models=['scattering']",
+        "policy.class_counts=false",
+        "policy.scores=false",
+    ]
     own = simulated(load("digits", [*SHORT, *wished, "privacy.epsilon=2"]), 0, None).card
     assert own.guarantee == card.guarantee
     with pytest.raises(SettingsError, match=r"privacy\.epsilon"):

@@ -19,6 +19,7 @@ from client.holding import Holding
 from client.institution import Institution, policy, simulated
 from client.ledger import Ledger, Spent
 from client.release import Door
+from client.releases.modes import release
 from client.teach import TeachSettings
 from client.vault import Vault
 from fedkd.errors import DataError, SettingsError
@@ -82,7 +83,7 @@ def door(
 ) -> Door:
     shape = policy.shape or SHAPE
     card = Card("north", K, shape, policy.signals, policy.pull_back, policy.samples)
-    return Door(policy, teacher, card, Ledger(None, clock=clock))
+    return Door(policy, release(policy, teacher, None), card, Ledger(None, clock=clock))
 
 
 def images(count: int = 4, seed: int = 0) -> Tensor:

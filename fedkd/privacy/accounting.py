@@ -48,8 +48,36 @@ def gaussian_cost(sensitivity: Fraction | int, deviation: Fraction | int, rows: 
         raise SettingsError(
             f"sensitivity {sensitivity}, noise {deviation}, {rows} rows; each must be above 0"
         )
-    rho = rows * Fraction(sensitivity) ** 2 / (2 * Fraction(deviation) ** 2)
+    return squared_cost(Fraction(sensitivity) ** 2, deviation, rows)
+
+
+def squared_cost(squared: Fraction | int, deviation: Fraction | int, rows: int = 1) -> int:
+    """`gaussian_cost` by D^2, where D itself is no fraction, such as the root of 2.
+
+    Raises:
+        SettingsError: a number out of range.
+    """
+    if squared <= 0 or deviation <= 0 or rows < 1:
+        raise SettingsError(
+            f"squared sensitivity {squared}, noise {deviation}, {rows} rows; each must be above 0"
+        )
+    rho = rows * Fraction(squared) / (2 * Fraction(deviation) ** 2)
     return math.ceil(rho * MICRO)
+
+
+def least_deviation(squared: Fraction | int, micro_rho: int) -> Fraction:
+    """The least noise, in 64ths, by which a release of this squared sensitivity costs no more.
+
+    Raises:
+        SettingsError: a number out of range.
+    """
+    if squared <= 0 or micro_rho < 1:
+        raise SettingsError(
+            f"squared sensitivity {squared} within {micro_rho} micro-rho; each must be above 0"
+        )
+    # s^2 >= D^2 / (2 rho), in 64ths and rounded up.
+    sixty_fourths = math.isqrt(math.ceil(4096 * Fraction(squared) * MICRO / (2 * micro_rho)) - 1)
+    return Fraction(sixty_fourths + 1, 64)
 
 
 def epsilon_of_rho(micro_rho: int, delta: float) -> float:

@@ -6,12 +6,59 @@ say, are the caller's.
 
 from dataclasses import dataclass
 from datetime import time
+from fractions import Fraction
 
 from fedkd.errors import SettingsError
+from fedkd.privacy.accounting import epsilon_of_rho, rho_of_epsilon
 from fedkd.signals import Ask, PullBack, Reason, Refusal, Signal
 
-MODES = ("none",)
-"""Ways to make answers private; ``none`` promises nothing."""
+
+@dataclass(frozen=True)
+class Mode:
+    """What a way to make answers private asks of a policy."""
+
+    promises: bool
+    """It promises differential privacy, beside which nothing without noise may be told."""
+    charged: bool
+    """Every answer has noise, and is paid for out of a budget."""
+
+
+MODES = {
+    "none": Mode(promises=False, charged=False),
+    "dp-teacher": Mode(promises=True, charged=False),
+    "pate": Mode(promises=True, charged=True),
+    "local-dp": Mode(promises=True, charged=True),
+}
+"""Ways to make answers private, see `client.releases`; ``none`` promises nothing."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """All the privacy that answers about one data set may ever cost.
+
+    Raises:
+        SettingsError: a number out of range, or a budget that grants nothing.
+    """
+
+    epsilon: float
+    """> 0."""
+    delta: float = 1e-5
+    """In (0, 1), well below one over the number of images."""
+
+    def __post_init__(self) -> None:
+        if not self.micro_rho:
+            raise SettingsError(
+                f"policy.budget of epsilon {self.epsilon} at delta {self.delta} grants nothing"
+            )
+
+    @property
+    def micro_rho(self) -> int:
+        """The cap that a ledger keeps."""
+        return rho_of_epsilon(self.epsilon, self.delta)
+
+    def epsilon_of(self, micro_rho: int) -> float:
+        """What so much is worth at this delta."""
+        return epsilon_of_rho(micro_rho, self.delta)
 
 
 @dataclass(frozen=True)
@@ -48,8 +95,22 @@ class Policy:
     """Least value of a pixel that is taken, images in [0, 1]."""
     high: float = 1.0
     """Greatest value of a pixel that is taken."""
+    labels: bool = False
+    """Only which class the teacher names is told. Like the next two it discloses less and
+    promises nothing."""
+    top_k: int | None = None
+    """Only the probabilities of so many classes are told."""
+    rounding: int | None = None
+    """Decimal digits to which probabilities are told."""
     mode: str = "none"
     """How answers are made private, one of `MODES`."""
+    budget: Budget | None = None
+    """What answers may cost, where the mode charges for them."""
+    noise: Fraction | None = None
+    """Its standard deviation, in votes or in logits; None for the least with which ``samples``
+    images are answered within the budget."""
+    clipping: Fraction = Fraction(8)
+    """Of local-dp: largest L2 norm of centred logits."""
 
     def __post_init__(self) -> None:
         if unknown := set(self.signals) - set(Signal):
@@ -83,6 +144,49 @@ class Policy:
             )
         if self.mode not in MODES:
             raise SettingsError(f"policy.mode = {self.mode!r}: choose one of {', '.join(MODES)}")
+        self._check_disclosure()
+        self._check_mode(MODES[self.mode])
+
+    def _check_disclosure(self) -> None:
+        for name in ("top_k", "rounding"):
+            value = getattr(self, name)
+            if value is not None and not (_whole(value, 1) and value <= 1000):
+                raise SettingsError(f"policy.{name} = {value!r}: expected an integer >= 1")
+        if self.labels and (self.top_k or self.rounding):
+            raise SettingsError("policy.labels leaves nothing for top_k or rounding; keep one")
+        if self.reduced and (self.pull_back or self.signals != {Signal.LOGITS}):
+            raise SettingsError(
+                "policy.labels, top_k and rounding are of logits alone; release no other signal "
+                "beside them, and no gradient"
+            )
+
+    def _check_mode(self, mode: Mode) -> None:
+        if mode.promises and (self.class_counts or self.scores):
+            raise SettingsError(
+                f"policy.mode {self.mode} promises privacy, and class counts and scores are told "
+                "of private images; no noise covers them, so set class_counts and scores to false"
+            )
+        if mode.charged != (self.budget is not None):
+            raise SettingsError(
+                f"policy.mode {self.mode} {'needs a' if mode.charged else 'has no'} policy.budget "
+                "of epsilon and delta; answers are charged in pate and local-dp"
+            )
+        if not mode.charged:
+            if self.noise is not None:
+                raise SettingsError(f"policy.noise beside mode {self.mode}, which adds none")
+            return
+        if self.reduced or self.pull_back or self.signals != {Signal.LOGITS}:
+            raise SettingsError(
+                f"policy.mode {self.mode} answers logits, with noise: no other signal, no gradient "
+                "and no reduction; name logits alone"
+            )
+        if self.noise is None and not self.samples:
+            raise SettingsError("policy.noise: say it, or policy.samples, from which it is found")
+
+    @property
+    def reduced(self) -> bool:
+        """Whether less is told than the teacher says."""
+        return self.labels or self.top_k is not None or self.rounding is not None
 
     def objection(self, request: Ask | PullBack, server: str, at: time) -> Refusal | None:
         """Why ``request`` may not be answered whatever the books say; None where it may.
@@ -136,6 +240,21 @@ class Policy:
                 left = max(0, cap - used)  # the owner may have lowered the cap below what is spent
                 return Refusal(reason, f"asked about {count} images, {left} of {cap} {words}")
         return None
+
+
+def overspent(count: int, asked: int, left: int, cap: int) -> Refusal:
+    """A refusal of a question that the budget does not pay for.
+
+    Args:
+        count: images asked about.
+        asked: micro-rho that they cost, those that were answered before costing nothing.
+        left: micro-rho.
+        cap: micro-rho.
+    """
+    return Refusal(
+        Reason.SPENT,
+        f"asked about {count} images for {asked} micro-rho of privacy, {left} of {cap} are left",
+    )
 
 
 def _whole(value: object, least: int) -> bool:
