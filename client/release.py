@@ -13,7 +13,8 @@ from hashlib import blake2b
 import torch
 from torch import Tensor
 
-from client.ledger import Ledger, Spent
+from client.chain import Spent
+from client.ledger import Ledger
 from client.paid import Price
 from client.releases.release import Release
 from fedkd.privacy.policy import Policy

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from client.ledger import Ledger, Spent
+from client.chain import Spent
+from client.ledger import Ledger
 from fedkd.experiment import load
 from fedkd.signals import Ask, Request
 from simulations import cli

@@ -18,8 +18,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from client.chain import BEGINNING, Entry, Head, followed
-from client.ledger import UNCOUNTED, Ledger, Spent
+from client.chain import BEGINNING, Entry, Head, Spent, followed
+from client.ledger import UNCOUNTED, Ledger
 from fedkd.errors import DataError
 from fedkd.privacy.policy import Policy
 from fedkd.signals import Ask, PullBack, Reason, Refusal, Signal

@@ -15,9 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from client.chain import Spent
 from client.holding import Holding
 from client.institution import Institution, policy, simulated
-from client.ledger import Ledger, Spent
+from client.ledger import Ledger
 from client.release import Door
 from client.releases.modes import release
 from client.teach import TeachSettings
