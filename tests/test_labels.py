@@ -17,6 +17,7 @@ from client.agent import Agent
 from client.holding import Holding
 from client.institution import simulated
 from client.release import Door
+from client.releases.modes import release
 from client.vault import Vault
 from fedkd import ensemble
 from fedkd.ensemble import ALIKE, FLOOR, RULES, fusion, log_linear_pool
@@ -332,7 +333,7 @@ def test_two_institutions_of_different_classes_teach_one_student_over_a_real_hub
         agents = []
         for name, module in spotters().items():
             own = card(name, *SETS[name])
-            door = Door(policy, ModuleTeacher(module, own.classes), own)
+            door = Door(policy, release(policy, ModuleTeacher(module, own.classes), None), own)
             agents.append(Agent(hub.address, "token", own, door.answer))
         threads = [threading.Thread(target=agent.serve) for agent in agents]
         for thread in threads:

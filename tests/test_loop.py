@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from client.agent import Agent
 from client.release import Door
+from client.releases.modes import release
 from fedkd import loop as loop_module
 from fedkd.ensemble import log_linear_pool
 from fedkd.errors import NeedsError, QuorumLost, SettingsError
@@ -93,7 +94,7 @@ def wire(networks: Mapping[str, nn.Module]) -> Iterator[tuple[tuple[Card, ...], 
         agents = []
         for name, network in networks.items():
             card = Card(name, K, SHAPE, OPEN.signals, True, class_counts=COUNTS[name])
-            door = Door(OPEN, ModuleTeacher(network, K), card)
+            door = Door(OPEN, release(OPEN, ModuleTeacher(network, K), None), card)
             agents.append(Agent(hub.address, "token", card, door.answer))
         threads = [threading.Thread(target=agent.serve) for agent in agents]
         for thread in threads:
@@ -324,7 +325,7 @@ class Doors:
                 policy.samples,
                 class_counts=(3 + index, 5, 9 - index),
             )
-            self.doors[name] = Door(policy, teacher, card)
+            self.doors[name] = Door(policy, release(policy, teacher, None), card)
         self.cards = tuple(door._card for door in self.doors.values())
 
     def put(self, request: Request) -> Answers:

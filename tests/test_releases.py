@@ -18,19 +18,23 @@ from torch import Tensor
 from client.committee import Committee
 from client.holding import Holding
 from client.institution import Institution
+from client.institution import policy as policy_of
 from client.ledger import Ledger
+from client.owner import Owner
 from client.release import Door
 from client.releases.modes import release
-from client.releases.plain import coarse, top
-from client.releases.release import CERTAIN
+from client.releases.plain import CERTAINTY, coarse, top
+from client.show import charged, in_words
 from client.teach import PrivateSettings, TeachSettings
 from client.vault import Vault
 from client.voters import shares, train_committee
 from fedkd.data import open_data
 from fedkd.errors import SettingsError
+from fedkd.experiment import load
 from fedkd.privacy.accounting import MICRO, epsilon_of_rho, least_deviation, squared_cost
 from fedkd.privacy.mechanisms import STEPS, ClippedGaussian, NoisyArgmax
 from fedkd.privacy.policy import MODES, Budget, Policy
+from fedkd.settings import validated
 from fedkd.signals import Ask, Card, PullBack, Reason, Refusal, Reply, Signal, as_float
 from fedkd.teacher import Teacher
 
@@ -127,8 +131,8 @@ others = st.sampled_from(
 def test_what_leaves_is_what_the_policy_names_and_is_charged_once(
     vaults: dict[str, Vault], mode: str, words: dict[str, Any], asked: list[Any], paid: int
 ) -> None:
-    charged = MODES[mode].charged
-    if charged:
+    priced = MODES[mode].charged
+    if priced:
         # A budget for so many images and a little more, at noise that costs what it costs.
         words = {"budget": BUDGET, "noise": Fraction(3 if mode == "pate" else 30)}
         each = release(Policy(mode=mode, **words), vaults[mode].teacher, None).cost
@@ -146,7 +150,7 @@ def test_what_leaves_is_what_the_policy_names_and_is_charged_once(
                 assert sum(ledger.charges.values()) == before
                 continue
             assert_names_nothing_else(request, said, policy, vaults[mode].teacher)
-            if charged:
+            if priced:
                 for pixels, told in zip(
                     as_float(request.images), logits(said).float(), strict=True
                 ):
@@ -154,7 +158,7 @@ def test_what_leaves_is_what_the_policy_names_and_is_charged_once(
                     assert torch.allclose(once, told, rtol=1e-3), "the same image, other noise"
                 assert sum(ledger.charges.values()) == each * len(known)
         assert len(known) <= max(paid, 1)
-        assert charged or not ledger.charges
+        assert priced or not ledger.charges
         ledger.verify()
 
 
@@ -181,8 +185,9 @@ def assert_names_nothing_else(request: Any, said: Reply, policy: Policy, teacher
     assert bool(told.isfinite().all())
     exact = teacher.ask(request.images, frozenset({LOGITS}))[LOGITS]
     if policy.mode == "pate" or policy.labels:
-        assert set(told.unique().tolist()) <= {0.0, CERTAIN}
-        assert bool(((told == CERTAIN).sum(1) == 1).all())
+        assert bool(((told == 0).sum(1) == K - 1).all())
+        assert torch.allclose(told.float().softmax(1).amax(1), torch.tensor(CERTAINTY), atol=1e-3)
+        assert len(told.unique()) == 2
     if policy.labels:
         assert torch.equal(told.argmax(1), exact.argmax(1))
     elif policy.top_k:
@@ -472,3 +477,58 @@ def test_a_mode_needs_the_teacher_that_keeps_it(vaults: dict[str, Vault]) -> Non
         Institution("north", vaults["pate"], replace(noisy("pate"), noise=None, samples=10**15))
     with pytest.raises(SettingsError, match="an answer costs"):
         Institution("north", vaults["pate"], noisy("pate", Fraction(1, 100), budget=Budget(1.0)))
+
+
+def test_an_owner_reads_what_is_promised_and_what_is_spent(vaults: dict[str, Vault]) -> None:
+    policy = Policy(mode="pate", budget=BUDGET, samples=100)
+    with closing(Ledger(None)) as ledger:
+        north = Institution("north", vaults["pate"], policy, ledger)
+        north.answer(Ask(few))
+        ((data_set, micro_rho),) = ledger.charges.items()
+    said = in_words(north.card)
+    assert "epsilon 8 at delta 1e-05 for one training image (add or remove) by pate" in said
+    assert "all that is ever answered, 100 images at most" in said
+    line = charged(data_set, micro_rho, BUDGET)
+    assert line.startswith(f"data set {data_set}: {micro_rho:,} of {BUDGET.micro_rho:,} micro-rho")
+    assert "of 8 at delta 1e-05" in line
+    assert "may tell of single images" in in_words(replace(north.card, guarantee=None))
+
+
+ALTERNATIVES = {
+    "pate": {"voters": 12},
+    "dp-teacher": {"private": {"epsilon": 3.0}},
+    "local-dp": {},
+}
+
+
+@pytest.mark.parametrize("mode", ALTERNATIVES)
+def test_an_owner_writes_a_mode_and_what_it_needs(mode: str) -> None:
+    budget = {"epsilon": 8.0, "delta": 1e-6}
+    policy: dict[str, Any] = {"signals": ["logits"], "samples": 100, "mode": mode}
+    policy |= {"budget": budget, "noise": 0.1} if MODES[mode].charged else {}
+    said: dict[str, Any] = {
+        "name": "north",
+        "teacher": ALTERNATIVES[mode],
+        "data": {"source": "digits"},
+        "policy": policy,
+        "state": {},
+    }
+    word = validated(Owner, said).policy.word
+    assert word.mode == mode
+    if MODES[mode].charged:
+        assert (word.budget, word.noise) == (Budget(8.0, 1e-6), Fraction(1, 10))
+    for other in ALTERNATIVES.keys() - {mode, "local-dp"}:
+        with pytest.raises(SettingsError, match="no other mode takes them"):
+            validated(Owner, {**said, "teacher": ALTERNATIVES[other]})
+
+
+def test_an_experiment_names_a_mode_and_its_epsilon() -> None:
+    told = policy_of(load("digits-pate", ["institutions.count=2"]))
+    assert (told.mode, told.budget, told.noise) == ("pate", Budget(8.0), None)
+    assert told.samples == load("digits-pate").questions.budget
+    assert policy_of(load("digits-dp")).mode == "dp-teacher"
+    assert policy_of(load("digits")).mode == "none"
+    for wrong in ("privacy.mode=pate", "privacy.mode=dp-teacher"):
+        with pytest.raises(SettingsError, match="give an epsilon exactly"):
+            load("digits", [wrong])
+    assert load("digits-dp").privacy.way == "dp-teacher"

@@ -5,6 +5,7 @@ training does: all that is computed from it is covered, gradients too, without a
 less of an answer discloses less and promises nothing more.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -12,12 +13,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from client.releases.release import CERTAIN
 from fedkd.errors import NeedsError
 from fedkd.guarantee import Guarantee
 from fedkd.privacy.policy import Policy
 from fedkd.signals import Signal
 from fedkd.teacher import Teacher
+
+CERTAINTY = 0.9
+"""Probability of a class that is all that is told; the others share the rest. With more of it the
+divergence from a student that is wrong is so large that self-paced learning never gets to him."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +82,9 @@ def reduced(logits: Tensor, policy: Policy) -> Tensor:
 
 
 def one_hot(labels: Tensor, classes: int) -> Tensor:
-    """(B,) labels -> (B, K) logits that tell nothing else."""
-    return F.one_hot(labels, classes).float() * CERTAIN
+    """(B,) labels -> (B, K) logits that tell nothing else: 0 but for the label's."""
+    odds = CERTAINTY / (1 - CERTAINTY) * max(1, classes - 1)
+    return F.one_hot(labels, classes).float() * math.log(odds)
 
 
 def top(logits: Tensor, k: int) -> Tensor:

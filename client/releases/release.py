@@ -8,9 +8,6 @@ from torch import Tensor
 from fedkd.guarantee import Guarantee
 from fedkd.signals import Signal
 
-CERTAIN = 16.0
-"""Logit of a class that is all that is told, beside 0 for the others: nearly all probability."""
-
 
 class Release(Protocol):
     """A teacher's answers under one mode."""

@@ -112,6 +112,7 @@ def epsilon_of_rho(micro_rho: int, delta: float) -> float:
     return max(0.0, bound((low + high) / 2)) * (1 + 1e-12)
 
 
+@lru_cache(maxsize=256)
 def rho_of_epsilon(epsilon: float, delta: float) -> int:
     """The most micro-rho whose promise is (epsilon, delta) or better: a cap for a ledger.
 
