@@ -36,6 +36,7 @@ class Local:
             )
             self._institutions[institution.card.name] = institution
             taught(index + 1)
+        self._questions = dict.fromkeys(self._institutions, 0)
         self.cards = tuple(i.card for i in self._institutions.values())
 
     def answer(self, request: Request) -> tuple[Answers, dict[str, Refusal | str]]:
@@ -46,6 +47,7 @@ class Local:
             own = request if isinstance(request, Ask) else request.get(name)
             if own is None:
                 continue
+            self._questions[name] += 1
             said = institution.answer(own)
             if isinstance(said, Reply):
                 answers[name] = said
@@ -61,6 +63,7 @@ class Local:
                 institution.tally["asked"],
                 institution.tally["pulled_back"],
                 refusals=institution.tally["refused"],
+                questions=self._questions[name],
             )
             for name, institution in self._institutions.items()
         }

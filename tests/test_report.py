@@ -20,9 +20,10 @@ from torch import nn
 from fedkd.errors import DataError, SettingsError
 from server.report.export import export_onnx, save_student
 from server.report.folder import RunFolder, load
-from server.report.page import build_report, duration, percent, size
+from server.report.page import build_report
 from server.report.record import Gallery
 from server.report.style import spread, thin
+from server.report.words import duration, percent, size
 
 NAMES = ["Charité Berlin", "Klinikum Süd", "St. Mary's", "Hôpital Nord", "Ospedale Centro"]
 ACCURACIES = [0.462, 0.704, 0.571, 0.583, 0.431]
