@@ -58,7 +58,7 @@ def measures(student: StudentScore) -> list[Measure]:
     if recall := _known(student.recall):
         mean = sum(recall.values()) / len(recall)
         least = sorted(recall.items(), key=lambda item: item[1])[:_NAMED_CLASSES]
-        named = ", ".join(f"{name} {percent(share)}" for name, share in least)
+        named = ", ".join(f"{name}: {percent(share)}" for name, share in least)
         rows.append(Measure("Mean recall of a class", percent(mean), f"least: {named}"))
     return rows
 

@@ -19,7 +19,7 @@ from server.report.sheet import overlap, sheets, together
 from server.report.sheet_template import SHEET
 from server.report.stylesheet import CSS
 from server.report.template import HTML
-from server.report.words import count, duration, percent, plural, promise, size, told
+from server.report.words import count, duration, percent, plural, promise, size, small, told
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,13 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        percent=percent, count=count, size=size, promise=promise, told=told, plural=plural
+        percent=percent,
+        count=count,
+        size=size,
+        promise=promise,
+        told=told,
+        plural=plural,
+        small=small,
     )
     return environment
 

@@ -12,8 +12,8 @@ SHEET = """\
 <h3>What it was asked</h3>
 <dl class="says">
 <dt>Images</dt><dd>{{ teacher.samples_asked | count }} samples
-{%- if teacher.questions %} in {{ teacher.questions | count }} questions, pull-backs among them
-{%- endif %}
+{%- if teacher.questions %} in {{ teacher.questions | count }} questions
+{%- if teacher.samples_pulled_back %}, pull-backs among them{% endif %}{% endif %}
 {%- if teacher.sample_cap is not none %}; its policy answers at most
 {{ teacher.sample_cap | count }}{% endif %}</dd>
 <dt>Gradients</dt><dd>
@@ -55,7 +55,7 @@ were asked for.</p>
 {{ sheet.factor }} times likelier with one protected unit in the training data than without it, or
 the other way round
 {%- if teacher.delta is not none %}, but for a chance of
-{{ "%.3g" % teacher.delta }}{% endif %}.</p>
+{{ teacher.delta | small }}{% endif %}.</p>
 <dl class="says">
 <dt>What is protected</dt><dd>{{ guarantee and guarantee.unit or "not recorded by itself" }}</dd>
 <dt>Neighbouring data sets</dt><dd>

@@ -100,7 +100,9 @@ details.sheet > summary span.none { color: #9a3412; }
 .sheet ul, .sheet p { font-size: 14px; }
 .sheet ul { margin: 4px 0 0; padding-left: 20px; }
 a { color: inherit; text-decoration-color: var(--faint, #c9d0d9); text-underline-offset: 3px; }
+.measures th { min-width: 13em; }
 @media (max-width: 760px) {
+  .measures th { min-width: 7em; }
   .says { grid-template-columns: 1fr; gap: 0; }
   .says dd { margin-bottom: 8px; }
   main { padding: 24px 16px 48px; }

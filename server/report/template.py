@@ -226,8 +226,8 @@ inside a promise only where the institution charged them to it.</li>
 <li>Accuracies on this page. Where the test data is private, each is a further release.</li>
 <li>When an answer came, how large it was, that it was refused, and that an institution took part
 at all.</li>
-<li>The same data asked again: by another run, another coordinator, or through a retrained
-teacher. Costs add up, and only the owner's ledger adds them.</li>
+<li>Another teacher of the same data; and where a teacher was not trained privately, the same one
+asked again, by whomever. Costs add up, and only the owner's ledger adds them.</li>
 <li>The student. It is made from the answers, so it reveals no more than they do, and may reveal
 all that they do. Keep it as the answers would be kept.</li>
 </ul>

@@ -1,5 +1,7 @@
 """Numbers and promises as people read them. It knows no page."""
 
+import math
+
 from server.report.record import TeacherRecord
 
 UNKNOWN = "not known"
@@ -51,9 +53,16 @@ def promise(teacher: TeacherRecord) -> str:
 
 
 def pair(epsilon: float, delta: float | None) -> str:
-    """``ε = 4, δ = 1e-5``."""
-    shown = "" if delta is None else f", δ = {delta:.3g}".replace("e-0", "e-")
-    return f"ε = {epsilon:.4g}{shown}"
+    """``ε = 4, δ = 1e-5``; both are bounds, so ε is rounded up to four digits."""
+    step = 10.0 ** (math.floor(math.log10(epsilon)) - 3)
+    # First to the nearest in a millionth of a step: 8.001 is no whole number of steps in floats.
+    above = math.ceil(round(epsilon / step, 6)) * step
+    return f"ε = {above:.4g}" + ("" if delta is None else f", δ = {small(delta)}")
+
+
+def small(number: float) -> str:
+    """``1e-5``."""
+    return f"{number:.3g}".replace("e-0", "e-")
 
 
 def told(teacher: TeacherRecord) -> str:
