@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
 from rich.measure import Measurement
 
 from fedkd.errors import SettingsError
@@ -146,8 +147,9 @@ def _write(
         draw_epsilon(found, path)
     drawn = table(found, shown, len(plan) // len(rows))
     # As wide as it is: a narrow terminal folds lines, and a file keeps all of them.
-    width = Measurement.get(show.console, show.console.options.update(width=10_000), drawn).maximum
-    show.console.print(drawn, width=width, crop=False, no_wrap=True, soft_wrap=True)
+    paper = Console(width=10_000)
+    paper.width = Measurement.get(paper, paper.options, drawn).maximum
+    paper.print(drawn)
     pictures = "comparison.svg and .png" + (", epsilon.svg and .png" if promised else "")
     show.console.print(f"{path}: comparison.md, comparison.csv, {pictures}", soft_wrap=True)
     return found

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -37,7 +38,7 @@ def draw_asked(rows: Sequence[Row], path: Path) -> None:
             asked, curves, last = _curves(row)
             if not len(asked):
                 continue
-            look = {"color": SERIES[index % len(SERIES)]}
+            look: dict[str, Any] = {"color": SERIES[index % len(SERIES)]}
             mean, spread = curves.mean(0), _deviation(curves)
             dashes = _LINE[index // len(SERIES) % len(_LINE)]
             axes.plot(asked, mean, ls=dashes, label=short(row.label, 56), **look)
@@ -48,7 +49,7 @@ def draw_asked(rows: Sequence[Row], path: Path) -> None:
             )
         axes.set_xlabel("samples asked of each institution")
         axes.set_ylabel("accuracy on test data")
-        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
         thousands(axes, ticks=8)
         axes.set_xlim(left=0)
         axes.set_title("mean ± sd over seeds; dots: after the last student step", color=SOFT)
@@ -82,7 +83,7 @@ def draw_epsilon(rows: Sequence[Row], path: Path) -> None:
         _epsilons(axes, numbers, edge if None in promised else None)
         axes.set_xlabel("ε, the largest of any institution's promise")
         axes.set_ylabel("accuracy on test data")
-        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
         axes.set_title("full: student, mean ± sd over seeds; hollow: ensemble", color=SOFT)
         drawn.legend(loc="outside lower center", ncols=2)
         _save(drawn, path, "epsilon")
@@ -124,7 +125,15 @@ def _epsilons(axes: Axes, numbers: Sequence[float], edge: float | None) -> None:
     axes.xaxis.set_major_locator(FixedLocator(ends))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(
-        FuncFormatter(lambda value, _: "none" if edge and value == edge else f"{value:.3g}")
+        FuncFormatter(
+            lambda value, _: (
+                "none"
+                if edge and value == edge
+                else f"{value:.2g}"
+                if value < 100
+                else f"{value:,.0f}"
+            )
+        )
     )
     axes.set_xlim(numbers[0] / 1.3, (edge or numbers[-1]) * 1.3)
 

@@ -19,7 +19,7 @@ from server.report.sheet import overlap, sheets, together
 from server.report.sheet_template import SHEET
 from server.report.stylesheet import CSS
 from server.report.template import HTML
-from server.report.words import count, duration, percent, plural, promise, size, small, told
+from server.report.words import count, duration, percent, plural, promise, size, small
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,6 @@ def _environment() -> Environment:
         count=count,
         size=size,
         promise=promise,
-        told=told,
         plural=plural,
         small=small,
     )

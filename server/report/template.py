@@ -173,23 +173,11 @@ differential privacy carry no guarantee.
 Every institution promises differential privacy, with the figures below.
 {% endif %}
 </p></div>
-<div class="table"><table>
-<thead><tr><th>Institution</th><th>What the coordinator holds of it</th><th>What it promises</th>
-</tr></thead>
-<tbody>
-{% for teacher in result.teachers %}
-<tr><td class="name">{{ teacher.name }}</td><td class="wide">{{ teacher | told }}</td>
-<td class="wide">
-{% if teacher.epsilon is none %}
-<span class="none">none promised</span><br><span class="small">answers of a teacher trained
-without differential privacy carry no guarantee</span>
-{% else %}
-<b>{{ teacher | promise }}</b><br><span class="small">
-{{- teacher.mechanism or "the mechanism and what it protects were not recorded" }}</span>
-{% endif %}
-</td></tr>
+<p>Each by itself: what it was asked, what it told, what that cost it, and what is claimed of
+it.</p>
+{% for sheet in sheets %}
+{% include "institution" %}
 {% endfor %}
-</tbody></table></div>
 {% if promising %}
 <p>A promise (ε, δ) says: whatever an observer concludes from everything that this teacher
 answered becomes at most e<sup>ε</sup> times likelier, but for a chance of δ, by one protected
@@ -231,14 +219,6 @@ asked again, by whomever. Costs add up, and only the owner's ledger adds them.</
 <li>The student. It is made from the answers, so it reveals no more than they do, and may reveal
 all that they do. Keep it as the answers would be kept.</li>
 </ul>
-</section>
-
-<section id="each">
-<h2>Institution by institution</h2>
-<p>What each was asked, what it told, what that cost it, and what is claimed of it.</p>
-{% for sheet in sheets %}
-{% include "institution" %}
-{% endfor %}
 </section>
 
 <section id="record">

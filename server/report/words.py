@@ -63,14 +63,3 @@ def pair(epsilon: float, delta: float | None) -> str:
 def small(number: float) -> str:
     """``1e-5``."""
     return f"{number:.3g}".replace("e-0", "e-")
-
-
-def told(teacher: TeacherRecord) -> str:
-    """What the coordinator came to hold of an institution."""
-    signals = " and ".join(teacher.signals) or "answers"
-    parts = [f"{signals} on {count(teacher.samples_asked)} images"]
-    if teacher.samples_pulled_back:
-        parts.append(f"gradients on {count(teacher.samples_pulled_back)} images")
-    if teacher.class_counts:
-        parts.append("class counts")
-    return ", ".join(parts)
