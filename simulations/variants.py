@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from fedkd.errors import SettingsError
 from fedkd.experiment import Experiment, load, parse
@@ -17,6 +17,9 @@ EPSILON = "privacy.epsilon"
 """The key whose sweep is one line of the picture against epsilon."""
 ABSENT = "none"
 """The value of a sweep that leaves a key without any, as ``privacy.epsilon`` where none is paid."""
+
+Value: TypeAlias = tuple[str, str | None, str]
+"""A key, what it is set to as TOML (None for `ABSENT`), and the same in words."""
 
 
 @dataclass(frozen=True)
@@ -73,28 +76,32 @@ def variants(
     """
     ways = _methods(methods) if methods is not None else {"": []}
     axes = [_sweep(sweep) for sweep in sweeps]
-    rows = []
-    for name, (way, of_method), *values in itertools.product(names, ways.items(), *axes):
-        kept = [(key, text, word) for key, text, word in values if text is not None]
-        said = [(key, f"{key.rpartition('.')[2]}={word}") for key, _, word in values]
-        base = " ".join(part for part in (Path(name).stem, way) if part)
-        rows.append(
-            Variant(
-                " ".join([base, *(words for _, words in said)]),
-                " ".join([base, *(words for key, words in said if key != EPSILON)]),
-                (*of_method, *overrides, *(f"{key}={text}" for key, text, _ in kept)),
-                tuple(key for key, text, _ in values if text is None),
-                name,
-            )
-        )
+    rows = [
+        _row(name, way, [*of_method, *overrides], values)
+        for name in names
+        for way, of_method in ways.items()
+        for values in itertools.product(*axes)
+    ]
     folders = [row.folder(0) for row in rows]
     if twice := [row.label for row in rows if folders.count(row.folder(0)) > 1]:
         raise SettingsError(f"{twice[0]!r} stands twice in the comparison; name every row once")
     return rows
 
 
-def _sweep(sweep: str) -> list[tuple[str, str | None, str]]:
-    """Key, value as TOML (None for `ABSENT`) and value in words, of each value of a sweep."""
+def _row(name: str, way: str, overrides: Sequence[str], values: Sequence[Value]) -> Variant:
+    base = " ".join(part for part in (Path(name).stem, way) if part)
+    said = [(key, f"{key.rpartition('.')[2]}={word}") for key, _, word in values]
+    return Variant(
+        " ".join([base, *(words for _, words in said)]),
+        " ".join([base, *(words for key, words in said if key != EPSILON)]),
+        (*overrides, *(f"{key}={text}" for key, text, _ in values if text is not None)),
+        tuple(key for key, text, _ in values if text is None),
+        name,
+    )
+
+
+def _sweep(sweep: str) -> list[Value]:
+    """Each value of a sweep."""
     key, equals, text = sweep.partition("=")
     if not equals or not key or not text.strip():
         raise SettingsError(f"--sweep {sweep}: expected section.key=value,value,...")
