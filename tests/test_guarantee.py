@@ -126,6 +126,8 @@ def test_the_report_says_what_was_promised(tmp_path: Path) -> None:
     teachers = result["teachers"]
     assert [7.9 < t["epsilon"] <= 8 and t["delta"] == 1e-5 for t in teachers] == [True, True]
     assert {t["mechanism"] for t in teachers} == {"DP-SGD, one training image (add or remove)"}
+    for told in teachers:
+        assert Guarantee(**told["guarantee"]).epsilon == told["epsilon"]
     page = (tmp_path / "run" / "report.html").read_text()
     assert "DP-SGD, one training image" in page
     assert f"ε = {teachers[0]['epsilon']:.4g}" in page

@@ -201,6 +201,9 @@ def test_promises_are_the_largest_side_by_side_and_the_sum_where_data_overlap() 
     ],
 )
 def test_promises_that_do_not_go_together_are_not_put_together(second: dict[str, Any]) -> None:
+    alike = records(second, {**second, "name": "west"})
+    replaced = second["guarantee"] and second["guarantee"]["adjacency"] == "replace one"
+    assert not replaced or together(alike) is None
     both = records(teacher("north", 3.0), second)
     assert together(both) is None
     assert overlap(both) == ("" if second["epsilon"] is None else "ε = 5, δ = 2e-5")
