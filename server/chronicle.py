@@ -6,7 +6,7 @@ A chronicle is a `fedkd.loop.Watch`: whatever drives the loop tells it of progre
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,9 @@ from fedkd.ensemble import fusion
 from fedkd.experiment import Experiment
 from fedkd.labels import Labels, names_of
 from fedkd.loop import Distilled, Progress
-from fedkd.signals import Card
+from fedkd.methods import make
+from fedkd.metrics import course
+from fedkd.signals import Card, Signal
 from server.checkpoint import Checkpoint
 from server.manifest import versions
 from server.report.folder import RunFolder
@@ -46,6 +48,8 @@ class Traffic:
     bytes_received: int = 0
     """From it."""
     refusals: int = 0
+    questions: int = 0
+    """That were put to it; 0 where nobody counted."""
 
 
 def traffic_of(counts: Mapping[str, int]) -> Traffic:
@@ -63,6 +67,9 @@ class Verdict:
     teachers: Mapping[str, float] | None = None
     recall: Mapping[str, float | None] | None = None
     """The student's, by name of class."""
+    fidelity: float | None = None
+    fidelity_double_root: float | None = None
+    """Both of student and ensemble, see `fedkd.metrics`."""
     simulated: bool = True
     """Whether the experiment says what the teachers are; an owner's own are nobody's business."""
 
@@ -151,37 +158,20 @@ class Chronicle:
         onnx = self.folder.write_student(distilled.student, shape, rng, notes)
         if self._asked:
             self.folder.write_gallery(gallery(distilled.bank, self._asked))
-        rule = fusion(self.experiment.questions.rule, cards).rule
-        best = max(self._scores) if self._scores else None
-        models = self.experiment.institutions.models
         result = {
             "name": self.experiment.name,
             "classes": labels.names,
-            "student": {
-                "model": self.experiment.student.model,
-                "accuracy": verdict.student,
-                "best_test_accuracy": best,
-                "agreement": verdict.agreement,
-                "recall": verdict.recall,
-                "parameters": sum(p.numel() for p in distilled.student.parameters()),
+            "student": self._student(distilled.student, verdict),
+            "ensemble": {
+                "accuracy": verdict.ensemble,
+                "rule": fusion(self.experiment.questions.rule, cards).rule,
             },
-            "ensemble": {"accuracy": verdict.ensemble, "rule": rule},
             "teachers": [
-                {
-                    "name": card.name,
-                    "model": models[i % len(models)] if verdict.simulated else "its own",
-                    "accuracy": (verdict.teachers or {}).get(card.name),
-                    **vars(traffic.get(card.name, Traffic())),
-                    "epsilon": card.guarantee.epsilon if card.guarantee else None,
-                    "delta": card.guarantee.delta if card.guarantee else None,
-                    "mechanism": str(card.guarantee) if card.guarantee else None,
-                    "classes": names_of(card),
-                    "class_counts": card.class_counts,
-                    "signals": sorted(card.signals),
-                }
-                for i, card in enumerate(cards)
+                self._teacher(index, card, traffic.get(card.name, Traffic()), verdict)
+                for index, card in enumerate(cards)
             ],
             "method": self.experiment.method.name,
+            "signals_asked": self._signals(trained=distilled.generator_steps > 0),
             "engine": self.engine,
             "seed": self.experiment.seed,
             "student_steps": distilled.student_steps,
@@ -195,6 +185,51 @@ class Chronicle:
         self.folder.write_result(result)
         build_report(self.folder.path)
         return result
+
+    def _signals(self, trained: bool) -> list[str]:
+        """What institutions were asked for; what judges a generator, only if one was trained."""
+        wishes = self.experiment.method
+        needs = make(wishes.name, wishes.arguments).needs if trained else {Signal.LOGITS}
+        return sorted(needs)
+
+    def _student(self, student: nn.Module, verdict: Verdict) -> dict[str, Any]:
+        whole, half = course(self._scores), course(self._scores, last=0.5)
+        return {
+            "model": self.experiment.student.model,
+            "accuracy": verdict.student,
+            "best_test_accuracy": max(self._scores, default=None),
+            "scores": len(self._scores),
+            "mean_accuracy": whole and whole.mean,
+            "variance_of_accuracy": whole and whole.variance,
+            "mean_accuracy_last_half": half and half.mean,
+            "variance_of_accuracy_last_half": half and half.variance,
+            "agreement": verdict.agreement,
+            "fidelity": verdict.fidelity,
+            "fidelity_double_root": verdict.fidelity_double_root,
+            "recall": verdict.recall,
+            "parameters": sum(p.numel() for p in student.parameters()),
+        }
+
+    def _teacher(
+        self, index: int, card: Card, traffic: Traffic, verdict: Verdict
+    ) -> dict[str, Any]:
+        models, promise = self.experiment.institutions.models, card.guarantee
+        return {
+            "name": card.name,
+            "model": models[index % len(models)] if verdict.simulated else "its own",
+            "accuracy": (verdict.teachers or {}).get(card.name),
+            **vars(traffic),
+            "epsilon": promise.epsilon if promise else None,
+            "delta": promise.delta if promise else None,
+            "mechanism": str(promise) if promise else None,
+            "guarantee": asdict(promise) if promise else None,
+            "classes": names_of(card),
+            "class_counts": card.class_counts,
+            "signals": sorted(card.signals),
+            "pull_back": card.pull_back,
+            "tells_scores": card.scores,
+            "sample_cap": card.samples,
+        }
 
 
 def gallery(bank: Bank, asked: Sequence[tuple[int, int, str]]) -> Gallery:

@@ -91,15 +91,30 @@ def compare(
         Optional[list[str]],  # noqa: UP045
         typer.Option("--set", help="section.key=value, for every experiment."),
     ] = None,
+    methods: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="In the place of each [method]: a,b,c or a .toml file of tables."),
+    ] = None,
+    sweep: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="section.key=value,value,...: a row each; 'none' leaves the key out."),
+    ] = None,
+    columns: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Of the tables: student,best,... A wrong one lists all."),
+    ] = None,
 ) -> None:
-    """Run experiments over seeds: one table (mean ± sd), values as CSV, one picture."""
+    """Run experiments over seeds: tables (mean ± sd), values as CSV, pictures.
+
+    The same command with the same --out goes on with a comparison that was cut short.
+    """
     typer.echo("fedkd: loading ...", err=True)
     from simulations.environment import quiet
 
     quiet()
     from simulations.compare import compare as compare_experiments
 
-    compare_experiments(experiments, seeds, engine, out, set_ or [])
+    compare_experiments(experiments, seeds, engine, out, set_ or [], methods, sweep or [], columns)
 
 
 @app.command()

@@ -51,6 +51,7 @@ class Local:
             own = request if isinstance(request, Ask) else request.get(name)
             if own is None:
                 continue
+            self._counts[name]["questions"] += 1
             said = institution.answer(own)
             if isinstance(said, Reply):
                 answers[name] = said

@@ -17,7 +17,7 @@ from fedkd.data import Dataset, open_data
 from fedkd.ensemble import fusion
 from fedkd.experiment import Experiment
 from fedkd.labels import Labels
-from fedkd.metrics import accuracy, agreement, logits, recall
+from fedkd.metrics import accuracy, agreement, fidelity, fidelity_double_root, logits, recall
 from fedkd.signals import Card, Signal
 from server.chronicle import Verdict
 
@@ -55,4 +55,6 @@ def verdict(
             for name, s in said.items()
         },
         dict(zip(labels.names, recall(own, test.test_labels), strict=True)),
+        fidelity=fidelity(own, fused),
+        fidelity_double_root=fidelity_double_root(own, fused),
     )

@@ -18,6 +18,7 @@ from fedkd.experiment import load
 from fedkd.guarantee import Guarantee
 from fedkd.privacy.policy import Policy
 from fedkd.signals import Signal
+from server.report.words import pair
 from simulations.run import run
 
 PRIVATE = PrivateSettings(epsilon=3.0, epochs=1, sampling_rate=0.1, accountant="rdp")
@@ -133,9 +134,12 @@ def test_the_report_says_what_was_promised(tmp_path: Path) -> None:
     teachers = result["teachers"]
     assert [7.9 < t["epsilon"] <= 8 and t["delta"] == 1e-5 for t in teachers] == [True, True]
     assert {t["mechanism"] for t in teachers} == {"DP-SGD, one training image (add or remove)"}
+    for told in teachers:
+        assert Guarantee(**told["guarantee"]).epsilon == told["epsilon"]
     page = (tmp_path / "run" / "report.html").read_text()
-    assert "DP-SGD, one training image" in page
-    assert f"ε = {teachers[0]['epsilon']:.4g}" in page
+    assert f"DP-SGD, {teachers[0]['guarantee']['steps']} noisy steps" in page
+    assert "<dt>What is protected</dt><dd>one training image</dd>" in page
+    assert pair(teachers[0]["epsilon"], 1e-5) in page
     other = run(load("digits-dp", [*SHORT, "privacy.epsilon=2"]), "local", tmp_path / "other")
     assert other["teachers"][0]["epsilon"] <= 2, "a teacher of another promise was found"
     assert len([*(tmp_path / ".institutions").iterdir()]) == 2, "one would replace the other"

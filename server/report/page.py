@@ -7,18 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import DictLoader, Environment, StrictUndefined
 from markupsafe import Markup
 
 from server.report import plots
 from server.report.folder import PAGE, load, write_whole
+from server.report.measures import measures
 from server.report.membership import membership
 from server.report.pictures import stages
 from server.report.record import Record, Result, TeacherRecord
-from server.report.template import CSS, HTML
-
-UNKNOWN = "not known"
-_NUMERALS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+from server.report.sheet import overlap, sheets, together
+from server.report.sheet_template import SHEET
+from server.report.stylesheet import CSS
+from server.report.template import HTML
+from server.report.words import count, duration, percent, plural, promise, size, small
 
 
 @dataclass(frozen=True)
@@ -48,12 +50,7 @@ def build_report(path: Path) -> Path:
 def render(record: Record) -> str:
     """``record`` as one self-contained HTML page."""
     result, events = record.result, record.events
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters.update(
-        percent=percent, count=count, size=size, promise=promise, told=told, plural=plural
-    )
+    environment = _environment()
     figures = {
         "accuracy": plots.accuracy(result, events),
         "curriculum": plots.curriculum(events),
@@ -63,7 +60,7 @@ def render(record: Record) -> str:
         "origins": plots.origins(events),
         "counts": plots.class_counts(result.teachers, result.classes),
     }
-    return environment.from_string(HTML).render(
+    return environment.get_template("page").render(
         css=Markup(CSS),
         figures={name: svg and Markup(svg) for name, svg in figures.items()},
         name=record.name,
@@ -77,9 +74,32 @@ def render(record: Record) -> str:
         colours=plots.origin_colours(events),
         promising=[teacher for teacher in result.teachers if teacher.epsilon is not None],
         telling=[teacher.name for teacher in result.teachers if teacher.class_counts],
+        measures=measures(result.student),
+        sheets=sheets(result, events),
+        together=together(result.teachers),
+        overlap=overlap(result.teachers),
         settings=settings(result.config),
         files=record.files or {},
     )
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=DictLoader({"page": HTML, "institution": SHEET}),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        percent=percent,
+        count=count,
+        size=size,
+        promise=promise,
+        plural=plural,
+        small=small,
+    )
+    return environment
 
 
 def cards(result: Result) -> list[Card]:
@@ -136,62 +156,6 @@ def _privacy_card(teachers: Sequence[TeacherRecord]) -> Card:
 def title(result: Result) -> str:
     """The run in one line."""
     return f"One student from {plural(len(result.teachers), 'teacher')}"
-
-
-def plural(number: int, noun: str) -> str:
-    """``five teachers``, ``one teacher``, ``12 teachers``."""
-    numeral = _NUMERALS[number] if number < len(_NUMERALS) else count(number)
-    return f"{numeral} {noun}" if number == 1 else f"{numeral} {noun}s"
-
-
-def percent(share: float | None) -> str:
-    """``96.5%``; `UNKNOWN` for None."""
-    return UNKNOWN if share is None else f"{share:.1%}"
-
-
-def count(number: int) -> str:
-    """``20,000``."""
-    return f"{number:,}"
-
-
-def size(number: float) -> str:
-    """Bytes in decimal units: ``12.4 MB``."""
-    units = ["TB", "GB", "MB", "kB", "B"]
-    while number >= 999.5 and len(units) > 1:
-        number /= 1000
-        units.pop()
-    unit = units[-1]
-    digits = 0 if unit == "B" or number >= 99.95 else 1
-    return f"{number:.{digits}f}\N{NO-BREAK SPACE}{unit}"
-
-
-def duration(seconds: float) -> str:
-    """``8.4 s``, ``1 min 12 s``, ``2 h 05 min``."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
-    return f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def promise(teacher: TeacherRecord) -> str:
-    """What an institution promises, in short; never a zero where it promises nothing."""
-    if teacher.epsilon is None:
-        return "none promised"
-    delta = "" if teacher.delta is None else f", δ = {teacher.delta:.3g}".replace("e-0", "e-")
-    return f"ε = {teacher.epsilon:.4g}{delta}"
-
-
-def told(teacher: TeacherRecord) -> str:
-    """What the coordinator came to hold of an institution."""
-    signals = " and ".join(teacher.signals) or "answers"
-    parts = [f"{signals} on {count(teacher.samples_asked)} images"]
-    if teacher.samples_pulled_back:
-        parts.append(f"gradients on {count(teacher.samples_pulled_back)} images")
-    if teacher.class_counts:
-        parts.append("class counts")
-    return ", ".join(parts)
 
 
 def settings(config: Mapping[str, Any], above: str = "") -> list[tuple[str, str]]:

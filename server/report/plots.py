@@ -198,19 +198,26 @@ def difficulty_by_institution(events: Sequence[Event]) -> str | None:
     names = dict.fromkeys(name for _, by_name in steps for name in by_name)
     if not names:
         return None
+    last = {name: value for _, by_name in steps for name, value in by_name.items()}
+    hardest = sorted(names, key=lambda name: last[name] or 0.0, reverse=True)[:_NAMED_TEACHERS]
     with style("difficulty"):
         drawn = figure(height=270)
         axes = drawn.subplots()
-        lines: list[Artist] = []
-        for index, name in enumerate(names):
+        lines: list[tuple[str, Artist]] = []
+        # Those without a colour first, so that they lie beneath.
+        for name in sorted(names, key=hardest.__contains__):
             xs, ys = _line((step, by_name.get(name)) for step, by_name in steps)
-            colour = SERIES[index % len(SERIES)]
-            dashes = ("-", "--", ":")[index // len(SERIES) % 3]
-            lines += axes.plot(xs, ys, color=colour, ls=dashes, lw=1.5, **_dot_if_alone(xs))
+            own = name in hardest
+            colour = SERIES[hardest.index(name) % len(SERIES)] if own else FAINT
+            (line,) = axes.plot(xs, ys, color=colour, lw=1.5 if own else 0.8, **_dot_if_alone(xs))
+            lines.append((short(name) if own else f"the {len(names) - len(hardest)} others", line))
         axes.set_xlabel("student steps")
         axes.set_ylim(bottom=0)
         thousands(axes, ticks=8)
-        drawn.legend(lines, [short(name) for name in names], loc="outside right upper")
+        # One key stands for all that have no colour of their own.
+        shown = lines[-len(hardest) :] + lines[: -len(hardest)][:1]
+        labels, keys = zip(*shown, strict=True)
+        drawn.legend(keys, labels, loc="outside right upper")
         return inline_svg(drawn, "difficulty", "Difficulty by institution over student steps")
 
 

@@ -15,6 +15,8 @@ from fedkd.errors import DataError
 
 Accuracy: TypeAlias = Annotated[float, Field(ge=0, le=1)] | None
 Count: TypeAlias = Annotated[int, Field(ge=0)]
+Variance: TypeAlias = Annotated[float, Field(ge=0, le=0.25)] | None
+"""Of shares in [0, 1]."""
 
 
 class _Part(BaseModel):
@@ -29,6 +31,18 @@ class StudentScore(_Part):
     """The best seen on the way, chosen by looking at the test set."""
     agreement: Accuracy = None
     """Share of test images on which student and ensemble name the same class."""
+    fidelity: Accuracy = None
+    """How alike their probabilities are, see `fedkd.metrics.fidelity`."""
+    fidelity_double_root: Accuracy = None
+    """The same as the released code of CuDFKD has it."""
+    scores: Count | None = None
+    """Times that it was scored on the way, evenly over its steps."""
+    mean_accuracy: Accuracy = None
+    """Over all these scores; this and the next three as in `fedkd.metrics.course`."""
+    variance_of_accuracy: Variance = None
+    mean_accuracy_last_half: Accuracy = None
+    """Over the last half of them."""
+    variance_of_accuracy_last_half: Variance = None
     recall: dict[str, Accuracy] | None = None
     """Share of the test images of each class that the student finds, by name of class."""
 
@@ -37,6 +51,30 @@ class EnsembleScore(_Part):
     """The fused answer of all institutions."""
 
     accuracy: Accuracy
+
+
+class Promise(_Part):
+    """What an institution's guarantee says beside epsilon and delta, see `fedkd.guarantee`.
+
+    Everything may be missing: a mechanism has the figures that it has.
+    """
+
+    mechanism: str | None = None
+    """``DP-SGD``."""
+    unit: str | None = None
+    """What is protected: ``one training image``."""
+    adjacency: str | None = None
+    """How neighbouring data sets differ: ``add or remove``."""
+    steps: Count | None = None
+    """Noisy steps."""
+    noise_multiplier: float | None = None
+    """Standard deviation of the noise, in units of ``clipping``."""
+    sampling_rate: float | None = None
+    """Chance of a unit to take part in a step."""
+    clipping: float | None = None
+    """Largest L2 norm of what one unit adds to a step."""
+    accountant: str | None = None
+    """How epsilon was computed from these."""
 
 
 class TeacherRecord(_Part):
@@ -61,8 +99,18 @@ class TeacherRecord(_Part):
     """Training images of each class, ``(K,)``, where the institution tells them."""
     mechanism: str | None = None
     """How the promise is kept and what it protects: ``DP-SGD, one training image``."""
+    guarantee: Promise | None = None
+    """The promise in full; None where there is none, and in records from before it was kept."""
     signals: tuple[str, ...] = ()
-    """What it answered with: ``logits``, ``bn_gap``, ``features``."""
+    """What its policy releases: ``logits``, ``bn_gap``, ``features``."""
+    questions: Count = 0
+    """That were put to it; 0 where nobody counted."""
+    pull_back: bool | None = None
+    """Whether it answers with gradients; this and the next two are None where not recorded."""
+    tells_scores: bool | None = None
+    """Whether it tells how well a student does on its private test data."""
+    sample_cap: Count | None = None
+    """Most samples that it answers; None also where it sets no cap."""
 
 
 class OnnxParity(_Part):
@@ -84,6 +132,8 @@ class Result(_Part):
     classes: tuple[str, ...] = ()
     """Names of the student's outputs, in order; empty: their numbers."""
     method: str
+    signals_asked: tuple[str, ...] = ()
+    """What the method asked of institutions, some of it of generated images alone."""
     engine: str
     seed: int
     student_steps: Count

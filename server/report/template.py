@@ -1,104 +1,6 @@
-"""The markup and the style sheet of a run's page. It knows no values.
+"""The markup of a run's page. It knows no values; `server.report.stylesheet` says how it looks.
 
-They are constants and not files of their own, since a Flower bundle carries Python files only.
-"""
-
-CSS = """
-:root {
-  color-scheme: light;
-  --ink: #1d2530; --soft: #5b6675; --line: #e3e7ec; --wash: #f6f7f9; --accent: #332288;
-  --sans: "Inter", "Source Sans 3", system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans",
-    "Helvetica Neue", Arial, sans-serif;
-  --mono: ui-monospace, "SF Mono", "Cascadia Code", Menlo, Consolas, "DejaVu Sans Mono", monospace;
-}
-* { box-sizing: border-box; }
-body {
-  margin: 0; background: #fff; color: var(--ink);
-  font: 15px/1.55 var(--sans); font-variant-numeric: tabular-nums;
-}
-main { max-width: 1064px; margin: 0 auto; padding: 48px 32px 72px; }
-h1 { font-size: 32px; line-height: 1.2; letter-spacing: -.015em; margin: 4px 0 10px; }
-h2 {
-  font-size: 20px; letter-spacing: -.005em; margin: 0 0 6px;
-  padding-top: 28px; border-top: 1px solid var(--line);
-}
-h3 { font-size: 15px; margin: 26px 0 6px; }
-section { margin-top: 44px; }
-p { margin: 6px 0 12px; max-width: 74ch; }
-.eyebrow { color: var(--accent); font-weight: 600; font-size: 13px; overflow-wrap: anywhere; }
-.facts { color: var(--soft); display: flex; flex-wrap: wrap; gap: 2px 22px; margin: 0; padding: 0;
-  list-style: none; }
-.facts b { color: var(--ink); font-weight: 600; }
-.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(290px, 1fr)); gap: 12px;
-  margin: 28px 0 0; }
-.card { border: 1px solid var(--line); border-radius: 10px; padding: 14px 18px 15px; }
-.card dt { color: var(--soft); font-size: 13px; }
-.card dd { margin: 0; overflow-wrap: anywhere; }
-.card .value { font-size: 29px; font-weight: 650; line-height: 1.25; letter-spacing: -.02em; }
-.card .note { color: var(--soft); font-size: 13px; }
-.card.first { background: var(--accent); border-color: var(--accent); color: #fff; }
-.card.first dt, .card.first .note { color: #d9d4f0; }
-figure { margin: 16px 0 0; overflow-x: auto; }
-figure svg { display: block; width: 100%; min-width: 720px; height: auto; }
-figure svg text { font-family: var(--sans) !important; }
-figcaption, .small { color: var(--soft); font-size: 13px; max-width: 88ch; }
-figcaption { margin-top: 6px; }
-.table { overflow-x: auto; margin: 14px 0; }
-table { border-collapse: collapse; width: 100%; min-width: 820px; font-size: 14px; }
-table.plain { min-width: 0; }
-sup { line-height: 0; }
-th { text-align: left; font-weight: 600; color: var(--soft); font-size: 12.5px; }
-th, td { padding: 8px 14px 8px 0; border-bottom: 1px solid var(--line); vertical-align: top; }
-td { overflow-wrap: anywhere; }
-th.n, td.n { text-align: right; white-space: nowrap; overflow-wrap: normal; }
-td.name { font-weight: 600; min-width: 9em; }
-td.wide { min-width: 14em; }
-.bar { display: block; height: 4px; border-radius: 2px; background: var(--line); margin-top: 4px;
-  min-width: 76px; }
-.bar i { display: block; height: 4px; border-radius: 2px; background: var(--accent); }
-.none { color: #9a3412; }
-.stage { display: flex; gap: 20px; padding: 12px 0; border-bottom: 1px solid var(--line);
-  break-inside: avoid; }
-.stage h3 { flex: 0 0 118px; margin: 0; font-size: 13px; font-weight: 400; color: var(--soft); }
-.stage h3 b { display: block; color: var(--ink); font-weight: 600; font-size: 14px; }
-.grid { flex: 1; display: grid; grid-template-columns: repeat(auto-fill, minmax(77px, 1fr));
-  gap: 12px 10px; margin: 0; padding: 0; list-style: none; }
-.grid img { display: block; width: 72px; height: 72px; object-fit: contain; background: var(--wash);
-  margin-bottom: 5px;
-  border-radius: 4px; image-rendering: pixelated; }
-.grid span { display: block; font-size: 11.5px; line-height: 1.35; color: var(--soft);
-  overflow-wrap: anywhere; }
-.grid span b { color: var(--ink); }
-.grid .origin::before { content: ""; display: inline-block; width: 7px; height: 7px;
-  border-radius: 50%; background: var(--dot); margin-right: 4px; }
-.note-box { background: var(--wash); border-left: 3px solid var(--accent); padding: 12px 18px;
-  border-radius: 0 8px 8px 0; margin: 14px 0; }
-.note-box p { margin: 0; }
-.columns { display: grid; grid-template-columns: 3fr 2fr; gap: 0 48px; }
-.columns > div { min-width: 0; }
-.plain td, .plain th { padding: 4px 14px 4px 0; font-size: 13px; }
-.plain td.k:first-child { white-space: nowrap; padding-right: 28px; }
-code, .plain td.k { font-family: var(--mono); font-size: 12.5px; }
-pre { background: var(--wash); border-radius: 8px; padding: 12px 16px; overflow-x: auto;
-  font: 13px/1.5 var(--mono); margin: 10px 0; }
-li { margin: 5px 0; max-width: 80ch; }
-@media (max-width: 760px) {
-  main { padding: 24px 16px 48px; }
-  .columns { grid-template-columns: 1fr; }
-  .stage { flex-direction: column; gap: 8px; }
-  .stage h3 { flex: none; }
-  .cards { grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); }
-}
-@media print {
-  @page { margin: 14mm; }
-  body { font-size: 10.5pt; }
-  main { max-width: none; padding: 0; }
-  figure, .card, tr, .note-box { break-inside: avoid; }
-  h2, h3 { break-after: avoid; }
-  figure, .table { overflow: visible; }
-  figure svg, table { min-width: 0; }
-  * { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
-}
+It is a constant and not a file of its own, since a Flower bundle carries Python files only.
 """
 
 HTML = """\
@@ -151,6 +53,15 @@ itself. Training goes on after the last question, on the answers already given.<
 {{ result.student.best_test_accuracy | percent }}; picking it would be choosing by the test
 set.</p>
 {% endif %}
+{% if measures %}
+<h3>How steadily, and how faithfully</h3>
+<div class="table"><table class="plain measures">
+{% for measure in measures %}
+<tr><th>{{ measure.label }}</th><td class="n">{{ measure.value }}</td>
+<td>{{ measure.note }}</td></tr>
+{% endfor %}
+</table></div>
+{% endif %}
 </section>
 
 <section id="institutions">
@@ -161,7 +72,8 @@ set.</p>
 <th class="n">Refusals</th><th>Privacy</th></tr></thead>
 <tbody>
 {% for teacher in result.teachers %}
-<tr><td class="name">{{ teacher.name }}</td><td>{{ teacher.model }}</td>
+<tr><td class="name"><a href="#institution-{{ loop.index }}">{{ teacher.name }}</a></td>
+<td>{{ teacher.model }}</td>
 <td>{{ teacher.accuracy | percent }}{% if teacher.accuracy is not none %}<span class="bar"><i
  style="width:{{ "%.1f" % (100 * teacher.accuracy) }}%"></i></span>{% endif %}</td>
 <td class="n">{{ teacher.samples_asked | count }}</td>
@@ -259,28 +171,37 @@ differential privacy carry no guarantee.
 Every institution promises differential privacy, with the figures below.
 {% endif %}
 </p></div>
-<div class="table"><table>
-<thead><tr><th>Institution</th><th>What the coordinator holds of it</th><th>What it promises</th>
-</tr></thead>
-<tbody>
-{% for teacher in result.teachers %}
-<tr><td class="name">{{ teacher.name }}</td><td class="wide">{{ teacher | told }}</td>
-<td class="wide">
-{% if teacher.epsilon is none %}
-<span class="none">none promised</span><br><span class="small">answers of a teacher trained
-without differential privacy carry no guarantee</span>
-{% else %}
-<b>{{ teacher | promise }}</b><br><span class="small">
-{{- teacher.mechanism or "the mechanism and what it protects were not recorded" }}</span>
-{% endif %}
-</td></tr>
+<p>Each by itself: what it was asked, what it told, what that cost it, and what is claimed of
+it.</p>
+{% for sheet in sheets %}
+{% include "institution" %}
 {% endfor %}
-</tbody></table></div>
 {% if promising %}
 <p>A promise (ε, δ) says: whatever an observer concludes from everything that this teacher
 answered becomes at most e<sup>ε</sup> times likelier, but for a chance of δ, by one protected
 unit being in the training data or not. It is the institution's own statement; the coordinator
 cannot check it, and this page repeats it.</p>
+{% endif %}
+{% if together %}
+<h3>All institutions together</h3>
+<p><b>{{ together.parallel }}</b> for every {{ together.unit }} that lies at one institution only:
+the largest of the promises, and not their sum. This holds exactly where all of the following is so,
+none of which the coordinator can check.</p>
+<ul>
+<li>Each {{ together.unit }} is at one institution. One that lies at several has the sum of their
+promises: at most <b>{{ together.summed }}</b>, where it lies at all of them.</li>
+<li>Each institution chose its settings and trained without looking at what another had
+answered.</li>
+<li>What lies where was decided without looking at the data, or the division itself is public.</li>
+<li>Neighbouring data sets differ by adding or removing one {{ together.unit }}, as every
+institution here says. Where one is replaced instead, and may so move to another institution, it is
+twice the ε and more of the δ.</li>
+</ul>
+{% elif overlap %}
+<h3>All institutions together</h3>
+<p>A unit that lies at every institution has the sum of their promises, at most
+<b>{{ overlap }}</b>. Nothing smaller is claimed here, since not every institution says that
+neighbouring data sets differ by adding or removing one and the same kind of unit.</p>
 {% endif %}
 <h3>What is not covered</h3>
 <ul>
@@ -291,8 +212,8 @@ inside a promise only where the institution charged them to it.</li>
 <li>Accuracies on this page. Where the test data is private, each is a further release.</li>
 <li>When an answer came, how large it was, that it was refused, and that an institution took part
 at all.</li>
-<li>The same data asked again: by another run, another coordinator, or through a retrained
-teacher. Costs add up, and only the owner's ledger adds them.</li>
+<li>Another teacher of the same data; and where a teacher was not trained privately, the same one
+asked again, by whomever. Costs add up, and only the owner's ledger adds them.</li>
 <li>The student. It is made from the answers, so it reveals no more than they do, and may reveal
 all that they do. Keep it as the answers would be kept.</li>
 </ul>
