@@ -63,7 +63,8 @@ def lira(target: Floats, shadows: Floats, inside: Flags, online: bool = True) ->
         return above
     within, spread = _fitted(shadows, inside)
     beside: Floats = (target - within) / spread
-    return (above**2 - beside**2) / 2 + np.log(deviation / spread)
+    ratio: Floats = (above**2 - beside**2) / 2 + np.log(deviation / spread)
+    return ratio
 
 
 def _fitted(shadows: Floats, taken: Flags) -> tuple[Floats, float]:
@@ -159,7 +160,7 @@ class Estimate:
     high: float
 
     def __str__(self) -> str:
-        return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
 def roc(members: Floats, others: Floats) -> tuple[Floats, Floats]:

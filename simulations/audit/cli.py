@@ -34,7 +34,7 @@ def mechanism(
     set_: Overrides = None,
     out: Out = None,
     json: Json = None,
-    trials: Annotated[int, typer.Option(min=4, help="Releases of each input.")] = 4000,
+    trials: Annotated[int, typer.Option(min=4, help="Releases of each input.")] = 2000,
     error: Annotated[
         float, typer.Option(help="Chance that any true claim of the table is called wrong.")
     ] = 0.01,
@@ -60,7 +60,7 @@ def membership(
     worlds: Annotated[
         int, typer.Option(min=3, help="Federations of each kind: each is attacked by the others.")
     ] = 8,
-    images: Annotated[int, typer.Option(min=1, help="Whose membership is asked about.")] = 600,
+    images: Annotated[int, typer.Option(min=1, help="Whose membership is asked about.")] = 800,
     label_noise: Annotated[
         float, typer.Option(min=0, max=1, help="Share of labels that are wrong on purpose.")
     ] = 0.2,

@@ -71,7 +71,7 @@ class Release:
     world: NDArray[np.int64]
     """(M,) which world it is of."""
     right: float
-    """Mean accuracy on the population, labels as they are."""
+    """Mean accuracy on the population, with the true labels."""
 
     def scores(self, attack: str) -> list[Scored]:
         """Scores of members and others, for each model in turn."""
@@ -164,7 +164,7 @@ def releases(made: list[World], of: Pool) -> tuple[Release, Release]:
 
 
 def _right(said: list[torch.Tensor], of: Pool) -> float:
-    return float(np.mean([accuracy(each, of.population_labels) for each in said]))
+    return float(np.mean([accuracy(each, of.truth) for each in said]))
 
 
 def _judged(

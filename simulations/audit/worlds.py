@@ -37,6 +37,8 @@ class Pool:
     """(Z, C, H, W) uint8."""
     population_labels: Tensor
     """(Z,) int64, as many of them wrong."""
+    truth: Tensor
+    """(Z,) int64, none of them wrong."""
 
     def save(self, path: Path) -> None:
         """As ``npz:`` data for institutions; the population is in the test data's place."""
@@ -77,6 +79,7 @@ def pool(experiment: Experiment, images: int, label_noise: float, rng: np.random
         noisy(data.train_labels[picked]),
         data.test_images,
         noisy(data.test_labels),
+        data.test_labels,
     )
 
 
