@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.ticker import PercentFormatter
 
 from server.report.style import FAINT, SERIES, SOFT, figure, style
 from simulations.audit.membership import ATTACKS, Attacked, Curve, label
@@ -35,7 +34,7 @@ def draw(attacked: Sequence[Attacked], folder: Path) -> None:
             axes.set_title(f"Attacks on the {name}", color=SOFT)
             axes.set_xlabel("wrongly accused (FPR)")
             for axis in (axes.xaxis, axes.yaxis):
-                axis.set_major_formatter(PercentFormatter(1.0))
+                axis.set_major_formatter(lambda share, _: f"{100 * share:g}%")
             axes.legend(loc="lower right")
         panels[0].set_ylabel("members found (TPR)")
         drawn.patch.set_visible(True)
