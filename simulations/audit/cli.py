@@ -34,7 +34,7 @@ def mechanism(
     set_: Overrides = None,
     out: Out = None,
     json: Json = None,
-    trials: Annotated[int, typer.Option(min=4, help="Releases of each input.")] = 2000,
+    trials: Annotated[int, typer.Option(min=4, help="Releases of each input.")] = 10_000,
     error: Annotated[
         float, typer.Option(help="Chance that any true claim of the table is called wrong.")
     ] = 0.01,
