@@ -7,6 +7,7 @@ from typing import Annotated, Optional
 import typer
 
 from fedkd.errors import FedkdError, SettingsError
+from simulations.audit.cli import app as audit
 
 CHECKPOINT = 60.0
 """Seconds between states of a run, unless it is told otherwise."""
@@ -17,6 +18,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="One student, distilled from models that never leave the institutions that trained them.",
 )
+
+app.add_typer(audit, name="audit")
 
 
 @app.command()
