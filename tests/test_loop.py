@@ -1,6 +1,7 @@
 """The loop: exact through the wire, never over budget, never twice, the same from the same seed."""
 
 import copy
+import inspect
 import json
 import math
 import threading
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from client.agent import Agent
 from client.release import Door
-from fedkd import loop as loop_module
+from fedkd import invention
 from fedkd.ensemble import log_linear_pool
 from fedkd.errors import NeedsError, QuorumLost, SettingsError
 from fedkd.generators import Generator as ImageGenerator
@@ -24,6 +25,7 @@ from fedkd.gradients import GRADIENTS, as_float
 from fedkd.in_process import InProcess
 from fedkd.loop import PAUSE, Distilled, Plan, Progress, distil, drive
 from fedkd.methods import METHODS, Method, cudfkd, make, ways
+from fedkd.methods.selection import confident
 from fedkd.priors import Noise, Shape, priors
 from fedkd.privacy.policy import Policy
 from fedkd.signals import Answers, Ask, Card, Refusal, Reply, Request, Signal
@@ -37,6 +39,12 @@ SOON = 20.0
 Loop = Generator[Request, Answers, Distilled]
 Put = Callable[[Request], Answers]
 """Puts a request to the institutions."""
+
+
+def made(name: str, **wishes: object) -> Method:
+    """That method, with what its factory takes of these arguments."""
+    known = inspect.signature(METHODS[name]).parameters
+    return make(name, {key: value for key, value in wishes.items() if key in known})
 
 
 # --- teachers
@@ -173,8 +181,30 @@ def gap(network: nn.Module, x: Tensor) -> Tensor:
     return torch.stack(total).sum()
 
 
+LOUD = {"bn_weight": 0.01, "tv_weight": 0.01, "l2_weight": 0.01}
+"""At the papers' weights one term drowns the others, and nobody would miss them."""
+
+
+def apart_by_js(t: Tensor, s: Tensor, kept: Tensor) -> Tensor:
+    """Divergence at temperature 3 of the images kept, (B, K)."""
+    p, q = (t[kept] / 3).softmax(1), (s[kept] / 3).softmax(1)
+    p, q, m = p.clamp(0.01, 0.99), q.clamp(0.01, 0.99), (p / 2 + q / 2).clamp(0.01, 0.99)
+    return (m * (m / p).log() + m * (m / q).log()) / 2
+
+
+def variation(x: Tensor) -> Tensor:
+    """|dx| + |dy| + both diagonals, whole-batch norms."""
+    h, w = x.shape[2:]
+    total = torch.zeros(()).to(x)
+    for dy, dx in ((0, 1), (1, 0), (1, 1), (1, -1)):
+        here = x[:, :, : h - dy, max(0, -dx) : w - max(0, dx)]
+        there = x[:, :, dy:, max(0, dx) : w + min(0, dx)]
+        total = total + (here - there).square().sum().sqrt()
+    return total
+
+
 def written_out(
-    paper: str, t: Tensor, s: Tensor, gap: Tensor, progress: float
+    paper: str, x: Tensor, t: Tensor, s: Tensor, gap: Tensor, progress: float
 ) -> dict[str, Tensor]:
     """The weighted terms of that paper's generator, by name."""
     mean = t.softmax(1).mean(0)
@@ -199,6 +229,13 @@ def written_out(
             return {"one_hot": sure, "class_balance": 5 * balance}
         case "zskt":
             return {"agreement": -divergence(1).mean()}
+        case "ta_dfkd":
+            return {
+                "jensen_shannon": 1 - apart_by_js(t, s, confident()(t.detach())).mean(),
+                "bn_gap": LOUD["bn_weight"] * gap,
+                "total_variation": LOUD["tv_weight"] * variation(x),
+                "magnitude": LOUD["l2_weight"] * x.square().sum().sqrt(),
+            }
         case _:
             apart = (s - s.mean(1, keepdim=True)) - (t - t.mean(1, keepdim=True))
             return {"discrepancy": -apart.abs().mean()}
@@ -231,7 +268,7 @@ def by_autograd(
     counts = torch.tensor(list(COUNTS.values())).double()
     t = log_linear_pool(said, torch.ones_like(counts) if lost == "counts" else counts)
     gaps = torch.stack([gap(teacher, pixels) for teacher in teachers]).mean()
-    terms = written_out(method.name, t, s, gaps, step.progress)
+    terms = written_out(method.name, pixels, t, s, gaps, step.progress)
     asked_for = {term.name for _, term in method.objective} - {lost}
     torch.stack([terms[name] for name in sorted(asked_for)]).sum().backward()
     return flat({name: weight.grad for name, weight in generator.named_parameters()})
@@ -251,7 +288,7 @@ def exact_run(
     """Five steps of a generator, at five points of the ramp."""
     student = remembering(0)  # one of the teachers at first, or nothing would be decided alike
     steps: list[Step] = []
-    patch.setattr(loop_module, "Generated", tapped(steps, student))
+    patch.setattr(invention, "Generated", tapped(steps, student))
 
     def watch(progress: Progress) -> None:
         if progress.kind == "asked":
@@ -272,7 +309,7 @@ def exact_run(
         (one_process, cudfkd("straight_through", bn_weight=0.0, latent=16)),
         (one_process, cudfkd("student", bn_weight=0.0, latent=16)),
         *(
-            (one_process, make(name, {"gradient": gradient, "latent": 16}))
+            (one_process, made(name, gradient=gradient, latent=16, **LOUD))
             for name in METHODS
             for gradient in ways(name)
             if name != "cudfkd" and gradient != "finite_differences"
@@ -482,7 +519,7 @@ def test_a_batch_of_one_generated_image_can_be_learned_from() -> None:
     [
         *(mixed(gradient) for gradient in ways("cudfkd")),
         *(
-            make(name, {"latent": 8, "warm_up": 0.3, "generated": 0.7})
+            made(name, latent=8, warm_up=0.3, generated=0.7, bn_weight=0.0)
             for name in METHODS
             if name != "cudfkd"
         ),

@@ -16,7 +16,7 @@ from fedkd.errors import NeedsError, SettingsError
 from fedkd.gradients import GRADIENTS, PULL_BACK
 from fedkd.in_process import InProcess
 from fedkd.loop import Plan, distil, drive
-from fedkd.methods import METHODS, Method, cudfkd, dafl, dfad, dfme, make, ways, zskt
+from fedkd.methods import METHODS, Method, cudfkd, dafl, dfad, dfme, make, ta_dfkd, ways, zskt
 from fedkd.methods.method import divergence, l1_centred, sources
 from fedkd.methods.terms import Batch, one_hot
 from fedkd.models import build
@@ -174,6 +174,7 @@ def test_both_objectives_are_those_of_the_paper_from_the_first_step_to_the_last(
         (zskt(), "pull_back", 100, 1e-3),
         (dfad(), "pull_back", 256, 1e-3),
         (dfme(), "finite_differences", 256, 1e-4),
+        (ta_dfkd(), "pull_back", 1000, 1e-3),
     ],
     ids=lambda x: x.name if isinstance(x, Method) else "",
 )
@@ -194,11 +195,22 @@ def test_a_temperature_is_that_of_generator_and_student() -> None:
     assert torch.equal(dafl(temperature=4.0).imitation(own, teacher), divergence(4.0)(own, teacher))
 
 
+def test_ta_dfkd_sets_the_weights_of_its_public_code() -> None:
+    weights = {term.name: weight(0.5) for weight, term in ta_dfkd().objective}
+    assert weights == {
+        "jensen_shannon": 1.0,
+        "bn_gap": 10.0,
+        "total_variation": 1.5e-5,
+        "magnitude": 6e-3,
+    }
+    assert ta_dfkd(bn_weight=0.0).needs == {LOGITS}
+
+
 def test_directions_are_paid_for() -> None:
     assert [dfme(directions=m).gradient.questions for m in (1, 3)] == [1, 3]
 
 
-@pytest.mark.parametrize("name", ["dafl", "zskt", "dfad", "dfme"])
+@pytest.mark.parametrize("name", ["dafl", "zskt", "dfad", "dfme", "ta_dfkd"])
 def test_priors_may_ask_first_and_take_turns_after(name: str) -> None:
     shares = make(name, {"warm_up": 0.4, "generated": 0.7}).shares
     for progress, expected in ((0.39, (1.0, 0.0, 0.0)), (0.4, (0.3, 0.0, 0.7))):
@@ -238,6 +250,7 @@ def test_a_generator_learns_by_the_gradients_that_its_factory_names_and_by_no_ot
         ("zskt", {"temperature": 0.0}, "expected a finite temperature > 0, got 0.0"),
         ("dafl", {"balance_weight": -5.0}, "weight of class_balance is -5.0"),
         ("dafl", {"one_hot_weight": 0.0, "balance_weight": 0.0}, "a generator without terms"),
+        ("ta_dfkd", {"threshold": 1.0}, "expected a threshold in [0, 1), got 1.0"),
         ("dfad", {"generated": 1.5}, "dfad: share of prior is -0.5"),
     ],
 )

@@ -1,14 +1,25 @@
 """Each term against its formula, and against the side on which it calls a batch good."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
 from fedkd.errors import SettingsError
+from fedkd.methods.image_terms import magnitude, total_variation
 from fedkd.methods.method import divergence, l1_centred
-from fedkd.methods.terms import Batch, Term, agreement, bn_gap, class_balance, discrepancy, one_hot
+from fedkd.methods.terms import (
+    Batch,
+    Term,
+    agreement,
+    bn_gap,
+    class_balance,
+    discrepancy,
+    jensen_shannon,
+    one_hot,
+)
 from fedkd.signals import Signal
 
 K = 4
@@ -83,6 +94,34 @@ def test_discrepancy_gains_nothing_by_an_offset_of_all_classes() -> None:
     assert torch.isclose(shifted, discrepancy().value(batch(teacher, student)))
 
 
+@pytest.mark.parametrize("over_classes", [True, False])
+def test_jensen_shannon_is_that_of_the_public_code(over_classes: bool) -> None:
+    teacher, student = random_logits(10), random_logits(11)
+    kept = torch.tensor([True, False, True, True, False, True])
+    total = 0.0
+    for t, s in zip(teacher[kept], student[kept], strict=True):
+        p, q = (s / 3).softmax(0), (t / 3).softmax(0)
+        for a, b in zip(p.tolist(), q.tolist(), strict=True):
+            m, a, b = (min(max(x, 0.01), 0.99) for x in ((a + b) / 2, a, b))
+            total += 0.5 * m * math.log(m / a) + 0.5 * m * math.log(m / b)
+    value = jensen_shannon(3.0, over_classes).value(replace(batch(teacher, student), selected=kept))
+    assert float(value) == pytest.approx(1 - total / (4 * K if over_classes else 4))
+
+
+def test_pixel_terms_are_norms_of_the_whole_batch() -> None:
+    x = torch.rand(3, 2, 4, 5, generator=torch.Generator().manual_seed(0)).double()
+    squares = dict.fromkeys([(0, 1), (1, 0), (1, 1), (1, -1)], 0.0)
+    for image in x.flatten(0, 1).tolist():
+        for (dy, dx), _ in squares.items():
+            for i in range(4 - dy):
+                for j in range(max(0, -dx), 5 - max(0, dx)):
+                    squares[dy, dx] += (image[i][j] - image[i + dy][j + dx]) ** 2
+    seen = replace(batch(SURE), images=x)
+    expected = sum(math.sqrt(each) for each in squares.values())
+    assert float(total_variation().value(seen)) == pytest.approx(expected)
+    assert float(magnitude().value(seen)) == pytest.approx(math.sqrt(float((x * x).sum())))
+
+
 SURE = torch.eye(K) * 10
 UNSURE = torch.zeros(K, K)
 COLLAPSED = torch.eye(K)[[0, 0, 0, 0]] * 10
@@ -99,6 +138,7 @@ OPPOSED = torch.eye(K).roll(1, 0) * 10
         (agreement(masked=False), batch(SURE, OPPOSED), batch(SURE, SAME)),
         (agreement(masked=True), batch(SURE, SURE / 10), batch(SURE, SAME)),
         (discrepancy(), batch(SURE, OPPOSED), batch(SURE, SAME)),
+        (jensen_shannon(), batch(SURE, OPPOSED), batch(SURE, SAME)),
     ],
     ids=lambda x: x.name if isinstance(x, Term) else "",
 )

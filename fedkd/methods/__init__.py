@@ -11,6 +11,7 @@ from fedkd.methods.dafl import dafl
 from fedkd.methods.dfad import dfad
 from fedkd.methods.dfme import dfme
 from fedkd.methods.method import Method
+from fedkd.methods.ta_dfkd import ta_dfkd
 from fedkd.methods.zskt import zskt
 
 METHODS: dict[str, Callable[..., Method]] = {
@@ -19,6 +20,7 @@ METHODS: dict[str, Callable[..., Method]] = {
     "zskt": zskt,
     "dfad": dfad,
     "dfme": dfme,
+    "ta_dfkd": ta_dfkd,
 }
 """Every method by the name that users type."""
 
@@ -54,4 +56,4 @@ def ways(name: str) -> tuple[str, ...]:
     return get_args(hints["gradient"]) if "gradient" in hints else (METHODS[name]().gradient.name,)
 
 
-__all__ = ["METHODS", "Method", "cudfkd", "dafl", "dfad", "dfme", "make", "ways", "zskt"]
+__all__ = ["METHODS", "Method", "cudfkd", "dafl", "dfad", "dfme", "make", "ta_dfkd", "ways", "zskt"]

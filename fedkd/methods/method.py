@@ -66,6 +66,9 @@ def imitation_named(name: str) -> Imitation:
     return IMITATIONS[name]
 
 
+Selection: TypeAlias = Callable[[Tensor], Tensor]
+"""(B, K) target logits -> (B,) bool: which images are worth learning from; one at least."""
+
 Objective: TypeAlias = tuple[tuple[Schedule, Term], ...]
 """A generator's terms, each with a schedule of its weight."""
 
@@ -138,6 +141,8 @@ class Method:
         latent: Z, size of the generator's input, >= 1.
         generator_rate: learning rate of the generator's Adam, > 0.
         generator_betas: its momenta.
+        epoch: generator steps, >= 1, in what the paper does something once in.
+        selection: which answered images enter the bank; None: all.
     """
 
     name: str
@@ -151,6 +156,8 @@ class Method:
     latent: int = 64
     generator_rate: float = 1e-3
     generator_betas: tuple[float, float] = (0.9, 0.99)
+    epoch: int = 1
+    selection: Selection | None = None
 
     def __post_init__(self) -> None:
         if self.latent < 1 or not 0 < self.generator_rate < math.inf:

@@ -5,7 +5,7 @@ the term is its negative, and the docstring says which way is good.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -26,6 +26,10 @@ class Batch:
     """The ensemble's signals."""
     student: Tensor
     """The student's logits, (B, K)."""
+    selected: Tensor | None = None
+    """(B,) bool: images that passed the method's selection; None: all."""
+    previous: Mapping[str, float] = field(default_factory=dict)
+    """By term, what it was to remember of an earlier batch; absent before the first time."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,8 @@ class Term:
     """What must be asked of an institution to compute it."""
     value: Callable[[Batch], Tensor]
     """Batch -> ()."""
+    memory: Callable[[Batch], Tensor] | None = None
+    """Batch -> (), what it finds under its name in `Batch.previous` from the next epoch on."""
 
 
 def one_hot() -> Term:
@@ -119,6 +125,36 @@ def discrepancy() -> Term:
     return Term(
         "discrepancy",
         "-mean_b mean_c |d_bc - mean_c d_bc|, d = S(x) - T(x)",
+        frozenset({Signal.LOGITS}),
+        value,
+    )
+
+
+def jensen_shannon(temperature: float = 3.0, over_classes: bool = False) -> Term:
+    """One less the divergence of student and teacher; low: they disagree on what was selected.
+
+    The mean of both is compared with each, not each with the mean, and probabilities are cut off
+    at 0.01 and 0.99, as in the public code of DeepInversion and its heirs.
+
+    Args:
+        temperature: of both softmaxes, > 0.
+        over_classes: divide by the number of classes too.
+    """
+
+    def value(b: Batch) -> Tensor:
+        student, teacher = b.student, b.teacher[Signal.LOGITS]
+        if b.selected is not None:
+            student, teacher = student[b.selected], teacher[b.selected]
+        p = (student / temperature).softmax(1)
+        q = (teacher / temperature).softmax(1)
+        p, q, m = (each.clamp(0.01, 0.99) for each in (p, q, 0.5 * (p + q)))
+        each = 0.5 * (m * (2 * m.log() - p.log() - q.log()))  # (B, K)
+        apart = each.mean() if over_classes else each.sum(1).mean()
+        return 1.0 - apart.clamp(0.0, 1.0)
+
+    return Term(
+        "jensen_shannon",
+        "1 - (KL(m || p) + KL(m || q)) / 2, m = (p + q) / 2, p, q = softmax(S, T / tau)",
         frozenset({Signal.LOGITS}),
         value,
     )
