@@ -16,8 +16,8 @@ from fedkd.labels import Labels
 from fedkd.methods.method import Method
 from fedkd.methods.terms import Batch
 from fedkd.signals import Answers, Request, Signal, as_float
-from fedkd.sources import Drawn, Generated
-from fedkd.state import State
+from fedkd.sources import Drawn, Generated, Kept
+from fedkd.state import Part, State
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,25 +56,51 @@ class Invention:
         student: read in its terms, never changed.
         shape: (C, H, W).
         seed: of the generator's first weights.
+        count: most images in a batch.
+        classes: K.
     """
 
     def __init__(
-        self, method: Method, student: nn.Module, shape: tuple[int, int, int], seed: int
+        self,
+        method: Method,
+        student: nn.Module,
+        shape: tuple[int, int, int],
+        seed: int,
+        count: int,
+        classes: int,
     ) -> None:
         self.method, self.student = method, student
         with torch.random.fork_rng(devices=[]):  # layers initialise from the global stream only
             torch.manual_seed(seed)
-            self.generator = ImageGenerator(method.latent, shape)
-        self.source = Generated(self.generator)
+            self.painter = method.canvas.module(count, method.latent, shape)
+        self.source: Generated | Kept = (
+            Generated(self.painter)
+            if isinstance(self.painter, ImageGenerator)
+            else Kept(method.canvas, self.painter, count, classes)
+        )
         self.optimizer = torch.optim.Adam(
-            self.generator.parameters(), method.generator_rate, method.generator_betas
+            self.painter.parameters(), method.generator_rate, method.generator_betas
         )
         self._previous: dict[str, float] = {}
 
     @property
-    def remembers(self) -> bool:
-        """Whether a term compares a batch with an earlier one."""
-        return any(term.memory is not None for _, term in self.method.objective)
+    def parts(self) -> dict[str, Part]:
+        """All of it that changes, by the name that it has in a state."""
+        parts: dict[str, Part] = {
+            "generator": self.painter,
+            "generator_optimizer": self.optimizer,
+        }
+        if any(term.memory is not None for _, term in self.method.objective):
+            parts["memory"] = self
+        if isinstance(self.source, Kept):
+            parts["wanted"] = self.source
+        return parts
+
+    def begin(self, rng: torch.Generator) -> None:
+        """An epoch: where one batch is kept for that long, begin another."""
+        if isinstance(self.source, Kept):
+            self.source.begin(rng)
+            self.optimizer.state.clear()
 
     def state(self) -> State:
         """What its terms remember."""
@@ -100,7 +126,10 @@ class Invention:
         if gradient.believes_student:
             said = {name: {Signal.LOGITS: heard.labels.own(name, student)} for name in leaves}
         batch = Batch(
-            *(pixels, heard.fusion(said), student), heard.selected, previous=self._previous
+            *(pixels, heard.fusion(said), student),
+            heard.selected,
+            heard.drawn.wanted,
+            self._previous,
         )
         terms = self._backward(batch, heard.progress)
         through_student = pixels.grad if pixels.grad is not None else torch.zeros_like(pixels)
@@ -116,6 +145,24 @@ class Invention:
         self._descend(heard.drawn.images, through_student + through_teachers)
         self._remember(batch, step)
         return Improved(terms, paid * gradient.pulls_back, paid * gradient.questions)
+
+    def rehearse(self, count: int, progress: float, rng: torch.Generator) -> dict[str, float]:
+        """Begin an epoch and take its steps, the student in the place of every teacher.
+
+        Asks nothing. Returns the value of each term at the last step.
+        """
+        self.begin(rng)
+        self.student.eval()
+        self.source.learning, terms = True, {}
+        for _ in range(self.method.rehearsals):
+            drawn = self.source.draw(count, rng)
+            said = self.student(drawn.images)
+            self.optimizer.zero_grad(set_to_none=True)
+            batch = Batch(drawn.images, {Signal.LOGITS: said}, said, wanted=drawn.wanted)
+            terms = self._backward(batch, progress)
+            self.optimizer.step()
+        self.source.learning = False
+        return terms
 
     def _backward(self, batch: Batch, progress: float) -> dict[str, float]:
         """Gradients of the weighted objective into every leaf; the terms' values."""

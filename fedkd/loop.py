@@ -135,10 +135,12 @@ class Distillation:
     def requests(self) -> Generator[Request, Answers, Distilled]:
         """The run, from where it stands to its end; see `distil`."""
         plan = self.plan
+        first = self.method.student_from * plan.budget
         while self.asked < plan.budget:
             self.rest()
             yield from self.question()
-            self.learn(until=plan.asking * self.asked / plan.budget)
+            taught = max(self.asked - first, 0.0)
+            self.learn(until=plan.asking * taught / (plan.budget - first))
         while self.student_steps < plan.steps:
             self.rest()
             yield PAUSE
@@ -218,16 +220,28 @@ class Distillation:
         done = yield from self._invention.improve(heard, self.generator_steps, self.rng)
         self.pulled_back += done.pulled_back
         self.asked += done.asked
-        self.generator_steps += 1
-        self._tell("generated", step=self.generator_steps, terms=dict(done.terms))
+        self._note_generated(1, done.terms)
+        if self.generator_steps % self.method.epoch == 0:
+            self._invention.begin(self.rng)
+
+    def _note_generated(self, steps: int, terms: Mapping[str, float]) -> None:
+        self.generator_steps += steps
+        self._tell("generated", step=self.generator_steps, terms=dict(terms))
 
     def _invent(self) -> tuple[Source, Drawn, Tensor]:
         """Images never asked about before, with their graph where they have one."""
-        cost = 1 + (self.method.gradient.questions if self.method.trains else 0)
+        learning = self.asked < self.method.generator_until * self.plan.budget
+        cost = 1 + (self.method.gradient.questions if self.method.trains and learning else 0)
         count = min(self.plan.batch, (self.plan.budget - self.asked) // cost)
         if count == 0:  # what is left does not pay for a generator step
             return self._draw_new(self.sources["prior"], self.plan.budget - self.asked)
-        return self._draw_new(self._choose_source(), count)
+        source = self._choose_source()
+        if self._invention and source is self._invention.source:
+            self._invention.source.learning = learning and not self.method.rehearsals
+            if learning and self.method.rehearsals:
+                terms = self._invention.rehearse(count, self.progress, self.rng)
+                self._note_generated(self.method.rehearsals, terms)
+        return self._draw_new(source, count)
 
     def _draw_new(self, source: Source, count: int) -> tuple[Source, Drawn, Tensor]:
         for _ in range(ATTEMPTS):
@@ -235,7 +249,7 @@ class Distillation:
             images = to_bytes(drawn.images)
             fresh = self.bank.fresh(images)
             if bool(fresh.any()):
-                return source, Drawn(drawn.images[fresh], drawn.origin), images[fresh]
+                return source, drawn.only(fresh), images[fresh]
         raise SettingsError(
             f"source {drawn.origin} drew only images that were asked about before; "
             "name more priors, or ask for fewer samples"
@@ -254,11 +268,12 @@ class Distillation:
         }
         self._invention: Invention | None = None
         if self.method.trains:
-            self._invention = Invention(self.method, self.student, self.shape, self.seed)
-            self._parts["generator"] = self._invention.generator
-            self._parts["generator_optimizer"] = self._invention.optimizer
-            if self._invention.remembers:
-                self._parts["memory"] = self._invention
+            self._invention = Invention(
+                *(self.method, self.student, self.shape, self.seed),
+                *(self.plan.batch, len(self.labels.names)),
+            )
+            self._invention.begin(self.rng)
+            self._parts |= self._invention.parts
             sources["generator"] = self._invention.source
         return sources
 

@@ -20,7 +20,6 @@ from client.release import Door
 from fedkd import invention
 from fedkd.ensemble import log_linear_pool
 from fedkd.errors import NeedsError, QuorumLost, SettingsError
-from fedkd.generators import Generator as ImageGenerator
 from fedkd.gradients import GRADIENTS, as_float
 from fedkd.in_process import InProcess
 from fedkd.loop import PAUSE, Distilled, Plan, Progress, distil, drive
@@ -29,7 +28,7 @@ from fedkd.methods.selection import confident
 from fedkd.priors import Noise, Shape, priors
 from fedkd.privacy.policy import Policy
 from fedkd.signals import Answers, Ask, Card, Refusal, Reply, Request, Signal
-from fedkd.sources import Drawn, Generated
+from fedkd.sources import Drawn, Generated, Kept
 from fedkd.teacher import ModuleTeacher
 from server.hub import Hub
 
@@ -51,6 +50,8 @@ def made(name: str, **wishes: object) -> Method:
 
 
 K, SHAPE = 5, (1, 8, 8)
+ASKED = 24
+"""Images in a question of the exact runs."""
 COUNTS = {"east": (40, 5, 0, 12, 3), "north": (0, 30, 9, 0, 21), "west": (7, 7, 60, 1, 0)}
 """Training images of each class, far from uniform."""
 
@@ -136,32 +137,43 @@ def one_process(networks: Mapping[str, nn.Module]) -> Iterator[tuple[tuple[Card,
 class Step:
     """All that a generator step depends on, and the gradient that it took."""
 
-    generator: ImageGenerator
+    source: Generated | Kept
     student: nn.Module
-    z: Tensor
+    stream: Tensor
+    """State of the random stream before the images were drawn."""
     taken: dict[str, Tensor] = field(default_factory=dict)
     progress: float = math.nan
+    reminded: "Step | None" = None
+    """Whose terms this one is compared with; None: zero."""
+    terms: dict[str, Tensor] = field(default_factory=dict)
 
 
-def tapped(steps: list[Step], student: nn.Module) -> type[Generated]:
+def tapped(
+    kind: type[Generated] | type[Kept], steps: list[Step], student: nn.Module
+) -> type[Generated] | type[Kept]:
     """The source that the loop uses, which also writes down every step."""
 
-    class Tapped(Generated):
-        def __init__(self, generator: ImageGenerator) -> None:
-            super().__init__(generator)
-            for name, parameter in generator.named_parameters():
+    def draw(self: Generated | Kept, count: int, rng: torch.Generator) -> Drawn:
+        before = copy.deepcopy(self)
+        steps.append(Step(before, copy.deepcopy(student).eval(), rng.get_state()))
+        for name, parameter in trained(self).named_parameters():
+            if not parameter._post_accumulate_grad_hooks:
                 parameter.register_post_accumulate_grad_hook(
                     lambda p, name=name: steps[-1].taken.update({name: p.grad.clone()})
                 )
+        return kind.draw(self, count, rng)
 
-        def draw(self, count: int, rng: torch.Generator) -> Drawn:
-            again = torch.Generator().set_state(rng.get_state())
-            before = copy.deepcopy(self.generator).train()
-            z = torch.randn(count, before.latent, generator=again)
-            steps.append(Step(before, copy.deepcopy(student).eval(), z))
-            return super().draw(count, rng)
+    return type("Tapped", (kind,), {"draw": draw})
 
-    return Tapped
+
+def kind_of(source: Generated | Kept) -> type[Generated] | type[Kept]:
+    """What the loop would use."""
+    return Generated if isinstance(source, Generated) else Kept
+
+
+def trained(source: Generated | Kept) -> nn.Module:
+    """What its optimiser trains."""
+    return source.generator if isinstance(source, Generated) else source.painter
 
 
 def gap(network: nn.Module, x: Tensor) -> Tensor:
@@ -183,6 +195,8 @@ def gap(network: nn.Module, x: Tensor) -> Tensor:
 
 LOUD = {"bn_weight": 0.01, "tv_weight": 0.01, "l2_weight": 0.01}
 """At the papers' weights one term drowns the others, and nobody would miss them."""
+LONG = {"stage": 0.99, "epoch": 2}
+"""The generator learns at each of five steps, in epochs of two."""
 
 
 def apart_by_js(t: Tensor, s: Tensor, kept: Tensor) -> Tensor:
@@ -203,13 +217,28 @@ def variation(x: Tensor) -> Tensor:
     return total
 
 
-def written_out(
-    paper: str, x: Tensor, t: Tensor, s: Tensor, gap: Tensor, progress: float
-) -> dict[str, Tensor]:
-    """The weighted terms of that paper's generator, by name."""
+@dataclass
+class Seen:
+    """Images, what teacher and student say of them, the gap, and terms of an earlier step."""
+
+    x: Tensor
+    t: Tensor
+    s: Tensor
+    gap: Tensor
+    before: Mapping[str, Tensor]
+
+
+def logged(t: Tensor) -> dict[str, Tensor]:
+    """Uncertainty of each answer, and the negative entropy of all of them."""
     mean = t.softmax(1).mean(0)
     sure = -t.log_softmax(1).max(1).values.mean()
-    balance = (mean * mean.log()).sum()
+    return {"one_hot": sure, "class_balance": (mean * mean.log()).sum()}
+
+
+def written_out(paper: str, seen: Seen, progress: float) -> dict[str, Tensor]:
+    """The weighted terms of that paper's generator, by name."""
+    x, t, s, gap = seen.x, seen.t, seen.s, seen.gap
+    sure, balance = logged(t).values()
 
     def divergence(temperature: float) -> Tensor:
         p, q = (t / temperature).softmax(1), (s / temperature).softmax(1)
@@ -229,6 +258,11 @@ def written_out(
             return {"one_hot": sure, "class_balance": 5 * balance}
         case "zskt":
             return {"agreement": -divergence(1).mean()}
+        case "rdskd":
+            p, half = t.softmax(1), len(t) // 2
+            moved = (p[half:] - p[:half]).square().sum() / (x[half:] - x[:half]).square().sum()
+            gained = {n: v - seen.before.get(n, 0.0) for n, v in logged(t).items()}
+            return {n: g.exp() for n, g in gained.items()} | {"sameness": moved.sqrt()}
         case "ta_dfkd":
             return {
                 "jensen_shannon": 1 - apart_by_js(t, s, confident()(t.detach())).mean(),
@@ -252,9 +286,10 @@ def by_autograd(
         method: the paper, and what stands for a teacher in it.
         lost: a part of the objective that is left out, for comparison.
     """
-    generator, student = copy.deepcopy(step.generator), copy.deepcopy(step.student).double()
+    source, student = copy.deepcopy(step.source), copy.deepcopy(step.student).double()
     teachers = [copy.deepcopy(networks[name]).double() for name in COUNTS]
-    drawn = generator(step.z)
+    shown = kind_of(source).draw(source, ASKED, torch.Generator().set_state(step.stream))
+    drawn = shown.images
     asked = (drawn.detach() * 255).round().double() / 255
     x = drawn.double()
     pixels = x if lost == "rounding" else x + (asked - x).detach()
@@ -268,10 +303,12 @@ def by_autograd(
     counts = torch.tensor(list(COUNTS.values())).double()
     t = log_linear_pool(said, torch.ones_like(counts) if lost == "counts" else counts)
     gaps = torch.stack([gap(teacher, pixels) for teacher in teachers]).mean()
-    terms = written_out(method.name, pixels, t, s, gaps, step.progress)
+    before = step.reminded.terms if step.reminded else {}
+    terms = written_out(method.name, Seen(pixels, t, s, gaps, before), step.progress)
+    step.terms = {name: value.detach() for name, value in logged(t).items()}
     asked_for = {term.name for _, term in method.objective} - {lost}
     torch.stack([terms[name] for name in sorted(asked_for)]).sum().backward()
-    return flat({name: weight.grad for name, weight in generator.named_parameters()})
+    return flat({name: weight.grad for name, weight in trained(source).named_parameters()})
 
 
 def flat(gradients: Mapping[str, Tensor]) -> Tensor:
@@ -288,16 +325,20 @@ def exact_run(
     """Five steps of a generator, at five points of the ramp."""
     student = remembering(0)  # one of the teachers at first, or nothing would be decided alike
     steps: list[Step] = []
-    patch.setattr(invention, "Generated", tapped(steps, student))
+    for kind in (Generated, Kept):
+        patch.setattr(invention, kind.__name__, tapped(kind, steps, student))
 
     def watch(progress: Progress) -> None:
         if progress.kind == "asked":
             steps[-1].progress = progress.facts["done"]
 
-    plan = Plan(budget=24 * 5, batch=24, steps=10, student_batch=8, asking=1.0)
+    plan = Plan(budget=ASKED * 5, batch=ASKED, steps=10, student_batch=8, asking=1.0)
     with road(networks) as (cards, put):
         drive(distil(student, method, cards, plan, priors("pink"), seed=3, watch=watch), put)
-    assert [step.progress for step in steps] == [0.0, 0.2, 0.4, 0.6, 0.8]
+    waits = method.student_from > 0.8
+    assert [step.progress for step in steps] == ([0.0] * 5 if waits else [0.0, 0.2, 0.4, 0.6, 0.8])
+    for number, step in enumerate(steps[2:], 2):  # epochs are of two steps
+        step.reminded = steps[(number - 1) if number % 2 == 0 else number - 2]
     return steps
 
 
@@ -309,7 +350,7 @@ def exact_run(
         (one_process, cudfkd("straight_through", bn_weight=0.0, latent=16)),
         (one_process, cudfkd("student", bn_weight=0.0, latent=16)),
         *(
-            (one_process, made(name, gradient=gradient, latent=16, **LOUD))
+            (one_process, made(name, gradient=gradient, latent=16, **LOUD, **LONG))
             for name in METHODS
             for gradient in ways(name)
             if name != "cudfkd" and gradient != "finite_differences"

@@ -15,8 +15,20 @@ from fedkd.data import Dataset, open_data
 from fedkd.errors import NeedsError, SettingsError
 from fedkd.gradients import GRADIENTS, PULL_BACK
 from fedkd.in_process import InProcess
-from fedkd.loop import Plan, distil, drive
-from fedkd.methods import METHODS, Method, cudfkd, dafl, dfad, dfme, make, ta_dfkd, ways, zskt
+from fedkd.loop import Plan, Progress, distil, drive
+from fedkd.methods import (
+    METHODS,
+    Method,
+    cudfkd,
+    dafl,
+    dfad,
+    dfme,
+    make,
+    rdskd,
+    ta_dfkd,
+    ways,
+    zskt,
+)
 from fedkd.methods.method import divergence, l1_centred, sources
 from fedkd.methods.terms import Batch, one_hot
 from fedkd.models import build
@@ -175,6 +187,7 @@ def test_both_objectives_are_those_of_the_paper_from_the_first_step_to_the_last(
         (dfad(), "pull_back", 256, 1e-3),
         (dfme(), "finite_differences", 256, 1e-4),
         (ta_dfkd(), "pull_back", 1000, 1e-3),
+        (rdskd(), "pull_back", 100, 1e-3),
     ],
     ids=lambda x: x.name if isinstance(x, Method) else "",
 )
@@ -206,11 +219,37 @@ def test_ta_dfkd_sets_the_weights_of_its_public_code() -> None:
     assert ta_dfkd(bn_weight=0.0).needs == {LOGITS}
 
 
+def test_rdskd_trains_its_generator_first_and_then_its_student() -> None:
+    method = rdskd()
+    assert (method.generator_until, method.student_from, method.epoch) == (0.5, 0.5, 120)
+    assert {weight(p) for weight, _ in method.objective for p in (0.0, 0.5, 1.0)} == {1.0}
+    assert torch.equal(method.imitation(SOME, OTHER), divergence(10.0)(SOME, OTHER))
+    doors, steps = [], []
+
+    def watch(progress: Progress) -> None:
+        if progress.kind == "asked":
+            doors.append((progress.facts["asked"], progress.facts["done"]))
+        if progress.kind == "generated":
+            steps.append(progress.facts["asked"])
+
+    teachers = InProcess({"a": nn.Sequential(nn.Flatten(), nn.Linear(16, 4))}, (1, 4, 4), 4)
+    student = nn.Sequential(nn.Flatten(), nn.Linear(16, 4))
+    plan = Plan(100, 10, 50, student_batch=8, asking=1.0)
+    loop = distil(student, rdskd(latent=4), teachers.cards, plan, priors("noise"), watch=watch)
+    assert drive(loop, teachers.answer).pulled_back == 50
+    assert steps == [10, 20, 30, 40, 50]
+    assert [done for asked, done in doors if asked <= 60] == [0.0] * 6
+    assert doors[-1] == (100, 0.8)
+
+
+SOME, OTHER = torch.randn(2, 6, 4, generator=torch.Generator().manual_seed(5))
+
+
 def test_directions_are_paid_for() -> None:
     assert [dfme(directions=m).gradient.questions for m in (1, 3)] == [1, 3]
 
 
-@pytest.mark.parametrize("name", ["dafl", "zskt", "dfad", "dfme", "ta_dfkd"])
+@pytest.mark.parametrize("name", ["dafl", "zskt", "dfad", "dfme", "ta_dfkd", "rdskd"])
 def test_priors_may_ask_first_and_take_turns_after(name: str) -> None:
     shares = make(name, {"warm_up": 0.4, "generated": 0.7}).shares
     for progress, expected in ((0.39, (1.0, 0.0, 0.0)), (0.4, (0.3, 0.0, 0.7))):
@@ -250,6 +289,9 @@ def test_a_generator_learns_by_the_gradients_that_its_factory_names_and_by_no_ot
         ("zskt", {"temperature": 0.0}, "expected a finite temperature > 0, got 0.0"),
         ("dafl", {"balance_weight": -5.0}, "weight of class_balance is -5.0"),
         ("dafl", {"one_hot_weight": 0.0, "balance_weight": 0.0}, "a generator without terms"),
+        ("rdskd", {"stage": 1.0}, "rdskd: epoch 120, generator until 1.0, student from 1.0"),
+        ("rdskd", {"epoch": 0}, "rdskd: epoch 0"),
+        ("rdskd", {"gradient": "student"}, "choose one of pull_back, finite"),
         ("ta_dfkd", {"threshold": 1.0}, "expected a threshold in [0, 1), got 1.0"),
         ("dfad", {"generated": 1.5}, "dfad: share of prior is -0.5"),
     ],

@@ -76,8 +76,20 @@ def same(one: State, other: State) -> bool:
         (cudfkd("pull_back", **OWN), replace(PLAN, capacity=30, asking=1.0)),  # type: ignore[arg-type]
         (cudfkd("finite_differences", **OWN), replace(PLAN, weight_decay=0.1)),  # type: ignore[arg-type]
         (make("zskt", {"latent": 8}), replace(PLAN, asking=0.0)),
+        (make("ta_dfkd", {"latent": 8}), PLAN),
+        (make("rdskd", {"latent": 8, "epoch": 2}), PLAN),
     ],
-    ids=["priors", "evolution", "bounded", "generator", "bounded-generator", "moved", "zskt"],
+    ids=[
+        "priors",
+        "evolution",
+        "bounded",
+        "generator",
+        "bounded-generator",
+        "moved",
+        "zskt",
+        "selected",
+        "stages",
+    ],
 )
 def test_whoever_goes_on_from_any_rest_ends_where_the_others_do(
     method: Method, plan: Plan, tmp_path: Path

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fedkd.errors import SettingsError
-from fedkd.methods.image_terms import magnitude, total_variation
+from fedkd.methods.image_terms import magnitude, sameness, total_variation
 from fedkd.methods.method import divergence, l1_centred
 from fedkd.methods.terms import (
     Batch,
@@ -19,6 +19,8 @@ from fedkd.methods.terms import (
     discrepancy,
     jensen_shannon,
     one_hot,
+    penalised,
+    wanted_class,
 )
 from fedkd.signals import Signal
 
@@ -120,6 +122,35 @@ def test_pixel_terms_are_norms_of_the_whole_batch() -> None:
     expected = sum(math.sqrt(each) for each in squares.values())
     assert float(total_variation().value(seen)) == pytest.approx(expected)
     assert float(magnitude().value(seen)) == pytest.approx(math.sqrt(float((x * x).sum())))
+
+
+def test_what_became_worse_is_pulled_exponentially_harder() -> None:
+    logits, term = random_logits(12), penalised(one_hot())
+    plain = float(one_hot().value(batch(logits)))
+    assert float(term.value(batch(logits))) == pytest.approx(math.exp(plain))
+    reminded = replace(batch(logits), previous={"one_hot": 0.7, "class_balance": -1.0})
+    assert float(term.value(reminded)) == pytest.approx(math.exp(plain - 0.7))
+    assert term.memory is not None
+    assert float(term.memory(reminded)) == pytest.approx(plain)
+
+
+def test_sameness_is_how_far_answers_move_for_each_step_of_pixels() -> None:
+    logits = random_logits(13)
+    x = torch.rand(6, 1, 2, 2, generator=torch.Generator().manual_seed(1)).double()
+    p = logits.softmax(1)
+    answers = sum(float(((p[i + 3] - p[i]) ** 2).sum()) for i in range(3))
+    pixels = sum(float(((x[i + 3] - x[i]) ** 2).sum()) for i in range(3))
+    value = sameness().value(replace(batch(logits), images=x))
+    assert float(value) == pytest.approx(math.sqrt(answers / pixels))
+
+
+def test_a_class_can_be_wanted_and_nobody_may_want_none() -> None:
+    logits, wanted = random_logits(14), torch.tensor([0, 3, 1, 2, 0, 1])
+    expected = -sum(float(logits[i].log_softmax(0)[y]) for i, y in enumerate(wanted)) / 6
+    value = wanted_class().value(replace(batch(logits), wanted=wanted))
+    assert float(value) == pytest.approx(expected)
+    with pytest.raises(SettingsError, match="needs a canvas that wants classes"):
+        wanted_class().value(batch(logits))
 
 
 SURE = torch.eye(K) * 10

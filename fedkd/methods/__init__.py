@@ -11,6 +11,7 @@ from fedkd.methods.dafl import dafl
 from fedkd.methods.dfad import dfad
 from fedkd.methods.dfme import dfme
 from fedkd.methods.method import Method
+from fedkd.methods.rdskd import rdskd
 from fedkd.methods.ta_dfkd import ta_dfkd
 from fedkd.methods.zskt import zskt
 
@@ -21,6 +22,7 @@ METHODS: dict[str, Callable[..., Method]] = {
     "dfad": dfad,
     "dfme": dfme,
     "ta_dfkd": ta_dfkd,
+    "rdskd": rdskd,
 }
 """Every method by the name that users type."""
 
@@ -56,4 +58,16 @@ def ways(name: str) -> tuple[str, ...]:
     return get_args(hints["gradient"]) if "gradient" in hints else (METHODS[name]().gradient.name,)
 
 
-__all__ = ["METHODS", "Method", "cudfkd", "dafl", "dfad", "dfme", "make", "ta_dfkd", "ways", "zskt"]
+__all__ = [
+    "METHODS",
+    "Method",
+    "cudfkd",
+    "dafl",
+    "dfad",
+    "dfme",
+    "make",
+    "rdskd",
+    "ta_dfkd",
+    "ways",
+    "zskt",
+]

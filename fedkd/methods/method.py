@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fedkd.curriculum import UNIFORM, Curriculum, Schedule, constant, ramp
 from fedkd.errors import NeedsError, SettingsError
+from fedkd.generators import Canvas
 from fedkd.gradients import NONE, Gradient
 from fedkd.gradients import gradient as gradient_named
 from fedkd.methods.terms import Term
@@ -119,6 +120,8 @@ def sources(
     }
 
 
+NETWORK = Canvas()
+"""A generator that is fed with new latents each time."""
 FULL = constant(1.0)
 """Hardness of a method without a ramp."""
 
@@ -143,6 +146,11 @@ class Method:
         generator_betas: its momenta.
         epoch: generator steps, >= 1, in what the paper does something once in.
         selection: which answered images enter the bank; None: all.
+        generator_until: share of the questions after which the generator learns no more, > 0.
+        student_from: share of the questions before which the student learns nothing, in [0, 1).
+        canvas: what the generator is.
+        rehearsals: generator steps before each of its questions in which the student stands for
+            the teachers and nobody is asked; then it learns nothing from the answers. None where 0.
     """
 
     name: str
@@ -158,12 +166,26 @@ class Method:
     generator_betas: tuple[float, float] = (0.9, 0.99)
     epoch: int = 1
     selection: Selection | None = None
+    generator_until: float = 1.0
+    student_from: float = 0.0
+    canvas: Canvas = NETWORK
+    rehearsals: int = 0
 
     def __post_init__(self) -> None:
         if self.latent < 1 or not 0 < self.generator_rate < math.inf:
             raise SettingsError(
                 f"{self.name}: latent {self.latent}, generator_rate {self.generator_rate}; "
                 "expected >= 1 and > 0"
+            )
+        if self.epoch < 1 or not (0 < self.generator_until <= 1 and 0 <= self.student_from < 1):
+            raise SettingsError(
+                f"{self.name}: epoch {self.epoch}, generator until {self.generator_until}, student "
+                f"from {self.student_from}; expected >= 1 and shares of the questions"
+            )
+        if self.rehearsals < 0 or (self.rehearsals and not self.gradient.believes_student):
+            raise SettingsError(
+                f'{self.name}: {self.rehearsals} rehearsals with gradient "{self.gradient.name}"; '
+                'expected >= 0, and "student", which alone asks nobody'
             )
         for source, share in self.shares.items():
             _expect_weights(f"{self.name}: share of {source}", share)

@@ -7,9 +7,11 @@ the term is its negative, and the docstring says which way is good.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fedkd.errors import SettingsError
 from fedkd.signals import Signal
 
 LEAST = 1e-30
@@ -28,6 +30,8 @@ class Batch:
     """The student's logits, (B, K)."""
     selected: Tensor | None = None
     """(B,) bool: images that passed the method's selection; None: all."""
+    wanted: Tensor | None = None
+    """(B,) classes that the images are meant to show; None where nobody means anything."""
     previous: Mapping[str, float] = field(default_factory=dict)
     """By term, what it was to remember of an earlier batch; absent before the first time."""
 
@@ -54,6 +58,31 @@ def one_hot() -> Term:
         return F.cross_entropy(logits, logits.argmax(1))
 
     return Term("one_hot", "CE(T(x), argmax T(x))", frozenset({Signal.LOGITS}), value)
+
+
+def wanted_class() -> Term:
+    """Cross-entropy of the teacher with the class that was wanted; low: it sees that class."""
+
+    def value(b: Batch) -> Tensor:
+        if b.wanted is None:
+            raise SettingsError("term wanted_class needs a canvas that wants classes")
+        return F.cross_entropy(b.teacher[Signal.LOGITS], b.wanted)
+
+    return Term("wanted_class", "CE(T(x), y)", frozenset({Signal.LOGITS}), value)
+
+
+def penalised(term: Term) -> Term:
+    """E to the power of what a term has gained since the last epoch; low: it got no worse.
+
+    Of two terms that pull apart, whichever became worse is pulled exponentially harder. No weight
+    has to be found; before there is a past, the past is 0.
+    """
+
+    def value(b: Batch) -> Tensor:
+        return torch.exp(term.value(b) - b.previous.get(term.name, 0.0))
+
+    equation = f"exp(L - L_previous), L = {term.equation}"
+    return Term(term.name, equation, term.needs, value, memory=term.value)
 
 
 def class_balance(temperature: float = 1.0) -> Term:
