@@ -20,6 +20,8 @@ class Learner:
 
     def __init__(self, network: nn.Module, method: Method, plan: Plan) -> None:
         self.network, self.method, self.plan = network, method, plan
+        self.primer: nn.Module | None = None
+        """Whose logits it learns beside the answers, by as much as the method says."""
         self.optimizer = torch.optim.AdamW(
             network.parameters(), lr=1.0, weight_decay=plan.weight_decay
         )
@@ -40,7 +42,12 @@ class Learner:
         """
         images, target = bank.draw(self.plan.student_batch, rng)
         self.network.train()
-        loss = self.method.imitation(self.network(as_float(images)), target)  # (B,)
+        own = self.network(as_float(images))
+        loss = self.method.imitation(own, target)  # (B,)
+        if self.primer and self.method.primer:
+            with torch.no_grad():
+                hint = self.primer(as_float(images))
+            loss = loss + self.method.primer.weight(progress) * (own - hint).abs().mean(1)
         weight = self.method.curriculum.weights(loss, progress)
         objective = (weight * loss).mean()
         for group in self.optimizer.param_groups:

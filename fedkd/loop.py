@@ -10,13 +10,15 @@ seed: the same three give the same student, bit for bit on one machine. `Distill
 loop for whoever wants to set it down between two rounds and take it up again.
 """
 
+import copy
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 
 from fedkd.bank import Bank
+from fedkd.contrast import Contrasted
 from fedkd.ensemble import Fusion, fusion_of
 from fedkd.errors import QuorumLost, SettingsError
 from fedkd.invention import Heard, Invention
@@ -139,6 +141,7 @@ class Distillation:
         while self.asked < plan.budget:
             self.rest()
             yield from self.question()
+            self._prime()
             taught = max(self.asked - first, 0.0)
             self.learn(until=plan.asking * taught / (plan.budget - first))
         while self.student_steps < plan.steps:
@@ -166,6 +169,8 @@ class Distillation:
         for name in COUNTED:
             setattr(self, name, numbers[name])
         self._classes = torch.tensor(numbers["classes"])
+        if self._primer and self._primed:
+            self._learner.primer = self._primer.network.eval()
 
     @property
     def labels(self) -> Labels:
@@ -201,6 +206,21 @@ class Distillation:
             yield from self._improve(
                 Heard(drawn, images, answers, selected, self.labels, self.fusion, self.progress)
             )
+
+    @property
+    def _primed(self) -> bool:
+        """Whether there is a primer, and its time has come."""
+        share = self.method.student_from
+        return self._primer is not None and self.asked / self.plan.budget >= share
+
+    def _prime(self) -> None:
+        """Teach the primer, in one go between two rests, as soon as its time has come."""
+        if self._primer is None or not self._primed or self._learner.primer:
+            return
+        for step in range(self._primer.plan.steps):
+            self._primer.step(self.bank, self.rng, step, step / self._primer.plan.steps)
+        self._primer.network.eval()
+        self._learner.primer = self._primer.network
 
     def learn(self, until: float) -> None:
         """Student steps until this share of them is done."""
@@ -266,6 +286,16 @@ class Distillation:
             "prior": self._prior,
             "evolution": Evolved(self.bank, self._prior, self._difficulty),
         }
+        self._primer: Learner | None = None
+        if primer := self.method.primer:
+            plan = replace(self.plan, steps=max(1, round(primer.steps * self.plan.steps)))
+            self._primer = Learner(copy.deepcopy(self.student), self.method, plan)
+            contrast = sources["contrast"] = Contrasted(
+                *(self.bank, self._primer.network, self.shape),
+                *(primer.contrast_steps, primer.contrast_rate, self.seed),
+            )
+            self._parts |= {"primer": self._primer.network}
+            self._parts |= {"discriminator": contrast.discriminator}
         self._invention: Invention | None = None
         if self.method.trains:
             self._invention = Invention(

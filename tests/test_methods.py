@@ -29,7 +29,8 @@ from fedkd.methods import (
     ways,
     zskt,
 )
-from fedkd.methods.method import divergence, l1_centred, sources
+from fedkd.methods.imitation import divergence, l1_centred
+from fedkd.methods.method import sources
 from fedkd.methods.terms import Batch, one_hot
 from fedkd.models import build
 from fedkd.priors import priors
@@ -289,6 +290,10 @@ def test_a_generator_learns_by_the_gradients_that_its_factory_names_and_by_no_ot
         ("zskt", {"temperature": 0.0}, "expected a finite temperature > 0, got 0.0"),
         ("dafl", {"balance_weight": -5.0}, "weight of class_balance is -5.0"),
         ("dafl", {"one_hot_weight": 0.0, "balance_weight": 0.0}, "a generator without terms"),
+        ("dip_kd", {"primed": 1.0}, "student from 1.0"),
+        ("dip_kd", {"primer_steps": 0.0}, "primer: steps 0.0"),
+        ("dip_kd", {"contrast_steps": 0}, "expected contrast_steps >= 1, got 0"),
+        ("dip_kd", {"soft_weight": -1.0}, "the primer's part is -1.0"),
         ("rdskd", {"stage": 1.0}, "rdskd: epoch 120, generator until 1.0, student from 1.0"),
         ("rdskd", {"epoch": 0}, "rdskd: epoch 0"),
         ("rdskd", {"gradient": "student"}, "choose one of pull_back, finite"),
@@ -471,12 +476,17 @@ GENTLE = {
 }
 
 
+OWN: dict[str, dict[str, object]] = {"dip_kd": {"imitation": "cross_entropy"}}
+"""What belongs to a paper so much that it is not itself without."""
+
+
 def battery() -> Iterator[tuple[str, dict[str, object]]]:
     """Every method with every gradient that it can be told to use."""
     for name, factory in METHODS.items():
         known = inspect.signature(factory).parameters
         for gradient in ways(name):
             wishes = {**GENTLE, "gradient": gradient, "bn_weight": float(gradient == "pull_back")}
+            wishes |= OWN.get(name, {})
             yield name, {key: value for key, value in wishes.items() if key in known}
 
 

@@ -78,6 +78,7 @@ def same(one: State, other: State) -> bool:
         (make("zskt", {"latent": 8}), replace(PLAN, asking=0.0)),
         (make("ta_dfkd", {"latent": 8}), PLAN),
         (make("rdskd", {"latent": 8, "epoch": 2}), PLAN),
+        (make("dip_kd", {"contrast_steps": 2}), PLAN),
     ],
     ids=[
         "priors",
@@ -89,6 +90,7 @@ def same(one: State, other: State) -> bool:
         "zskt",
         "selected",
         "stages",
+        "primed",
     ],
 )
 def test_whoever_goes_on_from_any_rest_ends_where_the_others_do(

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fedkd.errors import SettingsError
 from fedkd.methods.image_terms import magnitude, sameness, total_variation
-from fedkd.methods.method import divergence, l1_centred
+from fedkd.methods.imitation import divergence, l1_centred
 from fedkd.methods.terms import (
     Batch,
     Term,

@@ -10,6 +10,7 @@ from fedkd.methods.cudfkd import cudfkd
 from fedkd.methods.dafl import dafl
 from fedkd.methods.dfad import dfad
 from fedkd.methods.dfme import dfme
+from fedkd.methods.dip_kd import dip_kd
 from fedkd.methods.method import Method
 from fedkd.methods.rdskd import rdskd
 from fedkd.methods.ta_dfkd import ta_dfkd
@@ -23,6 +24,7 @@ METHODS: dict[str, Callable[..., Method]] = {
     "dfme": dfme,
     "ta_dfkd": ta_dfkd,
     "rdskd": rdskd,
+    "dip_kd": dip_kd,
 }
 """Every method by the name that users type."""
 

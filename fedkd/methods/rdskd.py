@@ -24,7 +24,8 @@ Departures
 from typing import Literal, TypeAlias, get_args
 
 from fedkd.methods.image_terms import sameness
-from fedkd.methods.method import FULL, Method, divergence, sources, trained_by
+from fedkd.methods.imitation import divergence
+from fedkd.methods.method import FULL, Method, sources, trained_by
 from fedkd.methods.terms import class_balance, one_hot, penalised
 
 PAPER = "Han et al., ICASSP 2021 (arXiv 2011.03749)"

@@ -24,7 +24,8 @@ Departures
 from fedkd.curriculum import constant
 from fedkd.gradients import PULL_BACK
 from fedkd.methods.image_terms import magnitude, total_variation
-from fedkd.methods.method import FULL, Method, l1_centred, sources, used
+from fedkd.methods.imitation import l1_centred
+from fedkd.methods.method import FULL, Method, sources, used
 from fedkd.methods.selection import confident
 from fedkd.methods.terms import bn_gap, jensen_shannon
 
