@@ -79,6 +79,8 @@ def same(one: State, other: State) -> bool:
         (make("ta_dfkd", {"latent": 8}), PLAN),
         (make("rdskd", {"latent": 8, "epoch": 2}), PLAN),
         (make("dip_kd", {"contrast_steps": 2}), PLAN),
+        (make("deepinversion", {"epoch": 3, "adversarial_weight": 1.0}), PLAN),
+        (make("ideal", {"latent": 8, "generator_steps": 3}), PLAN),
     ],
     ids=[
         "priors",
@@ -91,6 +93,8 @@ def same(one: State, other: State) -> bool:
         "selected",
         "stages",
         "primed",
+        "pixels",
+        "latents",
     ],
 )
 def test_whoever_goes_on_from_any_rest_ends_where_the_others_do(

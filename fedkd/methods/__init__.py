@@ -8,9 +8,13 @@ from typing import Any, get_args, get_type_hints
 from fedkd.errors import SettingsError
 from fedkd.methods.cudfkd import cudfkd
 from fedkd.methods.dafl import dafl
+from fedkd.methods.ddad import ddad
+from fedkd.methods.deepinversion import deepinversion
 from fedkd.methods.dfad import dfad
 from fedkd.methods.dfme import dfme
+from fedkd.methods.dfq import dfq
 from fedkd.methods.dip_kd import dip_kd
+from fedkd.methods.ideal import ideal
 from fedkd.methods.method import Method
 from fedkd.methods.rdskd import rdskd
 from fedkd.methods.ta_dfkd import ta_dfkd
@@ -25,6 +29,10 @@ METHODS: dict[str, Callable[..., Method]] = {
     "ta_dfkd": ta_dfkd,
     "rdskd": rdskd,
     "dip_kd": dip_kd,
+    "deepinversion": deepinversion,
+    "dfq": dfq,
+    "ddad": ddad,
+    "ideal": ideal,
 }
 """Every method by the name that users type."""
 
@@ -65,6 +73,8 @@ __all__ = [
     "Method",
     "cudfkd",
     "dafl",
+    "ddad",
+    "deepinversion",
     "dfad",
     "dfme",
     "make",
