@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from fedkd.errors import SettingsError
 from fedkd.generators import Canvas, Pixels
 from fedkd.in_process import InProcess
+from fedkd.invention import Invention
 from fedkd.loop import Distillation, Plan, distil, drive
 from fedkd.methods import deepinversion, ideal
 from fedkd.priors import priors
@@ -79,6 +80,17 @@ def test_what_a_step_carried_beyond_black_and_white_is_put_back() -> None:
 def test_a_canvas_that_makes_no_sense_is_refused(values: dict[str, object]) -> None:
     with pytest.raises(SettingsError, match="expected network, latents or pixels"):
         Canvas(**values)  # type: ignore[arg-type]
+
+
+def test_another_batch_begins_without_the_momentum_of_the_last() -> None:
+    method = deepinversion(bn_weight=0.0)
+    invention = Invention(method, network(2), SHAPE, 0, 4, CLASSES)
+    invention.begin(rng(0))
+    torch.autograd.backward(invention.source.draw(4, rng(1)).images.sum())
+    invention.optimizer.step()
+    assert invention.optimizer.state
+    invention.begin(rng(2))
+    assert not invention.optimizer.state
 
 
 def asked(requests: list[Request]) -> list[Ask]:
