@@ -55,10 +55,15 @@ class Bank:
             batch.add(key)
         return keep
 
-    def add(self, images: Tensor, targets: Tensor) -> None:
-        """Keep ``images`` (B, C, H, W) uint8 with their answers (B, K)."""
+    def add(self, images: Tensor, targets: Tensor, kept: Tensor | None = None) -> None:
+        """Keep ``images`` (B, C, H, W) uint8 with their answers (B, K).
+
+        Those that are not ``kept``, (B,) bool, are known again and never drawn; None keeps all.
+        """
         for image in images.numpy():
             self.seen.add(_key(image))
+        if kept is not None:
+            images, targets = images[kept], targets[kept]
         end = self._added + len(images)
         self._reserve(end, images, targets)
         slots = torch.arange(self._added, end) % len(self._images)

@@ -10,27 +10,27 @@ seed: the same three give the same student, bit for bit on one machine. `Distill
 loop for whoever wants to set it down between two rounds and take it up again.
 """
 
+import copy
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 
 from fedkd.bank import Bank
+from fedkd.contrast import Contrasted
 from fedkd.ensemble import Fusion, fusion_of
 from fedkd.errors import QuorumLost, SettingsError
-from fedkd.generators import Generator as ImageGenerator
-from fedkd.gradients import Point
+from fedkd.invention import Heard, Invention
 from fedkd.labels import Labels, check_outputs, common_shape, labels_of
+from fedkd.learner import Learner
 from fedkd.methods.method import Method
-from fedkd.methods.terms import Batch
 from fedkd.plan import Distilled, Plan, Progress, Watch
 from fedkd.priors import Prior
 from fedkd.signals import Answers, Ask, Card, Request, Signal, as_float
 from fedkd.sources import (
     Drawn,
     Evolved,
-    Generated,
     PriorChoice,
     Source,
     class_entropy,
@@ -125,12 +125,10 @@ class Distillation:
         self.rng = torch.Generator().manual_seed(self.seed)
         self.bank = Bank(self.plan.capacity)
         self._classes = torch.zeros(len(self.labels.names), dtype=torch.long)
-        self.optimizer = torch.optim.AdamW(
-            self.student.parameters(), lr=1.0, weight_decay=self.plan.weight_decay
-        )
+        self._learner = Learner(self.student, self.method, self.plan)
         self._parts: dict[str, Part] = {
             "student": self.student,
-            "optimizer": self.optimizer,
+            "optimizer": self._learner.optimizer,
             "rng": self.rng,
             "bank": self.bank,
         }
@@ -139,10 +137,13 @@ class Distillation:
     def requests(self) -> Generator[Request, Answers, Distilled]:
         """The run, from where it stands to its end; see `distil`."""
         plan = self.plan
+        first = self.method.student_from * plan.budget
         while self.asked < plan.budget:
             self.rest()
             yield from self.question()
-            self.learn(until=plan.asking * self.asked / plan.budget)
+            self._prime()
+            taught = max(self.asked - first, 0.0)
+            self.learn(until=plan.asking * taught / (plan.budget - first))
         while self.student_steps < plan.steps:
             self.rest()
             yield PAUSE
@@ -168,6 +169,8 @@ class Distillation:
         for name in COUNTED:
             setattr(self, name, numbers[name])
         self._classes = torch.tensor(numbers["classes"])
+        if self._primer and self._primed:
+            self._learner.primer = self._primer.network.eval()
 
     @property
     def labels(self) -> Labels:
@@ -195,11 +198,29 @@ class Distillation:
             raise QuorumLost("nobody answered a question; bring institutions back, or ask less")
         with torch.no_grad():
             target = self.fusion.of(answers)[Signal.LOGITS]  # (B, K)
-        self.bank.add(images, target)
+            selected = self.method.selection(target) if self.method.selection else None
+        self.bank.add(images, target, selected)
         source.learn(drawn.origin, target)
         self._note_question(drawn.origin, images, target, answers)
         if trains:
-            yield from self._improve(drawn.images, images, answers)
+            yield from self._improve(
+                Heard(drawn, images, answers, selected, self.labels, self.fusion, self.progress)
+            )
+
+    @property
+    def _primed(self) -> bool:
+        """Whether there is a primer, and its time has come."""
+        share = self.method.student_from
+        return self._primer is not None and self.asked / self.plan.budget >= share
+
+    def _prime(self) -> None:
+        """Teach the primer, in one go between two rests, as soon as its time has come."""
+        if self._primer is None or not self._primed or self._learner.primer:
+            return
+        for step in range(self._primer.plan.steps):
+            self._primer.step(self.bank, self.rng, step, step / self._primer.plan.steps)
+        self._primer.network.eval()
+        self._learner.primer = self._primer.network
 
     def learn(self, until: float) -> None:
         """Student steps until this share of them is done."""
@@ -207,69 +228,40 @@ class Distillation:
             self._student_step()
 
     def _student_step(self) -> None:
-        images, target = self.bank.draw(self.plan.student_batch, self.rng)
-        self.student.train()
-        loss = self.method.imitation(self.student(as_float(images)), target)  # (B,)
-        weight = self.method.curriculum.weights(loss, self.progress)
-        objective = (weight * loss).mean()
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.plan.rate(self.student_steps)
-        self.optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(objective)
-        self.optimizer.step()
+        loss, weight = self._learner.step(self.bank, self.rng, self.student_steps, self.progress)
         self.student_steps += 1
         if self.student_steps % max(1, self.plan.steps // 200) == 0:
-            self._note_step(loss.detach(), weight)
+            self._note_step(loss, weight)
 
-    def _improve(
-        self, graph: Tensor, images: Tensor, answers: Answers
-    ) -> Generator[Request, Answers, None]:
-        """One step of the generator behind ``graph`` on the method's objective."""
-        method = self.method
-        self.student.eval()
-        pixels = as_float(images).requires_grad_()
-        student = self.student(pixels)  # (B, K)
-        leaves = {
-            name: {s: v.float().detach().requires_grad_() for s, v in reply.signals.items()}
-            for name, reply in answers.items()
-        }
-        heard: Mapping[str, Mapping[Signal, Tensor]] = leaves
-        if method.gradient.believes_student:
-            heard = {name: {Signal.LOGITS: self.labels.own(name, student)} for name in leaves}
-        batch = Batch(pixels, self.fusion(heard), student)
-        terms = {term.name: term.value(batch) for _, term in method.objective}
-        loss = torch.stack(
-            [weight(self.progress) * terms[term.name] for weight, term in method.objective]
-        ).sum()
-        torch.autograd.backward(loss)
-        through_student = pixels.grad if pixels.grad is not None else torch.zeros_like(pixels)
-        cotangents = {
-            name: {s: v.grad for s, v in of.items() if v.grad is not None}
-            for name, of in leaves.items()
-        }
-        through_teachers = torch.zeros_like(pixels)
-        if any(cotangents.values()):
-            point = Point(images, answers, cotangents, self.student, self.rng, self.labels)
-            through_teachers = yield from method.gradient.pull(point)
-            self.pulled_back += len(images) * method.gradient.pulls_back
-            self.asked += len(images) * method.gradient.questions
-        self._generator_optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(graph, through_student + through_teachers)
-        self._generator_optimizer.step()
-        self.generator_steps += 1
-        self._tell(
-            "generated",
-            step=self.generator_steps,
-            terms={name: float(value.detach()) for name, value in terms.items()},
-        )
+    def _improve(self, heard: Heard) -> Generator[Request, Answers, None]:
+        """One step of the generator behind these images."""
+        if self._invention is None:
+            return
+        done = yield from self._invention.improve(heard, self.generator_steps, self.rng)
+        self.pulled_back += done.pulled_back
+        self.asked += done.asked
+        self._note_generated(1, done.terms)
+        if self.generator_steps % self.method.epoch == 0:
+            self._invention.begin(self.rng)
+
+    def _note_generated(self, steps: int, terms: Mapping[str, float]) -> None:
+        self.generator_steps += steps
+        self._tell("generated", step=self.generator_steps, terms=dict(terms))
 
     def _invent(self) -> tuple[Source, Drawn, Tensor]:
         """Images never asked about before, with their graph where they have one."""
-        cost = 1 + (self.method.gradient.questions if self.method.trains else 0)
+        learning = self.asked < self.method.generator_until * self.plan.budget
+        cost = 1 + (self.method.gradient.questions if self.method.trains and learning else 0)
         count = min(self.plan.batch, (self.plan.budget - self.asked) // cost)
         if count == 0:  # what is left does not pay for a generator step
             return self._draw_new(self.sources["prior"], self.plan.budget - self.asked)
-        return self._draw_new(self._choose_source(), count)
+        source = self._choose_source()
+        if self._invention and source is self._invention.source:
+            self._invention.source.learning = learning and not self.method.rehearsals
+            if learning and self.method.rehearsals:
+                terms = self._invention.rehearse(count, self.progress, self.rng)
+                self._note_generated(self.method.rehearsals, terms)
+        return self._draw_new(source, count)
 
     def _draw_new(self, source: Source, count: int) -> tuple[Source, Drawn, Tensor]:
         for _ in range(ATTEMPTS):
@@ -277,7 +269,7 @@ class Distillation:
             images = to_bytes(drawn.images)
             fresh = self.bank.fresh(images)
             if bool(fresh.any()):
-                return source, Drawn(drawn.images[fresh], drawn.origin), images[fresh]
+                return source, drawn.only(fresh), images[fresh]
         raise SettingsError(
             f"source {drawn.origin} drew only images that were asked about before; "
             "name more priors, or ask for fewer samples"
@@ -294,16 +286,25 @@ class Distillation:
             "prior": self._prior,
             "evolution": Evolved(self.bank, self._prior, self._difficulty),
         }
-        if self.method.trains:
-            with torch.random.fork_rng(devices=[]):  # layers initialise from the global stream only
-                torch.manual_seed(self.seed)
-                generator = ImageGenerator(self.method.latent, self.shape)
-            self._generator_optimizer = torch.optim.Adam(
-                generator.parameters(), self.method.generator_rate, self.method.generator_betas
+        self._primer: Learner | None = None
+        if primer := self.method.primer:
+            plan = replace(self.plan, steps=max(1, round(primer.steps * self.plan.steps)))
+            self._primer = Learner(copy.deepcopy(self.student), self.method, plan)
+            contrast = sources["contrast"] = Contrasted(
+                *(self.bank, self._primer.network, self.shape),
+                *(primer.contrast_steps, primer.contrast_rate, self.seed),
             )
-            self._parts["generator"] = generator
-            self._parts["generator_optimizer"] = self._generator_optimizer
-            sources["generator"] = Generated(generator)
+            self._parts |= {"primer": self._primer.network}
+            self._parts |= {"discriminator": contrast.discriminator}
+        self._invention: Invention | None = None
+        if self.method.trains:
+            self._invention = Invention(
+                *(self.method, self.student, self.shape, self.seed),
+                *(self.plan.batch, len(self.labels.names)),
+            )
+            self._invention.begin(self.rng)
+            self._parts |= self._invention.parts
+            sources["generator"] = self._invention.source
         return sources
 
     @torch.no_grad()

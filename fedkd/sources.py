@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fedkd.bank import Bank
-from fedkd.generators import Generator
+from fedkd.generators import Canvas, Generator, Latents, Pixels
 from fedkd.priors import Prior
 from fedkd.state import State
 
@@ -26,6 +26,13 @@ class Drawn:
     """(B, C, H, W): uint8, or float in [0, 1] with a graph behind it."""
     origin: str
     """Who drew it, for the record."""
+    wanted: Tensor | None = None
+    """(B,) classes that the images are meant to show, None where nobody means anything."""
+
+    def only(self, which: Tensor) -> "Drawn":
+        """Those that are ``which``, (B,) bool."""
+        wanted = None if self.wanted is None else self.wanted[which]
+        return Drawn(self.images[which], self.origin, wanted)
 
 
 class Source(Protocol):
@@ -113,15 +120,59 @@ class Generated:
 
     def __init__(self, generator: Generator) -> None:
         self.generator = generator
+        self.learning = True
+        """Whether images carry a graph; a generator that has learned enough paints without."""
 
     def draw(self, count: int, rng: torch.Generator) -> Drawn:
         """G(z), z ~ N(0, 1)."""
-        self.generator.train()
+        self.generator.train(self.learning)
         z = torch.randn(count, self.generator.latent, generator=rng)
-        return Drawn(self.generator(z), "generator")
+        with torch.set_grad_enabled(self.learning):
+            return Drawn(self.generator(z), "generator")
 
     def learn(self, origin: str, target: Tensor) -> None:
         """It learns through the graph, not here."""
+
+
+class Kept:
+    """One batch, drawn again and again while it learns to show the classes that it should.
+
+    Args:
+        canvas: how it is shown.
+        painter: what is trained.
+        count: most images in a batch.
+        classes: K.
+    """
+
+    def __init__(self, canvas: Canvas, painter: Latents | Pixels, count: int, classes: int) -> None:
+        self.canvas, self.painter, self.classes = canvas, painter, classes
+        self.learning = True
+        self._wanted = torch.zeros(count, dtype=torch.long)
+
+    def begin(self, rng: torch.Generator) -> None:
+        """Another batch: every class equally often, but for a remainder, in random order."""
+        self.painter.begin(rng)
+        order = torch.randperm(len(self._wanted), generator=rng)
+        start = int(torch.randint(self.classes, (), generator=rng))
+        self._wanted = (order + start) % self.classes
+
+    def draw(self, count: int, rng: torch.Generator) -> Drawn:
+        """The first ``count`` of the batch."""
+        self.painter.train()
+        with torch.set_grad_enabled(self.learning):
+            images = self.canvas.view(self.painter()[:count], rng)
+        return Drawn(images, "generator", self._wanted[:count])
+
+    def learn(self, origin: str, target: Tensor) -> None:
+        """It learns through the graph, not here."""
+
+    def state(self) -> State:
+        """The classes wanted; the painter is a part of its own."""
+        return State({"wanted": self._wanted.clone()})
+
+    def restore(self, state: State) -> None:
+        """Want again what was wanted when ``state`` was taken."""
+        self._wanted = state.tensors["wanted"].clone()
 
 
 class Evolved:

@@ -19,7 +19,7 @@ def print_methods() -> None:
     ]
     for name in METHODS:
         made = [(way, _made(name, way)) for way in ways(name)]
-        lines.append(f"{name:<8}{made[0][1].paper}")
+        lines.append(f"{name:<15}{made[0][1].paper}")
         shown = name
         for (asks, discloses), alike in groupby(made, lambda each: _terms(each[1])):
             table.add_row(shown, "\n".join(way for way, _ in alike), asks, discloses)

@@ -1,6 +1,7 @@
 """The loop: exact through the wire, never over budget, never twice, the same from the same seed."""
 
 import copy
+import inspect
 import json
 import math
 import threading
@@ -17,18 +18,18 @@ from torch import Tensor, nn
 from client.agent import Agent
 from client.release import Door
 from client.releases.modes import release
-from fedkd import loop as loop_module
+from fedkd import invention
 from fedkd.ensemble import log_linear_pool
 from fedkd.errors import NeedsError, QuorumLost, SettingsError
-from fedkd.generators import Generator as ImageGenerator
 from fedkd.gradients import GRADIENTS, as_float
 from fedkd.in_process import InProcess
 from fedkd.loop import PAUSE, Distilled, Plan, Progress, distil, drive
 from fedkd.methods import METHODS, Method, cudfkd, make, ways
+from fedkd.methods.selection import confident
 from fedkd.priors import Noise, Shape, priors
 from fedkd.privacy.policy import Policy
 from fedkd.signals import Answers, Ask, Card, Refusal, Reply, Request, Signal
-from fedkd.sources import Drawn, Generated
+from fedkd.sources import Drawn, Generated, Kept
 from fedkd.teacher import ModuleTeacher
 from server.hub import Hub
 
@@ -40,10 +41,18 @@ Put = Callable[[Request], Answers]
 """Puts a request to the institutions."""
 
 
+def made(name: str, **wishes: object) -> Method:
+    """That method, with what its factory takes of these arguments."""
+    known = inspect.signature(METHODS[name]).parameters
+    return make(name, {key: value for key, value in wishes.items() if key in known})
+
+
 # --- teachers
 
 
 K, SHAPE = 5, (1, 8, 8)
+ASKED = 24
+"""Images in a question of the exact runs."""
 COUNTS = {"east": (40, 5, 0, 12, 3), "north": (0, 30, 9, 0, 21), "west": (7, 7, 60, 1, 0)}
 """Training images of each class, far from uniform."""
 
@@ -129,32 +138,43 @@ def one_process(networks: Mapping[str, nn.Module]) -> Iterator[tuple[tuple[Card,
 class Step:
     """All that a generator step depends on, and the gradient that it took."""
 
-    generator: ImageGenerator
+    source: Generated | Kept
     student: nn.Module
-    z: Tensor
+    stream: Tensor
+    """State of the random stream before the images were drawn."""
     taken: dict[str, Tensor] = field(default_factory=dict)
     progress: float = math.nan
+    reminded: "Step | None" = None
+    """Whose terms this one is compared with; None: zero."""
+    terms: dict[str, Tensor] = field(default_factory=dict)
 
 
-def tapped(steps: list[Step], student: nn.Module) -> type[Generated]:
+def tapped(
+    kind: type[Generated] | type[Kept], steps: list[Step], student: nn.Module
+) -> type[Generated] | type[Kept]:
     """The source that the loop uses, which also writes down every step."""
 
-    class Tapped(Generated):
-        def __init__(self, generator: ImageGenerator) -> None:
-            super().__init__(generator)
-            for name, parameter in generator.named_parameters():
+    def draw(self: Generated | Kept, count: int, rng: torch.Generator) -> Drawn:
+        before = copy.deepcopy(self)
+        steps.append(Step(before, copy.deepcopy(student).eval(), rng.get_state()))
+        for name, parameter in trained(self).named_parameters():
+            if not parameter._post_accumulate_grad_hooks:
                 parameter.register_post_accumulate_grad_hook(
                     lambda p, name=name: steps[-1].taken.update({name: p.grad.clone()})
                 )
+        return kind.draw(self, count, rng)
 
-        def draw(self, count: int, rng: torch.Generator) -> Drawn:
-            again = torch.Generator().set_state(rng.get_state())
-            before = copy.deepcopy(self.generator).train()
-            z = torch.randn(count, before.latent, generator=again)
-            steps.append(Step(before, copy.deepcopy(student).eval(), z))
-            return super().draw(count, rng)
+    return type("Tapped", (kind,), {"draw": draw})
 
-    return Tapped
+
+def kind_of(source: Generated | Kept) -> type[Generated] | type[Kept]:
+    """What the loop would use."""
+    return Generated if isinstance(source, Generated) else Kept
+
+
+def trained(source: Generated | Kept) -> nn.Module:
+    """What its optimiser trains."""
+    return source.generator if isinstance(source, Generated) else source.painter
 
 
 def gap(network: nn.Module, x: Tensor) -> Tensor:
@@ -174,13 +194,53 @@ def gap(network: nn.Module, x: Tensor) -> Tensor:
     return torch.stack(total).sum()
 
 
-def written_out(
-    paper: str, t: Tensor, s: Tensor, gap: Tensor, progress: float
-) -> dict[str, Tensor]:
-    """The weighted terms of that paper's generator, by name."""
+LOUD = {"bn_weight": 0.01, "tv_weight": 0.01, "l2_weight": 0.01, "adversarial_weight": 1.0}
+"""At the papers' weights one term drowns the others, and nobody would miss them."""
+LONG = {"stage": 0.99, "epoch": 2}
+"""The generator learns at each of five steps, in epochs of two."""
+
+
+def apart_by_js(t: Tensor, s: Tensor, kept: Tensor) -> Tensor:
+    """Divergence at temperature 3 of the images kept, (B, K)."""
+    p, q = (t[kept] / 3).softmax(1), (s[kept] / 3).softmax(1)
+    p, q, m = p.clamp(0.01, 0.99), q.clamp(0.01, 0.99), (p / 2 + q / 2).clamp(0.01, 0.99)
+    return (m * (m / p).log() + m * (m / q).log()) / 2
+
+
+def variation(x: Tensor) -> Tensor:
+    """|dx| + |dy| + both diagonals, whole-batch norms."""
+    h, w = x.shape[2:]
+    total = torch.zeros(()).to(x)
+    for dy, dx in ((0, 1), (1, 0), (1, 1), (1, -1)):
+        here = x[:, :, : h - dy, max(0, -dx) : w - max(0, dx)]
+        there = x[:, :, dy:, max(0, dx) : w + min(0, dx)]
+        total = total + (here - there).square().sum().sqrt()
+    return total
+
+
+@dataclass
+class Seen:
+    """Images, what teacher and student say of them, the gap, and terms of an earlier step."""
+
+    x: Tensor
+    t: Tensor
+    s: Tensor
+    gap: Tensor
+    before: Mapping[str, Tensor]
+    wanted: Tensor | None
+
+
+def logged(t: Tensor) -> dict[str, Tensor]:
+    """Uncertainty of each answer, and the negative entropy of all of them."""
     mean = t.softmax(1).mean(0)
     sure = -t.log_softmax(1).max(1).values.mean()
-    balance = (mean * mean.log()).sum()
+    return {"one_hot": sure, "class_balance": (mean * mean.log()).sum()}
+
+
+def written_out(paper: str, seen: Seen, progress: float) -> dict[str, Tensor]:
+    """The weighted terms of that paper's generator, by name."""
+    x, t, s, gap = seen.x, seen.t, seen.s, seen.gap
+    sure, balance = logged(t).values()
 
     def divergence(temperature: float) -> Tensor:
         p, q = (t / temperature).softmax(1), (s / temperature).softmax(1)
@@ -200,6 +260,35 @@ def written_out(
             return {"one_hot": sure, "class_balance": 5 * balance}
         case "zskt":
             return {"agreement": -divergence(1).mean()}
+        case "rdskd":
+            p, half = t.softmax(1), len(t) // 2
+            moved = (p[half:] - p[:half]).square().sum() / (x[half:] - x[:half]).square().sum()
+            gained = {n: v - seen.before.get(n, 0.0) for n, v in logged(t).items()}
+            return {n: g.exp() for n, g in gained.items()} | {"sameness": moved.sqrt()}
+        case "dfq":
+            fixed = {"agreement": -divergence(1).mean(), "one_hot": sure}
+            return fixed | {"class_balance": 20 * balance, "bn_gap": LOUD["bn_weight"] * gap}
+        case "ddad":
+            apart = (s - s.mean(1, keepdim=True)) - (t - t.mean(1, keepdim=True))
+            fixed = {"discrepancy": -apart.abs().mean(), "one_hot": sure}
+            return fixed | {"bn_gap": LOUD["bn_weight"] * gap}
+        case "deepinversion":
+            everything = torch.ones(len(t), dtype=torch.bool)
+            return {
+                "wanted_class": -t.log_softmax(1)[range(len(t)), seen.wanted].mean(),
+                "bn_gap": LOUD["bn_weight"] * gap,
+                "total_variation": LOUD["tv_weight"] * variation(x),
+                "magnitude": LOUD["l2_weight"] * x.square().sum().sqrt(),
+                "jensen_shannon": LOUD["adversarial_weight"]
+                * (1 - apart_by_js(t, s, everything).sum(1).mean()),
+            }
+        case "ta_dfkd":
+            return {
+                "jensen_shannon": 1 - apart_by_js(t, s, confident()(t.detach())).mean(),
+                "bn_gap": LOUD["bn_weight"] * gap,
+                "total_variation": LOUD["tv_weight"] * variation(x),
+                "magnitude": LOUD["l2_weight"] * x.square().sum().sqrt(),
+            }
         case _:
             apart = (s - s.mean(1, keepdim=True)) - (t - t.mean(1, keepdim=True))
             return {"discrepancy": -apart.abs().mean()}
@@ -216,9 +305,10 @@ def by_autograd(
         method: the paper, and what stands for a teacher in it.
         lost: a part of the objective that is left out, for comparison.
     """
-    generator, student = copy.deepcopy(step.generator), copy.deepcopy(step.student).double()
+    source, student = copy.deepcopy(step.source), copy.deepcopy(step.student).double()
     teachers = [copy.deepcopy(networks[name]).double() for name in COUNTS]
-    drawn = generator(step.z)
+    shown = kind_of(source).draw(source, ASKED, torch.Generator().set_state(step.stream))
+    drawn = shown.images
     asked = (drawn.detach() * 255).round().double() / 255
     x = drawn.double()
     pixels = x if lost == "rounding" else x + (asked - x).detach()
@@ -232,10 +322,12 @@ def by_autograd(
     counts = torch.tensor(list(COUNTS.values())).double()
     t = log_linear_pool(said, torch.ones_like(counts) if lost == "counts" else counts)
     gaps = torch.stack([gap(teacher, pixels) for teacher in teachers]).mean()
-    terms = written_out(method.name, t, s, gaps, step.progress)
+    before = step.reminded.terms if step.reminded else {}
+    terms = written_out(method.name, Seen(pixels, t, s, gaps, before, shown.wanted), step.progress)
+    step.terms = {name: value.detach() for name, value in logged(t).items()}
     asked_for = {term.name for _, term in method.objective} - {lost}
     torch.stack([terms[name] for name in sorted(asked_for)]).sum().backward()
-    return flat({name: weight.grad for name, weight in generator.named_parameters()})
+    return flat({name: weight.grad for name, weight in trained(source).named_parameters()})
 
 
 def flat(gradients: Mapping[str, Tensor]) -> Tensor:
@@ -252,16 +344,20 @@ def exact_run(
     """Five steps of a generator, at five points of the ramp."""
     student = remembering(0)  # one of the teachers at first, or nothing would be decided alike
     steps: list[Step] = []
-    patch.setattr(loop_module, "Generated", tapped(steps, student))
+    for kind in (Generated, Kept):
+        patch.setattr(invention, kind.__name__, tapped(kind, steps, student))
 
     def watch(progress: Progress) -> None:
         if progress.kind == "asked":
             steps[-1].progress = progress.facts["done"]
 
-    plan = Plan(budget=24 * 5, batch=24, steps=10, student_batch=8, asking=1.0)
+    plan = Plan(budget=ASKED * 5, batch=ASKED, steps=10, student_batch=8, asking=1.0)
     with road(networks) as (cards, put):
         drive(distil(student, method, cards, plan, priors("pink"), seed=3, watch=watch), put)
-    assert [step.progress for step in steps] == [0.0, 0.2, 0.4, 0.6, 0.8]
+    waits = method.student_from > 0.8
+    assert [step.progress for step in steps] == ([0.0] * 5 if waits else [0.0, 0.2, 0.4, 0.6, 0.8])
+    for number, step in enumerate(steps[2:], 2):  # epochs are of two steps
+        step.reminded = steps[(number - 1) if number % 2 == 0 else number - 2]
     return steps
 
 
@@ -273,10 +369,10 @@ def exact_run(
         (one_process, cudfkd("straight_through", bn_weight=0.0, latent=16)),
         (one_process, cudfkd("student", bn_weight=0.0, latent=16)),
         *(
-            (one_process, make(name, {"gradient": gradient, "latent": 16}))
+            (one_process, made(name, gradient=gradient, latent=16, **LOUD, **LONG))
             for name in METHODS
             for gradient in ways(name)
-            if name != "cudfkd" and gradient != "finite_differences"
+            if name not in ("cudfkd", "ideal") and gradient not in ("none", "finite_differences")
         ),
     ],
     ids=lambda x: f"{x.name}-{x.gradient.name}" if isinstance(x, Method) else x.__name__,
@@ -483,7 +579,7 @@ def test_a_batch_of_one_generated_image_can_be_learned_from() -> None:
     [
         *(mixed(gradient) for gradient in ways("cudfkd")),
         *(
-            make(name, {"latent": 8, "warm_up": 0.3, "generated": 0.7})
+            made(name, latent=8, warm_up=0.3, generated=0.7, bn_weight=0.0, epoch=2)
             for name in METHODS
             if name != "cudfkd"
         ),

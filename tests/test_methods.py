@@ -15,9 +15,27 @@ from fedkd.data import Dataset, open_data
 from fedkd.errors import NeedsError, SettingsError
 from fedkd.gradients import GRADIENTS, PULL_BACK
 from fedkd.in_process import InProcess
-from fedkd.loop import Plan, distil, drive
-from fedkd.methods import METHODS, Method, cudfkd, dafl, dfad, dfme, make, ways, zskt
-from fedkd.methods.method import divergence, l1_centred, sources
+from fedkd.loop import Plan, Progress, distil, drive
+from fedkd.methods import (
+    METHODS,
+    Method,
+    cudfkd,
+    dafl,
+    ddad,
+    deepinversion,
+    dfad,
+    dfme,
+    dfq,
+    dip_kd,
+    ideal,
+    make,
+    rdskd,
+    ta_dfkd,
+    ways,
+    zskt,
+)
+from fedkd.methods.imitation import cross_entropy, divergence, l1_centred
+from fedkd.methods.method import sources
 from fedkd.methods.terms import Batch, one_hot
 from fedkd.models import build
 from fedkd.priors import priors
@@ -174,6 +192,11 @@ def test_both_objectives_are_those_of_the_paper_from_the_first_step_to_the_last(
         (zskt(), "pull_back", 100, 1e-3),
         (dfad(), "pull_back", 256, 1e-3),
         (dfme(), "finite_differences", 256, 1e-4),
+        (ta_dfkd(), "pull_back", 1000, 1e-3),
+        (rdskd(), "pull_back", 100, 1e-3),
+        (dfq(), "pull_back", 256, 1e-3),
+        (ddad(), "pull_back", 256, 1e-3),
+        (ideal(), "student", 256, 1e-3),
     ],
     ids=lambda x: x.name if isinstance(x, Method) else "",
 )
@@ -194,11 +217,87 @@ def test_a_temperature_is_that_of_generator_and_student() -> None:
     assert torch.equal(dafl(temperature=4.0).imitation(own, teacher), divergence(4.0)(own, teacher))
 
 
+def test_ta_dfkd_sets_the_weights_of_its_public_code() -> None:
+    weights = {term.name: weight(0.5) for weight, term in ta_dfkd().objective}
+    assert weights == {
+        "jensen_shannon": 1.0,
+        "bn_gap": 10.0,
+        "total_variation": 1.5e-5,
+        "magnitude": 6e-3,
+    }
+    assert ta_dfkd(bn_weight=0.0).needs == {LOGITS}
+
+
+@pytest.mark.parametrize(
+    ("method", "weights"),
+    [
+        (dfq(), {"agreement": 1.0, "bn_gap": 1.0, "one_hot": 1.0, "class_balance": 20.0}),
+        (ddad(), {"discrepancy": 1.0, "bn_gap": 1.0, "one_hot": 1.0}),
+        (ideal(), {"wanted_class": 1.0, "class_balance": 5.0}),
+        (
+            deepinversion(adversarial_weight=10.0),
+            {
+                "wanted_class": 1.0,
+                "bn_gap": 10.0,
+                "total_variation": 1e-3,
+                "magnitude": 3e-8,
+                "jensen_shannon": 10.0,
+            },
+        ),
+    ],
+    ids=lambda x: x.name if isinstance(x, Method) else "",
+)
+def test_weights_are_those_that_the_docstring_says(
+    method: Method, weights: dict[str, float]
+) -> None:
+    assert {term.name: weight(0.5) for weight, term in method.objective} == weights
+    assert method.needs == {LOGITS} | ({BN_GAP} if "bn_gap" in weights else set())
+
+
+def test_plain_deepinversion_does_not_ask_the_student() -> None:
+    assert "jensen_shannon" not in [term.name for _, term in deepinversion().objective]
+
+
+def test_rdskd_trains_its_generator_first_and_then_its_student() -> None:
+    method = rdskd()
+    assert (method.generator_until, method.student_from, method.epoch) == (0.5, 0.5, 120)
+    assert {weight(p) for weight, _ in method.objective for p in (0.0, 0.5, 1.0)} == {1.0}
+    assert torch.equal(method.imitation(SOME, OTHER), divergence(10.0)(SOME, OTHER))
+    doors, steps = [], []
+
+    def watch(progress: Progress) -> None:
+        if progress.kind == "asked":
+            doors.append((progress.facts["asked"], progress.facts["done"]))
+        if progress.kind == "generated":
+            steps.append(progress.facts["asked"])
+
+    teachers = InProcess({"a": nn.Sequential(nn.Flatten(), nn.Linear(16, 4))}, (1, 4, 4), 4)
+    student = nn.Sequential(nn.Flatten(), nn.Linear(16, 4))
+    plan = Plan(100, 10, 50, student_batch=8, asking=1.0)
+    loop = distil(student, rdskd(latent=4), teachers.cards, plan, priors("noise"), watch=watch)
+    assert drive(loop, teachers.answer).pulled_back == 50
+    assert steps == [10, 20, 30, 40, 50]
+    assert [done for asked, done in doors if asked <= 60] == [0.0] * 6
+    assert doors[-1] == (100, 0.8)
+
+
+SOME, OTHER = torch.randn(2, 6, 4, generator=torch.Generator().manual_seed(5))
+
+
+def test_hard_labels_teach_the_decision_and_nothing_else() -> None:
+    expected = [-float(s.log_softmax(0)[t.argmax()]) for s, t in zip(SOME, OTHER, strict=True)]
+    assert cross_entropy(SOME, OTHER).tolist() == pytest.approx(expected)
+    assert torch.equal(cross_entropy(SOME, OTHER), cross_entropy(SOME, 9 * OTHER + 1))
+    assert {dip_kd().imitation, ideal().imitation} == {cross_entropy}
+
+
 def test_directions_are_paid_for() -> None:
     assert [dfme(directions=m).gradient.questions for m in (1, 3)] == [1, 3]
 
 
-@pytest.mark.parametrize("name", ["dafl", "zskt", "dfad", "dfme"])
+@pytest.mark.parametrize(
+    "name", ["dafl", "zskt", "dfad", "dfme", "ta_dfkd", "rdskd", "dfq", "ideal"]
+)
 def test_priors_may_ask_first_and_take_turns_after(name: str) -> None:
     shares = make(name, {"warm_up": 0.4, "generated": 0.7}).shares
     for progress, expected in ((0.39, (1.0, 0.0, 0.0)), (0.4, (0.3, 0.0, 0.7))):
@@ -238,6 +337,17 @@ def test_a_generator_learns_by_the_gradients_that_its_factory_names_and_by_no_ot
         ("zskt", {"temperature": 0.0}, "expected a finite temperature > 0, got 0.0"),
         ("dafl", {"balance_weight": -5.0}, "weight of class_balance is -5.0"),
         ("dafl", {"one_hot_weight": 0.0, "balance_weight": 0.0}, "a generator without terms"),
+        ("deepinversion", {"jitter": 2.0}, "expected network, latents or pixels and jitter in"),
+        ("deepinversion", {"epoch": 0}, "deepinversion: epoch 0"),
+        ("ideal", {"generator_steps": -1}, "ideal: -1 rehearsals"),
+        ("dip_kd", {"primed": 1.0}, "student from 1.0"),
+        ("dip_kd", {"primer_steps": 0.0}, "primer: steps 0.0"),
+        ("dip_kd", {"contrast_steps": 0}, "expected contrast_steps >= 1, got 0"),
+        ("dip_kd", {"soft_weight": -1.0}, "the primer's part is -1.0"),
+        ("rdskd", {"stage": 1.0}, "rdskd: epoch 120, generator until 1.0, student from 1.0"),
+        ("rdskd", {"epoch": 0}, "rdskd: epoch 0"),
+        ("rdskd", {"gradient": "student"}, "choose one of pull_back, finite"),
+        ("ta_dfkd", {"threshold": 1.0}, "expected a threshold in [0, 1), got 1.0"),
         ("dfad", {"generated": 1.5}, "dfad: share of prior is -0.5"),
     ],
 )
@@ -400,9 +510,12 @@ def digits() -> Digits:
 
 
 @pytest.fixture(scope="module")
-def control(digits: Digits) -> float:
-    """What is learned from uniform noise."""
-    return digits.learned(cudfkd(imitation="kl"), "noise")[0]
+def control(digits: Digits) -> dict[bool, float]:
+    """What is learned from uniform noise: of scores, and of decisions alone (True)."""
+    losses = {False: "kl", True: "cross_entropy"}
+    return {
+        hard: digits.learned(cudfkd(imitation=loss), "noise")[0] for hard, loss in losses.items()
+    }
 
 
 GENTLE = {
@@ -416,12 +529,21 @@ GENTLE = {
 }
 
 
+OWN: dict[str, dict[str, object]] = {
+    "dip_kd": {"imitation": "cross_entropy"},
+    "deepinversion": {"epoch": 5, "flips": False},
+    "ideal": {"imitation": "cross_entropy", "generator_steps": 10, "latent": 256},
+}
+"""What belongs to a paper so much that it is not itself without."""
+
+
 def battery() -> Iterator[tuple[str, dict[str, object]]]:
     """Every method with every gradient that it can be told to use."""
     for name, factory in METHODS.items():
         known = inspect.signature(factory).parameters
         for gradient in ways(name):
             wishes = {**GENTLE, "gradient": gradient, "bn_weight": float(gradient == "pull_back")}
+            wishes |= OWN.get(name, {})
             yield name, {key: value for key, value in wishes.items() if key in known}
 
 
@@ -429,7 +551,7 @@ def battery() -> Iterator[tuple[str, dict[str, object]]]:
     ("name", "arguments"), battery(), ids=lambda x: x.get("gradient") if isinstance(x, dict) else x
 )
 def test_it_asks_what_it_declares_stays_finite_and_beats_noise(
-    name: str, arguments: Mapping[str, object], digits: Digits, control: float
+    name: str, arguments: Mapping[str, object], digits: Digits, control: dict[bool, float]
 ) -> None:
     """In the mixed setting: priors ask first, and half of the questions after that.
 
@@ -445,4 +567,4 @@ def test_it_asks_what_it_declares_stays_finite_and_beats_noise(
         else:
             assert method.gradient.pulls_back
             assert all(frozenset(each.cotangents) <= method.needs for each in request.values())
-    assert accuracy > control + 0.10
+    assert accuracy > control[method.imitation is cross_entropy] + 0.10

@@ -76,8 +76,26 @@ def same(one: State, other: State) -> bool:
         (cudfkd("pull_back", **OWN), replace(PLAN, capacity=30, asking=1.0)),  # type: ignore[arg-type]
         (cudfkd("finite_differences", **OWN), replace(PLAN, weight_decay=0.1)),  # type: ignore[arg-type]
         (make("zskt", {"latent": 8}), replace(PLAN, asking=0.0)),
+        (make("ta_dfkd", {"latent": 8}), PLAN),
+        (make("rdskd", {"latent": 8, "epoch": 2}), PLAN),
+        (make("dip_kd", {"contrast_steps": 2}), PLAN),
+        (make("deepinversion", {"epoch": 3, "adversarial_weight": 1.0}), PLAN),
+        (make("ideal", {"latent": 8, "generator_steps": 3}), PLAN),
     ],
-    ids=["priors", "evolution", "bounded", "generator", "bounded-generator", "moved", "zskt"],
+    ids=[
+        "priors",
+        "evolution",
+        "bounded",
+        "generator",
+        "bounded-generator",
+        "moved",
+        "zskt",
+        "selected",
+        "stages",
+        "primed",
+        "pixels",
+        "latents",
+    ],
 )
 def test_whoever_goes_on_from_any_rest_ends_where_the_others_do(
     method: Method, plan: Plan, tmp_path: Path

@@ -1,14 +1,27 @@
 """Each term against its formula, and against the side on which it calls a batch good."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
 from fedkd.errors import SettingsError
-from fedkd.methods.method import divergence, l1_centred
-from fedkd.methods.terms import Batch, Term, agreement, bn_gap, class_balance, discrepancy, one_hot
+from fedkd.methods.image_terms import magnitude, sameness, total_variation
+from fedkd.methods.imitation import divergence, l1_centred
+from fedkd.methods.terms import (
+    Batch,
+    Term,
+    agreement,
+    bn_gap,
+    class_balance,
+    discrepancy,
+    jensen_shannon,
+    one_hot,
+    penalised,
+    wanted_class,
+)
 from fedkd.signals import Signal
 
 K = 4
@@ -83,6 +96,63 @@ def test_discrepancy_gains_nothing_by_an_offset_of_all_classes() -> None:
     assert torch.isclose(shifted, discrepancy().value(batch(teacher, student)))
 
 
+@pytest.mark.parametrize("over_classes", [True, False])
+def test_jensen_shannon_is_that_of_the_public_code(over_classes: bool) -> None:
+    teacher, student = random_logits(10), random_logits(11)
+    kept = torch.tensor([True, False, True, True, False, True])
+    total = 0.0
+    for t, s in zip(teacher[kept], student[kept], strict=True):
+        p, q = (s / 3).softmax(0), (t / 3).softmax(0)
+        for a, b in zip(p.tolist(), q.tolist(), strict=True):
+            m, a, b = (min(max(x, 0.01), 0.99) for x in ((a + b) / 2, a, b))
+            total += 0.5 * m * math.log(m / a) + 0.5 * m * math.log(m / b)
+    value = jensen_shannon(3.0, over_classes).value(replace(batch(teacher, student), selected=kept))
+    assert float(value) == pytest.approx(1 - total / (4 * K if over_classes else 4))
+
+
+def test_pixel_terms_are_norms_of_the_whole_batch() -> None:
+    x = torch.rand(3, 2, 4, 5, generator=torch.Generator().manual_seed(0)).double()
+    squares = dict.fromkeys([(0, 1), (1, 0), (1, 1), (1, -1)], 0.0)
+    for image in x.flatten(0, 1).tolist():
+        for (dy, dx), _ in squares.items():
+            for i in range(4 - dy):
+                for j in range(max(0, -dx), 5 - max(0, dx)):
+                    squares[dy, dx] += (image[i][j] - image[i + dy][j + dx]) ** 2
+    seen = replace(batch(SURE), images=x)
+    expected = sum(math.sqrt(each) for each in squares.values())
+    assert float(total_variation().value(seen)) == pytest.approx(expected)
+    assert float(magnitude().value(seen)) == pytest.approx(math.sqrt(float((x * x).sum())))
+
+
+def test_what_became_worse_is_pulled_exponentially_harder() -> None:
+    logits, term = random_logits(12), penalised(one_hot())
+    plain = float(one_hot().value(batch(logits)))
+    assert float(term.value(batch(logits))) == pytest.approx(math.exp(plain))
+    reminded = replace(batch(logits), previous={"one_hot": 0.7, "class_balance": -1.0})
+    assert float(term.value(reminded)) == pytest.approx(math.exp(plain - 0.7))
+    assert term.memory is not None
+    assert float(term.memory(reminded)) == pytest.approx(plain)
+
+
+def test_sameness_is_how_far_answers_move_for_each_step_of_pixels() -> None:
+    logits = random_logits(13)
+    x = torch.rand(6, 1, 2, 2, generator=torch.Generator().manual_seed(1)).double()
+    p = logits.softmax(1)
+    answers = sum(float(((p[i + 3] - p[i]) ** 2).sum()) for i in range(3))
+    pixels = sum(float(((x[i + 3] - x[i]) ** 2).sum()) for i in range(3))
+    value = sameness().value(replace(batch(logits), images=x))
+    assert float(value) == pytest.approx(math.sqrt(answers / pixels))
+
+
+def test_a_class_can_be_wanted_and_nobody_may_want_none() -> None:
+    logits, wanted = random_logits(14), torch.tensor([0, 3, 1, 2, 0, 1])
+    expected = -sum(float(logits[i].log_softmax(0)[y]) for i, y in enumerate(wanted)) / 6
+    value = wanted_class().value(replace(batch(logits), wanted=wanted))
+    assert float(value) == pytest.approx(expected)
+    with pytest.raises(SettingsError, match="needs a canvas that wants classes"):
+        wanted_class().value(batch(logits))
+
+
 SURE = torch.eye(K) * 10
 UNSURE = torch.zeros(K, K)
 COLLAPSED = torch.eye(K)[[0, 0, 0, 0]] * 10
@@ -99,6 +169,7 @@ OPPOSED = torch.eye(K).roll(1, 0) * 10
         (agreement(masked=False), batch(SURE, OPPOSED), batch(SURE, SAME)),
         (agreement(masked=True), batch(SURE, SURE / 10), batch(SURE, SAME)),
         (discrepancy(), batch(SURE, OPPOSED), batch(SURE, SAME)),
+        (jensen_shannon(), batch(SURE, OPPOSED), batch(SURE, SAME)),
     ],
     ids=lambda x: x.name if isinstance(x, Term) else "",
 )

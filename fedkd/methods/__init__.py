@@ -8,9 +8,16 @@ from typing import Any, get_args, get_type_hints
 from fedkd.errors import SettingsError
 from fedkd.methods.cudfkd import cudfkd
 from fedkd.methods.dafl import dafl
+from fedkd.methods.ddad import ddad
+from fedkd.methods.deepinversion import deepinversion
 from fedkd.methods.dfad import dfad
 from fedkd.methods.dfme import dfme
+from fedkd.methods.dfq import dfq
+from fedkd.methods.dip_kd import dip_kd
+from fedkd.methods.ideal import ideal
 from fedkd.methods.method import Method
+from fedkd.methods.rdskd import rdskd
+from fedkd.methods.ta_dfkd import ta_dfkd
 from fedkd.methods.zskt import zskt
 
 METHODS: dict[str, Callable[..., Method]] = {
@@ -19,6 +26,13 @@ METHODS: dict[str, Callable[..., Method]] = {
     "zskt": zskt,
     "dfad": dfad,
     "dfme": dfme,
+    "ta_dfkd": ta_dfkd,
+    "rdskd": rdskd,
+    "dip_kd": dip_kd,
+    "deepinversion": deepinversion,
+    "dfq": dfq,
+    "ddad": ddad,
+    "ideal": ideal,
 }
 """Every method by the name that users type."""
 
@@ -54,4 +68,18 @@ def ways(name: str) -> tuple[str, ...]:
     return get_args(hints["gradient"]) if "gradient" in hints else (METHODS[name]().gradient.name,)
 
 
-__all__ = ["METHODS", "Method", "cudfkd", "dafl", "dfad", "dfme", "make", "ways", "zskt"]
+__all__ = [
+    "METHODS",
+    "Method",
+    "cudfkd",
+    "dafl",
+    "ddad",
+    "deepinversion",
+    "dfad",
+    "dfme",
+    "make",
+    "rdskd",
+    "ta_dfkd",
+    "ways",
+    "zskt",
+]

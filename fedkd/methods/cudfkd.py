@@ -30,7 +30,8 @@ from typing import Literal, TypeAlias
 from fedkd.curriculum import Curriculum, Kind, constant, ramp
 from fedkd.gradients import NONE
 from fedkd.gradients import gradient as gradient_named
-from fedkd.methods.method import Method, imitation_named, sources, used
+from fedkd.methods.imitation import imitation_named
+from fedkd.methods.method import Method, sources, used
 from fedkd.methods.terms import agreement, bn_gap, class_balance, one_hot
 
 PAPER = "Li et al., Information Sciences 2023 (arXiv 2208.13648)"
@@ -78,7 +79,7 @@ def cudfkd(
         pace_start: pace at the beginning, in units of the student's loss.
         pace_stop: pace at the end.
         whole_batch: one weight for a batch, as in the last public code.
-        imitation: the student's loss, see `fedkd.methods.method`.
+        imitation: the student's loss, see `fedkd.methods.imitation`.
         latent: Z.
         warm_up: share of the questions that go to priors before the generator may ask.
         generated: share of the questions that are the generator's after that.

@@ -23,7 +23,8 @@ Departures
 from typing import Literal, TypeAlias, get_args
 
 from fedkd.curriculum import constant
-from fedkd.methods.method import Method, divergence, sources, trained_by, used
+from fedkd.methods.imitation import divergence
+from fedkd.methods.method import Method, sources, trained_by, used
 from fedkd.methods.terms import class_balance, one_hot
 
 PAPER = "Chen et al., ICCV 2019 (arXiv 1904.01186)"

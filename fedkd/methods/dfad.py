@@ -17,7 +17,8 @@ Departures
 
 from typing import Literal, TypeAlias, get_args
 
-from fedkd.methods.method import FULL, Method, l1_centred, sources, trained_by
+from fedkd.methods.imitation import l1_centred
+from fedkd.methods.method import FULL, Method, sources, trained_by
 from fedkd.methods.terms import discrepancy
 
 PAPER = "Fang et al., 2019 (arXiv 1912.11006)"

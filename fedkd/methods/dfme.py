@@ -21,7 +21,8 @@ Departures
 """
 
 from fedkd.gradients import forward_differences
-from fedkd.methods.method import FULL, Method, l1_centred, sources
+from fedkd.methods.imitation import l1_centred
+from fedkd.methods.method import FULL, Method, sources
 from fedkd.methods.terms import discrepancy
 
 PAPER = "Truong et al., CVPR 2021 (arXiv 2011.14779)"

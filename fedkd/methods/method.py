@@ -5,66 +5,22 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from fedkd.curriculum import UNIFORM, Curriculum, Schedule, constant, ramp
 from fedkd.errors import NeedsError, SettingsError
+from fedkd.generators import Canvas
 from fedkd.gradients import NONE, Gradient
 from fedkd.gradients import gradient as gradient_named
+from fedkd.methods.imitation import Imitation, l1_centred
 from fedkd.methods.terms import Term
 from fedkd.signals import Card, Signal
 
 CHECKED = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Progress at which schedules of weights are looked at."""
 
-Imitation: TypeAlias = Callable[[Tensor, Tensor], Tensor]
-"""((B, K) student logits, (B, K) target logits) -> (B,) loss of each sample."""
-
-
-def l1_centred(student: Tensor, target: Tensor) -> Tensor:
-    """Mean absolute difference of centred logits: an offset of all classes says nothing. (B,)."""
-    s = student - student.mean(1, keepdim=True)
-    t = target - target.mean(1, keepdim=True)
-    return (s - t).abs().mean(1)
-
-
-def divergence(temperature: float = 4.0) -> Imitation:
-    """tau^2 KL(softmax(T/tau) || softmax(S/tau)). (B,).
-
-    Raises:
-        SettingsError: a temperature that is not a finite number > 0.
-    """
-    if not 0 < temperature < math.inf:
-        raise SettingsError(f"expected a finite temperature > 0, got {temperature}")
-
-    def loss(student: Tensor, target: Tensor) -> Tensor:
-        return temperature**2 * F.kl_div(
-            (student / temperature).log_softmax(1),
-            (target / temperature).log_softmax(1),
-            reduction="none",
-            log_target=True,
-        ).sum(1)
-
-    return loss
-
-
-IMITATIONS: dict[str, Imitation] = {
-    "l1_centred": l1_centred,
-    "kl": divergence(),
-}
-
-
-def imitation_named(name: str) -> Imitation:
-    """The student's loss of that name.
-
-    Raises:
-        SettingsError: there is none.
-    """
-    if name not in IMITATIONS:
-        raise SettingsError(f"unknown imitation {name!r}; choose one of {', '.join(IMITATIONS)}")
-    return IMITATIONS[name]
-
+Selection: TypeAlias = Callable[[Tensor], Tensor]
+"""(B, K) target logits -> (B,) bool: which images are worth learning from; one at least."""
 
 Objective: TypeAlias = tuple[tuple[Schedule, Term], ...]
 """A generator's terms, each with a schedule of its weight."""
@@ -116,8 +72,36 @@ def sources(
     }
 
 
+NETWORK = Canvas()
+"""A generator that is fed with new latents each time."""
 FULL = constant(1.0)
 """Hardness of a method without a ramp."""
+
+
+@dataclass(frozen=True)
+class Primer:
+    """A first student, taught while the student waits, whom the student hears ever after.
+
+    Attributes:
+        steps: of its own for each of the student's, > 0.
+        weight: of its logits in the student's loss, >= 0.
+        contrast_steps: in which source "contrast" moves a batch apart in its eyes, >= 1.
+        contrast_rate: of pixels in them, > 0.
+    """
+
+    steps: float
+    weight: Schedule
+    contrast_steps: int
+    contrast_rate: float
+
+    def __post_init__(self) -> None:
+        _expect_weights("the primer's part", self.weight)
+        if not (0 < self.steps < math.inf and 0 < self.contrast_rate < math.inf):
+            raise SettingsError(
+                f"primer: steps {self.steps}, contrast_rate {self.contrast_rate}; expected > 0"
+            )
+        if self.contrast_steps < 1:
+            raise SettingsError(f"expected contrast_steps >= 1, got {self.contrast_steps}")
 
 
 @dataclass(frozen=True)
@@ -130,14 +114,22 @@ class Method:
         objective: the generator's terms, each minimised, each with a schedule of weights >= 0.
             Empty where nothing is trained to invent images.
         gradient: where d objective / d images comes from.
-        shares: source ("prior", "generator", "evolution") -> schedule of its share of the
-            questions; shares are normalised.
+        shares: source ("prior", "generator", "evolution", "contrast") -> schedule of its share of
+            the questions; shares are normalised.
         imitation: the student's loss for each sample.
         curriculum: weights of samples in that loss.
         hardness: how hard the generator makes it, in [0, 1]; what a ramp in ``objective`` follows.
         latent: Z, size of the generator's input, >= 1.
         generator_rate: learning rate of the generator's Adam, > 0.
         generator_betas: its momenta.
+        epoch: generator steps, >= 1, in what the paper does something once in.
+        selection: which answered images enter the bank; None: all.
+        generator_until: share of the questions after which the generator learns no more, > 0.
+        student_from: share of the questions before which the student learns nothing, in [0, 1).
+        canvas: what the generator is.
+        rehearsals: generator steps before each of its questions in which the student stands for
+            the teachers and nobody is asked; then it learns nothing from the answers. None where 0.
+        primer: is taught at ``student_from``; None: nobody is.
     """
 
     name: str
@@ -151,12 +143,29 @@ class Method:
     latent: int = 64
     generator_rate: float = 1e-3
     generator_betas: tuple[float, float] = (0.9, 0.99)
+    epoch: int = 1
+    selection: Selection | None = None
+    generator_until: float = 1.0
+    student_from: float = 0.0
+    canvas: Canvas = NETWORK
+    rehearsals: int = 0
+    primer: Primer | None = None
 
     def __post_init__(self) -> None:
         if self.latent < 1 or not 0 < self.generator_rate < math.inf:
             raise SettingsError(
                 f"{self.name}: latent {self.latent}, generator_rate {self.generator_rate}; "
                 "expected >= 1 and > 0"
+            )
+        if self.epoch < 1 or not (0 < self.generator_until <= 1 and 0 <= self.student_from < 1):
+            raise SettingsError(
+                f"{self.name}: epoch {self.epoch}, generator until {self.generator_until}, student "
+                f"from {self.student_from}; expected >= 1 and shares of the questions"
+            )
+        if self.rehearsals < 0 or (self.rehearsals and not self.gradient.believes_student):
+            raise SettingsError(
+                f'{self.name}: {self.rehearsals} rehearsals with gradient "{self.gradient.name}"; '
+                'expected >= 0, and "student", which alone asks nobody'
             )
         for source, share in self.shares.items():
             _expect_weights(f"{self.name}: share of {source}", share)
@@ -169,6 +178,8 @@ class Method:
                     f'{", ".join(sorted(beyond))}, which only gradient = "pull_back" gives; '
                     f"choose that, or set the weight of {term.name} to 0"
                 )
+        if "contrast" in self.shares and self.primer is None:
+            raise SettingsError(f"{self.name}: a contrast without a primer sees nothing; give one")
         if "generator" in self.shares and not self.objective:
             raise SettingsError(f"{self.name}: a generator without terms cannot learn; give one")
 

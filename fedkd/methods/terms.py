@@ -5,11 +5,13 @@ the term is its negative, and the docstring says which way is good.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fedkd.errors import SettingsError
 from fedkd.signals import Signal
 
 LEAST = 1e-30
@@ -26,6 +28,12 @@ class Batch:
     """The ensemble's signals."""
     student: Tensor
     """The student's logits, (B, K)."""
+    selected: Tensor | None = None
+    """(B,) bool: images that passed the method's selection; None: all."""
+    wanted: Tensor | None = None
+    """(B,) classes that the images are meant to show; None where nobody means anything."""
+    previous: Mapping[str, float] = field(default_factory=dict)
+    """By term, what it was to remember of an earlier batch; absent before the first time."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +46,8 @@ class Term:
     """What must be asked of an institution to compute it."""
     value: Callable[[Batch], Tensor]
     """Batch -> ()."""
+    memory: Callable[[Batch], Tensor] | None = None
+    """Batch -> (), what it finds under its name in `Batch.previous` from the next epoch on."""
 
 
 def one_hot() -> Term:
@@ -48,6 +58,31 @@ def one_hot() -> Term:
         return F.cross_entropy(logits, logits.argmax(1))
 
     return Term("one_hot", "CE(T(x), argmax T(x))", frozenset({Signal.LOGITS}), value)
+
+
+def wanted_class() -> Term:
+    """Cross-entropy of the teacher with the class that was wanted; low: it sees that class."""
+
+    def value(b: Batch) -> Tensor:
+        if b.wanted is None:
+            raise SettingsError("term wanted_class needs a canvas that wants classes")
+        return F.cross_entropy(b.teacher[Signal.LOGITS], b.wanted)
+
+    return Term("wanted_class", "CE(T(x), y)", frozenset({Signal.LOGITS}), value)
+
+
+def penalised(term: Term) -> Term:
+    """E to the power of what a term has gained since the last epoch; low: it got no worse.
+
+    Of two terms that pull apart, whichever became worse is pulled exponentially harder. No weight
+    has to be found; before there is a past, the past is 0.
+    """
+
+    def value(b: Batch) -> Tensor:
+        return torch.exp(term.value(b) - b.previous.get(term.name, 0.0))
+
+    equation = f"exp(L - L_previous), L = {term.equation}"
+    return Term(term.name, equation, term.needs, value, memory=term.value)
 
 
 def class_balance(temperature: float = 1.0) -> Term:
@@ -119,6 +154,36 @@ def discrepancy() -> Term:
     return Term(
         "discrepancy",
         "-mean_b mean_c |d_bc - mean_c d_bc|, d = S(x) - T(x)",
+        frozenset({Signal.LOGITS}),
+        value,
+    )
+
+
+def jensen_shannon(temperature: float = 3.0, over_classes: bool = False) -> Term:
+    """One less the divergence of student and teacher; low: they disagree on what was selected.
+
+    The mean of both is compared with each, not each with the mean, and probabilities are cut off
+    at 0.01 and 0.99, as in the public code of DeepInversion and its heirs.
+
+    Args:
+        temperature: of both softmaxes, > 0.
+        over_classes: divide by the number of classes too.
+    """
+
+    def value(b: Batch) -> Tensor:
+        student, teacher = b.student, b.teacher[Signal.LOGITS]
+        if b.selected is not None:
+            student, teacher = student[b.selected], teacher[b.selected]
+        p = (student / temperature).softmax(1)
+        q = (teacher / temperature).softmax(1)
+        p, q, m = (each.clamp(0.01, 0.99) for each in (p, q, 0.5 * (p + q)))
+        each = 0.5 * (m * (2 * m.log() - p.log() - q.log()))  # (B, K)
+        apart = each.mean() if over_classes else each.sum(1).mean()
+        return 1.0 - apart.clamp(0.0, 1.0)
+
+    return Term(
+        "jensen_shannon",
+        "1 - (KL(m || p) + KL(m || q)) / 2, m = (p + q) / 2, p, q = softmax(S, T / tau)",
         frozenset({Signal.LOGITS}),
         value,
     )

@@ -20,7 +20,8 @@ Departures
 
 from typing import Literal, TypeAlias, get_args
 
-from fedkd.methods.method import FULL, Method, divergence, sources, trained_by
+from fedkd.methods.imitation import divergence
+from fedkd.methods.method import FULL, Method, sources, trained_by
 from fedkd.methods.terms import agreement
 
 PAPER = "Micaelli and Storkey, NeurIPS 2019 (arXiv 1905.09768)"

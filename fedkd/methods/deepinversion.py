@@ -1,0 +1,85 @@
+"""DeepInversion, and Adaptive DeepInversion. Dreaming to distill.
+
+H. Yin, P. Molchanov, J. M. Alvarez, Z. Li, A. Mallya, D. Hoiem, N. K. Jha, J. Kautz. CVPR 2020,
+arXiv 1912.08795.
+
+No generator: the pixels of a batch are trained until the teacher sees the classes that were wanted
+in them, at the batch-norm statistics of what it was trained on; then another batch begins:
+
+    L_x = CE(T(x), y) + bn * bn_gap + tv * total_variation + l2 * magnitude + adversarial * (1 - JS)
+    L_S = tau^2 KL(softmax(T / tau) || softmax(S / tau)),     tau = 3
+
+x is rolled and mirrored at random before each step. With an ``adversarial_weight`` this is Adaptive
+DeepInversion, where student and teacher shall disagree.
+
+Departures
+  Each step is a question: an institution sees every state of an image, and is paid for each. What
+    it answers on the way is kept and learned from; the paper keeps the last state alone. Two
+    thousand steps to a batch are therefore out of reach, and ``epoch`` is to be small; the last
+    step of a batch is taken and not asked about.
+  Images begin as noise around grey: mean and deviation of the training data are nobody's to know.
+  Pixels lie in [0, 1], so that the rate is half of the paper's and terms of pixels weigh less.
+  Weights of tv and l2, and tau, are those of the public code as far as they are remembered.
+  Steps of the student are AdamW's, on the bank as it grows.
+"""
+
+from fedkd.curriculum import constant
+from fedkd.generators import Canvas
+from fedkd.gradients import PULL_BACK
+from fedkd.methods.image_terms import magnitude, total_variation
+from fedkd.methods.imitation import divergence
+from fedkd.methods.method import FULL, Method, sources, used
+from fedkd.methods.terms import bn_gap, jensen_shannon, wanted_class
+
+PAPER = "Yin et al., CVPR 2020 (arXiv 1912.08795)"
+
+
+def deepinversion(
+    *,
+    adversarial_weight: float = 0.0,
+    bn_weight: float = 10.0,
+    tv_weight: float = 1e-3,
+    l2_weight: float = 3e-8,
+    epoch: int = 2000,
+    jitter: float = 0.125,
+    flips: bool = True,
+    temperature: float = 3.0,
+    warm_up: float = 0.0,
+    generated: float = 1.0,
+    generator_rate: float = 0.05,
+) -> Method:
+    """DeepInversion as a value; with an ``adversarial_weight``, Adaptive DeepInversion.
+
+    Args:
+        adversarial_weight: of the disagreement of student and teacher, >= 0.
+        bn_weight: of the batch-norm gap, >= 0; 0 spares institutions the signal.
+        tv_weight: of the total variation, >= 0.
+        l2_weight: of the images' norm, >= 0.
+        epoch: steps spent on a batch, >= 1; each is a question.
+        jitter: most by which images are rolled, in sides, in [0, 1].
+        flips: whether they are mirrored, half of the time; not for digits or letters.
+        temperature: tau of the student's loss, > 0.
+        warm_up: share of the questions that go to priors first.
+        generated: share of the questions that are about trained images after that.
+        generator_rate: learning rate of the pixels' Adam.
+    """
+    return Method(
+        "deepinversion",
+        PAPER,
+        used(
+            (
+                (FULL, wanted_class()),
+                (constant(bn_weight), bn_gap()),
+                (constant(tv_weight), total_variation()),
+                (constant(l2_weight), magnitude()),
+                (constant(adversarial_weight), jensen_shannon(3.0)),
+            )
+        ),
+        PULL_BACK,
+        sources(True, warm_up, generated),
+        divergence(temperature),
+        generator_rate=generator_rate,
+        generator_betas=(0.5, 0.99),
+        epoch=epoch,
+        canvas=Canvas("pixels", jitter, flips),
+    )

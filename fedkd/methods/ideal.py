@@ -1,0 +1,65 @@
+"""IDEAL. Query-efficient data-free learning from black-box models.
+
+J. Zhang, C. Chen, L. Lyu. ICLR 2023, arXiv 2205.11158.
+
+The student stands for the teacher while images are invented, which is free; the teacher only says
+what they show, once. Each batch has a generator and latents of its own, begun anew:
+
+    L_G = CE(S(G(z)), y) + balance * class_balance,     y of all classes alike
+    L_S = CE(S(x), argmax T(x))
+
+Departures
+  Institutions release class scores; the coordinator takes their argmax. ``imitation="kl"`` learns
+    from the scores, as the paper does where a teacher gives them.
+  An image is asked about once. The public code asks again at every epoch about all images so far,
+    turned and cut at random: fifty times as many questions as the paper counts.
+  class_balance is of the batch's mean prediction, as the paper says; its public code takes the
+    entropy image by image.
+  The student sees generated images as they are while the generator learns, not cut or mirrored.
+  Steps of the student are AdamW's, on the bank as it grows.
+"""
+
+from fedkd.curriculum import constant
+from fedkd.generators import Canvas
+from fedkd.gradients import STUDENT
+from fedkd.methods.imitation import imitation_named
+from fedkd.methods.method import FULL, Method, sources, used
+from fedkd.methods.terms import class_balance, wanted_class
+
+PAPER = "Zhang et al., ICLR 2023 (arXiv 2205.11158)"
+
+
+def ideal(
+    *,
+    balance_weight: float = 5.0,
+    generator_steps: int = 30,
+    imitation: str = "cross_entropy",
+    latent: int = 256,
+    warm_up: float = 0.0,
+    generated: float = 1.0,
+    generator_rate: float = 1e-3,
+) -> Method:
+    """IDEAL as a value.
+
+    Args:
+        balance_weight: of the class balance, >= 0.
+        generator_steps: for each question, >= 1; nobody is asked in them.
+        imitation: the student's loss, see `fedkd.methods.imitation`.
+        latent: Z.
+        warm_up: share of the questions that go to priors before the generator may ask.
+        generated: share of the questions that are the generator's after that; the paper has all.
+        generator_rate: learning rate of Adam, of generator and latents.
+    """
+    return Method(
+        "ideal",
+        PAPER,
+        used(((FULL, wanted_class()), (constant(balance_weight), class_balance()))),
+        STUDENT,
+        sources(True, warm_up, generated),
+        imitation_named(imitation),
+        latent=latent,
+        generator_rate=generator_rate,
+        generator_betas=(0.9, 0.999),
+        canvas=Canvas("latents"),
+        rehearsals=generator_steps,
+    )
