@@ -77,6 +77,16 @@ def test_books_in_order_show_nothing(books: Path, tmp_path: Path) -> None:
     assert audit.objection(books) == ""
 
 
+def test_a_question_that_is_being_written_is_not_read(tmp_path: Path) -> None:
+    whole, path = told(tmp_path), tmp_path / "replies.bin"
+    content = path.read_bytes()
+    for cut in range(1, len(content) // 4, 7):
+        path.write_bytes(content[:-cut])
+        read = audit.journal(path)
+        assert read == whole[: len(read)]
+        assert len(read) < 4
+
+
 @pytest.mark.parametrize(
     "plant",
     [
