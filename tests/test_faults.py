@@ -21,7 +21,7 @@ from simulations.faults.cast import Cast, ready, until
 from simulations.faults.kinds import MISDEEDS, TO_INSTITUTIONS, Fault, Kind, plan
 from simulations.faults.proxy import Proxy
 from simulations.faults.run import Run
-from simulations.faults.site import BATCH, BUDGET, Site
+from simulations.faults.site import BATCH, BUDGET, STEPS, Site
 
 MARK = b"a teacher"
 LINGER = 0.25
@@ -166,7 +166,7 @@ def test_a_run_with_faults_ends_and_its_books_are_right(short: Path) -> None:
     small = site.experiment.read_text().replace(f"budget = {BUDGET}", f"budget = {32 * BATCH}")
     # One of the two honest institutions is killed: the other has to do, however slow the machine.
     site.experiment.write_text(
-        small.replace("steps = 300", "steps = 40").replace("quorum = 2", "quorum = 1")
+        small.replace(f"steps = {STEPS}", "steps = 40").replace("quorum = 2", "quorum = 1")
     )
     faults = [
         Fault(Kind.RESET, "clinic-1", 3, 0.0),
