@@ -135,7 +135,7 @@ class DataFreeDistillation(Strategy):
             text = " ".join(str(error).split())
             raise SettingsError(f"the initial arrays do not fit the student: {text}") from error
         token = secrets.token_urlsafe()
-        with Hub(token, self.address, self.credentials) as hub:
+        with Hub(token, self.address, self.credentials, outlaws=self._outlaws) as hub:
             if self.parts.checkpoint is not None:
                 self.parts.checkpoint.counted = lambda: {
                     name: counters.counts for name, counters in hub.counters.items()
@@ -233,8 +233,13 @@ class DataFreeDistillation(Strategy):
         log.info("\t├── priors: %s", ", ".join(parts.priors) or "none")
         log.info("\t└── institutions: %s or more", self.min_available_nodes)
 
+    @property
+    def _outlaws(self) -> list[tuple[Card, str]]:
+        return [] if self.parts.checkpoint is None else self.parts.checkpoint.outlaws
+
     def _convene(self, session: _Session, count: int) -> None:
-        present = session.hub.wait_for(count, session.timeout)
+        # Whoever was struck off opens when it is rung, and is refused when it dials in.
+        present = session.hub.wait_for(max(1, count - len(self._outlaws)), session.timeout)
         audience = Audience(session.hub, self.parts, present, self.question_timeout, self.linger)
         coordinator = Coordinator(self.parts, audience.cards, audience.answer, self.watch)
         audience.cards = coordinator.cards  # of a run that is taken up again: whoever took part

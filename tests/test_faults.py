@@ -21,7 +21,7 @@ from simulations.faults.cast import Cast, ready, until
 from simulations.faults.kinds import MISDEEDS, TO_INSTITUTIONS, Fault, Kind, plan
 from simulations.faults.proxy import Proxy
 from simulations.faults.run import Run
-from simulations.faults.site import BATCH, BUDGET, Site
+from simulations.faults.site import BATCH, BUDGET, STEPS, Site
 
 MARK = b"a teacher"
 LINGER = 0.25
@@ -75,6 +75,16 @@ def test_books_in_order_show_nothing(books: Path, tmp_path: Path) -> None:
     assert audit.double_charges(audit.rows(books)) == 0
     assert audit.uncharged(NAME, MARK, audit.rows(books), journal) == 0
     assert audit.objection(books) == ""
+
+
+def test_a_question_that_is_being_written_is_not_read(tmp_path: Path) -> None:
+    whole, path = told(tmp_path), tmp_path / "replies.bin"
+    content = path.read_bytes()
+    for cut in range(1, len(content) // 4, 7):
+        path.write_bytes(content[:-cut])
+        read = audit.journal(path)
+        assert read == whole[: len(read)]
+        assert len(read) < 4
 
 
 @pytest.mark.parametrize(
@@ -156,7 +166,7 @@ def test_a_run_with_faults_ends_and_its_books_are_right(short: Path) -> None:
     small = site.experiment.read_text().replace(f"budget = {BUDGET}", f"budget = {32 * BATCH}")
     # One of the two honest institutions is killed: the other has to do, however slow the machine.
     site.experiment.write_text(
-        small.replace("steps = 300", "steps = 40").replace("quorum = 2", "quorum = 1")
+        small.replace(f"steps = {STEPS}", "steps = 40").replace("quorum = 2", "quorum = 1")
     )
     faults = [
         Fault(Kind.RESET, "clinic-1", 3, 0.0),

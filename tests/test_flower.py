@@ -247,6 +247,30 @@ def test_a_resumed_strategy_examines_and_asks_nothing_twice(
     assert scored == [p.facts["accuracy"] for p in told if p.kind == "scored"]
 
 
+def test_whoever_was_struck_off_stays_so_when_a_strategy_is_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.checkpoint.LEAST_APART", 0)
+    experiment, path = parse(SMALL), tmp_path / "run"
+
+    def die(progress: Progress) -> None:
+        if progress.kind == "scored":
+            raise Death
+
+    first = Checkpoint.begin(path, experiment, "simulation", 1e-9)
+    first.struck["institution-1"] = "it sent rubbish"  # kept with the next question
+    with pytest.raises(Death):
+        federate(LocalGrid(client_app, 2), experiment, tmp_path, die, 6, first)
+    first.close()
+    second = Checkpoint.resume(path)
+    kept = second.questions
+    assert 0 < kept < 256 // 32
+    outcome = federate(LocalGrid(client_app, 2), experiment, tmp_path, rounds=6, checkpoint=second)
+    second.close()
+    asked = {name: of.samples_asked for name, of in outcome.counters.items()}
+    assert asked == {"institution-0": 256 - 32 * kept, "institution-1": 0}
+
+
 def test_nobody_tells_accuracy_where_policies_forbid_it(tmp_path: Path) -> None:
     silent = parse({**SMALL, "policy": {"scores": False}})
     outcome = federate(LocalGrid(client_app, 2), silent, tmp_path, rounds=1)

@@ -10,7 +10,7 @@ what they show, once. Each batch has a generator and latents of its own, begun a
 
 Departures
   Institutions release class scores; the coordinator takes their argmax. ``imitation="kl"`` learns
-    from the scores, as the paper does where a teacher gives them.
+    from the scores.
   An image is asked about once. The public code asks again at every epoch about all images so far,
     turned and cut at random: fifty times as many questions as the paper counts.
   class_balance is of the batch's mean prediction, as the paper says; its public code takes the

@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--faults", type=int, default=209, help="in all [209]")
     parser.add_argument("--seed", type=int, default=0, help="of when and whom [0]")
     parser.add_argument("--references", type=int, default=2, help="calm runs of a seed [2]")
-    parser.add_argument("--minutes", type=float, default=20, help="then no new run begins [20]")
+    parser.add_argument("--minutes", type=float, default=20, help="for all runs together [20]")
     parser.add_argument("--json", type=Path, help="leave the figures in this file")
     parser.add_argument("--keep", type=Path, help="folder for everything [a temporary one]")
     told = parser.parse_args(arguments)
@@ -73,7 +73,14 @@ def table(figures: dict[str, Any]) -> list[str]:
             f"{100 * figures['mean_difference']:+.2f} points on average, "
             f"{100 * figures['worst_difference']:+.2f} at worst."
         )
+    for what, runs in (("without faults", "calm_runs"), ("with faults", "each_run")):
+        told = ", ".join(_student(row) for row in figures[runs])
+        lines.append(f"Students of runs {what} (seed): {told or 'none'}.")
     return lines
+
+
+def _student(row: dict[str, Any]) -> str:
+    return f"{100 * row['accuracy']:.1f}% ({row['seed']})" if row["ended"] else "none"
 
 
 def _bar() -> Progress:

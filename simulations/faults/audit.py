@@ -10,7 +10,7 @@ import json
 import sqlite3
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,20 +71,23 @@ def journal(path: Path) -> list[Asked]:
     content, at, frames = path.read_bytes(), 0, []
     while at + FRAME.size <= len(content):
         size = FRAME.unpack_from(content, at)[0]
+        if at + FRAME.size + size > len(content):
+            break
         frames.append(content[at + FRAME.size : at + FRAME.size + size])
         at += FRAME.size + size
     if not frames or frames[0] != KIND:
         raise ValueError(f"{path} is no journal")
     rest = iter(frames[3 + int.from_bytes(frames[2], "little") :])
     asked = []
-    for digest in rest:
-        said = [(next(rest), next(rest)) for _ in range(int.from_bytes(next(rest), "little"))]
-        told = json.loads(next(rest))
-        next(rest)  # the seal
-        counted = {name: of.get("answers", 0) for name, of in told["note"]["counted"].items()}
-        missing = {name: reason for name, (_, reason) in told["lost"].items()}
-        answered = frozenset(name.decode() for name, _ in said if name != NEW)
-        asked.append(Asked(digest, answered, missing, counted, told["note"]["seconds"]))
+    with suppress(StopIteration):  # the last question may be on its way to the disk
+        for digest in rest:
+            said = [(next(rest), next(rest)) for _ in range(int.from_bytes(next(rest), "little"))]
+            told = json.loads(next(rest))
+            next(rest)  # the seal
+            counted = {name: of.get("answers", 0) for name, of in told["note"]["counted"].items()}
+            missing = {name: reason for name, (_, reason) in told["lost"].items()}
+            answered = frozenset(name.decode() for name, _ in said if name != NEW)
+            asked.append(Asked(digest, answered, missing, counted, told["note"]["seconds"]))
     return asked
 
 

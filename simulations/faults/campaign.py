@@ -55,7 +55,7 @@ class Campaign:
         faults: to inject, > 0.
         seed: of what happens when and to whom.
         references: runs without faults for each seed of a run.
-        minutes: after which no further run with faults is begun.
+        minutes: for all runs; those without faults come last, and time is left for them.
         say: is told what is done, and how many faults were injected by then.
     """
 
@@ -94,13 +94,19 @@ class Campaign:
         site.prepare(proxy.ports, lambda name: self._say(f"teacher of {name}", 0))
         with Cast(site, proxy, self._seed) as cast:
             until(lambda: all(site.ledger(n).exists() for n in site.names), COMING, cast.tend)
-            while self.injected < self._wanted and time.monotonic() < self._deadline:
+            while self.injected < self._wanted and self._time_left():
                 self._strike(cast)
             for seed in SEEDS[: len(self.faulty)]:
                 for _ in range(self._references):
                     self._leave_alone(cast, seed)
         proxy.close()
         return self._figures(time.monotonic() - began)
+
+    def _time_left(self) -> bool:
+        """Whether one more run with faults leaves enough for those without."""
+        longest = max((passed.seconds for passed in self.faulty), default=0.0)
+        ahead = 1 + self._references * len(SEEDS)
+        return time.monotonic() + ahead * longest < self._deadline
 
     def _strike(self, cast: Cast) -> None:
         number, most = len(self.faulty), self._wanted - self.injected

@@ -30,7 +30,7 @@ from simulations.faults.teacher import Stalling
 from simulations.flwr_run import free_ports
 
 MODEL, CLASSES, SHAPE = "cnn", 10, (1, 8, 8)
-BUDGET, BATCH = 2048, 32
+BUDGET, BATCH, STEPS = 2560, 32, 800
 QUESTIONS = BUDGET // BATCH
 TIMEOUT, LINGER = 1.5, 0.25
 """Seconds that a question may take, and that late ones have once a quorum has answered."""
@@ -46,8 +46,8 @@ name = "cudfkd"
 imitation = "kl"
 
 [student]
-steps = 300
-batch = 64
+steps = {STEPS}
+batch = 128
 learning_rate = 5e-3
 
 [questions]
