@@ -35,11 +35,11 @@ deployment: $(ready)
 deployment-plain: $(ready)
 	$(python) -m simulations.deployment --without-flower
 
-# One process and one thread: torch's threads spin where cores are shared, and Flower's tests bring
-# workers of their own. Two processes saved a tenth of the time on two cores.
+# One thread each: torch's threads spin where cores are shared. Flower's tests bring workers of their
+# own.
 test: export OMP_NUM_THREADS := 1
 test: $(ready)
-	$(python) -m pytest
+	$(python) -m pytest -n 2
 
 check: $(ready)
 	$(python) -m ruff check .

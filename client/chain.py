@@ -8,9 +8,11 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 from fedkd.errors import DataError
+from fedkd.signals import Ask, PullBack
 
 ANSWERED, REPEAT, REFUSED = "answered", "repeat", "refused"
 """What may be decided of a question."""
@@ -152,3 +154,22 @@ def _objection(row: Entry, last: Entry, charged: set[str]) -> str | None:
 
 def _count(value: object) -> bool:
     return isinstance(value, int) and value >= 0
+
+
+def entry_of(request: Ask | PullBack, server: str, now: datetime, content: str) -> Entry:
+    """The row of a question, before anything is decided: what was asked, by whom, when."""
+    signals = request.signals if isinstance(request, Ask) else request.cotangents
+    count = len(request.images) if request.images.dim() else 0
+    return Entry(
+        written(now),
+        server,
+        "ask" if isinstance(request, Ask) else "pull_back",
+        " ".join(sorted(signals)),
+        count,
+        content,
+    )
+
+
+def written(moment: datetime) -> str:
+    """A moment as rows have it: UTC, in an order that text keeps."""
+    return moment.astimezone(UTC).isoformat(timespec="microseconds")

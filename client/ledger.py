@@ -37,7 +37,9 @@ from client.chain import (
     Entry,
     Head,
     Spent,
+    entry_of,
     followed,
+    written,
 )
 from client.paid import Paid, Price
 from client.storage import in_memory, opened
@@ -124,7 +126,7 @@ class Ledger:
         try:
             with self._transaction():
                 now, last = self._clock(), self._last()
-                question = _question(request, server, now, content)
+                question = entry_of(request, server, now, content)
                 refusal = policy.objection(request, server, now.astimezone().time())
                 repeat = self._db.execute(CHARGED, (content,)).fetchone() is not None
                 if refusal is None and not repeat:
@@ -159,7 +161,7 @@ class Ledger:
         try:
             with self._transaction():
                 now, last = self._clock(), self._last()
-                question = Entry(_written(now), "", EXAMINATION, "", 0, student)
+                question = Entry(written(now), "", EXAMINATION, "", 0, student)
                 if self._db.execute(CHARGED, (student,)).fetchone() is not None:
                     self._append(last.following(question, REPEAT))
                     return None
@@ -176,7 +178,7 @@ class Ledger:
         """Log a question that is refused for another reason than the policy's; charges nothing."""
         try:
             with self._transaction():
-                question = _question(request, server, self._clock(), "")
+                question = entry_of(request, server, self._clock(), "")
                 self._append(self._last().following(question, REFUSED, refusal.reason.value))
         except (sqlite3.Error, DataError) as error:
             return self._uncounted(error)
@@ -309,7 +311,7 @@ class Ledger:
         return last
 
     def _since(self, then: datetime) -> int:
-        return self._db.execute(SINCE, (_written(then),)).fetchone()[0] or 0
+        return self._db.execute(SINCE, (written(then),)).fetchone()[0] or 0
 
     def _append(self, entry: Entry) -> None:
         self._db.execute(APPEND, tuple(vars(entry).values()))
@@ -338,20 +340,3 @@ class Ledger:
             f"{self._name} cannot be opened or read: {error}; see that it can be written there, or "
             "put the last good copy in its place"
         )
-
-
-def _question(request: Ask | PullBack, server: str, now: datetime, content: str) -> Entry:
-    signals = request.signals if isinstance(request, Ask) else request.cotangents
-    count = len(request.images) if request.images.dim() else 0
-    return Entry(
-        _written(now),
-        server,
-        "ask" if isinstance(request, Ask) else "pull_back",
-        " ".join(sorted(signals)),
-        count,
-        content,
-    )
-
-
-def _written(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat(timespec="microseconds")

@@ -11,7 +11,7 @@ import secrets
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -158,3 +158,22 @@ def _digest(token: str) -> bytes:
 def _holder(certificate: bytes | None) -> bytes:
     """What a used token is bound to; no certificate has the empty digest."""
     return b"" if certificate is None else hashlib.sha256(certificate).digest()
+
+
+def kept_token(file: Path) -> str:
+    """The token of a run that can be taken up again: drawn once, and kept in a file of its own.
+
+    Raises:
+        DataError: the file cannot be written or read.
+    """
+    try:
+        with suppress(FileExistsError):
+            descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w") as fresh:
+                fresh.write(secrets.token_urlsafe())
+        return file.read_text()
+    except OSError as error:
+        raise DataError(
+            f"cannot keep the run's token in {file}: {error.strerror}; make room there, or name "
+            "another folder"
+        ) from error

@@ -12,12 +12,11 @@ twice but a question whose replies were still on their way, and that one in the 
 
 import fcntl
 import os
-import secrets
 import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,6 @@ from server.report.folder import RESULT, RunFolder, replacing, write_whole
 FOLDER = "checkpoint"
 STATE = "state.safetensors"
 REPLIES = "replies.bin"
-TOKEN = "token"
 BOOKS = "institutions"
 LEAST_APART = 20
 """Times what a state took that lie between it and the next: a slow disk may not slow a run."""
@@ -298,24 +296,6 @@ class Checkpoint:
         return DataError(
             f"cannot write {self._recorder.path}: {error.strerror}; make room there and resume"
         )
-
-
-def token_of(path: Path) -> str:
-    """The token of a run in this folder: drawn once, gone with the way back."""
-    file = path / FOLDER / TOKEN
-    try:
-        with suppress(FileExistsError), os.fdopen(_private(file), "w") as fresh:
-            fresh.write(secrets.token_urlsafe())
-        return file.read_text()
-    except OSError as error:
-        raise DataError(
-            f"cannot keep the run's token in {file}: {error.strerror}; make room there, or name "
-            "another folder"
-        ) from error
-
-
-def _private(path: Path) -> int:
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
 
 
 @contextmanager

@@ -234,10 +234,10 @@ def _admission(tokens: Path | None, path: Path) -> "Admission | str":
     That one lies in the run's folder until the run is over, so that a run which is taken up again
     knows its institutions.
     """
-    from server.admission import JoinTokens
-    from server.checkpoint import token_of
+    from server.admission import JoinTokens, kept_token
+    from server.checkpoint import FOLDER
 
-    return token_of(path) if tokens is None else JoinTokens(tokens)
+    return kept_token(path / FOLDER / "token") if tokens is None else JoinTokens(tokens)
 
 
 def _quiet() -> None:

@@ -87,7 +87,10 @@ def test_a_run_that_is_killed_at_random_moments_ends_as_one_that_is_not(tmp_path
     for result in tmp_path.glob("*/result.json"):
         teachers = json.loads(result.read_text())["teachers"]
         assert [(t["samples_asked"], t["refusals"]) for t in teachers] == [(320, 0)] * 5
-    assert not list(tmp_path.glob("*/checkpoint"))
+    # What kills between the result and the page leaves a finished run with its way back.
+    assert not [
+        page for page in tmp_path.glob("*/report.html") if (page.parent / "checkpoint").exists()
+    ]
 
 
 def test_a_cap_outlives_the_process_that_reached_it(tmp_path: Path) -> None:
