@@ -39,7 +39,7 @@ from fedkd.privacy.membership import (
     tpr_at,
 )
 from simulations.audit import canaries, mechanism, membership
-from simulations.audit.mechanism import DELTA, Release, step, vector, votes
+from simulations.audit.mechanism import DELTA, Release, label, logits, step, vector, votes
 from simulations.audit.show import CAVEAT
 from simulations.audit.worlds import pool, worlds
 from simulations.cli import app
@@ -280,7 +280,13 @@ def two_votes(noise: float) -> Release:
 
 
 # Trials of the right code, and of half its noise.
-CASES = [(two_votes, 1000, 3000), (vector, 3000, 3000), (private_step, 100, 900)]
+CASES = [
+    (two_votes, 1000, 3000),
+    (vector, 3000, 3000),
+    (label, 1000, 4000),
+    (logits, 1000, 4000),
+    (private_step, 100, 900),
+]
 
 
 @pytest.mark.parametrize(("make", "trials", "more"), CASES)
@@ -411,9 +417,9 @@ def test_the_command_leaves_figures_and_says_what_they_do_not_prove(
 
 def test_the_mechanisms_command_fails_where_a_planted_bug_is_missed(tmp_path: Path) -> None:
     asked = ("mechanism", "digits", "--out", str(tmp_path), "--planted", "--trials")
-    assert typed(*asked, "1000") == 0
+    assert typed(*asked, "4000") == 0
     figures = json.loads((tmp_path / "mechanism.json").read_text())
-    assert [f["violated"] for f in figures["findings"]] == [False, False, True, True]
+    assert [f["violated"] for f in figures["findings"]] == [False] * 4 + [True] * 4
     assert typed(*asked, "8") == 1
 
 

@@ -5,16 +5,18 @@ run, and the claim from the books that charge for them. Knows no experiment.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import one_hot
 
 from client.private_training import _Training
 from client.teach import PrivateSettings
 from fedkd.privacy.accounting import Event, epsilon_of_events, epsilon_of_rho, gaussian_cost
 from fedkd.privacy.audit import Distinguished, distinguish
+from fedkd.privacy.mechanisms import ClippedGaussian, NoisyArgmax
 from fedkd.privacy.noise import discrete_gaussian, with_gaussian
 
 DELTA = 0.05
@@ -97,7 +99,7 @@ def releases(private: PrivateSettings | None, noise: float = 1.0) -> list[Releas
         noise: share of the noise that is added, while all of it is claimed: below 1 is a bug on
             purpose.
     """
-    made = [votes(noise), vector(noise)]
+    made = [votes(noise), vector(noise), label(noise), logits(noise)]
     if private is not None:
         made.append(step(private, noise))
     return made
@@ -131,6 +133,38 @@ def vector(noise: float = 1.0, length: int = 10) -> Release:
     one = torch.full((length,), length**-0.5)
     claim = epsilon_of_events([Event(deviation, 1.0, 1)], DELTA)
     return Release("continuous Gaussian on a vector", release, one, torch.zeros(length), claim)
+
+
+def label(noise: float = 1.0, classes: int = 2) -> Release:
+    """An elected label, as mode ``pate`` tells it; neighbours differ in one vote."""
+    claimed = NoisyArgmax(Fraction(3, 2))
+    mechanism = replace(claimed, deviation=_exactly(noise) * claimed.deviation)
+
+    def release(histogram: Tensor, count: int) -> Tensor:
+        return one_hot(mechanism(histogram.expand(count, classes)), classes)
+
+    # A tie against a narrow win: of all elections the one that a vote decides most clearly. A
+    # clearer win would be lost too seldom to be counted.
+    one = torch.zeros(classes, dtype=torch.int64)
+    one[0], one[1] = 12, 10
+    other = one.clone()
+    other[0], other[1] = 11, 11
+    claim = epsilon_of_rho(claimed.cost, DELTA)
+    return Release("label of mode pate", release, one, other, claim)
+
+
+def logits(noise: float = 1.0, classes: int = 2) -> Release:
+    """A row of logits, as mode ``local-dp`` tells it; neighbours: opposite ends of the ball."""
+    claimed = ClippedGaussian(clipping=Fraction(1), deviation=Fraction(2))
+    mechanism = replace(claimed, deviation=_exactly(noise) * claimed.deviation)
+
+    def release(answer: Tensor, count: int) -> Tensor:
+        return mechanism.told(mechanism(answer.expand(count, classes)))
+
+    one = torch.zeros(classes)
+    one[0] = 100.0  # far outside the ball, so that clipping is at work
+    claim = epsilon_of_rho(claimed.cost, DELTA)
+    return Release("logits of mode local-dp", release, one, -one, claim)
 
 
 def step(private: PrivateSettings, noise: float = 1.0) -> Release:
