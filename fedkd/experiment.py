@@ -168,6 +168,8 @@ class Questions(Section):
     """Seconds that one question may take."""
     linger: float | None = Field(None, ge=0)
     """Seconds of them that the others may take once a quorum has answered; all, where not given."""
+    overlap: bool = True
+    """Whether the student learns while answers travel. No number depends on it."""
     address: str = "127.0.0.1:0"
     """Where the hub listens, host:port; port 0 for any that is free."""
 

@@ -4,10 +4,14 @@
     request = next(loop)                      # an Ask, or PullBacks by institution
     request = loop.send(answers)              # replies by institution ... until StopIteration
 
-One round asks about one batch, lets whoever invented it learn from that, and takes the student
-steps that are due. Everything the loop does is decided by its arguments, the answers and the
-seed: the same three give the same student, bit for bit on one machine. `Distillation` is the same
-loop for whoever wants to set it down between two rounds and take it up again.
+One round invents a batch and asks about it, takes the student steps that earlier answers made
+due, hears the answers, and lets whoever invented the batch learn from them. So there is work that
+does not wait for what travels. `Distillation.catch_up` does it; what was not done by the time that
+the answers are there, the loop does before it hears them. When it is done changes no number.
+
+Everything the loop does is decided by its arguments, the answers and the seed: the same three give
+the same student, bit for bit on one machine. `Distillation` is the same loop for whoever wants to
+use the time that answers take, or to set it down between two rounds and take it up again.
 """
 
 import copy
@@ -18,32 +22,23 @@ import torch
 from torch import Tensor, nn
 
 from fedkd.bank import Bank
-from fedkd.contrast import Contrasted
+from fedkd.drawing import Drawing
 from fedkd.ensemble import Fusion, fusion_of
-from fedkd.errors import QuorumLost, SettingsError
-from fedkd.invention import Heard, Invention
+from fedkd.errors import QuorumLost
+from fedkd.invention import Heard
 from fedkd.labels import Labels, check_outputs, common_shape, labels_of
 from fedkd.learner import Learner
 from fedkd.methods.method import Method
 from fedkd.plan import Distilled, Plan, Progress, Watch
 from fedkd.priors import Prior
 from fedkd.signals import Answers, Ask, Card, Request, Signal, as_float
-from fedkd.sources import (
-    Drawn,
-    Evolved,
-    PriorChoice,
-    Source,
-    class_entropy,
-    to_bytes,
-)
+from fedkd.sources import class_entropy
 from fedkd.state import Part, State, gather, scatter
 
 __all__ = ["PAUSE", "Distillation", "Distilled", "Plan", "Progress", "Watch", "distil", "drive"]
 
 PAUSE: Request = {}
 """A question to nobody: a breath between student steps, for whoever drives the loop."""
-ATTEMPTS = 8
-"""Draws of a batch before a source is taken to have nothing new to ask."""
 COUNTED = ("asked", "pulled_back", "student_steps", "generator_steps", "_profile")
 """What a run counts as it goes."""
 
@@ -120,34 +115,67 @@ class Distillation:
 
     def __post_init__(self) -> None:
         self.method.check(list(self.cards))
-        self.shape = common_shape(self.cards)
-        check_outputs(self.student, self.shape, self.labels)
-        self.rng = torch.Generator().manual_seed(self.seed)
+        shape = common_shape(self.cards)
+        check_outputs(self.student, shape, self.labels)
         self.bank = Bank(self.plan.capacity)
         self._classes = torch.zeros(len(self.labels.names), dtype=torch.long)
         self._learner = Learner(self.student, self.method, self.plan)
+        self._primer = self._taught_first()
+        self._drawing = Drawing(
+            *(self.method, self.plan, self.priors),
+            shape=shape,
+            classes=len(self.labels.names),
+            bank=self.bank,
+            student=self.student,
+            primer=self._primer.network if self._primer else None,
+            seed=self.seed,
+        )
+        # A stream apart from that of the drawing, so that neither minds when the other draws.
+        first = torch.randint(2**62, (), generator=torch.Generator().manual_seed(self.seed))
+        self.rng = torch.Generator().manual_seed(int(first))
+        self._target = 0.0
         self._parts: dict[str, Part] = {
             "student": self.student,
             "optimizer": self._learner.optimizer,
-            "rng": self.rng,
+            "student_rng": self.rng,
             "bank": self.bank,
+            **self._drawing.parts,
         }
-        self.sources = self._sources()
+        if self._primer:
+            self._parts["primer"] = self._primer.network
 
     def requests(self) -> Generator[Request, Answers, Distilled]:
         """The run, from where it stands to its end; see `distil`."""
+        rounds = self._rounds()
+        try:
+            request = next(rounds)
+            while True:
+                answers = yield request
+                self.catch_up()
+                request = rounds.send(answers)
+        except StopIteration as stop:
+            distilled: Distilled = stop.value
+            return distilled
+
+    def catch_up(self) -> None:
+        """Take the student steps that are due and wait for no answer.
+
+        For whoever drives the loop, to be called while a request travels.
+        """
+        while self.student_steps < min(round(self._target * self.plan.steps), self.plan.steps):
+            self._student_step()
+
+    def _rounds(self) -> Generator[Request, Answers, Distilled]:
         plan = self.plan
-        first = self.method.student_from * plan.budget
         while self.asked < plan.budget:
             self.rest()
             yield from self.question()
-            self._prime()
-            taught = max(self.asked - first, 0.0)
-            self.learn(until=plan.asking * taught / (plan.budget - first))
+        self._target = self._due  # nothing travels any more that the rest of it could wait for
+        self.catch_up()
         while self.student_steps < plan.steps:
             self.rest()
+            self._target = self.progress + max(0.01, 1 / plan.steps)
             yield PAUSE
-            self.learn(until=self.progress + max(0.01, 1 / plan.steps))
         self.student.eval()
         return Distilled(
             *(self.student, self.bank, self.asked, self.pulled_back),
@@ -189,9 +217,13 @@ class Distillation:
 
     def question(self) -> Generator[Request, Answers, None]:
         """Ask about one batch; whoever invented it learns from the answers."""
-        source, drawn, images = self._invent()
+        invented = self._drawing.draw(self.asked, self.progress)
+        drawn, images = invented.drawn, invented.images
+        if invented.rehearsed:
+            self._note_generated(self.method.rehearsals, invented.rehearsed)
         trains = drawn.images.requires_grad
         signals = self.method.needs if trains else frozenset({Signal.LOGITS})
+        self._target = self._due
         answers = yield Ask(images, signals, exact=trains)
         self.asked += len(images)
         if not answers:
@@ -200,12 +232,19 @@ class Distillation:
             target = self.fusion.of(answers)[Signal.LOGITS]  # (B, K)
             selected = self.method.selection(target) if self.method.selection else None
         self.bank.add(images, target, selected)
-        source.learn(drawn.origin, target)
+        invented.source.learn(drawn.origin, target)
         self._note_question(drawn.origin, images, target, answers)
+        self._prime()
         if trains:
             yield from self._improve(
                 Heard(drawn, images, answers, selected, self.labels, self.fusion, self.progress)
             )
+
+    @property
+    def _due(self) -> float:
+        """Share of the student's steps that the answers so far have made due."""
+        first = self.method.student_from * self.plan.budget
+        return self.plan.asking * max(self.asked - first, 0.0) / (self.plan.budget - first)
 
     @property
     def _primed(self) -> bool:
@@ -222,11 +261,6 @@ class Distillation:
         self._primer.network.eval()
         self._learner.primer = self._primer.network
 
-    def learn(self, until: float) -> None:
-        """Student steps until this share of them is done."""
-        while self.student_steps < min(round(until * self.plan.steps), self.plan.steps):
-            self._student_step()
-
     def _student_step(self) -> None:
         loss, weight = self._learner.step(self.bank, self.rng, self.student_steps, self.progress)
         self.student_steps += 1
@@ -235,83 +269,29 @@ class Distillation:
 
     def _improve(self, heard: Heard) -> Generator[Request, Answers, None]:
         """One step of the generator behind these images."""
-        if self._invention is None:
+        invention = self._drawing.invention
+        if invention is None:
             return
-        done = yield from self._invention.improve(heard, self.generator_steps, self.rng)
+        # Half of what this question made due while it is pulled back, the rest while the next one
+        # travels: the two take an institution about as long.
+        self._target = (self._target + self._due) / 2
+        done = yield from invention.improve(heard, self.generator_steps, self._drawing.rng)
         self.pulled_back += done.pulled_back
         self.asked += done.asked
         self._note_generated(1, done.terms)
         if self.generator_steps % self.method.epoch == 0:
-            self._invention.begin(self.rng)
+            invention.begin(self._drawing.rng)
 
     def _note_generated(self, steps: int, terms: Mapping[str, float]) -> None:
         self.generator_steps += steps
         self._tell("generated", step=self.generator_steps, terms=dict(terms))
 
-    def _invent(self) -> tuple[Source, Drawn, Tensor]:
-        """Images never asked about before, with their graph where they have one."""
-        learning = self.asked < self.method.generator_until * self.plan.budget
-        cost = 1 + (self.method.gradient.questions if self.method.trains and learning else 0)
-        count = min(self.plan.batch, (self.plan.budget - self.asked) // cost)
-        if count == 0:  # what is left does not pay for a generator step
-            return self._draw_new(self.sources["prior"], self.plan.budget - self.asked)
-        source = self._choose_source()
-        if self._invention and source is self._invention.source:
-            self._invention.source.learning = learning and not self.method.rehearsals
-            if learning and self.method.rehearsals:
-                terms = self._invention.rehearse(count, self.progress, self.rng)
-                self._note_generated(self.method.rehearsals, terms)
-        return self._draw_new(source, count)
-
-    def _draw_new(self, source: Source, count: int) -> tuple[Source, Drawn, Tensor]:
-        for _ in range(ATTEMPTS):
-            drawn = source.draw(count, self.rng)
-            images = to_bytes(drawn.images)
-            fresh = self.bank.fresh(images)
-            if bool(fresh.any()):
-                return source, drawn.only(fresh), images[fresh]
-        raise SettingsError(
-            f"source {drawn.origin} drew only images that were asked about before; "
-            "name more priors, or ask for fewer samples"
-        )
-
-    def _choose_source(self) -> Source:
-        names = list(self.method.shares)
-        shares = torch.tensor([self.method.shares[n](self.asked / self.plan.budget) for n in names])
-        return self.sources[names[int(torch.multinomial(shares, 1, generator=self.rng))]]
-
-    def _sources(self) -> dict[str, Source]:
-        self._prior = self._parts["prior"] = PriorChoice(self.priors, self.shape)
-        sources: dict[str, Source] = {
-            "prior": self._prior,
-            "evolution": Evolved(self.bank, self._prior, self._difficulty),
-        }
-        self._primer: Learner | None = None
-        if primer := self.method.primer:
-            plan = replace(self.plan, steps=max(1, round(primer.steps * self.plan.steps)))
-            self._primer = Learner(copy.deepcopy(self.student), self.method, plan)
-            contrast = sources["contrast"] = Contrasted(
-                *(self.bank, self._primer.network, self.shape),
-                *(primer.contrast_steps, primer.contrast_rate, self.seed),
-            )
-            self._parts |= {"primer": self._primer.network}
-            self._parts |= {"discriminator": contrast.discriminator}
-        self._invention: Invention | None = None
-        if self.method.trains:
-            self._invention = Invention(
-                *(self.method, self.student, self.shape, self.seed),
-                *(self.plan.batch, len(self.labels.names)),
-            )
-            self._invention.begin(self.rng)
-            self._parts |= self._invention.parts
-            sources["generator"] = self._invention.source
-        return sources
-
-    @torch.no_grad()
-    def _difficulty(self, images: Tensor, targets: Tensor) -> Tensor:
-        """The student's loss on each image, (B,)."""
-        self.student.eval()
-        return self.method.imitation(self.student(as_float(images)), targets)
+    def _taught_first(self) -> Learner | None:
+        """A first student, where the method has one."""
+        if (primer := self.method.primer) is None:
+            return None
+        plan = replace(self.plan, steps=max(1, round(primer.steps * self.plan.steps)))
+        return Learner(copy.deepcopy(self.student), self.method, plan)
 
     def _note_question(self, origin: str, images: Tensor, target: Tensor, answers: Answers) -> None:
         """Record the question, and how far the student is from each institution on its classes."""
@@ -327,7 +307,7 @@ class Distillation:
             "asked",
             origin=origin,
             count=len(images),
-            class_entropy=self._prior.class_entropy,
+            class_entropy=self._drawing.prior.class_entropy,
             entropy=class_entropy([self._classes]),
         )
 

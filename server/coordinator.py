@@ -6,6 +6,7 @@ Flower's simulation or across a network, everything from here on is the same.
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,6 +43,8 @@ class Ingredients:
     quorum: int = 1
     checkpoint: Checkpoint | None = None
     """The run's way back, where it is to have one."""
+    overlap: bool = True
+    """Whether the student learns while answers travel; that takes less time and changes nothing."""
 
 
 def ingredients(
@@ -78,6 +81,7 @@ def ingredients(
         experiment.seed,
         questions.quorum,
         checkpoint,
+        questions.overlap,
     )
 
 
@@ -88,7 +92,8 @@ class Coordinator:
     Attributes:
         parts: student, method, plan and priors.
         cards: of the institutions that take part. Whoever answers for them may add to it.
-        answer: puts a request to them.
+        answer: puts a request to them, and waits. Called from another thread than the loop's where
+            the student is to learn meanwhile.
         watch: is told of everything that happens.
     """
 
@@ -121,6 +126,7 @@ class Coordinator:
             self._take_up(checkpoint)
         self._loop = self._distillation.requests()
         self._request: Request | None = None
+        self._road: ThreadPoolExecutor | None = None
 
     @property
     def student(self) -> nn.Module:
@@ -154,9 +160,10 @@ class Coordinator:
             return {}
         checkpoint, known = self.parts.checkpoint, len(self.cards)
         if checkpoint is not None and (heard := checkpoint.hear(request)) is not None:
+            self._distillation.catch_up()
             self._tell_of(heard.joined, heard.answers, heard.lost)
             return heard.answers
-        answers, lost = self.answer(request)
+        answers, lost = self._put(request)
         joined, missing = self.cards[known:], _reasons(lost)
         self._tell_of(joined, answers, missing)
         if len(answers) < self.parts.quorum:
@@ -168,6 +175,23 @@ class Coordinator:
         if checkpoint is not None:
             checkpoint.keep(request, answers, missing, joined)
         return answers
+
+    def _put(self, request: Request) -> tuple[Answers, Lost]:
+        """What is answered, once the student has caught up: during the wait or after it.
+
+        The record thus tells the same in every life of a run.
+        """
+        if not self.parts.overlap:
+            answered = self.answer(request)
+            self._distillation.catch_up()
+            return answered
+        if self._road is None:
+            # Sums depend on the number of threads, and torch counts them for each thread.
+            threads = torch.get_num_threads()
+            self._road = ThreadPoolExecutor(1, "fedkd-road", torch.set_num_threads, (threads,))
+        travelling = self._road.submit(self.answer, request)
+        self._distillation.catch_up()
+        return travelling.result()
 
     def _tell_of(self, joined: Sequence[Card], answers: Answers, missing: Missing) -> None:
         """Events of who came, went and is back, each told once."""

@@ -72,6 +72,7 @@ class DataFreeDistillation(Strategy):
         linger: seconds of them that the others may take once a quorum has answered; None for all.
         watch: is told of progress; changes nothing.
         checkpoint: the way back of the run; one that was resumed goes on where it was set down.
+        overlap: whether the student learns while answers travel; no number depends on it.
     """
 
     def __init__(
@@ -92,8 +93,9 @@ class DataFreeDistillation(Strategy):
         linger: float | None = None,
         watch: Watch = lambda progress: None,
         checkpoint: Checkpoint | None = None,
+        overlap: bool = True,
     ) -> None:
-        self.parts = Ingredients(student, method, plan, priors, seed, quorum, checkpoint)
+        self.parts = Ingredients(student, method, plan, priors, seed, quorum, checkpoint, overlap)
         self.model = model
         self.min_available_nodes = min_available_nodes
         self.address, self.advertised = address, advertised

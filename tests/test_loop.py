@@ -156,7 +156,7 @@ def tapped(
 
     def draw(self: Generated | Kept, count: int, rng: torch.Generator) -> Drawn:
         before = copy.deepcopy(self)
-        steps.append(Step(before, copy.deepcopy(student).eval(), rng.get_state()))
+        steps.append(Step(before, student, rng.get_state()))
         for name, parameter in trained(self).named_parameters():
             if not parameter._post_accumulate_grad_hooks:
                 parameter.register_post_accumulate_grad_hook(
@@ -348,8 +348,9 @@ def exact_run(
         patch.setattr(invention, kind.__name__, tapped(kind, steps, student))
 
     def watch(progress: Progress) -> None:
-        if progress.kind == "asked":
+        if progress.kind == "asked":  # the student has caught up, the generator has not learned
             steps[-1].progress = progress.facts["done"]
+            steps[-1].student = copy.deepcopy(student).eval()
 
     plan = Plan(budget=ASKED * 5, batch=ASKED, steps=10, student_batch=8, asking=1.0)
     with road(networks) as (cards, put):

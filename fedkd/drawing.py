@@ -1,0 +1,134 @@
+"""Who invents the next images, and that they are new. Knows no answer and no institution."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor, nn
+
+from fedkd.bank import Bank
+from fedkd.contrast import Contrasted
+from fedkd.errors import SettingsError
+from fedkd.invention import Invention
+from fedkd.methods.method import Method
+from fedkd.plan import Plan
+from fedkd.priors import Prior
+from fedkd.signals import as_float
+from fedkd.sources import Drawn, Evolved, PriorChoice, Source, to_bytes
+from fedkd.state import Part
+
+ATTEMPTS = 8
+"""Draws of a batch before a source is taken to have nothing new to ask."""
+
+
+@dataclass(frozen=True, eq=False)
+class Invented:
+    """A batch to ask about."""
+
+    source: Source
+    drawn: Drawn
+    """As it was invented, with its graph where it has one."""
+    images: Tensor
+    """(B, C, H, W) uint8, as it is asked about; no image was before."""
+    rehearsed: Mapping[str, float] = field(default_factory=dict)
+    """Values of a generator's terms, where it took steps for it in which nobody was asked."""
+
+
+class Drawing:
+    """The sources of a run, and whose turn it is.
+
+    Args:
+        method: says what share of the questions each source gets.
+        plan: how much may be asked.
+        priors: procedural images, by name.
+        shape: (C, H, W).
+        classes: K.
+        bank: its images are never asked about again; of some, new ones are made.
+        student: whom images are to be hard for.
+        primer: in whose eyes images are moved apart; None: there is none.
+        seed: of what is drawn, and of networks that a source trains.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        plan: Plan,
+        priors: Mapping[str, Prior],
+        *,
+        shape: tuple[int, int, int],
+        classes: int,
+        bank: Bank,
+        student: nn.Module,
+        primer: nn.Module | None,
+        seed: int,
+    ) -> None:
+        self.method, self.plan, self.bank, self._student = method, plan, bank, student
+        self.rng = torch.Generator().manual_seed(seed)
+        self.prior = PriorChoice(priors, shape)
+        self.invention: Invention | None = None
+        """The generator, where one is trained."""
+        self.sources: dict[str, Source] = {
+            "prior": self.prior,
+            "evolution": Evolved(bank, self.prior, self._difficulty),
+        }
+        self.parts: dict[str, Part] = {"rng": self.rng, "prior": self.prior}
+        """All of it that changes, by the name that it has in a state."""
+        if primer is not None and (eyes := method.primer):
+            contrast = self.sources["contrast"] = Contrasted(
+                bank, primer, shape, eyes.contrast_steps, eyes.contrast_rate, seed
+            )
+            self.parts["discriminator"] = contrast.discriminator
+        if method.trains:
+            self.invention = Invention(method, student, shape, seed, plan.batch, classes)
+            self.invention.begin(self.rng)
+            self.parts |= self.invention.parts
+            self.sources["generator"] = self.invention.source
+
+    def learning(self, asked: int) -> bool:
+        """Whether a generator still learns once so many samples were asked about."""
+        return self.method.trains and asked < self.method.generator_until * self.plan.budget
+
+    def draw(self, asked: int, progress: float) -> Invented:
+        """The next batch.
+
+        Args:
+            asked: samples so far.
+            progress: of the run, in [0, 1].
+
+        Raises:
+            SettingsError: whoever's turn it is has nothing new.
+        """
+        learning, left = self.learning(asked), self.plan.budget - asked
+        cost = 1 + (self.method.gradient.questions if learning else 0)
+        count = min(self.plan.batch, left // cost)
+        if count == 0:  # what is left does not pay for a generator step
+            return self._new(self.prior, left)
+        source, rehearsed = self._choice(asked), dict[str, float]()
+        if self.invention and source is self.invention.source:
+            self.invention.source.learning = learning and not self.method.rehearsals
+            if learning and self.method.rehearsals:
+                rehearsed = self.invention.rehearse(count, progress, self.rng)
+        return replace(self._new(source, count), rehearsed=rehearsed)
+
+    def _new(self, source: Source, count: int) -> Invented:
+        for _ in range(ATTEMPTS):
+            drawn = source.draw(count, self.rng)
+            images = to_bytes(drawn.images)
+            fresh = self.bank.fresh(images)
+            if bool(fresh.any()):
+                return Invented(source, drawn.only(fresh), images[fresh])
+        raise SettingsError(
+            f"source {drawn.origin} drew only images that were asked about before; "
+            "name more priors, or ask for fewer samples"
+        )
+
+    def _choice(self, asked: int) -> Source:
+        names, share = list(self.method.shares), asked / self.plan.budget
+        shares = torch.tensor([self.method.shares[name](share) for name in names])
+        return self.sources[names[int(torch.multinomial(shares, 1, generator=self.rng))]]
+
+    @torch.no_grad()
+    def _difficulty(self, images: Tensor, targets: Tensor) -> Tensor:
+        """The student's loss on each image, (B,)."""
+        self._student.eval()
+        return self.method.imitation(self._student(as_float(images)), targets)
