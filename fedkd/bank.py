@@ -8,6 +8,7 @@ from torch import Tensor
 
 from fedkd.state import State
 
+MEMORY = torch.device("cpu")
 DIGEST = 16
 """Bytes by which an image is known again."""
 
@@ -17,13 +18,14 @@ class Bank:
 
     Args:
         capacity: most images kept, > 0; the oldest are overwritten. None keeps all.
+        device: where they are kept, a byte a value.
     """
 
-    def __init__(self, capacity: int | None = None) -> None:
-        self.capacity = capacity
+    def __init__(self, capacity: int | None = None, device: torch.device = MEMORY) -> None:
+        self.capacity, self.device = capacity, device
         self.seen: set[bytes] = set()
-        self._images = torch.empty(0, 0, 0, 0, dtype=torch.uint8)
-        self._targets = torch.empty(0, 0)
+        self._images = torch.empty(0, 0, 0, 0, dtype=torch.uint8, device=device)
+        self._targets = torch.empty(0, 0, device=device)
         self._added = 0
 
     def __len__(self) -> int:
@@ -43,6 +45,7 @@ class Bank:
     def history(self) -> tuple[Tensor, Tensor]:
         """All that is kept, oldest first: (N, C, H, W) uint8 and (N, K)."""
         order = torch.arange(self._added - len(self), self._added) % max(len(self._images), 1)
+        order = order.to(self.device)
         return self._images[order], self._targets[order]
 
     def fresh(self, images: Tensor) -> Tensor:
@@ -56,7 +59,7 @@ class Bank:
         return keep
 
     def add(self, images: Tensor, targets: Tensor, kept: Tensor | None = None) -> None:
-        """Keep ``images`` (B, C, H, W) uint8 with their answers (B, K).
+        """Keep ``images`` (B, C, H, W) uint8, in ordinary memory, with their answers (B, K).
 
         Those that are not ``kept``, (B,) bool, are known again and never drawn; None keeps all.
         """
@@ -66,14 +69,14 @@ class Bank:
             images, targets = images[kept], targets[kept]
         end = self._added + len(images)
         self._reserve(end, images, targets)
-        slots = torch.arange(self._added, end) % len(self._images)
-        self._images[slots] = images
-        self._targets[slots] = targets.detach()
+        slots = (torch.arange(self._added, end) % len(self._images)).to(self.device)
+        self._images[slots] = images.to(self.device)
+        self._targets[slots] = targets.detach().to(self.device)
         self._added = end
 
     def draw(self, count: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """``count`` of the kept ones with replacement: (B, C, H, W) uint8 and (B, K)."""
-        index = torch.randint(len(self), (count,), generator=rng)
+        index = torch.randint(len(self), (count,), generator=rng).to(self.device)
         return self._images[index], self._targets[index]
 
     def state(self) -> State:
@@ -81,8 +84,8 @@ class Bank:
         seen = np.frombuffer(b"".join(sorted(self.seen)), np.uint8).reshape(-1, DIGEST)
         return State(
             {
-                "images": self.images.clone(),
-                "targets": self.targets.clone(),
+                "images": self.images.to("cpu", copy=True),
+                "targets": self.targets.to("cpu", copy=True),
                 "seen": torch.from_numpy(seen.copy()),
             },
             {"added": self._added},
@@ -90,8 +93,8 @@ class Bank:
 
     def restore(self, state: State) -> None:
         """Be again as when ``state`` was taken; the capacity is the same as then."""
-        self._images = state.tensors["images"].clone()
-        self._targets = state.tensors["targets"].clone()
+        self._images = state.tensors["images"].to(self.device, copy=True)
+        self._targets = state.tensors["targets"].to(self.device, copy=True)
         self.seen = {key.tobytes() for key in state.tensors["seen"].numpy()}
         self._added = int(state.numbers["added"])
 
@@ -105,8 +108,8 @@ class Bank:
             room = min(room, self.capacity)
         size = len(self)
         kept_images, kept_targets = self.images, self.targets
-        self._images = torch.empty(room, *images.shape[1:], dtype=torch.uint8)
-        self._targets = torch.empty(room, targets.shape[1])
+        self._images = torch.empty(room, *images.shape[1:], dtype=torch.uint8, device=self.device)
+        self._targets = torch.empty(room, targets.shape[1], device=self.device)
         if size:
             self._images[:size], self._targets[:size] = kept_images, kept_targets
 

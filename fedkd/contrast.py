@@ -43,21 +43,23 @@ class Contrasted:
     ) -> None:
         self.bank, self.primer, self.steps, self.rate = bank, primer, steps, rate
         primer.eval()
+        first = next(primer.parameters(), None)
+        self._device = torch.device("cpu") if first is None else first.device
         with torch.no_grad():
-            size = self._features(torch.zeros(1, *shape)).shape[1]
+            size = self._features(torch.zeros(1, *shape, device=self._device)).shape[1]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.discriminator = nn.Sequential(
                 nn.Linear(size, WIDTH), nn.ReLU(), nn.Linear(WIDTH, WIDTH)
-            )
+            ).to(self._device)
 
     def draw(self, count: int, rng: torch.Generator) -> Drawn:
         """``count`` of the bank, moved."""
         self.primer.eval()
         many = max(2, len(self.bank))  # one alone has nothing to differ from
         index = torch.randperm(many, generator=rng)[: max(2, count)] % len(self.bank)
-        images = self.bank.images[index]
-        x = as_float(images).requires_grad_()
+        images = self.bank.images[index.to(self.bank.device)]
+        x = as_float(images.to(self._device)).requires_grad_()
         optimizer = torch.optim.Adam([x, *self.discriminator.parameters()], self.rate)
         for _ in range(self.steps):
             here = self.discriminator(self._features(x))
@@ -90,5 +92,5 @@ def contrastive(here: Tensor, there: Tensor) -> Tensor:
     Source: DIP-KD (arXiv 2604.25794), eq. on L_CT, after CMI (Fang et al., IJCAI 2021).
     """
     h, t = F.normalize(here, dim=1), F.normalize(there, dim=1)
-    others = (h @ h.T).masked_fill(torch.eye(len(h), dtype=torch.bool), -torch.inf)
+    others = (h @ h.T).masked_fill(torch.eye(len(h), dtype=torch.bool, device=h.device), -torch.inf)
     return (others.logsumexp(1) - (h * t).sum(1)).mean()

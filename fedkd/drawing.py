@@ -7,13 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from fedkd.bank import Bank
+from fedkd.compute import Compute
 from fedkd.contrast import Contrasted
 from fedkd.errors import SettingsError
 from fedkd.invention import Invention
 from fedkd.methods.method import Method
 from fedkd.plan import Plan
 from fedkd.priors import Prior
-from fedkd.signals import as_float
 from fedkd.sources import Drawn, Evolved, PriorChoice, Source, to_bytes
 from fedkd.state import Part
 
@@ -47,6 +47,7 @@ class Drawing:
         student: whom images are to be hard for.
         primer: in whose eyes images are moved apart; None: there is none.
         seed: of what is drawn, and of networks that a source trains.
+        compute: where those are, beside the student.
     """
 
     def __init__(
@@ -61,8 +62,10 @@ class Drawing:
         student: nn.Module,
         primer: nn.Module | None,
         seed: int,
+        compute: Compute,
     ) -> None:
-        self.method, self.plan, self.bank, self._student = method, plan, bank, student
+        self.method, self.plan, self.bank = method, plan, bank
+        self._student, self._compute = student, compute
         self.rng = torch.Generator().manual_seed(seed)
         self.prior = PriorChoice(priors, shape)
         self.invention: Invention | None = None
@@ -79,7 +82,7 @@ class Drawing:
             )
             self.parts["discriminator"] = contrast.discriminator
         if method.trains:
-            self.invention = Invention(method, student, shape, seed, plan.batch, classes)
+            self.invention = Invention(method, student, shape, seed, plan.batch, classes, compute)
             self.invention.begin(self.rng)
             self.parts |= self.invention.parts
             self.sources["generator"] = self.invention.source
@@ -115,6 +118,8 @@ class Drawing:
             drawn = source.draw(count, self.rng)
             images = to_bytes(drawn.images)
             fresh = self.bank.fresh(images)
+            if bool(fresh.all()):
+                return Invented(source, drawn, images)
             if bool(fresh.any()):
                 return Invented(source, drawn.only(fresh), images[fresh])
         raise SettingsError(
@@ -131,4 +136,4 @@ class Drawing:
     def _difficulty(self, images: Tensor, targets: Tensor) -> Tensor:
         """The student's loss on each image, (B,)."""
         self._student.eval()
-        return self.method.imitation(self._student(as_float(images)), targets)
+        return self.method.imitation(self._compute.say(self._student, images), targets)

@@ -150,6 +150,10 @@ class Student(Section):
     weight_decay: float = Field(0.0, ge=0)
     threads: int = Field(1, ge=1)
     """Of the process that trains it. Sums depend on their number; small networks gain nothing."""
+    device: str = "auto"
+    """Where it, the generator and the bank are: cpu, cuda, ...; auto is cuda where there is any."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of its convolutions and products; auto is bfloat16 on cuda alone. Weights are float32."""
 
 
 class Questions(Section):

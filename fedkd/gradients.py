@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fedkd.errors import SettingsError
 from fedkd.labels import Labels
@@ -32,7 +32,8 @@ class Point:
     answers: Answers
     """What was answered there."""
     cotangents: Cotangents
-    student: nn.Module
+    student: Callable[[Tensor], Tensor]
+    """(B, C, H, W) in [0, 1] -> (B, K), both in ordinary memory."""
     rng: torch.Generator
     labels: Labels | None = None
     """Who has which class; None: everybody has all, in one order."""

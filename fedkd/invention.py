@@ -9,13 +9,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from fedkd.compute import CPU, Compute
 from fedkd.ensemble import Fusion
 from fedkd.generators import Generator as ImageGenerator
 from fedkd.gradients import Point
 from fedkd.labels import Labels
 from fedkd.methods.method import Method
 from fedkd.methods.terms import Batch
-from fedkd.signals import Answers, Request, Signal, as_float
+from fedkd.signals import Answers, Request, Signal
 from fedkd.sources import Drawn, Generated, Kept
 from fedkd.state import Part, State
 
@@ -58,6 +59,7 @@ class Invention:
         seed: of the generator's first weights.
         count: most images in a batch.
         classes: K.
+        compute: where the student is, and this.
     """
 
     def __init__(
@@ -68,18 +70,23 @@ class Invention:
         seed: int,
         count: int,
         classes: int,
+        compute: Compute = CPU,
     ) -> None:
-        self.method, self.student = method, student
+        self.method, self.student, self.compute = method, student, compute
         with torch.random.fork_rng(devices=[]):  # layers initialise from the global stream only
             torch.manual_seed(seed)
             self.painter = method.canvas.module(count, method.latent, shape)
+        compute.place(self.painter)
         self.source: Generated | Kept = (
             Generated(self.painter)
             if isinstance(self.painter, ImageGenerator)
             else Kept(method.canvas, self.painter, count, classes)
         )
         self.optimizer = torch.optim.Adam(
-            self.painter.parameters(), method.generator_rate, method.generator_betas
+            self.painter.parameters(),
+            method.generator_rate,
+            method.generator_betas,
+            fused=compute.fused,
         )
         self._previous: dict[str, float] = {}
 
@@ -114,21 +121,20 @@ class Invention:
         self, heard: Heard, step: int, rng: torch.Generator
     ) -> Generator[Request, Answers, Improved]:
         """One step, the ``step``-th from 0, on the method's objective; asks what it must."""
-        gradient = self.method.gradient
+        gradient, device = self.method.gradient, self.compute.device
         self.student.eval()
-        pixels = as_float(heard.images).requires_grad_()
-        student = self.student(pixels)  # (B, K)
+        pixels = self.compute.pixels(heard.images).requires_grad_()
+        student = self._say(pixels)  # (B, K)
         leaves = {
             name: {s: v.float().detach().requires_grad_() for s, v in reply.signals.items()}
             for name, reply in heard.answers.items()
         }
         said: Mapping[str, Mapping[Signal, Tensor]] = leaves
         if gradient.believes_student:
-            said = {name: {Signal.LOGITS: heard.labels.own(name, student)} for name in leaves}
+            said = {name: {Signal.LOGITS: heard.labels.own(name, student.cpu())} for name in leaves}
         batch = Batch(
-            *(pixels, heard.fusion(said), student),
-            heard.selected,
-            heard.drawn.wanted,
+            *(pixels, {s: v.to(device) for s, v in heard.fusion(said).items()}, student),
+            *(_on(heard.selected, device), _on(heard.drawn.wanted, device)),
             self._previous,
         )
         terms = self._backward(batch, heard.progress)
@@ -139,8 +145,12 @@ class Invention:
         }
         through_teachers, paid = torch.zeros_like(pixels), 0
         if any(cotangents.values()):
-            point = Point(heard.images, heard.answers, cotangents, self.student, rng, heard.labels)
-            through_teachers = yield from gradient.pull(point)
+            point = Point(
+                *(heard.images, heard.answers, cotangents),
+                *(lambda x: self._say(x).cpu(), rng, heard.labels),
+            )
+            pulled = yield from gradient.pull(point)
+            through_teachers = pulled.to(device)
             paid = len(pixels)
         self._descend(heard.drawn.images, through_student + through_teachers)
         self._remember(batch, step)
@@ -156,13 +166,25 @@ class Invention:
         self.source.learning, terms = True, {}
         for _ in range(self.method.rehearsals):
             drawn = self.source.draw(count, rng)
-            said = self.student(drawn.images)
+            said = self._say(drawn.images)
             self.optimizer.zero_grad(set_to_none=True)
-            batch = Batch(drawn.images, {Signal.LOGITS: said}, said, wanted=drawn.wanted)
+            batch = Batch(
+                drawn.images, {Signal.LOGITS: said}, said, wanted=_on(drawn.wanted, said.device)
+            )
             terms = self._backward(batch, progress)
             self.optimizer.step()
         self.source.learning = False
         return terms
+
+    def _say(self, images: Tensor) -> Tensor:
+        """The student's (B, K); a slope is taken of images alone, its weights cost nothing."""
+        weights = [weight for weight in self.student.parameters() if weight.requires_grad]
+        for weight in weights:
+            weight.requires_grad_(False)
+        said = self.compute.say(self.student, images)
+        for weight in weights:
+            weight.requires_grad_(True)
+        return said
 
     def _backward(self, batch: Batch, progress: float) -> dict[str, float]:
         """Gradients of the weighted objective into every leaf; the terms' values."""
@@ -170,7 +192,8 @@ class Invention:
         terms = {term.name: term.value(batch) for _, term in objective}
         loss = torch.stack([weight(progress) * terms[term.name] for weight, term in objective])
         torch.autograd.backward(loss.sum())
-        return {name: float(value.detach()) for name, value in terms.items()}
+        values = torch.stack([value.detach() for value in terms.values()]).tolist()  # one wait
+        return dict(zip(terms, values, strict=True))
 
     def _descend(self, graph: Tensor, gradient: Tensor) -> None:
         self.optimizer.zero_grad(set_to_none=True)
@@ -185,3 +208,7 @@ class Invention:
         for _, term in self.method.objective:
             if term.memory is not None:
                 self._previous[term.name] = float(term.memory(batch))
+
+
+def _on(value: Tensor | None, device: torch.device) -> Tensor | None:
+    return None if value is None else value.to(device)

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from fedkd.bank import Bank
+from fedkd.compute import CPU, Compute
 from fedkd.drawing import Drawing
 from fedkd.ensemble import Fusion, fusion_of
 from fedkd.errors import QuorumLost
@@ -31,7 +32,7 @@ from fedkd.learner import Learner
 from fedkd.methods.method import Method
 from fedkd.plan import Distilled, Plan, Progress, Watch
 from fedkd.priors import Prior
-from fedkd.signals import Answers, Ask, Card, Request, Signal, as_float
+from fedkd.signals import Answers, Ask, Card, Request, Signal
 from fedkd.sources import class_entropy
 from fedkd.state import Part, State, gather, scatter
 
@@ -52,6 +53,7 @@ def distil(
     *,
     seed: int = 0,
     watch: Watch = lambda progress: None,
+    compute: Compute = CPU,
 ) -> Generator[Request, Answers, Distilled]:
     """Train ``student`` on what the institutions behind ``cards`` answer.
 
@@ -65,6 +67,8 @@ def distil(
         priors: procedural images, by name.
         seed: of everything random in the loop.
         watch: is told of progress; changes nothing.
+        compute: where student, generator and bank are. Requests and answers lie in ordinary memory,
+            and so does the student once the run is over.
 
     Yields:
         What to ask. Send it the answers; whoever refused or was lost is absent from them.
@@ -73,7 +77,7 @@ def distil(
         SettingsError: institutions disagree, or a rule or method asks for what they keep.
         QuorumLost: nobody answered a question.
     """
-    run = Distillation(student, method, cards, plan, priors, seed, watch)
+    run = Distillation(student, method, cards, plan, priors, seed, watch, compute=compute)
     return (yield from run.requests())
 
 
@@ -107,6 +111,7 @@ class Distillation:
     seed: int = 0
     watch: Watch = lambda progress: None
     rest: Callable[[], None] = lambda: None
+    compute: Compute = CPU
     asked: int = 0
     pulled_back: int = 0
     student_steps: int = 0
@@ -117,9 +122,9 @@ class Distillation:
         self.method.check(list(self.cards))
         shape = common_shape(self.cards)
         check_outputs(self.student, shape, self.labels)
-        self.bank = Bank(self.plan.capacity)
+        self.bank = Bank(self.plan.capacity, self.compute.device)
         self._classes = torch.zeros(len(self.labels.names), dtype=torch.long)
-        self._learner = Learner(self.student, self.method, self.plan)
+        self._learner = Learner(self.student, self.method, self.plan, self.compute)
         self._primer = self._taught_first()
         self._drawing = Drawing(
             *(self.method, self.plan, self.priors),
@@ -129,6 +134,7 @@ class Distillation:
             student=self.student,
             primer=self._primer.network if self._primer else None,
             seed=self.seed,
+            compute=self.compute,
         )
         # A stream apart from that of the drawing, so that neither minds when the other draws.
         first = torch.randint(2**62, (), generator=torch.Generator().manual_seed(self.seed))
@@ -176,7 +182,7 @@ class Distillation:
             self.rest()
             self._target = self.progress + max(0.01, 1 / plan.steps)
             yield PAUSE
-        self.student.eval()
+        CPU.bring_back(self.student.eval())
         return Distilled(
             *(self.student, self.bank, self.asked, self.pulled_back),
             *(self.student_steps, self.generator_steps),
@@ -291,13 +297,11 @@ class Distillation:
         if (primer := self.method.primer) is None:
             return None
         plan = replace(self.plan, steps=max(1, round(primer.steps * self.plan.steps)))
-        return Learner(copy.deepcopy(self.student), self.method, plan)
+        return Learner(copy.deepcopy(self.student), self.method, plan, self.compute)
 
     def _note_question(self, origin: str, images: Tensor, target: Tensor, answers: Answers) -> None:
         """Record the question, and how far the student is from each institution on its classes."""
-        with torch.no_grad():
-            self.student.eval()
-            own = self.student(as_float(images))  # (B, K)
+        own = self._learner.see(images)  # (B, K)
         for name, reply in answers.items():
             said = reply.signals[Signal.LOGITS].float()  # (B, K_i)
             each = self.method.imitation(self.labels.own(name, own), said)

@@ -12,10 +12,12 @@ from fedkd.signals import as_float
 
 def logits(model: nn.Module, images: Tensor, batch: int = 1024) -> Tensor:
     """(N, C, H, W) -> (N, K) in evaluation mode; the model is left in the mode it was in."""
-    was_training = model.training
+    was_training, first = model.training, next(model.parameters(), None)
+    device = images.device if first is None else first.device
     model.eval()
     with torch.no_grad():
-        said = torch.cat([model(as_float(piece)) for piece in torch.split(images, batch)])
+        pieces = [model(as_float(piece.to(device))) for piece in torch.split(images, batch)]
+        said = torch.cat(pieces).to(images.device)
     model.train(was_training)
     return said
 

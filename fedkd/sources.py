@@ -32,7 +32,7 @@ class Drawn:
     def only(self, which: Tensor) -> "Drawn":
         """Those that are ``which``, (B,) bool."""
         wanted = None if self.wanted is None else self.wanted[which]
-        return Drawn(self.images[which], self.origin, wanted)
+        return Drawn(self.images[which.to(self.images.device)], self.origin, wanted)
 
 
 class Source(Protocol):
@@ -127,6 +127,7 @@ class Generated:
         """G(z), z ~ N(0, 1)."""
         self.generator.train(self.learning)
         z = torch.randn(count, self.generator.latent, generator=rng)
+        z = z.to(self.generator.project.weight.device)
         with torch.set_grad_enabled(self.learning):
             return Drawn(self.generator(z), "generator")
 
@@ -200,7 +201,7 @@ class Evolved:
             return fresh
         images, targets = self.bank.draw(4 * count, rng)
         hardest = self.difficulty(images, targets).topk(2 * count).indices
-        mother, father = images[hardest].float().chunk(2)
+        mother, father = images[hardest].cpu().float().chunk(2)
         paired = (torch.rand(count, generator=rng) < 0.5).view(-1, 1, 1, 1)
         share = torch.rand(count, 1, 1, 1, generator=rng)
         dy, dx = (int(torch.randint(-1, 2, (), generator=rng)) for _ in "yx")
@@ -223,7 +224,8 @@ class Difficulty(Protocol):
 
 
 def to_bytes(images: Tensor) -> Tensor:
-    """Images as they are asked about: (B, C, H, W) uint8, off the graph."""
+    """Images as they are asked about: (B, C, H, W) uint8, off the graph, in ordinary memory."""
     if images.dtype == torch.uint8:
-        return images
-    return (images.detach() * 255.0).round().clamp(0, 255).to(torch.uint8)
+        return images.cpu()
+    rounded = (images.detach() * 255.0).round_().clamp_(0, 255).to(torch.uint8)
+    return rounded.to("cpu", memory_format=torch.contiguous_format)

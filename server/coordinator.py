@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from fedkd.compute import CPU, Compute
 from fedkd.errors import QuorumLost
 from fedkd.experiment import Experiment
 from fedkd.labels import Labels
@@ -45,6 +46,7 @@ class Ingredients:
     """The run's way back, where it is to have one."""
     overlap: bool = True
     """Whether the student learns while answers travel; that takes less time and changes nothing."""
+    compute: Compute = CPU
 
 
 def ingredients(
@@ -82,6 +84,7 @@ def ingredients(
         questions.quorum,
         checkpoint,
         questions.overlap,
+        Compute.of(experiment.student.device, experiment.student.precision),
     )
 
 
@@ -120,6 +123,7 @@ class Coordinator:
             *(parts.student, parts.method, self.cards, parts.plan, parts.priors, parts.seed),
             watch=self._note,
             rest=self._rest,
+            compute=parts.compute,
         )
         if checkpoint is not None:
             checkpoint.convene(self.cards)

@@ -85,6 +85,7 @@ def federate(
         watch=watch,
         checkpoint=checkpoint,
         overlap=parts.overlap,
+        compute=parts.compute,
     )
     arrays = ArrayRecord(parts.student.state_dict())
     result = strategy.start(

@@ -21,6 +21,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 from torch import nn
 
+from fedkd.compute import CPU, Compute
 from fedkd.errors import SettingsError
 from fedkd.labels import Labels
 from fedkd.loop import Distilled, Plan, Progress, Watch
@@ -73,6 +74,7 @@ class DataFreeDistillation(Strategy):
         watch: is told of progress; changes nothing.
         checkpoint: the way back of the run; one that was resumed goes on where it was set down.
         overlap: whether the student learns while answers travel; no number depends on it.
+        compute: where student, generator and bank are.
     """
 
     def __init__(
@@ -94,8 +96,11 @@ class DataFreeDistillation(Strategy):
         watch: Watch = lambda progress: None,
         checkpoint: Checkpoint | None = None,
         overlap: bool = True,
+        compute: Compute = CPU,
     ) -> None:
-        self.parts = Ingredients(student, method, plan, priors, seed, quorum, checkpoint, overlap)
+        self.parts = Ingredients(
+            student, method, plan, priors, seed, quorum, checkpoint, overlap, compute
+        )
         self.model = model
         self.min_available_nodes = min_available_nodes
         self.address, self.advertised = address, advertised
