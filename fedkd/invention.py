@@ -3,7 +3,8 @@
 Knows the terms of a method and where gradients come from; neither the bank nor the budget.
 """
 
-from collections.abc import Generator, Mapping
+import math
+from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -58,6 +59,7 @@ class Invention:
         seed: of the generator's first weights.
         count: most images in a batch.
         classes: K.
+        peers: of the student, read as it is.
     """
 
     def __init__(
@@ -68,8 +70,9 @@ class Invention:
         seed: int,
         count: int,
         classes: int,
+        peers: Iterable[nn.Module] = (),
     ) -> None:
-        self.method, self.student = method, student
+        self.method, self.student, self.peers = method, student, peers
         with torch.random.fork_rng(devices=[]):  # layers initialise from the global stream only
             torch.manual_seed(seed)
             self.painter = method.canvas.module(count, method.latent, shape)
@@ -115,9 +118,8 @@ class Invention:
     ) -> Generator[Request, Answers, Improved]:
         """One step, the ``step``-th from 0, on the method's objective; asks what it must."""
         gradient = self.method.gradient
-        self.student.eval()
         pixels = as_float(heard.images).requires_grad_()
-        student = self.student(pixels)  # (B, K)
+        student, students = self._students(pixels)
         leaves = {
             name: {s: v.float().detach().requires_grad_() for s, v in reply.signals.items()}
             for name, reply in heard.answers.items()
@@ -130,6 +132,7 @@ class Invention:
             heard.selected,
             heard.drawn.wanted,
             self._previous,
+            students,
         )
         terms = self._backward(batch, heard.progress)
         through_student = pixels.grad if pixels.grad is not None else torch.zeros_like(pixels)
@@ -147,22 +150,27 @@ class Invention:
         return Improved(terms, paid * gradient.pulls_back, paid * gradient.questions)
 
     def rehearse(self, count: int, progress: float, rng: torch.Generator) -> dict[str, float]:
-        """Begin an epoch and take its steps, the student in the place of every teacher.
+        """Begin an epoch and take its steps, the student or the vote of all of them for a teacher.
 
         Asks nothing. Returns the value of each term at the last step.
         """
         self.begin(rng)
-        self.student.eval()
         self.source.learning, terms = True, {}
         for _ in range(self.method.rehearsals):
             drawn = self.source.draw(count, rng)
-            said = self.student(drawn.images)
+            student, students = self._students(drawn.images)
+            said = {Signal.LOGITS: student if students is None else vote(students)}
             self.optimizer.zero_grad(set_to_none=True)
-            batch = Batch(drawn.images, {Signal.LOGITS: said}, said, wanted=drawn.wanted)
+            batch = Batch(drawn.images, said, student, wanted=drawn.wanted, students=students)
             terms = self._backward(batch, progress)
             self.optimizer.step()
         self.source.learning = False
         return terms
+
+    def _students(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What the student says, (B, K), and what all say, (M, B, K); None where it is alone."""
+        said = [network.eval()(images) for network in (self.student, *self.peers)]
+        return said[0], torch.stack(said) if len(said) > 1 else None
 
     def _backward(self, batch: Batch, progress: float) -> dict[str, float]:
         """Gradients of the weighted objective into every leaf; the terms' values."""
@@ -185,3 +193,8 @@ class Invention:
         for _, term in self.method.objective:
             if term.memory is not None:
                 self._previous[term.name] = float(term.memory(batch))
+
+
+def vote(students: Tensor) -> Tensor:
+    """Log of the mean probability, of logits (M, B, K). (B, K)."""
+    return students.log_softmax(2).logsumexp(0) - math.log(len(students))

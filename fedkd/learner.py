@@ -1,30 +1,45 @@
-"""A network that learns from the bank. Knows no institution, and not who invented the images."""
+"""Networks that learn from the bank. They know no institution, and not who invented the images."""
 
 import torch
 from torch import Tensor, nn
 
 from fedkd.bank import Bank
 from fedkd.methods.method import Method
+from fedkd.models import anew
 from fedkd.plan import Plan
 from fedkd.signals import as_float
+from fedkd.state import Part
 
 
 class Learner:
-    """The student, or another network that is taught as the student is.
+    """The student with its peers, or another network that is taught as the student is.
 
     Args:
         network: (B, C, H, W) in [0, 1] -> (B, K); trained in place.
-        method: whose imitation and curriculum it learns by.
+        method: whose imitation and curriculum it learns by, and how many peers it has.
         plan: batch, rate and decay.
+        seed: of the peers' first weights.
     """
 
-    def __init__(self, network: nn.Module, method: Method, plan: Plan) -> None:
+    def __init__(self, network: nn.Module, method: Method, plan: Plan, seed: int = 0) -> None:
         self.network, self.method, self.plan = network, method, plan
+        self.peers = nn.ModuleList(anew(network, seed + 1 + i) for i in range(method.peers))
+        """Networks like it that began elsewhere, and learn from the same batches."""
         self.primer: nn.Module | None = None
         """Whose logits it learns beside the answers, by as much as the method says."""
         self.optimizer = torch.optim.AdamW(
-            network.parameters(), lr=1.0, weight_decay=plan.weight_decay
+            [*network.parameters(), *self.peers.parameters()],
+            lr=1.0,
+            weight_decay=plan.weight_decay,
         )
+
+    @property
+    def parts(self) -> dict[str, Part]:
+        """All of it that changes, but the network itself, by the name that it has in a state."""
+        parts: dict[str, Part] = {"optimizer": self.optimizer}
+        if self.peers:
+            parts["peers"] = self.peers
+        return parts
 
     def step(
         self, bank: Bank, rng: torch.Generator, taken: int, progress: float
@@ -38,21 +53,30 @@ class Learner:
             progress: of the run, in [0, 1]; decides the curriculum.
 
         Returns:
-            Losses (B,), off the graph, and their weights (B,).
+            The network's losses (B,), off the graph, and their weights (B,).
         """
         images, target = bank.draw(self.plan.student_batch, rng)
-        self.network.train()
-        own = self.network(as_float(images))
-        loss = self.method.imitation(own, target)  # (B,)
-        if self.primer and self.method.primer:
-            with torch.no_grad():
-                hint = self.primer(as_float(images))
-            loss = loss + self.method.primer.weight(progress) * (own - hint).abs().mean(1)
-        weight = self.method.curriculum.weights(loss, progress)
+        loss, weight = self._loss(self.network, images, target, progress)
         objective = (weight * loss).mean()
+        for peer in self.peers:
+            its, share = self._loss(peer, images, target, progress)
+            objective = objective + (share * its).mean()
         for group in self.optimizer.param_groups:
             group["lr"] = self.plan.rate(taken)
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(objective)
         self.optimizer.step()
         return loss.detach(), weight
+
+    def _loss(
+        self, network: nn.Module, images: Tensor, target: Tensor, progress: float
+    ) -> tuple[Tensor, Tensor]:
+        """Losses of one network, (B,), and their weights (B,)."""
+        network.train()
+        own = network(as_float(images))
+        loss = self.method.imitation(own, target)
+        if self.primer and self.method.primer:
+            with torch.no_grad():
+                hint = self.primer(as_float(images))
+            loss = loss + self.method.primer.weight(progress) * (own - hint).abs().mean(1)
+        return loss, self.method.curriculum.weights(loss, progress)

@@ -28,14 +28,7 @@ from fedkd.methods.method import Method
 from fedkd.plan import Distilled, Plan, Progress, Watch
 from fedkd.priors import Prior
 from fedkd.signals import Answers, Ask, Card, Request, Signal, as_float
-from fedkd.sources import (
-    Drawn,
-    Evolved,
-    PriorChoice,
-    Source,
-    class_entropy,
-    to_bytes,
-)
+from fedkd.sources import Drawn, Evolved, PriorChoice, Source, class_entropy, to_bytes
 from fedkd.state import Part, State, gather, scatter
 
 __all__ = ["PAUSE", "Distillation", "Distilled", "Plan", "Progress", "Watch", "distil", "drive"]
@@ -125,12 +118,12 @@ class Distillation:
         self.rng = torch.Generator().manual_seed(self.seed)
         self.bank = Bank(self.plan.capacity)
         self._classes = torch.zeros(len(self.labels.names), dtype=torch.long)
-        self._learner = Learner(self.student, self.method, self.plan)
+        self._learner = Learner(self.student, self.method, self.plan, self.seed)
         self._parts: dict[str, Part] = {
             "student": self.student,
-            "optimizer": self._learner.optimizer,
             "rng": self.rng,
             "bank": self.bank,
+            **self._learner.parts,
         }
         self.sources = self._sources()
 
@@ -300,7 +293,7 @@ class Distillation:
         if self.method.trains:
             self._invention = Invention(
                 *(self.method, self.student, self.shape, self.seed),
-                *(self.plan.batch, len(self.labels.names)),
+                *(self.plan.batch, len(self.labels.names), self._learner.peers),
             )
             self._invention.begin(self.rng)
             self._parts |= self._invention.parts

@@ -14,6 +14,7 @@ from fedkd.methods.dfad import dfad
 from fedkd.methods.dfme import dfme
 from fedkd.methods.dfq import dfq
 from fedkd.methods.dip_kd import dip_kd
+from fedkd.methods.disguide import disguide
 from fedkd.methods.ideal import ideal
 from fedkd.methods.method import Method
 from fedkd.methods.rdskd import rdskd
@@ -33,6 +34,7 @@ METHODS: dict[str, Callable[..., Method]] = {
     "dfq": dfq,
     "ddad": ddad,
     "ideal": ideal,
+    "disguide": disguide,
 }
 """Every method by the name that users type."""
 

@@ -130,6 +130,8 @@ class Method:
         rehearsals: generator steps before each of its questions in which the student stands for
             the teachers and nobody is asked; then it learns nothing from the answers. None where 0.
         primer: is taught at ``student_from``; None: nobody is.
+        peers: networks like the student, with first weights of their own, that learn from the
+            same batches, >= 0; terms may compare them, and in rehearsals they vote with it.
     """
 
     name: str
@@ -150,8 +152,11 @@ class Method:
     canvas: Canvas = NETWORK
     rehearsals: int = 0
     primer: Primer | None = None
+    peers: int = 0
 
     def __post_init__(self) -> None:
+        if self.peers < 0:
+            raise SettingsError(f"{self.name}: {self.peers} peers; expected >= 0")
         if self.latent < 1 or not 0 < self.generator_rate < math.inf:
             raise SettingsError(
                 f"{self.name}: latent {self.latent}, generator_rate {self.generator_rate}; "

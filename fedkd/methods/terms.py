@@ -34,6 +34,8 @@ class Batch:
     """(B,) classes that the images are meant to show; None where nobody means anything."""
     previous: Mapping[str, float] = field(default_factory=dict)
     """By term, what it was to remember of an earlier batch; absent before the first time."""
+    students: Tensor | None = None
+    """Logits of the student and its peers, (M, B, K); None where it has none."""
 
 
 @dataclass(frozen=True)
