@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from fedkd.bank import Bank
 from fedkd.generators import Canvas
-from fedkd.models import Network
+from fedkd.models import features
 from fedkd.signals import as_float
 from fedkd.sources import Drawn, to_bytes
 
@@ -72,10 +72,7 @@ class Contrasted:
 
     def _features(self, x: Tensor) -> Tensor:
         """(B, D)."""
-        features: Tensor = (
-            self.primer.embed(x) if isinstance(self.primer, Network) else self.primer(x)
-        )
-        return features
+        return features(self.primer, x)
 
 
 def contrastive(here: Tensor, there: Tensor) -> Tensor:

@@ -6,16 +6,20 @@ Knows the terms of a method and where gradients come from; neither the bank nor 
 import math
 from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from fedkd.discrimination import Discriminator
 from fedkd.ensemble import Fusion
 from fedkd.generators import Generator as ImageGenerator
+from fedkd.generators import Latents
 from fedkd.gradients import Point
 from fedkd.labels import Labels
 from fedkd.methods.method import Method
 from fedkd.methods.terms import Batch
+from fedkd.reuse import Common
 from fedkd.signals import Answers, Request, Signal, as_float
 from fedkd.sources import Drawn, Generated, Kept
 from fedkd.state import Part, State
@@ -81,10 +85,15 @@ class Invention:
             if isinstance(self.painter, ImageGenerator)
             else Kept(method.canvas, self.painter, count, classes)
         )
-        self.optimizer = torch.optim.Adam(
-            self.painter.parameters(), method.generator_rate, method.generator_betas
-        )
+        self.optimizer = self._optimizer()
         self._previous: dict[str, float] = {}
+        self._common: Common | None = None
+        if method.reuse and isinstance(self.painter, Latents):
+            network, betas = self.painter.generator, method.generator_betas
+            self._common = Common(method.reuse, network, betas)
+        self._discriminator: Discriminator | None = None
+        if method.discrimination:
+            self._discriminator = Discriminator(method.discrimination, student, shape, seed)
 
     @property
     def parts(self) -> dict[str, Part]:
@@ -97,13 +106,20 @@ class Invention:
             parts["memory"] = self
         if isinstance(self.source, Kept):
             parts["wanted"] = self.source
+        if self._common:
+            parts["common"] = self._common
+        if self._discriminator:
+            parts["discrimination"] = self._discriminator
         return parts
 
     def begin(self, rng: torch.Generator) -> None:
         """An epoch: where one batch is kept for that long, begin another."""
-        if isinstance(self.source, Kept):
-            self.source.begin(rng)
-            self.optimizer.state.clear()
+        if not isinstance(self.source, Kept):
+            return
+        self.source.begin(rng)
+        if self._common:
+            self._common.begin()
+        self.optimizer.state.clear()
 
     def state(self) -> State:
         """What its terms remember."""
@@ -133,6 +149,7 @@ class Invention:
             heard.drawn.wanted,
             self._previous,
             students,
+            self._distinctness(pixels, rng),
         )
         terms = self._backward(batch, heard.progress)
         through_student = pixels.grad if pixels.grad is not None else torch.zeros_like(pixels)
@@ -147,6 +164,8 @@ class Invention:
             paid = len(pixels)
         self._descend(heard.drawn.images, through_student + through_teachers)
         self._remember(batch, step)
+        if (step + 1) % self.method.epoch == 0:
+            self._finish(heard.images)
         return Improved(terms, paid * gradient.pulls_back, paid * gradient.questions)
 
     def rehearse(self, count: int, progress: float, rng: torch.Generator) -> dict[str, float]:
@@ -161,7 +180,10 @@ class Invention:
             student, students = self._students(drawn.images)
             said = {Signal.LOGITS: student if students is None else vote(students)}
             self.optimizer.zero_grad(set_to_none=True)
-            batch = Batch(drawn.images, said, student, wanted=drawn.wanted, students=students)
+            batch = Batch(
+                *(drawn.images, said, student, None, drawn.wanted, self._previous, students),
+                self._distinctness(drawn.images, rng),
+            )
             terms = self._backward(batch, progress)
             self.optimizer.step()
         self.source.learning = False
@@ -178,12 +200,39 @@ class Invention:
         terms = {term.name: term.value(batch) for _, term in objective}
         loss = torch.stack([weight(progress) * terms[term.name] for weight, term in objective])
         torch.autograd.backward(loss.sum())
+        if self._discriminator:
+            self._discriminator.learn()
         return {name: float(value.detach()) for name, value in terms.items()}
 
     def _descend(self, graph: Tensor, gradient: Tensor) -> None:
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(graph, gradient)
+        if self._common:
+            self._common.note()
         self.optimizer.step()
+
+    def _finish(self, images: Tensor) -> None:
+        """An epoch ends with ``images``, (B, C, H, W) uint8."""
+        if self._common:
+            self._common.learn()
+        if self._discriminator:
+            self._discriminator.keep(images)
+
+    def _optimizer(self) -> torch.optim.Adam:
+        """Of what paints; latents that reuse a network have a rate of their own."""
+        method, painter = self.method, self.painter
+        if method.reuse is None or not isinstance(painter, Latents):
+            groups: list[dict[str, Any]] = [{"params": list(painter.parameters())}]
+        else:
+            groups = [
+                {"params": list(painter.generator.parameters())},
+                {"params": [painter.latents], "lr": method.reuse.latent_rate},
+            ]
+        return torch.optim.Adam(groups, method.generator_rate, method.generator_betas)
+
+    def _distinctness(self, images: Tensor, rng: torch.Generator) -> Tensor | None:
+        """(), where somebody tells images apart."""
+        return self._discriminator.distinctness(images, rng) if self._discriminator else None
 
     @torch.no_grad()
     def _remember(self, batch: Batch, step: int) -> None:

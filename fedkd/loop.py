@@ -24,6 +24,7 @@ from fedkd.errors import QuorumLost, SettingsError
 from fedkd.invention import Heard, Invention
 from fedkd.labels import Labels, check_outputs, common_shape, labels_of
 from fedkd.learner import Learner
+from fedkd.memory import Remembered
 from fedkd.methods.method import Method
 from fedkd.plan import Distilled, Plan, Progress, Watch
 from fedkd.priors import Prior
@@ -289,6 +290,10 @@ class Distillation:
             )
             self._parts |= {"primer": self._primer.network}
             self._parts |= {"discriminator": contrast.discriminator}
+        if memory := self.method.memory:
+            own = (self.bank, self.student, self.shape, self.seed)
+            remembered = Remembered(memory, self.method.latent, *own)
+            sources["memory"] = self._parts["remembered"] = remembered
         self._invention: Invention | None = None
         if self.method.trains:
             self._invention = Invention(

@@ -79,6 +79,12 @@ def build(name: str, classes: int, shape: Shape, seed: int) -> Network:
         return MODELS[name](classes, shape)
 
 
+def features(network: nn.Module, x: Tensor) -> Tensor:
+    """What enters a network's last layer, (B, D); its logits where it is no `Network`."""
+    seen: Tensor = network.embed(x) if isinstance(network, Network) else network(x)
+    return seen
+
+
 def anew(network: nn.Module, seed: int) -> nn.Module:
     """A network like ``network``, with first weights of its own that depend on ``seed`` alone.
 
