@@ -91,9 +91,10 @@ class Remembered:
     def draw(self, count: int, rng: torch.Generator) -> Drawn:
         """``count`` images that it remembers, after it has learned what is new."""
         self.student.eval()
-        for images in torch.split(self.bank.newest(self.bank.added - self._heard), max(2, count)):
+        new = self.bank.newest(self.bank.added - self._heard)
+        for start in range(0, len(new), count):
             for _ in range(self.memory.steps):
-                self.learn_from(as_float(images), rng)
+                self.learn_from(as_float(new[start : start + count]), rng)
         self._heard = self.bank.added
         return Drawn(self._recalled(count, rng), "memory")
 
