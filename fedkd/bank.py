@@ -44,9 +44,17 @@ class Bank:
 
     def history(self) -> tuple[Tensor, Tensor]:
         """All that is kept, oldest first: (N, C, H, W) uint8 and (N, K)."""
-        order = torch.arange(self._added - len(self), self._added) % max(len(self._images), 1)
-        order = order.to(self.device)
+        order = self._order(len(self))
         return self._images[order], self._targets[order]
+
+    @property
+    def added(self) -> int:
+        """Images that ever entered."""
+        return self._added
+
+    def newest(self, count: int) -> Tensor:
+        """The last ``count`` images that entered, as far as they are kept, oldest first: uint8."""
+        return self._images[self._order(min(count, len(self)))]
 
     def fresh(self, images: Tensor) -> Tensor:
         """Which of ``images`` (B, C, H, W) have been asked about neither before nor above. (B,)."""
@@ -97,6 +105,11 @@ class Bank:
         self._targets = state.tensors["targets"].to(self.device, copy=True)
         self.seen = {key.tobytes() for key in state.tensors["seen"].numpy()}
         self._added = int(state.numbers["added"])
+
+    def _order(self, count: int) -> Tensor:
+        """Where the last ``count`` lie, oldest first."""
+        order = torch.arange(self._added - count, self._added) % max(len(self._images), 1)
+        return order.to(self.device)
 
     def _reserve(self, count: int, images: Tensor, targets: Tensor) -> None:
         """Room for ``count`` images in all, as far as the capacity goes; doubles when it grows."""

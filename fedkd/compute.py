@@ -76,3 +76,9 @@ class Compute:
 
 
 CPU = Compute()
+
+
+def device_of(network: nn.Module) -> torch.device:
+    """Where its weights lie; ordinary memory where it has none."""
+    first = next(network.parameters(), None)
+    return MEMORY if first is None else first.device

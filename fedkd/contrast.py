@@ -5,8 +5,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedkd.bank import Bank
+from fedkd.compute import device_of
 from fedkd.generators import Canvas
-from fedkd.models import Network
+from fedkd.models import features
 from fedkd.signals import as_float
 from fedkd.sources import Drawn, to_bytes
 
@@ -43,8 +44,7 @@ class Contrasted:
     ) -> None:
         self.bank, self.primer, self.steps, self.rate = bank, primer, steps, rate
         primer.eval()
-        first = next(primer.parameters(), None)
-        self._device = torch.device("cpu") if first is None else first.device
+        self._device = device_of(primer)
         with torch.no_grad():
             size = self._features(torch.zeros(1, *shape, device=self._device)).shape[1]
         with torch.random.fork_rng(devices=[]):
@@ -74,10 +74,7 @@ class Contrasted:
 
     def _features(self, x: Tensor) -> Tensor:
         """(B, D)."""
-        features: Tensor = (
-            self.primer.embed(x) if isinstance(self.primer, Network) else self.primer(x)
-        )
-        return features
+        return features(self.primer, x)
 
 
 def contrastive(here: Tensor, there: Tensor) -> Tensor:

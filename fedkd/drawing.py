@@ -1,6 +1,6 @@
 """Who invents the next images, and that they are new. Knows no answer and no institution."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -11,6 +11,7 @@ from fedkd.compute import Compute
 from fedkd.contrast import Contrasted
 from fedkd.errors import SettingsError
 from fedkd.invention import Invention
+from fedkd.memory import Remembered
 from fedkd.methods.method import Method
 from fedkd.plan import Plan
 from fedkd.priors import Prior
@@ -45,6 +46,7 @@ class Drawing:
         classes: K.
         bank: its images are never asked about again; of some, new ones are made.
         student: whom images are to be hard for.
+        peers: of the student.
         primer: in whose eyes images are moved apart; None: there is none.
         seed: of what is drawn, and of networks that a source trains.
         compute: where those are, beside the student.
@@ -60,6 +62,7 @@ class Drawing:
         classes: int,
         bank: Bank,
         student: nn.Module,
+        peers: Iterable[nn.Module],
         primer: nn.Module | None,
         seed: int,
         compute: Compute,
@@ -81,8 +84,13 @@ class Drawing:
                 bank, primer, shape, eyes.contrast_steps, eyes.contrast_rate, seed
             )
             self.parts["discriminator"] = contrast.discriminator
+        if memory := method.memory:
+            remembered = Remembered(memory, method.latent, bank, student, shape, seed)
+            self.sources["memory"] = self.parts["remembered"] = remembered
         if method.trains:
-            self.invention = Invention(method, student, shape, seed, plan.batch, classes, compute)
+            self.invention = Invention(
+                method, student, shape, seed, plan.batch, classes, compute, peers
+            )
             self.invention.begin(self.rng)
             self.parts |= self.invention.parts
             self.sources["generator"] = self.invention.source

@@ -3,19 +3,24 @@
 Knows the terms of a method and where gradients come from; neither the bank nor the budget.
 """
 
-from collections.abc import Generator, Mapping
+import math
+from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fedkd.compute import CPU, Compute
+from fedkd.discrimination import Discriminator
 from fedkd.ensemble import Fusion
 from fedkd.generators import Generator as ImageGenerator
+from fedkd.generators import Latents
 from fedkd.gradients import Point
 from fedkd.labels import Labels
 from fedkd.methods.method import Method
 from fedkd.methods.terms import Batch
+from fedkd.reuse import Common
 from fedkd.signals import Answers, Request, Signal
 from fedkd.sources import Drawn, Generated, Kept
 from fedkd.state import Part, State
@@ -60,6 +65,7 @@ class Invention:
         count: most images in a batch.
         classes: K.
         compute: where the student is, and this.
+        peers: of the student, read as it is.
     """
 
     def __init__(
@@ -71,8 +77,10 @@ class Invention:
         count: int,
         classes: int,
         compute: Compute = CPU,
+        peers: Iterable[nn.Module] = (),
     ) -> None:
         self.method, self.student, self.compute = method, student, compute
+        self.peers = peers
         with torch.random.fork_rng(devices=[]):  # layers initialise from the global stream only
             torch.manual_seed(seed)
             self.painter = method.canvas.module(count, method.latent, shape)
@@ -82,13 +90,15 @@ class Invention:
             if isinstance(self.painter, ImageGenerator)
             else Kept(method.canvas, self.painter, count, classes)
         )
-        self.optimizer = torch.optim.Adam(
-            self.painter.parameters(),
-            method.generator_rate,
-            method.generator_betas,
-            fused=compute.fused,
-        )
+        self.optimizer = self._optimizer()
         self._previous: dict[str, float] = {}
+        self._common: Common | None = None
+        if method.reuse and isinstance(self.painter, Latents):
+            network, betas = self.painter.generator, method.generator_betas
+            self._common = Common(method.reuse, network, betas)
+        self._discriminator: Discriminator | None = None
+        if method.discrimination:
+            self._discriminator = Discriminator(method.discrimination, student, shape, seed)
 
     @property
     def parts(self) -> dict[str, Part]:
@@ -101,13 +111,20 @@ class Invention:
             parts["memory"] = self
         if isinstance(self.source, Kept):
             parts["wanted"] = self.source
+        if self._common:
+            parts["common"] = self._common
+        if self._discriminator:
+            parts["discrimination"] = self._discriminator
         return parts
 
     def begin(self, rng: torch.Generator) -> None:
         """An epoch: where one batch is kept for that long, begin another."""
-        if isinstance(self.source, Kept):
-            self.source.begin(rng)
-            self.optimizer.state.clear()
+        if not isinstance(self.source, Kept):
+            return
+        self.source.begin(rng)
+        if self._common:
+            self._common.begin()
+        self.optimizer.state.clear()
 
     def state(self) -> State:
         """What its terms remember."""
@@ -122,9 +139,8 @@ class Invention:
     ) -> Generator[Request, Answers, Improved]:
         """One step, the ``step``-th from 0, on the method's objective; asks what it must."""
         gradient, device = self.method.gradient, self.compute.device
-        self.student.eval()
         pixels = self.compute.pixels(heard.images).requires_grad_()
-        student = self._say(pixels)  # (B, K)
+        student, students = self._students(pixels)
         leaves = {
             name: {s: v.float().detach().requires_grad_() for s, v in reply.signals.items()}
             for name, reply in heard.answers.items()
@@ -136,6 +152,8 @@ class Invention:
             *(pixels, {s: v.to(device) for s, v in heard.fusion(said).items()}, student),
             *(_on(heard.selected, device), _on(heard.drawn.wanted, device)),
             self._previous,
+            students,
+            self._distinctness(pixels, rng),
         )
         terms = self._backward(batch, heard.progress)
         through_student = pixels.grad if pixels.grad is not None else torch.zeros_like(pixels)
@@ -147,41 +165,49 @@ class Invention:
         if any(cotangents.values()):
             point = Point(
                 *(heard.images, heard.answers, cotangents),
-                *(lambda x: self._say(x).cpu(), rng, heard.labels),
+                *(lambda x: self._say(self.student, x).cpu(), rng, heard.labels),
             )
             pulled = yield from gradient.pull(point)
             through_teachers = pulled.to(device)
             paid = len(pixels)
         self._descend(heard.drawn.images, through_student + through_teachers)
         self._remember(batch, step)
+        if (step + 1) % self.method.epoch == 0:
+            self._finish(heard.images)
         return Improved(terms, paid * gradient.pulls_back, paid * gradient.questions)
 
     def rehearse(self, count: int, progress: float, rng: torch.Generator) -> dict[str, float]:
-        """Begin an epoch and take its steps, the student in the place of every teacher.
+        """Begin an epoch and take its steps, the student or the vote of all of them for a teacher.
 
         Asks nothing. Returns the value of each term at the last step.
         """
         self.begin(rng)
-        self.student.eval()
         self.source.learning, terms = True, {}
         for _ in range(self.method.rehearsals):
             drawn = self.source.draw(count, rng)
-            said = self._say(drawn.images)
+            student, students = self._students(drawn.images)
+            said = {Signal.LOGITS: student if students is None else vote(students)}
             self.optimizer.zero_grad(set_to_none=True)
             batch = Batch(
-                drawn.images, {Signal.LOGITS: said}, said, wanted=_on(drawn.wanted, said.device)
+                *(drawn.images, said, student, None, _on(drawn.wanted, student.device)),
+                *(self._previous, students, self._distinctness(drawn.images, rng)),
             )
             terms = self._backward(batch, progress)
             self.optimizer.step()
         self.source.learning = False
         return terms
 
-    def _say(self, images: Tensor) -> Tensor:
-        """The student's (B, K); a slope is taken of images alone, its weights cost nothing."""
-        weights = [weight for weight in self.student.parameters() if weight.requires_grad]
+    def _students(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What the student says, (B, K), and what all say, (M, B, K); None where it is alone."""
+        said = [self._say(network, images) for network in (self.student, *self.peers)]
+        return said[0], torch.stack(said) if len(said) > 1 else None
+
+    def _say(self, network: nn.Module, images: Tensor) -> Tensor:
+        """Its (B, K); a slope is taken of images alone, its weights cost nothing."""
+        weights = [weight for weight in network.eval().parameters() if weight.requires_grad]
         for weight in weights:
             weight.requires_grad_(False)
-        said = self.compute.say(self.student, images)
+        said = self.compute.say(network, images)
         for weight in weights:
             weight.requires_grad_(True)
         return said
@@ -192,13 +218,42 @@ class Invention:
         terms = {term.name: term.value(batch) for _, term in objective}
         loss = torch.stack([weight(progress) * terms[term.name] for weight, term in objective])
         torch.autograd.backward(loss.sum())
+        if self._discriminator:
+            self._discriminator.learn()
         values = torch.stack([value.detach() for value in terms.values()]).tolist()  # one wait
         return dict(zip(terms, values, strict=True))
 
     def _descend(self, graph: Tensor, gradient: Tensor) -> None:
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(graph, gradient)
+        if self._common:
+            self._common.note()
         self.optimizer.step()
+
+    def _finish(self, images: Tensor) -> None:
+        """An epoch ends with ``images``, (B, C, H, W) uint8."""
+        if self._common:
+            self._common.learn()
+        if self._discriminator:
+            self._discriminator.keep(images)
+
+    def _optimizer(self) -> torch.optim.Adam:
+        """Of what paints; latents that reuse a network have a rate of their own."""
+        method, painter = self.method, self.painter
+        if method.reuse is None or not isinstance(painter, Latents):
+            groups: list[dict[str, Any]] = [{"params": list(painter.parameters())}]
+        else:
+            groups = [
+                {"params": list(painter.generator.parameters())},
+                {"params": [painter.latents], "lr": method.reuse.latent_rate},
+            ]
+        return torch.optim.Adam(
+            groups, method.generator_rate, method.generator_betas, fused=self.compute.fused
+        )
+
+    def _distinctness(self, images: Tensor, rng: torch.Generator) -> Tensor | None:
+        """(), where somebody tells images apart."""
+        return self._discriminator.distinctness(images, rng) if self._discriminator else None
 
     @torch.no_grad()
     def _remember(self, batch: Batch, step: int) -> None:
@@ -212,3 +267,8 @@ class Invention:
 
 def _on(value: Tensor | None, device: torch.device) -> Tensor | None:
     return None if value is None else value.to(device)
+
+
+def vote(students: Tensor) -> Tensor:
+    """Log of the mean probability, of logits (M, B, K). (B, K)."""
+    return students.log_softmax(2).logsumexp(0) - math.log(len(students))

@@ -124,7 +124,7 @@ class Distillation:
         check_outputs(self.student, shape, self.labels)
         self.bank = Bank(self.plan.capacity, self.compute.device)
         self._classes = torch.zeros(len(self.labels.names), dtype=torch.long)
-        self._learner = Learner(self.student, self.method, self.plan, self.compute)
+        self._learner = Learner(self.student, self.method, self.plan, self.compute, self.seed)
         self._primer = self._taught_first()
         self._drawing = Drawing(
             *(self.method, self.plan, self.priors),
@@ -132,6 +132,7 @@ class Distillation:
             classes=len(self.labels.names),
             bank=self.bank,
             student=self.student,
+            peers=self._learner.peers,
             primer=self._primer.network if self._primer else None,
             seed=self.seed,
             compute=self.compute,
@@ -142,9 +143,9 @@ class Distillation:
         self._target = 0.0
         self._parts: dict[str, Part] = {
             "student": self.student,
-            "optimizer": self._learner.optimizer,
             "student_rng": self.rng,
             "bank": self.bank,
+            **self._learner.parts,
             **self._drawing.parts,
         }
         if self._primer:

@@ -4,6 +4,7 @@ Every network takes (B, C, H, W) floats in [0, 1], normalises them itself, and i
 parts: ``embed`` turns images into features (B, D), ``head`` turns features into logits (B, K).
 """
 
+import copy
 import difflib
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
@@ -76,6 +77,33 @@ def build(name: str, classes: int, shape: Shape, seed: int) -> Network:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return MODELS[name](classes, shape)
+
+
+def features(network: nn.Module, x: Tensor) -> Tensor:
+    """What enters a network's last layer, (B, D); its logits where it is no `Network`."""
+    seen: Tensor = network.embed(x) if isinstance(network, Network) else network(x)
+    return seen
+
+
+def anew(network: nn.Module, seed: int) -> nn.Module:
+    """A network like ``network``, with first weights of its own that depend on ``seed`` alone.
+
+    Raises:
+        SettingsError: a layer with weights does not know how to begin (``reset_parameters``).
+    """
+    other = copy.deepcopy(network)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for name, layer in other.named_modules():
+            if next(layer.parameters(recurse=False), None) is None:
+                continue
+            if not hasattr(layer, "reset_parameters"):
+                raise SettingsError(
+                    f"layer {name!r} ({type(layer).__name__}) cannot begin anew; give it a "
+                    "reset_parameters(), or choose another student"
+                )
+            layer.reset_parameters()
+    return other
 
 
 Norm: TypeAlias = Callable[[int], nn.Module]

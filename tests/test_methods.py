@@ -19,6 +19,7 @@ from fedkd.loop import Plan, Progress, distil, drive
 from fedkd.methods import (
     METHODS,
     Method,
+    cmi,
     cudfkd,
     dafl,
     ddad,
@@ -27,8 +28,11 @@ from fedkd.methods import (
     dfme,
     dfq,
     dip_kd,
+    disguide,
+    fast_dfkd,
     ideal,
     make,
+    pre_dfkd,
     rdskd,
     ta_dfkd,
     ways,
@@ -197,6 +201,10 @@ def test_both_objectives_are_those_of_the_paper_from_the_first_step_to_the_last(
         (dfq(), "pull_back", 256, 1e-3),
         (ddad(), "pull_back", 256, 1e-3),
         (ideal(), "student", 256, 1e-3),
+        (disguide(), "student", 256, 1e-4),
+        (pre_dfkd(), "pull_back", 1000, 1e-3),
+        (fast_dfkd(), "pull_back", 256, 3e-3),
+        (cmi(), "pull_back", 256, 1e-3),
     ],
     ids=lambda x: x.name if isinstance(x, Method) else "",
 )
@@ -204,7 +212,8 @@ def test_defaults_are_those_of_the_paper(
     method: Method, gradient: str, latent: int, rate: float
 ) -> None:
     assert (method.gradient.name, method.latent, method.generator_rate) == (gradient, latent, rate)
-    assert method.generator_betas == (0.9, 0.999)
+    inverts = method.name in ("fast_dfkd", "cmi")
+    assert method.generator_betas == (0.5 if inverts else 0.9, 0.999)
 
 
 def test_a_temperature_is_that_of_generator_and_student() -> None:
@@ -244,6 +253,13 @@ def test_ta_dfkd_sets_the_weights_of_its_public_code() -> None:
                 "jensen_shannon": 10.0,
             },
         ),
+        (disguide(), {"disagreement": 1.0, "class_balance": 0.2}),
+        (pre_dfkd(), {"one_hot": 1.0, "class_balance": 5.0, "jensen_shannon": 1.0}),
+        (fast_dfkd(), {"bn_gap": 10.0, "wanted_class": 0.5, "agreement": 1.33}),
+        (
+            cmi(),
+            {"bn_gap": 1.0, "wanted_class": 1.0, "agreement": 0.5, "distinctness": 0.8},
+        ),
     ],
     ids=lambda x: x.name if isinstance(x, Method) else "",
 )
@@ -252,6 +268,24 @@ def test_weights_are_those_that_the_docstring_says(
 ) -> None:
     assert {term.name: weight(0.5) for weight, term in method.objective} == weights
     assert method.needs == {LOGITS} | ({BN_GAP} if "bn_gap" in weights else set())
+
+
+def test_fast_dfkd_opposes_the_student_once_there_is_one() -> None:
+    weights = {term.name: weight for weight, term in fast_dfkd().objective}
+    assert [weights["agreement"](p) for p in (0.0, 1e-9, 1.0)] == [0.0, 1.33, 1.33]
+    assert fast_dfkd().student_from == 0.09
+    assert torch.equal(fast_dfkd().imitation(SOME, OTHER), divergence(20.0)(SOME, OTHER))
+    for common, reptile in (("fomaml", None), ("reptile", 67.0)):
+        reuse = fast_dfkd(common=common, epoch=4).reuse  # type: ignore[arg-type]
+        assert reuse is not None
+        assert (reuse.rate, reuse.latent_rate, reuse.reptile) == (0.012, 0.01, reptile)
+
+
+def test_pre_dfkd_replays_one_image_for_eight_new_ones() -> None:
+    shares = pre_dfkd(warm_up=0.4, generated=0.9).shares
+    assert (shares["prior"](0.3), shares["generator"](0.3), shares["memory"](0.3)) == (1, 0, 0)
+    told = [shares[source](0.5) for source in ("prior", "generator", "memory")]
+    assert told == pytest.approx([0.1, 0.8, 0.1])
 
 
 def test_plain_deepinversion_does_not_ask_the_student() -> None:
@@ -296,7 +330,11 @@ def test_directions_are_paid_for() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["dafl", "zskt", "dfad", "dfme", "ta_dfkd", "rdskd", "dfq", "ideal"]
+    "name",
+    [
+        *("dafl", "zskt", "dfad", "dfme", "ta_dfkd", "rdskd", "dfq", "ideal", "disguide"),
+        *("fast_dfkd", "cmi"),
+    ],
 )
 def test_priors_may_ask_first_and_take_turns_after(name: str) -> None:
     shares = make(name, {"warm_up": 0.4, "generated": 0.7}).shares
@@ -340,6 +378,17 @@ def test_a_generator_learns_by_the_gradients_that_its_factory_names_and_by_no_ot
         ("deepinversion", {"jitter": 2.0}, "expected network, latents or pixels and jitter in"),
         ("deepinversion", {"epoch": 0}, "deepinversion: epoch 0"),
         ("ideal", {"generator_steps": -1}, "ideal: -1 rehearsals"),
+        ("disguide", {"students": 1}, "1 students cannot disagree"),
+        ("disguide", {"generator_steps": -1}, "disguide: -1 rehearsals"),
+        ("pre_dfkd", {"replayed": 1.0}, "1.0 replayed; expected a share"),
+        ("pre_dfkd", {"memory_rate": 0.0}, "Memory(steps=1, rate=0.0"),
+        ("pre_dfkd", {"memory_steps": 0}, "Memory(steps=0"),
+        ("fast_dfkd", {"latent_rate": math.nan}, "latent_rate=nan"),
+        ("fast_dfkd", {"common": "maml"}, "expected fomaml or reptile"),
+        ("fast_dfkd", {"idle": 1.0}, "student from 1.0"),
+        ("cmi", {"contrast_temperature": 0.0}, "Discrimination(temperature=0.0"),
+        ("cmi", {"remembered": 0}, "capacity=0"),
+        ("cmi", {"contrast_weight": -1.0}, "weight of distinctness is -1.0"),
         ("dip_kd", {"primed": 1.0}, "student from 1.0"),
         ("dip_kd", {"primer_steps": 0.0}, "primer: steps 0.0"),
         ("dip_kd", {"contrast_steps": 0}, "expected contrast_steps >= 1, got 0"),
@@ -533,6 +582,9 @@ OWN: dict[str, dict[str, object]] = {
     "dip_kd": {"imitation": "cross_entropy"},
     "deepinversion": {"epoch": 5, "flips": False},
     "ideal": {"imitation": "cross_entropy", "generator_steps": 10, "latent": 256},
+    "disguide": {"generator_steps": 10, "generator_rate": 1e-3},
+    "fast_dfkd": {"temperature": 4.0, "flips": False},
+    "cmi": {"temperature": 4.0, "flips": False, "epoch": 5},
 }
 """What belongs to a paper so much that it is not itself without."""
 

@@ -81,6 +81,11 @@ def same(one: State, other: State) -> bool:
         (make("dip_kd", {"contrast_steps": 2}), PLAN),
         (make("deepinversion", {"epoch": 3, "adversarial_weight": 1.0}), PLAN),
         (make("ideal", {"latent": 8, "generator_steps": 3}), PLAN),
+        (make("disguide", {"latent": 8, "students": 3}), PLAN),
+        (make("pre_dfkd", {"latent": 8, "replayed": 0.4}), replace(PLAN, capacity=30)),
+        (make("fast_dfkd", {"latent": 8, "epoch": 3}), PLAN),
+        (make("fast_dfkd", {"latent": 8, "epoch": 3, "common": "reptile"}), PLAN),
+        (make("cmi", {"latent": 8, "epoch": 2, "negatives": 9, "remembered": 20}), PLAN),
     ],
     ids=[
         "priors",
@@ -95,6 +100,11 @@ def same(one: State, other: State) -> bool:
         "primed",
         "pixels",
         "latents",
+        "students",
+        "memory",
+        "common",
+        "reptile",
+        "told-apart",
     ],
 )
 def test_whoever_goes_on_from_any_rest_ends_where_the_others_do(

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, get_args, get_type_hints
 
 from fedkd.errors import SettingsError
+from fedkd.methods.cmi import cmi
 from fedkd.methods.cudfkd import cudfkd
 from fedkd.methods.dafl import dafl
 from fedkd.methods.ddad import ddad
@@ -14,8 +15,11 @@ from fedkd.methods.dfad import dfad
 from fedkd.methods.dfme import dfme
 from fedkd.methods.dfq import dfq
 from fedkd.methods.dip_kd import dip_kd
+from fedkd.methods.disguide import disguide
+from fedkd.methods.fast_dfkd import fast_dfkd
 from fedkd.methods.ideal import ideal
 from fedkd.methods.method import Method
+from fedkd.methods.pre_dfkd import pre_dfkd
 from fedkd.methods.rdskd import rdskd
 from fedkd.methods.ta_dfkd import ta_dfkd
 from fedkd.methods.zskt import zskt
@@ -33,6 +37,10 @@ METHODS: dict[str, Callable[..., Method]] = {
     "dfq": dfq,
     "ddad": ddad,
     "ideal": ideal,
+    "disguide": disguide,
+    "pre_dfkd": pre_dfkd,
+    "fast_dfkd": fast_dfkd,
+    "cmi": cmi,
 }
 """Every method by the name that users type."""
 

@@ -13,6 +13,7 @@ from fedkd.generators import Canvas
 from fedkd.gradients import NONE, Gradient
 from fedkd.gradients import gradient as gradient_named
 from fedkd.methods.imitation import Imitation, l1_centred
+from fedkd.methods.mechanisms import Discrimination, Memory, Reuse
 from fedkd.methods.terms import Term
 from fedkd.signals import Card, Signal
 
@@ -114,8 +115,8 @@ class Method:
         objective: the generator's terms, each minimised, each with a schedule of weights >= 0.
             Empty where nothing is trained to invent images.
         gradient: where d objective / d images comes from.
-        shares: source ("prior", "generator", "evolution", "contrast") -> schedule of its share of
-            the questions; shares are normalised.
+        shares: source ("prior", "generator", "evolution", "contrast", "memory") -> schedule of
+            its share of the questions; shares are normalised.
         imitation: the student's loss for each sample.
         curriculum: weights of samples in that loss.
         hardness: how hard the generator makes it, in [0, 1]; what a ramp in ``objective`` follows.
@@ -130,6 +131,11 @@ class Method:
         rehearsals: generator steps before each of its questions in which the student stands for
             the teachers and nobody is asked; then it learns nothing from the answers. None where 0.
         primer: is taught at ``student_from``; None: nobody is.
+        peers: networks like the student, with first weights of their own, that learn from the
+            same batches, >= 0; terms may compare them, and in rehearsals they vote with it.
+        memory: what source "memory" remembers by.
+        reuse: what the latents of one batch hand on to the next.
+        discrimination: tells images apart for term distinctness.
     """
 
     name: str
@@ -150,6 +156,10 @@ class Method:
     canvas: Canvas = NETWORK
     rehearsals: int = 0
     primer: Primer | None = None
+    peers: int = 0
+    memory: Memory | None = None
+    reuse: Reuse | None = None
+    discrimination: Discrimination | None = None
 
     def __post_init__(self) -> None:
         if self.latent < 1 or not 0 < self.generator_rate < math.inf:
@@ -178,10 +188,19 @@ class Method:
                     f'{", ".join(sorted(beyond))}, which only gradient = "pull_back" gives; '
                     f"choose that, or set the weight of {term.name} to 0"
                 )
-        if "contrast" in self.shares and self.primer is None:
-            raise SettingsError(f"{self.name}: a contrast without a primer sees nothing; give one")
+        self._check_mechanisms()
         if "generator" in self.shares and not self.objective:
             raise SettingsError(f"{self.name}: a generator without terms cannot learn; give one")
+
+    def _check_mechanisms(self) -> None:
+        if self.peers < 0:
+            raise SettingsError(f"{self.name}: {self.peers} peers; expected >= 0")
+        if "contrast" in self.shares and self.primer is None:
+            raise SettingsError(f"{self.name}: a contrast without a primer sees nothing; give one")
+        if "memory" in self.shares and self.memory is None:
+            raise SettingsError(f"{self.name}: source memory has nothing to remember by; give one")
+        if self.reuse is not None and self.canvas.kind != "latents":
+            raise SettingsError(f"{self.name}: reuse is of latents; canvas is {self.canvas.kind}")
 
     @property
     def needs(self) -> frozenset[Signal]:

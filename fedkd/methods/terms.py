@@ -34,6 +34,10 @@ class Batch:
     """(B,) classes that the images are meant to show; None where nobody means anything."""
     previous: Mapping[str, float] = field(default_factory=dict)
     """By term, what it was to remember of an earlier batch; absent before the first time."""
+    students: Tensor | None = None
+    """Logits of the student and its peers, (M, B, K); None where it has none."""
+    distinctness: Tensor | None = None
+    """What `fedkd.discrimination` makes of the images, (); None where nobody tells them apart."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +163,9 @@ def discrepancy() -> Term:
     )
 
 
-def jensen_shannon(temperature: float = 3.0, over_classes: bool = False) -> Term:
+def jensen_shannon(
+    temperature: float = 3.0, over_classes: bool = False, held: bool = False
+) -> Term:
     """One less the divergence of student and teacher; low: they disagree on what was selected.
 
     The mean of both is compared with each, not each with the mean, and probabilities are cut off
@@ -168,10 +174,13 @@ def jensen_shannon(temperature: float = 3.0, over_classes: bool = False) -> Term
     Args:
         temperature: of both softmaxes, > 0.
         over_classes: divide by the number of classes too.
+        held: take the teacher's answers as given; only the student's part has a slope.
     """
 
     def value(b: Batch) -> Tensor:
         student, teacher = b.student, b.teacher[Signal.LOGITS]
+        if held:
+            teacher = teacher.detach()
         if b.selected is not None:
             student, teacher = student[b.selected], teacher[b.selected]
         p = (student / temperature).softmax(1)

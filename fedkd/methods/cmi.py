@@ -1,0 +1,102 @@
+"""CMI. Contrastive model inversion for data-free knowledge distillation.
+
+G. Fang, J. Song, X. Wang, C. Shen, X. Wang, M. Song. IJCAI 2021, arXiv 2105.08584.
+
+Every batch has latents and a generator of its own, begun anew. Inversion alone paints much the same
+image again and again; so each is to be told, by a view of a part of it, from all others, of its
+batch and of batches before (`fedkd.discrimination`):
+
+    L_G = bn * bn_gap + one_hot * CE(T(G(z)), y) + adversarial * agreement + contrast * distinctness
+    distinctness = mean_i CE(v_i . V / tau', i),     v, V = |h(f(view of x))|, |h(f(x))|
+    L_S = tau^2 KL(softmax(T / tau) || softmax(S / tau)),     tau = 20
+
+y is of all classes alike; h, two layers, learns with the images; agreement is at temperature 1 and
+counts only images on which teacher and student still decide alike.
+
+Departures
+  f is the student, what enters its last layer. In the paper f is the teacher, the means of every
+    layer's channels; here that would be a second question about each view at every step, for a
+    signal that tells more of a network and its training images than its answers do. What crosses
+    the boundary are logits, bn_gap and their gradients.
+  The student changes, so images are remembered and not their features, and looked at again.
+  Each step is a question, and what is answered on the way is learned from; the paper keeps of a
+    batch only the images of least loss, after 200 steps. ``epoch`` is to be small. Remembered are
+    the images of a batch's last question; the step after it is not asked about.
+  What is asked about is rolled as one, where the paper cuts each image elsewhere out of a wider
+    frame; views are squares, and not mirrored.
+  Steps of the student are AdamW's, on the bank as it grows.
+"""
+
+from fedkd.curriculum import constant
+from fedkd.generators import Canvas
+from fedkd.gradients import PULL_BACK
+from fedkd.methods.imitation import divergence
+from fedkd.methods.mechanisms import Discrimination
+from fedkd.methods.method import Method, sources, used
+from fedkd.methods.student_terms import distinctness
+from fedkd.methods.terms import agreement, bn_gap, wanted_class
+
+PAPER = "Fang et al., IJCAI 2021 (arXiv 2105.08584)"
+
+
+def cmi(
+    *,
+    bn_weight: float = 1.0,
+    one_hot_weight: float = 1.0,
+    adversarial_weight: float = 0.5,
+    contrast_weight: float = 0.8,
+    contrast_temperature: float = 0.2,
+    negatives: int = 4096,
+    remembered: int = 40_960,
+    epoch: int = 200,
+    jitter: float = 0.125,
+    flips: bool = True,
+    temperature: float = 20.0,
+    latent: int = 256,
+    warm_up: float = 0.0,
+    generated: float = 1.0,
+    generator_rate: float = 1e-3,
+) -> Method:
+    """CMI as a value.
+
+    Args:
+        bn_weight: of the batch-norm gap, >= 0; 0 spares institutions the signal.
+        one_hot_weight: of the wanted class, >= 0.
+        adversarial_weight: of the disagreement of student and teacher, >= 0.
+        contrast_weight: of the distinctness, >= 0.
+        contrast_temperature: tau' of similarities, > 0; 0.1 or 0.2 in the public code.
+        negatives: images of earlier batches in a step, >= 0.
+        remembered: most images of earlier batches, >= 1.
+        epoch: steps spent on a batch, >= 1; each is a question.
+        jitter: most by which images are rolled, in sides, in [0, 1].
+        flips: whether they are mirrored, half of the time; not for digits or letters.
+        temperature: tau of the student's loss, > 0.
+        latent: Z.
+        warm_up: share of the questions that go to priors before the generator may ask.
+        generated: share of the questions that are the generator's after that; the paper has all.
+        generator_rate: learning rate of Adam, of generator, latents and h.
+    """
+    told_apart = Discrimination(
+        contrast_temperature, negatives, remembered, width=256, rate=generator_rate, crop=0.25
+    )
+    return Method(
+        "cmi",
+        PAPER,
+        used(
+            (
+                (constant(bn_weight), bn_gap()),
+                (constant(one_hot_weight), wanted_class()),
+                (constant(adversarial_weight), agreement(1.0)),
+                (constant(contrast_weight), distinctness()),
+            )
+        ),
+        PULL_BACK,
+        sources(True, warm_up, generated),
+        divergence(temperature),
+        latent=latent,
+        generator_rate=generator_rate,
+        generator_betas=(0.5, 0.999),
+        epoch=epoch,
+        canvas=Canvas("latents", jitter, flips),
+        discrimination=told_apart if contrast_weight else None,
+    )

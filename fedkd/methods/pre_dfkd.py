@@ -1,0 +1,105 @@
+"""PRE-DFKD. Data-free knowledge distillation by generative pseudo replay.
+
+K. Binici, S. Aggarwal, N. T. Pham, K. Leman, T. Mitra: "Robust and resource-efficient data-free
+knowledge distillation by generative pseudo replay". AAAI 2022, arXiv 2201.03019.
+
+A generator moves on, and a student that keeps no images forgets what it drew before. So a
+variational auto-encoder learns whatever was asked about, and paints it again (`fedkd.memory`):
+
+    L_G = one_hot + balance * class_balance + (1 - JS(S, T))
+    L_memory = |D(z) - x| + |S(D(z)) - S(x)| + 1e-5 KL(code of x || N(0, 1)),   z of the code of x
+    L_S = mean_b mean_c |S_c(x_b) - T_c(x_b)|,      x_b drawn anew or from memory
+
+What is painted from memory begins as z ~ N(0, 1) that takes one step on one_hot + balance *
+class_balance + |mean z|^2 + |var z - 1|^2. JS is at temperature 3, a mean over classes as well as
+images, and the teacher's part of it has no slope.
+
+Departures
+  The memory, and the step of z, measure answers by the student: in the paper by the teacher, which
+    would cost a question and a gradient for every image of every step of the memory's. What is
+    painted is asked about like any other image, and takes its part of the budget.
+  The bank keeps images too, which the paper does without; ``Plan.capacity`` of a few batches is the
+    paper's case, and ``digits-pre_dfkd`` is run so. A batch enters memory whole, once, and not half
+    of it; the memory learns from what was new whenever it is to draw.
+  The activation term is left out, as in `fedkd.methods.dafl`; class_balance is in nats, not in
+    logarithms to base 10.
+  Logits are centred in L_S: an offset of all classes decides nothing.
+  Rates suit our networks. The paper's generator has spectral norms and learns at 0.02, its memory
+    at a fortieth of that.
+"""
+
+from typing import Literal, TypeAlias, get_args
+
+from fedkd.curriculum import constant
+from fedkd.errors import SettingsError
+from fedkd.methods.imitation import imitation_named
+from fedkd.methods.mechanisms import Memory
+from fedkd.methods.method import FULL, Method, sources, trained_by, used
+from fedkd.methods.terms import class_balance, jensen_shannon, one_hot
+
+PAPER = "Binici et al., AAAI 2022 (arXiv 2201.03019)"
+Way: TypeAlias = Literal["pull_back", "finite_differences"]
+
+
+def pre_dfkd(
+    gradient: Way = "pull_back",
+    *,
+    one_hot_weight: float = 1.0,
+    balance_weight: float = 5.0,
+    replayed: float = 1 / 9,
+    memory_steps: int = 1,
+    memory_rate: float = 5e-4,
+    memory_latent_rate: float = 0.02,
+    imitation: str = "l1_centred",
+    latent: int = 1000,
+    warm_up: float = 0.0,
+    generated: float = 1.0,
+    generator_rate: float = 1e-3,
+) -> Method:
+    """PRE-DFKD as a value.
+
+    Args:
+        gradient: where the generator's gradient comes from, see `fedkd.gradients`.
+        one_hot_weight: of the teacher's own decision, >= 0.
+        balance_weight: of the class balance, >= 0; here and in memory.
+        replayed: share of the generator's questions that are about images from memory, in [0, 1);
+            the paper has one for eight new ones.
+        memory_steps: of the memory, for each batch that was asked about, >= 1.
+        memory_rate: of the memory's Adam, > 0.
+        memory_latent_rate: of the step by which z becomes something to remember, > 0.
+        imitation: the student's loss, see `fedkd.methods.imitation`.
+        latent: Z, of generator and memory.
+        warm_up: share of the questions that go to priors before the generator may ask.
+        generated: share of the questions that are the generator's and the memory's after that; the
+            paper has all.
+        generator_rate: learning rate of the generator's Adam.
+
+    Raises:
+        SettingsError: a share that is none.
+    """
+    if not 0 <= replayed < 1:
+        raise SettingsError(f"pre_dfkd: {replayed} replayed; expected a share in [0, 1)")
+    shares = sources(True, warm_up, generated)
+    both = shares["generator"]
+    shares |= {
+        "generator": lambda p: both(p) * (1.0 - replayed),
+        "memory": lambda p: both(p) * replayed,
+    }
+    return Method(
+        "pre_dfkd",
+        PAPER,
+        used(
+            (
+                (constant(one_hot_weight), one_hot()),
+                (constant(balance_weight), class_balance()),
+                (FULL, jensen_shannon(3.0, over_classes=True, held=True)),
+            )
+        ),
+        trained_by("pre_dfkd", gradient, get_args(Way)),
+        shares,
+        imitation_named(imitation),
+        latent=latent,
+        generator_rate=generator_rate,
+        generator_betas=(0.9, 0.999),
+        memory=Memory(memory_steps, memory_rate, memory_latent_rate, balance_weight, 1e-5),
+    )
