@@ -52,8 +52,8 @@ class Compute:
 
     @property
     def fused(self) -> bool | None:
-        """What an optimiser is to be told: one kernel for all weights, where that is quicker."""
-        return True if self.device.type == "cuda" else None
+        """What an optimiser is to be told: one kernel for all weights, where there is one."""
+        return True if self.device.type in ("cpu", "cuda") else None
 
     def place(self, network: nn.Module) -> None:
         """Move ``network`` to the device, its weights in the order that convolutions like best."""

@@ -23,10 +23,10 @@ from torch import Tensor, nn
 
 from fedkd.bank import Bank
 from fedkd.compute import CPU, Compute
-from fedkd.drawing import Drawing
 from fedkd.ensemble import Fusion, fusion_of
 from fedkd.errors import QuorumLost
 from fedkd.invention import Heard
+from fedkd.inventors import Inventors
 from fedkd.labels import Labels, check_outputs, common_shape, labels_of
 from fedkd.learner import Learner
 from fedkd.methods.method import Method
@@ -126,7 +126,7 @@ class Distillation:
         self._classes = torch.zeros(len(self.labels.names), dtype=torch.long)
         self._learner = Learner(self.student, self.method, self.plan, self.compute, self.seed)
         self._primer = self._taught_first()
-        self._drawing = Drawing(
+        self._inventors = Inventors(
             *(self.method, self.plan, self.priors),
             shape=shape,
             classes=len(self.labels.names),
@@ -146,7 +146,7 @@ class Distillation:
             "student_rng": self.rng,
             "bank": self.bank,
             **self._learner.parts,
-            **self._drawing.parts,
+            **self._inventors.parts,
         }
         if self._primer:
             self._parts["primer"] = self._primer.network
@@ -224,7 +224,7 @@ class Distillation:
 
     def question(self) -> Generator[Request, Answers, None]:
         """Ask about one batch; whoever invented it learns from the answers."""
-        invented = self._drawing.draw(self.asked, self.progress)
+        invented = self._inventors.draw(self.asked, self.progress)
         drawn, images = invented.drawn, invented.images
         if invented.rehearsed:
             self._note_generated(self.method.rehearsals, invented.rehearsed)
@@ -276,18 +276,18 @@ class Distillation:
 
     def _improve(self, heard: Heard) -> Generator[Request, Answers, None]:
         """One step of the generator behind these images."""
-        invention = self._drawing.invention
+        invention = self._inventors.invention
         if invention is None:
             return
         # Half of what this question made due while it is pulled back, the rest while the next one
         # travels: the two take an institution about as long.
         self._target = (self._target + self._due) / 2
-        done = yield from invention.improve(heard, self.generator_steps, self._drawing.rng)
+        done = yield from invention.improve(heard, self.generator_steps, self._inventors.rng)
         self.pulled_back += done.pulled_back
         self.asked += done.asked
         self._note_generated(1, done.terms)
         if self.generator_steps % self.method.epoch == 0:
-            invention.begin(self._drawing.rng)
+            invention.begin(self._inventors.rng)
 
     def _note_generated(self, steps: int, terms: Mapping[str, float]) -> None:
         self.generator_steps += steps
@@ -312,7 +312,7 @@ class Distillation:
             "asked",
             origin=origin,
             count=len(images),
-            class_entropy=self._drawing.prior.class_entropy,
+            class_entropy=self._inventors.prior.class_entropy,
             entropy=class_entropy([self._classes]),
         )
 

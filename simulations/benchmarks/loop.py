@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from fedkd.bank import Bank
 from fedkd.compute import Compute
@@ -105,7 +105,7 @@ class Plain:
         self.improver.zero_grad()
         torch.autograd.backward(terms[0] + 20 * terms[1] + 31 * terms[2])
         self.improver.step()
-        return [float(term) for term in terms]
+        return [float(term.detach()) for term in terms]
 
 
 class Ours:
@@ -210,7 +210,11 @@ def measured(case: Case, compute: Compute, seconds: float) -> dict[str, Any]:
         torch.randn(BANKED, CLASSES, generator=rng),
     )
     plain, ours = Plain(case, method, compute.device, bank), Ours(case, method, compute, bank)
-    wait = torch.cuda.synchronize if compute.device.type == "cuda" else lambda: None
+
+    def wait() -> None:
+        if compute.device.type == "cuda":
+            torch.cuda.synchronize()
+
     kind = str(compute.dtype).removeprefix("torch.")
     title = f"{case.teacher} -> {case.student}, {case.shape}, {case.batch} images, {kind}"
     differ = agree(plain, ours, compute.dtype)

@@ -35,7 +35,7 @@ class Invented:
     """Values of a generator's terms, where it took steps for it in which nobody was asked."""
 
 
-class Drawing:
+class Inventors:
     """The sources of a run, and whose turn it is.
 
     Args:
