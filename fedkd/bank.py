@@ -71,6 +71,11 @@ class Bank:
         self._targets[slots] = targets.detach()
         self._added = end
 
+    def retarget(self, targets: Tensor) -> None:
+        """Put other answers (N, K), oldest first, in the place of those that are kept."""
+        order = torch.arange(self._added - len(self), self._added) % max(len(self._images), 1)
+        self._targets[order] = targets
+
     def draw(self, count: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """``count`` of the kept ones with replacement: (B, C, H, W) uint8 and (B, K)."""
         index = torch.randint(len(self), (count,), generator=rng)

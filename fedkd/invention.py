@@ -8,10 +8,15 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from fedkd.collected import Collected
+from fedkd.critic import Critic, Shown
 from fedkd.ensemble import Fusion
+from fedkd.errors import SettingsError
 from fedkd.generators import Generator as ImageGenerator
 from fedkd.gradients import Point
+from fedkd.impressions import Similarity
 from fedkd.labels import Labels
 from fedkd.methods.method import Method
 from fedkd.methods.terms import Batch
@@ -58,6 +63,7 @@ class Invention:
         seed: of the generator's first weights.
         count: most images in a batch.
         classes: K.
+        collected: what a critic knows of images; None where the method has none.
     """
 
     def __init__(
@@ -68,20 +74,30 @@ class Invention:
         seed: int,
         count: int,
         classes: int,
+        collected: Collected | None = None,
     ) -> None:
-        self.method, self.student = method, student
+        self.method, self.student, self.collected = method, student, collected
+        canvas = method.canvas
         with torch.random.fork_rng(devices=[]):  # layers initialise from the global stream only
             torch.manual_seed(seed)
-            self.painter = method.canvas.module(count, method.latent, shape)
+            self.painter = canvas.module(count, method.latent, shape, classes)
+        self._average = self._similarity = self._critic = None
+        if canvas.averaging:
+            decay = get_ema_multi_avg_fn(canvas.averaging)  # type: ignore[no-untyped-call]
+            self._average = AveragedModel(self.painter, multi_avg_fn=decay, use_buffers=True)
+        if method.impressions:
+            self._similarity = Similarity(method.impressions, classes)
+        if method.critic:
+            self._critic = Critic(method.critic, shape, classes, seed)
         self.source: Generated | Kept = (
-            Generated(self.painter)
+            Generated(self.painter, classes * canvas.wants, self._average)
             if isinstance(self.painter, ImageGenerator)
-            else Kept(method.canvas, self.painter, count, classes)
+            else Kept(canvas, self.painter, count, classes, self._similarity)
         )
         self.optimizer = torch.optim.Adam(
             self.painter.parameters(), method.generator_rate, method.generator_betas
         )
-        self._previous: dict[str, float] = {}
+        self._previous: dict[str, Tensor] = {}
 
     @property
     def parts(self) -> dict[str, Part]:
@@ -94,7 +110,11 @@ class Invention:
             parts["memory"] = self
         if isinstance(self.source, Kept):
             parts["wanted"] = self.source
-        return parts
+        if self._average is not None:
+            parts["average"] = self._average
+        if self._similarity is not None:
+            parts["similarity"] = self._similarity
+        return parts | (self._critic.parts if self._critic else {})
 
     def begin(self, rng: torch.Generator) -> None:
         """An epoch: where one batch is kept for that long, begin another."""
@@ -104,11 +124,11 @@ class Invention:
 
     def state(self) -> State:
         """What its terms remember."""
-        return State(numbers={"previous": dict(self._previous)})
+        return State({name: each.clone() for name, each in self._previous.items()})
 
     def restore(self, state: State) -> None:
         """Remember what was remembered when ``state`` was taken."""
-        self._previous = dict(state.numbers["previous"])
+        self._previous = {name: each.clone() for name, each in state.tensors.items()}
 
     def improve(
         self, heard: Heard, step: int, rng: torch.Generator
@@ -125,11 +145,15 @@ class Invention:
         said: Mapping[str, Mapping[Signal, Tensor]] = leaves
         if gradient.believes_student:
             said = {name: {Signal.LOGITS: heard.labels.own(name, student)} for name in leaves}
+        fused = heard.fusion(said)
+        if self._critic:
+            self._criticise(self._critic, heard, fused[Signal.LOGITS].detach(), rng)
         batch = Batch(
-            *(pixels, heard.fusion(said), student),
+            *(pixels, fused, student),
             heard.selected,
             heard.drawn.wanted,
             self._previous,
+            self._critic.judge(pixels) if self._critic else None,
         )
         terms = self._backward(batch, heard.progress)
         through_student = pixels.grad if pixels.grad is not None else torch.zeros_like(pixels)
@@ -176,6 +200,20 @@ class Invention:
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(graph, gradient)
         self.optimizer.step()
+        if self._average is not None and isinstance(self.painter, ImageGenerator):
+            self._average.update_parameters(self.painter)
+
+    def _criticise(
+        self, critic: Critic, heard: Heard, said: Tensor, rng: torch.Generator
+    ) -> None:
+        """Let the critic learn from this batch, and from as many images that were collected."""
+        if self.collected is None or heard.drawn.wanted is None:
+            raise SettingsError("a critic needs collected images, and a canvas that wants classes")
+        images, targets = self.collected.known(len(heard.images), rng)
+        critic.learn(
+            Shown(as_float(images), targets, targets.argmax(1)),
+            Shown(as_float(heard.images), said, heard.drawn.wanted),
+        )
 
     @torch.no_grad()
     def _remember(self, batch: Batch, step: int) -> None:
@@ -184,4 +222,4 @@ class Invention:
             return
         for _, term in self.method.objective:
             if term.memory is not None:
-                self._previous[term.name] = float(term.memory(batch))
+                self._previous[term.name] = term.memory(batch)

@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from fedkd.bank import Bank
+from fedkd.boosting import Weights
+from fedkd.collected import Collected, own_images
 from fedkd.contrast import Contrasted
 from fedkd.ensemble import Fusion, fusion_of
 from fedkd.errors import QuorumLost, SettingsError
@@ -25,25 +27,17 @@ from fedkd.invention import Heard, Invention
 from fedkd.labels import Labels, check_outputs, common_shape, labels_of
 from fedkd.learner import Learner
 from fedkd.methods.method import Method
+from fedkd.neighbours import neighbours_of
 from fedkd.plan import Distilled, Plan, Progress, Watch
 from fedkd.priors import Prior
 from fedkd.signals import Answers, Ask, Card, Request, Signal, as_float
-from fedkd.sources import (
-    Drawn,
-    Evolved,
-    PriorChoice,
-    Source,
-    class_entropy,
-    to_bytes,
-)
+from fedkd.sources import Drawn, Evolved, PriorChoice, Source, class_entropy, draw_new
 from fedkd.state import Part, State, gather, scatter
 
 __all__ = ["PAUSE", "Distillation", "Distilled", "Plan", "Progress", "Watch", "distil", "drive"]
 
 PAUSE: Request = {}
 """A question to nobody: a breath between student steps, for whoever drives the loop."""
-ATTEMPTS = 8
-"""Draws of a batch before a source is taken to have nothing new to ask."""
 COUNTED = ("asked", "pulled_back", "student_steps", "generator_steps", "_profile")
 """What a run counts as it goes."""
 
@@ -57,6 +51,7 @@ def distil(
     *,
     seed: int = 0,
     watch: Watch = lambda progress: None,
+    collected: Tensor | None = None,
 ) -> Generator[Request, Answers, Distilled]:
     """Train ``student`` on what the institutions behind ``cards`` answer.
 
@@ -70,6 +65,8 @@ def distil(
         priors: procedural images, by name.
         seed: of everything random in the loop.
         watch: is told of progress; changes nothing.
+        collected: images of the coordinator's own, (N, C, H, W) uint8, for a method that has a use
+            for them.
 
     Yields:
         What to ask. Send it the answers; whoever refused or was lost is absent from them.
@@ -78,7 +75,7 @@ def distil(
         SettingsError: institutions disagree, or a rule or method asks for what they keep.
         QuorumLost: nobody answered a question.
     """
-    run = Distillation(student, method, cards, plan, priors, seed, watch)
+    run = Distillation(student, method, cards, plan, priors, seed, watch, collected=collected)
     return (yield from run.requests())
 
 
@@ -112,6 +109,7 @@ class Distillation:
     seed: int = 0
     watch: Watch = lambda progress: None
     rest: Callable[[], None] = lambda: None
+    collected: Tensor | None = None
     asked: int = 0
     pulled_back: int = 0
     student_steps: int = 0
@@ -180,7 +178,10 @@ class Distillation:
     @property
     def fusion(self) -> Fusion:
         """Of whoever takes part by now."""
-        return fusion_of(self.plan.rule, tuple(self.cards))
+        fusion = fusion_of(self.method.rule_for(self.plan.rule), tuple(self.cards))
+        if self._weights is None:
+            return fusion
+        return replace(fusion, weights=self._weights.of(tuple(card.name for card in self.cards)))
 
     @property
     def progress(self) -> float:
@@ -192,20 +193,46 @@ class Distillation:
         source, drawn, images = self._invent()
         trains = drawn.images.requires_grad
         signals = self.method.needs if trains else frozenset({Signal.LOGITS})
-        answers = yield Ask(images, signals, exact=trains)
+        last = trains and (self.generator_steps + 1) % self.method.epoch == 0
+        answers, selected = yield from self._put(
+            Ask(images, signals, exact=trains), drawn.origin, source, drawn.wanted if last else None
+        )
+        if trains:
+            heard = Heard(
+                *(drawn, images, answers, selected, self.labels, self.fusion, self.progress)
+            )
+            if self.method.neighbours:
+                yield from self._move(heard)
+            yield from self._improve(heard)
+
+    def _put(
+        self, ask: Ask, origin: str, source: Source | None, wanted: Tensor | None = None
+    ) -> Generator[Request, Answers, tuple[Answers, Tensor | None]]:
+        """Ask, and let bank, source and weights learn; the answers, and which were selected."""
+        images = ask.images
+        answers = yield ask
         self.asked += len(images)
         if not answers:
             raise QuorumLost("nobody answered a question; bring institutions back, or ask less")
         with torch.no_grad():
             target = self.fusion.of(answers)[Signal.LOGITS]  # (B, K)
             selected = self.method.selection(target) if self.method.selection else None
-        self.bank.add(images, target, selected)
-        source.learn(drawn.origin, target)
-        self._note_question(drawn.origin, images, target, answers)
-        if trains:
-            yield from self._improve(
-                Heard(drawn, images, answers, selected, self.labels, self.fusion, self.progress)
-            )
+        for _ in range(self.method.inflation if origin == "collected" else 1):
+            self.bank.add(images, target, selected)
+            if self._weights:
+                self._weights.hear(answers, selected, wanted)
+        if source:
+            source.learn(origin, target)
+        self._note_question(origin, images, target, answers)
+        return answers, selected
+
+    def _move(self, heard: Heard) -> Generator[Request, Answers, None]:
+        """Ask about a neighbour of each of these images."""
+        moved = yield from neighbours_of(heard, self.method, self.student, self.rng)
+        self.pulled_back += len(heard.images)
+        moved = moved[self.bank.fresh(moved)]
+        if len(moved):
+            yield from self._put(Ask(moved), "neighbours", None)
 
     @property
     def _primed(self) -> bool:
@@ -243,6 +270,10 @@ class Distillation:
         self._note_generated(1, done.terms)
         if self.generator_steps % self.method.epoch == 0:
             self._invention.begin(self.rng)
+            if self._weights:
+                self._weights.learn(self.rng)
+                self.bank.retarget(self._weights.targets())
+                self._tell("weighed", weights=dict(self._weights.weights))
 
     def _note_generated(self, steps: int, terms: Mapping[str, float]) -> None:
         self.generator_steps += steps
@@ -251,29 +282,21 @@ class Distillation:
     def _invent(self) -> tuple[Source, Drawn, Tensor]:
         """Images never asked about before, with their graph where they have one."""
         learning = self.asked < self.method.generator_until * self.plan.budget
-        cost = 1 + (self.method.gradient.questions if self.method.trains and learning else 0)
-        count = min(self.plan.batch, (self.plan.budget - self.asked) // cost)
-        if count == 0:  # what is left does not pay for a generator step
-            return self._draw_new(self.sources["prior"], self.plan.budget - self.asked)
-        source = self._choose_source()
+        left = self.plan.budget - self.asked
+        count = min(self.plan.batch, left // (self.method.cost if learning else 1))
+        if self._collected and self._collected.left:
+            source: Source = self._collected
+            count = min(self.plan.batch, left)
+        elif count == 0:  # what is left does not pay for a generator step
+            source, count = self._prior, left
+        else:
+            source = self._choose_source()
         if self._invention and source is self._invention.source:
             self._invention.source.learning = learning and not self.method.rehearsals
             if learning and self.method.rehearsals:
                 terms = self._invention.rehearse(count, self.progress, self.rng)
                 self._note_generated(self.method.rehearsals, terms)
-        return self._draw_new(source, count)
-
-    def _draw_new(self, source: Source, count: int) -> tuple[Source, Drawn, Tensor]:
-        for _ in range(ATTEMPTS):
-            drawn = source.draw(count, self.rng)
-            images = to_bytes(drawn.images)
-            fresh = self.bank.fresh(images)
-            if bool(fresh.any()):
-                return source, drawn.only(fresh), images[fresh]
-        raise SettingsError(
-            f"source {drawn.origin} drew only images that were asked about before; "
-            "name more priors, or ask for fewer samples"
-        )
+        return source, *draw_new(source, count, self.bank, self.rng)
 
     def _choose_source(self) -> Source:
         names = list(self.method.shares)
@@ -296,11 +319,18 @@ class Distillation:
             )
             self._parts |= {"primer": self._primer.network}
             self._parts |= {"discriminator": contrast.discriminator}
+        self._weights: Weights | None = None
+        if self.method.boosting:
+            self._weights = Weights(self.method.boosting, self.plan.capacity)
+            self._parts["weights"] = self._weights
+        self._collected: Collected | None = None
+        if (own := own_images(self.collected, self.method, self.shape)) is not None:
+            self._collected = self._parts["collected"] = Collected(own, self.bank)
         self._invention: Invention | None = None
         if self.method.trains:
             self._invention = Invention(
                 *(self.method, self.student, self.shape, self.seed),
-                *(self.plan.batch, len(self.labels.names)),
+                *(self.plan.batch, len(self.labels.names), self._collected),
             )
             self._invention.begin(self.rng)
             self._parts |= self._invention.parts

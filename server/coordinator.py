@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fedkd.errors import QuorumLost
 from fedkd.experiment import Experiment
@@ -22,6 +22,7 @@ from fedkd.priors import Prior, prior
 from fedkd.signals import Answers, Card, Refusal, Request
 from fedkd.wire.record import Lost as Missing
 from server.checkpoint import Checkpoint
+from server.collection import collection
 from server.seat import Struck
 
 Lost = Mapping[str, Refusal | str]
@@ -42,6 +43,8 @@ class Ingredients:
     quorum: int = 1
     checkpoint: Checkpoint | None = None
     """The run's way back, where it is to have one."""
+    collected: Tensor | None = None
+    """The coordinator's own images, (N, C, H, W) uint8, where the method needs some."""
 
 
 def ingredients(
@@ -60,9 +63,10 @@ def ingredients(
     classes = len(Labels.of(cards).names)
     student = build(experiment.student.model, classes, cards[0].shape, experiment.seed)
     images, questions = experiment.images, experiment.questions
+    method = make(experiment.method.name, experiment.method.arguments)
     return Ingredients(
         student,
-        make(experiment.method.name, experiment.method.arguments),
+        method,
         Plan(
             budget=questions.budget,
             batch=questions.batch,
@@ -72,12 +76,13 @@ def ingredients(
             learning_rate=experiment.student.learning_rate,
             weight_decay=experiment.student.weight_decay,
             capacity=questions.capacity,
-            rule=questions.rule,
+            rule=method.rule_for(questions.rule),
         ),
         {name: prior(name, warp=images.warp, mix=images.mix) for name in images.priors},
         experiment.seed,
         questions.quorum,
         checkpoint,
+        images.collected and collection(images.collected, cards[0].shape),
     )
 
 
@@ -115,6 +120,7 @@ class Coordinator:
             *(parts.student, parts.method, self.cards, parts.plan, parts.priors, parts.seed),
             watch=self._note,
             rest=self._rest,
+            collected=parts.collected,
         )
         if checkpoint is not None:
             checkpoint.convene(self.cards)

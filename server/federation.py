@@ -84,6 +84,7 @@ def federate(
         linger=experiment.questions.linger,
         watch=watch,
         checkpoint=checkpoint,
+        collected=parts.collected,
     )
     arrays = ArrayRecord(parts.student.state_dict())
     result = strategy.start(

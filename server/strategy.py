@@ -19,7 +19,7 @@ from typing import cast
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
-from torch import nn
+from torch import Tensor, nn
 
 from fedkd.errors import SettingsError
 from fedkd.labels import Labels
@@ -72,6 +72,7 @@ class DataFreeDistillation(Strategy):
         linger: seconds of them that the others may take once a quorum has answered; None for all.
         watch: is told of progress; changes nothing.
         checkpoint: the way back of the run; one that was resumed goes on where it was set down.
+        collected: images of the coordinator's own, (N, C, H, W) uint8, where the method needs some.
     """
 
     def __init__(
@@ -92,8 +93,11 @@ class DataFreeDistillation(Strategy):
         linger: float | None = None,
         watch: Watch = lambda progress: None,
         checkpoint: Checkpoint | None = None,
+        collected: Tensor | None = None,
     ) -> None:
-        self.parts = Ingredients(student, method, plan, priors, seed, quorum, checkpoint)
+        self.parts = Ingredients(
+            *(student, method, plan, priors, seed, quorum, checkpoint, collected)
+        )
         self.model = model
         self.min_available_nodes = min_available_nodes
         self.address, self.advertised = address, advertised
