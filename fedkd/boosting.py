@@ -1,12 +1,11 @@
-"""What each institution's word weighs, learned from answers alone. Knows no image and no teacher."""
+"""What each institution's word weighs, learned from answers alone. Knows no image, no teacher."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedkd.ensemble import weighted_mean
 from fedkd.methods.method import Boosting
 from fedkd.signals import Answers, Signal
 from fedkd.state import State
@@ -28,7 +27,7 @@ class Weights:
         self._wanted = torch.empty(0, dtype=torch.long)
         self._epochs = 0
 
-    def of(self, names: tuple[str, ...]) -> Mapping[str, float]:
+    def of(self, names: Sequence[str]) -> Mapping[str, float]:
         """Of these institutions. Whoever is new weighs one share."""
         for name in names:
             self.weights.setdefault(name, 1 / len(names))

@@ -1,4 +1,4 @@
-"""Soft targets around how alike classes are, which is estimated from answers. Asks nobody anything."""
+"""Soft targets around how alike classes are, which is estimated from answers. Asks nobody."""
 
 import math
 from dataclasses import dataclass

@@ -203,9 +203,7 @@ class Invention:
         if self._average is not None and isinstance(self.painter, ImageGenerator):
             self._average.update_parameters(self.painter)
 
-    def _criticise(
-        self, critic: Critic, heard: Heard, said: Tensor, rng: torch.Generator
-    ) -> None:
+    def _criticise(self, critic: Critic, heard: Heard, said: Tensor, rng: torch.Generator) -> None:
         """Let the critic learn from this batch, and from as many images that were collected."""
         if self.collected is None or heard.drawn.wanted is None:
             raise SettingsError("a critic needs collected images, and a canvas that wants classes")

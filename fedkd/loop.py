@@ -17,12 +17,10 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
-from fedkd.bank import Bank
-from fedkd.boosting import Weights
 from fedkd.collected import Collected, own_images
 from fedkd.contrast import Contrasted
-from fedkd.ensemble import Fusion, fusion_of
-from fedkd.errors import QuorumLost, SettingsError
+from fedkd.ensemble import Fusion
+from fedkd.hearing import Hearing
 from fedkd.invention import Heard, Invention
 from fedkd.labels import Labels, check_outputs, common_shape, labels_of
 from fedkd.learner import Learner
@@ -65,8 +63,7 @@ def distil(
         priors: procedural images, by name.
         seed: of everything random in the loop.
         watch: is told of progress; changes nothing.
-        collected: images of the coordinator's own, (N, C, H, W) uint8, for a method that has a use
-            for them.
+        collected: images of the coordinator's own, (N, C, H, W) uint8, where ``method`` needs some.
 
     Yields:
         What to ask. Send it the answers; whoever refused or was lost is absent from them.
@@ -121,14 +118,15 @@ class Distillation:
         self.shape = common_shape(self.cards)
         check_outputs(self.student, self.shape, self.labels)
         self.rng = torch.Generator().manual_seed(self.seed)
-        self.bank = Bank(self.plan.capacity)
+        self._hearing = Hearing(self.method, self.plan, self.cards)
+        self.bank = self._hearing.bank
         self._classes = torch.zeros(len(self.labels.names), dtype=torch.long)
         self._learner = Learner(self.student, self.method, self.plan)
         self._parts: dict[str, Part] = {
             "student": self.student,
             "optimizer": self._learner.optimizer,
             "rng": self.rng,
-            "bank": self.bank,
+            **self._hearing.parts,
         }
         self.sources = self._sources()
 
@@ -178,10 +176,7 @@ class Distillation:
     @property
     def fusion(self) -> Fusion:
         """Of whoever takes part by now."""
-        fusion = fusion_of(self.method.rule_for(self.plan.rule), tuple(self.cards))
-        if self._weights is None:
-            return fusion
-        return replace(fusion, weights=self._weights.of(tuple(card.name for card in self.cards)))
+        return self._hearing.fusion
 
     @property
     def progress(self) -> float:
@@ -193,46 +188,25 @@ class Distillation:
         source, drawn, images = self._invent()
         trains = drawn.images.requires_grad
         signals = self.method.needs if trains else frozenset({Signal.LOGITS})
-        last = trains and (self.generator_steps + 1) % self.method.epoch == 0
-        answers, selected = yield from self._put(
-            Ask(images, signals, exact=trains), drawn.origin, source, drawn.wanted if last else None
-        )
+        wanted = drawn.wanted if (self.generator_steps + 1) % self.method.epoch == 0 else None
+        ask = Ask(images, signals, exact=trains)
+        answers, selected = yield from self._put(ask, drawn.origin, source, wanted)
         if trains:
-            heard = Heard(
-                *(drawn, images, answers, selected, self.labels, self.fusion, self.progress)
+            yield from self._improve(
+                Heard(drawn, images, answers, selected, self.labels, self.fusion, self.progress)
             )
-            if self.method.neighbours:
-                yield from self._move(heard)
-            yield from self._improve(heard)
 
     def _put(
         self, ask: Ask, origin: str, source: Source | None, wanted: Tensor | None = None
     ) -> Generator[Request, Answers, tuple[Answers, Tensor | None]]:
-        """Ask, and let bank, source and weights learn; the answers, and which were selected."""
-        images = ask.images
+        """Ask, and let bank and source learn; the answers, and which images were selected."""
         answers = yield ask
-        self.asked += len(images)
-        if not answers:
-            raise QuorumLost("nobody answered a question; bring institutions back, or ask less")
-        with torch.no_grad():
-            target = self.fusion.of(answers)[Signal.LOGITS]  # (B, K)
-            selected = self.method.selection(target) if self.method.selection else None
-        for _ in range(self.method.inflation if origin == "collected" else 1):
-            self.bank.add(images, target, selected)
-            if self._weights:
-                self._weights.hear(answers, selected, wanted)
+        self.asked += len(ask.images)
+        target, selected = self._hearing.hear(ask.images, origin, answers, wanted)
         if source:
             source.learn(origin, target)
-        self._note_question(origin, images, target, answers)
+        self._note_question(origin, ask.images, target, answers)
         return answers, selected
-
-    def _move(self, heard: Heard) -> Generator[Request, Answers, None]:
-        """Ask about a neighbour of each of these images."""
-        moved = yield from neighbours_of(heard, self.method, self.student, self.rng)
-        self.pulled_back += len(heard.images)
-        moved = moved[self.bank.fresh(moved)]
-        if len(moved):
-            yield from self._put(Ask(moved), "neighbours", None)
 
     @property
     def _primed(self) -> bool:
@@ -261,19 +235,22 @@ class Distillation:
             self._note_step(loss, weight)
 
     def _improve(self, heard: Heard) -> Generator[Request, Answers, None]:
-        """One step of the generator behind these images."""
+        """One step of the generator behind these images, after a look around them."""
         if self._invention is None:
             return
+        if self.method.neighbours:
+            moved = yield from neighbours_of(heard, self.method, self.student, self.rng)
+            self.pulled_back += len(moved)
+            if len(moved := moved[self.bank.fresh(moved)]):
+                yield from self._put(Ask(moved), "neighbours", None)
         done = yield from self._invention.improve(heard, self.generator_steps, self.rng)
         self.pulled_back += done.pulled_back
         self.asked += done.asked
         self._note_generated(1, done.terms)
         if self.generator_steps % self.method.epoch == 0:
             self._invention.begin(self.rng)
-            if self._weights:
-                self._weights.learn(self.rng)
-                self.bank.retarget(self._weights.targets())
-                self._tell("weighed", weights=dict(self._weights.weights))
+            if weights := self._hearing.weigh(self.rng):
+                self._tell("weighed", weights=weights)
 
     def _note_generated(self, steps: int, terms: Mapping[str, float]) -> None:
         self.generator_steps += steps
@@ -319,10 +296,6 @@ class Distillation:
             )
             self._parts |= {"primer": self._primer.network}
             self._parts |= {"discriminator": contrast.discriminator}
-        self._weights: Weights | None = None
-        if self.method.boosting:
-            self._weights = Weights(self.method.boosting, self.plan.capacity)
-            self._parts["weights"] = self._weights
         self._collected: Collected | None = None
         if (own := own_images(self.collected, self.method, self.shape)) is not None:
             self._collected = self._parts["collected"] = Collected(own, self.bank)

@@ -1,4 +1,4 @@
-"""Images moved to where the ensemble says something else. Knows slopes, not what they are good for."""
+"""Images moved to where the ensemble says something else. Knows slopes, not what they are for."""
 
 from collections.abc import Generator
 
@@ -17,7 +17,7 @@ def neighbours_of(
 ) -> Generator[Request, Answers, Tensor]:
     """Each image by a step along the sign of its slope, (B, C, H, W) uint8; asks for the slope.
 
-    ``x + step sign(d <u, softmax(T(x) / tau)> / d x)``, u uniform in [-1, 1] for each image and class
+    ``x + step sign(d <u, softmax(T(x) / tau)> / d x)``, u of each image uniform in [-1, 1]^K
 
     Source: output diversification (Tashiro et al., NeurIPS 2020), as Co-Boosting uses it.
     """

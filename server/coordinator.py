@@ -82,7 +82,7 @@ def ingredients(
         experiment.seed,
         questions.quorum,
         checkpoint,
-        images.collected and collection(images.collected, cards[0].shape),
+        collection(images.collected, cards[0].shape) if images.collected else None,
     )
 
 

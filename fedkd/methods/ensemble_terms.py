@@ -33,7 +33,7 @@ def hard_class(power: float = 1.0) -> Term:
     """Cross-entropy with the wanted class, each image by how hard it is; low: all are easy.
 
     Args:
-        power: of 1 - p, p the ensemble's probability of the wanted class, >= 0; at 0 all weigh alike.
+        power: of 1 - p, p the ensemble's probability of the wanted class, >= 0; 0: all are alike.
     """
     if power < 0:
         raise SettingsError(f"hard_class: expected a power >= 0, got {power}")

@@ -1,4 +1,4 @@
-"""Terms of a generator that has a critic, or that counts which classes it drew. All are minimised."""
+"""Terms of a generator that has a critic, or that counts what it drew. All are minimised."""
 
 import torch
 import torch.nn.functional as F
@@ -33,8 +33,8 @@ def sidedness() -> Term:
 def category_frequency(beta: float = 0.99, decay: float = 0.5, first: float = 50.0) -> Term:
     """Negative entropy of the mean prediction, each class by how seldom it was drawn; low: even.
 
-    The weight of a class is that of the effective number of its samples, ``(1 - beta) / (1 - beta^n)``,
-    scaled to sum to K; n is a moving average of how many images the teachers gave to it.
+    The weight of a class is that of the effective number of its samples, as ``(1 - beta) /
+    (1 - beta^n)``, scaled to sum to K; n is a moving average of how many images teachers gave it.
 
     Args:
         beta: in [0, 1); at 0 all classes weigh alike.
