@@ -24,6 +24,7 @@ class Bank:
         self.seen: set[bytes] = set()
         self._images = torch.empty(0, 0, 0, 0, dtype=torch.uint8)
         self._targets = torch.empty(0, 0)
+        self._times = torch.empty(0, dtype=torch.long)
         self._added = 0
 
     def __len__(self) -> int:
@@ -55,10 +56,13 @@ class Bank:
             batch.add(key)
         return keep
 
-    def add(self, images: Tensor, targets: Tensor, kept: Tensor | None = None) -> None:
+    def add(
+        self, images: Tensor, targets: Tensor, kept: Tensor | None = None, times: int = 1
+    ) -> None:
         """Keep ``images`` (B, C, H, W) uint8 with their answers (B, K).
 
         Those that are not ``kept``, (B,) bool, are known again and never drawn; None keeps all.
+        Each is drawn as often as ``times`` images would be, >= 1.
         """
         for image in images.numpy():
             self.seen.add(_key(image))
@@ -69,6 +73,7 @@ class Bank:
         slots = torch.arange(self._added, end) % len(self._images)
         self._images[slots] = images
         self._targets[slots] = targets.detach()
+        self._times[slots] = times
         self._added = end
 
     def retarget(self, targets: Tensor) -> None:
@@ -78,7 +83,10 @@ class Bank:
 
     def draw(self, count: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """``count`` of the kept ones with replacement: (B, C, H, W) uint8 and (B, K)."""
-        index = torch.randint(len(self), (count,), generator=rng)
+        ends = self._times[: len(self)].cumsum(0)
+        index = torch.randint(int(ends[-1]), (count,), generator=rng)
+        if int(ends[-1]) > len(self):
+            index = torch.searchsorted(ends, index, right=True)
         return self._images[index], self._targets[index]
 
     def state(self) -> State:
@@ -88,6 +96,7 @@ class Bank:
             {
                 "images": self.images.clone(),
                 "targets": self.targets.clone(),
+                "times": self._times[: len(self)].clone(),
                 "seen": torch.from_numpy(seen.copy()),
             },
             {"added": self._added},
@@ -97,6 +106,7 @@ class Bank:
         """Be again as when ``state`` was taken; the capacity is the same as then."""
         self._images = state.tensors["images"].clone()
         self._targets = state.tensors["targets"].clone()
+        self._times = state.tensors["times"].clone()
         self.seen = {key.tobytes() for key in state.tensors["seen"].numpy()}
         self._added = int(state.numbers["added"])
 
@@ -109,11 +119,13 @@ class Bank:
         if self.capacity is not None:
             room = min(room, self.capacity)
         size = len(self)
-        kept_images, kept_targets = self.images, self.targets
+        kept_images, kept_targets, times = self.images, self.targets, self._times[:size]
         self._images = torch.empty(room, *images.shape[1:], dtype=torch.uint8)
         self._targets = torch.empty(room, targets.shape[1])
+        self._times = torch.ones(room, dtype=torch.long)
         if size:
             self._images[:size], self._targets[:size] = kept_images, kept_targets
+            self._times[:size] = times
 
 
 def _key(image: "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]") -> bytes:

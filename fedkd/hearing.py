@@ -66,10 +66,10 @@ class Hearing:
             raise QuorumLost("nobody answered a question; bring institutions back, or ask less")
         target = self.fusion.of(answers)[Signal.LOGITS]
         selected = self.method.selection(target) if self.method.selection else None
-        for _ in range(self.method.inflation if origin == "collected" else 1):
-            self.bank.add(images, target, selected)
-            if self.weights:
-                self.weights.hear(answers, selected, wanted)
+        times = self.method.inflation if origin == "collected" else 1
+        self.bank.add(images, target, selected, times)
+        if self.weights:
+            self.weights.hear(answers, selected, wanted)
         return target, selected
 
     def weigh(self, rng: torch.Generator) -> Mapping[str, float]:

@@ -82,8 +82,16 @@ def ingredients(
         experiment.seed,
         questions.quorum,
         checkpoint,
-        collection(images.collected, cards[0].shape) if images.collected else None,
+        _collected(experiment, method, cards[0].shape),
     )
+
+
+def _collected(
+    experiment: Experiment, method: Method, shape: tuple[int, int, int]
+) -> Tensor | None:
+    """What the coordinator has collected, where the method has a use for it."""
+    name = experiment.images.collected
+    return collection(name, shape) if name and method.inflation else None
 
 
 @dataclass(eq=False)

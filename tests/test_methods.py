@@ -384,7 +384,7 @@ def test_a_generator_learns_by_the_gradients_that_its_factory_names_and_by_no_ot
         ("deepinversion", {"epoch": 0}, "deepinversion: epoch 0"),
         ("ideal", {"generator_steps": -1}, "ideal: -1 rehearsals"),
         ("dip_kd", {"primed": 1.0}, "student from 1.0"),
-        ("hidfd", {"inflation": 0}, "enter the bank 0 times"),
+        ("hidfd", {"inflation": 0}, "collected images count 0 times"),
         ("hidfd", {"critic_rate": 0.0}, "critic: rate 0.0"),
         ("hidfd", {"averaging": 1.0}, "expected averaging in [0, 1)"),
         ("hidfd", {"gradient": "student"}, "choose one of pull_back, finite"),

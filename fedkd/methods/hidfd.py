@@ -75,7 +75,7 @@ def hidfd(
         side_weight: of the classes of either side, for generator and critic, >= 0.
         frequency_weight: of the category frequency, >= 0; 0 asks for no gradient of a teacher.
         integration_weight: of the feature integration, >= 0.
-        inflation: how often each collected image enters the bank, >= 1.
+        inflation: as how many images of the bank each collected one is drawn, >= 1.
         stage: share of the questions in which generator and critic learn, in (0, 1).
         averaging: decay of the mean of the generator's weights that paints after that, in [0, 1).
         latent: Z.

@@ -175,8 +175,8 @@ class Method:
             the teachers and nobody is asked; then it learns nothing from the answers. None where 0.
         primer: is taught at ``student_from``; None: nobody is.
         rule: how replies are fused where the plan leaves that open, see `fedkd.ensemble`.
-        inflation: how often each collected image enters the bank; they are asked about before
-            anything else. 0: nothing is collected.
+        inflation: as how many images each collected one is drawn from the bank; they are asked
+            about before anything else. 0: nothing is collected.
         critic: how a discriminator of collected and invented images learns; None: there is none.
         impressions: how targets of kept images are drawn around similar classes; None: images of
             a kept batch want one class each.
@@ -246,7 +246,7 @@ class Method:
         """Raises SettingsError where a part lacks another that it cannot be without."""
         if self.inflation < 0 or (self.critic and not self.inflation):
             raise SettingsError(
-                f"{self.name}: collected images enter the bank {self.inflation} times; expected "
+                f"{self.name}: collected images count {self.inflation} times; expected "
                 ">= 0, and >= 1 beside a critic, which has nothing to learn without them"
             )
         if self.impressions and self.canvas.kind != "pixels":
