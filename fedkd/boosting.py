@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fedkd.methods.method import Boosting
-from fedkd.signals import Answers, Signal
 from fedkd.state import State
 
 
@@ -33,15 +32,14 @@ class Weights:
             self.weights.setdefault(name, 1 / len(names))
         return self.weights
 
-    def hear(self, answers: Answers, kept: Tensor | None, wanted: Tensor | None) -> None:
+    def hear(self, said: Mapping[str, Tensor], kept: Tensor | None, wanted: Tensor | None) -> None:
         """Remember what was said of what the bank keeps.
 
         Args:
-            answers: logits (B, K) by institution.
+            said: logits (B, K) by institution, over the federation's classes.
             kept: (B,) bool, what entered the bank; None: all.
             wanted: (B,) classes, where weights are to be learned on these images.
         """
-        said = {name: reply.signals[Signal.LOGITS].float() for name, reply in answers.items()}
         first = next(iter(said.values()))
         classes = torch.full((len(first),), -1) if wanted is None else wanted
         absent = torch.full_like(first, torch.nan)

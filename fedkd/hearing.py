@@ -10,6 +10,7 @@ from fedkd.bank import Bank
 from fedkd.boosting import Weights
 from fedkd.ensemble import Fusion, fusion_of
 from fedkd.errors import QuorumLost
+from fedkd.labels import labels_of
 from fedkd.methods.method import Method
 from fedkd.plan import Plan
 from fedkd.signals import Answers, Card, Signal
@@ -69,7 +70,10 @@ class Hearing:
         times = self.method.inflation if origin == "collected" else 1
         self.bank.add(images, target, selected, times)
         if self.weights:
-            self.weights.hear(answers, selected, wanted)
+            logits = {n: reply.signals[Signal.LOGITS].float() for n, reply in answers.items()}
+            labels = labels_of(tuple(self.cards))
+            spread = {name: labels.spread(name, own, 0.0) for name, own in logits.items()}
+            self.weights.hear(spread, selected, wanted)
         return target, selected
 
     def weigh(self, rng: torch.Generator) -> Mapping[str, float]:

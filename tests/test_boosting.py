@@ -49,7 +49,7 @@ def test_a_weight_moves_against_the_sign_of_its_slope_and_stays_between_0_and_1(
     wanted = torch.tensor([0, 1, 2, 0, 1, 2])
     weights = Weights(Boosting(0.02, 0.5), None)
     weights.of("abc")
-    weights.hear(replies(**said), None, wanted)
+    weights.hear(said, None, wanted)
     expected = dict.fromkeys("abc", 1 / 3)
     for epoch in (1, 2, 3):
         weights.learn(rng(9))
@@ -63,7 +63,7 @@ def test_a_weight_moves_against_the_sign_of_its_slope_and_stays_between_0_and_1(
         assert dict(weights.weights) == pytest.approx(expected, abs=1e-6)
     steep = Weights(Boosting(0.9, 1.0), None)
     steep.of("abc")
-    steep.hear(replies(**said), None, wanted)
+    steep.hear(said, None, wanted)
     for _ in range(3):
         steep.learn(rng(9))
         assert all(0.0 <= w <= 1.0 for w in steep.weights.values())
@@ -74,7 +74,7 @@ def test_who_knows_comes_to_weigh_more_than_who_does_not() -> None:
     said = {"wise": 4.0 * torch.eye(K)[wanted], "wrong": 4.0 * torch.eye(K)[(wanted + 1) % K]}
     weights = Weights(Boosting(0.02, 0.99, batch=10), None)
     weights.of(["wise", "wrong"])
-    weights.hear(replies(**said), None, wanted)
+    weights.hear(said, None, wanted)
     for _ in range(10):
         weights.learn(rng(0))
     assert weights.weights["wise"] > weights.weights["wrong"] == 0.0
@@ -83,7 +83,7 @@ def test_who_knows_comes_to_weigh_more_than_who_does_not() -> None:
 def test_images_that_nobody_wanted_to_show_anything_teach_no_weight() -> None:
     weights = Weights(Boosting(0.1, 1.0), None)
     weights.of("ab")
-    weights.hear(replies(a=torch.randn(4, K), b=torch.randn(4, K)), None, None)
+    weights.hear({n: torch.randn(4, K) for n in "ab"}, None, None)
     weights.learn(rng(0))
     assert dict(weights.weights) == {"a": 0.5, "b": 0.5}
 
@@ -93,10 +93,10 @@ def test_who_is_away_weighs_nothing_and_who_joins_begins_at_a_share() -> None:
     weights = Weights(Boosting(0.1, 1.0), None)
     weights.of("ab")
     weights.weights |= {"a": 0.9, "b": 0.3}
-    weights.hear(replies(a=a, b=b), None, None)
-    weights.hear(replies(a=a), None, None)
+    weights.hear({"a": a, "b": b}, None, None)
+    weights.hear({"a": a}, None, None)
     assert weights.of("abc")["c"] == pytest.approx(1 / 3)
-    weights.hear(replies(c=c, b=b), torch.tensor([True, False]), None)
+    weights.hear({"c": c, "b": b}, torch.tensor([True, False]), None)
     both = (0.9 * a + 0.3 * b) / 1.2
     late = (c / 3 + 0.3 * b)[:1] / (1 / 3 + 0.3)
     assert torch.allclose(weights.targets(), torch.cat([both, a, late]), atol=1e-6)
@@ -110,13 +110,17 @@ def test_who_is_away_weighs_nothing_and_who_joins_begins_at_a_share() -> None:
 
 @pytest.mark.parametrize("capacity", [None, 7])
 def test_what_the_bank_has_is_fused_anew_by_new_weights(capacity: int | None) -> None:
-    cards = [Card(name, K, SHAPE, frozenset({LOGITS}), True) for name in "ab"]
+    orders = {"a": ("x", "y", "z"), "b": ("z", "x", "y")}
+    cards = [
+        Card(name, K, SHAPE, frozenset({LOGITS}), True, class_names=orders[name]) for name in "ab"
+    ]
     hearing = Hearing(co_boosting(), Plan(100, 3, capacity=capacity), cards)
     kept, told = [], {n: [] for n in "ab"}
     for i in range(5):
         images = torch.randint(0, 256, (3, *SHAPE), generator=rng(i), dtype=torch.uint8)
         said = {n: torch.randn(3, K, generator=rng(10 * i + j)) for j, n in enumerate("ab")}
-        target, _ = hearing.hear(images, "x", replies(**said), torch.tensor([0, 1, 2]))
+        own = {"a": said["a"], "b": said["b"][:, [2, 0, 1]]}
+        target, _ = hearing.hear(images, "x", replies(**own), torch.tensor([0, 1, 2]))
         assert torch.allclose(target, (said["a"] + said["b"]) / 2, atol=1e-6)
         kept.append(images)
         for n in "ab":
