@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Generator
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,12 +14,14 @@ from fedkd.hearing import Hearing
 from fedkd.in_process import InProcess
 from fedkd.invention import Heard
 from fedkd.labels import Labels
+from fedkd.loop import Plan, Progress, distil, drive
 from fedkd.methods import co_boosting
 from fedkd.methods.method import Boosting
 from fedkd.neighbours import neighbours_of
-from fedkd.plan import Plan
+from fedkd.priors import priors
 from fedkd.signals import Answers, Ask, Card, Reply, Request, Signal, as_float
 from fedkd.sources import Drawn
+from server.report.folder import RunFolder
 
 LOGITS, K = Signal.LOGITS, 3
 SHAPE = (1, 4, 4)
@@ -168,3 +171,30 @@ def test_a_neighbour_lies_one_step_along_the_slope_of_a_random_direction() -> No
     assert x.grad is not None
     expected = (images.float() + 8 * x.grad.sign()).clamp(0, 255)
     assert torch.equal(moved.float(), expected)
+
+
+def test_a_run_records_weights_that_rise_and_fall_and_asks_twice_for_each_image(
+    tmp_path: Path,
+) -> None:
+    networks: dict[str, nn.Module] = {}
+    for index, name in enumerate("ab"):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(index)
+            networks[name] = nn.Sequential(nn.Flatten(), nn.Linear(16, K))
+    teachers, folder = InProcess(networks, SHAPE, K), RunFolder.create(tmp_path / "run")
+    told: list[Progress] = []
+
+    def watch(progress: Progress) -> None:
+        told.append(progress)
+        folder.event({"kind": progress.kind, **progress.facts})
+
+    method, student = co_boosting(epoch=2, latent=8), nn.Sequential(nn.Flatten(), nn.Linear(16, K))
+    plan = Plan(96, 8, 12, student_batch=8)
+    loop = distil(student, method, teachers.cards, plan, priors("noise"), watch=watch)
+    distilled = drive(loop, teachers.answer)
+    assert (distilled.asked, distilled.generator_steps, distilled.pulled_back) == (96, 6, 96)
+    origins = [p.facts["origin"] for p in told if p.kind == "asked"]
+    assert origins == ["generator", "neighbours"] * 6
+    weights = [p.facts["weights"] for p in told if p.kind == "weighed"]
+    assert len(weights) == 3
+    assert len({str(each) for each in weights}) == 3

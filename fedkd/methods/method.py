@@ -255,7 +255,8 @@ class Method:
             raise SettingsError(
                 f'{self.name}: neighbours need the slope of answers; choose gradient "pull_back"'
             )
-        if self.boosting and (self.rule != "mean_logits" or not self.canvas.kept):
+        classes = self.canvas.kept and not self.impressions
+        if self.boosting and (self.rule != "mean_logits" or not classes):
             raise SettingsError(
                 f"{self.name}: boosting weighs a mean of logits by the classes that kept images "
                 'want; choose rule "mean_logits", and a canvas of latents or pixels'
