@@ -26,6 +26,7 @@ class Bank:
         self.seen: set[bytes] = set()
         self._images = torch.empty(0, 0, 0, 0, dtype=torch.uint8, device=device)
         self._targets = torch.empty(0, 0, device=device)
+        self._times = torch.empty(0, dtype=torch.long)
         self._added = 0
 
     def __len__(self) -> int:
@@ -66,10 +67,13 @@ class Bank:
             batch.add(key)
         return keep
 
-    def add(self, images: Tensor, targets: Tensor, kept: Tensor | None = None) -> None:
+    def add(
+        self, images: Tensor, targets: Tensor, kept: Tensor | None = None, times: int = 1
+    ) -> None:
         """Keep ``images`` (B, C, H, W) uint8, in ordinary memory, with their answers (B, K).
 
         Those that are not ``kept``, (B,) bool, are known again and never drawn; None keeps all.
+        Each is drawn as often as ``times`` images would be, >= 1.
         """
         for image in images.numpy():
             self.seen.add(_key(image))
@@ -77,14 +81,24 @@ class Bank:
             images, targets = images[kept], targets[kept]
         end = self._added + len(images)
         self._reserve(end, images, targets)
-        slots = (torch.arange(self._added, end) % len(self._images)).to(self.device)
+        slots = torch.arange(self._added, end) % len(self._images)
+        self._times[slots] = times
+        slots = slots.to(self.device)
         self._images[slots] = images.to(self.device)
         self._targets[slots] = targets.detach().to(self.device)
         self._added = end
 
+    def retarget(self, targets: Tensor) -> None:
+        """Put other answers (N, K), oldest first, in the place of those that are kept."""
+        self._targets[self._order(len(self))] = targets.to(self.device)
+
     def draw(self, count: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """``count`` of the kept ones with replacement: (B, C, H, W) uint8 and (B, K)."""
-        index = torch.randint(len(self), (count,), generator=rng).to(self.device)
+        ends = self._times[: len(self)].cumsum(0)
+        index = torch.randint(int(ends[-1]), (count,), generator=rng)
+        if int(ends[-1]) > len(self):
+            index = torch.searchsorted(ends, index, right=True)
+        index = index.to(self.device)
         return self._images[index], self._targets[index]
 
     def state(self) -> State:
@@ -94,6 +108,7 @@ class Bank:
             {
                 "images": self.images.to("cpu", copy=True),
                 "targets": self.targets.to("cpu", copy=True),
+                "times": self._times[: len(self)].clone(),
                 "seen": torch.from_numpy(seen.copy()),
             },
             {"added": self._added},
@@ -103,6 +118,7 @@ class Bank:
         """Be again as when ``state`` was taken; the capacity is the same as then."""
         self._images = state.tensors["images"].to(self.device, copy=True)
         self._targets = state.tensors["targets"].to(self.device, copy=True)
+        self._times = state.tensors["times"].clone()
         self.seen = {key.tobytes() for key in state.tensors["seen"].numpy()}
         self._added = int(state.numbers["added"])
 
@@ -120,11 +136,13 @@ class Bank:
         if self.capacity is not None:
             room = min(room, self.capacity)
         size = len(self)
-        kept_images, kept_targets = self.images, self.targets
+        kept_images, kept_targets, times = self.images, self.targets, self._times[:size]
         self._images = torch.empty(room, *images.shape[1:], dtype=torch.uint8, device=self.device)
         self._targets = torch.empty(room, targets.shape[1], device=self.device)
+        self._times = torch.ones(room, dtype=torch.long)
         if size:
             self._images[:size], self._targets[:size] = kept_images, kept_targets
+            self._times[:size] = times
 
 
 def _key(image: "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]") -> bytes:

@@ -149,6 +149,16 @@ def _log(p: Tensor) -> Tensor:
     return p.clamp_min(1e-8).log()
 
 
+def weighted_mean(logits: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
+    """``sum_k w_k z_k / sum_k w_k`` of logits (B, K) by institution; alike where all weigh 0."""
+    names = sorted(logits)
+    weight = torch.tensor([weights[name] for name in names])
+    if not float(weight.sum()) > 0:
+        weight = torch.ones_like(weight)
+    stacked = torch.stack([logits[name] for name in names])  # (T, B, K)
+    return torch.einsum("t,tbk->bk", (weight / weight.sum()).to(stacked), stacked)
+
+
 class Rule(Protocol):
     """One way to fuse."""
 
@@ -181,6 +191,8 @@ class Fusion:
     """Counts of its own classes by institution; empty where the rule does without."""
     labels: Labels | None = None
     """Who has which class; None: everybody has all, in one order."""
+    weights: Mapping[str, float] = field(default_factory=dict)
+    """By institution, what its logits weigh in their mean; empty: the rule decides."""
 
     def __call__(self, signals: Mapping[str, Mapping[Signal, Tensor]]) -> dict[Signal, Tensor]:
         """Fuse what is there, by name of institution, into one value for each signal.
@@ -202,6 +214,8 @@ class Fusion:
 
     def _fused(self, own: Mapping[str, Tensor]) -> Tensor:
         """(B, K_i) by institution -> (B, K)."""
+        if self.weights:
+            return weighted_mean({n: self._spread(n, v, 0.0) for n, v in own.items()}, self.weights)
         rule, labels = RULES[self.rule], self.labels
         logits = torch.stack([self._spread(name, said, -math.inf) for name, said in own.items()])
         counts = torch.cat([self._spread(n, self._counts(n, said), 0.0) for n, said in own.items()])

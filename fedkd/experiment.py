@@ -138,6 +138,9 @@ class Images(Section):
     """Share of images that are warped."""
     mix: float = Field(0.0, ge=0, le=1)
     """Share of images that are mixed with another by a blob mask."""
+    collected: str | None = None
+    """The coordinator's own, for methods that need some: a folder, an .npz file or typeset-digits,
+    see `server.collection`."""
 
 
 class Student(Section):

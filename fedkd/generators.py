@@ -57,11 +57,20 @@ class Canvas:
     """Most by which images are rolled before each question, in sides, in [0, 1]."""
     flips: bool = False
     """Whether a fair coin mirrors them, before each question."""
+    wants: bool = False
+    """Of a network: whether it is told the class that each image is to show."""
+    averaging: float = 0.0
+    """Of a network: decay, in [0, 1), of a mean of its weights that paints once it has learned;
+    0: its last weights do."""
 
     def __post_init__(self) -> None:
         if self.kind not in ("network", "latents", "pixels") or not 0 <= self.jitter <= 1:
             raise SettingsError(
                 f"{self!r} cannot be; expected network, latents or pixels and jitter in [0, 1]"
+            )
+        if not 0 <= self.averaging < 1 or (self.kept and (self.wants or self.averaging)):
+            raise SettingsError(
+                f"{self!r} cannot be; expected averaging in [0, 1), and a network for that or wants"
             )
 
     @property
@@ -69,11 +78,16 @@ class Canvas:
         """Whether it is one batch, worked on for an epoch."""
         return self.kind != "network"
 
-    def module(self, count: int, latent: int, shape: tuple[int, int, int]) -> "Painter":
-        """What is trained: for ``count`` images of ``shape``, from latents of size ``latent``."""
+    def module(
+        self, count: int, latent: int, shape: tuple[int, int, int], classes: int
+    ) -> "Painter":
+        """What is trained: for ``count`` images of ``shape``, from latents of size ``latent``.
+
+        A network that is told one of ``classes`` finds it behind its latent, as 0 and 1.
+        """
         if self.kind == "pixels":
             return Pixels(count, shape)
-        generator = Generator(latent, shape)
+        generator = Generator(latent + classes * self.wants, shape)
         return Latents(count, generator) if self.kind == "latents" else generator
 
     def view(self, images: Tensor, rng: torch.Generator) -> Tensor:

@@ -10,13 +10,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from fedkd.collected import Collected
 from fedkd.compute import CPU, Compute
+from fedkd.critic import Critic, Shown
 from fedkd.discrimination import Discriminator
 from fedkd.ensemble import Fusion
+from fedkd.errors import SettingsError
 from fedkd.generators import Generator as ImageGenerator
 from fedkd.generators import Latents
 from fedkd.gradients import Point
+from fedkd.impressions import Similarity
 from fedkd.labels import Labels
 from fedkd.methods.method import Method
 from fedkd.methods.terms import Batch
@@ -66,6 +71,7 @@ class Invention:
         classes: K.
         compute: where the student is, and this.
         peers: of the student, read as it is.
+        collected: what a critic knows of images; None where the method has none.
     """
 
     def __init__(
@@ -78,20 +84,30 @@ class Invention:
         classes: int,
         compute: Compute = CPU,
         peers: Iterable[nn.Module] = (),
+        collected: Collected | None = None,
     ) -> None:
         self.method, self.student, self.compute = method, student, compute
-        self.peers = peers
+        self.peers, self.collected, canvas = peers, collected, method.canvas
         with torch.random.fork_rng(devices=[]):  # layers initialise from the global stream only
             torch.manual_seed(seed)
-            self.painter = method.canvas.module(count, method.latent, shape)
+            self.painter = canvas.module(count, method.latent, shape, classes)
         compute.place(self.painter)
+        self._average = self._similarity = self._critic = None
+        if canvas.averaging:
+            decay = get_ema_multi_avg_fn(canvas.averaging)  # type: ignore[no-untyped-call]
+            self._average = AveragedModel(self.painter, multi_avg_fn=decay, use_buffers=True)
+        if method.impressions:
+            self._similarity = Similarity(method.impressions, classes)
+        if method.critic:
+            self._critic = Critic(method.critic, shape, classes, seed)
+            compute.place(self._critic.network)
         self.source: Generated | Kept = (
-            Generated(self.painter)
+            Generated(self.painter, classes * canvas.wants, self._average)
             if isinstance(self.painter, ImageGenerator)
-            else Kept(method.canvas, self.painter, count, classes)
+            else Kept(canvas, self.painter, count, classes, self._similarity)
         )
         self.optimizer = self._optimizer()
-        self._previous: dict[str, float] = {}
+        self._previous: dict[str, Tensor] = {}
         self._common: Common | None = None
         if method.reuse and isinstance(self.painter, Latents):
             network, betas = self.painter.generator, method.generator_betas
@@ -111,11 +127,14 @@ class Invention:
             parts["memory"] = self
         if isinstance(self.source, Kept):
             parts["wanted"] = self.source
-        if self._common:
-            parts["common"] = self._common
-        if self._discriminator:
-            parts["discrimination"] = self._discriminator
-        return parts
+        further: dict[str, Part | None] = {
+            "common": self._common,
+            "discrimination": self._discriminator,
+            "average": self._average,
+            "similarity": self._similarity,
+        }
+        parts |= {name: part for name, part in further.items() if part is not None}
+        return parts | (self._critic.parts if self._critic else {})
 
     def begin(self, rng: torch.Generator) -> None:
         """An epoch: where one batch is kept for that long, begin another."""
@@ -128,11 +147,11 @@ class Invention:
 
     def state(self) -> State:
         """What its terms remember."""
-        return State(numbers={"previous": dict(self._previous)})
+        return State({name: each.clone() for name, each in self._previous.items()})
 
     def restore(self, state: State) -> None:
         """Remember what was remembered when ``state`` was taken."""
-        self._previous = dict(state.numbers["previous"])
+        self._previous = {name: each.clone() for name, each in state.tensors.items()}
 
     def improve(
         self, heard: Heard, step: int, rng: torch.Generator
@@ -148,12 +167,16 @@ class Invention:
         said: Mapping[str, Mapping[Signal, Tensor]] = leaves
         if gradient.believes_student:
             said = {name: {Signal.LOGITS: heard.labels.own(name, student.cpu())} for name in leaves}
+        fused = {signal: value.to(device) for signal, value in heard.fusion(said).items()}
+        if self._critic:
+            self._criticise(self._critic, heard, fused[Signal.LOGITS].detach(), rng)
         batch = Batch(
-            *(pixels, {s: v.to(device) for s, v in heard.fusion(said).items()}, student),
+            *(pixels, fused, student),
             *(_on(heard.selected, device), _on(heard.drawn.wanted, device)),
             self._previous,
-            students,
-            self._distinctness(pixels, rng),
+            students=students,
+            distinctness=self._distinctness(pixels, rng),
+            judged=self._critic.judge(pixels) if self._critic else None,
         )
         terms = self._backward(batch, heard.progress)
         through_student = pixels.grad if pixels.grad is not None else torch.zeros_like(pixels)
@@ -189,8 +212,11 @@ class Invention:
             said = {Signal.LOGITS: student if students is None else vote(students)}
             self.optimizer.zero_grad(set_to_none=True)
             batch = Batch(
-                *(drawn.images, said, student, None, _on(drawn.wanted, student.device)),
-                *(self._previous, students, self._distinctness(drawn.images, rng)),
+                *(drawn.images, said, student),
+                wanted=_on(drawn.wanted, student.device),
+                previous=self._previous,
+                students=students,
+                distinctness=self._distinctness(drawn.images, rng),
             )
             terms = self._backward(batch, progress)
             self.optimizer.step()
@@ -229,6 +255,19 @@ class Invention:
         if self._common:
             self._common.note()
         self.optimizer.step()
+        if self._average is not None and isinstance(self.painter, ImageGenerator):
+            self._average.update_parameters(self.painter)
+
+    def _criticise(self, critic: Critic, heard: Heard, said: Tensor, rng: torch.Generator) -> None:
+        """Let the critic learn from this batch, and from as many images that were collected."""
+        if self.collected is None or heard.drawn.wanted is None:
+            raise SettingsError("a critic needs collected images, and a canvas that wants classes")
+        images, targets = self.collected.known(len(heard.images), rng)
+        targets, wanted = targets.to(said.device), heard.drawn.wanted.to(said.device)
+        critic.learn(
+            Shown(self.compute.pixels(images), targets, targets.argmax(1)),
+            Shown(self.compute.pixels(heard.images), said, wanted),
+        )
 
     def _finish(self, images: Tensor) -> None:
         """An epoch ends with ``images``, (B, C, H, W) uint8."""
@@ -262,7 +301,7 @@ class Invention:
             return
         for _, term in self.method.objective:
             if term.memory is not None:
-                self._previous[term.name] = float(term.memory(batch))
+                self._previous[term.name] = term.memory(batch)
 
 
 def _on(value: Tensor | None, device: torch.device) -> Tensor | None:

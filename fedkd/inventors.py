@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from fedkd.bank import Bank
+from fedkd.collected import Collected
 from fedkd.compute import Compute
 from fedkd.contrast import Contrasted
 from fedkd.errors import SettingsError
@@ -48,6 +49,7 @@ class Inventors:
         student: whom images are to be hard for.
         peers: of the student.
         primer: in whose eyes images are moved apart; None: there is none.
+        collected: images of the coordinator's own, (N, C, H, W) uint8, which come first; or None.
         seed: of what is drawn, and of networks that a source trains.
         compute: where those are, beside the student.
     """
@@ -64,6 +66,7 @@ class Inventors:
         student: nn.Module,
         peers: Iterable[nn.Module],
         primer: nn.Module | None,
+        collected: Tensor | None,
         seed: int,
         compute: Compute,
     ) -> None:
@@ -87,9 +90,13 @@ class Inventors:
         if memory := method.memory:
             remembered = Remembered(memory, method.latent, bank, student, shape, seed)
             self.sources["memory"] = self.parts["remembered"] = remembered
+        self._collected: Collected | None = None
+        if collected is not None:
+            self._collected = self.parts["collected"] = Collected(collected, bank)
         if method.trains:
             self.invention = Invention(
-                method, student, shape, seed, plan.batch, classes, compute, peers
+                *(method, student, shape, seed, plan.batch, classes),
+                *(compute, peers, self._collected),
             )
             self.invention.begin(self.rng)
             self.parts |= self.invention.parts
@@ -110,8 +117,9 @@ class Inventors:
             SettingsError: whoever's turn it is has nothing new.
         """
         learning, left = self.learning(asked), self.plan.budget - asked
-        cost = 1 + (self.method.gradient.questions if learning else 0)
-        count = min(self.plan.batch, left // cost)
+        if self._collected and self._collected.left:
+            return self._new(self._collected, min(self.plan.batch, left))
+        count = min(self.plan.batch, left // (self.method.cost if learning else 1))
         if count == 0:  # what is left does not pay for a generator step
             return self._new(self.prior, left)
         source, rehearsed = self._choice(asked), dict[str, float]()

@@ -21,19 +21,20 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
-from fedkd.bank import Bank
+from fedkd.collected import own_images
 from fedkd.compute import CPU, Compute
-from fedkd.ensemble import Fusion, fusion_of
-from fedkd.errors import QuorumLost
+from fedkd.ensemble import Fusion
+from fedkd.hearing import Hearing
 from fedkd.invention import Heard
 from fedkd.inventors import Inventors
 from fedkd.labels import Labels, check_outputs, common_shape, labels_of
 from fedkd.learner import Learner
 from fedkd.methods.method import Method
+from fedkd.neighbours import neighbours_of
 from fedkd.plan import Distilled, Plan, Progress, Watch
 from fedkd.priors import Prior
 from fedkd.signals import Answers, Ask, Card, Request, Signal
-from fedkd.sources import class_entropy
+from fedkd.sources import Source, class_entropy
 from fedkd.state import Part, State, gather, scatter
 
 __all__ = ["PAUSE", "Distillation", "Distilled", "Plan", "Progress", "Watch", "distil", "drive"]
@@ -54,6 +55,7 @@ def distil(
     seed: int = 0,
     watch: Watch = lambda progress: None,
     compute: Compute = CPU,
+    collected: Tensor | None = None,
 ) -> Generator[Request, Answers, Distilled]:
     """Train ``student`` on what the institutions behind ``cards`` answer.
 
@@ -69,6 +71,7 @@ def distil(
         watch: is told of progress; changes nothing.
         compute: where student, generator and bank are. Requests and answers lie in ordinary memory,
             and so does the student once the run is over.
+        collected: images of the coordinator's own, (N, C, H, W) uint8, where ``method`` needs some.
 
     Yields:
         What to ask. Send it the answers; whoever refused or was lost is absent from them.
@@ -77,7 +80,11 @@ def distil(
         SettingsError: institutions disagree, or a rule or method asks for what they keep.
         QuorumLost: nobody answered a question.
     """
-    run = Distillation(student, method, cards, plan, priors, seed, watch, compute=compute)
+    run = Distillation(
+        *(student, method, cards, plan, priors, seed, watch),
+        compute=compute,
+        collected=collected,
+    )
     return (yield from run.requests())
 
 
@@ -112,6 +119,7 @@ class Distillation:
     watch: Watch = lambda progress: None
     rest: Callable[[], None] = lambda: None
     compute: Compute = CPU
+    collected: Tensor | None = None
     asked: int = 0
     pulled_back: int = 0
     student_steps: int = 0
@@ -122,7 +130,8 @@ class Distillation:
         self.method.check(list(self.cards))
         shape = common_shape(self.cards)
         check_outputs(self.student, shape, self.labels)
-        self.bank = Bank(self.plan.capacity, self.compute.device)
+        self._hearing = Hearing(self.method, self.plan, self.cards, self.compute.device)
+        self.bank = self._hearing.bank
         self._classes = torch.zeros(len(self.labels.names), dtype=torch.long)
         self._learner = Learner(self.student, self.method, self.plan, self.compute, self.seed)
         self._primer = self._taught_first()
@@ -134,6 +143,7 @@ class Distillation:
             student=self.student,
             peers=self._learner.peers,
             primer=self._primer.network if self._primer else None,
+            collected=own_images(self.collected, self.method, shape),
             seed=self.seed,
             compute=self.compute,
         )
@@ -144,7 +154,7 @@ class Distillation:
         self._parts: dict[str, Part] = {
             "student": self.student,
             "student_rng": self.rng,
-            "bank": self.bank,
+            **self._hearing.parts,
             **self._learner.parts,
             **self._inventors.parts,
         }
@@ -215,7 +225,7 @@ class Distillation:
     @property
     def fusion(self) -> Fusion:
         """Of whoever takes part by now."""
-        return fusion_of(self.plan.rule, tuple(self.cards))
+        return self._hearing.fusion
 
     @property
     def progress(self) -> float:
@@ -231,21 +241,26 @@ class Distillation:
         trains = drawn.images.requires_grad
         signals = self.method.needs if trains else frozenset({Signal.LOGITS})
         self._target = self._due
-        answers = yield Ask(images, signals, exact=trains)
-        self.asked += len(images)
-        if not answers:
-            raise QuorumLost("nobody answered a question; bring institutions back, or ask less")
-        with torch.no_grad():
-            target = self.fusion.of(answers)[Signal.LOGITS]  # (B, K)
-            selected = self.method.selection(target) if self.method.selection else None
-        self.bank.add(images, target, selected)
-        invented.source.learn(drawn.origin, target)
-        self._note_question(drawn.origin, images, target, answers)
+        wanted = drawn.wanted if (self.generator_steps + 1) % self.method.epoch == 0 else None
+        ask = Ask(images, signals, exact=trains)
+        answers, selected = yield from self._put(ask, drawn.origin, invented.source, wanted)
         self._prime()
         if trains:
             yield from self._improve(
                 Heard(drawn, images, answers, selected, self.labels, self.fusion, self.progress)
             )
+
+    def _put(
+        self, ask: Ask, origin: str, source: Source | None, wanted: Tensor | None = None
+    ) -> Generator[Request, Answers, tuple[Answers, Tensor | None]]:
+        """Ask, and let bank and source learn; the answers, and which images were selected."""
+        answers = yield ask
+        self.asked += len(ask.images)
+        target, selected = self._hearing.hear(ask.images, origin, answers, wanted)
+        if source:
+            source.learn(origin, target)
+        self._note_question(origin, ask.images, target, answers)
+        return answers, selected
 
     @property
     def _due(self) -> float:
@@ -275,19 +290,26 @@ class Distillation:
             self._note_step(loss, weight)
 
     def _improve(self, heard: Heard) -> Generator[Request, Answers, None]:
-        """One step of the generator behind these images."""
-        invention = self._inventors.invention
+        """One step of the generator behind these images, after a look around them."""
+        invention, rng = self._inventors.invention, self._inventors.rng
         if invention is None:
             return
+        if self.method.neighbours:
+            moved = yield from neighbours_of(heard, self.method, self.student, rng)
+            self.pulled_back += len(moved)
+            if len(moved := moved[self.bank.fresh(moved)]):
+                yield from self._put(Ask(moved), "neighbours", None)
         # Half of what this question made due while it is pulled back, the rest while the next one
         # travels: the two take an institution about as long.
         self._target = (self._target + self._due) / 2
-        done = yield from invention.improve(heard, self.generator_steps, self._inventors.rng)
+        done = yield from invention.improve(heard, self.generator_steps, rng)
         self.pulled_back += done.pulled_back
         self.asked += done.asked
         self._note_generated(1, done.terms)
         if self.generator_steps % self.method.epoch == 0:
-            invention.begin(self._inventors.rng)
+            invention.begin(rng)
+            if weights := self._hearing.weigh(rng):
+                self._tell("weighed", weights=weights)
 
     def _note_generated(self, steps: int, terms: Mapping[str, float]) -> None:
         self.generator_steps += steps

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from fedkd.bank import Bank
 from fedkd.generators import Canvas, Generator, Latents, Pixels
+from fedkd.impressions import Similarity
 from fedkd.priors import Prior
 from fedkd.state import State
 
@@ -27,7 +29,8 @@ class Drawn:
     origin: str
     """Who drew it, for the record."""
     wanted: Tensor | None = None
-    """(B,) classes that the images are meant to show, None where nobody means anything."""
+    """(B,) classes that the images are meant to show, or (B, K) probabilities that they are meant
+    to be given; None where nobody means anything."""
 
     def only(self, which: Tensor) -> "Drawn":
         """Those that are ``which``, (B,) bool."""
@@ -116,20 +119,34 @@ def class_entropy(counts: Sequence[Tensor]) -> float:
 
 
 class Generated:
-    """A generator in training: its images carry the graph through which it learns."""
+    """A generator in training: its images carry the graph through which it learns.
 
-    def __init__(self, generator: Generator) -> None:
-        self.generator = generator
+    Args:
+        generator: in training.
+        classes: K, if it is told the class that each image is to show, else 0.
+        average: of its weights, which paints in its place once it has learned; None: nothing does.
+    """
+
+    def __init__(
+        self, generator: Generator, classes: int = 0, average: nn.Module | None = None
+    ) -> None:
+        self.generator, self.classes, self.average = generator, classes, average
         self.learning = True
         """Whether images carry a graph; a generator that has learned enough paints without."""
 
     def draw(self, count: int, rng: torch.Generator) -> Drawn:
-        """G(z), z ~ N(0, 1)."""
-        self.generator.train(self.learning)
-        z = torch.randn(count, self.generator.latent, generator=rng)
+        """G(z), z ~ N(0, 1), and where it is told classes, those are drawn all alike."""
+        painter: nn.Module = self.generator
+        if self.average is not None and not self.learning:
+            painter = self.average
+        painter.train(self.learning)
+        z, wanted = torch.randn(count, self.generator.latent - self.classes, generator=rng), None
+        if self.classes:
+            wanted = torch.randint(self.classes, (count,), generator=rng)
+            z = torch.cat([z, F.one_hot(wanted, self.classes)], 1)
         z = z.to(self.generator.project.weight.device)
         with torch.set_grad_enabled(self.learning):
-            return Drawn(self.generator(z), "generator")
+            return Drawn(painter(z), "generator", wanted)
 
     def learn(self, origin: str, target: Tensor) -> None:
         """It learns through the graph, not here."""
@@ -143,37 +160,59 @@ class Kept:
         painter: what is trained.
         count: most images in a batch.
         classes: K.
+        similarity: of classes, around which probabilities are wanted as soon as it is known; None:
+            classes are wanted always.
     """
 
-    def __init__(self, canvas: Canvas, painter: Latents | Pixels, count: int, classes: int) -> None:
+    def __init__(
+        self,
+        canvas: Canvas,
+        painter: Latents | Pixels,
+        count: int,
+        classes: int,
+        similarity: Similarity | None = None,
+    ) -> None:
         self.canvas, self.painter, self.classes = canvas, painter, classes
+        self.similarity = similarity
         self.learning = True
         self._wanted = torch.zeros(count, dtype=torch.long)
+        self._shown = 0
+        self._said: Tensor | None = None
 
     def begin(self, rng: torch.Generator) -> None:
         """Another batch: every class equally often, but for a remainder, in random order."""
+        if self.similarity and self._said is not None and self._wanted.ndim == 1:
+            self.similarity.hear(self._wanted[: len(self._said)], self._said)
+        self._said = None
         self.painter.begin(rng)
         order = torch.randperm(len(self._wanted), generator=rng)
         start = int(torch.randint(self.classes, (), generator=rng))
         self._wanted = (order + start) % self.classes
+        if self.similarity and self.similarity.known:
+            self._wanted = self.similarity.draw(self._wanted, rng)
 
     def draw(self, count: int, rng: torch.Generator) -> Drawn:
         """The first ``count`` of the batch."""
         self.painter.train()
         with torch.set_grad_enabled(self.learning):
             images = self.canvas.view(self.painter()[:count], rng)
+        self._shown = len(images)
         return Drawn(images, "generator", self._wanted[:count])
 
     def learn(self, origin: str, target: Tensor) -> None:
-        """It learns through the graph, not here."""
+        """Images learn through the graph; what was said of the last ones tells how classes lie."""
+        if self.similarity and len(target) == self._shown:
+            self._said = target
 
     def state(self) -> State:
-        """The classes wanted; the painter is a part of its own."""
-        return State({"wanted": self._wanted.clone()})
+        """What is wanted and was said of it; the painter is a part of its own."""
+        said = {} if self._said is None else {"said": self._said.clone()}
+        return State({"wanted": self._wanted.clone(), **said})
 
     def restore(self, state: State) -> None:
         """Want again what was wanted when ``state`` was taken."""
         self._wanted = state.tensors["wanted"].clone()
+        self._said = state.tensors["said"].clone() if "said" in state.tensors else None
 
 
 class Evolved:

@@ -19,7 +19,7 @@ from fedkd.ensemble import fusion
 from fedkd.experiment import Experiment
 from fedkd.labels import Labels, names_of
 from fedkd.loop import Distilled, Progress
-from fedkd.methods import make
+from fedkd.methods import Method, make
 from fedkd.metrics import course
 from fedkd.signals import Card, Signal
 from server.checkpoint import Checkpoint
@@ -164,7 +164,7 @@ class Chronicle:
             "student": self._student(distilled.student, verdict),
             "ensemble": {
                 "accuracy": verdict.ensemble,
-                "rule": fusion(self.experiment.questions.rule, cards).rule,
+                "rule": fusion(self._method.rule_for(self.experiment.questions.rule), cards).rule,
             },
             "teachers": [
                 self._teacher(index, card, traffic.get(card.name, Traffic()), verdict)
@@ -188,9 +188,11 @@ class Chronicle:
 
     def _signals(self, trained: bool) -> list[str]:
         """What institutions were asked for; what judges a generator, only if one was trained."""
-        wishes = self.experiment.method
-        needs = make(wishes.name, wishes.arguments).needs if trained else {Signal.LOGITS}
-        return sorted(needs)
+        return sorted(self._method.needs if trained else {Signal.LOGITS})
+
+    @property
+    def _method(self) -> Method:
+        return make(self.experiment.method.name, self.experiment.method.arguments)
 
     def _student(self, student: nn.Module, verdict: Verdict) -> dict[str, Any]:
         whole, half = course(self._scores), course(self._scores, last=0.5)

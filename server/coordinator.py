@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fedkd.compute import CPU, Compute
 from fedkd.errors import QuorumLost
@@ -24,6 +24,7 @@ from fedkd.priors import Prior, prior
 from fedkd.signals import Answers, Card, Refusal, Request
 from fedkd.wire.record import Lost as Missing
 from server.checkpoint import Checkpoint
+from server.collection import collection
 from server.seat import Struck
 
 Lost = Mapping[str, Refusal | str]
@@ -47,6 +48,8 @@ class Ingredients:
     overlap: bool = True
     """Whether the student learns while answers travel; that takes less time and changes nothing."""
     compute: Compute = CPU
+    collected: Tensor | None = None
+    """The coordinator's own images, (N, C, H, W) uint8, where the method needs some."""
 
 
 def ingredients(
@@ -65,9 +68,10 @@ def ingredients(
     classes = len(Labels.of(cards).names)
     student = build(experiment.student.model, classes, cards[0].shape, experiment.seed)
     images, questions = experiment.images, experiment.questions
+    method = make(experiment.method.name, experiment.method.arguments)
     return Ingredients(
         student,
-        make(experiment.method.name, experiment.method.arguments),
+        method,
         Plan(
             budget=questions.budget,
             batch=questions.batch,
@@ -77,7 +81,7 @@ def ingredients(
             learning_rate=experiment.student.learning_rate,
             weight_decay=experiment.student.weight_decay,
             capacity=questions.capacity,
-            rule=questions.rule,
+            rule=method.rule_for(questions.rule),
         ),
         {name: prior(name, warp=images.warp, mix=images.mix) for name in images.priors},
         experiment.seed,
@@ -85,7 +89,16 @@ def ingredients(
         checkpoint,
         questions.overlap,
         Compute.of(experiment.student.device, experiment.student.precision),
+        _collected(experiment, method, cards[0].shape),
     )
+
+
+def _collected(
+    experiment: Experiment, method: Method, shape: tuple[int, int, int]
+) -> Tensor | None:
+    """What the coordinator has collected, where the method has a use for it."""
+    name = experiment.images.collected
+    return collection(name, shape) if name and method.inflation else None
 
 
 @dataclass(eq=False)
@@ -124,6 +137,7 @@ class Coordinator:
             watch=self._note,
             rest=self._rest,
             compute=parts.compute,
+            collected=parts.collected,
         )
         if checkpoint is not None:
             checkpoint.convene(self.cards)

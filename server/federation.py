@@ -86,6 +86,7 @@ def federate(
         checkpoint=checkpoint,
         overlap=parts.overlap,
         compute=parts.compute,
+        collected=parts.collected,
     )
     arrays = ArrayRecord(parts.student.state_dict())
     result = strategy.start(

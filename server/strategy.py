@@ -19,7 +19,7 @@ from typing import cast
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
-from torch import nn
+from torch import Tensor, nn
 
 from fedkd.compute import CPU, Compute
 from fedkd.errors import SettingsError
@@ -75,6 +75,7 @@ class DataFreeDistillation(Strategy):
         checkpoint: the way back of the run; one that was resumed goes on where it was set down.
         overlap: whether the student learns while answers travel; no number depends on it.
         compute: where student, generator and bank are.
+        collected: images of the coordinator's own, (N, C, H, W) uint8, where the method needs some.
     """
 
     def __init__(
@@ -97,9 +98,11 @@ class DataFreeDistillation(Strategy):
         checkpoint: Checkpoint | None = None,
         overlap: bool = True,
         compute: Compute = CPU,
+        collected: Tensor | None = None,
     ) -> None:
         self.parts = Ingredients(
-            student, method, plan, priors, seed, quorum, checkpoint, overlap, compute
+            *(student, method, plan, priors, seed, quorum, checkpoint),
+            *(overlap, compute, collected),
         )
         self.model = model
         self.min_available_nodes = min_available_nodes

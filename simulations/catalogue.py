@@ -47,7 +47,10 @@ def _terms(method: Method) -> tuple[str, str]:
     if method.gradient.pulls_back:
         asks.append("gradients (pull_back)")
         discloses.append("how scores change with pixels")
+    if method.inflation:
+        discloses[0] = "class scores of collected and invented images"
+    if method.cost > 1:
+        asks[0] = f"logits, {method.cost} questions an image"
     if method.gradient.questions:
-        asks[0] = f"logits, {1 + method.gradient.questions} questions an image"
         discloses.append("roughly how they change with pixels")
     return ", ".join(asks), "; ".join(discloses)

@@ -17,6 +17,7 @@ from fedkd.data import Dataset, open_data
 from fedkd.ensemble import fusion
 from fedkd.experiment import Experiment
 from fedkd.labels import Labels
+from fedkd.methods import make
 from fedkd.metrics import accuracy, agreement, fidelity, fidelity_double_root, logits, recall
 from fedkd.signals import Card, Signal
 from server.chronicle import Verdict
@@ -43,7 +44,8 @@ def verdict(
     for index, card in enumerate(cards):
         vault = Vault.open(holding(experiment, index), vaults / f"{index:04d}")
         said[card.name] = vault.teacher.ask(test.test_images, frozenset({Signal.LOGITS}))
-    fused = fusion(experiment.questions.rule, cards)(said)[Signal.LOGITS]
+    method = make(experiment.method.name, experiment.method.arguments)
+    fused = fusion(method.rule_for(experiment.questions.rule), cards)(said)[Signal.LOGITS]
     own = logits(student, test.test_images)
     labels = Labels.of(cards)  # somebody knows every class, so that places are the data's numbers
     return Verdict(

@@ -1,5 +1,6 @@
 """The bank keeps everything, in order, and knows what was asked before."""
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -56,3 +57,31 @@ def test_draws_pair_images_with_their_answers() -> None:
     number = images[:, 0, 0, 0].long() * 256 + images[:, 0, 0, 1].long()
     assert torch.equal(number.float(), targets[:, 0])
     assert len(set(number.tolist())) > 250
+
+
+def test_an_image_that_counts_many_times_is_drawn_as_often() -> None:
+    images = torch.arange(6 * 16, dtype=torch.uint8).view(6, 1, 4, 4)
+    bank = Bank()
+    bank.add(images[:2], torch.zeros(2, 1), times=10)
+    bank.add(images[2:], torch.ones(4, 1))
+    rng = torch.Generator().manual_seed(0)
+    drawn = bank.draw(24_000, rng)[0][:, 0, 0, 0].long().div(16, rounding_mode="floor")
+    share = drawn.bincount(minlength=6) / len(drawn)
+    assert share.tolist() == pytest.approx([10 / 24] * 2 + [1 / 24] * 4, abs=0.01)
+    again = Bank()
+    again.restore(bank.state())
+    one, other = (b.draw(9, torch.Generator().manual_seed(1))[0] for b in (bank, again))
+    assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("capacity", [None, 4])
+def test_other_answers_take_the_place_of_those_that_are_kept(capacity: int | None) -> None:
+    bank = Bank(capacity)
+    for start in (0, 3):
+        batch = torch.arange(start * 16, (start + 3) * 16, dtype=torch.uint8).view(3, 1, 4, 4)
+        bank.add(batch, torch.zeros(3, 2))
+    images, _ = bank.history()
+    told = torch.arange(2 * len(images)).view(-1, 2).float()
+    bank.retarget(told)
+    assert torch.equal(bank.history()[1], told)
+    assert torch.equal(bank.history()[0], images)

@@ -120,7 +120,7 @@ def test_an_override_that_cannot_be_is_refused(override: str, words: str) -> Non
         ({"questoins": {}}, "unknown key questoins (did you mean questions?); known here: images"),
         ({"student": {"modle": "cnn"}}, "unknown key student.modle (did you mean model?)"),
         ({"policy": {"pullback": True}}, "policy.pullback (did you mean pull_back?)"),
-        ({"images": {"zzz": 1}}, "unknown key images.zzz; known here: mix, priors, warp"),
+        ({"images": {"zzz": 1}}, "unknown key images.zzz; known here: collected, mix"),
     ],
 )
 def test_an_unknown_key_is_told_the_nearest_known_one(values: dict[str, Any], words: str) -> None:

@@ -19,6 +19,7 @@ from client.agent import Agent
 from client.release import Door
 from client.releases.modes import release
 from fedkd import invention
+from fedkd.critic import Critic, Judgement
 from fedkd.ensemble import log_linear_pool
 from fedkd.errors import NeedsError, QuorumLost, SettingsError
 from fedkd.gradients import GRADIENTS, as_float
@@ -53,8 +54,17 @@ def made(name: str, **wishes: object) -> Method:
 K, SHAPE = 5, (1, 8, 8)
 ASKED = 24
 """Images in a question of the exact runs."""
+COLLECTED = 6
+"""Images that a coordinator has, where its method needs some."""
 COUNTS = {"east": (40, 5, 0, 12, 3), "north": (0, 30, 9, 0, 21), "west": (7, 7, 60, 1, 0)}
 """Training images of each class, far from uniform."""
+
+
+def own_images(method: Method, shape: Shape) -> Tensor | None:
+    """What a coordinator would have collected for that method."""
+    if not method.inflation:
+        return None
+    return torch.randint(0, 256, (COLLECTED, *shape), generator=rng(17), dtype=torch.uint8)
 
 
 def rng(seed: int) -> torch.Generator:
@@ -147,6 +157,20 @@ class Step:
     reminded: "Step | None" = None
     """Whose terms this one is compared with; None: zero."""
     terms: dict[str, Tensor] = field(default_factory=dict)
+    weights: dict[str, float] = field(default_factory=dict)
+    """Of institutions, where they are learned."""
+    critic: nn.Module | None = None
+
+
+def judging(steps: list[Step]) -> type[Critic]:
+    """The critic that the loop uses, which also writes down what judged each step."""
+
+    class Judging(Critic):
+        def judge(self, images: Tensor) -> Judgement:
+            steps[-1].critic = copy.deepcopy(self.network).eval().double()
+            return super().judge(images)
+
+    return Judging
 
 
 def tapped(
@@ -230,6 +254,7 @@ class Seen:
     gap: Tensor
     before: Mapping[str, Tensor]
     wanted: Tensor | None
+    critic: nn.Module | None
 
 
 def logged(t: Tensor) -> dict[str, Tensor]:
@@ -239,6 +264,50 @@ def logged(t: Tensor) -> dict[str, Tensor]:
     return {"one_hot": sure, "class_balance": (mean * mean.log()).sum()}
 
 
+def frequencies(t: Tensor, before: Mapping[str, Tensor]) -> Tensor:
+    """How often each class was drawn, (K,): 50 at first, then half of it and half of this batch."""
+    counts = torch.tensor([float((t.argmax(1) == c).sum()) for c in range(K)])
+    return (before["drawn"] / 2 + counts / 2).clamp_min(1.0)
+
+
+def rivals(seen: Seen) -> dict[str, Tensor]:
+    """The weighted terms of HiDFD's generator."""
+    assert seen.critic is not None
+    assert seen.wanted is not None
+    judged, n = seen.critic(seen.x), seen.before.get("drawn", torch.full((K,), 50.0))
+    weight = 0.01 / (1 - 0.99 ** n.double())
+    p, rows = seen.t.softmax(1).mean(0), range(len(seen.x))
+    collected, invented = (judged.sides.log_softmax(1)[rows, 2 * seen.wanted + i] for i in (0, 1))
+    return {
+        "realness": -judged.score.mean(),
+        "sidedness": (invented - collected).mean(),
+        "category_frequency": 0.1 * K * (weight / weight.sum() * p * p.log()).sum(),
+    }
+
+
+def divergence(seen: Seen, temperature: float) -> Tensor:
+    """tau^2 KL(T || S), (B,)."""
+    p, q = (seen.t / temperature).softmax(1), (seen.s / temperature).softmax(1)
+    return temperature**2 * (p * (p / q).log()).sum(1)
+
+
+def of_ensembles(paper: str, seen: Seen) -> dict[str, Tensor]:
+    """The weighted terms of those that began with several teachers, or with one's weights."""
+    t, s, everything, wanted = seen.t, seen.s, range(len(seen.t)), seen.wanted
+    assert wanted is not None
+    if paper == "dense":
+        apart = divergence(seen, 1) * (t.argmax(1) != s.argmax(1))
+        certain = -t.log_softmax(1)[everything, wanted].mean()
+        gap = LOUD["bn_weight"] * seen.gap
+        return {"wanted_class": certain, "boundary_support": -apart.mean(), "bn_gap": gap}
+    if paper == "co_boosting":
+        p = t.softmax(1)[everything, wanted]
+        hard = (-(1 - p.detach()) * p.log()).mean()
+        return {"hard_class": hard, "agreement": -divergence(seen, 3).mean()}
+    y = wanted if wanted.ndim == 2 else torch.eye(K)[wanted]
+    return {"wanted_class": -(y * (t / 20).log_softmax(1)).sum(1).mean()}
+
+
 def written_out(  # noqa: C901 - one case for each paper
     paper: str, seen: Seen, progress: float
 ) -> dict[str, Tensor]:
@@ -246,10 +315,8 @@ def written_out(  # noqa: C901 - one case for each paper
     x, t, s, gap = seen.x, seen.t, seen.s, seen.gap
     sure, balance = logged(t).values()
 
-    def divergence(temperature: float) -> Tensor:
-        p, q = (t / temperature).softmax(1), (s / temperature).softmax(1)
-        return temperature**2 * (p * (p / q).log()).sum(1)
-
+    if paper in ("hidfd", "dense", "co_boosting", "zskd"):
+        return rivals(seen) if paper == "hidfd" else of_ensembles(paper, seen)
     match paper:
         case "cudfkd":
             hardness = min(max((progress - 0.25) / 0.5, 0.0), 1.0)
@@ -258,19 +325,19 @@ def written_out(  # noqa: C901 - one case for each paper
                 "one_hot": sure,
                 "bn_gap": gap,
                 "class_balance": 20 * balance,
-                "agreement": -62 * hardness * (alike * divergence(3)).mean(),
+                "agreement": -62 * hardness * (alike * divergence(seen, 3)).mean(),
             }
         case "dafl":
             return {"one_hot": sure, "class_balance": 5 * balance}
         case "zskt":
-            return {"agreement": -divergence(1).mean()}
+            return {"agreement": -divergence(seen, 1).mean()}
         case "rdskd":
             p, half = t.softmax(1), len(t) // 2
             moved = (p[half:] - p[:half]).square().sum() / (x[half:] - x[:half]).square().sum()
             gained = {n: v - seen.before.get(n, 0.0) for n, v in logged(t).items()}
             return {n: g.exp() for n, g in gained.items()} | {"sameness": moved.sqrt()}
         case "dfq":
-            fixed = {"agreement": -divergence(1).mean(), "one_hot": sure}
+            fixed = {"agreement": -divergence(seen, 1).mean(), "one_hot": sure}
             return fixed | {"class_balance": 20 * balance, "bn_gap": LOUD["bn_weight"] * gap}
         case "ddad":
             apart = (s - s.mean(1, keepdim=True)) - (t - t.mean(1, keepdim=True))
@@ -337,10 +404,17 @@ def by_autograd(
             said = said.detach() + s - s.detach()
     counts = torch.tensor(list(COUNTS.values())).double()
     t = log_linear_pool(said, torch.ones_like(counts) if lost == "counts" else counts)
+    if method.rule == "mean_logits" and lost != "rule":
+        alike = dict.fromkeys(COUNTS, 1.0)
+        weights = alike if lost == "weights" else step.weights or alike
+        share = torch.tensor([weights[name] for name in COUNTS]).double()
+        t = torch.einsum("t,tbk->bk", share / share.sum(), said)
     gaps = torch.stack([gap(teacher, pixels) for teacher in teachers]).mean()
     before = step.reminded.terms if step.reminded else {}
-    terms = written_out(method.name, Seen(pixels, t, s, gaps, before, shown.wanted), step.progress)
+    seen = Seen(pixels, t, s, gaps, before, shown.wanted, step.critic)
+    terms = written_out(method.name, seen, step.progress)
     step.terms = {name: value.detach() for name, value in logged(t).items()}
+    step.terms["drawn"] = frequencies(t.detach(), {"drawn": torch.full((K,), 50.0), **before})
     asked_for = {term.name for _, term in method.objective} - {lost}
     torch.stack([terms[name] for name in sorted(asked_for)]).sum().backward()
     return flat({name: weight.grad for name, weight in trained(source).named_parameters()})
@@ -362,19 +436,33 @@ def exact_run(
     steps: list[Step] = []
     for kind in (Generated, Kept):
         patch.setattr(invention, kind.__name__, tapped(kind, steps, student))
+    patch.setattr(invention, "Critic", judging(steps))
+    collected, weights = own_images(method, SHAPE), dict[str, float]()
 
     def watch(progress: Progress) -> None:
-        if progress.kind == "asked":  # the student has caught up, the generator has not learned
-            steps[-1].progress = progress.facts["done"]
+        if progress.kind == "asked" and progress.facts["origin"] != "collected":
+            # The student has caught up, the generator has not learned.
+            steps[-1].progress, steps[-1].weights = progress.facts["done"], dict(weights)
             steps[-1].student = copy.deepcopy(student).eval()
+        weights.update(progress.facts.get("weights", {}))
 
-    plan = Plan(budget=ASKED * 5, batch=ASKED, steps=10, student_batch=8, asking=1.0)
+    budget = ASKED * 5 * method.cost + (0 if collected is None else COLLECTED)
+    plan = Plan(budget, batch=ASKED, steps=10, student_batch=8, asking=1.0)
     with road(networks) as (cards, put):
-        drive(distil(student, method, cards, plan, priors("pink"), seed=3, watch=watch), put)
+        loop = distil(
+            *(student, method, cards, plan, priors("pink")),
+            seed=3,
+            watch=watch,
+            collected=collected,
+        )
+        drive(loop, put)
     waits = method.student_from > 0.8
     assert [step.progress for step in steps] == ([0.0] * 5 if waits else [0.0, 0.2, 0.4, 0.6, 0.8])
-    for number, step in enumerate(steps[2:], 2):  # epochs are of two steps
-        step.reminded = steps[(number - 1) if number % 2 == 0 else number - 2]
+    for number, step in enumerate(steps):  # epochs are of two steps, but for HiDFD's
+        earlier = number - 1 if number % 2 == 0 or method.epoch == 1 else number - 2
+        step.reminded = (
+            steps[earlier] if earlier >= 0 and (number > 1 or method.epoch == 1) else None
+        )
     return steps
 
 
@@ -382,6 +470,10 @@ def exact_run(
     ("road", "method"),
     [
         (wire, cudfkd("pull_back", latent=16)),
+        *(
+            (wire, made(name, latent=16, **LOUD, **LONG))
+            for name in ("hidfd", "dense", "co_boosting", "zskd")
+        ),
         (one_process, cudfkd("pull_back", latent=16)),
         (one_process, cudfkd("straight_through", bn_weight=0.0, latent=16)),
         (one_process, cudfkd("student", bn_weight=0.0, latent=16)),
@@ -405,7 +497,8 @@ def test_the_generators_gradient_is_that_of_autograd_in_one_piece(
     # The comparison would see it if any of this were missing.
     terms = [term.name for _, term in method.objective]
     parts = terms if exact and len(terms) > 1 else []
-    for lost in (*parts, "rounding", *(["counts"] if exact else [])):
+    how = ["counts"] if method.rule == "auto" else ["rule", *(["weights"] * bool(method.boosting))]
+    for lost in (*parts, "rounding", *(how if exact else [])):
         without = [by_autograd(step, networks, method, lost) for step in steps]
         assert max(apart(flat(s.taken), w) for s, w in zip(steps, without, strict=True)) > 1e-3
 
@@ -481,7 +574,10 @@ def run(
     doors = doors or Doors()
     told: list[Progress] = []
     loop = distil(
-        linear(99), method, doors.cards, plan, priors("noise"), seed=seed, watch=told.append
+        *(linear(99), method, doors.cards, plan, priors("noise")),
+        seed=seed,
+        watch=told.append,
+        collected=own_images(method, TINY),
     )
     return drive(loop, put or doors.put), told
 

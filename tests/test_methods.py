@@ -20,22 +20,26 @@ from fedkd.methods import (
     METHODS,
     Method,
     cmi,
+    co_boosting,
     cudfkd,
     dafl,
     ddad,
     deepinversion,
+    dense,
     dfad,
     dfme,
     dfq,
     dip_kd,
     disguide,
     fast_dfkd,
+    hidfd,
     ideal,
     make,
     pre_dfkd,
     rdskd,
     ta_dfkd,
     ways,
+    zskd,
     zskt,
 )
 from fedkd.methods.imitation import cross_entropy, divergence, l1_centred
@@ -44,6 +48,7 @@ from fedkd.methods.terms import Batch, one_hot
 from fedkd.models import build
 from fedkd.priors import priors
 from fedkd.signals import Answers, Ask, Card, Request, Signal, as_float
+from server.collection import collection
 
 LOGITS, BN_GAP = Signal.LOGITS, Signal.BN_GAP
 
@@ -243,6 +248,10 @@ def test_ta_dfkd_sets_the_weights_of_its_public_code() -> None:
         (dfq(), {"agreement": 1.0, "bn_gap": 1.0, "one_hot": 1.0, "class_balance": 20.0}),
         (ddad(), {"discrepancy": 1.0, "bn_gap": 1.0, "one_hot": 1.0}),
         (ideal(), {"wanted_class": 1.0, "class_balance": 5.0}),
+        (hidfd(), {"realness": 1.0, "sidedness": 1.0, "category_frequency": 0.1}),
+        (dense(), {"wanted_class": 1.0, "bn_gap": 1.0, "boundary_support": 1.0}),
+        (co_boosting(), {"hard_class": 1.0, "agreement": 1.0}),
+        (zskd(), {"wanted_class": 1.0}),
         (
             deepinversion(adversarial_weight=10.0),
             {
@@ -286,6 +295,40 @@ def test_pre_dfkd_replays_one_image_for_eight_new_ones() -> None:
     assert (shares["prior"](0.3), shares["generator"](0.3), shares["memory"](0.3)) == (1, 0, 0)
     told = [shares[source](0.5) for source in ("prior", "generator", "memory")]
     assert told == pytest.approx([0.1, 0.8, 0.1])
+
+
+@pytest.mark.parametrize(
+    ("method", "latent", "rate", "betas", "temperature"),
+    [
+        (dense(), 256, 1e-3, (0.5, 0.999), 20.0),
+        (co_boosting(), 256, 1e-3, (0.5, 0.999), 4.0),
+        (zskd(), 64, 1e-3, (0.9, 0.999), 20.0),
+    ],
+    ids=lambda x: x.name if isinstance(x, Method) else "",
+)
+def test_papers_of_ensembles_set_what_their_public_code_sets(
+    method: Method, latent: int, rate: float, betas: tuple[float, float], temperature: float
+) -> None:
+    assert (method.latent, method.generator_rate, method.generator_betas) == (latent, rate, betas)
+    assert torch.equal(method.imitation(SOME, OTHER), divergence(temperature)(SOME, OTHER))
+    assert (method.gradient.name, method.rule_for("auto")) == ("pull_back", "mean_logits")
+    assert method.epoch == {"dense": 30, "co_boosting": 30, "zskd": 1500}[method.name]
+
+
+def test_hidfd_trains_its_generator_first_and_its_student_on_a_hybrid() -> None:
+    method = hidfd()
+    assert (method.latent, method.generator_rate, method.inflation) == (128, 2e-4, 10)
+    assert (method.generator_until, method.student_from) == (0.5, 0.5)
+    s, t = (x - x.mean(1, keepdim=True) for x in (SOME, OTHER))
+    assert method.imitation(SOME, OTHER).tolist() == pytest.approx(((s - t) ** 2).mean(1).tolist())
+
+
+@pytest.mark.parametrize("told", ["log_linear_pool", "mean_probabilities"])
+def test_a_plan_decides_how_answers_are_fused_but_not_what_is_learned(told: str) -> None:
+    assert dense().rule_for(told) == told
+    assert cudfkd().rule_for("auto") == "auto"
+    with pytest.raises(SettingsError, match="learns the weights of mean_logits, and the rule is"):
+        co_boosting().rule_for(told)
 
 
 def test_plain_deepinversion_does_not_ask_the_student() -> None:
@@ -390,6 +433,17 @@ def test_a_generator_learns_by_the_gradients_that_its_factory_names_and_by_no_ot
         ("cmi", {"remembered": 0}, "capacity=0"),
         ("cmi", {"contrast_weight": -1.0}, "weight of distinctness is -1.0"),
         ("dip_kd", {"primed": 1.0}, "student from 1.0"),
+        ("hidfd", {"inflation": 0}, "collected images count 0 times"),
+        ("hidfd", {"critic_rate": 0.0}, "critic: rate 0.0"),
+        ("hidfd", {"averaging": 1.0}, "expected averaging in [0, 1)"),
+        ("hidfd", {"gradient": "student"}, "choose one of pull_back, finite"),
+        ("dense", {"epoch": 0}, "dense: epoch 0"),
+        ("co_boosting", {"step": 0.0}, "neighbours: step 0.0"),
+        ("co_boosting", {"weight_rate": 0.0}, "boosting: rate 0.0"),
+        ("co_boosting", {"weight_decay": 1.5}, "boosting: rate 0.01, decay 1.5"),
+        ("co_boosting", {"hardness": -1.0}, "hard_class: expected a power >= 0, got -1.0"),
+        ("zskd", {"scales": ()}, "expected scales > 0, got ()"),
+        ("zskd", {"first_images": 0}, "first 0"),
         ("dip_kd", {"primer_steps": 0.0}, "primer: steps 0.0"),
         ("dip_kd", {"contrast_steps": 0}, "expected contrast_steps >= 1, got 0"),
         ("dip_kd", {"soft_weight": -1.0}, "the primer's part is -1.0"),
@@ -537,7 +591,8 @@ class Digits:
 
         student = build("cnn", 10, self.data.shape, 0)
         plan = Plan(BUDGET, 64, STEPS, student_batch=64, learning_rate=5e-3)
-        loop = distil(student, method, self.at_hand.cards, plan, priors(*names))
+        own = collection("typeset-digits", self.data.shape) if method.inflation else None
+        loop = distil(student, method, self.at_hand.cards, plan, priors(*names), collected=own)
         watching = register_optimizer_step_pre_hook(must_be_finite)
         try:
             distilled = drive(loop, put)
@@ -585,6 +640,9 @@ OWN: dict[str, dict[str, object]] = {
     "disguide": {"generator_steps": 10, "generator_rate": 1e-3},
     "fast_dfkd": {"temperature": 4.0, "flips": False},
     "cmi": {"temperature": 4.0, "flips": False, "epoch": 5},
+    "dense": {"epoch": 5},
+    "co_boosting": {"epoch": 5},
+    "zskd": {"epoch": 5, "generator_rate": 0.05},
 }
 """What belongs to a paper so much that it is not itself without."""
 

@@ -17,6 +17,7 @@ from fedkd.state import State, read, write
 
 SHAPE, CLASSES = (1, 4, 4), 3
 PLAN = Plan(budget=120, batch=12, steps=24, student_batch=8)
+COLLECTED = torch.arange(5 * 16, dtype=torch.uint8).view(5, *SHAPE)
 OWN = {"bn_weight": 0.0, "latent": 8, "warm_up": 0.2, "generated": 0.7, "evolved": 0.4}
 
 
@@ -39,6 +40,7 @@ class Run:
             *(network(9), method, TEACHERS.cards, plan, priors("pink", "noise"), 4),
             watch=self.told.append,
             rest=lambda: rest(self),
+            collected=COLLECTED if method.inflation else None,
         )
 
     def to_its_end(self) -> Distilled:
@@ -86,6 +88,11 @@ def same(one: State, other: State) -> bool:
         (make("fast_dfkd", {"latent": 8, "epoch": 3}), PLAN),
         (make("fast_dfkd", {"latent": 8, "epoch": 3, "common": "reptile"}), PLAN),
         (make("cmi", {"latent": 8, "epoch": 2, "negatives": 9, "remembered": 20}), PLAN),
+        (make("hidfd", {"latent": 8}), PLAN),
+        (make("dense", {"latent": 8, "epoch": 3, "warm_up": 0.2}), PLAN),
+        (make("co_boosting", {"latent": 8, "epoch": 2, "warm_up": 0.2}), PLAN),
+        (make("co_boosting", {"latent": 8, "epoch": 2}), replace(PLAN, capacity=30)),
+        (make("zskd", {"epoch": 2}), PLAN),
     ],
     ids=[
         "priors",
@@ -105,6 +112,11 @@ def same(one: State, other: State) -> bool:
         "common",
         "reptile",
         "told-apart",
+        "collected",
+        "latents-of-an-ensemble",
+        "weighed",
+        "bounded-weighed",
+        "impressions",
     ],
 )
 def test_whoever_goes_on_from_any_rest_ends_where_the_others_do(

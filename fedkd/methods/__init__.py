@@ -7,21 +7,25 @@ from typing import Any, get_args, get_type_hints
 
 from fedkd.errors import SettingsError
 from fedkd.methods.cmi import cmi
+from fedkd.methods.co_boosting import co_boosting
 from fedkd.methods.cudfkd import cudfkd
 from fedkd.methods.dafl import dafl
 from fedkd.methods.ddad import ddad
 from fedkd.methods.deepinversion import deepinversion
+from fedkd.methods.dense import dense
 from fedkd.methods.dfad import dfad
 from fedkd.methods.dfme import dfme
 from fedkd.methods.dfq import dfq
 from fedkd.methods.dip_kd import dip_kd
 from fedkd.methods.disguide import disguide
 from fedkd.methods.fast_dfkd import fast_dfkd
+from fedkd.methods.hidfd import hidfd
 from fedkd.methods.ideal import ideal
 from fedkd.methods.method import Method
 from fedkd.methods.pre_dfkd import pre_dfkd
 from fedkd.methods.rdskd import rdskd
 from fedkd.methods.ta_dfkd import ta_dfkd
+from fedkd.methods.zskd import zskd
 from fedkd.methods.zskt import zskt
 
 METHODS: dict[str, Callable[..., Method]] = {
@@ -41,6 +45,10 @@ METHODS: dict[str, Callable[..., Method]] = {
     "pre_dfkd": pre_dfkd,
     "fast_dfkd": fast_dfkd,
     "cmi": cmi,
+    "hidfd": hidfd,
+    "dense": dense,
+    "co_boosting": co_boosting,
+    "zskd": zskd,
 }
 """Every method by the name that users type."""
 

@@ -20,6 +20,13 @@ def l1_centred(student: Tensor, target: Tensor) -> Tensor:
     return (s - t).abs().mean(1)
 
 
+def squared_centred(student: Tensor, target: Tensor) -> Tensor:
+    """Mean squared difference of centred logits. (B,)."""
+    s = student - student.mean(1, keepdim=True)
+    t = target - target.mean(1, keepdim=True)
+    return (s - t).square().mean(1)
+
+
 def divergence(temperature: float = 4.0) -> Imitation:
     """tau^2 KL(softmax(T/tau) || softmax(S/tau)). (B,).
 
@@ -47,6 +54,7 @@ def cross_entropy(student: Tensor, target: Tensor) -> Tensor:
 
 IMITATIONS: dict[str, Imitation] = {
     "l1_centred": l1_centred,
+    "squared_centred": squared_centred,
     "kl": divergence(),
     "cross_entropy": cross_entropy,
 }

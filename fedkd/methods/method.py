@@ -7,11 +7,13 @@ from typing import TypeAlias
 
 from torch import Tensor
 
+from fedkd.critic import Rivalry
 from fedkd.curriculum import UNIFORM, Curriculum, Schedule, constant, ramp
 from fedkd.errors import NeedsError, SettingsError
 from fedkd.generators import Canvas
 from fedkd.gradients import NONE, Gradient
 from fedkd.gradients import gradient as gradient_named
+from fedkd.impressions import Impressions
 from fedkd.methods.imitation import Imitation, l1_centred
 from fedkd.methods.mechanisms import Discrimination, Memory, Reuse
 from fedkd.methods.terms import Term
@@ -106,6 +108,48 @@ class Primer:
 
 
 @dataclass(frozen=True)
+class Neighbours:
+    """Each batch of a generator is moved along a random slope of the ensemble, and asked again.
+
+    Attributes:
+        step: by which each pixel moves, in (0, 1].
+        temperature: of the probabilities whose slope it is, > 0.
+    """
+
+    step: float
+    temperature: float
+
+    def __post_init__(self) -> None:
+        if not (0 < self.step <= 1 and 0 < self.temperature < math.inf):
+            raise SettingsError(
+                f"neighbours: step {self.step}, temperature {self.temperature}; "
+                "expected a step in (0, 1] and a temperature > 0"
+            )
+
+
+@dataclass(frozen=True)
+class Boosting:
+    """What each institution's word weighs is learned, once in an epoch, on images in the bank.
+
+    Attributes:
+        rate: by which a weight moves for each batch, > 0.
+        decay: of the rate, by epochs, in (0, 1].
+        batch: images in a batch, >= 1.
+    """
+
+    rate: float
+    decay: float
+    batch: int = 128
+
+    def __post_init__(self) -> None:
+        if not (0 < self.rate < math.inf and 0 < self.decay <= 1 and self.batch >= 1):
+            raise SettingsError(
+                f"boosting: rate {self.rate}, decay {self.decay}, batch {self.batch}; "
+                "expected a rate > 0, a decay in (0, 1] and a batch >= 1"
+            )
+
+
+@dataclass(frozen=True)
 class Method:
     """One paper's way to distil without data.
 
@@ -136,6 +180,14 @@ class Method:
         memory: what source "memory" remembers by.
         reuse: what the latents of one batch hand on to the next.
         discrimination: tells images apart for term distinctness.
+        rule: how replies are fused where the plan leaves that open, see `fedkd.ensemble`.
+        inflation: as how many images each collected one is drawn from the bank; they are asked
+            about before anything else. 0: nothing is collected.
+        critic: how a discriminator of collected and invented images learns; None: there is none.
+        impressions: how targets of kept images are drawn around similar classes; None: images of
+            a kept batch want one class each.
+        neighbours: how generated images are moved and asked about again; None: they are not.
+        boosting: how the weights of institutions are learned; None: they have none.
     """
 
     name: str
@@ -160,6 +212,12 @@ class Method:
     memory: Memory | None = None
     reuse: Reuse | None = None
     discrimination: Discrimination | None = None
+    rule: str = "auto"
+    inflation: int = 0
+    critic: Rivalry | None = None
+    impressions: Impressions | None = None
+    neighbours: Neighbours | None = None
+    boosting: Boosting | None = None
 
     def __post_init__(self) -> None:
         if self.latent < 1 or not 0 < self.generator_rate < math.inf:
@@ -177,6 +235,7 @@ class Method:
                 f'{self.name}: {self.rehearsals} rehearsals with gradient "{self.gradient.name}"; '
                 'expected >= 0, and "student", which alone asks nobody'
             )
+        self._fit_together()
         for source, share in self.shares.items():
             _expect_weights(f"{self.name}: share of {source}", share)
         for schedule, term in self.objective:
@@ -188,11 +247,11 @@ class Method:
                     f'{", ".join(sorted(beyond))}, which only gradient = "pull_back" gives; '
                     f"choose that, or set the weight of {term.name} to 0"
                 )
-        self._check_mechanisms()
         if "generator" in self.shares and not self.objective:
             raise SettingsError(f"{self.name}: a generator without terms cannot learn; give one")
 
-    def _check_mechanisms(self) -> None:
+    def _fit_together(self) -> None:
+        """Raises SettingsError where a part lacks another that it cannot be without."""
         if self.peers < 0:
             raise SettingsError(f"{self.name}: {self.peers} peers; expected >= 0")
         if "contrast" in self.shares and self.primer is None:
@@ -201,6 +260,23 @@ class Method:
             raise SettingsError(f"{self.name}: source memory has nothing to remember by; give one")
         if self.reuse is not None and self.canvas.kind != "latents":
             raise SettingsError(f"{self.name}: reuse is of latents; canvas is {self.canvas.kind}")
+        if self.inflation < 0 or (self.critic and not self.inflation):
+            raise SettingsError(
+                f"{self.name}: collected images count {self.inflation} times; expected "
+                ">= 0, and >= 1 beside a critic, which has nothing to learn without them"
+            )
+        if self.impressions and self.canvas.kind != "pixels":
+            raise SettingsError(f'{self.name}: impressions need a canvas of "pixels"; choose it')
+        if self.neighbours and not self.gradient.pulls_back:
+            raise SettingsError(
+                f'{self.name}: neighbours need the slope of answers; choose gradient "pull_back"'
+            )
+        classes = self.canvas.kept and not self.impressions
+        if self.boosting and (self.rule != "mean_logits" or not classes):
+            raise SettingsError(
+                f"{self.name}: boosting weighs a mean of logits by the classes that kept images "
+                'want; choose rule "mean_logits", and a canvas of latents or pixels'
+            )
 
     @property
     def needs(self) -> frozenset[Signal]:
@@ -211,6 +287,25 @@ class Method:
     def trains(self) -> bool:
         """Whether a generator is trained."""
         return "generator" in self.shares
+
+    @property
+    def cost(self) -> int:
+        """Samples asked for each image of a generator step, >= 1."""
+        further = self.gradient.questions + (self.neighbours is not None)
+        return 1 + further if self.trains else 1
+
+    def rule_for(self, told: str) -> str:
+        """How replies are fused: as a plan tells, or by the method's own rule where that is auto.
+
+        Raises:
+            SettingsError: weights are learned for the method's rule, and the plan tells another.
+        """
+        if told != "auto" and self.boosting and told != self.rule:
+            raise SettingsError(
+                f"{self.name} learns the weights of {self.rule}, and the rule is {told}; leave "
+                "questions.rule at auto"
+            )
+        return self.rule if told == "auto" else told
 
     def check(self, cards: tuple[Card, ...] | list[Card]) -> None:
         """Hold the method's needs against what institutions release, before the first question.

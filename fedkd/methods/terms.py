@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fedkd.critic import Judgement
 from fedkd.errors import SettingsError
 from fedkd.signals import Signal
 
@@ -31,13 +32,16 @@ class Batch:
     selected: Tensor | None = None
     """(B,) bool: images that passed the method's selection; None: all."""
     wanted: Tensor | None = None
-    """(B,) classes that the images are meant to show; None where nobody means anything."""
-    previous: Mapping[str, float] = field(default_factory=dict)
+    """(B,) classes that the images are meant to show, or (B, K) probabilities that they are meant
+    to be given; None where nobody means anything."""
+    previous: Mapping[str, Tensor] = field(default_factory=dict)
     """By term, what it was to remember of an earlier batch; absent before the first time."""
     students: Tensor | None = None
     """Logits of the student and its peers, (M, B, K); None where it has none."""
     distinctness: Tensor | None = None
     """What `fedkd.discrimination` makes of the images, (); None where nobody tells them apart."""
+    judged: Judgement | None = None
+    """What a critic says of them; None where there is none."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,7 @@ class Term:
     value: Callable[[Batch], Tensor]
     """Batch -> ()."""
     memory: Callable[[Batch], Tensor] | None = None
-    """Batch -> (), what it finds under its name in `Batch.previous` from the next epoch on."""
+    """Batch -> what it finds under its name in `Batch.previous` from the next epoch on."""
 
 
 def one_hot() -> Term:
@@ -64,15 +68,19 @@ def one_hot() -> Term:
     return Term("one_hot", "CE(T(x), argmax T(x))", frozenset({Signal.LOGITS}), value)
 
 
-def wanted_class() -> Term:
-    """Cross-entropy of the teacher with the class that was wanted; low: it sees that class."""
+def wanted_class(temperature: float = 1.0) -> Term:
+    """Cross-entropy of the teacher with what was wanted, a class or probabilities; low: it agrees.
+
+    Args:
+        temperature: of the teacher's softmax, > 0.
+    """
 
     def value(b: Batch) -> Tensor:
         if b.wanted is None:
             raise SettingsError("term wanted_class needs a canvas that wants classes")
-        return F.cross_entropy(b.teacher[Signal.LOGITS], b.wanted)
+        return F.cross_entropy(b.teacher[Signal.LOGITS] / temperature, b.wanted)
 
-    return Term("wanted_class", "CE(T(x), y)", frozenset({Signal.LOGITS}), value)
+    return Term("wanted_class", "CE(T(x) / tau, y)", frozenset({Signal.LOGITS}), value)
 
 
 def penalised(term: Term) -> Term:

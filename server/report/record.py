@@ -196,6 +196,14 @@ class Generated(_Part):
     """Each term of its objective; all are minimised."""
 
 
+class Weighed(_Part):
+    """The weights of institutions were learned anew."""
+
+    kind: Literal["weighed"] = "weighed"
+    weights: dict[str, float]
+    """By institution, in [0, 1]."""
+
+
 class Lost(_Part):
     """An institution went away and the run went on."""
 
@@ -234,7 +242,7 @@ class Warned(_Part):
 
 
 Event: TypeAlias = Annotated[
-    Asked | Trained | Scored | Generated | Lost | Back | Joined | Struck | Warned,
+    Asked | Trained | Scored | Generated | Weighed | Lost | Back | Joined | Struck | Warned,
     Field(discriminator="kind"),
 ]
 

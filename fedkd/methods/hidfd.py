@@ -1,0 +1,109 @@
+"""HiDFD. Hybrid data-free knowledge distillation.
+
+J. Tang, S. Chen, C. Gong. AAAI 2025, arXiv 2412.13525.
+
+A little is collected that shows the teacher's classes, unlabelled; the teacher labels it. A
+generator that is told a class and a critic learn from it, guided by the teacher; then the student
+learns from what was collected, repeated many times over, and from what was invented:
+
+    L_D = hinge + CE(side(x), 2 c) + CE(side(g), 2 y + 1) + integration * sum_{a, b} |t(a) - d(b)|
+    L_G = -D(g) + CE(side(g), 2 y) - CE(side(g), 2 y + 1) + frequency * category_frequency
+    L_S = mean_c (S_c - T_c)^2
+
+x is collected, c what the teacher says it shows; g is invented and shall show y; a and b are x and
+g. Feature integration and category frequency smoothing (`fedkd.critic`, `rival_terms`) are what the
+paper says: in its public code no gradient flows through the one, and the weights of the other are
+never updated.
+
+What cannot cross
+  "The student shares the teacher's classifier": weights do not travel. The student has a classifier
+    of its own.
+  "Its features are aligned with the teacher's": the last feature maps of institutions share no
+    space in which they could be fused. With one classifier W on both sides features that agree give
+    logits W f that agree, and those travel: the squared distance is of centred logits.
+  "The critic stands on the teacher's backbone, and t(x) are its features": the critic is a network
+    of its own here, t(x) are the ensemble's logits, and d(x) is what the critic believes them to
+    be. The teacher guides it through t, which is why the integration is not a mere regulariser.
+  All else is asked and pulled back: labels of what was collected, t(g), and the gradient of the
+    category frequency through every institution.
+
+Departures
+  One batch serves critic and generator; the paper draws a new one for the latter.
+  The generator is told its class beside the latent; the paper's BigGAN by its batch norms. It is
+    ours, and so is the critic: both are small.
+  Answers to the generator's first steps have been paid for: they enter the bank, and the student
+    learns from them too. The generator's stage is half of the questions (``stage``).
+  Counts of classes are averaged at every step rather than at every epoch.
+  ``inflation`` is 10 as in the paper, where it makes half of all data collected; choose it so.
+  Images are not cropped or mirrored for the student, whose steps are AdamW's.
+  Where institutions are fused by a pool, logits are logarithms of probabilities.
+"""
+
+from typing import Literal, TypeAlias, get_args
+
+from fedkd.critic import Rivalry
+from fedkd.curriculum import constant
+from fedkd.generators import Canvas
+from fedkd.methods.imitation import squared_centred
+from fedkd.methods.method import FULL, Method, sources, trained_by, used
+from fedkd.methods.rival_terms import category_frequency, realness, sidedness
+
+PAPER = "Tang et al., AAAI 2025 (arXiv 2412.13525)"
+Way: TypeAlias = Literal["pull_back", "finite_differences"]
+
+
+def hidfd(
+    gradient: Way = "pull_back",
+    *,
+    side_weight: float = 1.0,
+    frequency_weight: float = 0.1,
+    integration_weight: float = 0.1,
+    inflation: int = 10,
+    stage: float = 0.5,
+    averaging: float = 0.99,
+    latent: int = 128,
+    warm_up: float = 0.0,
+    generated: float = 1.0,
+    generator_rate: float = 2e-4,
+    critic_rate: float = 2e-4,
+) -> Method:
+    """HiDFD as a value; it needs collected images, see ``images.collected``.
+
+    Args:
+        gradient: where the gradient through the teachers comes from, see `fedkd.gradients`. The
+            student cannot stand for anybody, since it learns nothing until the generator is done.
+        side_weight: of the classes of either side, for generator and critic, >= 0.
+        frequency_weight: of the category frequency, >= 0; 0 asks for no gradient of a teacher.
+        integration_weight: of the feature integration, >= 0.
+        inflation: as how many images of the bank each collected one is drawn, >= 1.
+        stage: share of the questions in which generator and critic learn, in (0, 1).
+        averaging: decay of the mean of the generator's weights that paints after that, in [0, 1).
+        latent: Z.
+        warm_up: share of the questions that go to priors before the generator may ask.
+        generated: share of the questions that are the generator's after that; the paper has all.
+        generator_rate: learning rate of the generator's Adam.
+        critic_rate: of the critic's.
+    """
+    betas = (0.0, 0.999)
+    return Method(
+        "hidfd",
+        PAPER,
+        used(
+            (
+                (FULL, realness()),
+                (constant(side_weight), sidedness()),
+                (constant(frequency_weight), category_frequency()),
+            )
+        ),
+        trained_by("hidfd", gradient, get_args(Way)),
+        sources(True, warm_up, generated),
+        squared_centred,
+        latent=latent,
+        generator_rate=generator_rate,
+        generator_betas=betas,
+        generator_until=stage,
+        student_from=stage,
+        canvas=Canvas(wants=True, averaging=averaging),
+        inflation=inflation,
+        critic=Rivalry(critic_rate, betas, side_weight, integration_weight),
+    )
