@@ -363,7 +363,7 @@ def written_out(  # noqa: C901 - one case for each paper
             return {
                 "wanted_class": -share * t.log_softmax(1)[range(len(t)), seen.wanted].mean(),
                 "bn_gap": LOUD["bn_weight"] * gap,
-                "agreement": -LOUD["adversarial_weight"] * (alike * divergence(1)).mean(),
+                "agreement": -LOUD["adversarial_weight"] * (alike * divergence(seen, 1)).mean(),
             }
         case "ta_dfkd":
             return {
