@@ -192,7 +192,7 @@ class Distillation:
         source, drawn, images = self._invent()
         trains = drawn.images.requires_grad
         signals = self.method.needs if trains else frozenset({Signal.LOGITS})
-        answers = yield Ask(images, signals, exact=trains)
+        answers = yield Ask(images, signals, exact=trains, recipe=drawn.recipe)
         self.asked += len(images)
         if not answers:
             raise QuorumLost("nobody answered a question; bring institutions back, or ask less")
