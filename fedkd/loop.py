@@ -340,7 +340,7 @@ class Distillation:
             weight=float(weight.mean()),
             pace=self.method.curriculum.pace(self.progress),
             hardness=self.method.hardness(self.progress),
-            difficulty_by_institution=dict(self._profile),
+            difficulty_by_institution=dict(sorted(self._profile.items())),
         )
 
     def _tell(self, kind: str, **facts: object) -> None:

@@ -31,8 +31,9 @@ def check_recipe(recipe: Recipe, images: bytes) -> None:
     """Raises LocalProtocolError where a recipe, or the fingerprint of its images, cannot be."""
     if not (1 <= recipe.count <= MOST_DRAWN and 0 <= recipe.seed < 2**32):
         raise LocalProtocolError(f"a recipe of no image, of more than {MOST_DRAWN}, or of no seed")
-    if recipe.kept is not None and (len(recipe.kept) != recipe.count or not len(recipe)):
-        raise LocalProtocolError("a recipe that means no image, or others than it draws")
+    kept = recipe.kept
+    if kept is not None and not (len(kept) == recipe.count and 0 < len(recipe) < recipe.count):
+        raise LocalProtocolError("a recipe whose bits mean no image, or all, or others than it has")
     if len(images) != FINGERPRINT:
         raise LocalProtocolError(f"a fingerprint of {len(images)} bytes, expected {FINGERPRINT}")
     match recipe.source:
@@ -83,6 +84,6 @@ def _kept(bits: bytes, count: int) -> Tensor | None:
     if len(bits) != -(-count // 8) or count > MOST_DRAWN:
         raise LocalProtocolError(f"{len(bits)} bytes that say which of {count} images are meant")
     kept = np.unpackbits(np.frombuffer(bits, np.uint8)).astype(bool)
-    if kept[count:].any() or kept[:count].all():
-        raise LocalProtocolError("bits of a recipe that mean every image, or none that is drawn")
+    if kept[count:].any():
+        raise LocalProtocolError("bits of a recipe beyond its images")
     return torch.from_numpy(kept[:count])
