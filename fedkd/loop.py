@@ -242,7 +242,7 @@ class Distillation:
         signals = self.method.needs if trains else frozenset({Signal.LOGITS})
         self._target = self._due
         wanted = drawn.wanted if (self.generator_steps + 1) % self.method.epoch == 0 else None
-        ask = Ask(images, signals, exact=trains)
+        ask = Ask(images, signals, exact=trains, recipe=drawn.recipe)
         answers, selected = yield from self._put(ask, drawn.origin, invented.source, wanted)
         self._prime()
         if trains:
@@ -347,7 +347,7 @@ class Distillation:
             weight=float(weight.mean()),
             pace=self.method.curriculum.pace(self.progress),
             hardness=self.method.hardness(self.progress),
-            difficulty_by_institution=dict(self._profile),
+            difficulty_by_institution=dict(sorted(self._profile.items())),
         )
 
     def _tell(self, kind: str, **facts: object) -> None:

@@ -21,7 +21,7 @@ from fedkd.loop import PAUSE, Distillation, Distilled, Plan, Progress, Watch
 from fedkd.methods import Method, make
 from fedkd.models import build
 from fedkd.priors import Prior, prior
-from fedkd.signals import Answers, Card, Refusal, Request
+from fedkd.signals import Answers, Card, Refusal, Request, shown
 from fedkd.wire.record import Lost as Missing
 from server.checkpoint import Checkpoint
 from server.collection import collection
@@ -45,6 +45,8 @@ class Ingredients:
     quorum: int = 1
     checkpoint: Checkpoint | None = None
     """The run's way back, where it is to have one."""
+    recipes: bool = True
+    """Whether images may be named by recipe; the student does not depend on it."""
     overlap: bool = True
     """Whether the student learns while answers travel; that takes less time and changes nothing."""
     compute: Compute = CPU
@@ -87,6 +89,7 @@ def ingredients(
         experiment.seed,
         questions.quorum,
         checkpoint,
+        questions.recipes,
         questions.overlap,
         Compute.of(experiment.student.device, experiment.student.precision),
         _collected(experiment, method, cards[0].shape),
@@ -181,7 +184,7 @@ class Coordinator:
             self._distillation.catch_up()
             self._tell_of(heard.joined, heard.answers, heard.lost)
             return heard.answers
-        answers, lost = self._put(request)
+        answers, lost = self._put(request if self.parts.recipes else shown(request))
         joined, missing = self.cards[known:], _reasons(lost)
         self._tell_of(joined, answers, missing)
         if len(answers) < self.parts.quorum:

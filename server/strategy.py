@@ -72,6 +72,7 @@ class DataFreeDistillation(Strategy):
         question_timeout: seconds that one question may take.
         linger: seconds of them that the others may take once a quorum has answered; None for all.
         watch: is told of progress; changes nothing.
+        recipes: whether images may be named by recipe where an institution can draw them.
         checkpoint: the way back of the run; one that was resumed goes on where it was set down.
         overlap: whether the student learns while answers travel; no number depends on it.
         compute: where student, generator and bank are.
@@ -95,6 +96,7 @@ class DataFreeDistillation(Strategy):
         question_timeout: float = 60.0,
         linger: float | None = None,
         watch: Watch = lambda progress: None,
+        recipes: bool = True,
         checkpoint: Checkpoint | None = None,
         overlap: bool = True,
         compute: Compute = CPU,
@@ -102,7 +104,7 @@ class DataFreeDistillation(Strategy):
     ) -> None:
         self.parts = Ingredients(
             *(student, method, plan, priors, seed, quorum, checkpoint),
-            *(overlap, compute, collected),
+            *(recipes, overlap, compute, collected),
         )
         self.model = model
         self.min_available_nodes = min_available_nodes
