@@ -58,7 +58,9 @@ class Member:
     def sit(self, card: Card, stream: grpc.aio.ServicerContext, session: Session) -> Seat:
         """Opens a session: what was lost with the last one is put again, under its numbers."""
         seat = self.seat = Seat(
-            card, stream, session, self.counters, self._patience, lambda: self._vacate(seat)
+            *(card, stream, session, self.counters, self._patience),
+            in_time=self._punctual,
+            vacate=lambda: self._vacate(seat),
         )
         self.counters.ended = ""
         for parcel in self._orphans:
@@ -86,8 +88,6 @@ class Member:
         again rests for as long as its delays have cost, doubled at each.
         """
         if parcel.outcome.done():
-            if parcel.outcome.exception() is None:
-                self._missed = 0
             return
         if parcel in self._orphans:
             self._orphans.remove(parcel)
@@ -105,6 +105,9 @@ class Member:
         for parcel in self._orphans:
             parcel.lose(why)
         self._orphans.clear()
+
+    def _punctual(self) -> None:
+        self._missed = 0
 
     def _vacate(self, seat: Seat) -> None:
         why = self.counters.ended
