@@ -32,7 +32,7 @@ from simulations.benchmarks.measure import (
     side_by_side,
 )
 from simulations.benchmarks.plain import Plain, plain
-from simulations.benchmarks.stream import CLASSES, PRESET, SHAPE, Wire, institution, wire
+from simulations.benchmarks.stream import CLASSES, PRESET, SHAPE, Site, Wire, institution, wires
 from simulations.benchmarks.wan import FORMULA, Estimate, World, estimates
 from simulations.flower import world
 
@@ -60,8 +60,8 @@ class Size:
     flower_seconds: float
 
 
-FULL = Size(256, 14.0, (1, 4, 16, 64), 20.0)
-QUICK = Size(256, 0.5, (1, 4), 1.0)
+FULL = Size(256, 12.0, (1, 4, 16, 64), 20.0)
+QUICK = Size(256, 0.3, (1, 4), 0.5)
 
 Figures = dict[str, Figure]
 Tables = dict[str, Figures]
@@ -93,6 +93,8 @@ class Parties:
     """Everybody who is there to be asked, and what about."""
 
     ours: Wire
+    doorless: Wire
+    """Ours, with nothing behind the agent: what carries questions, alone."""
     guarded: Wire
     """Ours, with mutual TLS."""
     crowd: Wire
@@ -128,31 +130,30 @@ def _parties(size: Size) -> Iterator[Parties]:
     shape = (size.batch, *SHAPE)
     pixels = torch.randint(0, 256, shape, generator=rng, dtype=torch.uint8)
     floats = torch.rand(shape, generator=rng)
-    names = [f"institution-{number:02d}" for number in range(max(size.crowds))]
+    names = tuple(f"institution-{number:02d}" for number in range(max(size.crowds)))
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="fedkd-crossings-"))
         tls = Path(folder, "tls")
         make_certificates(tls, [NAME])
-        yield Parties(
-            stack.enter_context(wire([NAME])),
-            stack.enter_context(wire([NAME], tls)),
-            stack.enter_context(wire(names)),
-            stack.enter_context(plain(max(size.crowds), tls, NAME)),
-            Batch(pixels),
-            Batch(floats),
-        )
+        theirs = stack.enter_context(plain(max(size.crowds), tls, NAME))
+        one = (NAME,)
+        sites = [Site(one), Site(one, door=False), Site(one, tls), Site(names)]
+        ours, doorless, guarded, crowd = stack.enter_context(wires(sites))
+        yield Parties(ours, doorless, guarded, crowd, theirs, Batch(pixels), Batch(floats))
 
 
 # --- tables
 
 
 def _one(parties: Parties, batch: Batch, size: Size) -> Figures:
-    ours, theirs, door = parties.ours, parties.theirs, institution("here")
+    ours, doorless, theirs = parties.ours, parties.doorless, parties.theirs
+    door = institution("here")
     title = "float32, answered in float32" if batch.exact else "uint8, answered in float16"
     return _table(
         f"{size.batch} images in {title}; one institution, one question at a time",
         [
             Way("stream", lambda: ours.ask(batch.ask()), (ours.process,)),
+            Way("stream without door", lambda: doorless.ask(batch.ask()), (doorless.process,)),
             Way("unary, bytes", lambda: theirs.unary([batch.images()]), (theirs.process,)),
             Way("TCP", lambda: theirs.tcp([batch.images()]), (theirs.process,)),
             Way("in process: door and books", lambda: door.answer(batch.ask())),
@@ -281,9 +282,14 @@ def _told(size: Size, tables: Tables, weights: Mapping[str, float]) -> dict[str,
         "unary_over_stream": ratio(one, "unary, bytes", "stream"),
         "unary_over_stream_median": ratio(one, "unary, bytes", "stream", "median"),
         "unary_over_stream_cpu": ratio(one, "unary, bytes", "stream", "cpu"),
+        "unary_over_stream_without_door": ratio(one, "unary, bytes", "stream without door"),
+        "unary_over_stream_without_door_cpu": ratio(
+            one, "unary, bytes", "stream without door", "cpu"
+        ),
         "repeated_float_over_stream": ratio(slow, "unary, repeated float", "stream"),
         "stream_over_tcp": ratio(one, "stream", "TCP"),
         "stream_over_tcp_cpu": ratio(one, "stream", "TCP", "cpu"),
+        "stream_without_door_over_tcp": ratio(one, "stream without door", "TCP"),
         "flower_over_stream": ratio(slow, "Flower", "stream") if "Flower" in slow else None,
         **{f"bytes_per_image_{name}": round(weight, 2) for name, weight in weights.items()},
         "bytes_per_image_recipe": None,

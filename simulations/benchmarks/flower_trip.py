@@ -56,8 +56,12 @@ def within_a_run(measure: "Callable[[Callable[[Tensor], int]], None]") -> None:
         except Exception as error:  # Flower would only log it
             errors.append(error)
 
-    resources = {"client_resources": {"num_cpus": 1, "num_gpus": 0.0}}
-    run_simulation(server_app, client_app, num_supernodes=1, backend_config=resources)
+    run_simulation(
+        server_app,
+        client_app,
+        num_supernodes=1,
+        backend_config={"client_resources": {"num_cpus": 1, "num_gpus": 0.0}},
+    )
     if errors:
         raise errors[0]
 

@@ -10,6 +10,7 @@ import struct
 import sys
 import tempfile
 import threading
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent import futures
 from contextlib import ExitStack, contextmanager
@@ -127,8 +128,9 @@ class Plain:
             sent += 1
         reply = torch.empty(len(images), CLASSES)
         place = reply.numpy().data.cast("B")
-        for each in sockets * sent:
-            _read_into(each, place)
+        for _ in range(sent):
+            for each in sockets:
+                _read_into(each, place)
         return reply
 
 
@@ -172,10 +174,11 @@ def plain(count: int, tls: Path | None = None, name: str = "") -> Iterator[Plain
 
 def _servers(connection: Connection, folder: Path, count: int, tls: Path | None) -> None:
     torch.set_num_threads(1)
+    warnings.simplefilter("ignore")  # torch's, of memory that is not to be written to
     messages, stubs = imported(folder)
     ready = preset_logits(4096)
 
-    class Teacher(stubs.TeacherServicer):  # type: ignore[misc]
+    class Teacher(stubs.TeacherServicer):  # type: ignore[misc, name-defined]
         """Has its answers ready."""
 
         def Ask(self, request: Any, context: Any) -> Any:  # noqa: N802

@@ -4,9 +4,11 @@ What answers behind the door costs nothing, so that what is measured is all that
 teacher: codec, law of the session, checks of values, policy, charge, and gRPC's stream.
 """
 
+import logging
 import secrets
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from multiprocessing.connection import Connection
@@ -15,12 +17,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from client.agent import Agent
 from client.institution import Institution
 from client.sessions import Sessions
 from client.vault import Vault
 from fedkd.errors import QuorumLost
 from fedkd.privacy.policy import Policy
-from fedkd.signals import Ask, PullBack, Refusal, Reply, Signal
+from fedkd.signals import Ask, PullBack, Refusal, Reply, Signal, rounded
 from fedkd.teacher import Teacher
 from fedkd.wire.channel import grpc
 from server.certificates import server_credentials
@@ -120,38 +123,65 @@ class Wire:
         return counters.bytes_sent + counters.bytes_received
 
 
-@contextmanager
-def wire(names: Sequence[str], tls: Path | None = None) -> Iterator[Wire]:
-    """A hub with these institutions, for the time of the block.
+@dataclass(frozen=True)
+class Site:
+    """Who is to dial in at a hub of their own.
 
-    Args:
-        names: as in their certificates, where there are any.
+    Attributes:
+        names: of institutions, as in their certificates, where there are any.
         tls: folder of everybody's certificates; None for plain text.
+        door: whether there are door and books behind the agents, or ready answers alone.
     """
+
+    names: tuple[str, ...]
+    tls: Path | None = None
+    door: bool = True
+
+
+@contextmanager
+def wires(sites: Sequence[Site]) -> Iterator[list[Wire]]:
+    """A hub for each site, for the time of the block; all institutions are in one other process."""
     token = secrets.token_urlsafe()
-    credentials = None if tls is None else server_credentials(tls)
-    with (
-        Hub(token, credentials=credentials) as hub,
-        partner(_institutions, hub.address, token, tuple(names), tls) as (_, process),
-    ):
-        hub.wait_for(len(names), LIMIT)
-        yield Wire(hub, tuple(names), process)
+    with ExitStack() as stack:
+        hubs = [
+            stack.enter_context(Hub(token, credentials=site.tls and server_credentials(site.tls)))
+            for site in sites
+        ]
+        told = [(hub.address, site) for hub, site in zip(hubs, sites, strict=True)]
+        _, process = stack.enter_context(partner(_institutions, token, told))
+        for hub, site in zip(hubs, sites, strict=True):
+            hub.wait_for(len(site.names), LIMIT)
+        yield [Wire(hub, site.names, process) for hub, site in zip(hubs, sites, strict=True)]
 
 
-def _institutions(
-    connection: Connection, address: str, token: str, names: Sequence[str], tls: Path | None
-) -> None:
+def _institutions(connection: Connection, token: str, told: Sequence[tuple[str, Site]]) -> None:
     torch.set_num_threads(1)
-    everybody = [
-        Sessions(institution(name), frozenset({address}), None if tls is None else own(tls, name))
-        for name in names
-    ]
-    for sessions in everybody:
-        sessions.open(address, token)
+    everybody: list[Sessions | Agent] = []
+    for address, site in told:
+        for name in site.names:
+            here = institution(name)
+            if site.door:
+                credentials = None if site.tls is None else own(site.tls, name)
+                sessions = Sessions(here, frozenset({address}), credentials)
+                sessions.open(address, token)
+                everybody.append(sessions)
+            else:
+                agent = Agent(address, token, here.card, ready)
+                threading.Thread(target=agent.serve).start()
+                everybody.append(agent)
     connection.send("here")
     until_over(connection)
-    for sessions in everybody:
-        sessions.close()
+    logging.disable()  # that they leave is no news
+    for each in everybody:
+        each.close()
+
+
+def ready(request: Ask | PullBack) -> Reply:
+    """What an agent says behind which there is no door."""
+    if isinstance(request, PullBack):
+        return Reply(gradient=PRESET.pull_back(request.images, request.cotangents))
+    said = PRESET.ask(request.images, request.signals)
+    return Reply({each: rounded(value, each, request.exact) for each, value in said.items()})
 
 
 def own(tls: Path, name: str) -> grpc.ChannelCredentials:
