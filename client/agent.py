@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from client.easel import Easel
 from fedkd.errors import RemoteProtocolError
 from fedkd.logs import say
 from fedkd.signals import Ask, Card, PullBack, Reason, Refusal, Reply
@@ -23,6 +24,7 @@ from fedkd.wire.messages import (
     Close,
     Declined,
     Hello,
+    Named,
     Question,
     Welcome,
 )
@@ -221,6 +223,7 @@ class Agent:
                 line.hang_up()
 
     def _converse(self, session: Session, line: _Line) -> _Visit:
+        easel = Easel(self._hello.card.shape)
         session.send(self._hello)
         line.say(encode(self._hello))
         if self._told.is_set():  # by a `close` that came too early to find the line
@@ -233,11 +236,11 @@ class Agent:
                     raise RemoteProtocolError(f"version {version}, expected {VERSION}")
                 case Welcome():
                     say(log, "session_open", server=self._address)
-                case Question():
+                case Question() | Named():
                     with self._turn:
                         if self._told.is_set():
                             return _Visit(LEFT, Ending.LEFT)
-                        line.say(self._outcome(session, message))
+                        line.say(self._outcome(session, easel, message))
                 case Close(reason):
                     return _Visit(reason, Ending.OVER)
         return _Visit("the coordinator left without a word", opened=session.state is State.OPEN)
@@ -256,10 +259,14 @@ class Agent:
             reason = next((text.format(self._address) for text in words), reason)
         return _Visit(reason, Ending.REFUSED if stream.code() in FOR_GOOD else None, opened)
 
-    def _outcome(self, session: Session, question: Question) -> bytes:
+    def _outcome(self, session: Session, easel: Easel, question: Question | Named) -> bytes:
         """What comes of ``question``, in bytes."""
+        request: Ask | PullBack | Refusal
+        request = easel.drawn(question) if isinstance(question, Named) else question.request
+        if isinstance(request, Refusal):
+            return _in_bytes(session, question.id, request)
         try:
-            return _in_bytes(session, question.id, self._answer(question.request))
+            return _in_bytes(session, question.id, self._answer(request))
         except Exception:
             # What went wrong may speak of private data: nothing of it leaves, not even to a log.
             return _in_bytes(session, question.id, FAILED)

@@ -49,6 +49,7 @@ examinations = 50                   # of how many students in all, if it is told
 # shape = [1, 8, 8]                 # images that are taken; without it, those the teacher reads
 # low = 0.0                         # least value of a pixel, images in [0, 1]
 # high = 1.0                        # greatest one
+recipes = true                      # images may be named, and drawn here, and need not be shown
 # labels = true                     # only the class is told; this and the next two disclose less,
 # top_k = 3                         # only the likeliest classes; and promise nothing
 # rounding = 2                      # probabilities of so many decimal digits

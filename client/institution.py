@@ -25,7 +25,7 @@ from client.vault import Vault
 from fedkd.errors import DataError, SettingsError
 from fedkd.experiment import Experiment
 from fedkd.privacy.policy import MODES, Budget, Policy
-from fedkd.signals import Ask, Card, PullBack, Refusal, Reply, Signal
+from fedkd.signals import RECIPES, Ask, Card, PullBack, Refusal, Reply, Signal
 from fedkd.teacher import Teacher
 
 
@@ -63,6 +63,7 @@ class Institution:
             policy.scores,
             vault.class_names,
             released.guarantee,
+            RECIPES if policy.recipes else 0,
         )
         self.mark = _mark(teacher, self.card.shape)
         """Of its teacher: the books tell by it who has answered."""
@@ -203,6 +204,7 @@ def policy(experiment: Experiment) -> Policy:
         p.largest_batch,
         p.class_counts,
         p.scores,
+        recipes=p.recipes,
         labels=p.labels,
         top_k=p.top_k,
         rounding=p.rounding,

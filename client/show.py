@@ -24,6 +24,7 @@ WORDS = {
     "class_counts": "training images of each class",
     "scores": "accuracy of a student on private test images is told",
     "class_names": "names of its classes, in order",
+    "recipes": "version of the recipes by which it draws images itself, 0 for none",
     "guarantee": "differential privacy that is promised",
 }
 """What each field of a card says, for people."""

@@ -111,6 +111,7 @@ class PolicySection(Section):
     largest_batch: int = Field(4096, ge=1)
     class_counts: bool = True
     scores: bool = True
+    recipes: bool = True
     labels: bool = False
     top_k: int | None = Field(None, ge=1)
     rounding: int | None = Field(None, ge=1)
@@ -160,6 +161,8 @@ class Questions(Section):
     batch: int = Field(64, ge=1)
     asking: float = Field(0.6, ge=0, le=1)
     """Share of the student's steps over which the questions are spread."""
+    recipes: bool = True
+    """Name images by recipe where an institution can draw them, in the place of showing them."""
     rule: str = "auto"
     capacity: int | None = Field(None, ge=1)
     quorum: int = Field(1, ge=1)

@@ -192,7 +192,7 @@ class Distillation:
         source, drawn, images = self._invent()
         trains = drawn.images.requires_grad
         signals = self.method.needs if trains else frozenset({Signal.LOGITS})
-        answers = yield Ask(images, signals, exact=trains)
+        answers = yield Ask(images, signals, exact=trains, recipe=drawn.recipe)
         self.asked += len(images)
         if not answers:
             raise QuorumLost("nobody answered a question; bring institutions back, or ask less")
@@ -340,7 +340,7 @@ class Distillation:
             weight=float(weight.mean()),
             pace=self.method.curriculum.pace(self.progress),
             hardness=self.method.hardness(self.progress),
-            difficulty_by_institution=dict(self._profile),
+            difficulty_by_institution=dict(sorted(self._profile.items())),
         )
 
     def _tell(self, kind: str, **facts: object) -> None:

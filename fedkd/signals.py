@@ -11,7 +11,7 @@ the model that reads them. Values here are frozen; tensors in them are not to be
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TypeAlias
 
@@ -39,6 +39,56 @@ class Signal(StrEnum):
     """What enters the teacher's last layer, ``(B, D)``."""
 
 
+RECIPES = 1
+"""Version of the book of recipes: it rises when a name or a seed comes to mean other images."""
+
+
+@dataclass(frozen=True)
+class Procedural:
+    """A prior by name, see `fedkd.priors.prior`."""
+
+    name: str
+    warp: float = 0.0
+    mix: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """A `fedkd.generators.Generator` that learns no more."""
+
+    latent: int
+    """Z."""
+    digest: bytes
+    """Of its weights, by `fingerprint`."""
+    weights: Tensor | None = None
+    """``(P,)`` float16, see `fedkd.drawing`; None: those that came before."""
+
+
+@dataclass(frozen=True, eq=False)
+class Recipe:
+    """How images are drawn, so that they need not be shown. See `fedkd.drawing`."""
+
+    source: Procedural | Network
+    seed: int
+    """In [0, 2**32)."""
+    count: int
+    """Images that are drawn."""
+    kept: Tensor | None = None
+    """``(count,)`` bool: which of them are meant; None: all."""
+
+    def __len__(self) -> int:
+        """B, images that are meant."""
+        return self.count if self.kept is None else int(self.kept.sum())
+
+    def only(self, which: Tensor) -> "Recipe":
+        """Those of the images that are meant that are ``which``, (B,) bool."""
+        if bool(which.all()):
+            return self
+        kept = torch.ones(self.count, dtype=torch.bool) if self.kept is None else self.kept.clone()
+        kept[kept.clone()] = which
+        return replace(self, kept=kept)
+
+
 @dataclass(frozen=True, eq=False)
 class Ask:
     """A question, put to every institution: what does your teacher say of these images?"""
@@ -48,6 +98,8 @@ class Ask:
     signals: frozenset[Signal] = frozenset({Signal.LOGITS})
     exact: bool = False
     """Answer in float32 rather than float16: for gradients, which do not forgive rounding."""
+    recipe: Recipe | None = None
+    """Of the same images, uint8; None where there is none. It asks nothing else than they do."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +142,8 @@ class Reason(StrEnum):
     """Asked outside the hours in which it answers."""
     RATE = "rate"
     """Its samples of this hour are used up; later there are more."""
+    UNDRAWN = "undrawn"
+    """What it drew by a recipe is not what was meant: it has to be shown the images."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +178,8 @@ class Card:
     """What it calls its classes, ``(K,)``, no two alike; None for the numbers from 0."""
     guarantee: Guarantee | None = None
     """The differential privacy that it says its answers have; None: it promises none."""
+    recipes: int = 0
+    """The `RECIPES` by which it draws images itself; 0: it wants to be shown them."""
 
 
 Answers: TypeAlias = Mapping[str, Reply]
@@ -147,6 +203,18 @@ def rounded(value: Tensor, signal: Signal, exact: bool) -> Tensor:
         return value.float()
     largest = torch.finfo(torch.float16).max
     return value.clamp(-largest, largest).half()
+
+
+def shown(request: Request) -> Request:
+    """The same request without a recipe."""
+    return replace(request, recipe=None) if isinstance(request, Ask) else request
+
+
+def fingerprint(tensor: Tensor) -> bytes:
+    """Of a tensor's type, shape and contents, 16 bytes."""
+    total = hashlib.blake2b(digest_size=16)
+    _feed(total, "", tensor)
+    return total.digest()
 
 
 def digest(request: Request | PullBack) -> bytes:

@@ -1,7 +1,9 @@
 """Where images come from: priors, a generator, the bank's own evolution. Knows no teacher.
 
 Every source draws a batch and is told what the teachers made of it. Images that carry a graph
-(``requires_grad``) ask to be improved; the loop does that for whoever asks.
+(``requires_grad``) ask to be improved; the loop does that for whoever asks. A batch has a seed of
+its own, by which priors and a generator that learns no more have a recipe; what is made of images
+that were there before, or learned from, has none.
 """
 
 from collections import deque
@@ -13,8 +15,10 @@ import torch
 from torch import Tensor
 
 from fedkd.bank import Bank
+from fedkd.drawing import SEEDS, draw, network, procedural
 from fedkd.generators import Canvas, Generator, Latents, Pixels
 from fedkd.priors import Prior
+from fedkd.signals import Network, Procedural, Recipe
 from fedkd.state import State
 
 
@@ -28,11 +32,14 @@ class Drawn:
     """Who drew it, for the record."""
     wanted: Tensor | None = None
     """(B,) classes that the images are meant to show, None where nobody means anything."""
+    recipe: Recipe | None = None
+    """By which whoever has it draws the same images; None where there is none."""
 
     def only(self, which: Tensor) -> "Drawn":
         """Those that are ``which``, (B,) bool."""
         wanted = None if self.wanted is None else self.wanted[which]
-        return Drawn(self.images[which], self.origin, wanted)
+        recipe = None if self.recipe is None else self.recipe.only(which)
+        return Drawn(self.images[which], self.origin, wanted, recipe)
 
 
 class Source(Protocol):
@@ -83,7 +90,10 @@ class PriorChoice:
     def draw(self, count: int, rng: torch.Generator) -> Drawn:
         """From a prior not yet tried, or else from one chosen by H."""
         name = self._choose(rng)
-        return Drawn(self.priors[name].draw(count, self.shape, rng), name)
+        prior, seed = self.priors[name], _seed(rng)
+        if source := procedural(prior):
+            return _by_recipe(source, seed, count, self.shape, name)
+        return Drawn(prior.draw(count, self.shape, torch.Generator().manual_seed(seed)), name)
 
     def learn(self, origin: str, target: Tensor) -> None:
         """Remember how the hard answers of this batch spread over classes."""
@@ -116,7 +126,10 @@ def class_entropy(counts: Sequence[Tensor]) -> float:
 
 
 class Generated:
-    """A generator in training: its images carry the graph through which it learns."""
+    """A generator in training: its images carry the graph through which it learns.
+
+    One that learns no more paints in float64 from weights in float16: as whoever has its recipe.
+    """
 
     def __init__(self, generator: Generator) -> None:
         self.generator = generator
@@ -125,6 +138,8 @@ class Generated:
 
     def draw(self, count: int, rng: torch.Generator) -> Drawn:
         """G(z), z ~ N(0, 1)."""
+        if not self.learning and (source := network(self.generator)):
+            return _by_recipe(source, _seed(rng), count, self.generator.shape, "generator")
         self.generator.train(self.learning)
         z = torch.randn(count, self.generator.latent, generator=rng)
         with torch.set_grad_enabled(self.learning):
@@ -220,6 +235,18 @@ class Difficulty(Protocol):
 
     def __call__(self, images: Tensor, targets: Tensor) -> Tensor:
         """(B, C, H, W) uint8, (B, K) -> (B,)."""
+
+
+def _by_recipe(
+    source: Procedural | Network, seed: int, count: int, shape: tuple[int, int, int], origin: str
+) -> Drawn:
+    recipe = Recipe(source, seed, count)
+    return Drawn(draw(recipe, shape), origin, recipe=recipe)
+
+
+def _seed(rng: torch.Generator) -> int:
+    """Of one batch: whoever has it can draw the batch without what was drawn before."""
+    return int(torch.randint(SEEDS, (), generator=rng))
 
 
 def to_bytes(images: Tensor) -> Tensor:

@@ -50,6 +50,8 @@ class Traffic:
     refusals: int = 0
     questions: int = 0
     """That were put to it; 0 where nobody counted."""
+    recipes: int = 0
+    """Of them, those that named their images and did not show them."""
 
 
 def traffic_of(counts: Mapping[str, int]) -> Traffic:

@@ -19,7 +19,7 @@ from fedkd.loop import PAUSE, Distillation, Distilled, Plan, Progress, Watch
 from fedkd.methods import Method, make
 from fedkd.models import build
 from fedkd.priors import Prior, prior
-from fedkd.signals import Answers, Card, Refusal, Request
+from fedkd.signals import Answers, Card, Refusal, Request, shown
 from fedkd.wire.record import Lost as Missing
 from server.checkpoint import Checkpoint
 from server.seat import Struck
@@ -42,6 +42,8 @@ class Ingredients:
     quorum: int = 1
     checkpoint: Checkpoint | None = None
     """The run's way back, where it is to have one."""
+    recipes: bool = True
+    """Whether images may be named by recipe; the student does not depend on it."""
 
 
 def ingredients(
@@ -78,6 +80,7 @@ def ingredients(
         experiment.seed,
         questions.quorum,
         checkpoint,
+        questions.recipes,
     )
 
 
@@ -156,7 +159,7 @@ class Coordinator:
         if checkpoint is not None and (heard := checkpoint.hear(request)) is not None:
             self._tell_of(heard.joined, heard.answers, heard.lost)
             return heard.answers
-        answers, lost = self.answer(request)
+        answers, lost = self.answer(request if self.parts.recipes else shown(request))
         joined, missing = self.cards[known:], _reasons(lost)
         self._tell_of(joined, answers, missing)
         if len(answers) < self.parts.quorum:

@@ -83,6 +83,7 @@ def federate(
         question_timeout=experiment.questions.timeout,
         linger=experiment.questions.linger,
         watch=watch,
+        recipes=parts.recipes,
         checkpoint=checkpoint,
     )
     arrays = ArrayRecord(parts.student.state_dict())

@@ -16,7 +16,6 @@ from typing import Self
 from fedkd.errors import QuorumLost
 from fedkd.signals import Answers, Ask, Card, PullBack, Refusal, Reply
 from fedkd.wire.channel import grpc, host_of, listen
-from fedkd.wire.codec import encode
 from fedkd.wire.framing import MAX_MESSAGE_BYTES
 from fedkd.wire.messages import Question
 from fedkd.wire.session import Role, Session
@@ -26,6 +25,7 @@ from server.health import add_health
 from server.member import Member
 from server.parcel import Parcel, await_outcomes, sorted_out
 from server.seat import PARTING_SECONDS, Counters, Struck
+from server.wording import Letter
 
 MOST_INSTITUTIONS = 256
 MOST_PROBES = 16
@@ -209,15 +209,14 @@ class Hub:
     def _put_all(
         self, requests: Mapping[str, Ask | PullBack], *, returns: bool
     ) -> dict[str, Parcel]:
-        encoded: dict[int, tuple[Question, bytes]] = {}
+        letters: dict[int, Letter] = {}
         with self._asking:
             for request in requests.values():
-                if id(request) not in encoded:  # one Ask for everybody is encoded once
-                    question = Question(next(self._numbers), request)
-                    encoded[id(request)] = question, encode(question)
+                if id(request) not in letters:  # one Ask for everybody is encoded once
+                    letters[id(request)] = Letter(Question(next(self._numbers), request))
             # Only now: where one of them cannot be asked, none is.
             parcels = {
-                name: Parcel(*encoded[id(request)], Future(), returns)
+                name: Parcel(letters[id(request)], Future(), returns)
                 for name, request in requests.items()
             }
             if self._thread.is_alive():

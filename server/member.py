@@ -12,6 +12,7 @@ from fedkd.wire.channel import grpc
 from fedkd.wire.session import Session
 from server.parcel import Parcel
 from server.seat import Counters, Seat, Struck
+from server.wording import Wording
 
 TRIES = 5
 """Times that a question is put, where its session is lost each time."""
@@ -36,6 +37,7 @@ class Member:
         self.struck = struck
         """Why it may not come back; None where it may."""
         self._card = card
+        self._wording = Wording()
         self._patience = patience
         self._orphans: list[Parcel] = []
         self._missed = 0
@@ -58,10 +60,11 @@ class Member:
     def sit(self, card: Card, stream: grpc.aio.ServicerContext, session: Session) -> Seat:
         """Opens a session: what was lost with the last one is put again, under its numbers."""
         seat = self.seat = Seat(
-            *(card, stream, session, self.counters, self._patience),
+            *(card, stream, session, self._wording, self.counters, self._patience),
             in_time=self._punctual,
             vacate=lambda: self._vacate(seat),
         )
+        self._wording.begin()
         self.counters.ended = ""
         for parcel in self._orphans:
             seat.put(parcel)
@@ -132,4 +135,5 @@ def _lasting(card: Card) -> Card:
         largest_batch=1,
         class_counts=None,
         scores=False,
+        recipes=0,
     )

@@ -11,27 +11,31 @@ from dataclasses import dataclass
 from fedkd.errors import RemoteProtocolError
 from fedkd.signals import Answers, Refusal, Reply
 from fedkd.wire.messages import Question
+from server.wording import Letter
 
 
 @dataclass(eq=False)
 class Parcel:
-    """A question on its way, as bytes that may be shared with other seats.
+    """A question on its way to one institution.
 
     Attributes:
-        question: under its number.
-        data: the same as bytes.
+        letter: the question, which may be shared with other seats.
         outcome: what comes of it.
         returns: whether it is put again where its session is lost.
         tries: times that it was sent.
         sent: the loop's time at the last of them, in seconds.
     """
 
-    question: Question
-    data: bytes
+    letter: Letter
     outcome: "Future[Reply | Refusal]"
     returns: bool = False
     tries: int = 0
     sent: float = 0.0
+
+    @property
+    def question(self) -> Question:
+        """Under its number."""
+        return self.letter.question
 
     def start(self) -> bool:
         """Whether somebody waits for it still; from here on it cannot be cancelled."""

@@ -9,12 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from fedkd.errors import RemoteProtocolError
-from fedkd.signals import Ask, Card, Refusal, Reply
+from fedkd.signals import Ask, Card, Reason, Refusal, Reply
 from fedkd.wire.channel import grpc
 from fedkd.wire.codec import decode_from_institution, encode
-from fedkd.wire.messages import VERSION, Answer, Close, Declined, Welcome
+from fedkd.wire.messages import VERSION, Answer, Close, Declined, Named, Welcome
 from fedkd.wire.session import MAX_IN_FLIGHT, Session
 from server.parcel import Parcel
+from server.wording import Wording
 
 PARTING_SECONDS = 0.5
 """For an institution to hear why its session ends."""
@@ -41,6 +42,8 @@ class Counters:
         answers: that came, late ones included.
         seconds: from each of these questions to its answer, added up.
         refusals: questions that it declined.
+        recipes: times that a question named its images and did not show them.
+        misdrawn: of these, those that it could not draw, so that the images were shown after all.
         strikes: sessions that it ended by breaking the law.
         ended: why its last session ended; empty while it is here.
     """
@@ -53,6 +56,8 @@ class Counters:
     answers: int = 0
     seconds: float = 0.0
     refusals: int = 0
+    recipes: int = 0
+    misdrawn: int = 0
     strikes: int = 0
     ended: str = ""
 
@@ -69,6 +74,7 @@ class Seat:
         card: the institution's.
         stream: of gRPC.
         session: in which the institution has said Hello.
+        wording: how it is asked.
         counters: to be kept.
         patience: seconds that it may owe an answer for which nobody waits any more.
         in_time: is called at every answer that somebody still waits for.
@@ -80,6 +86,7 @@ class Seat:
         card: Card,
         stream: grpc.aio.ServicerContext,
         session: Session,
+        wording: Wording,
         counters: Counters,
         patience: float,
         in_time: Callable[[], None],
@@ -92,6 +99,7 @@ class Seat:
         """Whether it ends in a way after which the institution may come back."""
         self._stream = stream
         self._session = session
+        self._wording = wording
         self._counters = counters
         self._patience = patience
         self._in_time = in_time
@@ -182,8 +190,8 @@ class Seat:
             await self._stream.write(encode(farewell))
 
     async def _send(self, parcel: Parcel) -> None:
-        question = parcel.question
-        self._session.send(question)
+        question, form = parcel.question, self._wording.of(parcel.letter, self.card)
+        self._session.send(form.message)
         self._sent[question.id] = parcel
         if parcel.tries == 0:
             self._counters.questions += 1
@@ -193,8 +201,9 @@ class Seat:
                 self._counters.samples_pulled_back += len(question.request.images)
         parcel.tries += 1
         parcel.sent = asyncio.get_running_loop().time()
-        self._counters.bytes_sent += len(parcel.data)
-        await self._stream.write(parcel.data)
+        self._counters.recipes += isinstance(form.message, Named)
+        self._counters.bytes_sent += len(form.data)
+        await self._stream.write(form.data)
 
     async def _read(self) -> None:
         while self.ending is None:
@@ -217,12 +226,24 @@ class Seat:
             case Answer(number, reply):
                 self._counters.answers += 1
                 self._settle(number, reply)
+            case Declined(number, Refusal(reason=Reason.UNDRAWN)):
+                self._show(number)
             case Declined(number, refusal):
                 self._counters.refusals += 1
                 self._settle(number, refusal)
             case Close(reason):
                 self._end(f"it left: {reason}", listens=False)
         self._wake.set()
+
+    def _show(self, number: int) -> None:
+        """Puts a question again with its images, as its recipe did not lead to them."""
+        parcel = self._sent.pop(number)
+        self._counters.misdrawn += 1
+        self._wording.misdrawn(parcel.letter)
+        if timer := self._owed.pop(number, None):  # nobody waits for it any more
+            timer.cancel()
+        else:
+            self._waiting.appendleft(parcel)
 
     def _settle(self, number: int, outcome: Reply | Refusal) -> None:
         parcel = self._sent.pop(number)

@@ -71,6 +71,7 @@ class DataFreeDistillation(Strategy):
         question_timeout: seconds that one question may take.
         linger: seconds of them that the others may take once a quorum has answered; None for all.
         watch: is told of progress; changes nothing.
+        recipes: whether images may be named by recipe where an institution can draw them.
         checkpoint: the way back of the run; one that was resumed goes on where it was set down.
     """
 
@@ -91,9 +92,10 @@ class DataFreeDistillation(Strategy):
         question_timeout: float = 60.0,
         linger: float | None = None,
         watch: Watch = lambda progress: None,
+        recipes: bool = True,
         checkpoint: Checkpoint | None = None,
     ) -> None:
-        self.parts = Ingredients(student, method, plan, priors, seed, quorum, checkpoint)
+        self.parts = Ingredients(student, method, plan, priors, seed, quorum, checkpoint, recipes)
         self.model = model
         self.min_available_nodes = min_available_nodes
         self.address, self.advertised = address, advertised

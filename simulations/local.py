@@ -1,6 +1,7 @@
 """The engine ``local``: everybody in one process. Knows institutions, and no network.
 
-Answers go through the same door and the same rounding as on a wire.
+Answers go through the same door and the same rounding as on a wire, and bytes are counted that
+would have travelled there; images that would have been drawn by recipe are taken as they are.
 """
 
 from collections import Counter
@@ -10,7 +11,10 @@ from pathlib import Path
 from client.institution import Institution, simulated
 from fedkd.experiment import Experiment
 from fedkd.signals import Answers, Ask, Refusal, Reply, Request
+from fedkd.wire.codec import encode
+from fedkd.wire.messages import Answer, Declined, Named, Question
 from server.chronicle import Traffic, traffic_of
+from server.wording import Letter, Wording
 
 
 class Local:
@@ -34,12 +38,15 @@ class Local:
     ) -> None:
         self._institutions: dict[str, Institution] = {}
         self._counts: dict[str, Counter[str]] = {}
+        self._wordings: dict[str, Wording] = {}
+        self._number = 0
         for index in range(experiment.institutions.count):
             institution = (brought or {}).get(index) or simulated(
                 experiment, index, vaults / f"{index:04d}", books=books
             )
             self._institutions[institution.card.name] = institution
             self._counts[institution.card.name] = Counter()
+            self._wordings[institution.card.name] = Wording()
             taught(index + 1)
         self.cards = tuple(i.card for i in self._institutions.values())
 
@@ -47,24 +54,40 @@ class Local:
         """Replies, and refusals."""
         answers: dict[str, Reply] = {}
         lost: dict[str, Refusal | str] = {}
+        letters: dict[int, Letter] = {}
         for name, institution in self._institutions.items():
             own = request if isinstance(request, Ask) else request.get(name)
             if own is None:
                 continue
-            self._counts[name]["questions"] += 1
+            if id(own) not in letters:
+                self._number += 1
+                letters[id(own)] = Letter(Question(self._number, own))
             said = institution.answer(own)
+            self._count(name, letters[id(own)], said)
             if isinstance(said, Reply):
                 answers[name] = said
-                kind = "samples_asked" if isinstance(own, Ask) else "samples_pulled_back"
-                self._counts[name][kind] += len(own.images)
             else:
                 lost[name] = said
-                self._counts[name]["refusals"] += 1
         return answers, lost
+
+    def _count(self, name: str, letter: Letter, said: Reply | Refusal) -> None:
+        """What was asked, and what would have travelled."""
+        counts, number, own = self._counts[name], letter.question.id, letter.question.request
+        form = self._wordings[name].of(letter, self._institutions[name].card)
+        counts["questions"] += 1
+        counts["recipes"] += isinstance(form.message, Named)
+        counts["bytes_sent"] += len(form.data)
+        if isinstance(said, Reply):
+            kind = "samples_asked" if isinstance(own, Ask) else "samples_pulled_back"
+            counts[kind] += len(own.images)
+            counts["bytes_received"] += len(encode(Answer(number, said)))
+        else:
+            counts["refusals"] += 1
+            counts["bytes_received"] += len(encode(Declined(number, said)))
 
     @property
     def traffic(self) -> dict[str, Traffic]:
-        """What each answered and refused here; nothing travels in one process, so no bytes.
+        """What each answered and refused here, and the bytes that would have travelled.
 
         The books may have more: earlier lives of the run, and a question that one of them died at.
         """

@@ -12,7 +12,20 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 
 from fedkd.errors import LocalProtocolError, RemoteProtocolError
-from fedkd.signals import Ask, Card, PullBack, Reason, Refusal, Reply, Signal
+from fedkd.signals import (
+    RECIPES,
+    Ask,
+    Card,
+    Network,
+    Procedural,
+    PullBack,
+    Reason,
+    Recipe,
+    Refusal,
+    Reply,
+    Signal,
+    fingerprint,
+)
 from fedkd.wire.codec import decode_from_coordinator, decode_from_institution, encode
 from fedkd.wire.messages import (
     VERSION,
@@ -24,6 +37,7 @@ from fedkd.wire.messages import (
     Hello,
     Invalid,
     Message,
+    Named,
     Question,
     Welcome,
 )
@@ -34,8 +48,15 @@ SITTING = 50
 LARGE = (0, 1, 127, 128, 2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**63 - 1, 2**63, 2**64 - 1)
 """Numbers at which number formats end."""
 
-CARD = Card("north", 5, (3, 2, 2), frozenset(Signal), pull_back=True, class_counts=(1, 2, 3, 4, 5))
+CARD = Card(
+    *("north", 5, (3, 2, 2), frozenset(Signal)),
+    pull_back=True,
+    class_counts=(1, 2, 3, 4, 5),
+    recipes=RECIPES,
+)
 IMAGES = torch.arange(48, dtype=torch.uint8).view(4, 3, 2, 2)
+HALF = torch.tensor([True, False, True, False, True, False, True, False])
+WEIGHTS = torch.linspace(-1, 1, 9).half()
 LOGITS = torch.linspace(-1, 1, 20).view(4, 5)
 EVERY = frozenset(Signal)
 
@@ -45,6 +66,7 @@ FROM_INSTITUTION: tuple[FromInstitution, ...] = (
     Answer(2, Reply({Signal.LOGITS: LOGITS, Signal.BN_GAP: torch.tensor(0.5)})),
     Answer(3, Reply(gradient=torch.zeros(4, 3, 2, 2))),
     Declined(2, Refusal(Reason.SPENT, "nothing left")),
+    Declined(4, Refusal(Reason.UNDRAWN, "show them")),
     Close("enough"),
 )
 FROM_COORDINATOR: tuple[FromCoordinator, ...] = (
@@ -52,6 +74,8 @@ FROM_COORDINATOR: tuple[FromCoordinator, ...] = (
     Question(1, Ask(IMAGES)),
     Question(2, Ask(IMAGES.float() / 255, EVERY, exact=True)),
     Question(3, PullBack(IMAGES, {Signal.LOGITS: LOGITS, Signal.BN_GAP: torch.tensor(1.0)})),
+    Named(4, Recipe(Procedural("pink", 0.5), 7, 8, HALF), bytes(16), EVERY),
+    Named(5, Recipe(Network(3, fingerprint(WEIGHTS), WEIGHTS), 9, 4), bytes(16), EVERY, exact=True),
     Close("over"),
 )
 VALID: dict[Role, tuple[bytes, ...]] = {
@@ -169,6 +193,8 @@ def _check(message: Message) -> None:
             ]
         case Question(request=request):
             tensors = [request.images]
+        case Named(recipe=Recipe(source=Network(weights=torch.Tensor() as weights))):
+            tensors = [weights]
     if not all(bool(torch.isfinite(tensor.float()).all()) for tensor in tensors):
         raise DefectError("a number that is not finite")
     if sum(tensor.nbytes for tensor in tensors) > len(said):
@@ -182,7 +208,7 @@ def opened(hearer: Role, rng: random.Random) -> Session:
         (Role.INSTITUTION, FROM_INSTITUTION[0]),
         (Role.COORDINATOR, FROM_COORDINATOR[0]),
         (Role.COORDINATOR, FROM_COORDINATOR[1]),
-        (Role.COORDINATOR, FROM_COORDINATOR[rng.choice((2, 3))]),
+        (Role.COORDINATOR, FROM_COORDINATOR[rng.choice((2, 3, 4, 5))]),
     ]
     for speaker, message in roads[: rng.randint(0, len(roads))]:
         (session.send if speaker is hearer else session.receive)(message)

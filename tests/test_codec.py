@@ -13,7 +13,18 @@ from torch import Tensor
 
 from fedkd.errors import LocalProtocolError, SettingsError
 from fedkd.guarantee import Guarantee
-from fedkd.signals import Ask, Card, PullBack, Reason, Refusal, Reply, Signal
+from fedkd.signals import (
+    Ask,
+    Card,
+    Network,
+    Procedural,
+    PullBack,
+    Reason,
+    Recipe,
+    Refusal,
+    Reply,
+    Signal,
+)
 from fedkd.wire.codec import NUMBERS, decode_from_coordinator, decode_from_institution, encode
 from fedkd.wire.contents import DTYPES
 from fedkd.wire.framing import MAX_MESSAGE_BYTES
@@ -24,6 +35,7 @@ from fedkd.wire.messages import (
     Hello,
     Invalid,
     Message,
+    Named,
     Question,
     Welcome,
     one_line,
@@ -31,7 +43,7 @@ from fedkd.wire.messages import (
 from fedkd.wire.v1 import teacher_pb2 as pb
 
 ROOT = Path(__file__).parent.parent
-FROM_COORDINATOR = (Welcome, Question)
+FROM_COORDINATOR = (Welcome, Question, Named)
 
 
 def decode(message_or_bytes: Message | bytes, kind: type[Message]) -> Message | Invalid:
@@ -83,6 +95,24 @@ def questions(draw: st.DrawFn) -> Question:
     return Question(draw(numbers), PullBack(images, cotangents))
 
 
+shares = st.floats(0, 1)
+seeds = st.integers(0, 2**32 - 1)
+digests = st.binary(min_size=16, max_size=16)
+
+
+@st.composite
+def named(draw: st.DrawFn) -> Named:
+    bits = draw(st.lists(st.booleans(), min_size=1, max_size=20))
+    kept = torch.tensor(bits) if any(bits) and not all(bits) else None
+    source = draw(
+        st.builds(Procedural, texts.filter(bool), shares, shares)
+        | st.builds(Network, st.integers(1, 2**31), digests, st.none() | tensors(1, torch.float16))
+    )
+    recipe = Recipe(source, draw(seeds), len(bits), kept)
+    signals = draw(st.frozensets(st.sampled_from(Signal), min_size=1))
+    return Named(draw(numbers), recipe, draw(digests), signals, draw(st.booleans()))
+
+
 @st.composite
 def answers(draw: st.DrawFn) -> Answer:
     signals = draw(said(torch.float16, torch.float32, batch=draw(sizes), least=0))
@@ -124,6 +154,7 @@ def hellos(draw: st.DrawFn) -> Hello:
         scores=draw(st.booleans()),
         class_names=draw(st.none() | words.map(lambda w: tuple(f"{w}{i}" for i in range(classes)))),
         guarantee=draw(st.none() | guarantees),
+        recipes=draw(seeds),
     )
     return Hello(draw(st.integers(0, 2**32 - 1)), draw(texts), card)
 
@@ -132,6 +163,7 @@ messages = st.one_of(
     hellos(),
     st.builds(Welcome, st.integers(0, 2**32 - 1)),
     questions(),
+    named(),
     answers(),
     st.builds(Declined, numbers, st.builds(Refusal, st.sampled_from(Reason), texts)),
     st.builds(Close, texts),
@@ -145,7 +177,10 @@ def alike(one: object, other: object) -> bool:
             return one.dtype == other.dtype and torch.equal(one, other)
         case dict(), dict():
             return one.keys() == other.keys() and all(alike(one[k], other[k]) for k in one)
-        case ((Question() | Answer() | Ask() | PullBack() | Reply()), _):
+        case (
+            (Question() | Named() | Recipe() | Network() | Answer() | Ask() | PullBack() | Reply()),
+            _,
+        ):
             return type(one) is type(other) and alike(vars(one), vars(other))
     return one == other
 
@@ -177,6 +212,20 @@ class Generated:
             fields["guarantee"] = pb.Guarantee(**vars(card.guarantee))
         return pb.Card(**fields)
 
+    def recipe(self, recipe: Recipe, images: bytes) -> pb.Recipe:
+        bits = "" if recipe.kept is None else "".join(str(int(each)) for each in recipe.kept)
+        padded = bits.ljust(-(-len(bits) // 8) * 8, "0")
+        fields: dict[str, object] = {
+            "kept": bytes(int(padded[i : i + 8], 2) for i in range(0, len(padded), 8))
+        }
+        match recipe.source:
+            case Procedural(name, warp, mix):
+                fields["prior"] = pb.Procedural(name=name, warp=warp, mix=mix)
+            case Network(latent, digest, weights):
+                told = self.tensor(weights)
+                fields["network"] = pb.Network(latent=latent, digest=digest, weights=told)
+        return pb.Recipe(seed=recipe.seed, count=recipe.count, images=images, **fields)
+
     def body(self, message: Message) -> dict[str, object]:
         match message:
             case Hello(version, token, card):
@@ -196,6 +245,11 @@ class Generated:
                 dtype = DTYPES[torch.float32 if exact else torch.float16]
                 images = self.tensor(images)
                 return {"ask": pb.Ask(id=number, images=images, signals=asked, reply_dtype=dtype)}
+            case Named(number, recipe, images, signals, exact):
+                asked = sorted(NUMBERS[signal] for signal in signals)
+                dtype = DTYPES[torch.float32 if exact else torch.float16]
+                told = self.recipe(recipe, images)
+                return {"ask": pb.Ask(id=number, recipe=told, signals=asked, reply_dtype=dtype)}
             case Question(number, PullBack(images, cotangents)):
                 images, said = self.tensor(images), self.said(cotangents)
                 return {"pull_back": pb.PullBack(id=number, images=images, cotangents=said)}

@@ -27,7 +27,17 @@ from fedkd.errors import DataError, SettingsError
 from fedkd.experiment import parse
 from fedkd.models import build
 from fedkd.privacy.policy import Policy
-from fedkd.signals import Ask, Card, PullBack, Reason, Refusal, Reply, Signal, digest
+from fedkd.signals import (
+    RECIPES,
+    Ask,
+    Card,
+    PullBack,
+    Reason,
+    Refusal,
+    Reply,
+    Signal,
+    digest,
+)
 from fedkd.teacher import ModuleTeacher, Teacher
 
 LOGITS, BN_GAP, FEATURES = Signal.LOGITS, Signal.BN_GAP, Signal.FEATURES
@@ -547,10 +557,9 @@ def vault() -> Vault:
 
 def test_a_card_tells_what_the_policy_releases_and_no_more(vault: Vault) -> None:
     reticent = Institution("north", vault, Policy())
-    assert reticent.card == Card("north", 10, (1, 8, 8), frozenset({LOGITS}))
-    frank = Institution(
-        "south", vault, Policy(EVERYTHING, True, 50, 8, class_counts=True, scores=True)
-    )
+    assert reticent.card == Card("north", 10, (1, 8, 8), frozenset({LOGITS}), recipes=RECIPES)
+    tells = Policy(EVERYTHING, True, 50, 8, class_counts=True, scores=True, recipes=False)
+    frank = Institution("south", vault, tells)
     assert frank.card == Card(
         "south", 10, (1, 8, 8), EVERYTHING, True, 50, 8, vault.class_counts, True
     )

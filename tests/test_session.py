@@ -1,12 +1,25 @@
 """Both ends are held to one law, whoever speaks."""
 
+from dataclasses import replace
 from itertools import product
 
 import pytest
 import torch
 
 from fedkd.errors import LocalProtocolError, RemoteProtocolError
-from fedkd.signals import Ask, Card, PullBack, Reason, Refusal, Reply, Signal
+from fedkd.signals import (
+    RECIPES,
+    Ask,
+    Card,
+    Network,
+    Procedural,
+    PullBack,
+    Reason,
+    Recipe,
+    Refusal,
+    Reply,
+    Signal,
+)
 from fedkd.wire.messages import (
     VERSION,
     Answer,
@@ -15,13 +28,14 @@ from fedkd.wire.messages import (
     Hello,
     Invalid,
     Message,
+    Named,
     Question,
     Welcome,
 )
 from fedkd.wire.session import LAW, MAX_IN_FLIGHT, Role, Session, State
 
 INSTITUTION, COORDINATOR = Role.INSTITUTION, Role.COORDINATOR
-CARD = Card("north", 3, (1, 2, 2), frozenset(Signal), pull_back=True)
+CARD = Card("north", 3, (1, 2, 2), frozenset(Signal), pull_back=True, recipes=RECIPES)
 IMAGES = torch.zeros(4, 1, 2, 2)
 REFUSAL = Refusal(Reason.SPENT, "nothing left")
 
@@ -47,6 +61,7 @@ NEXT: dict[type[Message], Message] = {
     Hello: HELLO,
     Welcome: WELCOME,
     Question: Question(2, Ask(IMAGES)),
+    Named: Named(2, Recipe(Procedural("pink"), 0, 4), bytes(16), frozenset({Signal.LOGITS})),
     Answer: ANSWER,
     Declined: Declined(1, REFUSAL),
     Close: Close("over"),
@@ -93,6 +108,7 @@ def test_the_law_says_what_we_think_it_says() -> None:
         (State.OPENING, INSTITUTION, Hello): State.GREETED,
         (State.GREETED, COORDINATOR, Welcome): State.OPEN,
         (State.OPEN, COORDINATOR, Question): State.OPEN,
+        (State.OPEN, COORDINATOR, Named): State.OPEN,
         (State.OPEN, INSTITUTION, Answer): State.OPEN,
         (State.OPEN, INSTITUTION, Declined): State.OPEN,
     }
@@ -142,6 +158,54 @@ def test_questions_may_be_answered_in_any_order_once() -> None:
     pair.say(INSTITUTION, Declined(1, REFUSAL))
     for again in (Answer(2, logits()), Declined(1, REFUSAL), Answer(3, logits())):
         pair.say_unlawfully(INSTITUTION, again, "not open")
+
+
+def named(number: int = 1, **changes: object) -> Named:
+    """Four of five images by recipe, but for what is changed."""
+    kept = torch.tensor([True, True, False, True, True])
+    recipe = replace(Recipe(Procedural("pink"), 3, 5, kept), **changes)
+    return Named(number, recipe, bytes(16), frozenset({Signal.LOGITS}))
+
+
+UNDRAWN = Refusal(Reason.UNDRAWN, "show them")
+
+
+def test_a_question_by_recipe_is_answered_for_the_images_that_are_meant() -> None:
+    pair = Pair(*OPENED, (COORDINATOR, named()))
+    pair.say_unlawfully(INSTITUTION, Answer(1, logits(rows=5)), r"expected \(4, 3\)")
+    pair.say_unlawfully(INSTITUTION, Answer(1, logits(dtype=torch.float32)), "float16")
+    pair.say(INSTITUTION, ANSWER)
+
+
+def test_images_that_were_not_drawn_are_shown_under_the_same_number() -> None:
+    pair = Pair(*OPENED, (COORDINATOR, named(1)), (COORDINATOR, named(2)))
+    pair.say_unlawfully(COORDINATOR, named(3), "at a time")
+    pair.say(INSTITUTION, Declined(1, UNDRAWN))
+    for unlawful in (ANSWER, Declined(1, UNDRAWN), Declined(1, REFUSAL)):
+        pair.say_unlawfully(INSTITUTION, unlawful, "not open")
+    pair.say_unlawfully(COORDINATOR, named(1), "could not be drawn")
+    pair.say(COORDINATOR, QUESTION)
+    pair.say_unlawfully(COORDINATOR, Question(3, Ask(IMAGES)), "at a time")
+    pair.say_unlawfully(INSTITUTION, Declined(1, UNDRAWN), "showed its images")
+    pair.say(INSTITUTION, ANSWER)
+    pair.say_unlawfully(COORDINATOR, QUESTION, "numbers rise")
+    pair.say(INSTITUTION, Answer(2, logits()))
+
+
+@pytest.mark.parametrize("recipes", [0, RECIPES + 1])
+def test_who_takes_no_such_recipes_is_put_none(recipes: int) -> None:
+    pair = Pair((INSTITUTION, Hello(VERSION, "token", replace(CARD, recipes=recipes))), OPENED[1])
+    pair.say_unlawfully(COORDINATOR, named(), "takes none")
+
+
+def test_a_recipe_draws_no_more_than_seconds_take() -> None:
+    network = Network(8, bytes(16))
+    for source, most, side in ((Procedural("pink"), 2**24, 64), (network, 2**22, 64)):
+        wide = Hello(VERSION, "token", replace(CARD, shape=(1, 2, side)))  # as if it were square
+        pair = Pair((INSTITUTION, wide), OPENED[1])
+        count = most // side**2
+        pair.say_unlawfully(COORDINATOR, named(count=count + 1, source=source), "too many")
+        pair.say(COORDINATOR, named(count=count, source=source))
 
 
 GAP = {Signal.BN_GAP: torch.tensor(1.0)}

@@ -95,6 +95,8 @@ class Policy:
     """Least value of a pixel that is taken, images in [0, 1]."""
     high: float = 1.0
     """Greatest value of a pixel that is taken."""
+    recipes: bool = True
+    """Whether images may be named by recipe and are then drawn here; else they have to be shown."""
     labels: bool = False
     """Only which class the teacher names is told. Like the next two it discloses less and
     promises nothing."""

@@ -9,14 +9,22 @@ As in h11, a broken rule is always raised as ours, and turned into theirs in one
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from torch import Tensor
 
 from fedkd.errors import LocalProtocolError, SettingsError
 from fedkd.guarantee import Guarantee
-from fedkd.signals import Ask, Card, PullBack, Reason, Refusal, Reply, Signal
+from fedkd.signals import (
+    Ask,
+    Card,
+    PullBack,
+    Reason,
+    Refusal,
+    Reply,
+    Signal,
+)
 from fedkd.wire.contents import (
     COTANGENTS,
     GRADIENT,
@@ -36,11 +44,13 @@ from fedkd.wire.messages import (
     Hello,
     Invalid,
     Message,
+    Named,
     Question,
     Welcome,
     check,
     one_line,
 )
+from fedkd.wire.recipes import recipe_in, recipe_out
 from fedkd.wire.v1 import teacher_pb2 as pb
 
 NUMBERS = {signal: pb.Signal.Value(f"SIGNAL_{signal.name}") for signal in Signal}
@@ -91,6 +101,8 @@ def _envelope(message: Message, out: Outgoing) -> pb.ConnectRequest | pb.Connect
             if isinstance(request, Ask):
                 return pb.ConnectResponse(ask=_ask_out(number, request, out))
             return pb.ConnectResponse(pull_back=_pull_back_out(number, request, out))
+        case Named():
+            return pb.ConnectResponse(ask=_named_out(message, out))
         case Answer(number, reply):
             return pb.ConnectRequest(reply=_reply_out(number, reply, out))
         case Declined(number, refusal):
@@ -104,12 +116,19 @@ def _envelope(message: Message, out: Outgoing) -> pb.ConnectRequest | pb.Connect
 
 
 def _ask_out(number: int, ask: Ask, out: Outgoing) -> pb.Ask:
-    return pb.Ask(
-        id=number,
-        images=out.put(IMAGES, ask.images),
-        signals=sorted(NUMBERS[signal] for signal in ask.signals),
-        reply_dtype=pb.DTYPE_FLOAT32 if ask.exact else pb.DTYPE_FLOAT16,
-    )
+    return pb.Ask(id=number, images=out.put(IMAGES, ask.images), **_wanted_out(ask))
+
+
+def _named_out(named: Named, out: Outgoing) -> pb.Ask:
+    recipe = recipe_out(named.recipe, named.images, out)
+    return pb.Ask(id=named.id, recipe=recipe, **_wanted_out(named))
+
+
+def _wanted_out(ask: Ask | Named) -> dict[str, Any]:
+    return {
+        "signals": sorted(NUMBERS[signal] for signal in ask.signals),
+        "reply_dtype": pb.DTYPE_FLOAT32 if ask.exact else pb.DTYPE_FLOAT16,
+    }
 
 
 def _pull_back_out(number: int, pull_back: PullBack, out: Outgoing) -> pb.PullBack:
@@ -149,6 +168,7 @@ def _card_out(card: Card) -> pb.Card:
         scores=card.scores,
         class_names=card.class_names,
         guarantee=None if card.guarantee is None else pb.Guarantee(**vars(card.guarantee)),
+        recipes=card.recipes,
     )
 
 
@@ -185,12 +205,15 @@ def _welcome_in(welcome: pb.Welcome, _: Incoming) -> Welcome:
     return Welcome(welcome.version)
 
 
-def _ask_in(ask: pb.Ask, contents: Incoming) -> Question:
+def _ask_in(ask: pb.Ask, contents: Incoming) -> Question | Named:
     if ask.reply_dtype not in (pb.DTYPE_FLOAT16, pb.DTYPE_FLOAT32):
         raise LocalProtocolError("asks for an answer of another type than float16 or float32")
-    images = contents.take(IMAGES, ask.images)
-    signals = frozenset(_rising(ask.signals))
-    return Question(ask.id, Ask(images, signals, exact=ask.reply_dtype == pb.DTYPE_FLOAT32))
+    signals, exact = frozenset(_rising(ask.signals)), ask.reply_dtype == pb.DTYPE_FLOAT32
+    if ask.HasField("recipe"):
+        if ask.HasField("images"):
+            raise LocalProtocolError("images beside a recipe")
+        return Named(ask.id, recipe_in(ask.recipe, contents), ask.recipe.images, signals, exact)
+    return Question(ask.id, Ask(contents.take(IMAGES, ask.images), signals, exact))
 
 
 def _pull_back_in(pull_back: pb.PullBack, contents: Incoming) -> Question:
@@ -242,6 +265,7 @@ def _card_in(card: pb.Card) -> Card:
         scores=card.scores,
         class_names=tuple(card.class_names) or None,
         guarantee=_guarantee_in(card.guarantee) if card.HasField("guarantee") else None,
+        recipes=card.recipes,
     )
 
 

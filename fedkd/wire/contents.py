@@ -73,6 +73,7 @@ class Form:
 
 
 IMAGES = Form("images", "BCHW", (torch.uint8, torch.float32), unit=True)
+WEIGHTS = Form("weights", "P", (torch.float16,))
 GRADIENT = Form("a gradient", "BCHW", (torch.float32,))
 SIGNALS = {
     Signal.LOGITS: Form("logits", "BK", (torch.float16, torch.float32)),

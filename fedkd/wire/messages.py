@@ -4,19 +4,33 @@
         Hello          ->                        who I am
                        <-      Welcome           you are heard
                        <-      Question          an Ask or a PullBack, numbered
+                       <-      Named             or an Ask whose images are named by recipe
         Answer         ->                        what was released, under the same number
         Declined       ->                        or why nothing was
         Close         <->      Close             the end, from either
 
-A question's number rises within a session. `Invalid` is never said: it is what a codec makes of
+A question's number rises within a session; one whose images could not be drawn is put again under
+its number, with the images. `Invalid` is never said: it is what a codec makes of
 bytes that are none of these.
 """
 
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from torch import Tensor
+
 from fedkd.errors import LocalProtocolError
-from fedkd.signals import Ask, Card, PullBack, Refusal, Reply
+from fedkd.signals import (
+    Ask,
+    Card,
+    PullBack,
+    Recipe,
+    Refusal,
+    Reply,
+    Signal,
+    fingerprint,
+)
+from fedkd.wire.recipes import check_recipe
 
 VERSION = 1
 """Of this vocabulary. Two ends of different versions do not talk."""
@@ -54,6 +68,24 @@ class Question:
 
 
 @dataclass(frozen=True, eq=False)
+class Named:
+    """The coordinator asks about images that the institution draws; ``id`` is 1 or more."""
+
+    id: int
+    recipe: Recipe
+    images: bytes
+    """Fingerprint of the images that are meant."""
+    signals: frozenset[Signal]
+    exact: bool = False
+
+    def shows(self, images: Tensor) -> Ask | None:
+        """The question, if ``images`` are those that are meant."""
+        if fingerprint(images) != self.images:
+            return None
+        return Ask(images, self.signals, self.exact)
+
+
+@dataclass(frozen=True, eq=False)
 class Answer:
     """The institution answers the question of that number."""
 
@@ -84,7 +116,7 @@ class Invalid:
 
 
 FromInstitution: TypeAlias = Hello | Answer | Declined | Close
-FromCoordinator: TypeAlias = Welcome | Question | Close
+FromCoordinator: TypeAlias = Welcome | Question | Named | Close
 Message: TypeAlias = FromInstitution | FromCoordinator
 
 
@@ -93,13 +125,15 @@ def check(message: Message) -> None:
 
     What a tensor may be is checked where tensors are written and read, in `fedkd.wire.contents`.
     """
-    if isinstance(message, Question | Answer | Declined) and message.id < 1:
+    if isinstance(message, Question | Named | Answer | Declined) and message.id < 1:
         raise LocalProtocolError("a question without a number")
     match message:
         case Hello(card=card):
             _check_card(card)
-        case Question(request=Ask(signals=signals)) if not signals:
+        case Question(request=Ask(signals=signals)) | Named(signals=signals) if not signals:
             raise LocalProtocolError("a question that asks for no signal")
+        case Named(recipe=recipe, images=digest):
+            check_recipe(recipe, digest)
         case Question(request=PullBack(images, cotangents)):
             if not cotangents:
                 raise LocalProtocolError("a pull-back of no signal")

@@ -8,7 +8,9 @@ are: a rule that binds them binds us. What we break is a LocalProtocolError, bef
 said; what they break is a RemoteProtocolError.
 
 Questions are told apart by number. A number rises with every question; a question may be put
-again under its number while it is unanswered; every number is answered once.
+again under its number while it is unanswered; every number is answered once. A question by recipe
+is put to whoever takes recipes, and stays unanswered when its images could not be drawn: it is put
+again, with the images.
 """
 
 from collections.abc import Mapping
@@ -18,7 +20,7 @@ from types import MappingProxyType
 import torch
 
 from fedkd.errors import LocalProtocolError, RemoteProtocolError
-from fedkd.signals import Ask, Card, PullBack, Reply, Signal
+from fedkd.signals import RECIPES, Ask, Card, PullBack, Reason, Refusal, Reply, Signal
 from fedkd.wire.messages import (
     Answer,
     Close,
@@ -26,9 +28,11 @@ from fedkd.wire.messages import (
     Hello,
     Invalid,
     Message,
+    Named,
     Question,
     Welcome,
 )
+from fedkd.wire.recipes import too_large
 
 MAX_IN_FLIGHT = 2
 """Unanswered questions at a time: the second travels while the first is answered."""
@@ -64,6 +68,7 @@ LAW: Mapping[tuple[State, Role, type[Message]], State] = MappingProxyType(
         (State.OPENING, Role.INSTITUTION, Hello): State.GREETED,
         (State.GREETED, Role.COORDINATOR, Welcome): State.OPEN,
         (State.OPEN, Role.COORDINATOR, Question): State.OPEN,
+        (State.OPEN, Role.COORDINATOR, Named): State.OPEN,
         (State.OPEN, Role.INSTITUTION, Answer): State.OPEN,
         (State.OPEN, Role.INSTITUTION, Declined): State.OPEN,
         **{(state, role, Close): State.CLOSED for state in State for role in Role},
@@ -86,11 +91,12 @@ class Session:
         self._role = role
         self._max_in_flight = max_in_flight
         self._last = 0
-        self._unanswered: dict[int, Ask | PullBack] = {}
+        self._unanswered: dict[int, Ask | PullBack | Named] = {}
+        self._undrawn: set[int] = set()
 
     @property
     def in_flight(self) -> int:
-        """How many questions are unanswered."""
+        """How many questions are to be answered; one whose images are to be shown is not yet."""
         return len(self._unanswered)
 
     def send(self, message: Message) -> None:
@@ -121,10 +127,18 @@ class Session:
             case Hello(card=card):
                 self.card = card
             case Question(number, request):
-                self._last = max(self._last, number)
-                self._unanswered[number] = request
+                self._take_question(number, request)
+            case Named(number):
+                self._take_question(number, message)
             case Answer(number) | Declined(number):
                 del self._unanswered[number]
+                if isinstance(message, Declined) and message.refusal.reason is Reason.UNDRAWN:
+                    self._undrawn.add(number)
+
+    def _take_question(self, number: int, question: Ask | PullBack | Named) -> None:
+        self._last = max(self._last, number)
+        self._undrawn.discard(number)
+        self._unanswered[number] = question
 
     def _objection(self, speaker: Role, message: Message) -> str | None:
         """Why ``speaker`` may not say ``message`` now; None where it may."""
@@ -135,23 +149,37 @@ class Session:
         match message:
             case Question(number):
                 return self._question_objection(number)
+            case Named(number):
+                return self._recipe_objection(message) or self._question_objection(number)
             case Answer(number, reply) if number in self._unanswered:
                 return _misfit(self._unanswered[number], reply, self.card)
             case Answer(number) | Declined(number) if number not in self._unanswered:
                 return f"an answer to question {number}, which is not open"
+            case Declined(number, Refusal(reason=Reason.UNDRAWN)):
+                if not isinstance(self._unanswered[number], Named):
+                    return f"question {number} showed its images, and they were not drawn"
+        return None
+
+    def _recipe_objection(self, named: Named) -> str | None:
+        if self.card is None or self.card.recipes != RECIPES:
+            return f"a recipe of version {RECIPES} for an institution that takes none of it"
+        if too_large(named.recipe, self.card.shape):
+            return f"a recipe of {named.recipe.count} images, which are too many of that size"
+        if named.id in self._undrawn:
+            return f"question {named.id} by recipe again, which could not be drawn"
         return None
 
     def _question_objection(self, number: int) -> str | None:
         if number in self._unanswered:
             return None
-        if number <= self._last:
+        if number <= self._last and number not in self._undrawn:
             return f"question {number} after question {self._last}: numbers rise"
         if self.in_flight == self._max_in_flight:
             return f"more than {self._max_in_flight} questions at a time"
         return None
 
 
-def _misfit(request: Ask | PullBack, reply: Reply, card: Card | None) -> str | None:
+def _misfit(request: Ask | PullBack | Named, reply: Reply, card: Card | None) -> str | None:
     """Why ``reply`` does not answer ``request``; None where it does."""
     if isinstance(request, PullBack):
         if reply.signals or reply.gradient is None:
@@ -161,7 +189,7 @@ def _misfit(request: Ask | PullBack, reply: Reply, card: Card | None) -> str | N
         asked = ", ".join(sorted(request.signals))
         return f"an answer must hold exactly the signals asked for: {asked}"
     rounded = torch.float32 if request.exact else torch.float16
-    batch = len(request.images)
+    batch = len(request.recipe if isinstance(request, Named) else request.images)
     for signal, tensor in reply.signals.items():
         dtype = torch.float32 if signal is Signal.BN_GAP else rounded
         shape = {

@@ -105,6 +105,8 @@ class TeacherRecord(_Part):
     """What its policy releases: ``logits``, ``bn_gap``, ``features``."""
     questions: Count = 0
     """That were put to it; 0 where nobody counted."""
+    recipes: Count = 0
+    """Of them, those that named their images and did not show them."""
     pull_back: bool | None = None
     """Whether it answers with gradients; this and the next two are None where not recorded."""
     tells_scores: bool | None = None

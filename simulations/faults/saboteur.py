@@ -8,6 +8,7 @@ import queue
 import random
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -67,7 +68,9 @@ class Saboteur:
         if connection is None or connection.server is None:
             raise ValueError("an owner's file without a coordinator")
         self._address, self._credentials = connection.server, connection.credentials()
-        self._hello = Hello(VERSION, connection.token() or "", institution.card)
+        # It has every question shown to it: to sin, it needs to draw nothing.
+        card = replace(institution.card, recipes=0)
+        self._hello = Hello(VERSION, connection.token() or "", card)
         self._order = ""
         self._away = False
 

@@ -31,6 +31,7 @@ class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REASON_FAILED: _ClassVar[Reason]
     REASON_CLOSED: _ClassVar[Reason]
     REASON_RATE: _ClassVar[Reason]
+    REASON_UNDRAWN: _ClassVar[Reason]
 DTYPE_UNSPECIFIED: DType
 DTYPE_UINT8: DType
 DTYPE_FLOAT16: DType
@@ -47,6 +48,7 @@ REASON_MALFORMED: Reason
 REASON_FAILED: Reason
 REASON_CLOSED: Reason
 REASON_RATE: Reason
+REASON_UNDRAWN: Reason
 
 class Tensor(_message.Message):
     __slots__ = ("dtype", "shape")
@@ -91,7 +93,7 @@ class Guarantee(_message.Message):
     def __init__(self, epsilon: _Optional[float] = ..., delta: _Optional[float] = ..., steps: _Optional[int] = ..., noise_multiplier: _Optional[float] = ..., sampling_rate: _Optional[float] = ..., clipping: _Optional[float] = ..., unit: _Optional[str] = ..., adjacency: _Optional[str] = ..., mechanism: _Optional[str] = ..., accountant: _Optional[str] = ..., version: _Optional[int] = ...) -> None: ...
 
 class Card(_message.Message):
-    __slots__ = ("name", "classes", "channels", "height", "width", "signals", "pull_back", "samples", "largest_batch", "class_counts", "scores", "class_names", "guarantee")
+    __slots__ = ("name", "classes", "channels", "height", "width", "signals", "pull_back", "samples", "largest_batch", "class_counts", "scores", "class_names", "guarantee", "recipes")
     NAME_FIELD_NUMBER: _ClassVar[int]
     CLASSES_FIELD_NUMBER: _ClassVar[int]
     CHANNELS_FIELD_NUMBER: _ClassVar[int]
@@ -105,6 +107,7 @@ class Card(_message.Message):
     SCORES_FIELD_NUMBER: _ClassVar[int]
     CLASS_NAMES_FIELD_NUMBER: _ClassVar[int]
     GUARANTEE_FIELD_NUMBER: _ClassVar[int]
+    RECIPES_FIELD_NUMBER: _ClassVar[int]
     name: str
     classes: int
     channels: int
@@ -118,7 +121,8 @@ class Card(_message.Message):
     scores: bool
     class_names: _containers.RepeatedScalarFieldContainer[str]
     guarantee: Guarantee
-    def __init__(self, name: _Optional[str] = ..., classes: _Optional[int] = ..., channels: _Optional[int] = ..., height: _Optional[int] = ..., width: _Optional[int] = ..., signals: _Optional[_Iterable[_Union[Signal, str]]] = ..., pull_back: bool = ..., samples: _Optional[int] = ..., largest_batch: _Optional[int] = ..., class_counts: _Optional[_Iterable[int]] = ..., scores: bool = ..., class_names: _Optional[_Iterable[str]] = ..., guarantee: _Optional[_Union[Guarantee, _Mapping]] = ...) -> None: ...
+    recipes: int
+    def __init__(self, name: _Optional[str] = ..., classes: _Optional[int] = ..., channels: _Optional[int] = ..., height: _Optional[int] = ..., width: _Optional[int] = ..., signals: _Optional[_Iterable[_Union[Signal, str]]] = ..., pull_back: bool = ..., samples: _Optional[int] = ..., largest_batch: _Optional[int] = ..., class_counts: _Optional[_Iterable[int]] = ..., scores: bool = ..., class_names: _Optional[_Iterable[str]] = ..., guarantee: _Optional[_Union[Guarantee, _Mapping]] = ..., recipes: _Optional[int] = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("version", "token", "card")
@@ -136,17 +140,55 @@ class Welcome(_message.Message):
     version: int
     def __init__(self, version: _Optional[int] = ...) -> None: ...
 
+class Procedural(_message.Message):
+    __slots__ = ("name", "warp", "mix")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    WARP_FIELD_NUMBER: _ClassVar[int]
+    MIX_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    warp: float
+    mix: float
+    def __init__(self, name: _Optional[str] = ..., warp: _Optional[float] = ..., mix: _Optional[float] = ...) -> None: ...
+
+class Network(_message.Message):
+    __slots__ = ("latent", "digest", "weights")
+    LATENT_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    latent: int
+    digest: bytes
+    weights: Tensor
+    def __init__(self, latent: _Optional[int] = ..., digest: _Optional[bytes] = ..., weights: _Optional[_Union[Tensor, _Mapping]] = ...) -> None: ...
+
+class Recipe(_message.Message):
+    __slots__ = ("prior", "network", "seed", "count", "kept", "images")
+    PRIOR_FIELD_NUMBER: _ClassVar[int]
+    NETWORK_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    KEPT_FIELD_NUMBER: _ClassVar[int]
+    IMAGES_FIELD_NUMBER: _ClassVar[int]
+    prior: Procedural
+    network: Network
+    seed: int
+    count: int
+    kept: bytes
+    images: bytes
+    def __init__(self, prior: _Optional[_Union[Procedural, _Mapping]] = ..., network: _Optional[_Union[Network, _Mapping]] = ..., seed: _Optional[int] = ..., count: _Optional[int] = ..., kept: _Optional[bytes] = ..., images: _Optional[bytes] = ...) -> None: ...
+
 class Ask(_message.Message):
-    __slots__ = ("id", "images", "signals", "reply_dtype")
+    __slots__ = ("id", "images", "signals", "reply_dtype", "recipe")
     ID_FIELD_NUMBER: _ClassVar[int]
     IMAGES_FIELD_NUMBER: _ClassVar[int]
     SIGNALS_FIELD_NUMBER: _ClassVar[int]
     REPLY_DTYPE_FIELD_NUMBER: _ClassVar[int]
+    RECIPE_FIELD_NUMBER: _ClassVar[int]
     id: int
     images: Tensor
     signals: _containers.RepeatedScalarFieldContainer[Signal]
     reply_dtype: DType
-    def __init__(self, id: _Optional[int] = ..., images: _Optional[_Union[Tensor, _Mapping]] = ..., signals: _Optional[_Iterable[_Union[Signal, str]]] = ..., reply_dtype: _Optional[_Union[DType, str]] = ...) -> None: ...
+    recipe: Recipe
+    def __init__(self, id: _Optional[int] = ..., images: _Optional[_Union[Tensor, _Mapping]] = ..., signals: _Optional[_Iterable[_Union[Signal, str]]] = ..., reply_dtype: _Optional[_Union[DType, str]] = ..., recipe: _Optional[_Union[Recipe, _Mapping]] = ...) -> None: ...
 
 class PullBack(_message.Message):
     __slots__ = ("id", "images", "cotangents")
