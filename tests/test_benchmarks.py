@@ -13,7 +13,7 @@ import torch
 from simulations.benchmarks import crossings, wire
 from simulations.benchmarks.crossings import Batch, Size
 from simulations.benchmarks.measure import Way, cpu_seconds, ratio, side_by_side
-from simulations.benchmarks.wan import World, estimates
+from simulations.benchmarks.wan import Kind, World, estimates
 
 
 def test_a_quick_run_leaves_every_figure(
@@ -26,11 +26,14 @@ def test_a_quick_run_leaves_every_figure(
     for name in ("unary_over_stream", "unary_over_stream_cpu", "stream_over_tcp"):
         assert told[name] > 0
     assert told["flower_over_stream"] is None
+    assert told["bytes_per_image_recipe"] < 20 + 200 / 4
     # A pixel is a byte, an answer ten numbers of two; what is around them is shared by four images.
     assert 3092 < told["bytes_per_image_pixels"] < 3092 + 100 / 4
     assert 4 * 3072 < told["bytes_per_image_float32"] < 4 * 3072 + 40 + 100 / 4
-    for table in ("float32", "uint8", "depth", "mutual_tls", "institutions_1", "institutions_2"):
-        assert told["tables"][table]["stream" if table != "mutual_tls" else "stream, TLS, uint8"]
+    for table in ("float32", "uint8", "depth", "institutions_1", "institutions_2", "slow"):
+        assert "stream" in told["tables"][table]
+    assert "stream, TLS, float32" in told["tables"]["mutual_tls"]
+    assert {each["images"] for each in told["wan"]["estimates"]} == {"pixels", "recipes"}
     assert all(
         figure["p10"] <= figure["median"] and figure["cpu"] > 0 and figure["samples"] >= 3
         for table in told["tables"].values()
@@ -75,9 +78,11 @@ def test_ways_take_turns_and_cpu_time_of_partners_counts() -> None:
 
 def test_far_institutions_take_what_the_formula_says() -> None:
     world = World(institutions=10, link=8e6, rtt=0.1, samples=1000)
-    (slow, fast) = estimates([("pixels", 1e5)], 1e3, 100, 0.001, (8e6, 8e9), world)
+    (slow, fast) = estimates([Kind("pixels", 1e5)], 1e3, 100, 0.001, (8e6, 8e9), world)
     # A question of 0.1 s for a link of 1 MB/s, an answer of 1 ms; ten of them share the uplink.
     assert slow.round == pytest.approx(0.1 + 10 * 0.1 + 10 * 0.001 + 10 * 0.001)
     assert fast.round == pytest.approx(0.1 + 0.1 + 0.001 + 10 * 0.001)
+    (drawn,) = estimates([Kind("recipes", 1e5, drawing=0.5)], 1e3, 100, 0.001, (8e9,), world)
+    assert drawn.round == pytest.approx(fast.round + 0.5)
     assert slow.run == pytest.approx(10 * slow.round)
     assert slow.sent == 10 * 10 * 1e5

@@ -5,38 +5,33 @@ is worth: each table holds the ways that can be held against each other.
 """
 
 import itertools
-import os
-import platform
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from fedkd.signals import Ask, PullBack, Signal
-from fedkd.wire.channel import grpc
+from fedkd.drawing import draw
+from fedkd.signals import Ask, Procedural, PullBack, Recipe, Signal
 from server.certificates import make_certificates
 from simulations.benchmarks.measure import (
     HEAD,
     Figure,
     Way,
-    console,
-    ratio,
     rows_of,
     show,
     side_by_side,
 )
 from simulations.benchmarks.plain import Plain, plain
 from simulations.benchmarks.stream import CLASSES, PRESET, SHAPE, Site, Wire, institution, wires
-from simulations.benchmarks.wan import FORMULA, Estimate, World, estimates
 from simulations.flower import world
 
 NAME = "institution-00"
+PRIOR = Procedural("levels")
 LOGITS = frozenset({Signal.LOGITS})
 DEPTH = 4
 """Questions that are put before any is answered. Of ours two are on the wire at a time, as the law
@@ -60,11 +55,13 @@ class Size:
     flower_seconds: float
 
 
-FULL = Size(256, 12.0, (1, 4, 16, 64), 20.0)
+FULL = Size(256, 9.0, (1, 4, 16, 64), 15.0)
 QUICK = Size(256, 0.3, (1, 4), 0.5)
 
 Figures = dict[str, Figure]
 Tables = dict[str, Figures]
+Weights = dict[str, float]
+"""Bytes of a question and its answer for an image, as encoded, by how images are asked about."""
 
 
 class Batch:
@@ -104,8 +101,8 @@ class Parties:
     floats: Batch
 
 
-def measured(size: Size, *, with_flower: bool = True) -> dict[str, Any]:
-    """All figures; tables are printed as they come.
+def measured(size: Size, *, with_flower: bool = True) -> tuple[Tables, Weights]:
+    """All tables, printed as they come, and what questions and their answers weigh.
 
     Raises:
         FedkdError: a partner did not come or did not answer.
@@ -118,10 +115,11 @@ def measured(size: Size, *, with_flower: bool = True) -> dict[str, Any]:
             "depth": _at_once(parties, size),
             "mutual_tls": _guarded(parties, size),
             **{f"institutions_{n}": _crowd(parties, size, n) for n in size.crowds},
+            "recipe": _by_recipe(parties, size),
             "slow": _slow(parties, size, with_flower=with_flower),
         }
         weights = _weights(parties, size.batch)
-    return _told(size, tables, weights)
+    return tables, weights
 
 
 @contextmanager
@@ -221,6 +219,29 @@ def _crowd(parties: Parties, size: Size, count: int) -> Figures:
     )
 
 
+def _by_recipe(parties: Parties, size: Size) -> Figures:
+    """The images are drawn before they are asked about, as a source does it."""
+    ours, pixels = parties.ours, parties.pixels
+    seeds = itertools.count()
+    drawn = [drawn_by_recipe(size.batch, next(seeds)) for _ in range(8)]
+    asks = itertools.cycle(drawn)
+    return _table(
+        f"{size.batch} images in uint8, shown or drawn there; one institution",
+        [
+            Way("stream, pixels", lambda: ours.ask(pixels.ask()), (ours.process,)),
+            Way("stream, recipe", lambda: ours.ask(next(asks)), (ours.process,)),
+            Way("in process: to draw", lambda: drawn_by_recipe(size.batch, next(seeds))),
+        ],
+        size.seconds / 2,
+    )
+
+
+def drawn_by_recipe(batch: int, seed: int) -> Ask:
+    """A question about images of a prior, with their recipe."""
+    recipe = Recipe(PRIOR, seed, batch)
+    return Ask(draw(recipe, SHAPE), recipe=recipe)
+
+
 def _slow(parties: Parties, size: Size, *, with_flower: bool) -> Figures:
     """Ways that are too slow to take turns with the others, beside the stream."""
     ours, theirs, batch = parties.ours, parties.theirs, parties.floats
@@ -255,77 +276,13 @@ def _table(title: str, ways: Sequence[Way], seconds: float) -> Figures:
     return figures
 
 
-# --- what it comes to
-
-
-def _weights(parties: Parties, batch: int) -> dict[str, float]:
-    """Bytes of one question and its answer for an image, as encoded, by what is asked."""
+def _weights(parties: Parties, batch: int) -> Weights:
     ours, pixels = parties.ours, parties.pixels
     cotangents = {Signal.LOGITS: torch.zeros(batch, CLASSES)}
     asked: dict[str, Ask | PullBack] = {
         "pixels": pixels.ask(),
         "float32": parties.floats.ask(),
+        "recipe": drawn_by_recipe(batch, 0),
         "pull_back": PullBack(pixels.images(), cotangents),
     }
     return {name: ours.bytes_of(request) / batch for name, request in asked.items()}
-
-
-def _told(size: Size, tables: Tables, weights: Mapping[str, float]) -> dict[str, Any]:
-    one, slow = tables["float32"], tables["slow"]
-    crowd = tables[f"institutions_{size.crowds[-1]}"]["stream"]
-    # An answer is ten numbers of two bytes; the rest of what passed is the question.
-    answer = 2.0 * CLASSES * size.batch
-    question = weights["pixels"] * size.batch - answer
-    far = estimates([("pixels", question)], answer, size.batch, crowd.median)
-    show_estimates(far)
-    return {
-        "unary_over_stream": ratio(one, "unary, bytes", "stream"),
-        "unary_over_stream_median": ratio(one, "unary, bytes", "stream", "median"),
-        "unary_over_stream_cpu": ratio(one, "unary, bytes", "stream", "cpu"),
-        "unary_over_stream_without_door": ratio(one, "unary, bytes", "stream without door"),
-        "unary_over_stream_without_door_cpu": ratio(
-            one, "unary, bytes", "stream without door", "cpu"
-        ),
-        "repeated_float_over_stream": ratio(slow, "unary, repeated float", "stream"),
-        "stream_over_tcp": ratio(one, "stream", "TCP"),
-        "stream_over_tcp_cpu": ratio(one, "stream", "TCP", "cpu"),
-        "stream_without_door_over_tcp": ratio(one, "stream without door", "TCP"),
-        "flower_over_stream": ratio(slow, "Flower", "stream") if "Flower" in slow else None,
-        **{f"bytes_per_image_{name}": round(weight, 2) for name, weight in weights.items()},
-        "bytes_per_image_recipe": None,
-        "wan": {"formula": FORMULA, **asdict(World()), "estimates": [asdict(e) for e in far]},
-        "tables": {
-            name: {way: asdict(figure) for way, figure in table.items()}
-            for name, table in tables.items()
-        },
-        "of": {
-            **asdict(size),
-            "depth": DEPTH,
-            "cores": os.cpu_count(),
-            "load": os.getloadavg()[0],
-            "python": platform.python_version(),
-            "grpc": grpc.__version__,
-            "torch": torch.__version__,
-        },
-    }
-
-
-def show_estimates(estimates: Sequence[Estimate]) -> None:
-    """Print what far institutions would take."""
-    world = World()
-    show(
-        f"{world.institutions} institutions at {world.link / 1e6:g} Mbit/s and "
-        f"{1e3 * world.rtt:g} ms, {world.samples:,} images",
-        ("images", "coordinator's uplink", "s a round", "s a run", "GB sent"),
-        [
-            (
-                each.images,
-                f"{each.uplink / 1e6:g} Mbit/s",
-                f"{each.round:.2f}",
-                f"{each.run:.0f}",
-                f"{each.sent / 1e9:.2f}",
-            )
-            for each in estimates
-        ],
-    )
-    console.print(FORMULA)

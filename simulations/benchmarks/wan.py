@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 FORMULA = (
-    "seconds of a round = RTT + max(Q / h, T Q / c) + max(A / h, T A / c) + T w, with Q and A the "
-    "bits of a question and of an answer, h and c the links of an institution and of the "
-    "coordinator in bit/s, both ways alike, T institutions, and w what this machine takes for one "
-    "of them; a run has ceil(samples / batch) rounds, one after the other"
+    "Seconds of a round: RTT + max(Q / h, T Q / c) + max(A / h, T A / c) + d + T w, with Q and A "
+    "the bits of a question and of an answer, h and c the links of an institution and of the "
+    "coordinator in bit/s, both ways alike, T institutions, d the time to draw images by a recipe, "
+    "and w what this machine takes for one of many institutions that all share it. A run has "
+    "ceil(samples / batch) rounds, one after the other; a teacher's own time comes on top."
 )
 """In words, for whoever reads the table."""
 
@@ -31,6 +32,21 @@ class World:
 
 
 @dataclass(frozen=True)
+class Kind:
+    """A kind of question.
+
+    Attributes:
+        images: how they travel.
+        bytes: of a question.
+        drawing: seconds that an institution takes to come to the images.
+    """
+
+    images: str
+    bytes: float
+    drawing: float = 0.0
+
+
+@dataclass(frozen=True)
 class Estimate:
     """What a world would take.
 
@@ -50,7 +66,7 @@ class Estimate:
 
 
 def estimates(
-    questions: Sequence[tuple[str, float]],
+    kinds: Sequence[Kind],
     answer: float,
     batch: int,
     handling: float,
@@ -60,25 +76,26 @@ def estimates(
     """By `FORMULA`, for each kind of question and each uplink of the coordinator.
 
     Args:
-        questions: names and bytes.
+        kinds: of questions.
         answer: bytes.
         batch: images of a question, >= 1.
-        handling: w, seconds an institution takes of the coordinator in a round; a teacher's own
-            time comes on top of everything here.
+        handling: w, seconds.
         uplinks: in bit/s.
         world: None for the default.
     """
     w = world or World()
     rounds = math.ceil(w.samples / batch)
     made = []
-    for images, size in questions:
+    for kind in kinds:
+        size = kind.bytes
         for uplink in uplinks:
             seconds = (
                 w.rtt
                 + max(8 * size / w.link, 8 * size * w.institutions / uplink)
                 + max(8 * answer / w.link, 8 * answer * w.institutions / uplink)
+                + kind.drawing
                 + w.institutions * handling
             )
             sent = rounds * w.institutions * size
-            made.append(Estimate(images, uplink, seconds, rounds * seconds, sent))
+            made.append(Estimate(kind.images, uplink, seconds, rounds * seconds, sent))
     return made

@@ -27,10 +27,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     quiet()
     # Only now: none of this is needed to say what the command takes.
     from simulations.benchmarks.crossings import FULL, QUICK, measured
+    from simulations.benchmarks.figures import told
     from simulations.benchmarks.measure import write
 
+    size = QUICK if given.quick else FULL
     try:
-        figures = measured(QUICK if given.quick else FULL, with_flower=not given.without_flower)
+        figures = told(size, *measured(size, with_flower=not given.without_flower))
     except FedkdError as error:
         print(f"fedkd: {error}", file=sys.stderr)
         return 2
