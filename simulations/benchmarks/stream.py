@@ -22,6 +22,7 @@ from client.institution import Institution
 from client.sessions import Sessions
 from client.vault import Vault
 from fedkd.errors import QuorumLost
+from fedkd.logs import configure
 from fedkd.privacy.policy import Policy
 from fedkd.signals import Ask, PullBack, Refusal, Reply, Signal, rounded
 from fedkd.teacher import Teacher
@@ -156,6 +157,8 @@ def wires(sites: Sequence[Site]) -> Iterator[list[Wire]]:
 
 def _institutions(connection: Connection, token: str, told: Sequence[tuple[str, Site]]) -> None:
     torch.set_num_threads(1)
+    configure("text")
+    logging.disable(logging.INFO)  # a line a question is not what is measured
     everybody: list[Sessions | Agent] = []
     for address, site in told:
         for name in site.names:
