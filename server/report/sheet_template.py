@@ -13,7 +13,9 @@ SHEET = """\
 <dl class="says">
 <dt>Images</dt><dd>{{ teacher.samples_asked | count }} samples
 {%- if teacher.questions %} in {{ teacher.questions | count }} questions
-{%- if teacher.samples_pulled_back %}, pull-backs among them{% endif %}{% endif %}
+{%- if teacher.samples_pulled_back %}, pull-backs among them{% endif %}
+{%- if teacher.recipes %}; {{ teacher.recipes | count }} times it drew the images itself
+{%- endif %}{% endif %}
 {%- if teacher.sample_cap is not none %}; its policy answers at most
 {{ teacher.sample_cap | count }}{% endif %}</dd>
 <dt>Gradients</dt><dd>
@@ -43,7 +45,7 @@ SHEET = """\
 <dt>Bytes</dt><dd>
 {%- if teacher.bytes_received or teacher.bytes_sent %}{{ teacher.bytes_received | size }} from it,
 {{ teacher.bytes_sent | size }} to it
-{%- else %}none: everybody was in one process{% endif %}</dd>
+{%- else %}not counted{% endif %}</dd>
 </dl>
 <h3>What it cost</h3>
 {% if teacher.epsilon is none %}

@@ -85,7 +85,14 @@ set.</p>
 {% endfor %}
 </tbody></table></div>
 <p class="small">Samples, not batches: one image put to one teacher counts as one. A sample is
-pulled back when the gradient with respect to its pixels was answered as well.</p>
+pulled back when the gradient with respect to its pixels was answered as well.
+{% if result.teachers | sum(attribute="bytes_sent") %}
+Together they were sent {{ result.teachers | sum(attribute="bytes_sent") | size }} and sent back
+{{ result.teachers | sum(attribute="bytes_received") | size }}
+{%- if result.engine == "local" %}, or would have been: everybody was in one process
+{%- endif %}.
+{% endif %}
+</p>
 {{ membership }}
 {% if figures.counts %}
 <h3>Training images of each class</h3>
