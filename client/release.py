@@ -170,8 +170,7 @@ def _within(images: Tensor, low: float, high: float) -> bool:
     elif images.dtype != torch.float32:
         return False
     # A NaN anywhere is both the least and the greatest, and compares with nothing.
-    least, greatest = torch.aminmax(images)
-    return bool(least >= low) and bool(greatest <= high)
+    return bool(torch.amin(images) >= low) and bool(torch.amax(images) <= high)
 
 
 def _sound(value: Tensor, shape: tuple[int, ...]) -> Tensor:

@@ -175,7 +175,9 @@ class Hub:
                 why = f"no answer within {linger:g} s after the quorum's"
             return sorted_out(parcels, why)
         finally:
-            self._tell(self._conclude, parcels, waited)
+            # To wake the hub's thread costs as much as to read an answer.
+            if not all(parcel.outcome.done() for parcel in parcels.values()):
+                self._tell(self._conclude, parcels, waited)
 
     def turn_away(self, name: str, why: str) -> None:
         """Ends the session of an institution that has no place in this run, and tells it why."""

@@ -61,7 +61,8 @@ class Member:
         """Opens a session: what was lost with the last one is put again, under its numbers."""
         seat = self.seat = Seat(
             *(card, stream, session, self._wording, self.counters, self._patience),
-            lambda: self._vacate(seat),
+            in_time=self._punctual,
+            vacate=lambda: self._vacate(seat),
         )
         self._wording.begin()
         self.counters.ended = ""
@@ -90,8 +91,6 @@ class Member:
         again rests for as long as its delays have cost, doubled at each.
         """
         if parcel.outcome.done():
-            if parcel.outcome.exception() is None:
-                self._missed = 0
             return
         if parcel in self._orphans:
             self._orphans.remove(parcel)
@@ -109,6 +108,9 @@ class Member:
         for parcel in self._orphans:
             parcel.lose(why)
         self._orphans.clear()
+
+    def _punctual(self) -> None:
+        self._missed = 0
 
     def _vacate(self, seat: Seat) -> None:
         why = self.counters.ended

@@ -77,6 +77,7 @@ class Seat:
         wording: how it is asked.
         counters: to be kept.
         patience: seconds that it may owe an answer for which nobody waits any more.
+        in_time: is called at every answer that somebody still waits for.
         vacate: is called once, when the session has ended.
     """
 
@@ -88,6 +89,7 @@ class Seat:
         wording: Wording,
         counters: Counters,
         patience: float,
+        in_time: Callable[[], None],
         vacate: Callable[[], None],
     ) -> None:
         self.card = card
@@ -100,6 +102,7 @@ class Seat:
         self._wording = wording
         self._counters = counters
         self._patience = patience
+        self._in_time = in_time
         self._vacate = vacate
         self._waiting: deque[Parcel] = deque()
         self._sent: dict[int, Parcel] = {}
@@ -247,6 +250,8 @@ class Seat:
         self._counters.seconds += asyncio.get_running_loop().time() - parcel.sent
         if timer := self._owed.pop(number, None):
             timer.cancel()
+        else:
+            self._in_time()
         parcel.outcome.set_result(outcome)
 
     def _expire(self, why: str) -> None:

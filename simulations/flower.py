@@ -58,8 +58,7 @@ def simulate(
     """
     quiet()
     _foresee(experiment)
-    inherited = {"FLWR_LOG_LEVEL": "ERROR", "OMP_NUM_THREADS": "1", "PYTHONPATH": _search_path()}
-    with _variables(inherited):
+    with _variables(_inherited()):
         # Flower and Ray read their variables as they are imported.
         from flwr.app import Context
         from flwr.serverapp import ServerApp
@@ -90,6 +89,24 @@ def simulate(
                 backend_config={"client_resources": {"num_cpus": 1, "num_gpus": 0.0}},
             )
     return outcomes[0]
+
+
+@contextmanager
+def world() -> Iterator[None]:
+    """Flower's simulation at hand, with Ray and in silence, for whatever else is to be run in it.
+
+    Flower is to be imported within.
+
+    Raises:
+        SettingsError: Ray does not start.
+    """
+    with _variables(_inherited()), _silent_flower(), _ray():
+        yield
+
+
+def _inherited() -> dict[str, str]:
+    """Variables of the workers."""
+    return {"FLWR_LOG_LEVEL": "ERROR", "OMP_NUM_THREADS": "1", "PYTHONPATH": _search_path()}
 
 
 def _foresee(experiment: Experiment) -> None:

@@ -116,7 +116,7 @@ def cpu_seconds(process: int) -> float:
 
 def ratio(figures: Mapping[str, Figure], above: str, below: str, of: str = "p10") -> float:
     """How many times what ``below`` does way ``above`` takes: in ``median``, ``p10`` or ``cpu``."""
-    return round(getattr(figures[above], of) / getattr(figures[below], of), 3)
+    return float(round(getattr(figures[above], of) / getattr(figures[below], of), 3))
 
 
 def show(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
