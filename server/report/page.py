@@ -11,6 +11,7 @@ from jinja2 import DictLoader, Environment, StrictUndefined
 from markupsafe import Markup
 
 from server.report import plots
+from server.report.crowd import SHOWN, ranges, some
 from server.report.folder import PAGE, load, write_whole
 from server.report.measures import measures
 from server.report.membership import membership
@@ -75,7 +76,9 @@ def render(record: Record) -> str:
         promising=[teacher for teacher in result.teachers if teacher.epsilon is not None],
         telling=[teacher.name for teacher in result.teachers if teacher.class_counts],
         measures=measures(result.student),
-        sheets=sheets(result, events),
+        sheets=sheets(result, events)[:SHOWN],
+        shown=result.teachers[:SHOWN],
+        ranges=ranges(result.teachers),
         together=together(result.teachers),
         overlap=overlap(result.teachers),
         settings=settings(result.config),
@@ -98,6 +101,7 @@ def _environment() -> Environment:
         promise=promise,
         plural=plural,
         small=small,
+        some=some,
     )
     return environment
 

@@ -42,7 +42,8 @@ HTML = """\
 {% if figures.accuracy %}
 <figure>{{ figures.accuracy }}
 <figcaption>Accuracy of the student on the test set. Dashed: the ensemble. Grey: each teacher by
-itself. Training goes on after the last question, on the answers already given.</figcaption>
+itself{{ ", %d of them, spread evenly by rank" % (shown | length) if ranges }}. Training goes on
+after the last question, on the answers already given.</figcaption>
 </figure>
 {% else %}
 <p>The student was not scored during this run.</p>
@@ -71,7 +72,7 @@ set.</p>
 <th class="n">Pulled back</th><th class="n">Sent to it</th><th class="n">Received</th>
 <th class="n">Refusals</th><th>Privacy</th></tr></thead>
 <tbody>
-{% for teacher in result.teachers %}
+{% for teacher in shown %}
 <tr><td class="name"><a href="#institution-{{ loop.index }}">{{ teacher.name }}</a></td>
 <td>{{ teacher.model }}</td>
 <td>{{ teacher.accuracy | percent }}{% if teacher.accuracy is not none %}<span class="bar"><i
@@ -84,6 +85,20 @@ set.</p>
 <td{% if teacher.epsilon is none %} class="none"{% endif %}>{{ teacher | promise }}</td></tr>
 {% endfor %}
 </tbody></table></div>
+{% if ranges %}
+<p class="small">These are the first {{ shown | length }} of {{ result.teachers | length | count }}
+institutions, and so it is on the rest of this page; each of the others is in
+<code>result.json</code>. All of them together:</p>
+<div class="table"><table>
+<thead><tr><th>Over all {{ result.teachers | length | count }}</th><th class="n">Least</th>
+<th class="n">Median</th><th class="n">Most</th></tr></thead>
+<tbody>
+{% for range in ranges %}
+<tr><td class="name">{{ range.label }}</td><td class="n">{{ range.least }}</td>
+<td class="n">{{ range.median }}</td><td class="n">{{ range.most }}</td></tr>
+{% endfor %}
+</tbody></table></div>
+{% endif %}
 <p class="small">Samples, not batches: one image put to one teacher counts as one. A sample is
 pulled back when the gradient with respect to its pixels was answered as well.</p>
 {{ membership }}
@@ -91,6 +106,9 @@ pulled back when the gradient with respect to its pixels was answered as well.</
 <h3>Training images of each class</h3>
 <figure>{{ figures.counts }}
 <figcaption>Told by {{ telling | length }} of {{ result.teachers | length }} institutions.
+{%- if telling | length > shown | length %} Here are the first {{ shown | length }} of these.
+{%- endif %}
+
 </figcaption></figure>
 {% else %}
 <p class="small">No institution told how many training images it has of each class.</p>
@@ -172,7 +190,7 @@ Every institution promises differential privacy, with the figures below.
 {% endif %}
 </p></div>
 <p>Each by itself: what it was asked, what it told, what that cost it, and what is claimed of
-it.</p>
+it{{ "; the first %d" % (shown | length) if ranges }}.</p>
 {% for sheet in sheets %}
 {% include "institution" %}
 {% endfor %}
@@ -206,7 +224,7 @@ neighbouring data sets differ by adding or removing one and the same kind of uni
 <h3>What is not covered</h3>
 <ul>
 {% if telling %}
-<li>Class counts, told by {{ telling | join(", ") }}. They are a release of their own, and lie
+<li>Class counts, told by {{ telling | some }}. They are a release of their own, and lie
 inside a promise only where the institution charged them to it.</li>
 {% endif %}
 <li>Accuracies on this page. Where the test data is private, each is a further release.</li>
