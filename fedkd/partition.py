@@ -155,7 +155,7 @@ def deal(
         SettingsError: see `known_classes`.
     """
     count = len(parts)
-    tests = [torch.arange(index, len(test_labels), count) for index in range(count)]
+    tests = [torch.arange(len(test_labels))[index::count] for index in range(count)]
     if not sets:
         return Deal(parts, tests, [tuple(range(classes))] * count)
     known = known_classes(sets, count, classes)

@@ -23,6 +23,11 @@ from server.report.stylesheet import CSS
 from server.report.template import HTML
 from server.report.words import count, duration, percent, plural, promise, size, small
 
+_FOLDED = """\
+<details class="sheet"><summary><b>The first %s</b><span>of %s institutions</span></summary>
+<div class="inside">"""
+"""Before what is said of one institution after another, where there are too many."""
+
 
 @dataclass(frozen=True)
 class Card:
@@ -51,7 +56,7 @@ def build_report(path: Path) -> Path:
 def render(record: Record) -> str:
     """``record`` as one self-contained HTML page."""
     result, events = record.result, record.events
-    environment = _environment()
+    environment, many = _environment(), len(result.teachers) > SHOWN
     figures = {
         "accuracy": plots.accuracy(result, events),
         "curriculum": plots.curriculum(events),
@@ -79,6 +84,8 @@ def render(record: Record) -> str:
         sheets=sheets(result, events)[:SHOWN],
         shown=result.teachers[:SHOWN],
         ranges=ranges(result.teachers),
+        folded=Markup(_FOLDED % (SHOWN, count(len(result.teachers)))) if many else "",
+        folded_end=Markup("</div></details>") if many else "",
         together=together(result.teachers),
         overlap=overlap(result.teachers),
         settings=settings(result.config),

@@ -67,6 +67,21 @@ set.</p>
 
 <section id="institutions">
 <h2>Who taught it</h2>
+{% if ranges %}
+<div class="table"><table>
+<thead><tr><th>Over all {{ result.teachers | length | count }}</th><th class="n">Least</th>
+<th class="n">Median</th><th class="n">Most</th></tr></thead>
+<tbody>
+{% for range in ranges %}
+<tr><td class="name">{{ range.label }}</td><td class="n">{{ range.least }}</td>
+<td class="n">{{ range.median }}</td><td class="n">{{ range.most }}</td></tr>
+{% endfor %}
+</tbody></table></div>
+<p class="small">Wherever institutions are shown one by one on this page, they are the first
+{{ shown | length }} of {{ result.teachers | length | count }}, and folded away. Each of the others
+is in <code>result.json</code>.</p>
+{% endif %}
+{{ folded }}
 <div class="table"><table>
 <thead><tr><th>Institution</th><th>Model</th><th>Own accuracy</th><th class="n">Asked</th>
 <th class="n">Pulled back</th><th class="n">Sent to it</th><th class="n">Received</th>
@@ -85,31 +100,20 @@ set.</p>
 <td{% if teacher.epsilon is none %} class="none"{% endif %}>{{ teacher | promise }}</td></tr>
 {% endfor %}
 </tbody></table></div>
-{% if ranges %}
-<p class="small">These are the first {{ shown | length }} of {{ result.teachers | length | count }}
-institutions, and so it is on the rest of this page; each of the others is in
-<code>result.json</code>. All of them together:</p>
-<div class="table"><table>
-<thead><tr><th>Over all {{ result.teachers | length | count }}</th><th class="n">Least</th>
-<th class="n">Median</th><th class="n">Most</th></tr></thead>
-<tbody>
-{% for range in ranges %}
-<tr><td class="name">{{ range.label }}</td><td class="n">{{ range.least }}</td>
-<td class="n">{{ range.median }}</td><td class="n">{{ range.most }}</td></tr>
-{% endfor %}
-</tbody></table></div>
-{% endif %}
+{{ folded_end }}
 <p class="small">Samples, not batches: one image put to one teacher counts as one. A sample is
 pulled back when the gradient with respect to its pixels was answered as well.</p>
 {{ membership }}
 {% if figures.counts %}
 <h3>Training images of each class</h3>
+{{ folded }}
 <figure>{{ figures.counts }}
 <figcaption>Told by {{ telling | length }} of {{ result.teachers | length }} institutions.
 {%- if telling | length > shown | length %} Here are the first {{ shown | length }} of these.
 {%- endif %}
 
 </figcaption></figure>
+{{ folded_end }}
 {% else %}
 <p class="small">No institution told how many training images it has of each class.</p>
 {% endif %}
@@ -190,10 +194,12 @@ Every institution promises differential privacy, with the figures below.
 {% endif %}
 </p></div>
 <p>Each by itself: what it was asked, what it told, what that cost it, and what is claimed of
-it{{ "; the first %d" % (shown | length) if ranges }}.</p>
+it.</p>
+{{ folded }}
 {% for sheet in sheets %}
 {% include "institution" %}
 {% endfor %}
+{{ folded_end }}
 {% if promising %}
 <p>A promise (ε, δ) says: whatever an observer concludes from everything that this teacher
 answered becomes at most e<sup>ε</sup> times likelier, but for a chance of δ, by one protected
