@@ -151,7 +151,8 @@ def together(seconds: float) -> dict[str, dict[str, measure.Figure]]:
         ways = {"one by one": one_by_one(networks)}
         ways |= {f"vmap, {n} at once": vmapped(networks, n) for n in (10, TOGETHER)}
         if model == "cnn":
-            ways["grouped, 10 at once"] = grouped(networks, 10)
+            ways["norms folded, alone"] = grouped(networks, 1)
+            ways |= {f"norms folded, grouped {n}": grouped(networks, n) for n in (2, 10)}
         measured = [
             measure.Way(name, partial(ask, images), unit=TOGETHER, calls=1)
             for name, ask in ways.items()

@@ -1,7 +1,8 @@
 """Teachers of one architecture asked together, in the ways that torch has. Knows no institution.
 
-On a CPU none of them is worth it, see "Many institutions" in ``docs/performance.md``; this file is
-how that is known, and where to look again on another machine.
+Institutions are asked one by one: on a CPU no way that takes any network is faster, see "Many
+institutions" in ``docs/performance.md``. This file is how that is known, and where to look again on
+another machine.
 """
 
 import copy
