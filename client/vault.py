@@ -7,7 +7,7 @@ decide. It prints and logs nothing, and its errors name files and settings, neve
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TypeAlias
@@ -27,7 +27,7 @@ from fedkd.errors import DataError
 from fedkd.guarantee import Guarantee
 from fedkd.metrics import logits
 from fedkd.models import build
-from fedkd.partition import known_classes, partition, read_partition, to_those_who_know
+from fedkd.partition import Deal, deal, partition, read_partition
 from fedkd.teacher import ModuleTeacher, Teacher
 
 Taught: TypeAlias = tuple[Teacher, Guarantee | None]
@@ -197,33 +197,16 @@ class TrainedVault(Vault):
     @cached_property
     def _shard(self) -> _Shard:
         own, data = self.holding, _opened(self.holding.data, self.holding.root)
-        if own.partition_file is not None:
-            parts = read_partition(own.partition_file, own.count, len(data.train_labels))
-        else:
-            parts = partition(
-                data.train_labels,
-                own.count,
-                own.partition,
-                alpha=own.alpha,
-                shards_per_institution=own.shards,
-                seed=own.partition_seed,
-            )
-        turns = torch.arange(len(data.test_labels)) % own.count
-        tests = tuple((turns == index).nonzero()[:, 0] for index in range(own.count))
-        classes = tuple(range(data.classes))
         if own.names and len(own.names) != data.classes:
             raise DataError(
                 f"class_names names {len(own.names)} classes and the data have {data.classes}; "
                 "name each of them, in their order"
             )
-        if own.labels:
-            known = known_classes(own.labels, own.count, data.classes)
-            parts = to_those_who_know(parts, data.train_labels, known)
-            tests = to_those_who_know(tests, data.test_labels, known)
-            classes = known[own.index]
+        dealt = _dealt(replace(own, index=0, model=""))
+        mine, tested = dealt.parts[own.index], dealt.tests[own.index]
+        classes = dealt.known[own.index]
         number = torch.full((data.classes,), -1)
         number[list(classes)] = torch.arange(len(classes))
-        mine, tested = parts[own.index], tests[own.index]
         return _Shard(
             data.train_images[mine],
             number[data.train_labels[mine]],
@@ -348,3 +331,25 @@ class BroughtVault(Vault):
 def _opened(name: str, root: str | None) -> Dataset:
     """Shared by the institutions of a simulation, which would else open it once each."""
     return open_data(name, root)
+
+
+@lru_cache(maxsize=1)
+def _dealt(share: Holding) -> Deal:
+    """How the data of a share are dealt out; a thousand institutions would deal a thousand times.
+
+    Args:
+        share: of anybody, with nothing in it that differs from one institution to another.
+    """
+    data = _opened(share.data, share.root)
+    if share.partition_file is not None:
+        parts = read_partition(share.partition_file, share.count, len(data.train_labels))
+    else:
+        parts = partition(
+            data.train_labels,
+            share.count,
+            share.partition,
+            alpha=share.alpha,
+            shards_per_institution=share.shards,
+            seed=share.partition_seed,
+        )
+    return deal(parts, data.train_labels, data.test_labels, data.classes, share.labels)

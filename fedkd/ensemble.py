@@ -123,26 +123,23 @@ def log_linear_pool(
 
 
 def _pool_matrix(counts: Tensor, known: Tensor | None, shrinkage: float) -> Tensor:
-    """The matrix M with u_c = sum_tk M[c, t, k] log p_t(k). (K, T, K)."""
-    teachers, classes = counts.shape
+    """The matrix M with u_c = sum_tk M[c, t, k] log p_t(k). (K, T, K).
+
+    Each offset stands in the normal equations with itself and the classes alone, so it is put in
+    terms of the classes first. What is left to solve is (K, K), however many institutions there
+    are.
+    """
+    classes = counts.shape[1]
     had = torch.ones_like(counts, dtype=torch.bool) if known is None else known
     average = counts[had].mean().clamp_min(1.0)
     weight = torch.sqrt(counts / average).clamp_min(LEAST_WEIGHT) * had  # (T, K)
-    # Normal equations in (u, a), one column of right-hand side for each log p_t(k).
-    size = classes + teachers
-    normal = torch.zeros(size, size, dtype=counts.dtype)
-    normal[:classes, :classes] = torch.diag(weight.sum(0))
+    share = weight / (weight.sum(1, keepdim=True) + shrinkage)  # a_t = sum_k share_tk (u_k - log p)
+    normal = torch.diag(weight.sum(0)) - share.T @ weight
     if known is not None:
-        normal[:classes, :classes] += RIDGE * (torch.eye(classes) - 1 / classes)
-    normal[classes:, classes:] = torch.diag(weight.sum(1) + shrinkage)
-    normal[:classes, classes:] = -weight.T
-    normal[classes:, :classes] = -weight
-    right = torch.zeros(size, teachers, classes, dtype=counts.dtype)
-    for t in range(teachers):
-        right[:classes, t] = torch.diag(weight[t])
-        right[classes + t, t] = -weight[t]
+        normal += RIDGE * (torch.eye(classes) - 1 / classes)
+    right = (torch.diag_embed(weight) - share[:, :, None] * weight[:, None]).transpose(0, 1)
     solution: Tensor = torch.linalg.solve(normal, right.flatten(1))
-    return solution[:classes].view(classes, teachers, classes)
+    return solution.view(right.shape)
 
 
 def _log(p: Tensor) -> Tensor:

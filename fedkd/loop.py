@@ -325,9 +325,10 @@ class Distillation:
     def _note_question(self, origin: str, images: Tensor, target: Tensor, answers: Answers) -> None:
         """Record the question, and how far the student is from each institution on its classes."""
         own = self._learner.see(images)  # (B, K)
+        labels = self.labels  # found among all cards, so once and not for each of them
         for name, reply in answers.items():
             said = reply.signals[Signal.LOGITS].float()  # (B, K_i)
-            each = self.method.imitation(self.labels.own(name, own), said)
+            each = self.method.imitation(labels.own(name, own), said)
             self._profile[name] = float(each.mean())
         self._classes += target.argmax(1).bincount(minlength=target.shape[1])
         self._tell(

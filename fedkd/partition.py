@@ -5,6 +5,7 @@ every image once.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -119,6 +120,50 @@ def read_partition(path: str | Path, count: int, total: int) -> tuple[Tensor, ..
     if len(np.unique(dealt)) != len(dealt):
         raise DataError(f"{path} gives some image twice; give each to one institution")
     return tuple(torch.tensor(np.sort(part).astype(np.int64)) for part in parts)
+
+
+@dataclass(frozen=True, eq=False)
+class Deal:
+    """Who has which images of a data set and knows which of its classes; an entry for each."""
+
+    parts: Sequence[Tensor]
+    """Training images, int64 and rising."""
+    tests: Sequence[Tensor]
+    """Test images, likewise."""
+    known: Sequence[Sequence[int]]
+    """Numbers of classes."""
+
+
+def deal(
+    parts: Sequence[Tensor],
+    train_labels: Tensor,
+    test_labels: Tensor,
+    classes: int,
+    sets: Sequence[Sequence[str]] = (),
+) -> Deal:
+    """A partition, with test images dealt in turn, among institutions that know some classes.
+
+    Args:
+        parts: one index tensor an institution.
+        train_labels: (N,) int64.
+        test_labels: (M,) int64.
+        classes: K.
+        sets: names of the classes that an institution knows, dealt in turn; none: everybody
+            knows all.
+
+    Raises:
+        SettingsError: see `known_classes`.
+    """
+    count = len(parts)
+    tests = [torch.arange(len(test_labels))[index::count] for index in range(count)]
+    if not sets:
+        return Deal(parts, tests, [tuple(range(classes))] * count)
+    known = known_classes(sets, count, classes)
+    return Deal(
+        to_those_who_know(parts, train_labels, known),
+        to_those_who_know(tests, test_labels, known),
+        known,
+    )
 
 
 def known_classes(

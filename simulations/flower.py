@@ -1,7 +1,8 @@
 """The engine ``simulation``: institutions are Flower nodes, hosted by two Ray workers.
 
-Each of them dials the hub over gRPC on this machine, as it would from another. It knows how such a
-world is set up, and nothing of what goes on in it.
+Or by those of a Ray cluster that is there already, where `CLUSTER` names it. Each of them dials the
+hub over gRPC on this machine, as it would from another. It knows how such a world
+is set up, and nothing of what goes on in it.
 """
 
 import logging
@@ -31,6 +32,9 @@ WORKERS = 2
 """Ray workers, of one CPU each, whatever the number of institutions."""
 OBJECT_STORE = 80 * 2**20
 """Bytes of Ray's shared memory, whose least is 75 MB. A student at most passes through it."""
+CLUSTER = "FEDKD_RAY_ADDRESS"
+"""Variable that names a running Ray cluster, host:port; one of Ray's own would be set for other
+work, and lead institutions to machines that were not meant."""
 
 
 class _InterruptedError(Exception):
@@ -69,7 +73,7 @@ def simulate(
 
         server_app = ServerApp()
         outcomes: list[Outcome] = []
-        with _silent_flower(), _ray(), _interruptible() as check:
+        with _silent_flower(), _ray(inherited), _interruptible() as check:
 
             def watched(progress: Progress) -> None:
                 check()
@@ -122,20 +126,31 @@ def _foresee(experiment: Experiment) -> None:
 
 
 @contextmanager
-def _ray() -> Iterator[None]:
-    """Ray, on this machine alone. Flower uses what is there, and would start it more slowly."""
+def _ray(inherited: Mapping[str, str]) -> Iterator[None]:
+    """Ray, on this machine alone, or the cluster that `CLUSTER` names.
+
+    Flower uses what is there, and would start it more slowly.
+    """
     import ray
 
     try:
-        # "local", since a variable could otherwise lead it to a cluster elsewhere. Without a
-        # runtime_env, since workers that Ray has at hand could not be used with one.
-        ray.init(
-            address="local",
-            num_cpus=WORKERS,
-            object_store_memory=OBJECT_STORE,
-            include_dashboard=False,
-            logging_level=logging.ERROR,
-        )
+        if cluster := os.environ.get(CLUSTER):
+            # Its workers have not inherited our variables, and find our modules where we do.
+            ray.init(
+                address=cluster,
+                runtime_env={"env_vars": dict(inherited)},
+                logging_level=logging.ERROR,
+            )
+        else:
+            # "local", since a variable could otherwise lead it to a cluster elsewhere. Without a
+            # runtime_env, since workers that Ray has at hand could not be used with one.
+            ray.init(
+                address="local",
+                num_cpus=WORKERS,
+                object_store_memory=OBJECT_STORE,
+                include_dashboard=False,
+                logging_level=logging.ERROR,
+            )
     except Exception as error:  # Ray has no common error of its own
         reason = " ".join(str(error).split())
         raise SettingsError(f"Ray did not start: {reason}; try --engine local") from error

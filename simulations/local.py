@@ -4,17 +4,24 @@ Answers go through the same door and the same rounding as on a wire, and bytes a
 would have travelled there; images that would have been drawn by recipe are taken as they are.
 """
 
+import resource
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from client.institution import Institution, simulated
+from fedkd.errors import SettingsError
 from fedkd.experiment import Experiment
 from fedkd.signals import Answers, Ask, Refusal, Reply, Request
 from fedkd.wire.codec import encode
 from fedkd.wire.messages import Answer, Declined, Named, Question
 from server.chronicle import Traffic, traffic_of
 from server.wording import Letter, Wording
+
+OPEN_FILES = 3
+"""Of a ledger: the database, its write-ahead log, and the index of that."""
+OTHER_FILES = 256
+"""Of everything else."""
 
 
 class Local:
@@ -26,6 +33,9 @@ class Local:
         taught: is told how many have theirs.
         brought: institutions by index that take the place of simulated ones.
         books: folder of ledgers that outlive this process; None keeps them in memory.
+
+    Raises:
+        SettingsError: this process may not open as many files as these ledgers are.
     """
 
     def __init__(
@@ -36,6 +46,8 @@ class Local:
         brought: Mapping[int, Institution] | None = None,
         books: Path | None = None,
     ) -> None:
+        if books is not None:
+            _make_room(experiment.institutions.count)
         self._institutions: dict[str, Institution] = {}
         self._counts: dict[str, Counter[str]] = {}
         self._wordings: dict[str, Wording] = {}
@@ -92,3 +104,17 @@ class Local:
         The books may have more: earlier lives of the run, and a question that one of them died at.
         """
         return {name: traffic_of(counts) for name, counts in self._counts.items()}
+
+
+def _make_room(institutions: int) -> None:
+    """Let this process open the ledgers of so many; most systems allow 1,024 files at first."""
+    needed = OPEN_FILES * institutions + OTHER_FILES
+    allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if allowed == resource.RLIM_INFINITY or allowed >= needed:
+        return
+    if most != resource.RLIM_INFINITY and most < needed:
+        raise SettingsError(
+            f"ledgers of {institutions:,} institutions are {needed:,} open files and this process "
+            f"may open {most:,}; raise `ulimit -Hn`, or keep them in memory with --checkpoint 0"
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, most))

@@ -5,22 +5,26 @@ does not know a class is wrong about each of its images.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from client.institution import holding
 from client.vault import Vault
 from fedkd.data import Dataset, open_data
-from fedkd.ensemble import fusion
+from fedkd.ensemble import Fusion, fusion
 from fedkd.experiment import Experiment
 from fedkd.labels import Labels
 from fedkd.methods import make
 from fedkd.metrics import accuracy, agreement, fidelity, fidelity_double_root, logits, recall
 from fedkd.signals import Card, Signal
 from server.chronicle import Verdict
+
+AT_ONCE = 16_000_000
+"""Logits fused at once: a few copies of them, 64 MB each, are what fusing needs beside them."""
 
 
 @lru_cache(maxsize=1)
@@ -45,7 +49,7 @@ def verdict(
         vault = Vault.open(holding(experiment, index), vaults / f"{index:04d}")
         said[card.name] = vault.teacher.ask(test.test_images, frozenset({Signal.LOGITS}))
     method = make(experiment.method.name, experiment.method.arguments)
-    fused = fusion(method.rule_for(experiment.questions.rule), cards)(said)[Signal.LOGITS]
+    fused = _fused(fusion(method.rule_for(experiment.questions.rule), cards), said)
     own = logits(student, test.test_images)
     labels = Labels.of(cards)  # somebody knows every class, so that places are the data's numbers
     return Verdict(
@@ -60,3 +64,14 @@ def verdict(
         fidelity=fidelity(own, fused),
         fidelity_double_root=fidelity_double_root(own, fused),
     )
+
+
+def _fused(fuse: Fusion, said: Mapping[str, Mapping[Signal, Tensor]]) -> Tensor:
+    """(N, K) of all test images; in pieces, where a thousand institutions say ten thousand each."""
+    each = next(iter(said.values()))[Signal.LOGITS]  # (N, K_i)
+    rows = max(1, AT_ONCE // (len(said) * each.shape[1]))
+    pieces = [
+        {n: {Signal.LOGITS: s[Signal.LOGITS][start : start + rows]} for n, s in said.items()}
+        for start in range(0, len(each), rows)
+    ]
+    return torch.cat([fuse(piece)[Signal.LOGITS] for piece in pieces])

@@ -11,6 +11,7 @@ from jinja2 import DictLoader, Environment, StrictUndefined
 from markupsafe import Markup
 
 from server.report import plots
+from server.report.crowd import SHOWN, ranges, some
 from server.report.folder import PAGE, load, write_whole
 from server.report.measures import measures
 from server.report.membership import membership
@@ -21,6 +22,11 @@ from server.report.sheet_template import SHEET
 from server.report.stylesheet import CSS
 from server.report.template import HTML
 from server.report.words import count, duration, percent, plural, promise, size, small
+
+_FOLDED = """\
+<details class="sheet"><summary><b>The first %s</b><span>of %s institutions</span></summary>
+<div class="inside">"""
+"""Before what is said of one institution after another, where there are too many."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,7 @@ def build_report(path: Path) -> Path:
 def render(record: Record) -> str:
     """``record`` as one self-contained HTML page."""
     result, events = record.result, record.events
-    environment = _environment()
+    environment, many = _environment(), len(result.teachers) > SHOWN
     figures = {
         "accuracy": plots.accuracy(result, events),
         "curriculum": plots.curriculum(events),
@@ -75,7 +81,11 @@ def render(record: Record) -> str:
         promising=[teacher for teacher in result.teachers if teacher.epsilon is not None],
         telling=[teacher.name for teacher in result.teachers if teacher.class_counts],
         measures=measures(result.student),
-        sheets=sheets(result, events),
+        sheets=sheets(result, events)[:SHOWN],
+        shown=result.teachers[:SHOWN],
+        ranges=ranges(result.teachers),
+        folded=Markup(_FOLDED % (SHOWN, count(len(result.teachers)))) if many else "",
+        folded_end=Markup("</div></details>") if many else "",
         together=together(result.teachers),
         overlap=overlap(result.teachers),
         settings=settings(result.config),
@@ -98,6 +108,7 @@ def _environment() -> Environment:
         promise=promise,
         plural=plural,
         small=small,
+        some=some,
     )
     return environment
 

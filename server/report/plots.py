@@ -14,6 +14,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
+from server.report.crowd import SHOWN
 from server.report.record import Asked, Event, Generated, Result, Scored, TeacherRecord, Trained
 from server.report.style import (
     ACCENT,
@@ -33,6 +34,8 @@ from server.report.style import (
 
 _NAMED_TEACHERS = 8
 """Beyond this many, names beside a plot are a thicket."""
+_LINES = SHOWN
+"""Beyond this many, lines of as many teachers are one grey block; so many of them are drawn."""
 _RASTER_CELLS = 1500
 """Beyond this many cells, a heat map is smaller as a picture."""
 
@@ -154,7 +157,8 @@ def class_counts(teachers: Sequence[TeacherRecord], names: Sequence[str]) -> str
 
     ``names`` are those of the columns; without any they are numbers.
     """
-    told = [(teacher, teacher.class_counts) for teacher in teachers if teacher.class_counts]
+    telling = [teacher for teacher in teachers if teacher.class_counts][:SHOWN]
+    told = [(teacher, teacher.class_counts) for teacher in telling if teacher.class_counts]
     if not told:
         return None
     names = names or [str(index) for index in range(max(len(counts) for _, counts in told))]
@@ -199,26 +203,33 @@ def difficulty_by_institution(events: Sequence[Event]) -> str | None:
     if not names:
         return None
     last = {name: value for _, by_name in steps for name, value in by_name.items()}
-    hardest = sorted(names, key=lambda name: last[name] or 0.0, reverse=True)[:_NAMED_TEACHERS]
+    ranked = sorted(names, key=lambda name: last[name] or 0.0, reverse=True)
+    hardest, others = ranked[:_NAMED_TEACHERS], thin(ranked[_NAMED_TEACHERS:], _LINES)
+    shown = [name for name in names if name in {*hardest, *others}]
     with style("difficulty"):
         drawn = figure(height=270)
         axes = drawn.subplots()
         lines: list[tuple[str, Artist]] = []
         # Those without a colour first, so that they lie beneath.
-        for name in sorted(names, key=hardest.__contains__):
+        for name in sorted(shown, key=hardest.__contains__):
             xs, ys = _line((step, by_name.get(name)) for step, by_name in steps)
             own = name in hardest
             colour = SERIES[hardest.index(name) % len(SERIES)] if own else FAINT
             (line,) = axes.plot(xs, ys, color=colour, lw=1.5 if own else 0.8, **_dot_if_alone(xs))
-            lines.append((short(name) if own else f"the {len(names) - len(hardest)} others", line))
+            lines.append((short(name) if own else _others(len(names) - len(hardest)), line))
         axes.set_xlabel("student steps")
         axes.set_ylim(bottom=0)
         thousands(axes, ticks=8)
         # One key stands for all that have no colour of their own.
-        shown = lines[-len(hardest) :] + lines[: -len(hardest)][:1]
-        labels, keys = zip(*shown, strict=True)
+        keyed = lines[-len(hardest) :] + lines[: -len(hardest)][:1]
+        labels, keys = zip(*keyed, strict=True)
         drawn.legend(keys, labels, loc="outside right upper")
         return inline_svg(drawn, "difficulty", "Difficulty by institution over student steps")
+
+
+def _others(number: int) -> str:
+    """What the lines without a colour of their own are called."""
+    return f"the {number} others" if number <= _LINES else f"{_LINES} of {number} others"
 
 
 def _references(result: Result) -> list[tuple[float, str, bool]]:
@@ -229,6 +240,8 @@ def _references(result: Result) -> list[tuple[float, str, bool]]:
     if not named:
         best = max(value for value, _ in known)
         lines[[value for value, _ in known].index(best)] = (best, "best teacher", False)
+    if len(lines) > _LINES:
+        lines = list(thin(sorted(lines), _LINES))
     if result.ensemble.accuracy is not None:
         value = result.ensemble.accuracy
         lines.append((value, f"ensemble {value:.1%}", True))

@@ -42,7 +42,8 @@ HTML = """\
 {% if figures.accuracy %}
 <figure>{{ figures.accuracy }}
 <figcaption>Accuracy of the student on the test set. Dashed: the ensemble. Grey: each teacher by
-itself. Training goes on after the last question, on the answers already given.</figcaption>
+itself{{ ", %d of them, spread evenly by rank" % (shown | length) if ranges }}. Training goes on
+after the last question, on the answers already given.</figcaption>
 </figure>
 {% else %}
 <p>The student was not scored during this run.</p>
@@ -66,12 +67,27 @@ set.</p>
 
 <section id="institutions">
 <h2>Who taught it</h2>
+{% if ranges %}
+<div class="table"><table>
+<thead><tr><th>Over all {{ result.teachers | length | count }}</th><th class="n">Least</th>
+<th class="n">Median</th><th class="n">Most</th></tr></thead>
+<tbody>
+{% for range in ranges %}
+<tr><td class="name">{{ range.label }}</td><td class="n">{{ range.least }}</td>
+<td class="n">{{ range.median }}</td><td class="n">{{ range.most }}</td></tr>
+{% endfor %}
+</tbody></table></div>
+<p class="small">Wherever institutions are shown one by one on this page, they are the first
+{{ shown | length }} of {{ result.teachers | length | count }}, and folded away. Each of the others
+is in <code>result.json</code>.</p>
+{% endif %}
+{{ folded }}
 <div class="table"><table>
 <thead><tr><th>Institution</th><th>Model</th><th>Own accuracy</th><th class="n">Asked</th>
 <th class="n">Pulled back</th><th class="n">Sent to it</th><th class="n">Received</th>
 <th class="n">Refusals</th><th>Privacy</th></tr></thead>
 <tbody>
-{% for teacher in result.teachers %}
+{% for teacher in shown %}
 <tr><td class="name"><a href="#institution-{{ loop.index }}">{{ teacher.name }}</a></td>
 <td>{{ teacher.model }}</td>
 <td>{{ teacher.accuracy | percent }}{% if teacher.accuracy is not none %}<span class="bar"><i
@@ -84,6 +100,7 @@ set.</p>
 <td{% if teacher.epsilon is none %} class="none"{% endif %}>{{ teacher | promise }}</td></tr>
 {% endfor %}
 </tbody></table></div>
+{{ folded_end }}
 <p class="small">Samples, not batches: one image put to one teacher counts as one. A sample is
 pulled back when the gradient with respect to its pixels was answered as well.
 {% if result.teachers | sum(attribute="bytes_sent") %}
@@ -96,9 +113,14 @@ Together they were sent {{ result.teachers | sum(attribute="bytes_sent") | size 
 {{ membership }}
 {% if figures.counts %}
 <h3>Training images of each class</h3>
+{{ folded }}
 <figure>{{ figures.counts }}
 <figcaption>Told by {{ telling | length }} of {{ result.teachers | length }} institutions.
+{%- if telling | length > shown | length %} Here are the first {{ shown | length }} of these.
+{%- endif %}
+
 </figcaption></figure>
+{{ folded_end }}
 {% else %}
 <p class="small">No institution told how many training images it has of each class.</p>
 {% endif %}
@@ -180,9 +202,11 @@ Every institution promises differential privacy, with the figures below.
 </p></div>
 <p>Each by itself: what it was asked, what it told, what that cost it, and what is claimed of
 it.</p>
+{{ folded }}
 {% for sheet in sheets %}
 {% include "institution" %}
 {% endfor %}
+{{ folded_end }}
 {% if promising %}
 <p>A promise (ε, δ) says: whatever an observer concludes from everything that this teacher
 answered becomes at most e<sup>ε</sup> times likelier, but for a chance of δ, by one protected
@@ -213,7 +237,7 @@ neighbouring data sets differ by adding or removing one and the same kind of uni
 <h3>What is not covered</h3>
 <ul>
 {% if telling %}
-<li>Class counts, told by {{ telling | join(", ") }}. They are a release of their own, and lie
+<li>Class counts, told by {{ telling | some }}. They are a release of their own, and lie
 inside a promise only where the institution charged them to it.</li>
 {% endif %}
 <li>Accuracies on this page. Where the test data is private, each is a further release.</li>
