@@ -59,9 +59,9 @@ examinations = 50                   # of how many students in all, if it is told
 # noise = 40                        # of pate in votes, of local-dp in logits; without it, the least
                                     # by which the budget pays for all samples
 # clipping = 8.0                    # of local-dp: largest norm of an answer
-# [policy.budget]                   # of all answers to whomever, for as long as the images are used
-# epsilon = 8.0
-# delta = 1e-5
+# [policy.budget]                   # of all that is told of the images, to whomever and in whichever
+# epsilon = 8.0                     # mode, for as long as they are used. dp-teacher can do without:
+# delta = 1e-5                      # then one training is paid for, and a second one refused
 
 [connection]
 server = "kd.example:9092"          # the coordinator; we dial out, nobody dials in

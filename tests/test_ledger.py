@@ -195,7 +195,7 @@ def test_eight_processes_spend_exactly_the_privacy_that_there_is(path: Path) -> 
     outcome = race(path, processes=8, units=300, kills=0, durable=False, price=7)
     assert (outcome.granted, outcome.answered, outcome.short) == (300, 300, 0)
     with closing(Ledger(path)) as ledger:
-        assert list(ledger.charges.values()) == [2100]
+        assert [spent.micro_rho for spent in ledger.data_sets.each().values()] == [2100]
 
 
 def test_books_are_never_short_when_who_charges_is_killed(path: Path) -> None:
@@ -382,8 +382,8 @@ def test_whatever_is_changed_in_whichever_row_is_found(
         ("INSERT INTO head SELECT * FROM head", "its end is not marked"),
         (
             "INSERT INTO entries SELECT time, server, kind, signals, count, 'x', -7, decision, "
-            "reason, cost, micro_rho, data_set, before, after, previous, hash FROM entries "
-            "WHERE sequence = 1",
+            "reason, cost, micro_rho, epsilon, delta, data_set, mode, before, after, previous, "
+            "hash FROM entries WHERE sequence = 1",
             "row 1 is missing",
         ),
     ],
@@ -417,7 +417,7 @@ def rewritten(ledger: Ledger, change: dict[int, dict[str, object]], keep: int = 
     columns = ", ".join(f.name for f in fields(Entry))
     for row in rows:
         values = tuple(vars(row).values())
-        db.execute(f"INSERT INTO entries ({columns}) VALUES ({', '.join('?' * 16)})", values)
+        db.execute(f"INSERT INTO entries ({columns}) VALUES ({', '.join('?' * 19)})", values)
     db.execute("UPDATE head SET sequence = ?, hash = ?", (last.sequence, last.hash))
 
 
