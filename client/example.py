@@ -59,7 +59,7 @@ examinations = 50                   # of how many students in all, if it is told
 # noise = 40                        # of pate in votes, of local-dp in logits; without it, the least
                                     # by which the budget pays for all samples
 # clipping = 8.0                    # of local-dp: largest norm of an answer
-# [policy.budget]                   # of all that is told of the images, to whomever and in whichever
+# [policy.budget]                   # of all that is told of the images, to whomever, in whichever
 # epsilon = 8.0                     # mode, for as long as they are used. dp-teacher can do without:
 # delta = 1e-5                      # then one training is paid for, and a second one refused
 

@@ -90,9 +90,8 @@ it.</p>
 those images.</li>
 <li>The choice of settings, where it was made by looking at the same data.</li>
 {% if guarantee and guarantee.unpromised %}
-<li class="told">What it told of the same data before: by its books,
-{{ guarantee.unpromised | count }} images were answered without any promise. The promise is of what is
-told since.</li>
+<li>What it told of the same data before: by its books, {{ guarantee.unpromised | count }} images
+were answered without any promise. The promise is of what is told since.</li>
 {% endif %}
 <li>Other models of the same data that stand in no books of its own. Their ε and δ add to
 these.</li>
