@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import fields, replace
 from datetime import UTC, datetime, time, timedelta
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -19,8 +20,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from client.chain import BEGINNING, Entry, Head, Spent, followed
+from client.data_sets import Training
 from client.ledger import UNCOUNTED, Ledger
 from fedkd.errors import DataError
+from fedkd.privacy.budget import Budget
 from fedkd.privacy.policy import Policy
 from fedkd.signals import Ask, PullBack, Reason, Refusal, Signal
 from simulations.ledger_race import main, race
@@ -163,6 +166,28 @@ def test_so_many_students_are_examined_whichever_process_is_asked(path: Path) ->
         ledger.verify()
         ledger.close()
         assert ledger.examine("another", Policy()) == UNCOUNTED
+
+
+def test_so_much_is_trained_as_is_granted_whichever_thread_is_asked(path: Path) -> None:
+    ledgers = [Ledger(path, durable=False) for _ in range(4)]
+    word = Policy(mode="dp-teacher", budget=Budget(2.0, 1e-4))
+    data_set = ledgers[0].data_sets.enrol([b"an image"])
+    start = threading.Barrier(4)
+
+    def insist(who: int) -> int:
+        start.wait(10)
+        keys = [f"shared {n}" for n in range(3)] + [f"{who} {n}" for n in range(5)]
+        return sum(ledgers[who].train(Training(key, 0.2, 1e-6), data_set, word) for key in keys)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sum(pool.map(insist, range(4))) >= 10
+    with closing(Ledger(path)) as ledger:
+        (spent,) = ledger.data_sets.each().values()
+        assert (len(spent.trainings), spent.epsilon, spent.delta) == (10, 2, Fraction("1e-5"))
+        assert ledger.spent == Spent(), "no question was asked"
+        ledger.verify()
+    for each in ledgers:
+        each.close()
 
 
 def test_hours_are_local_and_the_server_is_looked_at() -> None:
@@ -428,6 +453,8 @@ def rewritten(ledger: Ledger, change: dict[int, dict[str, object]], keep: int = 
         ({3: {"previous": "0"}}, "row 3 does not follow the row before it"),
         ({1: {"count": -2}}, "row 1 is none that a ledger writes"),
         ({1: {"decision": "lost"}}, "row 1 is none that a ledger writes"),
+        ({1: {"epsilon": 3.0, "delta": 1e-5}}, "row 1 is none that a ledger writes"),
+        ({1: {"kind": "training"}}, "row 1 is none that a ledger writes"),
         ({6: {"before": 0, "after": 1}}, "row 6 does not charge"),
         ({3: {"digest": "new"}}, "row 3 charges a repeat, or repeats what was never charged"),
     ],
