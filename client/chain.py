@@ -173,8 +173,15 @@ def _promise(row: Entry) -> bool:
     return numbers == (0.0, 0.0)
 
 
-def entry_of(request: Ask | PullBack, server: str, now: datetime, content: str) -> Entry:
-    """The row of a question, before anything is decided: what was asked, by whom, when."""
+def entry_of(
+    request: Ask | PullBack,
+    server: str,
+    now: datetime,
+    content: str,
+    data_set: str = "",
+    mode: str = "",
+) -> Entry:
+    """The row of a question, before anything is decided: what was asked, by whom, of what, when."""
     signals = request.signals if isinstance(request, Ask) else request.cotangents
     count = len(request.images) if request.images.dim() else 0
     return Entry(
@@ -184,6 +191,8 @@ def entry_of(request: Ask | PullBack, server: str, now: datetime, content: str) 
         " ".join(sorted(signals)),
         count,
         content,
+        data_set=data_set,
+        mode=mode,
     )
 
 

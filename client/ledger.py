@@ -106,8 +106,7 @@ class Ledger(Journal):
         try:
             with self._transaction():
                 now, last = self._clock(), self._last()
-                asked = entry_of(request, server, now, content)
-                question = replace(asked, data_set=data_set, mode=policy.mode)
+                question = entry_of(request, server, now, content, data_set, policy.mode)
                 refusal = policy.objection(request, server, now.astimezone().time())
                 repeat = self._charged(content)
                 if refusal is None and not repeat:
