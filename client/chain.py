@@ -16,26 +16,27 @@ from fedkd.signals import Ask, PullBack
 
 ANSWERED, REPEAT, REFUSED = "answered", "repeat", "refused"
 """What may be decided of a question."""
-EXAMINATION = "examination"
-"""The kind of a row that is no question about images: a student sat the private test."""
+EXAMINATION, TRAINING = "examination", "training"
+"""Kinds of rows that are no questions about images: a student sat the private test, a teacher was
+trained with differential privacy."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One row: a question, and what was decided of it."""
+    """One row: a question, or what else is counted, and what was decided of it."""
 
     time: str
     """UTC, ISO 8601 with microseconds."""
     server: str
     """host:port that asked, "" in simulations."""
     kind: str
-    """ask, pull_back or examination."""
+    """ask, pull_back, examination or training."""
     signals: str
     """Their names, sorted, with a space between them."""
     count: int
-    """Images of the question; 0 of an examination."""
+    """Images of the question; 0 where it is none."""
     digest: str
-    """Of what was asked, and of which teacher; "" where it was not read."""
+    """Of what was asked, and of which teacher; the key of a training; "" where it was not read."""
     sequence: int = 0
     """1, 2, 3, ..."""
     decision: str = REFUSED
@@ -46,8 +47,14 @@ class Entry:
     """Samples charged."""
     micro_rho: int = 0
     """Millionths of zCDP charged; of a repeat too, where an answer that was paid for was lost."""
+    epsilon: float = 0.0
+    """Charged for a training; 0 of any other row."""
+    delta: float = 0.0
+    """Likewise."""
     data_set: str = ""
-    """Private images that they are charged to; "" where nothing is charged."""
+    """Private images that the answer tells of; "" where nobody said."""
+    mode: str = ""
+    """Of the policy that decided, see `fedkd.privacy.policy.MODES`; "" where none was asked."""
     before: int = 0
     """Samples spent before it."""
     after: int = 0
@@ -67,6 +74,8 @@ class Entry:
             reason=reason,
             cost=cost,
             micro_rho=0 if decision == REFUSED else question.micro_rho,
+            epsilon=0.0 if decision == REFUSED else question.epsilon,
+            delta=0.0 if decision == REFUSED else question.delta,
             before=self.after,
             after=self.after + cost,
             previous=self.hash,
@@ -142,7 +151,7 @@ def _objection(row: Entry, last: Entry, charged: set[str]) -> str | None:
         return "does not follow the row before it"
     # From here on the hash is right: only a chain that was written anew gets this far.
     if row.decision not in (ANSWERED, REPEAT, REFUSED) or not (
-        _count(row.count) and _count(row.micro_rho)
+        _count(row.count) and _count(row.micro_rho) and _promise(row)
     ):
         return "is none that a ledger writes"
     if row != last.following(row, row.decision, row.reason):
@@ -156,8 +165,23 @@ def _count(value: object) -> bool:
     return isinstance(value, int) and value >= 0
 
 
-def entry_of(request: Ask | PullBack, server: str, now: datetime, content: str) -> Entry:
-    """The row of a question, before anything is decided: what was asked, by whom, when."""
+def _promise(row: Entry) -> bool:
+    """Whether a training that was begun is charged, and nothing else is charged as one."""
+    numbers = (row.epsilon, row.delta)
+    if row.kind == TRAINING and row.decision == ANSWERED:
+        return all(isinstance(number, float) and number > 0 for number in numbers)
+    return numbers == (0.0, 0.0)
+
+
+def entry_of(
+    request: Ask | PullBack,
+    server: str,
+    now: datetime,
+    content: str,
+    data_set: str = "",
+    mode: str = "",
+) -> Entry:
+    """The row of a question, before anything is decided: what was asked, by whom, of what, when."""
     signals = request.signals if isinstance(request, Ask) else request.cotangents
     count = len(request.images) if request.images.dim() else 0
     return Entry(
@@ -167,6 +191,8 @@ def entry_of(request: Ask | PullBack, server: str, now: datetime, content: str) 
         " ".join(sorted(signals)),
         count,
         content,
+        data_set=data_set,
+        mode=mode,
     )
 
 

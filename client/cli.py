@@ -134,13 +134,15 @@ def show(
     with contextlib.closing(books):
         rows = collections.deque(books.entries(), last)
         if as_json:
-            told = {"spent": asdict(books.spent), "micro_rho": books.charges}
+            each = {name: asdict(told) for name, told in books.data_sets.each().items()}
+            told = {"spent": asdict(books.spent), "data_sets": each}
             typer.echo(json.dumps({**told, "rows": [*map(asdict, rows)]}))
             return
         so_far, cap = books.spent, settings.policy.samples
         typer.echo(spent(so_far.samples, cap, so_far.refused, so_far.examined))
-        for data_set, micro_rho in books.charges.items():
-            typer.echo(charged(data_set, micro_rho, settings.policy.word.budget))
+        for name, known in books.data_sets.each().items():
+            if line := charged(name, known, settings.word.budget):
+                typer.echo(line)
     for entry in rows:
         typer.echo(row(asdict(entry)))
 

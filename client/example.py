@@ -60,9 +60,9 @@ recipes = true                      # images may be named, and drawn here, and n
 # noise = 40                        # of pate in votes, of local-dp in logits; without it, the least
                                     # by which the budget pays for all samples
 # clipping = 8.0                    # of local-dp: largest norm of an answer
-# [policy.budget]                   # of all answers to whomever, for as long as the images are used
-# epsilon = 8.0
-# delta = 1e-5
+# [policy.budget]                   # of all that is told of the images, to whomever, in whichever
+# epsilon = 8.0                     # mode, for as long as they are used. dp-teacher can do without:
+# delta = 1e-5                      # then one training is paid for, and a second one refused
 
 [connection]
 server = "kd.example:9092"          # the coordinator; we dial out, nobody dials in

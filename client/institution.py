@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from client.account import Account
 from client.holding import Holding
 from client.ledger import Ledger
 from client.owner import DataTable, Owner, TeacherTable
@@ -24,7 +25,8 @@ from client.teachers.spec import TeacherSpec
 from client.vault import Vault
 from fedkd.errors import DataError, SettingsError
 from fedkd.experiment import Experiment
-from fedkd.privacy.policy import MODES, Budget, Policy
+from fedkd.privacy.budget import Budget
+from fedkd.privacy.policy import MODES, Policy
 from fedkd.signals import RECIPES, Ask, Card, PullBack, Refusal, Reply, Signal
 from fedkd.teacher import Teacher
 
@@ -49,8 +51,10 @@ class Institution:
     ) -> None:
         _keeps_its_word(vault, policy)
         self._vault, self._policy = vault, policy
+        books = self._ledger = Ledger(None) if ledger is None else ledger
+        account = Account.of(books, policy, vault.fingerprints, vault.training)
         teacher = vault.teacher
-        released = release(policy, teacher, vault.guarantee)
+        released = release(account.word, teacher, vault.guarantee)
         self.card = Card(
             name,
             vault.classes,
@@ -62,14 +66,12 @@ class Institution:
             vault.class_counts if policy.class_counts else None,
             policy.scores,
             vault.class_names,
-            released.guarantee,
+            account.promise(released.guarantee),
             RECIPES if policy.recipes else 0,
         )
         self.mark = _mark(teacher, self.card.shape)
         """Of its teacher: the books tell by it who has answered."""
-        books = self._ledger = Ledger(None) if ledger is None else ledger
-        data_set = "" if policy.budget is None else _charged(vault, policy.budget, books)
-        self._door = Door(policy, released, self.card, books, self.mark, data_set)
+        self._door = Door(policy, released, self.card, books, self.mark, account.data_set)
 
     def answer(self, request: Ask | PullBack, server: str = "") -> Reply | Refusal:
         """What the door lets out to ``server``, host:port; never raises."""
@@ -122,17 +124,6 @@ def _fingerprint(model: nn.Module, classes: Sequence[str] | None, mark: bytes) -
         content.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         content.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
     return content.hexdigest()
-
-
-def _charged(vault: Vault, budget: Budget, books: Ledger) -> str:
-    """What answers are charged to, if no more was charged to it than is promised now."""
-    data_set = books.paid.enrol(vault.fingerprints)
-    if (spent := books.paid.spent(data_set)) > budget.micro_rho:
-        raise SettingsError(
-            f"policy.budget grants {budget.micro_rho} micro-rho and {spent} are spent on these "
-            "images; what was told cannot be promised less for, so grant as much"
-        )
-    return data_set
 
 
 def _keeps_its_word(vault: Vault, policy: Policy) -> None:
@@ -252,14 +243,15 @@ def owned(owner: Owner, watch: Watch | None = None, ledger: Ledger | None = None
     Args:
         owner: what he has and allows.
         watch: is told of the teacher's training.
-        ledger: his books; None where nothing will be asked.
+        ledger: his books; None opens those in the folder of his state.
 
     Raises:
         SettingsError: a model or partition that does not exist, or others can read the folder.
         DataError: its data or its teacher cannot be opened.
     """
     prepared(owner.state.folder)
-    return Institution(owner.name, _vault(owner, watch), owner.policy.word, ledger)
+    books = Ledger(owner.state.ledger) if ledger is None else ledger
+    return Institution(owner.name, _vault(owner, watch), owner.word, books)
 
 
 def examined(owner: Owner, student: nn.Module) -> tuple[int, int]:

@@ -8,7 +8,7 @@ import json
 import os
 import secrets
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -21,8 +21,20 @@ from fedkd.models import Network
 from fedkd.teacher import ModuleTeacher
 
 WEIGHTS, NOTE, KEY = "teacher.safetensors", "teacher.json", "key"
-PROMISE = "guarantee"
-"""Key of the note under which a promise of differential privacy stands."""
+PROMISE, TRAINING = "guarantee", "training"
+"""Keys of the note under which a promise of differential privacy stands, and which training it is
+of, as the books know it."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A network that was found again."""
+
+    network: Network
+    promised: Guarantee | None
+    """By its training."""
+    training: str
+    """Key of that training; "" of one that promises nothing."""
 
 
 def note_of(
@@ -36,12 +48,8 @@ def note_of(
     return {"model": model, "classes": classes, "shape": shape, "origin": origin.hexdigest()}
 
 
-def find(
-    folder: Path, note: Mapping[str, object], network: Network
-) -> tuple[Network, Guarantee | None] | None:
-    """The network that the folder keeps under this very note, and what its training promises.
-
-    None where it keeps none.
+def find(folder: Path, note: Mapping[str, object], network: Network) -> Kept | None:
+    """The network that the folder keeps under this very note; None where it keeps none.
 
     Args:
         folder: need not be there.
@@ -56,7 +64,7 @@ def find(
         return None
     try:
         said = json.loads(noted.read_text())
-        promised = said.pop(PROMISE, None)
+        promised, training = said.pop(PROMISE, None), said.pop(TRAINING, "")
         if said != note:
             return None
         guarantee = None if promised is None else Guarantee(**promised)
@@ -69,13 +77,24 @@ def find(
         raise DataError(
             f"the teacher in {folder} cannot be read; delete {NOTE} there to train anew"
         ) from None
-    return network, guarantee
+    return Kept(network, guarantee, str(training))
 
 
 def keep(
-    folder: Path, note: Mapping[str, object], teacher: ModuleTeacher, promised: Guarantee | None
+    folder: Path,
+    note: Mapping[str, object],
+    teacher: ModuleTeacher,
+    promised: Guarantee | None = None,
+    training: str = "",
 ) -> None:
     """Keep a network: the note last, so that it never tells of other weights.
+
+    Args:
+        folder: made where there is none.
+        note: all that the network depends on.
+        teacher: has the network.
+        promised: by its training.
+        training: key of that training.
 
     Raises:
         DataError: the folder cannot be written.
@@ -85,7 +104,8 @@ def keep(
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         (folder / NOTE).unlink(missing_ok=True)
         _write_private(folder / WEIGHTS, save(weights))
-        whole = {**note, PROMISE: None if promised is None else asdict(promised)}
+        promise = None if promised is None else asdict(promised)
+        whole = {**note, PROMISE: promise, TRAINING: training}
         _write_private(folder / NOTE, json.dumps(whole).encode())
     except OSError as error:
         raise DataError(

@@ -12,6 +12,7 @@ are relative to the file. `client.example` is a commented one.
 """
 
 import ssl
+from dataclasses import replace
 from datetime import UTC, datetime, time
 from fractions import Fraction
 from pathlib import Path
@@ -22,7 +23,8 @@ from pydantic import AfterValidator, Field, model_validator
 
 from client.teachers.spec import TeacherSpec, spec_from_table
 from fedkd.errors import SettingsError
-from fedkd.privacy.policy import Budget, Policy
+from fedkd.privacy.budget import Budget
+from fedkd.privacy.policy import Policy
 from fedkd.settings import Located, Section, read, validated
 from fedkd.signals import Signal
 from fedkd.wire.channel import grpc, host_of, refuse_plain_text
@@ -87,7 +89,7 @@ class DataTable(Section):
 
 
 class BudgetTable(Section):
-    """The fields of `fedkd.privacy.policy.Budget`."""
+    """The fields of `fedkd.privacy.budget.Budget`."""
 
     epsilon: float = Field(gt=0)
     delta: float = Field(1e-5, gt=0, lt=1)
@@ -251,6 +253,17 @@ class Owner(Section):
                     f"policy.mode is {self.policy.mode}: pate needs teacher.voters and dp-teacher "
                     "needs [teacher.private], and no other mode takes them"
                 )
+
+    @property
+    def word(self) -> Policy:
+        """The policy as the institution obeys it.
+
+        Images have one private teacher, and another only where ``policy.budget`` pays for both.
+        """
+        said, private = self.policy.word, getattr(self.teacher, "private", None)
+        if private is None or said.budget is not None:
+            return said
+        return replace(said, budget=Budget(private.epsilon, private.delta))
 
     @property
     def servers(self) -> frozenset[str]:

@@ -13,11 +13,12 @@ from hashlib import blake2b
 import torch
 from torch import Tensor
 
+from client.account import price_of
 from client.chain import Spent
 from client.ledger import Ledger
 from client.paid import Price
 from client.releases.release import Release
-from fedkd.privacy.policy import Policy
+from fedkd.privacy.policy import MODES, Policy
 from fedkd.signals import Ask, Card, PullBack, Reason, Refusal, Reply, Signal, as_float, rounded
 
 FAILED = Refusal(Reason.FAILED, "the teacher could not answer")
@@ -33,7 +34,7 @@ class Door:
         card: what has been told of shape and classes.
         ledger: the owner's books; None keeps them in memory.
         mark: of this teacher, up to 64 bytes: what another answered before is no repeat.
-        data_set: what answers are charged to, as the books name it.
+        data_set: what answers tell of and are charged to, as the books name it.
     """
 
     def __init__(
@@ -78,7 +79,8 @@ class Door:
             return UNREADABLE
         try:
             price = self._price(request)
-            if refusal := self._ledger.charge(request, self._policy, server, self._mark, price):
+            whose = (server, self._mark, price, self._data_set)
+            if refusal := self._ledger.charge(request, self._policy, *whose):
                 return refusal
             try:
                 return self._answer(request, price)
@@ -89,15 +91,14 @@ class Door:
 
     def _price(self, request: Ask | PullBack) -> Price | None:
         """In privacy; None where answers cost none. Gradients no mode that charges lets out."""
-        budget = self._policy.budget
-        if budget is None or isinstance(request, PullBack):
+        if isinstance(request, PullBack) or not MODES[self._policy.mode].charged:
             return None
         # The same image may come as bytes or as floats, and as a zero of either sign.
         pixels = (as_float(request.images) + 0.0).contiguous().numpy()
         rows = tuple(
             blake2b(row.tobytes(), key=self._mark, digest_size=16).digest() for row in pixels
         )
-        return Price(rows, self._release.cost, budget.micro_rho, self._data_set)
+        return price_of(self._policy, rows, self._release.cost)
 
     def _answer(self, request: Ask | PullBack, price: Price | None) -> Reply:
         if isinstance(request, PullBack):

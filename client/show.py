@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from fedkd.guarantee import Guarantee
-from fedkd.privacy.policy import Budget
+from fedkd.privacy.budget import Budget, Spending
 from fedkd.signals import Card
 
 WORDS = {
@@ -76,10 +76,13 @@ def promise(guarantee: Guarantee | None) -> str:
         if g.accountant != "zcdp"
         else (f"all that is ever answered, {g.steps:,} images at most")
     )
-    return (
+    said = (
         f"epsilon {g.epsilon:.4g} at delta {g.delta:g} for {g.unit} ({g.adjacency}) by "
         f"{g.mechanism}, noise {g.noise_multiplier:.4g} times what it hides: {covered}"
     )
+    if not g.unpromised:
+        return said
+    return f"{said}; but {g.unpromised:,} images were answered before without any promise"
 
 
 def banner(facts: Mapping[str, object]) -> str:
@@ -105,14 +108,27 @@ def spent(samples: int, cap: int, refused: int, examined: int) -> str:
     return said + (f", {examined:,} students were examined" if examined else "")
 
 
-def charged(data_set: str, micro_rho: int, budget: Budget | None) -> str:
-    """What answers about one data set have cost in privacy, in one line."""
-    said = f"data set {data_set}: {micro_rho:,}"
+def charged(data_set: str, spent: Spending, budget: Budget | None) -> str:
+    """What was told of one data set and what it has cost in privacy, in one line; "": nothing."""
+    said = []
+    if spent.micro_rho:
+        said.append(_noisy(spent, budget))
+    if spent.trainings:
+        said.append(
+            f"{len(spent.trainings)} private trainings, epsilon {float(spent.epsilon):g} at delta "
+            f"{float(spent.delta):g} together"
+        )
+    if spent.unpromised:
+        said.append(f"{spent.unpromised:,} images were answered without any promise")
+    return f"data set {data_set}: {'; '.join(said)}" if said else ""
+
+
+def _noisy(spent: Spending, budget: Budget | None) -> str:
     if budget is None:
-        return f"{said} micro-rho are spent"
+        return f"{spent.micro_rho:,} micro-rho are spent"
     return (
-        f"{said} of {budget.micro_rho:,} micro-rho are spent, epsilon "
-        f"{budget.epsilon_of(micro_rho):.4g} of {budget.epsilon:g} at delta {budget.delta:g}"
+        f"{spent.micro_rho:,} of {budget.micro_rho:,} micro-rho are spent, epsilon "
+        f"{budget.epsilon_of(spent.micro_rho):.4g} of {budget.epsilon:g} at delta {budget.delta:g}"
     )
 
 

@@ -8,11 +8,11 @@ import secrets
 import sqlite3
 from pathlib import Path
 
-from client.chain import ANSWERED, REFUSED
+from client.chain import ANSWERED, TRAINING
 
 PATIENCE = 30.0
 """Seconds to wait for another process that writes."""
-APPLICATION, VERSION = 0x66656B64, 2
+APPLICATION, VERSION = 0x66656B64, 3
 """How a ledger of this form is told from any other SQLite file."""
 SCHEMA = f"""
 BEGIN IMMEDIATE;
@@ -20,12 +20,14 @@ CREATE TABLE entries (
   sequence INTEGER PRIMARY KEY, time TEXT NOT NULL, server TEXT NOT NULL, kind TEXT NOT NULL,
   signals TEXT NOT NULL, count INTEGER NOT NULL, digest TEXT NOT NULL, decision TEXT NOT NULL,
   reason TEXT NOT NULL, cost INTEGER NOT NULL, micro_rho INTEGER NOT NULL,
-  data_set TEXT NOT NULL, before INTEGER NOT NULL, after INTEGER NOT NULL,
-  previous TEXT NOT NULL, hash TEXT NOT NULL
+  epsilon REAL NOT NULL, delta REAL NOT NULL, data_set TEXT NOT NULL, mode TEXT NOT NULL,
+  before INTEGER NOT NULL, after INTEGER NOT NULL, previous TEXT NOT NULL, hash TEXT NOT NULL
 );
 CREATE UNIQUE INDEX charged_once ON entries (digest) WHERE decision = '{ANSWERED}';
 CREATE INDEX charged_when ON entries (time, cost) WHERE decision = '{ANSWERED}';
-CREATE INDEX charged_to ON entries (data_set, micro_rho) WHERE decision <> '{REFUSED}';
+CREATE INDEX charged_to ON entries (data_set, mode, micro_rho) WHERE micro_rho > 0;
+CREATE INDEX trained_on ON entries (data_set, epsilon, delta) WHERE kind = '{TRAINING}';
+CREATE INDEX told_of ON entries (data_set, cost) WHERE mode = 'none' AND cost > 0;
 CREATE TABLE secret (key BLOB NOT NULL);
 CREATE TABLE images (
   digest BLOB NOT NULL, data_set TEXT NOT NULL, PRIMARY KEY (digest, data_set)

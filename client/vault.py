@@ -5,45 +5,34 @@ decide. It prints and logs nothing, and its errors name files and settings, neve
 """
 
 import hashlib
+import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property, lru_cache
+from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import TypeAlias
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from client.committee import Committee
+from client.data_sets import Training
 from client.holding import Holding
-from client.kept import find, keep, note_of
+from client.kept import Kept, find, keep, note_of
+from client.shard import Shard, open_shard
 from client.teach import SCIKIT, Watch, train_teacher
 from client.teachers.opening import open_teacher
 from client.teachers.spec import TeacherSpec
 from client.voters import train_committee
-from fedkd.data import Dataset, open_data
 from fedkd.errors import DataError
 from fedkd.guarantee import Guarantee
 from fedkd.metrics import logits
 from fedkd.models import build
-from fedkd.partition import Deal, deal, partition, read_partition
 from fedkd.teacher import ModuleTeacher, Teacher
 
 Taught: TypeAlias = tuple[Teacher, Guarantee | None]
 """A teacher, and what its training promises."""
-
-
-@dataclass(frozen=True, eq=False)
-class _Shard:
-    """An institution's own part. Its printed form shows no content."""
-
-    images: Tensor = field(repr=False)
-    """(N, C, H, W) uint8."""
-    labels: Tensor = field(repr=False)
-    test_images: Tensor = field(repr=False)
-    test_labels: Tensor = field(repr=False)
-    classes: int = 0
 
 
 class Vault(ABC):
@@ -116,6 +105,15 @@ class Vault(ABC):
 
     @property
     @abstractmethod
+    def training(self) -> Training | None:
+        """The private training that the teacher comes from; None where there is none.
+
+        Of a teacher that is kept it was; else it is the one that begins as `teacher` is asked
+        for, so that it can be charged before.
+        """
+
+    @property
+    @abstractmethod
     def guarantee(self) -> Guarantee | None:
         """What the teacher's training promises; None where it promises nothing."""
 
@@ -176,6 +174,19 @@ class TrainedVault(Vault):
         """The holding's model, trained on its training images: once, where a folder keeps it."""
         return self._taught[0]
 
+    @cached_property
+    def training(self) -> Training | None:
+        """See `Vault.training`."""
+        asked = self.holding.private
+        if asked is None:
+            return None
+        found = self._found
+        # A note from before trainings had keys names the images and settings; so few may share it.
+        key = (
+            secrets.token_hex(16) if found is None else found.training or str(self._note["origin"])
+        )
+        return Training(key, asked.epsilon, asked.delta)
+
     @property
     def guarantee(self) -> Guarantee | None:
         """See `Vault.guarantee`."""
@@ -195,37 +206,21 @@ class TrainedVault(Vault):
         return int(right.sum()), len(right)
 
     @cached_property
-    def _shard(self) -> _Shard:
-        own, data = self.holding, _opened(self.holding.data, self.holding.root)
-        if own.names and len(own.names) != data.classes:
-            raise DataError(
-                f"class_names names {len(own.names)} classes and the data have {data.classes}; "
-                "name each of them, in their order"
-            )
-        dealt = _dealt(replace(own, index=0, model=""))
-        mine, tested = dealt.parts[own.index], dealt.tests[own.index]
-        classes = dealt.known[own.index]
-        number = torch.full((data.classes,), -1)
-        number[list(classes)] = torch.arange(len(classes))
-        return _Shard(
-            data.train_images[mine],
-            number[data.train_labels[mine]],
-            data.test_images[tested],
-            number[data.test_labels[tested]],
-            len(classes),
-        )
+    def _shard(self) -> Shard:
+        return open_shard(self.holding)
 
     @cached_property
     def _taught(self) -> Taught:
-        # A classifier of scikit-learn's could only be kept as a pickle, which may run code when
-        # it is read. It is fitted anew instead, in about a second.
         teacher: Teacher
         if self.holding.voters:
             return self._committee(), None
-        if self._folder is None or self.holding.model.startswith(SCIKIT):
-            teacher, promised = self._train()
+        if found := self._found:
+            teacher, promised = ModuleTeacher(found.network, self.classes), found.promised
         else:
-            teacher, promised = self._kept(self._folder)
+            teacher, promised = self._train()
+            if self._folder is not None and isinstance(teacher, ModuleTeacher):
+                key = "" if self.training is None else self.training.key
+                keep(self._folder, self._note, teacher, promised, key)
         asked = self.holding.private
         if asked is not None and not (promised and promised.keeps(asked.epsilon, asked.delta)):
             raise DataError(
@@ -234,16 +229,21 @@ class TrainedVault(Vault):
             )
         return teacher, promised
 
-    def _kept(self, folder: Path) -> Taught:
-        shard, own = self._shard, self.holding
-        note = note_of(own.model, shard.classes, shard.images, shard.labels, asdict(own))
-        network = build(self.holding.model, self.classes, self.shape, self.holding.seed)
-        if found := find(folder, note, network):
-            return ModuleTeacher(found[0], self.classes), found[1]
-        teacher, promised = self._train()
-        if isinstance(teacher, ModuleTeacher):
-            keep(folder, note, teacher, promised)
-        return teacher, promised
+    @cached_property
+    def _note(self) -> dict[str, object]:
+        """All that the teacher depends on."""
+        own, shard = self.holding, self._shard
+        return note_of(own.model, shard.classes, shard.images, shard.labels, asdict(own))
+
+    @cached_property
+    def _found(self) -> Kept | None:
+        """The network that the folder keeps of this very holding and these data."""
+        own = self.holding
+        # A classifier of scikit-learn's could only be kept as a pickle, which may run code when
+        # it is read. It is fitted anew instead, in about a second.
+        if self._folder is None or own.voters or own.model.startswith(SCIKIT):
+            return None
+        return find(self._folder, self._note, build(own.model, self.classes, self.shape, own.seed))
 
     def _committee(self) -> Committee:
         own, shard = self.holding, self._shard
@@ -274,6 +274,7 @@ class BroughtVault(Vault):
     """A vault whose teacher was trained elsewhere; see `Vault.bring`."""
 
     class_counts = None
+    training = None
     guarantee = None
     fingerprints = ()
 
@@ -325,31 +326,3 @@ class BroughtVault(Vault):
             number = {name: str(place) for place, name in enumerate(self.class_names)}
             classes = [number.get(name, "") for name in classes]
         return self._tests.score(model, classes)
-
-
-@lru_cache(maxsize=1)
-def _opened(name: str, root: str | None) -> Dataset:
-    """Shared by the institutions of a simulation, which would else open it once each."""
-    return open_data(name, root)
-
-
-@lru_cache(maxsize=1)
-def _dealt(share: Holding) -> Deal:
-    """How the data of a share are dealt out; a thousand institutions would deal a thousand times.
-
-    Args:
-        share: of anybody, with nothing in it that differs from one institution to another.
-    """
-    data = _opened(share.data, share.root)
-    if share.partition_file is not None:
-        parts = read_partition(share.partition_file, share.count, len(data.train_labels))
-    else:
-        parts = partition(
-            data.train_labels,
-            share.count,
-            share.partition,
-            alpha=share.alpha,
-            shards_per_institution=share.shards,
-            seed=share.partition_seed,
-        )
-    return deal(parts, data.train_labels, data.test_labels, data.classes, share.labels)

@@ -88,11 +88,11 @@ def _voter(
     if folder is not None:
         channels, height, width = images.shape[1:]
         if found := find(folder, note, build(model, classes, (channels, height, width), seed)):
-            return ModuleTeacher(found[0], classes)
+            return ModuleTeacher(found.network, classes)
     try:
         teacher = train_teacher(model, images, labels, classes, settings, seed)
     except (DataError, ValueError):
         return None  # ValueError: scikit-learn's word for too little to learn from
     if folder is not None and isinstance(teacher, ModuleTeacher):
-        keep(folder, note, teacher, None)
+        keep(folder, note, teacher)
     return teacher

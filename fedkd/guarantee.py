@@ -25,12 +25,15 @@ class Guarantee:
     answer with noise, an outcome is all that is ever told under the budget of the institution's
     ledger, by whichever teachers of the same images; epsilon is the whole budget, spent or not.
 
+    What the same images had spent before in any promising mode, by the institution's books, is in
+    it: trainings and noisy answers add up.
+
     It does not cover: class counts; images that the teacher was not trained on, such as those
     that a student is scored on; the choice of settings, where they were chosen by looking at the
-    same images; a second teacher of the same images by DP-SGD, whose epsilon and delta add to
-    these; what was told of the same images in another mode or from another ledger; how long an
-    answer takes. It protects a unit: somebody of whom there are n images has n times this epsilon
-    and more of the delta, unless the unit is the whole data set.
+    same images; what was told of the same images without a promise, or from other books; what a
+    later card promises of them; how long an answer takes. It protects a unit: somebody of whom
+    there are n images has n times this epsilon and more of the delta, unless the unit is the whole
+    data set.
 
     Raises:
         SettingsError: a number out of range.
@@ -55,8 +58,12 @@ class Guarantee:
     """How neighbouring data sets differ: by one unit, which one has and the other has not."""
     mechanism: str = "DP-SGD"
     accountant: str = "prv"
-    """How epsilon was computed: prv, rdp or zcdp, see `fedkd.privacy.accounting`."""
+    """How epsilon of the mechanism was computed: prv, rdp or zcdp, see `fedkd.privacy.accounting`.
+    What was spent before is added by basic composition, see `fedkd.privacy.budget`."""
     version: int = VERSION
+    unpromised: int = 0
+    """Images that were answered before, about the same data and without any promise, by the
+    institution's books. The promise is of what is told from now on: what was told is told."""
 
     def __post_init__(self) -> None:
         words = (self.unit, self.adjacency, self.mechanism, self.accountant)
@@ -65,6 +72,8 @@ class Guarantee:
         if self.version != VERSION:
             raise SettingsError(f"a guarantee of version {self.version}; expected {VERSION}")
         positive = (self.epsilon, self.noise_multiplier, self.clipping)
+        if self.unpromised < 0:
+            raise SettingsError(f"a guarantee beside {self.unpromised} answers; expected 0 or more")
         if not all(0 < number < math.inf for number in positive) or self.steps < 1:
             raise SettingsError(
                 f"a guarantee of epsilon {self.epsilon}, noise {self.noise_multiplier}, clipping "

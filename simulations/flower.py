@@ -62,7 +62,8 @@ def simulate(
     """
     quiet()
     _foresee(experiment)
-    with _variables(_inherited()):
+    inherited = _inherited()
+    with _variables(inherited):
         # Flower and Ray read their variables as they are imported.
         from flwr.app import Context
         from flwr.serverapp import ServerApp
@@ -104,7 +105,8 @@ def world() -> Iterator[None]:
     Raises:
         SettingsError: Ray does not start.
     """
-    with _variables(_inherited()), _silent_flower(), _ray():
+    inherited = _inherited()
+    with _variables(inherited), _silent_flower(), _ray(inherited):
         yield
 
 

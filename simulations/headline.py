@@ -22,7 +22,6 @@ from fedkd.compute import Compute
 from fedkd.data import Dataset
 from fedkd.errors import FedkdError, SettingsError
 from fedkd.experiment import Experiment, load, parse
-from fedkd.guarantee import Guarantee
 from fedkd.loop import Progress
 from fedkd.metrics import accuracy, agreement, fidelity, fidelity_double_root, logits, recall
 from fedkd.signals import Signal
@@ -52,7 +51,7 @@ class _AtHand(Vault):
     class_names = None
     scores = True
     fingerprints = ()
-    guarantee: Guarantee | None = None
+    guarantee = training = None
 
     def __init__(self, network: nn.Module, told: Dataset) -> None:
         self._teacher = ModuleTeacher(network, told.classes)

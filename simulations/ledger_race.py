@@ -22,6 +22,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -32,6 +33,7 @@ from rich.progress import Progress
 from client.ledger import Ledger
 from client.paid import Price
 from fedkd.errors import FedkdError
+from fedkd.privacy.budget import Spending
 from fedkd.privacy.policy import Policy
 from fedkd.signals import Ask, Reason
 
@@ -44,6 +46,10 @@ ANSWERING = 0.002
 
 _processes = multiprocessing.get_context("forkserver")
 _processes.set_forkserver_preload(["client.ledger"])
+
+
+IMAGES = (b"an image",)
+"""Whose privacy is raced for."""
 
 
 @dataclass(frozen=True)
@@ -96,16 +102,23 @@ class _Asker:
             raise RuntimeError(f"{self.name} was refused for another reason than its budget")
 
 
+def _within(cap: int, _: Spending) -> int:
+    """A limit that is what it is, whatever was spent on what."""
+    return cap
+
+
 def _ask(
     path: Path, name: str, policy: Policy, durable: bool, price: Price, tells: Connection
 ) -> None:
     torch.set_num_threads(1)
     chance = random.SystemRandom()
     with closing(Ledger(path, durable=durable)) as ledger:
+        data_set = ledger.data_sets.enrol(IMAGES)
         while True:
             pixels = torch.frombuffer(bytearray(os.urandom(64)), dtype=torch.uint8)
             paid = replace(price, rows=(os.urandom(16),)) if price.each else None
-            refusal = ledger.charge(Ask(pixels.view(1, 1, 8, 8)), policy, name, price=paid)
+            ask = Ask(pixels.view(1, 1, 8, 8))
+            refusal = ledger.charge(ask, policy, name, price=paid, data_set=data_set)
             if refusal is not None:
                 sys.exit(0 if refusal.reason is Reason.SPENT else 1)
             os.write(tells.fileno(), b".")
@@ -140,13 +153,13 @@ def race(
     """
     began = time.monotonic()
     with closing(Ledger(path)) as ledger:
-        own = Price((), price, 2**62, ledger.paid.enrol([b"an image"]))
+        own, data_set = Price((), price, partial(_within, 2**62)), ledger.data_sets.enrol(IMAGES)
         killed = list(_killed(path, processes, kills, durable, own, done))
         before = ledger.spent.samples
         # Change that pays for no unit is left at the end.
-        cap = ledger.paid.spent(own.data_set) + price * units + price // 2
+        cap = ledger.data_sets.spending(data_set).micro_rho + price * units + price // 2
         policy = Policy() if price else Policy(samples=before + units)
-        own = replace(own, cap=cap)
+        own = replace(own, limit=partial(_within, cap))
         racers = [_Asker(path, f"racer-{i}:1", policy, durable, own) for i in range(processes)]
         while any(racer.process.is_alive() for racer in racers):
             heard = sum(racer.answers for racer in racers)

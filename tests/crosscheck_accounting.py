@@ -17,7 +17,7 @@ from dp_accounting.rdp import RdpAccountant
 
 DELTA = 1e-5
 # Whole orders, where both count alike. Between them dp-accounting 0.6 gives an upper bound, and
-# Opacus what numerical integration gives.
+# Opacus what numerical integration gives, see tests/test_accounting.py.
 ORDERS = list(range(2, 64))
 SETTINGS = [
     # noise multiplier, sampling rate, steps

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import integrate, stats
+from torch import Tensor
 
+from client.paid import Paid, Price
+from client.release import Door
 from client.teach import PrivateSettings, TeachSettings
 from fedkd.data import open_data
 from fedkd.errors import SettingsError
 from fedkd.experiment import load
+from fedkd.privacy.accounting import epsilon_of_rho
 from fedkd.privacy.audit import (
     clopper_pearson,
     distinguish,
@@ -27,6 +32,7 @@ from fedkd.privacy.audit import (
     one_run_epsilon,
     one_run_p_value,
 )
+from fedkd.privacy.mechanisms import ClippedGaussian, NoisyArgmax
 from fedkd.privacy.membership import (
     Population,
     area,
@@ -38,6 +44,8 @@ from fedkd.privacy.membership import (
     roc,
     tpr_at,
 )
+from fedkd.privacy.noise import discrete_gaussian
+from fedkd.signals import Ask, Refusal, Reply
 from simulations.audit import canaries, mechanism, membership
 from simulations.audit.mechanism import DELTA, Release, label, logits, step, vector, votes
 from simulations.audit.show import CAVEAT
@@ -298,6 +306,45 @@ def test_half_the_noise_is_found_and_all_of_it_is_not_accused(
     wrong = mechanism.audit(make(0.5), more, 0.01)
     assert wrong.violated, (wrong.claim, wrong.bound)
     assert wrong.claim == right.claim
+
+
+@pytest.mark.parametrize("make", [label, logits])
+@pytest.mark.parametrize("bug", ["half the noise", "an eighth of the price"])
+def test_a_bug_behind_the_door_is_found(
+    make: Callable[[float], Release], bug: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def less(shape: tuple[int, ...], deviation: Fraction) -> Tensor:
+        return discrete_gaussian(shape, deviation / 2)
+
+    def cheaper(_: Paid, price: Price) -> int:
+        return price.each // 8
+
+    if bug == "half the noise":
+        monkeypatch.setattr("fedkd.privacy.mechanisms.discrete_gaussian", less)
+    else:
+        monkeypatch.setattr(Paid, "due", cheaper)
+    found = mechanism.audit(make(1.0), 3000, 0.01)
+    assert found.violated, (found.claim, found.bound)
+
+
+def test_what_is_audited_left_a_door_and_was_charged(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    answer = Door.answer
+
+    def noted(self: Door, request: Ask, server: str = "") -> Reply | Refusal:
+        asked.append(len(request.images))
+        return answer(self, request, server)
+
+    monkeypatch.setattr(Door, "answer", noted)
+    audited = label()
+    assert audited.epsilon == epsilon_of_rho(NoisyArgmax(Fraction(3, 2)).cost, DELTA)
+    told = audited.release(audited.one, 300)
+    assert asked == [1, 300]
+    assert told.shape == (300, 2)
+    assert 5 < int(told.argmax(1).sum()) < 150, "noise is drawn anew for each"
+    clipped = logits()
+    price = ClippedGaussian(Fraction(1), Fraction(2)).cost
+    assert clipped.epsilon == epsilon_of_rho(price, DELTA)
 
 
 def test_right_code_is_not_accused_however_often_it_is_audited() -> None:

@@ -375,9 +375,10 @@ def test_what_was_spent_stays_spent_and_is_shown(
     assert typed(monkeypatch, "ledger", "show", owner, "--last", "2") == 0
     told = capsys.readouterr().out.splitlines()
     assert told[0] == "12 of 16 samples are spent, 1 questions were refused"
-    assert hub.address in told[1]
-    assert told[2].endswith("refused spent")
-    assert len(told) == 3
+    assert told[1].endswith(": 12 images were answered without any promise")
+    assert hub.address in told[2]
+    assert told[3].endswith("refused spent")
+    assert len(told) == 4
     assert typed(monkeypatch, "ledger", "show", owner, "--json") == 0
     assert len(json.loads(capsys.readouterr().out)["rows"]) == 3
 

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import fields, replace
 from datetime import UTC, datetime, time, timedelta
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -19,8 +20,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from client.chain import BEGINNING, Entry, Head, Spent, followed
+from client.data_sets import Training
 from client.ledger import UNCOUNTED, Ledger
 from fedkd.errors import DataError
+from fedkd.privacy.budget import Budget
 from fedkd.privacy.policy import Policy
 from fedkd.signals import Ask, PullBack, Reason, Refusal, Signal
 from simulations.ledger_race import main, race
@@ -165,6 +168,28 @@ def test_so_many_students_are_examined_whichever_process_is_asked(path: Path) ->
         assert ledger.examine("another", Policy()) == UNCOUNTED
 
 
+def test_so_much_is_trained_as_is_granted_whichever_thread_is_asked(path: Path) -> None:
+    ledgers = [Ledger(path, durable=False) for _ in range(4)]
+    word = Policy(mode="dp-teacher", budget=Budget(2.0, 1e-4))
+    data_set = ledgers[0].data_sets.enrol([b"an image"])
+    start = threading.Barrier(4)
+
+    def insist(who: int) -> int:
+        start.wait(10)
+        keys = [f"shared {n}" for n in range(3)] + [f"{who} {n}" for n in range(5)]
+        return sum(ledgers[who].train(Training(key, 0.2, 1e-6), data_set, word) for key in keys)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sum(pool.map(insist, range(4))) >= 10
+    with closing(Ledger(path)) as ledger:
+        (spent,) = ledger.data_sets.each().values()
+        assert (len(spent.trainings), spent.epsilon, spent.delta) == (10, 2, Fraction("1e-5"))
+        assert ledger.spent == Spent(), "no question was asked"
+        ledger.verify()
+    for each in ledgers:
+        each.close()
+
+
 def test_hours_are_local_and_the_server_is_looked_at() -> None:
     clock = Clock()
     local = clock.now.astimezone().time()
@@ -195,7 +220,7 @@ def test_eight_processes_spend_exactly_the_privacy_that_there_is(path: Path) -> 
     outcome = race(path, processes=8, units=300, kills=0, durable=False, price=7)
     assert (outcome.granted, outcome.answered, outcome.short) == (300, 300, 0)
     with closing(Ledger(path)) as ledger:
-        assert list(ledger.charges.values()) == [2100]
+        assert [spent.micro_rho for spent in ledger.data_sets.each().values()] == [2100]
 
 
 def test_books_are_never_short_when_who_charges_is_killed(path: Path) -> None:
@@ -382,8 +407,8 @@ def test_whatever_is_changed_in_whichever_row_is_found(
         ("INSERT INTO head SELECT * FROM head", "its end is not marked"),
         (
             "INSERT INTO entries SELECT time, server, kind, signals, count, 'x', -7, decision, "
-            "reason, cost, micro_rho, data_set, before, after, previous, hash FROM entries "
-            "WHERE sequence = 1",
+            "reason, cost, micro_rho, epsilon, delta, data_set, mode, before, after, previous, "
+            "hash FROM entries WHERE sequence = 1",
             "row 1 is missing",
         ),
     ],
@@ -417,7 +442,7 @@ def rewritten(ledger: Ledger, change: dict[int, dict[str, object]], keep: int = 
     columns = ", ".join(f.name for f in fields(Entry))
     for row in rows:
         values = tuple(vars(row).values())
-        db.execute(f"INSERT INTO entries ({columns}) VALUES ({', '.join('?' * 16)})", values)
+        db.execute(f"INSERT INTO entries ({columns}) VALUES ({', '.join('?' * 19)})", values)
     db.execute("UPDATE head SET sequence = ?, hash = ?", (last.sequence, last.hash))
 
 
@@ -428,6 +453,8 @@ def rewritten(ledger: Ledger, change: dict[int, dict[str, object]], keep: int = 
         ({3: {"previous": "0"}}, "row 3 does not follow the row before it"),
         ({1: {"count": -2}}, "row 1 is none that a ledger writes"),
         ({1: {"decision": "lost"}}, "row 1 is none that a ledger writes"),
+        ({1: {"epsilon": 3.0, "delta": 1e-5}}, "row 1 is none that a ledger writes"),
+        ({1: {"kind": "training"}}, "row 1 is none that a ledger writes"),
         ({6: {"before": 0, "after": 1}}, "row 6 does not charge"),
         ({3: {"digest": "new"}}, "row 3 charges a repeat, or repeats what was never charged"),
     ],

@@ -32,8 +32,9 @@ from fedkd.data import open_data
 from fedkd.errors import SettingsError
 from fedkd.experiment import load
 from fedkd.privacy.accounting import MICRO, epsilon_of_rho, least_deviation, squared_cost
+from fedkd.privacy.budget import Budget, Spending
 from fedkd.privacy.mechanisms import STEPS, ClippedGaussian, NoisyArgmax
-from fedkd.privacy.policy import MODES, Budget, Policy
+from fedkd.privacy.policy import MODES, Policy
 from fedkd.settings import validated
 from fedkd.signals import Ask, Card, PullBack, Reason, Refusal, Reply, Signal, as_float
 from fedkd.teacher import Teacher
@@ -83,6 +84,12 @@ def door(policy: Policy, teacher: Teacher, ledger: Ledger | None = None) -> Door
     released = release(policy, teacher, None)
     card = Card("north", teacher.classes, (1, 1, 4), released.signals)
     return Door(policy, released, card, ledger or Ledger(None), b"", "" if ledger is None else "d")
+
+
+def charges(ledger: Ledger) -> dict[str, int]:
+    """Micro-rho by data set."""
+    each = ledger.data_sets.each().items()
+    return {name: spent.micro_rho for name, spent in each if spent.micro_rho}
 
 
 def noisy(mode: str, noise: float | Fraction = 10, **words: Any) -> Policy:
@@ -143,11 +150,11 @@ def test_what_leaves_is_what_the_policy_names_and_is_charged_once(
         north = Institution("north", vaults[mode], policy, ledger)
         known: dict[bytes, Tensor] = {}
         for request in asked:
-            before = sum(ledger.charges.values())
+            before = sum(charges(ledger).values())
             said = north.answer(request)
             if isinstance(said, Refusal):
                 assert_refused(request, said, policy)
-                assert sum(ledger.charges.values()) == before
+                assert sum(charges(ledger).values()) == before
                 continue
             assert_names_nothing_else(request, said, policy, vaults[mode].teacher)
             if priced:
@@ -156,9 +163,9 @@ def test_what_leaves_is_what_the_policy_names_and_is_charged_once(
                 ):
                     once = known.setdefault(pixels.numpy().tobytes(), told)
                     assert torch.allclose(once, told, rtol=1e-3), "the same image, other noise"
-                assert sum(ledger.charges.values()) == each * len(known)
+                assert sum(charges(ledger).values()) == each * len(known)
         assert len(known) <= max(paid, 1)
-        assert priced or not ledger.charges
+        assert priced or not charges(ledger)
         ledger.verify()
 
 
@@ -258,11 +265,11 @@ def test_noise_is_charged_by_its_scale_and_never_drawn_twice(mode: str) -> None:
         entry = door(noisy(mode, 50), teacher, ledger)
         first = logits(entry.answer(Ask(distinct(40), exact=True)))
         each = math.ceil(Fraction(squared, 2 * 50**2) * MICRO)
-        assert ledger.charges == {"d": 40 * each}
+        assert charges(ledger) == {"d": 40 * each}
         mixed = logits(entry.answer(Ask(torch.cat([distinct(45), distinct(5)]), exact=True)))
         assert torch.equal(mixed[:40], first), "an image that comes again has its old answer"
         assert torch.equal(mixed[45:], first[:5])
-        assert ledger.charges == {"d": 45 * each}
+        assert charges(ledger) == {"d": 45 * each}
         other = door(noisy(mode, 51), teacher, ledger)
         assert not torch.equal(logits(other.answer(Ask(distinct(40), exact=True))), first)
     alone = [door(noisy(mode, 50), teacher) for _ in range(2)]
@@ -387,8 +394,8 @@ def test_a_budget_is_of_the_images_and_neither_of_a_teacher_nor_of_one_image(
             vault = Vault.open(replace(BASE, seed=seed))
             north = Institution("north", vault, replace(policy, samples=8, noise=None), ledger)
             assert isinstance(north.answer(Ask(images * (1 - step / 2))), Reply)
-        assert len(ledger.charges) == 1
-        assert sum(ledger.charges.values()) <= BUDGET.micro_rho
+        assert len(charges(ledger)) == 1
+        assert sum(charges(ledger).values()) <= BUDGET.micro_rho
     with closing(Ledger(path)) as ledger:
         anew = Vault.open(replace(BASE, seed=2))
         said = Institution("north", anew, replace(policy, samples=16), ledger).answer(Ask(few[4:]))
@@ -400,7 +407,9 @@ def test_a_budget_is_of_the_images_and_neither_of_a_teacher_nor_of_one_image(
 
 def test_data_that_share_an_image_share_a_budget() -> None:
     with closing(Ledger(None)) as ledger:
-        names = [ledger.paid.enrol(of) for of in ([b"a", b"b"], [b"b", b"a"], [b"b", b"c"], [b"d"])]
+        names = [
+            ledger.data_sets.enrol(of) for of in ([b"a", b"b"], [b"b", b"a"], [b"b", b"c"], [b"d"])
+        ]
         assert names[0] == names[1], "their order does not matter"
         assert len(set(names)) == 3
         one, kin, stranger = names[0], names[2], names[3]
@@ -411,8 +420,12 @@ def test_data_that_share_an_image_share_a_budget() -> None:
             own = Door(entry, release(entry, committee, None), card, ledger, b"", name)
             assert isinstance(own.answer(Ask(distinct(1, number))), Reply)
         each = NoisyArgmax(Fraction(10)).cost
-        assert [ledger.paid.spent(n) for n in (one, kin, stranger)] == [3 * each, 3 * each, each]
-        assert ledger.paid.enrol([b"a", b"b"]) == one
+        assert [ledger.data_sets.spending(n).micro_rho for n in (one, kin, stranger)] == [
+            3 * each,
+            3 * each,
+            each,
+        ]
+        assert ledger.data_sets.enrol([b"a", b"b"]) == one
 
 
 def test_who_fell_between_charge_and_answer_pays_again() -> None:
@@ -422,10 +435,10 @@ def test_who_fell_between_charge_and_answer_pays_again() -> None:
         draw: Callable[[Tensor], Tensor] = entry._release.draw
         object.__setattr__(entry._release, "draw", lambda images: 1 / 0)
         assert isinstance(entry.answer(Ask(distinct(3))), Refusal)
-        spent = sum(ledger.charges.values())
+        spent = sum(charges(ledger).values())
         object.__setattr__(entry._release, "draw", draw)
         assert isinstance(entry.answer(Ask(distinct(3))), Reply)
-        assert sum(ledger.charges.values()) == 2 * spent > 0
+        assert sum(charges(ledger).values()) == 2 * spent > 0
         assert [e.decision for e in ledger.entries()] == ["answered", "refused", "repeat"]
         assert ledger.spent.samples == 3
         ledger.verify()
@@ -484,11 +497,11 @@ def test_an_owner_reads_what_is_promised_and_what_is_spent(vaults: dict[str, Vau
     with closing(Ledger(None)) as ledger:
         north = Institution("north", vaults["pate"], policy, ledger)
         north.answer(Ask(few))
-        ((data_set, micro_rho),) = ledger.charges.items()
+        ((data_set, micro_rho),) = charges(ledger).items()
     said = in_words(north.card)
     assert "epsilon 8 at delta 1e-05 for one training image (add or remove) by pate" in said
     assert "all that is ever answered, 100 images at most" in said
-    line = charged(data_set, micro_rho, BUDGET)
+    line = charged(data_set, Spending(micro_rho), BUDGET)
     assert line.startswith(f"data set {data_set}: {micro_rho:,} of {BUDGET.micro_rho:,} micro-rho")
     assert "of 8 at delta 1e-05" in line
     assert "may tell of single images" in in_words(replace(north.card, guarantee=None))

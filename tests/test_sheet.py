@@ -110,7 +110,7 @@ def test_a_promise_is_told_with_all_that_it_rests_on(tmp_path: Path) -> None:
         "DP-SGD, 600 noisy steps, each unit in a step with a chance of 0.05, clipped to 1, "
         "noise of 1.5 times that; ε by the accountant prv",
         "The teacher itself was trained with noise",
-        "Other models of the same data.",
+        "Other models of the same data that stand in no books of its own.",
         "The choice of settings",
         "how long it took",
         "that it takes part, its name, its classes",
@@ -125,6 +125,14 @@ def test_no_promise_is_said_plainly_and_claims_nothing(tmp_path: Path) -> None:
     assert "Class counts told: 42 training images in all" in text
     for words in ("ε", "What the claim covers", "likelier"):
         assert words not in text
+
+
+def test_what_was_told_before_without_a_promise_is_said(tmp_path: Path) -> None:
+    for unpromised in (0, 1200):
+        north = teacher("north", 3.0, guarantee={**PROMISE, "unpromised": unpromised})
+        (part,) = parts(page(tmp_path / str(unpromised), result(north)))
+        said = "1,200 images were answered without any promise" in " ".join(part.split())
+        assert said == bool(unpromised)
 
 
 def test_noise_on_answers_is_not_said_to_cover_the_teacher(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-import client.vault
+import client.shard
 from client.holding import Holding
 from client.teach import TeachSettings
 from client.vault import Vault
@@ -126,7 +126,7 @@ def test_changed_data_train_anew(tmp_path: Path) -> None:
             test_images=DIGITS.test_images[:, 0].numpy(),
             test_labels=DIGITS.test_labels.numpy(),
         )
-        client.vault._opened.cache_clear()  # a later process has not read the file yet
+        client.shard._opened.cache_clear()  # a later process has not read the file yet
 
     watched, holding = Watched(), Holding("npz:own.npz", str(tmp_path), teach=SHORT)
     for flip, epochs in ((0, 2), (0, 2), (1, 4)):

@@ -12,8 +12,9 @@ from torch import Tensor
 from fedkd.errors import NeedsError, SettingsError
 from fedkd.guarantee import Guarantee
 from fedkd.privacy.accounting import least_deviation
+from fedkd.privacy.budget import Budget
 from fedkd.privacy.mechanisms import Mechanism
-from fedkd.privacy.policy import Budget, Policy
+from fedkd.privacy.policy import Policy
 from fedkd.signals import Signal
 from fedkd.teacher import Teacher
 

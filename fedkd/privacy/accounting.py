@@ -1,6 +1,6 @@
 """How much privacy is spent. Knows no teacher and no ledger.
 
-Two currencies, which are never added to each other:
+Two currencies; `fedkd.privacy.budget` says what both come to together:
 
     micro-rho     zero-concentrated DP of (discrete) Gaussian releases: whole millionths, rounded
                   up when charged and down when granted, so that sums are exact and may be capped

@@ -9,7 +9,7 @@ from datetime import time
 from fractions import Fraction
 
 from fedkd.errors import SettingsError
-from fedkd.privacy.accounting import epsilon_of_rho, rho_of_epsilon
+from fedkd.privacy.budget import Budget
 from fedkd.signals import Ask, PullBack, Reason, Refusal, Signal
 
 
@@ -21,44 +21,17 @@ class Mode:
     """It promises differential privacy, beside which nothing without noise may be told."""
     charged: bool
     """Every answer has noise, and is paid for out of a budget."""
+    whole: bool = False
+    """Its promise is of the whole data set, and not of one image."""
 
 
 MODES = {
     "none": Mode(promises=False, charged=False),
     "dp-teacher": Mode(promises=True, charged=False),
     "pate": Mode(promises=True, charged=True),
-    "local-dp": Mode(promises=True, charged=True),
+    "local-dp": Mode(promises=True, charged=True, whole=True),
 }
 """Ways to make answers private, see `client.releases`; ``none`` promises nothing."""
-
-
-@dataclass(frozen=True)
-class Budget:
-    """All the privacy that answers about one data set may ever cost.
-
-    Raises:
-        SettingsError: a number out of range, or a budget that grants nothing.
-    """
-
-    epsilon: float
-    """> 0."""
-    delta: float = 1e-5
-    """In (0, 1), well below one over the number of images."""
-
-    def __post_init__(self) -> None:
-        if not self.micro_rho:
-            raise SettingsError(
-                f"policy.budget of epsilon {self.epsilon} at delta {self.delta} grants nothing"
-            )
-
-    @property
-    def micro_rho(self) -> int:
-        """The cap that a ledger keeps."""
-        return rho_of_epsilon(self.epsilon, self.delta)
-
-    def epsilon_of(self, micro_rho: int) -> float:
-        """What so much is worth at this delta."""
-        return epsilon_of_rho(micro_rho, self.delta)
 
 
 @dataclass(frozen=True)
@@ -107,7 +80,8 @@ class Policy:
     mode: str = "none"
     """How answers are made private, one of `MODES`."""
     budget: Budget | None = None
-    """What answers may cost, where the mode charges for them."""
+    """All that the images may cost, in every promising mode together. dp-teacher can do without:
+    then what trainings have cost is told, and not bounded."""
     noise: Fraction | None = None
     """Its standard deviation, in votes or in logits; None for the least with which ``samples``
     images are answered within the budget."""
@@ -168,10 +142,15 @@ class Policy:
                 f"policy.mode {self.mode} promises privacy, and class counts and scores are told "
                 "of private images; no noise covers them, so set class_counts and scores to false"
             )
-        if mode.charged != (self.budget is not None):
+        if mode.charged and self.budget is None:
             raise SettingsError(
-                f"policy.mode {self.mode} {'needs a' if mode.charged else 'has no'} policy.budget "
-                "of epsilon and delta; answers are charged in pate and local-dp"
+                f"policy.mode {self.mode} needs a policy.budget of epsilon and delta, to which "
+                "answers are charged"
+            )
+        if self.budget is not None and not mode.promises:
+            raise SettingsError(
+                f"policy.mode {self.mode} has no policy.budget: it promises nothing; choose a mode "
+                "that does"
             )
         if not mode.charged:
             if self.noise is not None:

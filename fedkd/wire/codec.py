@@ -283,6 +283,7 @@ def _guarantee_in(said: pb.Guarantee) -> Guarantee:
             said.mechanism,
             said.accountant,
             said.version,
+            said.unpromised,
         )
     except SettingsError:
         raise LocalProtocolError("a card with a guarantee that cannot be") from None

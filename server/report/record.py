@@ -75,6 +75,8 @@ class Promise(_Part):
     """Largest L2 norm of what one unit adds to a step."""
     accountant: str | None = None
     """How epsilon was computed from these."""
+    unpromised: Count = 0
+    """Images that were answered before without any promise, as the institution's books say."""
 
 
 class TeacherRecord(_Part):

@@ -91,7 +91,12 @@ it.</p>
 {%- if teacher.tells_scores %}, which its policy tells{% endif %}: the teacher was not trained on
 those images.</li>
 <li>The choice of settings, where it was made by looking at the same data.</li>
-<li>Other models of the same data. Their ε and δ add to these.</li>
+{% if guarantee and guarantee.unpromised %}
+<li>What it told of the same data before: by its books, {{ guarantee.unpromised | count }} images
+were answered without any promise. The promise is of what is told since.</li>
+{% endif %}
+<li>Other models of the same data that stand in no books of its own. Their ε and δ add to
+these.</li>
 <li>More than one unit: somebody of whom there are n has n times this ε, and more of the δ.</li>
 </ul>
 <p class="small">All of this is the institution's word. The coordinator cannot check it.</p>

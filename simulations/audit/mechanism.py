@@ -1,7 +1,8 @@
 """Whether releases of two neighbouring inputs can be told apart more easily than is claimed.
 
 The inputs are the worst neighbours there are, the releases come from the code that institutions
-run, and the claim from the books that charge for them. Knows no experiment.
+run, and the claim from the books that charge for them. Of modes pate and local-dp both are an
+institution's own: what leaves its door, and what its ledger is charged. Knows no experiment.
 """
 
 from collections.abc import Callable
@@ -10,14 +11,13 @@ from fractions import Fraction
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import one_hot
 
 from client.private_training import _Training
 from client.teach import PrivateSettings
 from fedkd.privacy.accounting import Event, epsilon_of_events, epsilon_of_rho, gaussian_cost
 from fedkd.privacy.audit import Distinguished, distinguish
-from fedkd.privacy.mechanisms import ClippedGaussian, NoisyArgmax
 from fedkd.privacy.noise import discrete_gaussian, with_gaussian
+from simulations.audit.doors import Doors, electorate
 
 DELTA = 0.05
 """At which claims are audited. Small deltas need more trials than anybody has: what happens once
@@ -135,36 +135,27 @@ def vector(noise: float = 1.0, length: int = 10) -> Release:
     return Release("continuous Gaussian on a vector", release, one, torch.zeros(length), claim)
 
 
-def label(noise: float = 1.0, classes: int = 2) -> Release:
-    """An elected label, as mode ``pate`` tells it; neighbours differ in one vote."""
-    claimed = NoisyArgmax(Fraction(3, 2))
-    mechanism = replace(claimed, deviation=_exactly(noise) * claimed.deviation)
-
-    def release(histogram: Tensor, count: int) -> Tensor:
-        return one_hot(mechanism(histogram.expand(count, classes)), classes)
-
+def label(noise: float = 1.0) -> Release:
+    """An elected label, through the door of an institution in mode ``pate``; a vote is moved."""
     # A tie against a narrow win: of all elections the one that a vote decides most clearly. A
     # clearer win would be lost too seldom to be counted.
-    one = torch.zeros(classes, dtype=torch.int64)
-    one[0], one[1] = 12, 10
-    other = one.clone()
-    other[0], other[1] = 11, 11
-    claim = epsilon_of_rho(claimed.cost, DELTA)
-    return Release("label of mode pate", release, one, other, claim)
+    doors = Doors("pate", Fraction(3, 2), placed=electorate)
+    one, other = torch.tensor([12, 10]), torch.tensor([11, 11])
+    return _through("label of mode pate", doors, noise, one, other)
 
 
-def logits(noise: float = 1.0, classes: int = 2) -> Release:
-    """A row of logits, as mode ``local-dp`` tells it; neighbours: opposite ends of the ball."""
-    claimed = ClippedGaussian(clipping=Fraction(1), deviation=Fraction(2))
-    mechanism = replace(claimed, deviation=_exactly(noise) * claimed.deviation)
+def logits(noise: float = 1.0) -> Release:
+    """Logits, through the door of an institution in mode ``local-dp``; opposite teachers."""
+    # Far outside the ball, so that clipping is at work.
+    one = torch.tensor([100.0, 0.0])
+    return _through("logits of mode local-dp", Doors("local-dp", Fraction(2)), noise, one, -one)
 
-    def release(answer: Tensor, count: int) -> Tensor:
-        return mechanism.told(mechanism(answer.expand(count, classes)))
 
-    one = torch.zeros(classes)
-    one[0] = 100.0  # far outside the ball, so that clipping is at work
-    claim = epsilon_of_rho(claimed.cost, DELTA)
-    return Release("logits of mode local-dp", release, one, -one, claim)
+def _through(name: str, doors: Doors, noise: float, one: Tensor, other: Tensor) -> Release:
+    """What leaves with a share of the noise, against what is charged for all of it."""
+    claim = epsilon_of_rho(doors.charge(one), DELTA)
+    less = replace(doors, noise=_exactly(noise) * doors.noise)
+    return Release(name, less.told, one, other, claim)
 
 
 def step(private: PrivateSettings, noise: float = 1.0) -> Release:

@@ -68,7 +68,7 @@ class PresetVault(Vault):
     """The vault of a `Preset` teacher: it holds no image."""
 
     classes, shape, scores = CLASSES, SHAPE, False
-    class_names = class_counts = guarantee = None
+    class_names = class_counts = guarantee = training = None
     fingerprints = ()
 
     @cached_property

@@ -24,51 +24,51 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x66\x65\x64kd/wire/v1/teacher.proto\x12\rfedkd.wire.v1\"<\n\x06Tensor\x12#\n\x05\x64type\x18\x01 \x01(\x0e\x32\x14.fedkd.wire.v1.DType\x12\r\n\x05shape\x18\x02 \x03(\r\"T\n\x04Said\x12%\n\x06signal\x18\x01 \x01(\x0e\x32\x15.fedkd.wire.v1.Signal\x12%\n\x06tensor\x18\x02 \x01(\x0b\x32\x15.fedkd.wire.v1.Tensor\"\xd6\x01\n\tGuarantee\x12\x0f\n\x07\x65psilon\x18\x01 \x01(\x01\x12\r\n\x05\x64\x65lta\x18\x02 \x01(\x01\x12\r\n\x05steps\x18\x03 \x01(\x04\x12\x18\n\x10noise_multiplier\x18\x04 \x01(\x01\x12\x15\n\rsampling_rate\x18\x05 \x01(\x01\x12\x10\n\x08\x63lipping\x18\x06 \x01(\x01\x12\x0c\n\x04unit\x18\x07 \x01(\t\x12\x11\n\tadjacency\x18\x08 \x01(\t\x12\x11\n\tmechanism\x18\t \x01(\t\x12\x12\n\naccountant\x18\n \x01(\t\x12\x0f\n\x07version\x18\x0b \x01(\r\"\xd6\x02\n\x04\x43\x61rd\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x63lasses\x18\x02 \x01(\r\x12\x10\n\x08\x63hannels\x18\x03 \x01(\r\x12\x0e\n\x06height\x18\x04 \x01(\r\x12\r\n\x05width\x18\x05 \x01(\r\x12&\n\x07signals\x18\x06 \x03(\x0e\x32\x15.fedkd.wire.v1.Signal\x12\x11\n\tpull_back\x18\x07 \x01(\x08\x12\x14\n\x07samples\x18\x08 \x01(\x04H\x00\x88\x01\x01\x12\x15\n\rlargest_batch\x18\t \x01(\r\x12\x14\n\x0c\x63lass_counts\x18\n \x03(\x04\x12\x0e\n\x06scores\x18\x0b \x01(\x08\x12\x13\n\x0b\x63lass_names\x18\x0c \x03(\t\x12\x30\n\tguarantee\x18\r \x01(\x0b\x32\x18.fedkd.wire.v1.GuaranteeH\x01\x88\x01\x01\x12\x0f\n\x07recipes\x18\x0e \x01(\rB\n\n\x08_samplesB\x0c\n\n_guarantee\"J\n\x05Hello\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\r\n\x05token\x18\x02 \x01(\t\x12!\n\x04\x63\x61rd\x18\x03 \x01(\x0b\x32\x13.fedkd.wire.v1.Card\"\x1a\n\x07Welcome\x12\x0f\n\x07version\x18\x01 \x01(\r\"5\n\nProcedural\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04warp\x18\x02 \x01(\x01\x12\x0b\n\x03mix\x18\x03 \x01(\x01\"Q\n\x07Network\x12\x0e\n\x06latent\x18\x01 \x01(\r\x12\x0e\n\x06\x64igest\x18\x02 \x01(\x0c\x12&\n\x07weights\x18\x03 \x01(\x0b\x32\x15.fedkd.wire.v1.Tensor\"\xa4\x01\n\x06Recipe\x12*\n\x05prior\x18\x01 \x01(\x0b\x32\x19.fedkd.wire.v1.ProceduralH\x00\x12)\n\x07network\x18\x02 \x01(\x0b\x32\x16.fedkd.wire.v1.NetworkH\x00\x12\x0c\n\x04seed\x18\x03 \x01(\x07\x12\r\n\x05\x63ount\x18\x04 \x01(\r\x12\x0c\n\x04kept\x18\x05 \x01(\x0c\x12\x0e\n\x06images\x18\x06 \x01(\x0c\x42\x08\n\x06source\"\xb2\x01\n\x03\x41sk\x12\n\n\x02id\x18\x01 \x01(\x04\x12%\n\x06images\x18\x02 \x01(\x0b\x32\x15.fedkd.wire.v1.Tensor\x12&\n\x07signals\x18\x03 \x03(\x0e\x32\x15.fedkd.wire.v1.Signal\x12)\n\x0breply_dtype\x18\x04 \x01(\x0e\x32\x14.fedkd.wire.v1.DType\x12%\n\x06recipe\x18\x05 \x01(\x0b\x32\x15.fedkd.wire.v1.Recipe\"f\n\x08PullBack\x12\n\n\x02id\x18\x01 \x01(\x04\x12%\n\x06images\x18\x02 \x01(\x0b\x32\x15.fedkd.wire.v1.Tensor\x12\'\n\ncotangents\x18\x03 \x03(\x0b\x32\x13.fedkd.wire.v1.Said\"b\n\x05Reply\x12\n\n\x02id\x18\x01 \x01(\x04\x12$\n\x07signals\x18\x02 \x03(\x0b\x32\x13.fedkd.wire.v1.Said\x12\'\n\x08gradient\x18\x03 \x01(\x0b\x32\x15.fedkd.wire.v1.Tensor\"J\n\x07Refusal\x12\n\n\x02id\x18\x01 \x01(\x04\x12%\n\x06reason\x18\x02 \x01(\x0e\x32\x15.fedkd.wire.v1.Reason\x12\x0c\n\x04text\x18\x03 \x01(\t\"\x17\n\x05\x43lose\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\xc9\x01\n\x0e\x43onnectRequest\x12%\n\x05hello\x18\x01 \x01(\x0b\x32\x14.fedkd.wire.v1.HelloH\x00\x12%\n\x05reply\x18\x02 \x01(\x0b\x32\x14.fedkd.wire.v1.ReplyH\x00\x12)\n\x07refusal\x18\x03 \x01(\x0b\x32\x16.fedkd.wire.v1.RefusalH\x00\x12%\n\x05\x63lose\x18\x04 \x01(\x0b\x32\x14.fedkd.wire.v1.CloseH\x00\x12\x0f\n\x07payload\x18\x0f \x03(\x0c\x42\x06\n\x04\x62ody\"\xcd\x01\n\x0f\x43onnectResponse\x12)\n\x07welcome\x18\x01 \x01(\x0b\x32\x16.fedkd.wire.v1.WelcomeH\x00\x12!\n\x03\x61sk\x18\x02 \x01(\x0b\x32\x12.fedkd.wire.v1.AskH\x00\x12,\n\tpull_back\x18\x03 \x01(\x0b\x32\x17.fedkd.wire.v1.PullBackH\x00\x12%\n\x05\x63lose\x18\x04 \x01(\x0b\x32\x14.fedkd.wire.v1.CloseH\x00\x12\x0f\n\x07payload\x18\x0f \x03(\x0c\x42\x06\n\x04\x62ody*U\n\x05\x44Type\x12\x15\n\x11\x44TYPE_UNSPECIFIED\x10\x00\x12\x0f\n\x0b\x44TYPE_UINT8\x10\x01\x12\x11\n\rDTYPE_FLOAT16\x10\x02\x12\x11\n\rDTYPE_FLOAT32\x10\x03*[\n\x06Signal\x12\x16\n\x12SIGNAL_UNSPECIFIED\x10\x00\x12\x11\n\rSIGNAL_LOGITS\x10\x01\x12\x11\n\rSIGNAL_BN_GAP\x10\x02\x12\x13\n\x0fSIGNAL_FEATURES\x10\x03*\xbf\x01\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x14\n\x10REASON_FORBIDDEN\x10\x01\x12\x10\n\x0cREASON_SPENT\x10\x02\x12\x14\n\x10REASON_TOO_LARGE\x10\x03\x12\x14\n\x10REASON_MALFORMED\x10\x04\x12\x11\n\rREASON_FAILED\x10\x05\x12\x11\n\rREASON_CLOSED\x10\x06\x12\x0f\n\x0bREASON_RATE\x10\x07\x12\x12\n\x0eREASON_UNDRAWN\x10\x08\x32\x61\n\x11TeacherHubService\x12L\n\x07\x43onnect\x12\x1d.fedkd.wire.v1.ConnectRequest\x1a\x1e.fedkd.wire.v1.ConnectResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x66\x65\x64kd/wire/v1/teacher.proto\x12\rfedkd.wire.v1\"<\n\x06Tensor\x12#\n\x05\x64type\x18\x01 \x01(\x0e\x32\x14.fedkd.wire.v1.DType\x12\r\n\x05shape\x18\x02 \x03(\r\"T\n\x04Said\x12%\n\x06signal\x18\x01 \x01(\x0e\x32\x15.fedkd.wire.v1.Signal\x12%\n\x06tensor\x18\x02 \x01(\x0b\x32\x15.fedkd.wire.v1.Tensor\"\xea\x01\n\tGuarantee\x12\x0f\n\x07\x65psilon\x18\x01 \x01(\x01\x12\r\n\x05\x64\x65lta\x18\x02 \x01(\x01\x12\r\n\x05steps\x18\x03 \x01(\x04\x12\x18\n\x10noise_multiplier\x18\x04 \x01(\x01\x12\x15\n\rsampling_rate\x18\x05 \x01(\x01\x12\x10\n\x08\x63lipping\x18\x06 \x01(\x01\x12\x0c\n\x04unit\x18\x07 \x01(\t\x12\x11\n\tadjacency\x18\x08 \x01(\t\x12\x11\n\tmechanism\x18\t \x01(\t\x12\x12\n\naccountant\x18\n \x01(\t\x12\x0f\n\x07version\x18\x0b \x01(\r\x12\x12\n\nunpromised\x18\x0c \x01(\x04\"\xd6\x02\n\x04\x43\x61rd\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x63lasses\x18\x02 \x01(\r\x12\x10\n\x08\x63hannels\x18\x03 \x01(\r\x12\x0e\n\x06height\x18\x04 \x01(\r\x12\r\n\x05width\x18\x05 \x01(\r\x12&\n\x07signals\x18\x06 \x03(\x0e\x32\x15.fedkd.wire.v1.Signal\x12\x11\n\tpull_back\x18\x07 \x01(\x08\x12\x14\n\x07samples\x18\x08 \x01(\x04H\x00\x88\x01\x01\x12\x15\n\rlargest_batch\x18\t \x01(\r\x12\x14\n\x0c\x63lass_counts\x18\n \x03(\x04\x12\x0e\n\x06scores\x18\x0b \x01(\x08\x12\x13\n\x0b\x63lass_names\x18\x0c \x03(\t\x12\x30\n\tguarantee\x18\r \x01(\x0b\x32\x18.fedkd.wire.v1.GuaranteeH\x01\x88\x01\x01\x12\x0f\n\x07recipes\x18\x0e \x01(\rB\n\n\x08_samplesB\x0c\n\n_guarantee\"J\n\x05Hello\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\r\n\x05token\x18\x02 \x01(\t\x12!\n\x04\x63\x61rd\x18\x03 \x01(\x0b\x32\x13.fedkd.wire.v1.Card\"\x1a\n\x07Welcome\x12\x0f\n\x07version\x18\x01 \x01(\r\"5\n\nProcedural\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04warp\x18\x02 \x01(\x01\x12\x0b\n\x03mix\x18\x03 \x01(\x01\"Q\n\x07Network\x12\x0e\n\x06latent\x18\x01 \x01(\r\x12\x0e\n\x06\x64igest\x18\x02 \x01(\x0c\x12&\n\x07weights\x18\x03 \x01(\x0b\x32\x15.fedkd.wire.v1.Tensor\"\xa4\x01\n\x06Recipe\x12*\n\x05prior\x18\x01 \x01(\x0b\x32\x19.fedkd.wire.v1.ProceduralH\x00\x12)\n\x07network\x18\x02 \x01(\x0b\x32\x16.fedkd.wire.v1.NetworkH\x00\x12\x0c\n\x04seed\x18\x03 \x01(\x07\x12\r\n\x05\x63ount\x18\x04 \x01(\r\x12\x0c\n\x04kept\x18\x05 \x01(\x0c\x12\x0e\n\x06images\x18\x06 \x01(\x0c\x42\x08\n\x06source\"\xb2\x01\n\x03\x41sk\x12\n\n\x02id\x18\x01 \x01(\x04\x12%\n\x06images\x18\x02 \x01(\x0b\x32\x15.fedkd.wire.v1.Tensor\x12&\n\x07signals\x18\x03 \x03(\x0e\x32\x15.fedkd.wire.v1.Signal\x12)\n\x0breply_dtype\x18\x04 \x01(\x0e\x32\x14.fedkd.wire.v1.DType\x12%\n\x06recipe\x18\x05 \x01(\x0b\x32\x15.fedkd.wire.v1.Recipe\"f\n\x08PullBack\x12\n\n\x02id\x18\x01 \x01(\x04\x12%\n\x06images\x18\x02 \x01(\x0b\x32\x15.fedkd.wire.v1.Tensor\x12\'\n\ncotangents\x18\x03 \x03(\x0b\x32\x13.fedkd.wire.v1.Said\"b\n\x05Reply\x12\n\n\x02id\x18\x01 \x01(\x04\x12$\n\x07signals\x18\x02 \x03(\x0b\x32\x13.fedkd.wire.v1.Said\x12\'\n\x08gradient\x18\x03 \x01(\x0b\x32\x15.fedkd.wire.v1.Tensor\"J\n\x07Refusal\x12\n\n\x02id\x18\x01 \x01(\x04\x12%\n\x06reason\x18\x02 \x01(\x0e\x32\x15.fedkd.wire.v1.Reason\x12\x0c\n\x04text\x18\x03 \x01(\t\"\x17\n\x05\x43lose\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\xc9\x01\n\x0e\x43onnectRequest\x12%\n\x05hello\x18\x01 \x01(\x0b\x32\x14.fedkd.wire.v1.HelloH\x00\x12%\n\x05reply\x18\x02 \x01(\x0b\x32\x14.fedkd.wire.v1.ReplyH\x00\x12)\n\x07refusal\x18\x03 \x01(\x0b\x32\x16.fedkd.wire.v1.RefusalH\x00\x12%\n\x05\x63lose\x18\x04 \x01(\x0b\x32\x14.fedkd.wire.v1.CloseH\x00\x12\x0f\n\x07payload\x18\x0f \x03(\x0c\x42\x06\n\x04\x62ody\"\xcd\x01\n\x0f\x43onnectResponse\x12)\n\x07welcome\x18\x01 \x01(\x0b\x32\x16.fedkd.wire.v1.WelcomeH\x00\x12!\n\x03\x61sk\x18\x02 \x01(\x0b\x32\x12.fedkd.wire.v1.AskH\x00\x12,\n\tpull_back\x18\x03 \x01(\x0b\x32\x17.fedkd.wire.v1.PullBackH\x00\x12%\n\x05\x63lose\x18\x04 \x01(\x0b\x32\x14.fedkd.wire.v1.CloseH\x00\x12\x0f\n\x07payload\x18\x0f \x03(\x0c\x42\x06\n\x04\x62ody*U\n\x05\x44Type\x12\x15\n\x11\x44TYPE_UNSPECIFIED\x10\x00\x12\x0f\n\x0b\x44TYPE_UINT8\x10\x01\x12\x11\n\rDTYPE_FLOAT16\x10\x02\x12\x11\n\rDTYPE_FLOAT32\x10\x03*[\n\x06Signal\x12\x16\n\x12SIGNAL_UNSPECIFIED\x10\x00\x12\x11\n\rSIGNAL_LOGITS\x10\x01\x12\x11\n\rSIGNAL_BN_GAP\x10\x02\x12\x13\n\x0fSIGNAL_FEATURES\x10\x03*\xbf\x01\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x14\n\x10REASON_FORBIDDEN\x10\x01\x12\x10\n\x0cREASON_SPENT\x10\x02\x12\x14\n\x10REASON_TOO_LARGE\x10\x03\x12\x14\n\x10REASON_MALFORMED\x10\x04\x12\x11\n\rREASON_FAILED\x10\x05\x12\x11\n\rREASON_CLOSED\x10\x06\x12\x0f\n\x0bREASON_RATE\x10\x07\x12\x12\n\x0eREASON_UNDRAWN\x10\x08\x32\x61\n\x11TeacherHubService\x12L\n\x07\x43onnect\x12\x1d.fedkd.wire.v1.ConnectRequest\x1a\x1e.fedkd.wire.v1.ConnectResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'fedkd.wire.v1.teacher_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DTYPE']._serialized_start=2063
-  _globals['_DTYPE']._serialized_end=2148
-  _globals['_SIGNAL']._serialized_start=2150
-  _globals['_SIGNAL']._serialized_end=2241
-  _globals['_REASON']._serialized_start=2244
-  _globals['_REASON']._serialized_end=2435
+  _globals['_DTYPE']._serialized_start=2083
+  _globals['_DTYPE']._serialized_end=2168
+  _globals['_SIGNAL']._serialized_start=2170
+  _globals['_SIGNAL']._serialized_end=2261
+  _globals['_REASON']._serialized_start=2264
+  _globals['_REASON']._serialized_end=2455
   _globals['_TENSOR']._serialized_start=46
   _globals['_TENSOR']._serialized_end=106
   _globals['_SAID']._serialized_start=108
   _globals['_SAID']._serialized_end=192
   _globals['_GUARANTEE']._serialized_start=195
-  _globals['_GUARANTEE']._serialized_end=409
-  _globals['_CARD']._serialized_start=412
-  _globals['_CARD']._serialized_end=754
-  _globals['_HELLO']._serialized_start=756
-  _globals['_HELLO']._serialized_end=830
-  _globals['_WELCOME']._serialized_start=832
-  _globals['_WELCOME']._serialized_end=858
-  _globals['_PROCEDURAL']._serialized_start=860
-  _globals['_PROCEDURAL']._serialized_end=913
-  _globals['_NETWORK']._serialized_start=915
-  _globals['_NETWORK']._serialized_end=996
-  _globals['_RECIPE']._serialized_start=999
-  _globals['_RECIPE']._serialized_end=1163
-  _globals['_ASK']._serialized_start=1166
-  _globals['_ASK']._serialized_end=1344
-  _globals['_PULLBACK']._serialized_start=1346
-  _globals['_PULLBACK']._serialized_end=1448
-  _globals['_REPLY']._serialized_start=1450
-  _globals['_REPLY']._serialized_end=1548
-  _globals['_REFUSAL']._serialized_start=1550
-  _globals['_REFUSAL']._serialized_end=1624
-  _globals['_CLOSE']._serialized_start=1626
-  _globals['_CLOSE']._serialized_end=1649
-  _globals['_CONNECTREQUEST']._serialized_start=1652
-  _globals['_CONNECTREQUEST']._serialized_end=1853
-  _globals['_CONNECTRESPONSE']._serialized_start=1856
-  _globals['_CONNECTRESPONSE']._serialized_end=2061
-  _globals['_TEACHERHUBSERVICE']._serialized_start=2437
-  _globals['_TEACHERHUBSERVICE']._serialized_end=2534
+  _globals['_GUARANTEE']._serialized_end=429
+  _globals['_CARD']._serialized_start=432
+  _globals['_CARD']._serialized_end=774
+  _globals['_HELLO']._serialized_start=776
+  _globals['_HELLO']._serialized_end=850
+  _globals['_WELCOME']._serialized_start=852
+  _globals['_WELCOME']._serialized_end=878
+  _globals['_PROCEDURAL']._serialized_start=880
+  _globals['_PROCEDURAL']._serialized_end=933
+  _globals['_NETWORK']._serialized_start=935
+  _globals['_NETWORK']._serialized_end=1016
+  _globals['_RECIPE']._serialized_start=1019
+  _globals['_RECIPE']._serialized_end=1183
+  _globals['_ASK']._serialized_start=1186
+  _globals['_ASK']._serialized_end=1364
+  _globals['_PULLBACK']._serialized_start=1366
+  _globals['_PULLBACK']._serialized_end=1468
+  _globals['_REPLY']._serialized_start=1470
+  _globals['_REPLY']._serialized_end=1568
+  _globals['_REFUSAL']._serialized_start=1570
+  _globals['_REFUSAL']._serialized_end=1644
+  _globals['_CLOSE']._serialized_start=1646
+  _globals['_CLOSE']._serialized_end=1669
+  _globals['_CONNECTREQUEST']._serialized_start=1672
+  _globals['_CONNECTREQUEST']._serialized_end=1873
+  _globals['_CONNECTRESPONSE']._serialized_start=1876
+  _globals['_CONNECTRESPONSE']._serialized_end=2081
+  _globals['_TEACHERHUBSERVICE']._serialized_start=2457
+  _globals['_TEACHERHUBSERVICE']._serialized_end=2554
 # @@protoc_insertion_point(module_scope)

@@ -67,7 +67,7 @@ class Said(_message.Message):
     def __init__(self, signal: _Optional[_Union[Signal, str]] = ..., tensor: _Optional[_Union[Tensor, _Mapping]] = ...) -> None: ...
 
 class Guarantee(_message.Message):
-    __slots__ = ("epsilon", "delta", "steps", "noise_multiplier", "sampling_rate", "clipping", "unit", "adjacency", "mechanism", "accountant", "version")
+    __slots__ = ("epsilon", "delta", "steps", "noise_multiplier", "sampling_rate", "clipping", "unit", "adjacency", "mechanism", "accountant", "version", "unpromised")
     EPSILON_FIELD_NUMBER: _ClassVar[int]
     DELTA_FIELD_NUMBER: _ClassVar[int]
     STEPS_FIELD_NUMBER: _ClassVar[int]
@@ -79,6 +79,7 @@ class Guarantee(_message.Message):
     MECHANISM_FIELD_NUMBER: _ClassVar[int]
     ACCOUNTANT_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    UNPROMISED_FIELD_NUMBER: _ClassVar[int]
     epsilon: float
     delta: float
     steps: int
@@ -90,7 +91,8 @@ class Guarantee(_message.Message):
     mechanism: str
     accountant: str
     version: int
-    def __init__(self, epsilon: _Optional[float] = ..., delta: _Optional[float] = ..., steps: _Optional[int] = ..., noise_multiplier: _Optional[float] = ..., sampling_rate: _Optional[float] = ..., clipping: _Optional[float] = ..., unit: _Optional[str] = ..., adjacency: _Optional[str] = ..., mechanism: _Optional[str] = ..., accountant: _Optional[str] = ..., version: _Optional[int] = ...) -> None: ...
+    unpromised: int
+    def __init__(self, epsilon: _Optional[float] = ..., delta: _Optional[float] = ..., steps: _Optional[int] = ..., noise_multiplier: _Optional[float] = ..., sampling_rate: _Optional[float] = ..., clipping: _Optional[float] = ..., unit: _Optional[str] = ..., adjacency: _Optional[str] = ..., mechanism: _Optional[str] = ..., accountant: _Optional[str] = ..., version: _Optional[int] = ..., unpromised: _Optional[int] = ...) -> None: ...
 
 class Card(_message.Message):
     __slots__ = ("name", "classes", "channels", "height", "width", "signals", "pull_back", "samples", "largest_batch", "class_counts", "scores", "class_names", "guarantee", "recipes")
