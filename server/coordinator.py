@@ -22,7 +22,7 @@ from fedkd.priors import Prior, prior
 from fedkd.signals import Answers, Card, Refusal, Request
 from fedkd.wire.record import Lost as Missing
 from server.checkpoint import Checkpoint
-from server.seat import Struck
+from server.strikes import Struck
 
 Lost = Mapping[str, Refusal | str]
 """Who did not answer, and why."""

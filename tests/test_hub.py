@@ -509,7 +509,7 @@ def test_a_request_that_nobody_may_be_asked_is_ours(hub: Hub) -> None:
 
 
 def test_whoever_never_came_is_absent_with_a_reason(hub: Hub) -> None:
-    assert hub.ask({"nobody": Ask(IMAGES)}, SOON) == ({}, {"nobody": "it never came"})
+    assert hub.ask({"nobody": Ask(IMAGES)}, SOON) == ({}, {"nobody": "it has not come yet"})
 
 
 def test_whoever_was_struck_off_in_an_earlier_life_may_not_come_back() -> None:
