@@ -25,8 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--faults", type=int, default=209, help="in all [209]")
     parser.add_argument("--seed", type=int, default=0, help="of when and whom [0]")
-    parser.add_argument("--references", type=int, default=2, help="calm runs of a seed [2]")
-    parser.add_argument("--minutes", type=float, default=20, help="for all runs together [20]")
+    parser.add_argument("--references", type=int, default=3, help="calm runs of a seed [3]")
+    parser.add_argument("--minutes", type=float, default=40, help="for all runs together [40]")
     parser.add_argument("--json", type=Path, help="leave the figures in this file")
     parser.add_argument("--keep", type=Path, help="folder for everything [a temporary one]")
     told = parser.parse_args(arguments)
