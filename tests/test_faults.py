@@ -147,7 +147,7 @@ def test_a_plan_has_every_kind_and_is_the_same_for_the_same_seed() -> None:
     assert {fault.kind for fault in first} == set(Kind)
     assert [fault.question for fault in first] == sorted(fault.question for fault in first)
     assert {f.victim: f.question for f in first if f.kind in MISDEEDS} == leaving
-    assert sorted(f.victim for f in first if f.kind in TO_INSTITUTIONS) == sorted(2 * honest)
+    assert sorted(f.victim for f in first if f.kind in TO_INSTITUTIONS) == sorted(3 * honest)
     assert len(plan(random.Random(3), honest, leaving, 64, 4)) == 4
 
 

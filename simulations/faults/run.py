@@ -20,7 +20,7 @@ from simulations.faults.site import LINGER, TIMEOUT
 from simulations.faults.teacher import OBEYED, command, excuse
 
 LOOK_AGAIN = 0.02
-LONGEST = 400.0
+LONGEST = 600.0
 """Seconds that a run may take, with all that happens to it; then it hangs."""
 CHECKPOINT = 1.0
 MOST_LIVES = 6

@@ -32,7 +32,7 @@ from simulations.faults.teacher import Stalling
 from simulations.flwr_run import free_ports
 
 MODEL, CLASSES, SHAPE = "cnn", 10, (1, 8, 8)
-BUDGET, BATCH, STEPS = 5120, 64, 2000
+BUDGET, BATCH, STEPS = 5120, 64, 1200
 QUESTIONS = BUDGET // BATCH
 TIMEOUT, LINGER = 4.0, 0.75
 """Seconds that a question may take, and that late ones have once a quorum has answered."""
