@@ -78,7 +78,7 @@ def named(out: Path, kind: str) -> list[str]:
 
 
 def start(folder: Path, *words: str) -> Any:
-    return typed(folder, "run", *words, "--insecure", "--wait", "30")
+    return typed(folder, "run", *words, "--insecure", "--wait", "600")
 
 
 def where(command: Command) -> str:
