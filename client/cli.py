@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import json
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -85,6 +86,9 @@ def serve(
     Exit status: 0 the run is over or a signal came, 2 a mistake in the file, 3 refused for good,
     4 the coordinator is gone.
     """
+    # gRPC's core writes to the terminal what our own events say in one line; it reads this as it is
+    # imported.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from client.owner import load
     from client.serve import serve as answer
 

@@ -6,7 +6,6 @@ signal, after the answer that it is at, or when the owner's own session is over.
 
 import contextlib
 import logging
-import os
 import queue
 import signal
 import sys
@@ -57,9 +56,6 @@ def serve(
         SettingsError: something in the owner's file, or on the command line, cannot be.
         DataError: the teacher or the ledger cannot be opened.
     """
-    # gRPC's core writes to the terminal what our own events say in one line; to be said before the
-    # credentials, which wake it.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     connection = _connection(owner)
     direct, servers = _named(owner, connection, server)
     credentials, token = connection.credentials(), connection.token()

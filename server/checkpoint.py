@@ -3,6 +3,7 @@
     experiment.json               what is run, how, and how often it was taken up again
     checkpoint/state.safetensors  what the run had come to after so many questions
     checkpoint/replies.bin        what was answered since; replies.bin and all of it, if recorded
+    checkpoint/struck             who may not come back, see `server.strikes`
     checkpoint/institutions/      books of simulated institutions; others keep theirs at home
 
 A reply is on the disk before the loop hears it. A run that is cut short, at whatever moment, loads
@@ -10,7 +11,6 @@ its state, hears from the journal what was answered since, and then asks on: not
 twice but a question whose replies were still on their way, and that one in the same words.
 """
 
-import fcntl
 import os
 import shutil
 import sys
@@ -26,11 +26,13 @@ from fedkd.signals import Answers, Card, Request
 from fedkd.state import State, read, write
 from fedkd.wire.record import Heard, Lost, Recorder, Replay
 from server.manifest import MANIFEST, Manifest, read_manifest, versions
-from server.report.folder import RESULT, RunFolder, replacing, write_whole
+from server.report.folder import PAGE, RESULT, RunFolder, hold, replacing, write_whole
+from server.strikes import Strikes
 
 FOLDER = "checkpoint"
 STATE = "state.safetensors"
 REPLIES = "replies.bin"
+STRUCK = "struck"
 BOOKS = "institutions"
 LEAST_APART = 20
 """Times what a state took that lie between it and the next: a slow disk may not slow a run."""
@@ -53,8 +55,8 @@ class Checkpoint:
         """What the engine has counted since this process began."""
         self.earlier: Spent = {}
         """What was counted in the lives before."""
-        self.struck: dict[str, str] = {}
-        """Whoever broke the law in this run, in whichever life of it: name -> how."""
+        self.strikes = Strikes(folder.path / FOLDER / STRUCK)
+        """Of this run, in whichever life of it."""
         self._lock, self._before, self._started = lock, 0.0, time.monotonic()
         self._written, self._took, self._asking = self._started, 0.0, True
         path = folder.path
@@ -85,7 +87,7 @@ class Checkpoint:
         manifest = Manifest(
             experiment=experiment, engine=engine, every=every, record=record, versions=versions()
         )
-        return cls(folder, manifest, _lock(path))._noted()
+        return cls(folder, manifest, hold(path))._noted()
 
     @classmethod
     def resume(cls, path: Path, *engines: str) -> "Checkpoint":
@@ -111,7 +113,7 @@ class Checkpoint:
                 f"the run in {path} was begun by engine {manifest.engine!r}, this one resumes "
                 f"{' and '.join(engines)}; fedkd-server goes on with a hub's, fedkd with the others"
             )
-        lock = _lock(path)
+        lock = hold(path)
         try:
             again = manifest.model_copy(update={"resumed": manifest.resumed + 1})
             for torn in (path / FOLDER).glob(".*"):
@@ -155,9 +157,9 @@ class Checkpoint:
         }
 
     @property
-    def outlaws(self) -> list[tuple[Card, str]]:
-        """Who may not come back in this life either, and why."""
-        return [(card, self.struck[card.name]) for card in self.cards if card.name in self.struck]
+    def known(self) -> tuple[Card, ...]:
+        """Of everybody who ever took part, as far as the journal goes."""
+        return tuple(self._recorder.cards)
 
     def agreed(self, cards: list[Card]) -> list[Card]:
         """Who takes part: whoever did when the run was set down. Joiners are added to the list.
@@ -206,7 +208,6 @@ class Checkpoint:
         Raises:
             DataError: it cannot be written.
         """
-        self.struck |= {name: why for name, (kind, why) in lost.items() if kind == "struck"}
         try:
             self._recorder.keep(request, answers, lost, self._spent(), joined)
         except OSError as error:
@@ -280,11 +281,10 @@ class Checkpoint:
         self._asking = self.notes.get("asking", True)
         spent = max(self._recorder.note, self.notes, key=lambda of: of.get("seconds", 0.0))
         self._before, self.earlier = spent.get("seconds", 0.0), spent.get("counted", {})
-        self.struck = dict(spent.get("struck", {}))
 
     def _spent(self) -> dict[str, Any]:
         """What no replay can tell."""
-        return {"seconds": self.seconds, "counted": self.total(), "struck": self.struck}
+        return {"seconds": self.seconds, "counted": self.total()}
 
     def _noted(self) -> "Checkpoint":
         text = self.manifest.model_dump_json(indent=2)
@@ -296,6 +296,31 @@ class Checkpoint:
         return DataError(
             f"cannot write {self._recorder.path}: {error.strerror}; make room there and resume"
         )
+
+
+def settle(path: Path, last: Callable[[Path], object]) -> bool:
+    """End a run that was killed between its result and its end.
+
+    Args:
+        path: of its folder.
+        last: makes what is missing there.
+
+    Returns:
+        Whether there was such a run.
+
+    Raises:
+        SettingsError: another process is at it.
+    """
+    way_back = path / FOLDER
+    if not (path / RESULT).exists() or ((path / PAGE).exists() and not way_back.exists()):
+        return False
+    lock = hold(path)
+    try:
+        last(path)
+        shutil.rmtree(way_back, ignore_errors=True)
+    finally:
+        os.close(lock)
+    return True
 
 
 @contextmanager
@@ -321,16 +346,3 @@ def kept(checkpoint: Checkpoint | None, again: str) -> Iterator[None]:
         raise
     finally:
         checkpoint.close()
-
-
-def _lock(path: Path) -> int:
-    """Hold a run's folder until this process ends, however it ends."""
-    folder = os.open(path, os.O_RDONLY)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(folder)
-        raise SettingsError(
-            f"another process is running what is in {path}; wait for it, or end it first"
-        ) from None
-    return folder

@@ -22,9 +22,9 @@ from fedkd.loop import Distilled, Progress
 from fedkd.methods import Method, make
 from fedkd.metrics import course
 from fedkd.signals import Card, Signal
-from server.checkpoint import Checkpoint
+from server.checkpoint import Checkpoint, settle
 from server.manifest import versions
-from server.report.folder import RunFolder
+from server.report.folder import RESULT, RunFolder
 from server.report.page import build_report
 from server.report.record import Gallery
 
@@ -234,6 +234,25 @@ class Chronicle:
             "tells_scores": card.scores,
             "sample_cap": card.samples,
         }
+
+
+def completed(path: Path) -> dict[str, Any] | None:
+    """Finish a run that was killed between its result and its end: its page, and no way back.
+
+    Args:
+        path: of its folder.
+
+    Returns:
+        What stands in its ``result.json``; None where nothing, or more than that, is left to do.
+
+    Raises:
+        SettingsError: another process is at it.
+        DataError: what it left cannot be read.
+    """
+    if not settle(path, build_report):
+        return None
+    result: dict[str, Any] = json.loads((path / RESULT).read_bytes())
+    return result
 
 
 def gallery(bank: Bank, asked: Sequence[tuple[int, int, str]]) -> Gallery:

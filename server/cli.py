@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from server.admission import Admission
     from server.checkpoint import Checkpoint
     from server.hub import Hub
+    from server.muster import Muster
 
 PLAIN = "127.0.0.1:0"
 """Where plain text is listened for unless an address is given."""
@@ -61,7 +62,9 @@ def run(
         Optional[int],  # noqa: UP045
         typer.Option(min=1, help="How many to wait for [the experiment's number]."),
     ] = None,
-    wait: Annotated[float, typer.Option(min=0, help="Seconds that they may take to come.")] = 3600,
+    wait: Annotated[
+        float, typer.Option(min=0, help="Seconds that they may take to come; then a quorum does.")
+    ] = 3600,
     out: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(help="Folder of the run [runs/EXPERIMENT-TIME]."),
@@ -101,9 +104,14 @@ def run(
     from fedkd.logs import configure
     from server.certificates import server_credentials
     from server.checkpoint import Checkpoint, kept
+    from server.chronicle import completed
     from server.hub import Hub
+    from server.show import outcome
 
     configure(log)
+    if resume is not None and (result := completed(resume)) is not None:
+        outcome(result, str(resume / "report.html"))
+        return
     credentials = server_credentials(tls) if tls else None
     if resume is None:
         overrides = [*(set_ or []), *([f"seed={seed}"] if seed is not None else [])]
@@ -113,17 +121,17 @@ def run(
     else:
         path, way_back = resume, Checkpoint.resume(resume, "hub")
         resolved = way_back.manifest.experiment
-    outlaws = way_back.outlaws
-    # Whoever was struck off does not come back, and is not waited for.
-    count = max(1, (institutions or resolved.institutions.count) - len(outlaws))
+    muster = _muster(way_back, institutions, wait)
     with kept(way_back, f"fedkd-server run --resume {path} with the options of before"):
         admission = _admission(tokens, path)
         where = address or (SECURE if tls else PLAIN)
-        with Hub(admission, where, credentials, outlaws=outlaws) as hub:
+        known, strikes = way_back.known, way_back.strikes
+        with Hub(admission, where, credentials, known=known, strikes=strikes) as hub:
             if isinstance(admission, str):
                 typer.echo(f"fedkd-server: the token of this run is {admission}", err=True)
-            typer.echo(f"fedkd-server: {count} institutions may dial {hub.address}", err=True)
-            _conduct(way_back, hub, count, wait, metrics, bars=log == "text")
+            expected = f"{muster.count} institutions may dial {hub.address}"
+            typer.echo(f"fedkd-server: {expected}", err=True)
+            _conduct(way_back, hub, muster, metrics, bars=log == "text")
 
 
 @app.command()
@@ -168,11 +176,22 @@ def certificates(
     )
 
 
+def _muster(checkpoint: "Checkpoint", institutions: int | None, wait: float) -> "Muster":
+    """Who is waited for: everybody, or where the run is taken up again a quorum and a moment."""
+    from server.muster import Muster
+
+    experiment, known = checkpoint.manifest.experiment, len(checkpoint.known)
+    quorum = experiment.questions.quorum
+    # Whoever was struck off does not come back, and is not waited for.
+    count = (institutions or known or experiment.institutions.count) - len(checkpoint.strikes)
+    linger = experiment.questions.timeout if known else None
+    return Muster(max(quorum, count), quorum, wait, linger)
+
+
 def _conduct(
     checkpoint: "Checkpoint",
     hub: "Hub",
-    count: int,
-    wait: float,
+    muster: "Muster",
     metrics: int | None,
     *,
     bars: bool,
@@ -186,8 +205,8 @@ def _conduct(
     if manifest.resumed:
         resumed(manifest.resumed, checkpoint.questions, manifest.warning)
     experiment = manifest.experiment
-    with _measured(hub, metrics), _watch(experiment, count, bars=bars) as (here, watch):
-        cards = gather(hub, count, wait, here)
+    with _measured(hub, metrics), _watch(experiment, muster.count, bars=bars) as (here, watch):
+        cards = gather(hub, muster, here)
         chronicle = Chronicle(path, experiment, "hub", listeners=(watch,), checkpoint=checkpoint)
         result = conduct(experiment, hub, cards, chronicle, checkpoint)
     if bars:

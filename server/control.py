@@ -5,7 +5,6 @@ here has its limit in seconds.
 """
 
 import logging
-import time
 from collections.abc import Iterable, Sequence
 from typing import cast
 
@@ -14,32 +13,34 @@ from flwr.serverapp import Grid
 
 from fedkd.errors import QuorumLost, SettingsError
 from fedkd.signals import Card
+from server.muster import Muster
 
 CONFIG = "config"
 """Name of the record that tells an institution what is wanted."""
-LOOK_AGAIN = 0.2
-"""Seconds between looks for nodes that are not there yet."""
 
 log = logging.getLogger("flwr")
 
 
-def await_nodes(grid: Grid, count: int, timeout: float) -> tuple[int, ...]:
-    """Every node that is there, once ``count`` are; none may be when a ServerApp starts.
+def await_nodes(grid: Grid, muster: Muster) -> tuple[int, ...]:
+    """Every node that is there, once they are enough; none may be when a ServerApp starts.
 
     Raises:
-        QuorumLost: fewer came within ``timeout`` seconds.
+        QuorumLost: fewer than a quorum came.
     """
-    deadline, told = time.monotonic() + timeout, -1
-    while len(nodes := tuple(sorted(grid.get_node_ids()))) < count:
-        if len(nodes) != told:
-            told = len(nodes)
-            log.info("%s of %s nodes are here; waiting at most %g s", told, count, timeout)
-        if time.monotonic() > deadline:
-            raise QuorumLost(
-                f"{len(nodes)} nodes came within {timeout:g} s, expected {count}; start the "
-                f"SuperNodes that are missing, or give the simulation {count}"
-            )
-        time.sleep(LOOK_AGAIN)
+    count, seconds, told = muster.count, muster.patience, -1
+
+    def tell(here: int) -> None:
+        nonlocal told
+        if here not in (told, count):
+            log.info("%s of %s nodes are here; waiting at most %g s", here, count, seconds)
+        told = here
+
+    nodes = muster.assemble(lambda: sorted(grid.get_node_ids()), tell)
+    if len(nodes) < muster.quorum:
+        raise QuorumLost(
+            f"{len(nodes)} nodes came within {seconds:g} s, expected {muster.quorum}; start the "
+            f"SuperNodes that are missing, or give the simulation {muster.quorum}"
+        )
     return nodes
 
 
@@ -67,18 +68,18 @@ def accepted(replies: Iterable[Message], fewest: int) -> list[Message]:
     return good
 
 
-def roll_call(grid: Grid, count: int, config: ConfigRecord, timeout: float) -> tuple[Card, ...]:
-    """What ``count`` nodes are asked about: cards with name, classes and the shape that they share.
+def roll_call(grid: Grid, muster: Muster, config: ConfigRecord) -> tuple[Card, ...]:
+    """What nodes are asked about: cards with name, classes and the shape that they share.
 
     Signals are not on them; each institution shows its whole card when it dials in.
 
     Raises:
-        QuorumLost: fewer came, or replied.
+        QuorumLost: fewer than a quorum came, or replied.
         SettingsError: they do not agree on the shape.
     """
-    nodes = await_nodes(grid, count, timeout)
+    nodes, timeout = await_nodes(grid, muster), muster.patience
     messages = to_all(nodes, RecordDict({CONFIG: config}), "query.card", timeout)
-    replies = accepted(grid.send_and_receive(messages, timeout=timeout), count)
+    replies = accepted(grid.send_and_receive(messages, timeout=timeout), muster.quorum)
     cards = tuple(_card(reply.content.config_records["card"]) for reply in replies)
     if len(shapes := {card.shape for card in cards}) > 1:
         kinds = "; ".join(f"images of {shape}" for shape in sorted(shapes))

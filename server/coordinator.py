@@ -25,7 +25,7 @@ from fedkd.signals import Answers, Card, Refusal, Request, shown
 from fedkd.wire.record import Lost as Missing
 from server.checkpoint import Checkpoint
 from server.collection import collection
-from server.seat import Struck
+from server.strikes import Struck
 
 Lost = Mapping[str, Refusal | str]
 """Who did not answer, and why."""

@@ -15,6 +15,7 @@ from fedkd.wire.channel import grpc
 from server.checkpoint import Checkpoint
 from server.control import roll_call
 from server.coordinator import ingredients
+from server.muster import Muster
 from server.seat import Counters
 from server.strategy import DataFreeDistillation
 
@@ -63,11 +64,14 @@ def federate(
         SettingsError: the experiment asks for what is not there.
         QuorumLost: too few institutions came, or answered.
     """
-    count = experiment.institutions.count
+    asked, earlier = experiment.questions, [] if checkpoint is None else checkpoint.cards
+    linger = asked.timeout if earlier else None
+    muster = Muster(experiment.institutions.count, asked.quorum, PATIENCE, linger)
     config = ConfigRecord({"experiment": experiment.model_dump_json(), "folder": str(vaults)})
     if checkpoint is not None:
         config["books"] = str(checkpoint.books)
-    parts = ingredients(experiment, roll_call(grid, count, config, PATIENCE))
+    rolled = roll_call(grid, muster, config)
+    parts = ingredients(experiment, earlier or rolled)
     strategy = DataFreeDistillation(
         method=parts.method,
         student=parts.student,
@@ -76,12 +80,12 @@ def federate(
         model=experiment.student.model,
         seed=parts.seed,
         quorum=parts.quorum,
-        min_available_nodes=count,
-        address=experiment.questions.address,
+        min_available_nodes=parts.quorum,
+        address=asked.address,
         advertised=advertised,
         credentials=credentials,
-        question_timeout=experiment.questions.timeout,
-        linger=experiment.questions.linger,
+        question_timeout=asked.timeout,
+        linger=asked.linger,
         watch=watch,
         recipes=parts.recipes,
         checkpoint=checkpoint,

@@ -5,6 +5,7 @@ import logging
 import ssl
 
 from fedkd.errors import RemoteProtocolError
+from fedkd.logs import say
 from fedkd.signals import Card
 from fedkd.wire.channel import grpc
 from fedkd.wire.codec import decode_from_institution
@@ -36,6 +37,8 @@ async def greet(
     if not isinstance(hello, Hello):
         return None
     if objection := await _objection(hello, stream, admission):
+        # Whoever waits for an institution may be waiting for one that came with an old token.
+        say(log, "refused", logging.WARNING, name=hello.card.name, reason=objection[1])
         await stream.abort(*objection)
     return hello.card
 

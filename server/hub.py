@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -22,9 +23,10 @@ from fedkd.wire.session import Role, Session
 from server.admission import Admission, RunToken
 from server.greeting import greet
 from server.health import add_health
-from server.member import Member
+from server.member import ABSENT, Member
 from server.parcel import Parcel, await_outcomes, sorted_out
-from server.seat import PARTING_SECONDS, Counters, Struck
+from server.seat import PARTING_SECONDS, Counters
+from server.strikes import Strikes
 from server.wording import Letter
 
 MOST_INSTITUTIONS = 256
@@ -50,7 +52,9 @@ class Hub:
             for certificates, an institution's name must stand in its own.
         max_message_bytes: most that an institution may say at once.
         patience: seconds that an institution may owe a late answer; its session then ends.
-        outlaws: struck off already, in an earlier life of the run, and why.
+        known: cards of whoever took part in an earlier life of the run, and is to come back as it
+            was then.
+        strikes: who is struck off, from earlier lives too, and where that is kept.
 
     Raises:
         SettingsError: the address cannot be had, or would be plain text for other machines.
@@ -63,14 +67,16 @@ class Hub:
         credentials: grpc.ServerCredentials | None = None,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
         patience: float = PATIENCE,
-        outlaws: Iterable[tuple[Card, str]] = (),
+        known: Iterable[Card] = (),
+        strikes: Strikes | None = None,
     ) -> None:
         self._admission = RunToken(admission) if isinstance(admission, str) else admission
         self._patience = patience
         self._numbers = itertools.count(1)
         self._asking = threading.Lock()  # numbers must reach every session in their order
         self._presence = threading.Condition()  # guards who is a member, and who is here
-        self._members = {card.name: Member(card, patience, Struck(why)) for card, why in outlaws}
+        self._strikes = Strikes() if strikes is None else strikes
+        self._members = {card.name: self._member(card) for card in known}
         self._calls: set[asyncio.Task[object]] = set()
         started: Future[int] = Future()
         self._thread = threading.Thread(
@@ -199,7 +205,7 @@ class Hub:
         def settled() -> bool:
             members = [self._members.get(name) for name in names]
             here = sum(member is not None and member.seat is not None for member in members)
-            hopeless = sum(member is not None and member.struck is not None for member in members)
+            hopeless = sum(name in self._strikes for name in names)
             possible = len(members) - hopeless if self._thread.is_alive() else 0
             return here >= fewest or possible < fewest
 
@@ -236,10 +242,12 @@ class Hub:
 
     def _deliver(self, parcels: Mapping[str, Parcel]) -> None:
         for name, parcel in parcels.items():
-            if member := self._members.get(name):
+            if struck := self._strikes.why(name):
+                parcel.lose(struck)
+            elif member := self._members.get(name):
                 member.put(parcel)
             else:
-                parcel.lose("it never came")
+                parcel.lose(ABSENT)
 
     def _conclude(self, parcels: Mapping[str, Parcel], waited: float) -> None:
         for name, parcel in parcels.items():
@@ -290,7 +298,7 @@ class Hub:
         if objection := self._objection(card):
             await stream.abort(*objection)
         with self._presence:
-            member = self._members.setdefault(card.name, Member(card, self._patience))
+            member = self._members.setdefault(card.name, self._member(card))
             seat = member.sit(card, stream, session)
             self._presence.notify_all()
         try:
@@ -299,9 +307,14 @@ class Hub:
             with self._presence:
                 self._presence.notify_all()
 
+    def _member(self, card: Card) -> Member:
+        return Member(card, self._patience, partial(self._strikes.add, card.name))
+
     def _objection(self, card: Card) -> tuple[grpc.StatusCode, str] | None:
         if self._over.is_set():
             return grpc.StatusCode.UNAVAILABLE, OVER
+        if struck := self._strikes.why(card.name):
+            return grpc.StatusCode.PERMISSION_DENIED, f"struck off this run: {struck}"
         member = self._members.get(card.name)
         return member.objection(card) if member else None
 

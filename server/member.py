@@ -3,22 +3,22 @@
 Knows no other institution. Everything here runs on the hub's thread, but `objection` reads only.
 """
 
-import logging
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 from fedkd.signals import Card
 from fedkd.wire.channel import grpc
 from fedkd.wire.session import Session
 from server.parcel import Parcel
-from server.seat import Counters, Seat, Struck
+from server.seat import Counters, Seat
+from server.strikes import Struck
 from server.wording import Wording
 
 TRIES = 5
 """Times that a question is put, where its session is lost each time."""
 MOST_DOUBLINGS = 16
-
-log = logging.getLogger(__name__)
+ABSENT = "it has not come yet"
 
 
 class Member:
@@ -27,17 +27,16 @@ class Member:
     Args:
         card: the first that it showed.
         patience: seconds that it may owe an answer for which nobody waits any more.
-        struck: why it may not come back, where it was struck off before.
+        strike: is told at once how it broke the law.
     """
 
-    def __init__(self, card: Card, patience: float, struck: Struck | None = None) -> None:
-        self.counters = Counters()
+    def __init__(self, card: Card, patience: float, strike: Callable[[Struck], None]) -> None:
+        self.counters = Counters(ended=ABSENT)
         self.seat: Seat | None = None
         """Its open session; None while it is away."""
-        self.struck = struck
-        """Why it may not come back; None where it may."""
         self._card = card
         self._wording = Wording()
+        self._strike = strike
         self._patience = patience
         self._orphans: list[Parcel] = []
         self._missed = 0
@@ -46,8 +45,6 @@ class Member:
     def objection(self, card: Card) -> tuple[grpc.StatusCode, str] | None:
         """Why it may not open a session as ``card`` says; None where it may."""
         code = grpc.StatusCode
-        if self.struck is not None:
-            return code.PERMISSION_DENIED, f"struck off this run: {self.struck}"
         if self.seat is not None:
             return code.ALREADY_EXISTS, f"{card.name!r} is here already; choose another name"
         if _lasting(card) != _lasting(self._card):
@@ -62,6 +59,7 @@ class Member:
         seat = self.seat = Seat(
             *(card, stream, session, self._wording, self.counters, self._patience),
             in_time=self._punctual,
+            strike=self._strike,
             vacate=lambda: self._vacate(seat),
         )
         self._wording.begin()
@@ -73,9 +71,7 @@ class Member:
 
     def put(self, parcel: Parcel) -> None:
         """Takes a question; one that it cannot be asked now is lost at once."""
-        if self.struck is not None:
-            parcel.lose(self.struck)
-        elif self.seat is None:
+        if self.seat is None:
             parcel.lose(self.counters.ended)
         elif self.seat.owes:
             parcel.lose(f"it still owes the answer to question {self.seat.owes}")
@@ -114,9 +110,6 @@ class Member:
 
     def _vacate(self, seat: Seat) -> None:
         why = self.counters.ended
-        if isinstance(why, Struck):
-            self.struck = why
-            log.warning("%s is struck off: %s", self._card.name, why)
         for parcel in seat.unanswered():
             if seat.returns and parcel.returns and parcel.tries < TRIES:
                 self._orphans.append(parcel)

@@ -15,17 +15,12 @@ from fedkd.wire.codec import decode_from_institution, encode
 from fedkd.wire.messages import VERSION, Answer, Close, Declined, Named, Welcome
 from fedkd.wire.session import MAX_IN_FLIGHT, Session
 from server.parcel import Parcel
+from server.strikes import Struck
 from server.wording import Wording
 
 PARTING_SECONDS = 0.5
 """For an institution to hear why its session ends."""
 LOST = "the connection was lost"
-
-
-class Struck(str):
-    """Why an institution is struck off a run: in words, told apart from other reasons by type."""
-
-    __slots__ = ()
 
 
 @dataclass
@@ -78,6 +73,7 @@ class Seat:
         counters: to be kept.
         patience: seconds that it may owe an answer for which nobody waits any more.
         in_time: is called at every answer that somebody still waits for.
+        strike: is told at once how the institution broke the law.
         vacate: is called once, when the session has ended.
     """
 
@@ -90,6 +86,7 @@ class Seat:
         counters: Counters,
         patience: float,
         in_time: Callable[[], None],
+        strike: Callable[[Struck], None],
         vacate: Callable[[], None],
     ) -> None:
         self.card = card
@@ -103,6 +100,7 @@ class Seat:
         self._counters = counters
         self._patience = patience
         self._in_time = in_time
+        self._strike = strike
         self._vacate = vacate
         self._waiting: deque[Parcel] = deque()
         self._sent: dict[int, Parcel] = {}
@@ -216,8 +214,10 @@ class Seat:
                 self._hear(data)
             except RemoteProtocolError as error:
                 self._counters.strikes += 1
+                why = Struck(error)
+                self._strike(why)  # first: whoever hears of it may count on it
                 self._stream.set_code(grpc.StatusCode.INVALID_ARGUMENT)
-                self._end(Struck(error))
+                self._end(why)
 
     def _hear(self, data: bytes) -> None:
         message = decode_from_institution(data)

@@ -4,7 +4,6 @@ The loop, the questions and the report are those of every other engine.
 """
 
 import logging
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -16,40 +15,41 @@ from server.checkpoint import Checkpoint
 from server.chronicle import Chronicle, Verdict, traffic_of
 from server.coordinator import Coordinator, ingredients
 from server.hub import Hub, too_few
-
-LOOK_AGAIN = 0.1
-"""Seconds between looks for institutions that are not here yet."""
+from server.muster import Muster
 
 log = logging.getLogger(__name__)
 
 
 def gather(
-    hub: Hub, count: int, patience: float, here: Callable[[int], None] = lambda count: None
+    hub: Hub, muster: Muster, here: Callable[[int], None] = lambda count: None
 ) -> tuple[Card, ...]:
-    """Cards of the institutions that take part, once ``count`` have dialled in.
+    """Cards of the institutions that have dialled in, once they are enough.
 
     Args:
         hub: where they dial in.
-        count: >= 1.
-        patience: seconds that they may take.
+        muster: how many are waited for, and how long.
         here: is told how many are here, whenever one comes.
 
     Raises:
-        QuorumLost: fewer came.
+        QuorumLost: fewer than a quorum came.
     """
-    say(log, "waiting", address=hub.address, institutions=count, seconds=patience)
-    deadline, known = time.monotonic() + patience, set[str]()
-    while True:
+    count, known = muster.count, set[str]()
+    say(log, "waiting", address=hub.address, institutions=count, seconds=muster.patience)
+
+    def look() -> tuple[Card, ...]:
         cards = hub.cards
         for name in sorted({card.name for card in cards} - known):
             known.add(name)
             say(log, "here", name=name, institutions=f"{len(known)} of {count}")
             here(len(known))
-        if len(cards) >= count:
-            return cards
-        if time.monotonic() > deadline:
-            raise too_few(cards, count, patience)
-        time.sleep(LOOK_AGAIN)
+        return cards
+
+    cards = muster.assemble(look)
+    if len(cards) < muster.quorum:
+        raise too_few(cards, muster.quorum, muster.patience)
+    if len(cards) < count:
+        say(log, "begins without all", institutions=f"{len(cards)} of {count}")
+    return cards
 
 
 def conduct(
@@ -64,7 +64,7 @@ def conduct(
     Args:
         experiment: resolved.
         hub: open, with the institutions of ``cards``.
-        cards: of those that take part.
+        cards: of those that are here.
         chronicle: of this run.
         checkpoint: its way back; one that was resumed goes on where it was set down.
 
@@ -78,7 +78,7 @@ def conduct(
     asked, earlier = experiment.questions, [] if checkpoint is None else checkpoint.cards
     parts = ingredients(experiment, earlier or cards, checkpoint)
     chronicle.student = parts.student
-    audience = Audience(hub, parts, cards, asked.timeout, asked.linger)
+    audience = Audience(hub, parts, earlier or cards, asked.timeout, asked.linger)
 
     def counted() -> dict[str, dict[str, int]]:
         return {name: counters.counts for name, counters in hub.counters.items()}

@@ -33,8 +33,10 @@ from server.audience import Audience
 from server.checkpoint import Checkpoint
 from server.control import CONFIG, accepted, await_nodes, to_all
 from server.coordinator import Coordinator, Ingredients
-from server.hub import Hub
+from server.hub import Hub, too_few
+from server.muster import Muster
 from server.seat import Counters
+from server.strikes import Strikes
 
 log = logging.getLogger("flwr")
 
@@ -147,9 +149,11 @@ class DataFreeDistillation(Strategy):
             text = " ".join(str(error).split())
             raise SettingsError(f"the initial arrays do not fit the student: {text}") from error
         token = secrets.token_urlsafe()
-        with Hub(token, self.address, self.credentials, outlaws=self._outlaws) as hub:
-            if self.parts.checkpoint is not None:
-                self.parts.checkpoint.counted = lambda: {
+        way_back = self.parts.checkpoint
+        known, strikes = (way_back.known, way_back.strikes) if way_back else ((), Strikes())
+        with Hub(token, self.address, self.credentials, known=known, strikes=strikes) as hub:
+            if way_back is not None:
+                way_back.counted = lambda: {
                     name: counters.counts for name, counters in hub.counters.items()
                 }
             self._session = _Session(hub, token, num_rounds, timeout)
@@ -169,7 +173,8 @@ class DataFreeDistillation(Strategy):
         session = self._open()
         if server_round > 1:
             return []
-        session.nodes = await_nodes(grid, self.min_available_nodes, session.timeout)
+        fewest = self.min_available_nodes
+        session.nodes = await_nodes(grid, Muster(fewest, fewest, session.timeout))
         address = self.advertised or session.hub.address
         told = {**config, "address": address, "token": session.token}
         content = RecordDict({CONFIG: ConfigRecord(told)})
@@ -245,14 +250,18 @@ class DataFreeDistillation(Strategy):
         log.info("\t├── priors: %s", ", ".join(parts.priors) or "none")
         log.info("\t└── institutions: %s or more", self.min_available_nodes)
 
-    @property
-    def _outlaws(self) -> list[tuple[Card, str]]:
-        return [] if self.parts.checkpoint is None else self.parts.checkpoint.outlaws
-
     def _convene(self, session: _Session, count: int) -> None:
+        way_back, quorum = self.parts.checkpoint, self.parts.quorum
+        earlier, struck = (way_back.cards, len(way_back.strikes)) if way_back else ([], 0)
         # Whoever was struck off opens when it is rung, and is refused when it dials in.
-        present = session.hub.wait_for(max(1, count - len(self._outlaws)), session.timeout)
-        audience = Audience(session.hub, self.parts, present, self.question_timeout, self.linger)
+        expected = max(quorum, count - struck)
+        linger = self.question_timeout if earlier else None
+        muster = Muster(expected, quorum, session.timeout, linger)
+        present = muster.assemble(lambda: session.hub.cards)
+        if len(present) < quorum:
+            raise too_few(present, quorum, session.timeout)
+        cards = earlier or present
+        audience = Audience(session.hub, self.parts, cards, self.question_timeout, self.linger)
         coordinator = Coordinator(self.parts, audience.cards, audience.answer, self.watch)
         audience.cards = coordinator.cards  # of a run that is taken up again: whoever took part
         session.audience, session.coordinator = audience, coordinator

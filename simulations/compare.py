@@ -16,10 +16,10 @@ from rich.measure import Measurement
 from fedkd.errors import SettingsError
 from fedkd.experiment import Experiment
 from server import show
+from server.chronicle import completed
 from server.manifest import MANIFEST, read_manifest
-from server.report.folder import PAGE, RESULT
+from server.report.folder import RESULT
 from server.report.folder import load as load_run
-from server.report.page import build_report
 from simulations.comparison import Row, chosen, markdown, table, write_csv
 from simulations.figures import draw_asked, draw_epsilon
 from simulations.run import ENGINES, resume, run
@@ -86,8 +86,8 @@ def compare(
         if state != "finished":
             show.console.rule(f"run {number} of {len(plan)}: {planned.path.name}")
             _carry_out(planned, engine, state)
-        elif not (planned.path / PAGE).exists():  # killed between its result and its page
-            build_report(planned.path)
+        else:  # it may have been killed between its result and its end
+            completed(planned.path)
     return _write(rows, plan, path, columns)
 
 

@@ -76,7 +76,7 @@ def _trial(
     words: Sequence[str], out: Path, whole: Path, kills: int, seconds: float, rng: random.Random
 ) -> Trial:
     done = 0
-    while not (out / "result.json").exists():
+    while not (out / "report.html").exists() or (out / "checkpoint").exists():
         begun = (out / "experiment.json").exists()
         command = ["run", "--resume", str(out)] if begun else ["run", *words, "--out", str(out)]
         wait = rng.uniform(0.0, seconds) if done < kills else LONGEST

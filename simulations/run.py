@@ -15,7 +15,7 @@ from fedkd.experiment import Experiment
 from fedkd.wire.record import Replay
 from server import show
 from server.checkpoint import REPLIES, Checkpoint, kept
-from server.chronicle import Chronicle, Traffic, traffic_of
+from server.chronicle import Chronicle, Traffic, completed, traffic_of
 from server.coordinator import Coordinator, ingredients
 from server.federation import Outcome
 from simulations.flower import simulate
@@ -67,12 +67,17 @@ def run(
 def resume(path: Path) -> dict[str, Any]:
     """Take a run up again that was cut short; returns what stands in its ``result.json``.
 
+    One that was killed after its result was written lacks no more than its page.
+
     Args:
         path: of its folder, which says what is run and how.
 
     Raises:
         FedkdError: there is no such run, or whatever else went wrong, in one line.
     """
+    if (result := completed(path)) is not None:
+        show.outcome(result, str(path / "report.html"))
+        return result
     way_back = Checkpoint.resume(path, *ENGINES)
     manifest = way_back.manifest
     resolved(manifest.experiment, manifest.engine)

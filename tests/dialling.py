@@ -66,9 +66,9 @@ def agents(hub: Hub, **answers: Callable[[Ask | PullBack], Reply | Refusal]) -> 
 class Raw:
     """A client that says whatever it likes, and hears what is said to it."""
 
-    def __init__(self, hub: Hub, credentials: grpc.ChannelCredentials | None = None) -> None:
+    def __init__(self, hub: Hub | str, credentials: grpc.ChannelCredentials | None = None) -> None:
         self.outbox: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        self.channel = dial(hub.address, credentials)
+        self.channel = dial(hub if isinstance(hub, str) else hub.address, credentials)
         self.stream = call(self.channel, iter(self.outbox.get, None))
 
     def say(self, *said: Message | bytes) -> None:

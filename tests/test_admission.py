@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from client.agent import Agent
 from fedkd.errors import DataError, SettingsError
+from fedkd.logs import facts_of
 from fedkd.signals import Ask
 from fedkd.wire.channel import grpc
 from fedkd.wire.messages import VERSION, Hello
@@ -193,7 +194,7 @@ def said_to(
 
 
 def test_a_token_can_be_used_again_by_its_certificate_alone(
-    secure: Hub, ca: trustme.CA, tokens: JoinTokens
+    secure: Hub, ca: trustme.CA, tokens: JoinTokens, caplog: pytest.LogCaptureFixture
 ) -> None:
     token, own = tokens.issue("north"), client(ca, ca.issue_cert("north"))
     thief, other = client(ca, ca.issue_cert("north")), client(ca, ca.issue_cert("south"))
@@ -216,6 +217,9 @@ def test_a_token_can_be_used_again_by_its_certificate_alone(
     until(lambda: not secure.cards)
     assert said_to(secure, thief, "north", token) == ("UNAUTHENTICATED", USED)
     relay.close()
+    told = [facts_of(record) or {} for record in caplog.records if record.msg == "refused"]
+    assert {"name": "north", "reason": USED} in told, "the coordinator hears of it too"
+    assert token not in caplog.text
 
 
 def test_an_expired_token_says_so_to_its_owner(

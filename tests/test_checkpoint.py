@@ -19,12 +19,12 @@ from fedkd.in_process import InProcess
 from fedkd.loop import Distilled, Plan, Progress
 from fedkd.methods import cudfkd
 from fedkd.priors import priors
-from fedkd.signals import Answers, Ask, Refusal, Request
-from fedkd.state import State
+from fedkd.signals import Answers, Refusal, Request
 from fedkd.wire.record import digest
 from server.checkpoint import Checkpoint
 from server.chronicle import Chronicle
 from server.coordinator import Coordinator, Ingredients
+from server.strikes import Struck
 
 SHAPE, CLASSES = (1, 4, 4), 3
 EXPERIMENT = parse({"name": "small"})
@@ -288,20 +288,12 @@ def test_what_could_not_begin_leaves_its_folder_free(tmp_path: Path) -> None:
     Checkpoint.begin(tmp_path / "run", EXPERIMENT, "local", 60.0).close()
 
 
-@pytest.mark.parametrize("state", [False, True])
-def test_whoever_was_struck_off_stays_so_when_the_run_is_resumed(
-    state: bool, tmp_path: Path
-) -> None:
-    lives = Lives(tmp_path / "run")
-    with pytest.raises(Death):
-        lives.live(lambda lives: len(lives.questions) == 3)
-    checkpoint = Checkpoint.resume(tmp_path / "run")
-    assert checkpoint.outlaws == []
-    request = Ask(torch.zeros(2, *SHAPE, dtype=torch.uint8))
-    checkpoint.keep(request, {}, {"b": ("struck", "garbage"), "c": ("lost", "late")})
-    if state:  # the journal then begins anew
-        checkpoint._write(State({}, {}), {})
+def test_whoever_was_struck_off_stays_so_when_the_run_is_resumed(tmp_path: Path) -> None:
+    lives = cut_short(tmp_path / "run")
+    checkpoint = Checkpoint.resume(lives.folder)
+    checkpoint.strikes.add("b", Struck("garbage"))  # and nothing is kept after that
     checkpoint.close()
-    again = Checkpoint.resume(tmp_path / "run")
-    assert [(card.name, why) for card, why in again.outlaws] == [("b", "garbage")]
+    again = Checkpoint.resume(lives.folder)
+    assert again.strikes.why("b") == "garbage"
+    assert again.strikes.why("c") is None
     again.close()

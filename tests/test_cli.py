@@ -87,10 +87,7 @@ def test_a_run_that_is_killed_at_random_moments_ends_as_one_that_is_not(tmp_path
     for result in tmp_path.glob("*/result.json"):
         teachers = json.loads(result.read_text())["teachers"]
         assert [(t["samples_asked"], t["refusals"]) for t in teachers] == [(320, 0)] * 5
-    # What kills between the result and the page leaves a finished run with its way back.
-    assert not [
-        page for page in tmp_path.glob("*/report.html") if (page.parent / "checkpoint").exists()
-    ]
+    assert not list(tmp_path.glob("*/checkpoint"))
 
 
 def test_a_cap_outlives_the_process_that_reached_it(tmp_path: Path) -> None:
@@ -130,7 +127,18 @@ def test_an_interrupted_run_says_how_it_goes_on(
     hint = capsys.readouterr().err.splitlines()[-1]
     assert hint.endswith(f"go on with: fedkd run --resume {out}")
     monkeypatch.setattr(Local, "answer", ask)
-    assert typed(monkeypatch, *hint.split("fedkd ")[-1].split()) == 0
+    again = hint.split("fedkd ")[-1].split()
+
+    def pressed_again(folder: Path) -> None:  # the result is written, and its page is not
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("server.chronicle.build_report", pressed_again)
+        assert typed(patch, *again) == 130
+    assert capsys.readouterr().err.splitlines()[-1] == hint
+    assert ((out / "checkpoint").exists(), (out / "report.html").exists()) == (True, False)
+    assert typed(monkeypatch, *again) == 0
+    assert ((out / "checkpoint").exists(), (out / "report.html").exists()) == (False, True)
     result = json.loads((out / "result.json").read_text())
     assert result["resumed"] == 1
     assert [t["samples_asked"] for t in result["teachers"]] == [320] * 5

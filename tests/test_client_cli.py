@@ -113,6 +113,10 @@ def typed(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
     return int(end.value.code or 0)
 
 
+OWN = {name: value for name, value in os.environ.items() if not name.startswith("GRPC_")}
+"""What an owner's shell has: nothing that quiets gRPC."""
+
+
 class Process:
     """``fedkd-client serve``, whose log is read as it comes."""
 
@@ -120,7 +124,7 @@ class Process:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "client.cli", "serve", *words, "--log", "json"],
             cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+            env={**OWN, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -264,6 +268,13 @@ def test_an_answer_that_is_begun_is_given_before_the_agent_leaves() -> None:
 
 
 # --- how it ends
+
+
+def test_whoever_is_no_coordinator_is_told_in_our_words_alone(site: Site, hub: Hub) -> None:
+    with serving(site.owner(hub.address, connection={"ca": "strangers.pem"})) as process:
+        ended = process.until("session_ended")
+        assert (ended["ending"], "authority" in ended["reason"]) == ("refused", True)
+        assert process.process.wait(SOON) == 3
 
 
 def test_the_status_says_how_it_ended(

@@ -18,7 +18,7 @@ from fedkd.wire.record import Recorder
 from simulations.faults import audit
 from simulations.faults.campaign import COMING, findings
 from simulations.faults.cast import Cast, ready, until
-from simulations.faults.kinds import MISDEEDS, TO_INSTITUTIONS, Fault, Kind, plan
+from simulations.faults.kinds import MISDEEDS, TO_INSTITUTIONS, Fault, Kind, departures, plan
 from simulations.faults.proxy import Proxy
 from simulations.faults.run import Run
 from simulations.faults.site import BATCH, BUDGET, STEPS, Site
@@ -140,13 +140,15 @@ def test_an_answer_that_was_not_charged_is_found(books: Path, tmp_path: Path) ->
 
 def test_a_plan_has_every_kind_and_is_the_same_for_the_same_seed() -> None:
     honest, saboteurs = ["a", "b", "c", "d"], ["v", "w", "x", "y", "z"]
-    first, second = (plan(random.Random(3), honest, saboteurs, 64, 100) for _ in range(2))
+    leaving = departures(7, saboteurs, 64)
+    assert leaving == departures(7, saboteurs, 64) != departures(8, saboteurs, 64)
+    first, second = (plan(random.Random(3), honest, leaving, 64, 100) for _ in range(2))
     assert first == second
     assert {fault.kind for fault in first} == set(Kind)
     assert [fault.question for fault in first] == sorted(fault.question for fault in first)
-    assert sorted(f.victim for f in first if f.kind in MISDEEDS) == saboteurs
-    assert sorted(f.victim for f in first if f.kind in TO_INSTITUTIONS) == sorted(2 * honest)
-    assert len(plan(random.Random(3), honest, saboteurs, 64, 4)) == 4
+    assert {f.victim: f.question for f in first if f.kind in MISDEEDS} == leaving
+    assert sorted(f.victim for f in first if f.kind in TO_INSTITUTIONS) == sorted(3 * honest)
+    assert len(plan(random.Random(3), honest, leaving, 64, 4)) == 4
 
 
 @pytest.fixture

@@ -31,7 +31,8 @@ from server.hub import Hub
 from server.member import TRIES
 from server.metrics import serve_metrics
 from server.report.record import read_event
-from server.seat import LOST, Struck
+from server.seat import LOST
+from server.strikes import Struck
 from tests.dialling import (
     IMAGES,
     QUICK,

@@ -47,6 +47,7 @@ from server.chronicle import Chronicle
 from server.federation import ROUNDS, Outcome, federate
 from server.hub import Hub
 from server.strategy import DataFreeDistillation
+from server.strikes import Struck
 from simulations.flower import simulate
 from simulations.flwr_run import COMMANDS, Flower, fault_of, main
 
@@ -258,9 +259,9 @@ def test_whoever_was_struck_off_stays_so_when_a_strategy_is_resumed(
             raise Death
 
     first = Checkpoint.begin(path, experiment, "simulation", 1e-9)
-    first.struck["institution-1"] = "it sent rubbish"  # kept with the next question
     with pytest.raises(Death):
         federate(LocalGrid(client_app, 2), experiment, tmp_path, die, 6, first)
+    first.strikes.add("institution-1", Struck("it sent rubbish"))
     first.close()
     second = Checkpoint.resume(path)
     kept = second.questions

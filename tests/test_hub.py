@@ -31,7 +31,8 @@ from fedkd.wire.messages import (
 )
 from fedkd.wire.v1 import teacher_pb2 as pb
 from server.hub import OVER, Hub
-from server.seat import LOST, Struck
+from server.seat import LOST
+from server.strikes import Strikes, Struck
 from tests.dialling import (
     HALF,
     IMAGES,
@@ -509,11 +510,13 @@ def test_a_request_that_nobody_may_be_asked_is_ours(hub: Hub) -> None:
 
 
 def test_whoever_never_came_is_absent_with_a_reason(hub: Hub) -> None:
-    assert hub.ask({"nobody": Ask(IMAGES)}, SOON) == ({}, {"nobody": "it never came"})
+    assert hub.ask({"nobody": Ask(IMAGES)}, SOON) == ({}, {"nobody": "it has not come yet"})
 
 
 def test_whoever_was_struck_off_in_an_earlier_life_may_not_come_back() -> None:
-    with Hub(TOKEN, outlaws=[(card("north"), "bytes that are no message")]) as hub:
+    strikes = Strikes()
+    strikes.add("north", Struck("bytes that are no message"))
+    with Hub(TOKEN, strikes=strikes) as hub:
         raw = Raw(hub)
         raw.say(hello("north"))
         code, why = raw.status()

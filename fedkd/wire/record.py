@@ -58,6 +58,8 @@ class Recorder:
         self.path, self._durable = path, durable
         self._file: BinaryIO | None = None
         self._questions = 0
+        self.cards: list[Card] = []
+        """Of everybody who took part by the last question that was kept."""
         self.note: Mapping[str, Any] = {}
         """Of the last question that was kept, whatever whoever kept it wanted to know later."""
 
@@ -89,7 +91,7 @@ class Recorder:
             part.unlink(missing_ok=True)
             raise
         self.close()
-        self._file, self._questions = file, first
+        self._file, self._questions, self.cards = file, first, list(cards)
 
     def go_on(self) -> "Replay":
         """Go on with a file that is there, after its last whole question; the rest is cut off.
@@ -104,7 +106,7 @@ class Recorder:
         self._questions = replay.first
         while replay.skip():
             self._questions += 1
-        self.note = replay.note
+        self.note, self.cards = replay.note, replay.cards
         replay.close()
         self._file = self.path.open("r+b")
         self._file.truncate(replay.whole)
@@ -138,6 +140,7 @@ class Recorder:
         _write(self._file, seal.digest())
         self._settle(self._file)
         self._questions, self.note = self._questions + 1, note or {}
+        self.cards.extend(joined)
 
     def close(self) -> None:
         """The run is over; closing twice does no harm."""

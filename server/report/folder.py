@@ -11,6 +11,7 @@
 Files that the page needs are written whole or not at all, but for the events, which grow.
 """
 
+import fcntl
 import io
 import json
 import math
@@ -177,6 +178,23 @@ def load(path: Path) -> Record:
         gallery=_load_gallery(path / GALLERY),
         files=files,
     )
+
+
+def hold(path: Path) -> int:
+    """Hold a run's folder until this process ends, however it ends, or closes what is returned.
+
+    Raises:
+        SettingsError: another process holds it.
+    """
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(folder)
+        raise SettingsError(
+            f"another process is running what is in {path}; wait for it, or end it first"
+        ) from None
+    return folder
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -2,7 +2,7 @@
 
     python -m simulations.faults [--faults N] [--seed S] --json FILE
 
-Thirteen kinds of fault, one or two of each in a run, strike a coordinator (``fedkd-server run``,
+Thirteen kinds of fault, one or three of each in a run, strike a coordinator (``fedkd-server run``,
 mutual TLS, join tokens, checkpoints), four honest institutions (``fedkd-client serve``) and five
 saboteurs, all of them processes, while one run after the other goes on. At the end the
 institutions' ledgers are held against the coordinator's journals.
@@ -23,10 +23,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; 0 where nothing hung, was lost, or was charged twice."""
     parser = argparse.ArgumentParser(prog="python -m simulations.faults", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--faults", type=int, default=209, help="in all [209]")
+    parser.add_argument("--faults", type=int, default=200, help="in all [200]")
     parser.add_argument("--seed", type=int, default=0, help="of when and whom [0]")
     parser.add_argument("--references", type=int, default=2, help="calm runs of a seed [2]")
-    parser.add_argument("--minutes", type=float, default=20, help="for all runs together [20]")
+    parser.add_argument("--minutes", type=float, default=40, help="for all runs together [40]")
     parser.add_argument("--json", type=Path, help="leave the figures in this file")
     parser.add_argument("--keep", type=Path, help="folder for everything [a temporary one]")
     told = parser.parse_args(arguments)

@@ -2,8 +2,9 @@
 
 The comparison is fair in what it leaves out. Saboteurs are struck off on the way, which makes a
 smaller ensemble, whatever else happens. So the runs without faults have the same institutions, of
-which the saboteurs leave in peace after questions drawn in the same way; and a run is compared with
-runs of its own seed. They come last: everybody who was struck must be well again by then.
+which the saboteurs leave in peace, each after the very question at which it sins in every other run
+of that seed; and a run is compared with runs of its own seed. They come last: everybody who was
+struck must be well again by then.
 """
 
 import random
@@ -22,7 +23,7 @@ from fedkd.metrics import accuracy, logits
 from simulations import verdict
 from simulations.faults import audit
 from simulations.faults.cast import Cast, ready, until
-from simulations.faults.kinds import RIGHT, TO_INSTITUTIONS, Fault, Kind, moment, plan
+from simulations.faults.kinds import RIGHT, TO_INSTITUTIONS, Fault, Kind, departures, plan
 from simulations.faults.proxy import Proxy
 from simulations.faults.run import Passed, Run, back
 from simulations.faults.site import LINGER, QUESTIONS, Site
@@ -110,9 +111,11 @@ class Campaign:
 
     def _strike(self, cast: Cast) -> None:
         number, most = len(self.faulty), self._wanted - self.injected
-        faults = plan(self._rng, self.site.honest, self.site.saboteurs, QUESTIONS, most)
+        seed = SEEDS[number % len(SEEDS)]
+        leaving = departures(seed, self.site.saboteurs, QUESTIONS)
+        faults = plan(self._rng, self.site.honest, leaving, QUESTIONS, most)
         out = self.site.folder / "runs" / f"{number}"
-        run = Run(cast, out, SEEDS[number % len(SEEDS)], faults, self._rng)
+        run = Run(cast, out, seed, faults, self._rng)
         done = self.injected
 
         def tell(fault: Fault) -> None:
@@ -124,12 +127,9 @@ class Campaign:
     def _leave_alone(self, cast: Cast, seed: int) -> None:
         number = len(self.calm)
         self._say(f"run without faults {number}", self.injected)
-        departures = {
-            name: moment(self._rng, QUESTIONS, self._rng.randrange(2))
-            for name in self.site.saboteurs
-        }
+        leaving = departures(seed, self.site.saboteurs, QUESTIONS)
         out = self.site.folder / "runs" / f"calm-{number}"
-        self.calm.append(Run(cast, out, seed, [], self._rng, departures).play())
+        self.calm.append(Run(cast, out, seed, [], self._rng, leaving).play())
 
     # --- what came of it
 

@@ -72,37 +72,48 @@ class Fault:
     note: str = ""
 
 
-TWICE = (*TO_INSTITUTIONS, *INTRUSIONS)
-"""What strikes in each half of a run; the rest strikes once."""
+PARTS = 3
+"""Of a run: thirds."""
+AGAIN = (*TO_INSTITUTIONS, *INTRUSIONS)
+"""What strikes in each part of a run; the rest strikes once."""
+
+
+def departures(seed: int, saboteurs: list[str], questions: int) -> dict[str, int]:
+    """After which question each saboteur leaves the runs of a seed, one way or the other."""
+    rng = random.Random(f"departures {seed}")
+    return {name: moment(rng, questions, rng.randrange(PARTS)) for name in saboteurs}
 
 
 def plan(
-    rng: random.Random, honest: list[str], saboteurs: list[str], questions: int, most: int
+    rng: random.Random, honest: list[str], leaving: dict[str, int], questions: int, most: int
 ) -> list[Fault]:
     """What happens in one run, at most ``most`` faults, by rising question.
 
-    Each saboteur commits one misdeed, each honest institution suffers one thing in each half.
-    Nothing happens at the first or the last eighth of the questions: there is something to lose,
-    and time to recover.
+    Each saboteur commits one misdeed, at the question after which it leaves; each honest
+    institution suffers one thing in each part. Nothing happens at the first or the last eighth of
+    the questions: there is something to lose, and time to recover.
     """
-    kinds = [*((kind, half) for kind in TWICE for half in (0, 1))]
-    kinds += [(kind, rng.randrange(2)) for kind in Kind if kind not in TWICE]
+    saboteurs = list(leaving)
+    kinds = [*((kind, part) for kind in AGAIN for part in range(PARTS))]
+    kinds += [(kind, rng.randrange(PARTS)) for kind in Kind if kind not in AGAIN]
     sinners = rng.sample(saboteurs, len(saboteurs))
-    sufferers = [rng.sample(honest, len(honest)) for _ in (0, 1)]
+    sufferers = [rng.sample(honest, len(honest)) for _ in range(PARTS)]
     faults = []
-    for kind, half in rng.sample(kinds, min(most, len(kinds))):
-        victim = ""
+    for kind, part in rng.sample(kinds, min(most, len(kinds))):
+        victim, question = "", moment(rng, questions, part)
         if kind in MISDEEDS:
             victim = sinners.pop()
+            question = leaving[victim]
         elif kind in TO_INSTITUTIONS:
-            victim = sufferers[half].pop()
+            victim = sufferers[part].pop()
         elif kind in INTRUSIONS:
             victim = rng.choice(saboteurs)
-        faults.append(Fault(kind, victim, moment(rng, questions, half), rng.uniform(0.0, 0.1)))
+        faults.append(Fault(kind, victim, question, rng.uniform(0.0, 0.1)))
     return sorted(faults, key=lambda fault: fault.question)
 
 
-def moment(rng: random.Random, questions: int, half: int) -> int:
-    """After which question something happens, in the first half or the second."""
+def moment(rng: random.Random, questions: int, part: int) -> int:
+    """After which question something happens, in a part of the run counted from 0."""
     eighth = questions // 8
-    return rng.randrange(eighth, 4 * eighth) if half == 0 else rng.randrange(4 * eighth, 7 * eighth)
+    long = 6 * eighth // PARTS
+    return eighth + part * long + rng.randrange(long)

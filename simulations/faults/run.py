@@ -20,8 +20,8 @@ from simulations.faults.site import LINGER, TIMEOUT
 from simulations.faults.teacher import OBEYED, command, excuse
 
 LOOK_AGAIN = 0.02
-LONGEST = 240.0
-"""Seconds that a run may take, with all that happens to it; then it hangs."""
+LONGEST = 300.0
+"""Seconds in which something must happen in a run: an event, or a line of its coordinator's."""
 CHECKPOINT = 1.0
 MOST_LIVES = 6
 FULL = ("cannot write", "no checkpoint could be written")
@@ -38,7 +38,7 @@ class Passed:
         seed: of the run.
         faults: that were planned.
         ended: its result is written.
-        hung: it was not over in time.
+        hung: nothing happened in it any more.
         lives: of its coordinator.
         stops: that nothing of ours had caused; each with the coordinator's last line.
         before: rows of each ledger when it began.
@@ -84,16 +84,19 @@ class Run:
         self._departures = dict(departures or {})
         self._expected = False
         """Whether a fault knows why the coordinator is not there."""
+        self._sizes: list[int] = []
+        self._moved = 0.0
+        """When something happened last."""
 
     def play(self, watch: Callable[[Fault], None] = lambda fault: None) -> Passed:
         """From the coordinator's start to the run's end, or to the end of our patience."""
         passed, site = self.passed, self.cast.site
         passed.before = {name: len(rows(site.ledger(name))) for name in site.names}
         waiting, courses = list(passed.faults), dict[int, tuple[Fault, Course]]()
-        began = time.monotonic()
+        began = self._moved = time.monotonic()
         self.coordinator.start()
         while not self._over():
-            if time.monotonic() - began > LONGEST or self.coordinator.lives > MOST_LIVES:
+            if self._stands_still() or self.coordinator.lives > MOST_LIVES:
                 passed.hung = True
                 self.coordinator.kill()
                 break
@@ -117,6 +120,14 @@ class Run:
         """Questions that are kept so far, as the run's record of events has it."""
         path = self.passed.out / "events.jsonl"
         return path.read_bytes().count(b'"kind": "asked"') if path.exists() else 0
+
+    def _stands_still(self) -> bool:
+        """Whether nothing has happened for too long: how slow the machine is does not matter."""
+        files = (self.passed.out / "events.jsonl", self.coordinator.log)
+        sizes = [file.stat().st_size for file in files if file.exists()]
+        if sizes != self._sizes:
+            self._sizes, self._moved = sizes, time.monotonic()
+        return time.monotonic() - self._moved > LONGEST
 
     def _over(self) -> bool:
         return self.coordinator.status == 0

@@ -6,13 +6,15 @@
     FOLDER/NAME/           owner.toml, token, weights, state/ with ledger: one institution
     FOLDER/runs/           folders of runs
 
-Data are dealt evenly; a teacher is trained once on each share and kept.
+Data are dealt evenly among the honest, and each saboteur has the images of one of them: whoever is
+struck off takes along no knowledge that the others have not. Each trains a teacher of its own.
 """
 
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import cycle
 from pathlib import Path
 
 from cryptography import x509
@@ -30,9 +32,9 @@ from simulations.faults.teacher import Stalling
 from simulations.flwr_run import free_ports
 
 MODEL, CLASSES, SHAPE = "cnn", 10, (1, 8, 8)
-BUDGET, BATCH, STEPS = 2560, 32, 800
+BUDGET, BATCH, STEPS = 5120, 64, 1200
 QUESTIONS = BUDGET // BATCH
-TIMEOUT, LINGER = 1.5, 0.25
+TIMEOUT, LINGER = 4.0, 0.75
 """Seconds that a question may take, and that late ones have once a quorum has answered."""
 QUORUM = 2
 PACE = 0.04
@@ -53,7 +55,6 @@ learning_rate = 5e-3
 [questions]
 budget = {BUDGET}
 batch = {BATCH}
-asking = 0.9
 quorum = {QUORUM}
 timeout = {TIMEOUT}
 linger = {LINGER}
@@ -113,8 +114,8 @@ class Site:
         tokens = JoinTokens(self.folder / "tokens")
         self.experiment.write_text(EXPERIMENT % len(self.names))
         data = open_data("digits")
-        shares = partition(data.train_labels, len(self.names), "iid")
-        for index, (name, share) in enumerate(zip(self.names, shares, strict=True)):
+        shares = partition(data.train_labels, len(self.honest), "iid")
+        for index, (name, share) in enumerate(zip(self.names, cycle(shares), strict=False)):
             here = self.of(name)
             here.mkdir(mode=0o700)
             images, labels = data.train_images[share], data.train_labels[share]
