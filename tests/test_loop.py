@@ -239,17 +239,36 @@ def logged(t: Tensor) -> dict[str, Tensor]:
     return {"one_hot": sure, "class_balance": (mean * mean.log()).sum()}
 
 
-def written_out(  # noqa: C901 - one case for each paper
-    paper: str, seen: Seen, progress: float
-) -> dict[str, Tensor]:
+def divergence(seen: Seen, temperature: float) -> Tensor:
+    """tau^2 KL(T || S) of each image."""
+    p, q = (seen.t / temperature).softmax(1), (seen.s / temperature).softmax(1)
+    return temperature**2 * (p * (p / q).log()).sum(1)
+
+
+def inverted(paper: str, seen: Seen, progress: float) -> dict[str, Tensor]:
+    """The weighted terms of a paper whose images are to show a class, by name."""
+    x, t, s = seen.x, seen.t, seen.s
+    wanted = -t.log_softmax(1)[range(len(t)), seen.wanted].mean()
+    both = {"wanted_class": wanted, "bn_gap": LOUD["bn_weight"] * seen.gap}
+    if paper == "deepinversion":
+        everything = torch.ones(len(t), dtype=torch.bool)
+        return both | {
+            "total_variation": LOUD["tv_weight"] * variation(x),
+            "magnitude": LOUD["l2_weight"] * x.square().sum().sqrt(),
+            "jensen_shannon": LOUD["adversarial_weight"]
+            * (1 - apart_by_js(t, s, everything).sum(1).mean()),
+        }
+    alike = t.argmax(1) == s.argmax(1)
+    opposed = -LOUD["adversarial_weight"] * (alike * divergence(seen, 1)).mean()
+    if paper == "cmi":
+        return both | {"agreement": opposed}
+    return both | {"wanted_class": 0.5 * wanted, "agreement": opposed * (progress > 0)}
+
+
+def written_out(paper: str, seen: Seen, progress: float) -> dict[str, Tensor]:
     """The weighted terms of that paper's generator, by name."""
     x, t, s, gap = seen.x, seen.t, seen.s, seen.gap
     sure, balance = logged(t).values()
-
-    def divergence(temperature: float) -> Tensor:
-        p, q = (t / temperature).softmax(1), (s / temperature).softmax(1)
-        return temperature**2 * (p * (p / q).log()).sum(1)
-
     match paper:
         case "cudfkd":
             hardness = min(max((progress - 0.25) / 0.5, 0.0), 1.0)
@@ -258,46 +277,30 @@ def written_out(  # noqa: C901 - one case for each paper
                 "one_hot": sure,
                 "bn_gap": gap,
                 "class_balance": 20 * balance,
-                "agreement": -62 * hardness * (alike * divergence(3)).mean(),
+                "agreement": -62 * hardness * (alike * divergence(seen, 3)).mean(),
             }
         case "dafl":
             return {"one_hot": sure, "class_balance": 5 * balance}
         case "zskt":
-            return {"agreement": -divergence(1).mean()}
+            return {"agreement": -divergence(seen, 1).mean()}
         case "rdskd":
             p, half = t.softmax(1), len(t) // 2
             moved = (p[half:] - p[:half]).square().sum() / (x[half:] - x[:half]).square().sum()
             gained = {n: v - seen.before.get(n, 0.0) for n, v in logged(t).items()}
             return {n: g.exp() for n, g in gained.items()} | {"sameness": moved.sqrt()}
         case "dfq":
-            fixed = {"agreement": -divergence(1).mean(), "one_hot": sure}
+            fixed = {"agreement": -divergence(seen, 1).mean(), "one_hot": sure}
             return fixed | {"class_balance": 20 * balance, "bn_gap": LOUD["bn_weight"] * gap}
         case "ddad":
             apart = (s - s.mean(1, keepdim=True)) - (t - t.mean(1, keepdim=True))
             fixed = {"discrepancy": -apart.abs().mean(), "one_hot": sure}
             return fixed | {"bn_gap": LOUD["bn_weight"] * gap}
-        case "deepinversion":
-            everything = torch.ones(len(t), dtype=torch.bool)
-            return {
-                "wanted_class": -t.log_softmax(1)[range(len(t)), seen.wanted].mean(),
-                "bn_gap": LOUD["bn_weight"] * gap,
-                "total_variation": LOUD["tv_weight"] * variation(x),
-                "magnitude": LOUD["l2_weight"] * x.square().sum().sqrt(),
-                "jensen_shannon": LOUD["adversarial_weight"]
-                * (1 - apart_by_js(t, s, everything).sum(1).mean()),
-            }
+        case "deepinversion" | "fast_dfkd" | "cmi":
+            return inverted(paper, seen, progress)
         case "pre_dfkd":
             everything = torch.ones(len(t), dtype=torch.bool)
             apart = apart_by_js(t.detach(), s, everything).mean()
             return {"one_hot": sure, "class_balance": 5 * balance, "jensen_shannon": 1 - apart}
-        case "fast_dfkd" | "cmi":
-            begun, share = (progress > 0, 0.5) if paper == "fast_dfkd" else (True, 1.0)
-            alike = (t.argmax(1) == s.argmax(1)) * begun
-            return {
-                "wanted_class": -share * t.log_softmax(1)[range(len(t)), seen.wanted].mean(),
-                "bn_gap": LOUD["bn_weight"] * gap,
-                "agreement": -LOUD["adversarial_weight"] * (alike * divergence(1)).mean(),
-            }
         case "ta_dfkd":
             return {
                 "jensen_shannon": 1 - apart_by_js(t, s, confident()(t.detach())).mean(),
