@@ -308,13 +308,30 @@ def of_ensembles(paper: str, seen: Seen) -> dict[str, Tensor]:
     return {"wanted_class": -(y * (t / 20).log_softmax(1)).sum(1).mean()}
 
 
-def written_out(  # noqa: C901 - one case for each paper
-    paper: str, seen: Seen, progress: float
-) -> dict[str, Tensor]:
+def inverted(paper: str, seen: Seen, progress: float) -> dict[str, Tensor]:
+    """The weighted terms of a paper whose images are to show a class, by name."""
+    x, t, s = seen.x, seen.t, seen.s
+    wanted = -t.log_softmax(1)[range(len(t)), seen.wanted].mean()
+    both = {"wanted_class": wanted, "bn_gap": LOUD["bn_weight"] * seen.gap}
+    if paper == "deepinversion":
+        everything = torch.ones(len(t), dtype=torch.bool)
+        return both | {
+            "total_variation": LOUD["tv_weight"] * variation(x),
+            "magnitude": LOUD["l2_weight"] * x.square().sum().sqrt(),
+            "jensen_shannon": LOUD["adversarial_weight"]
+            * (1 - apart_by_js(t, s, everything).sum(1).mean()),
+        }
+    alike = t.argmax(1) == s.argmax(1)
+    opposed = -LOUD["adversarial_weight"] * (alike * divergence(seen, 1)).mean()
+    if paper == "cmi":
+        return both | {"agreement": opposed}
+    return both | {"wanted_class": 0.5 * wanted, "agreement": opposed * (progress > 0)}
+
+
+def written_out(paper: str, seen: Seen, progress: float) -> dict[str, Tensor]:
     """The weighted terms of that paper's generator, by name."""
     x, t, s, gap = seen.x, seen.t, seen.s, seen.gap
     sure, balance = logged(t).values()
-
     if paper in ("hidfd", "dense", "co_boosting", "zskd"):
         return rivals(seen) if paper == "hidfd" else of_ensembles(paper, seen)
     match paper:
@@ -343,28 +360,12 @@ def written_out(  # noqa: C901 - one case for each paper
             apart = (s - s.mean(1, keepdim=True)) - (t - t.mean(1, keepdim=True))
             fixed = {"discrepancy": -apart.abs().mean(), "one_hot": sure}
             return fixed | {"bn_gap": LOUD["bn_weight"] * gap}
-        case "deepinversion":
-            everything = torch.ones(len(t), dtype=torch.bool)
-            return {
-                "wanted_class": -t.log_softmax(1)[range(len(t)), seen.wanted].mean(),
-                "bn_gap": LOUD["bn_weight"] * gap,
-                "total_variation": LOUD["tv_weight"] * variation(x),
-                "magnitude": LOUD["l2_weight"] * x.square().sum().sqrt(),
-                "jensen_shannon": LOUD["adversarial_weight"]
-                * (1 - apart_by_js(t, s, everything).sum(1).mean()),
-            }
+        case "deepinversion" | "fast_dfkd" | "cmi":
+            return inverted(paper, seen, progress)
         case "pre_dfkd":
             everything = torch.ones(len(t), dtype=torch.bool)
             apart = apart_by_js(t.detach(), s, everything).mean()
             return {"one_hot": sure, "class_balance": 5 * balance, "jensen_shannon": 1 - apart}
-        case "fast_dfkd" | "cmi":
-            begun, share = (progress > 0, 0.5) if paper == "fast_dfkd" else (True, 1.0)
-            alike = (t.argmax(1) == s.argmax(1)) * begun
-            return {
-                "wanted_class": -share * t.log_softmax(1)[range(len(t)), seen.wanted].mean(),
-                "bn_gap": LOUD["bn_weight"] * gap,
-                "agreement": -LOUD["adversarial_weight"] * (alike * divergence(seen, 1)).mean(),
-            }
         case "ta_dfkd":
             return {
                 "jensen_shannon": 1 - apart_by_js(t, s, confident()(t.detach())).mean(),

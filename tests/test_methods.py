@@ -365,7 +365,9 @@ def test_hard_labels_teach_the_decision_and_nothing_else() -> None:
     expected = [-float(s.log_softmax(0)[t.argmax()]) for s, t in zip(SOME, OTHER, strict=True)]
     assert cross_entropy(SOME, OTHER).tolist() == pytest.approx(expected)
     assert torch.equal(cross_entropy(SOME, OTHER), cross_entropy(SOME, 9 * OTHER + 1))
-    assert {dip_kd().imitation, ideal().imitation} == {cross_entropy}
+    heard = (dip_kd(), ideal(), disguide(imitation="cross_entropy"))
+    assert {method.imitation for method in heard} == {cross_entropy}
+    assert disguide().imitation is l1_centred
 
 
 def test_directions_are_paid_for() -> None:
