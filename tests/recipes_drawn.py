@@ -22,8 +22,14 @@ def exact() -> Network:
     """A network for `DIGIT` whose weights no machine has to compute."""
     with torch.device("meta"):
         state = Generator(16, DIGIT).state_dict()
-    size = sum(value.numel() for value in state.values() if value.is_floating_point())
-    weights = (torch.arange(size) * 7919 % 17 / 64).half()
+    signed = [
+        torch.ones(value.numel())
+        if "var" in name
+        else (torch.arange(value.numel()) * 7919 % 101 - 50) / 64
+        for name, value in state.items()
+        if value.is_floating_point()
+    ]
+    weights = torch.cat(signed).half()
     return Network(16, fingerprint(weights), weights)
 
 
