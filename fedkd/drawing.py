@@ -69,7 +69,7 @@ def network(generator: Generator) -> Network | None:
     if generator.latent > LONGEST_LATENT:
         return None
     parts = [value.detach().flatten() for _, value in _weights(generator)]
-    weights = torch.cat(parts).half()
+    weights = torch.cat(parts).half().cpu()  # painted from where recipes are
     if len(weights) != _size(generator.latent, generator.shape) or not weights.isfinite().all():
         return None
     return Network(generator.latent, fingerprint(weights), weights)
