@@ -69,11 +69,7 @@ def network(generator: Generator) -> Network | None:
     if generator.latent > LONGEST_LATENT:
         return None
     parts = [value.detach().flatten() for _, value in _weights(generator)]
-<<<<<<< HEAD
-    weights = torch.cat(parts).half().cpu()
-=======
     weights = torch.cat(parts).half().cpu()  # painted from where recipes are
->>>>>>> recipes
     if len(weights) != _size(generator.latent, generator.shape) or not weights.isfinite().all():
         return None
     return Network(generator.latent, fingerprint(weights), weights)
