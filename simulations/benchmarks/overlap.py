@@ -15,15 +15,12 @@ from pathlib import Path
 import torch
 
 from client.agent import Agent
-from client.release import Door
-from client.releases.modes import release
+from fedkd.in_process import InProcess
 from fedkd.loop import Plan
 from fedkd.methods import cudfkd
 from fedkd.models import build
 from fedkd.priors import priors
-from fedkd.privacy.policy import Policy
-from fedkd.signals import Ask, Card, PullBack, Refusal, Reply, Signal
-from fedkd.teacher import ModuleTeacher
+from fedkd.signals import Ask, PullBack, Reply
 from server.audience import Audience
 from server.coordinator import Coordinator, Ingredients
 from server.hub import Hub
@@ -35,16 +32,13 @@ PLAN = Plan(budget=40 * 64, batch=64, steps=160, student_batch=128, asking=1.0)
 
 def institution(address: str, name: str, seed: int, pause: float) -> Agent:
     """An agent whose teacher thinks for so many seconds."""
-    policy = Policy(frozenset({Signal.LOGITS}))
-    card = Card(name, CLASSES, SHAPE, policy.signals)
-    teacher = ModuleTeacher(build("cnn", CLASSES, SHAPE, seed), CLASSES)
-    door = Door(policy, release(policy, teacher, None), card)
+    at_hand = InProcess({name: build("cnn", CLASSES, SHAPE, seed)}, SHAPE, CLASSES)
 
-    def answer(request: Ask | PullBack) -> Reply | Refusal:
+    def answer(request: Ask | PullBack) -> Reply:
         time.sleep(pause)
-        return door.answer(request)
+        return at_hand.answer(request if isinstance(request, Ask) else {name: request})[name]
 
-    return Agent(address, "token", card, answer)
+    return Agent(address, "token", at_hand.cards[0], answer)
 
 
 def main() -> None:
