@@ -1,5 +1,8 @@
 """Networks that learn from the bank. They know no institution, and not who invented the images."""
 
+import copy
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -100,3 +103,13 @@ class Learner:
                 hint = self.compute.say(self.primer, images)
             loss = loss + self.method.primer.weight(progress) * (own - hint).abs().mean(1)
         return loss, self.method.curriculum.weights(loss, progress)
+
+
+def first_student(
+    student: nn.Module, method: Method, plan: Plan, compute: Compute
+) -> Learner | None:
+    """A copy of ``student`` that is taught before it, where the method has one."""
+    if (primer := method.primer) is None:
+        return None
+    steps = max(1, round(primer.steps * plan.steps))
+    return Learner(copy.deepcopy(student), method, replace(plan, steps=steps), compute)

@@ -14,9 +14,8 @@ the same student, bit for bit on one machine. `Distillation` is the same loop fo
 use the time that answers take, or to set it down between two rounds and take it up again.
 """
 
-import copy
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +27,7 @@ from fedkd.hearing import Hearing
 from fedkd.invention import Heard
 from fedkd.inventors import Inventors
 from fedkd.labels import Labels, check_outputs, common_shape, labels_of
-from fedkd.learner import Learner
+from fedkd.learner import Learner, first_student
 from fedkd.methods.method import Method
 from fedkd.neighbours import neighbours_of
 from fedkd.plan import Distilled, Plan, Progress, Watch
@@ -134,7 +133,7 @@ class Distillation:
         self.bank = self._hearing.bank
         self._classes = torch.zeros(len(self.labels.names), dtype=torch.long)
         self._learner = Learner(self.student, self.method, self.plan, self.compute, self.seed)
-        self._primer = self._taught_first()
+        self._primer = first_student(self.student, self.method, self.plan, self.compute)
         self._inventors = Inventors(
             *(self.method, self.plan, self.priors),
             shape=shape,
@@ -314,13 +313,6 @@ class Distillation:
     def _note_generated(self, steps: int, terms: Mapping[str, float]) -> None:
         self.generator_steps += steps
         self._tell("generated", step=self.generator_steps, terms=dict(terms))
-
-    def _taught_first(self) -> Learner | None:
-        """A first student, where the method has one."""
-        if (primer := self.method.primer) is None:
-            return None
-        plan = replace(self.plan, steps=max(1, round(primer.steps * self.plan.steps)))
-        return Learner(copy.deepcopy(self.student), self.method, plan, self.compute)
 
     def _note_question(self, origin: str, images: Tensor, target: Tensor, answers: Answers) -> None:
         """Record the question, and how far the student is from each institution on its classes."""

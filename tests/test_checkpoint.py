@@ -88,10 +88,13 @@ class Lives:
             chronicle(progress)
 
         parts = Ingredients(network(9), METHOD, PLAN, priors("pink", "noise"), 4, 1, checkpoint)
+        coordinator = Coordinator(parts, TEACHERS.cards, answer, watch)
         try:
             chronicle.student = parts.student
-            return Coordinator(parts, TEACHERS.cards, answer, watch).finish()
+            return coordinator.finish()
         finally:
+            if coordinator._road is not None:  # what was on its way has arrived, and is counted
+                coordinator._road.shutdown()
             checkpoint.close()
 
     def end(self) -> tuple[dict[str, torch.Tensor], bytes, dict[str, dict[str, int]]]:

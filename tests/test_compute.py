@@ -74,6 +74,6 @@ def test_the_student_learns_nothing_from_a_generators_step() -> None:
     assert all(weight.requires_grad for weight in made.student.parameters())
     pixels = torch.rand(4, *SHAPE, requires_grad=True)
     made.student.zero_grad()
-    torch.autograd.backward(invention._say(pixels).sum())
+    torch.autograd.backward(invention._say(made.student, pixels).sum())
     assert pixels.grad is not None
     assert all(weight.grad is None for weight in made.student.parameters())

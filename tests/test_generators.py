@@ -32,7 +32,7 @@ TEACHERS = InProcess({"a": network(1)}, SHAPE, CLASSES)
 
 def kept(kind: str, count: int = 10) -> Kept:
     canvas = Canvas(kind)  # type: ignore[arg-type]
-    painter = canvas.module(count, 6, SHAPE)
+    painter = canvas.module(count, 6, SHAPE, CLASSES)
     assert not isinstance(painter, nn.Sequential)
     return Kept(canvas, painter, count, CLASSES)  # type: ignore[arg-type]
 

@@ -80,13 +80,13 @@ def test_a_run_makes_class_impressions_first_and_learns_which_classes_are_alike(
     wanted = []
 
     def put(request: Request) -> Answers:
-        wanted.append(run.sources["generator"]._wanted.ndim)
+        wanted.append(run._inventors.sources["generator"]._wanted.ndim)
         return teachers.answer(request)
 
     drive(run.requests(), put)
     assert wanted[:20] == [1] * 20
     assert wanted[20:] == [2] * (len(wanted) - 20)
-    kept = run.sources["generator"]
+    kept = run._inventors.sources["generator"]
     alike = kept.similarity.matrix
     for one, other in ((0, 1), (2, 3)):
         for stranger in {0, 1, 2, 3} - {one, other}:

@@ -104,7 +104,7 @@ def test_the_objective_of_disguide_is_that_of_the_paper(students: int) -> None:
 def test_its_generator_takes_the_gradient_of_that_objective() -> None:
     method = disguide(latent=5)
     peers = [network(4)]
-    invention = Invention(method, network(2), SHAPE, 0, 8, CLASSES, peers)
+    invention = Invention(method, network(2), SHAPE, 0, 8, CLASSES, peers=peers)
     before = copy.deepcopy(invention.painter)
     taken: dict[str, Tensor] = {}
     for name, p in invention.painter.named_parameters():
@@ -309,9 +309,9 @@ def test_the_common_generator_learns_once_in_an_epoch() -> None:
     run = Distillation(
         *(network(2), method, TEACHERS.cards, Plan(88, 8, 10, student_batch=8), priors("noise"))
     )
-    assert run._invention is not None
-    assert run._invention._common is not None
-    optimizer = run._invention._common.optimizer
+    assert run._inventors.invention is not None
+    assert run._inventors.invention._common is not None
+    optimizer = run._inventors.invention._common.optimizer
     optimizer.register_step_post_hook(lambda *_: steps.append(run.generator_steps))
     drive(run.requests(), TEACHERS.answer)
     assert steps == [3, 7]  # after the fourth and the eighth, before they are counted
@@ -395,10 +395,10 @@ def test_the_images_of_a_batchs_last_question_are_remembered() -> None:
     run, requests, _ = heard(method, Plan(56, 8, 10, student_batch=8))
     asks = [r for r in requests if isinstance(r, Ask)]
     assert len(asks) == 7
-    assert run._invention is not None
-    assert run._invention._discriminator is not None
+    assert run._inventors.invention is not None
+    assert run._inventors.invention._discriminator is not None
     expected = torch.cat([asks[2].images, asks[5].images])
-    assert torch.equal(run._invention._discriminator._before, expected)
+    assert torch.equal(run._inventors.invention._discriminator._before, expected)
     assert all(a.signals == {Signal.LOGITS} for a in asks)
 
 

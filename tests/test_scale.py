@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from client import vault
+from client import shard
 from client.holding import Holding
 from client.vault import Vault
 from fedkd.ensemble import LEAST_WEIGHT, RIDGE, Fusion, _pool_matrix
@@ -103,9 +103,9 @@ def few(tmp_path: Path, count: int, **more: Any) -> Experiment:
 
 def test_the_data_are_dealt_once_for_all(tmp_path: Path) -> None:
     experiment = few(tmp_path, 40)
-    vault._dealt.cache_clear()
+    shard._dealt.cache_clear()
     everybody = Local(experiment, tmp_path / "teachers", lambda count: None)
-    assert vault._dealt.cache_info().misses == 1
+    assert shard._dealt.cache_info().misses == 1
     assert len(everybody.cards) == 40
 
 
