@@ -323,7 +323,7 @@ def test_a_bug_behind_the_door_is_found(
         monkeypatch.setattr("fedkd.privacy.mechanisms.discrete_gaussian", less)
     else:
         monkeypatch.setattr(Paid, "due", cheaper)
-    found = mechanism.audit(make(1.0), 3000, 0.01)
+    found = mechanism.audit(make(1.0), 5000, 0.01)
     assert found.violated, (found.claim, found.bound)
 
 
