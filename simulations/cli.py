@@ -96,7 +96,9 @@ def compare(
     ] = None,
     methods: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(help="In the place of each [method]: a,b,c or a .toml file of tables."),
+        typer.Option(
+            help="a,b,c: methods, or experiments that lend theirs; or a .toml file of tables."
+        ),
     ] = None,
     sweep: Annotated[
         Optional[list[str]],  # noqa: UP045

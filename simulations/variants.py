@@ -10,13 +10,17 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from fedkd.errors import SettingsError
-from fedkd.experiment import Experiment, load, parse
+from fedkd.experiment import Experiment, MethodSection, find, load, parse
+from fedkd.methods import METHODS
 from fedkd.settings import read
 
 EPSILON = "privacy.epsilon"
 """The key whose sweep is one line of the picture against epsilon."""
 ABSENT = "none"
 """The value of a sweep that leaves a key without any, as ``privacy.epsilon`` where none is paid."""
+
+CARRIED = ("policy", "images")
+"""Sections that a method takes along from its experiment: what it asks for, and what it draws."""
 
 Value: TypeAlias = tuple[str, str | None, str]
 """A key, what it is set to as TOML (None for `ABSENT`), and the same in words."""
@@ -119,9 +123,10 @@ def _sweep(sweep: str) -> list[Value]:
 def _methods(given: str) -> dict[str, list[str]]:
     """Overrides that put each method in the place of an experiment's, by label.
 
-    A file has a table for each label. Its keys are the method's arguments, but for ``name``, which
-    is the label where it is left out; a table within is a section of the experiment, of which it
-    sets the keys that it names:
+    A name is that of a method, or of an experiment whose method it is to be, with what that has in
+    sections `CARRIED`. A file has a table for each label. Its keys are the method's arguments, but
+    for ``name``, which is the label where it is left out; a table within is a section of the
+    experiment, of which it sets the keys that it names:
 
         [exact]
         name = "cudfkd"
@@ -130,7 +135,7 @@ def _methods(given: str) -> dict[str, list[str]]:
         pull_back = true
     """
     if not given.endswith(".toml"):
-        tables: Mapping[str, Any] = {name.strip(): {} for name in given.split(",")}
+        tables: Mapping[str, Any] = {name.strip(): _own(name.strip()) for name in given.split(",")}
     else:
         tables = read(Path(given))
     ways = {}
@@ -145,6 +150,15 @@ def _methods(given: str) -> dict[str, list[str]]:
             for key, value in values.items()
         ]
     return ways
+
+
+def _own(name: str) -> Mapping[str, Any]:
+    """The table of a method, or of an experiment: its method, what it asks for, and its images."""
+    if not name or name in METHODS:
+        return {}
+    values = read(find(name))
+    sections = {section: values[section] for section in CARRIED if section in values}
+    return {"name": MethodSection().name, **values.get("method", {}), **sections}
 
 
 def _value(text: str) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from fedkd.errors import SettingsError
+from fedkd.experiment import load
 from server.checkpoint import Checkpoint
 from simulations import compare as module
 from simulations.compare import compare
@@ -45,6 +46,26 @@ def test_rows_are_every_experiment_by_every_method_by_every_value(tmp_path: Path
     dfme = rows[-1].experiment(0)
     assert dfme.method.arguments == {"generator_rate": 2e-3}
     assert not dfme.policy.pull_back
+
+
+def test_a_method_comes_with_what_its_experiment_asks_for_and_draws() -> None:
+    rows = variants(["mnist"], "dafl,digits-cmi,digits-dip_kd,digits-pullback")
+    assert [row.label for row in rows] == [
+        "mnist dafl",
+        "mnist digits-cmi",
+        "mnist digits-dip_kd",
+        "mnist digits-pullback",
+    ]
+    dafl, cmi, dip_kd, pullback = (row.experiment(0) for row in rows)
+    plain = load("mnist")
+    assert (dafl.method.arguments, dafl.policy, dafl.images) == ({}, plain.policy, plain.images)
+    own = load("digits-cmi")
+    assert (cmi.method, cmi.policy, cmi.images) == (own.method, own.policy, plain.images)
+    assert (cmi.student, cmi.questions) == (plain.student, plain.questions)
+    assert dip_kd.images.warp == load("digits-dip_kd").images.warp != plain.images.warp
+    assert pullback.method.name == "cudfkd"
+    with pytest.raises(SettingsError, match="digits-cmj"):
+        variants(["mnist"], "digits-cmj")
 
 
 def test_none_takes_away_what_the_file_promises() -> None:
