@@ -51,7 +51,8 @@ def steps_of(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     first = (low * per_unit).round_()
     steps = (rows * per_unit[:, None]).round_()
     # Ties go to the even step, so that a span of 255 steps may become one of 256.
-    return places, first, torch.minimum(steps, (first + SPAN)[:, None], out=steps)
+    torch.minimum(steps, (first + SPAN)[:, None], out=steps)
+    return places, first, steps.add_(0.0)  # a step of zero has no sign
 
 
 def length(places: Tensor) -> Tensor:
@@ -65,8 +66,7 @@ def on_grids(rows: Tensor) -> Tensor:
     What lies out of float16's range becomes its greatest number.
     """
     places, _, steps = steps_of(rows)
-    # A zero has no sign on a grid.
-    on = steps.mul_(length(places)).add_(0.0)
+    on = steps.mul_(length(places))
     none = places == NONE
     if bool(none.any()):
         largest = torch.finfo(torch.float16).max
