@@ -207,7 +207,7 @@ def rounded(value: Tensor, signal: Signal, exact: bool) -> Tensor:
     if exact or signal is Signal.BN_GAP:
         return value.float()
     if signal is Signal.LOGITS:
-        return on_grids(value.float())
+        return on_grids(value.detach().float())
     largest = torch.finfo(torch.float16).max
     return value.clamp(-largest, largest).half()
 
