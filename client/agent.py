@@ -274,6 +274,7 @@ class Agent:
 
 def _in_bytes(session: Session, number: int, said: Reply | Refusal) -> bytes:
     message = Declined(number, said) if isinstance(said, Refusal) else Answer(number, said)
-    data = encode(message)  # before it is taken down: what cannot be said was not said
+    # Before it is taken down: what cannot be said was not said.
+    data = encode(message, session.packs)
     session.send(message)
     return data

@@ -19,6 +19,7 @@ import torch
 from blake3 import blake3
 from torch import Tensor
 
+from fedkd.grid import on_grids
 from fedkd.guarantee import Guarantee
 
 DIGEST = 16
@@ -100,7 +101,7 @@ class Ask:
     """``(B, C, H, W)``."""
     signals: frozenset[Signal] = frozenset({Signal.LOGITS})
     exact: bool = False
-    """Answer in float32 rather than float16: for gradients, which do not forgive rounding."""
+    """Answer in float32, not rounded: for gradients, which do not forgive rounding."""
     recipe: Recipe | None = None
     """Of the same images, uint8; None where there is none. It asks nothing else than they do."""
 
@@ -198,12 +199,15 @@ def as_float(images: Tensor) -> Tensor:
 
 
 def rounded(value: Tensor, signal: Signal, exact: bool) -> Tensor:
-    """A signal in the type that travels: float32 if ``exact``, else float16 within its range.
+    """A signal as it travels: in float32 if ``exact``, else in float16 within its range.
 
-    A batch-norm gap is one number, and always float32.
+    Logits that need not be exact are put on grids, row by row, see `fedkd.grid`. A batch-norm gap
+    is one number, and always float32.
     """
     if exact or signal is Signal.BN_GAP:
         return value.float()
+    if signal is Signal.LOGITS:
+        return on_grids(value.detach().float())
     largest = torch.finfo(torch.float16).max
     return value.clamp(-largest, largest).half()
 

@@ -92,7 +92,7 @@ class Local:
         if isinstance(said, Reply):
             kind = "samples_asked" if isinstance(own, Ask) else "samples_pulled_back"
             counts[kind] += len(own.images)
-            counts["bytes_received"] += len(encode(Answer(number, said)))
+            counts["bytes_received"] += len(encode(Answer(number, said), packed=True))
         else:
             counts["refusals"] += 1
             counts["bytes_received"] += len(encode(Declined(number, said)))

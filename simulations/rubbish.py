@@ -25,6 +25,7 @@ from fedkd.signals import (
     Reply,
     Signal,
     fingerprint,
+    rounded,
 )
 from fedkd.wire.codec import decode_from_coordinator, decode_from_institution, encode
 from fedkd.wire.messages import (
@@ -58,6 +59,8 @@ IMAGES = torch.arange(48, dtype=torch.uint8).view(4, 3, 2, 2)
 HALF = torch.tensor([True, False, True, False, True, False, True, False])
 WEIGHTS = torch.linspace(-1, 1, 9).half()
 LOGITS = torch.linspace(-1, 1, 20).view(4, 5)
+ROWS = rounded(LOGITS * torch.tensor([[1.0], [2.0], [4.0], [80.0]]), Signal.LOGITS, exact=False)
+"""The last of which is on no grid."""
 EVERY = frozenset(Signal)
 
 FROM_INSTITUTION: tuple[FromInstitution, ...] = (
@@ -79,7 +82,10 @@ FROM_COORDINATOR: tuple[FromCoordinator, ...] = (
     Close("over"),
 )
 VALID: dict[Role, tuple[bytes, ...]] = {
-    Role.INSTITUTION: tuple(encode(each) for each in FROM_INSTITUTION),
+    Role.INSTITUTION: (
+        *(encode(each) for each in FROM_INSTITUTION),
+        encode(Answer(1, Reply({Signal.LOGITS: ROWS})), packed=True),
+    ),
     Role.COORDINATOR: tuple(encode(each) for each in FROM_COORDINATOR),
 }
 

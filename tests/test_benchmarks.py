@@ -26,9 +26,9 @@ def test_a_quick_run_leaves_every_figure(
     for name in ("unary_over_stream", "unary_over_stream_cpu", "stream_over_tcp"):
         assert told[name] > 0
     assert told["flower_over_stream"] is None
-    assert told["bytes_per_image_recipe"] < 20 + 200 / 4
-    # A pixel is a byte, an answer ten numbers of two; what is around them is shared by four images.
-    assert 3092 < told["bytes_per_image_pixels"] < 3092 + 100 / 4
+    assert told["bytes_per_image_recipe"] < 13 + 200 / 4
+    # A pixel is a byte, an answer thirteen; what is around them is shared by four images.
+    assert 3085 < told["bytes_per_image_pixels"] < 3085 + 100 / 4
     assert 4 * 3072 < told["bytes_per_image_float32"] < 4 * 3072 + 40 + 100 / 4
     for table in ("float32", "uint8", "depth", "institutions_1", "institutions_2", "slow"):
         assert "stream" in told["tables"][table]

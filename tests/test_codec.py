@@ -161,7 +161,7 @@ def hellos(draw: st.DrawFn) -> Hello:
 
 messages = st.one_of(
     hellos(),
-    st.builds(Welcome, st.integers(0, 2**32 - 1)),
+    st.builds(Welcome, st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1)),
     questions(),
     named(),
     answers(),
@@ -230,8 +230,8 @@ class Generated:
         match message:
             case Hello(version, token, card):
                 return {"hello": pb.Hello(version=version, token=token, card=self.card(card))}
-            case Welcome(version):
-                return {"welcome": pb.Welcome(version=version)}
+            case Welcome(version, packing):
+                return {"welcome": pb.Welcome(version=version, packing=packing)}
             case Close(reason):
                 return {"close": pb.Close(reason=reason)}
             case Declined(number, Refusal(reason, text)):

@@ -77,7 +77,7 @@ def test_every_institution_answers_and_is_counted(hub: Hub) -> None:
         assert (east.samples_asked, east.samples_pulled_back) == (4, 4)
         assert (north.samples_asked, north.samples_pulled_back) == (4, 0)
         assert north.bytes_sent == len(encode(Question(1, ask)))
-        assert north.bytes_received == len(encode(Answer(1, truth(ask))))
+        assert north.bytes_received == len(encode(Answer(1, truth(ask)), packed=True))
     assert hub.counters["east"].ended == f"it left: {LEFT}"
 
 
@@ -239,6 +239,9 @@ LAWFUL = answer_in_bytes(1, HALF, (4, 5), bytes(40))
         ([answer_in_bytes(1, HALF, (5, 4), bytes(40))], "expected (4, 5)"),
         ([answer_in_bytes(1, HALF, (4, 5), bytes(38))], "38 bytes"),
         ([answer_in_bytes(1, pb.DTYPE_FLOAT32, (4, 5), bytes(80))], "float16"),
+        ([answer_in_bytes(1, pb.DTYPE_ROWS, (4, 5), bytes(31))], "31 bytes for packed rows"),
+        ([answer_in_bytes(1, pb.DTYPE_ROWS, (4, 5), b"\x06" + bytes(31))], "steps that float16"),
+        ([answer_in_bytes(1, pb.DTYPE_ROWS, (5, 5), bytes(40))], "expected (4, 5)"),
         ([answer_in_bytes(2, HALF, (4, 5), bytes(40))], "not open"),
         ([LAWFUL, LAWFUL], "not open"),
         ([Hello(VERSION, TOKEN, card("bad"))], "Hello from the institution"),

@@ -37,6 +37,7 @@ from fedkd.signals import (
     Reply,
     Signal,
     digest,
+    rounded,
 )
 from fedkd.teacher import ModuleTeacher, Teacher
 
@@ -126,8 +127,9 @@ def test_what_leaves_is_what_the_teacher_says_in_the_type_that_travels() -> None
     plain, exact = (door().answer(ask(4, *Signal, exact=e)) for e in (False, True))
     assert isinstance(plain, Reply)
     assert isinstance(exact, Reply)
+    assert torch.equal(plain.signals[LOGITS], rounded(right[LOGITS], LOGITS, exact=False))
+    assert torch.equal(plain.signals[FEATURES], right[FEATURES].half())
     for signal in (LOGITS, FEATURES):
-        assert torch.equal(plain.signals[signal], right[signal].half())
         assert torch.equal(exact.signals[signal], right[signal])
     assert torch.equal(plain.signals[BN_GAP], right[BN_GAP])
     pulled = door().answer(pull(4, *Signal))

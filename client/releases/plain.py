@@ -20,8 +20,9 @@ from fedkd.signals import Signal
 from fedkd.teacher import Teacher
 
 CERTAINTY = 0.9
-"""Probability of a class that is all that is told; the others share the rest. With more of it the
-divergence from a student that is wrong is so large that self-paced learning never gets to him."""
+"""Probability of a class that is all that is told, nearly; the others share the rest. With more of
+it the divergence from a student that is wrong is so large that self-paced learning never gets to
+him."""
 
 
 @dataclass(frozen=True)
@@ -82,9 +83,12 @@ def reduced(logits: Tensor, policy: Policy) -> Tensor:
 
 
 def one_hot(labels: Tensor, classes: int) -> Tensor:
-    """(B,) labels -> (B, K) logits that tell nothing else: 0 but for the label's."""
+    """(B,) labels -> (B, K) logits that tell nothing else: 0 but for the label's.
+
+    That is of sixteenths, which no rounding on the way changes (`fedkd.grid`).
+    """
     odds = CERTAINTY / (1 - CERTAINTY) * max(1, classes - 1)
-    return F.one_hot(labels, classes).float() * math.log(odds)
+    return F.one_hot(labels, classes).float() * (round(16 * math.log(odds)) / 16)
 
 
 def top(logits: Tensor, k: int) -> Tensor:

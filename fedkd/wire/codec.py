@@ -62,14 +62,18 @@ _REASONS = {number: reason for reason, number in _REASON_NUMBERS.items()}
 _Said = TypeVar("_Said", FromInstitution, FromCoordinator)
 
 
-def encode(message: Message) -> bytes:
+def encode(message: Message, packed: bool = False) -> bytes:
     """The bytes of ``message``, equal to those of the generated serializer.
+
+    Args:
+        message: to be said.
+        packed: whether whoever reads it takes packed logits (`Welcome.packing`).
 
     Raises:
         LocalProtocolError: the other side would not take it.
     """
     check(message)
-    out = Outgoing()
+    out = Outgoing(packed)
     try:
         body = _envelope(message, out)
     except ValueError as error:  # a number out of protobuf's range
@@ -95,8 +99,8 @@ def _envelope(message: Message, out: Outgoing) -> pb.ConnectRequest | pb.Connect
         case Hello(version, token, card):
             hello = pb.Hello(version=version, token=token, card=_card_out(card))
             return pb.ConnectRequest(hello=hello)
-        case Welcome(version):
-            return pb.ConnectResponse(welcome=pb.Welcome(version=version))
+        case Welcome():
+            return pb.ConnectResponse(welcome=pb.Welcome(**vars(message)))
         case Question(number, request):
             if isinstance(request, Ask):
                 return pb.ConnectResponse(ask=_ask_out(number, request, out))
@@ -202,7 +206,7 @@ def _hello_in(hello: pb.Hello, _: Incoming) -> Hello:
 
 
 def _welcome_in(welcome: pb.Welcome, _: Incoming) -> Welcome:
-    return Welcome(welcome.version)
+    return Welcome(welcome.version, welcome.packing)
 
 
 def _ask_in(ask: pb.Ask, contents: Incoming) -> Question | Named:

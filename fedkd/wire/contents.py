@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fedkd.errors import LocalProtocolError
 from fedkd.signals import Signal
+from fedkd.wire.rows import pack, unpack
 from fedkd.wire.v1 import teacher_pb2 as pb
 
 # torch warns, once in a process, that a tensor over bytes could write to them. Nobody writes to
@@ -40,12 +41,14 @@ class Form:
         axes: one letter an axis, from the legend in `fedkd.signals`; every size is 1 or more.
         dtypes: that it may have.
         unit: floats lie in [0, 1]; elsewhere they are only finite.
+        packs: float16 may come packed, as `fedkd.wire.rows` has it.
     """
 
     name: str
     axes: str
     dtypes: tuple[torch.dtype, ...]
     unit: bool = False
+    packs: bool = False
 
     def check(self, dtype: torch.dtype | None, shape: tuple[int, ...]) -> None:
         """Raises LocalProtocolError where ``dtype`` or ``shape`` is not of this form."""
@@ -76,7 +79,7 @@ IMAGES = Form("images", "BCHW", (torch.uint8, torch.float32), unit=True)
 WEIGHTS = Form("weights", "P", (torch.float16,))
 GRADIENT = Form("a gradient", "BCHW", (torch.float32,))
 SIGNALS = {
-    Signal.LOGITS: Form("logits", "BK", (torch.float16, torch.float32)),
+    Signal.LOGITS: Form("logits", "BK", (torch.float16, torch.float32), packs=True),
     Signal.BN_GAP: Form("a batch-norm gap", "", (torch.float32,)),
     Signal.FEATURES: Form("features", "BD", (torch.float16, torch.float32)),
 }
@@ -87,10 +90,15 @@ COTANGENTS = {
 
 
 class Outgoing:
-    """The contents of one message on its way out, in the order in which they were put."""
+    """The contents of one message on its way out, in the order in which they were put.
 
-    def __init__(self) -> None:
+    Args:
+        packed: whether what packs is packed, where that is shorter.
+    """
+
+    def __init__(self, packed: bool = False) -> None:
         self.arrays: list[np.ndarray] = []
+        self._packed = packed
 
     def put(self, form: Form, tensor: Tensor) -> pb.Tensor:
         """Metadata of ``tensor``, whose contents follow; copied only if not contiguous on a CPU.
@@ -102,6 +110,11 @@ class Outgoing:
         form.check(tensor.dtype, shape)
         tensor = tensor.detach().cpu().contiguous()
         form.check_values(tensor)
+        if self._packed and form.packs and tensor.dtype == torch.float16:
+            rows = pack(tensor)
+            if rows is not None:
+                self.arrays.append(rows)
+                return pb.Tensor(dtype=pb.DTYPE_ROWS, shape=shape)
         self.arrays.append(tensor.numpy())
         return pb.Tensor(dtype=DTYPES[tensor.dtype], shape=shape)
 
@@ -114,7 +127,7 @@ class Incoming:
         self._places = iter(places)
 
     def take(self, form: Form, metadata: pb.Tensor) -> Tensor:
-        """The next tensor: a view of the message's bytes.
+        """The next tensor: a view of the message's bytes, but for one that was packed.
 
         Raises:
             LocalProtocolError: metadata, contents and ``form`` do not fit each other.
@@ -122,9 +135,14 @@ class Incoming:
         if len(metadata.shape) > len(form.axes):
             raise LocalProtocolError(f"{form.name} of too many axes")
         shape = tuple(metadata.shape)
-        dtype = _BY_NUMBER.get(metadata.dtype)
+        packed = form.packs and metadata.dtype == pb.DTYPE_ROWS
+        dtype = torch.float16 if packed else _BY_NUMBER.get(metadata.dtype)
         form.check(dtype, shape)
         place = next(self._places, slice(0, 0))
+        if packed:
+            rows = unpack(memoryview(self._data)[place], *shape)
+            form.check_values(rows)
+            return rows
         count = math.prod(shape)
         if dtype is None or place.stop - place.start != count * dtype.itemsize:
             raise LocalProtocolError(

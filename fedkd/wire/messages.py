@@ -31,6 +31,7 @@ from fedkd.signals import (
     fingerprint,
 )
 from fedkd.wire.recipes import check_recipe
+from fedkd.wire.rows import PACKING
 
 VERSION = 1
 """Of this vocabulary. Two ends of different versions do not talk."""
@@ -57,6 +58,8 @@ class Welcome:
     """The coordinator takes the institution in."""
 
     version: int
+    packing: int = PACKING
+    """The `PACKING` in which it reads logits; 0: it wants them as they are."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -163,7 +163,7 @@ class Recorder:
             yield encode(Hello(VERSION, "-", card))
         for name in sorted(answers):
             yield name.encode()
-            yield encode(Answer(self._questions + 1, answers[name]))
+            yield encode(Answer(self._questions + 1, answers[name]), packed=True)
         yield json.dumps({"lost": dict(lost), "note": dict(note)}).encode()
 
     def _settle(self, file: BinaryIO) -> None:

@@ -33,6 +33,7 @@ from fedkd.wire.messages import (
     Welcome,
 )
 from fedkd.wire.recipes import too_large
+from fedkd.wire.rows import PACKING
 
 MAX_IN_FLIGHT = 2
 """Unanswered questions at a time: the second travels while the first is answered."""
@@ -83,11 +84,13 @@ class Session:
     Attributes:
         state: how far the session is.
         card: the institution's, once it has said Hello.
+        packs: whether the coordinator has said that it reads what we pack.
     """
 
     def __init__(self, role: Role, max_in_flight: int = MAX_IN_FLIGHT) -> None:
         self.state = State.OPENING
         self.card: Card | None = None
+        self.packs = False
         self._role = role
         self._max_in_flight = max_in_flight
         self._last = 0
@@ -126,6 +129,8 @@ class Session:
         match message:
             case Hello(card=card):
                 self.card = card
+            case Welcome(packing=packing):
+                self.packs = packing == PACKING
             case Question(number, request):
                 self._take_question(number, request)
             case Named(number):

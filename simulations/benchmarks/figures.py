@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from fedkd.wire.channel import grpc
+from fedkd.wire.rows import HEAD
 from simulations.benchmarks.crossings import DEPTH, Size, Tables, Weights
 from simulations.benchmarks.measure import console, ratio, show
 from simulations.benchmarks.stream import CLASSES
@@ -57,8 +58,8 @@ def told(size: Size, tables: Tables, weights: Weights) -> dict[str, Any]:
 
 
 def _far(size: Size, tables: Tables, weights: Weights) -> list[Estimate]:
-    # An answer is ten numbers of two bytes; the rest of what passed is the question.
-    answer = 2.0 * CLASSES * size.batch
+    # An answer is packed rows of ten numbers; the rest of what passed is the question.
+    answer = float((HEAD + CLASSES) * size.batch)
     kinds = [
         Kind("pixels", weights["pixels"] * size.batch - answer),
         Kind(

@@ -13,6 +13,7 @@ class DType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DTYPE_UINT8: _ClassVar[DType]
     DTYPE_FLOAT16: _ClassVar[DType]
     DTYPE_FLOAT32: _ClassVar[DType]
+    DTYPE_ROWS: _ClassVar[DType]
 
 class Signal(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -36,6 +37,7 @@ DTYPE_UNSPECIFIED: DType
 DTYPE_UINT8: DType
 DTYPE_FLOAT16: DType
 DTYPE_FLOAT32: DType
+DTYPE_ROWS: DType
 SIGNAL_UNSPECIFIED: Signal
 SIGNAL_LOGITS: Signal
 SIGNAL_BN_GAP: Signal
@@ -137,10 +139,12 @@ class Hello(_message.Message):
     def __init__(self, version: _Optional[int] = ..., token: _Optional[str] = ..., card: _Optional[_Union[Card, _Mapping]] = ...) -> None: ...
 
 class Welcome(_message.Message):
-    __slots__ = ("version",)
+    __slots__ = ("version", "packing")
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    PACKING_FIELD_NUMBER: _ClassVar[int]
     version: int
-    def __init__(self, version: _Optional[int] = ...) -> None: ...
+    packing: int
+    def __init__(self, version: _Optional[int] = ..., packing: _Optional[int] = ...) -> None: ...
 
 class Procedural(_message.Message):
     __slots__ = ("name", "warp", "mix")
