@@ -150,8 +150,8 @@ def _one(parties: Parties, batch: Batch, size: Size) -> Figures:
     return _table(
         f"{size.batch} images in {title}; one institution, one question at a time",
         [
-            Way("stream", lambda: ours.ask(batch.ask()), (ours.process,)),
-            Way("stream without door", lambda: doorless.ask(batch.ask()), (doorless.process,)),
+            Way("stream", lambda: doorless.ask(batch.ask()), (doorless.process,)),
+            Way("stream and door", lambda: ours.ask(batch.ask()), (ours.process,)),
             Way("unary, bytes", lambda: theirs.unary([batch.images()]), (theirs.process,)),
             Way("TCP", lambda: theirs.tcp([batch.images()]), (theirs.process,)),
             Way("in process: door and books", lambda: door.answer(batch.ask())),
@@ -173,7 +173,7 @@ def _at_once(parties: Parties, size: Size) -> Figures:
     return _table(
         f"{size.batch} images in uint8; one institution, {DEPTH} questions at a time, of each",
         [
-            Way("stream", lambda: ours.ask_at_once(asks()), (ours.process,), DEPTH),
+            Way("stream and door", lambda: ours.ask_at_once(asks()), (ours.process,), DEPTH),
             Way("unary, bytes", lambda: theirs.unary(images()), (theirs.process,), DEPTH),
             Way("TCP", lambda: theirs.tcp(images()), (theirs.process,), DEPTH),
         ],
@@ -185,10 +185,13 @@ def _guarded(parties: Parties, size: Size) -> Figures:
     ways = []
     for batch in (parties.pixels, parties.floats):
         dtype = "float32" if batch.exact else "uint8"
-        for name, own in (("stream", parties.ours), ("stream, TLS", parties.guarded)):
+        for name, own in (
+            ("stream and door", parties.ours),
+            ("stream and door, TLS", parties.guarded),
+        ):
             ways.append(Way(f"{name}, {dtype}", partial(_asked, own, batch), (own.process,)))
-        for name, tls in (("unary", False), ("unary, TLS", True)):
-            call = partial(_called, parties.theirs, batch, tls)
+        for name, guarded in (("unary", False), ("unary, TLS", True)):
+            call = partial(_called, parties.theirs, batch, guarded)
             ways.append(Way(f"{name}, {dtype}", call, (parties.theirs.process,)))
     return _table(f"{size.batch} images, with and without mutual TLS", ways, size.seconds)
 
@@ -206,7 +209,7 @@ def _crowd(parties: Parties, size: Size, count: int) -> Figures:
     return _table(
         f"{size.batch} images in uint8; {count} institutions asked at once, of each",
         [
-            Way("stream", lambda: crowd.ask(batch.ask(), count), (crowd.process,), count),
+            Way("stream and door", lambda: crowd.ask(batch.ask(), count), (crowd.process,), count),
             Way(
                 "unary, bytes",
                 lambda: theirs.unary([batch.images()], count),
@@ -228,8 +231,8 @@ def _by_recipe(parties: Parties, size: Size) -> Figures:
     return _table(
         f"{size.batch} images in uint8, shown or drawn there; one institution",
         [
-            Way("stream, pixels", lambda: ours.ask(pixels.ask()), (ours.process,)),
-            Way("stream, recipe", lambda: ours.ask(next(asks)), (ours.process,)),
+            Way("stream and door, pixels", lambda: ours.ask(pixels.ask()), (ours.process,)),
+            Way("stream and door, recipe", lambda: ours.ask(next(asks)), (ours.process,)),
             Way("in process: to draw", lambda: drawn_by_recipe(size.batch, next(seeds))),
         ],
         size.seconds / 2,
@@ -244,7 +247,7 @@ def drawn_by_recipe(batch: int, seed: int) -> Ask:
 
 def _slow(parties: Parties, size: Size, *, with_flower: bool) -> Figures:
     """Ways that are too slow to take turns with the others, beside the stream."""
-    ours, theirs, batch = parties.ours, parties.theirs, parties.floats
+    ours, theirs, batch = parties.doorless, parties.theirs, parties.floats
     title = f"{size.batch} images in float32; slow ways, one institution"
     stream = Way("stream", lambda: ours.ask(batch.ask()), (ours.process,))
     floats = Way(
