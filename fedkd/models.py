@@ -28,6 +28,18 @@ class Normalise(nn.Module):
         return (x - 0.5) / 0.5
 
 
+class MeanOverPlaces(nn.Module):
+    """(B, C, H, W) -> (B, C).
+
+    As adaptive pooling to 1x1, to the last bit; but the gradient comes back in the order of memory
+    in which images came in, and a step on small images takes a tenth less.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C)."""
+        return F.avg_pool2d(x, (x.shape[2], x.shape[3])).flatten(1)
+
+
 class Network(nn.Module):
     """A body that ends in features (B, D), and a linear head.
 
@@ -127,8 +139,7 @@ def _cnn(width: int, norm: Norm) -> Callable[[int, Shape], Network]:
             *_convolved(width, 2 * width, norm),
             nn.MaxPool2d(2),
             *_convolved(2 * width, 2 * width, norm),
-            nn.AdaptiveAvgPool2d(1),
-            nn.Flatten(),
+            MeanOverPlaces(),
         )
         return Network(body, nn.Linear(2 * width, classes))
 
@@ -238,8 +249,7 @@ def _resnet(*depths: int) -> Callable[[int, Shape], Network]:
         body = nn.Sequential(
             *_convolved(shape[0], 64, nn.BatchNorm2d),
             *_stages(PostActivated, 64, (64, 128, 256, 512), depths),
-            nn.AdaptiveAvgPool2d(1),
-            nn.Flatten(),
+            MeanOverPlaces(),
         )
         return Network(body, nn.Linear(512, classes))
 
@@ -254,8 +264,7 @@ def _wrn16_1(classes: int, shape: Shape) -> Network:
         *_stages(PreActivated, 16, (16, 32, 64), (2, 2, 2)),
         nn.BatchNorm2d(64),
         nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
+        MeanOverPlaces(),
     )
     return Network(body, nn.Linear(64, classes))
 
