@@ -72,6 +72,15 @@ def test_none_takes_away_what_the_file_promises() -> None:
     bare, private = variants(["digits-dp"], sweeps=["privacy.epsilon=none,1"])
     assert bare.experiment(0).privacy.epsilon is None
     assert private.experiment(0).privacy.epsilon == 1
+    own = load("digits").method.arguments
+    (absent,) = variants(["digits"], sweeps=["method.curriculum=none"])
+    assert absent.experiment(0).method.arguments == own
+
+
+def test_none_in_quotation_marks_is_a_word() -> None:
+    for sweep in ('method.curriculum=log,"none"', 'method.curriculum="log","none"'):
+        rows = variants(["digits"], sweeps=[sweep])
+        assert [row.experiment(0).method.arguments["curriculum"] for row in rows] == ["log", "none"]
 
 
 def test_values_may_be_lists_and_words() -> None:
