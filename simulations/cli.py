@@ -104,7 +104,7 @@ def compare(
         Optional[list[str]],  # noqa: UP045
         typer.Option(
             help="section.key=value,value,...: a row each; none leaves the key out, "
-            "and \"none\" is the word."
+            'and "none" is the word.'
         ),
     ] = None,
     columns: Annotated[
