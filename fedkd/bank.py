@@ -1,29 +1,27 @@
 """All that was ever answered, so that no image is asked about twice. Knows no teacher."""
 
-import hashlib
-
 import numpy as np
 import torch
 from torch import Tensor
 
+from fedkd.met import Met, keys_of
 from fedkd.state import State
 
 MEMORY = torch.device("cpu")
-DIGEST = 16
-"""Bytes by which an image is known again."""
 
 
 class Bank:
     """Images and the ensemble's answers to them, growing.
 
     Args:
-        capacity: most images kept, > 0; the oldest are overwritten. None keeps all.
+        capacity: most images kept, > 0; the oldest are overwritten. None keeps all. Of each that
+            was overwritten eight bytes stay, so that it is not asked about again.
         device: where they are kept, a byte a value.
     """
 
     def __init__(self, capacity: int | None = None, device: torch.device = MEMORY) -> None:
         self.capacity, self.device = capacity, device
-        self.seen: set[bytes] = set()
+        self._met = Met()
         self._images = torch.empty(0, 0, 0, 0, dtype=torch.uint8, device=device)
         self._targets = torch.empty(0, 0, device=device)
         self._times = torch.empty(0, dtype=torch.long)
@@ -59,13 +57,10 @@ class Bank:
 
     def fresh(self, images: Tensor) -> Tensor:
         """Which of ``images`` (B, C, H, W) have been asked about neither before nor above. (B,)."""
-        keep = torch.empty(len(images), dtype=torch.bool)
-        batch: set[bytes] = set()
-        for i, image in enumerate(images.numpy()):
-            key = _key(image)
-            keep[i] = key not in self.seen and key not in batch
-            batch.add(key)
-        return keep
+        keys = keys_of(images.numpy())
+        first = np.zeros(len(keys), np.bool_)
+        first[np.unique(keys, return_index=True)[1]] = True
+        return torch.from_numpy(first & ~self._met.among(keys))
 
     def add(
         self, images: Tensor, targets: Tensor, kept: Tensor | None = None, times: int = 1
@@ -75,8 +70,7 @@ class Bank:
         Those that are not ``kept``, (B,) bool, are known again and never drawn; None keeps all.
         Each is drawn as often as ``times`` images would be, >= 1.
         """
-        for image in images.numpy():
-            self.seen.add(_key(image))
+        self._met.add(keys_of(images.numpy()))
         if kept is not None:
             images, targets = images[kept], targets[kept]
         end = self._added + len(images)
@@ -103,13 +97,12 @@ class Bank:
 
     def state(self) -> State:
         """Images, answers, and everything that was ever seen."""
-        seen = np.frombuffer(b"".join(sorted(self.seen)), np.uint8).reshape(-1, DIGEST)
         return State(
             {
                 "images": self.images.to("cpu", copy=True),
                 "targets": self.targets.to("cpu", copy=True),
                 "times": self._times[: len(self)].clone(),
-                "seen": torch.from_numpy(seen.copy()),
+                "met": torch.from_numpy(self._met.keys.view(np.int64).copy()),
             },
             {"added": self._added},
         )
@@ -119,7 +112,7 @@ class Bank:
         self._images = state.tensors["images"].to(self.device, copy=True)
         self._targets = state.tensors["targets"].to(self.device, copy=True)
         self._times = state.tensors["times"].clone()
-        self.seen = {key.tobytes() for key in state.tensors["seen"].numpy()}
+        self._met = Met(state.tensors["met"].numpy().view(np.uint64))
         self._added = int(state.numbers["added"])
 
     def _order(self, count: int) -> Tensor:
@@ -143,7 +136,3 @@ class Bank:
         if size:
             self._images[:size], self._targets[:size] = kept_images, kept_targets
             self._times[:size] = times
-
-
-def _key(image: "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]") -> bytes:
-    return hashlib.blake2b(image.tobytes(), digest_size=DIGEST).digest()

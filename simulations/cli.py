@@ -102,7 +102,10 @@ def compare(
     ] = None,
     sweep: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Option(help="section.key=value,value,...: a row each; 'none' leaves the key out."),
+        typer.Option(
+            help="section.key=value,value,...: a row each; none leaves the key out, "
+            'and "none" is the word.'
+        ),
     ] = None,
     columns: Annotated[
         Optional[str],  # noqa: UP045

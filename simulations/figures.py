@@ -21,6 +21,8 @@ _LINE = ("-", "--", ":", "-.")
 _DOTS_PER_INCH = 110
 _LEGEND_ROW = 20
 """Pixels."""
+_BANDS = 8
+"""Lines of which each may have its band; those of more cover one another."""
 
 Curve = NDArray[np.float64]
 
@@ -28,12 +30,16 @@ Curve = NDArray[np.float64]
 def draw_asked(rows: Sequence[Row], path: Path) -> None:
     """Accuracy against samples asked of each institution: ``comparison.svg`` and ``.png``.
 
-    A line is the mean over seeds, a band one sample standard deviation to both sides. The dot at
-    a line's end is the last student: it has trained on after the last question.
+    A line is the mean over seeds, a band one sample standard deviation to both sides, as long as
+    there are few. The dot at a line's end is the last student: it has trained on after the last
+    question. Of many lines the names stand in the order of the dots.
     """
+    many = len(rows) > _BANDS
+    columns = 4 if many else 2
     with style("compare"):
-        drawn = figure(height=430 + _LEGEND_ROW * -(-len(rows) // 2))
+        drawn = figure(height=430 + _LEGEND_ROW * -(-len(rows) // columns))
         axes = drawn.subplots()
+        lines: dict[Any, float] = {}
         for index, row in enumerate(rows):
             asked, curves, last = _curves(row)
             if not len(asked):
@@ -41,8 +47,10 @@ def draw_asked(rows: Sequence[Row], path: Path) -> None:
             look: dict[str, Any] = {"color": SERIES[index % len(SERIES)]}
             mean, spread = curves.mean(0), _deviation(curves)
             dashes = _LINE[index // len(SERIES) % len(_LINE)]
-            axes.plot(asked, mean, ls=dashes, label=short(row.label, 56), **look)
-            axes.fill_between(asked, mean - spread, mean + spread, alpha=0.15, lw=0, **look)
+            name = short(row.label, 24 if many else 56)
+            lines[axes.plot(asked, mean, ls=dashes, label=name, **look)[0]] = last.mean()
+            if not many:
+                axes.fill_between(asked, mean - spread, mean + spread, alpha=0.15, lw=0, **look)
             axes.plot([asked[-1]] * 2, [mean[-1], last.mean()], ls=":", lw=1, **look)
             axes.errorbar(
                 asked[-1], last.mean(), _deviation(last), marker="o", ms=5, capsize=3, **look
@@ -53,7 +61,8 @@ def draw_asked(rows: Sequence[Row], path: Path) -> None:
         thousands(axes, ticks=8)
         axes.set_xlim(left=0)
         axes.set_title("mean ± sd over seeds; dots: after the last student step", color=SOFT)
-        drawn.legend(loc="outside lower center", ncols=2)
+        order = sorted(lines, key=lambda line: -lines[line]) if many else list(lines)
+        drawn.legend(handles=order, loc="outside lower center", ncols=columns)
         _save(drawn, path, "comparison")
 
 

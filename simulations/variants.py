@@ -17,7 +17,10 @@ from fedkd.settings import read
 EPSILON = "privacy.epsilon"
 """The key whose sweep is one line of the picture against epsilon."""
 ABSENT = "none"
-"""The value of a sweep that leaves a key without any, as ``privacy.epsilon`` where none is paid."""
+"""The value of a sweep that leaves a key without any, as ``privacy.epsilon`` where none is paid.
+
+In quotation marks it is the word itself, as ``method.curriculum`` takes it.
+"""
 
 CARRIED = ("policy", "images")
 """Sections that a method takes along from its experiment: what it asks for, and what it draws."""
@@ -113,9 +116,9 @@ def _sweep(sweep: str) -> list[Value]:
         found: list[Any] = tomllib.loads(f"values = [{text}]")["values"]
     except tomllib.TOMLDecodeError:
         pieces = [piece.strip() for piece in text.split(",")]
-        found = [_value(piece) for piece in pieces]
+        found = [None if piece == ABSENT else _value(piece) for piece in pieces]
     return [
-        (key, None, ABSENT) if value == ABSENT else (key, _toml(value), _word(value))
+        (key, None, ABSENT) if value is None else (key, _toml(value), _word(value))
         for value in found
     ]
 

@@ -72,6 +72,15 @@ def test_none_takes_away_what_the_file_promises() -> None:
     bare, private = variants(["digits-dp"], sweeps=["privacy.epsilon=none,1"])
     assert bare.experiment(0).privacy.epsilon is None
     assert private.experiment(0).privacy.epsilon == 1
+    own = load("digits").method.arguments
+    (absent,) = variants(["digits"], sweeps=["method.curriculum=none"])
+    assert absent.experiment(0).method.arguments == own
+
+
+def test_none_in_quotation_marks_is_a_word() -> None:
+    for sweep in ('method.curriculum=log,"none"', 'method.curriculum="log","none"'):
+        rows = variants(["digits"], sweeps=[sweep])
+        assert [row.experiment(0).method.arguments["curriculum"] for row in rows] == ["log", "none"]
 
 
 def test_values_may_be_lists_and_words() -> None:
@@ -251,3 +260,17 @@ def test_pictures_name_every_row_and_put_no_promise_at_the_edge(tmp_path: Path) 
     before = asked.read_bytes()
     draw_asked(rows, tmp_path)
     assert asked.read_bytes() == before
+
+
+def test_of_many_lines_the_best_is_named_first(tmp_path: Path) -> None:
+    students = [0.3, 0.9, 0.5, 0.7, 0.1, 0.8, 0.2, 0.6, 0.4]
+    rows = [row(tmp_path, f"line-{s}", "line", None, s, s) for s in students]
+    draw_asked(rows, tmp_path)
+    text = (tmp_path / "comparison.svg").read_text()
+    places = [text.index(f">line-{s}<") for s in sorted(students, reverse=True)]
+    assert places == sorted(places)
+    assert "FillBetweenPolyCollection" not in text
+    draw_asked(rows[:3], tmp_path)
+    few = (tmp_path / "comparison.svg").read_text()
+    assert few.index(">line-0.3<") < few.index(">line-0.9<")
+    assert "FillBetweenPolyCollection" in few

@@ -69,8 +69,8 @@ def main() -> None:
             Way("overlapping", lambda: run(True), calls=1),
         ]
         figures = side_by_side(ways, seconds=0.0, warm_up=1)
-        for agent in agents:
-            agent.close()
+    for thread in threads:  # the hub has told them that the run is over
+        thread.join(PATIENCE)
     if students[True] != students[False]:
         raise RuntimeError("the two runs came to two students")
     title = f"a run of 40 questions and {PLAN.steps} steps, institutions of {1e3 * told.pause:g} ms"
