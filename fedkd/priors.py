@@ -28,7 +28,7 @@ from fedkd.fields import (
     uniform,
 )
 from fedkd.painted import Painted
-from fedkd.scenes import Collage, Sines
+from fedkd.scenes import Collage
 from fedkd.variations import CutMixed, Prior, Warped, expect
 
 __all__ = [
@@ -42,7 +42,6 @@ __all__ = [
     "Pink",
     "Prior",
     "Scales",
-    "Sines",
     "Strokes",
     "Warped",
     "prior",
@@ -260,7 +259,6 @@ PRIORS: Mapping[str, Callable[[], Prior]] = {
     "scales": Scales,
     "strokes": Strokes,
     "collage": Collage,
-    "sines": Sines,
     "noise": Noise,
 }
 GENERAL = ("pink", "leaves", "levels", "scales")

@@ -1,6 +1,6 @@
-"""Priors for teachers of photographs: things with surfaces, and patterns without end.
+"""A prior for teachers of photographs: things with surfaces. Knows no teacher.
 
-They know that the world has lit surfaces of near colours that hide one another, and no more.
+It knows that the world has lit surfaces of near colours that hide one another, and no more.
 """
 
 import math
@@ -74,45 +74,6 @@ class Collage(Painted):
         tint = 0.6 * (_colour(count, shape[0], rng) - 0.5)
         light = between(-0.5, 0.5, count, rng)
         return image + striped * tint * wave + light * along
-
-
-@dataclass(frozen=True)
-class Sines(Painted):
-    """Sines of sines of where a pixel lies: waves, folds and marble in a few colours.
-
-    A small network of random weights paints each image, pixel by pixel.
-
-    Source: compositional pattern-producing networks (Stanley, GPEM 2007), as images to learn from
-    in Baradad et al., NeurIPS 2022; here with sines alone.
-    """
-
-    layers: int = 3
-    """>= 1."""
-    width: int = 6
-    """Of each layer, >= 1."""
-    scales: tuple[float, float] = (1.5, 6.0)
-    """Of a layer's weights, log-uniform for each image; 0 < low <= high."""
-
-    def __post_init__(self) -> None:
-        expect(self.layers >= 1 and self.width >= 1, self, "layers >= 1 and width >= 1")
-        expect(0 < self.scales[0] <= self.scales[1], self, "0 < low <= high for scales")
-
-    def _paint(self, count: int, shape: Shape, rng: torch.Generator) -> Tensor:
-        y, x = (2 * side - 1 for side in centres(shape))
-        low, high = self.scales
-        scale = low * (high / low) ** uniform(count, rng)[:, None]
-        seen = torch.stack([c.expand(count, 1, *shape[1:]) for c in (y, x)], 1)[:, :, 0]
-        for _ in range(self.layers):
-            weights = torch.randn(count, self.width, seen.shape[1], 1, 1, generator=rng)
-            weights *= scale / math.sqrt(seen.shape[1])
-            shift = between(0.0, 2 * math.pi, count * self.width, rng)
-            seen = torch.sin((weights * seen[:, None]).sum(2) + shift.view(count, -1, 1, 1))
-        weights = torch.randn(count, shape[0], self.width, 1, 1, generator=rng)
-        common = torch.randn(count, 1, self.width, 1, 1, generator=rng)
-        weights = common + uniform(count, rng)[:, None] * weights
-        painted = (weights * seen[:, None]).sum(2) / math.sqrt(self.width)
-        gain = 0.15 * 4.0 ** uniform(count, rng)
-        return _colour(count, shape[0], rng) + gain * painted
 
 
 def _slow(count: int, shape: Shape, rng: torch.Generator) -> Tensor:

@@ -22,7 +22,6 @@ from fedkd.priors import (
     Prior,
     Scales,
     Shape,
-    Sines,
     Strokes,
     Warped,
     prior,
@@ -59,6 +58,7 @@ CHECKSUMS = {
     "scales": "b526e55508522db0",
     "strokes": "7c53d82bec04778f",
     "noise": "65ef783578267708",
+    "collage": "b851f834b976b223",
     "warped": "7f17bacc0d39d986",
     "cut_mixed": "039c8387b0c19a3c",
 }
@@ -223,15 +223,13 @@ def test_stripes_make_surfaces_uneven() -> None:
     assert grain(striped).mean() > 1.1 * grain(plain).mean()
 
 
-def test_larger_weights_fold_sines_more() -> None:
-    slow, fast = (draw(Sines(scales=(s, s)), 200, COLOUR) for s in (1.0, 6.0))
-    assert grain(fast).mean() > 2 * grain(slow).mean()
-
-
-def test_colours_of_scenes_are_nearer_to_grey_than_colours_at_random() -> None:
-    for kind in (Collage(), Sines()):
-        means = draw(kind, 300, COLOUR).float().mean((2, 3))
-        assert means.std(1).mean() < 0.6 * draw(Leaves(), 300, COLOUR).float().std(1).mean()
+def test_surfaces_are_nearer_to_grey_than_colours_at_random() -> None:
+    # One leaf at most: means are near those of the ground.
+    surfaces, plain = (
+        draw(kind, 300, COLOUR).float().mean((2, 3)).std(1).mean()
+        for kind in (Collage(leaves=1), Leaves(leaves=1, black=0.0))
+    )
+    assert surfaces < 0.6 * plain
 
 
 def test_channels_of_colour_images_go_together() -> None:
@@ -317,9 +315,6 @@ def test_a_share_outside_its_range_is_refused(share: float) -> None:
         (Collage, {"leaves": 0}),
         (Collage, {"radii": (0.5, 0.1)}),
         (Collage, {"stripes": 1.5}),
-        (Sines, {"layers": 0}),
-        (Sines, {"width": 0}),
-        (Sines, {"scales": (0.0, 1.0)}),
     ],
 )
 def test_an_impossible_parameter_is_refused(kind: type, settings: dict[str, object]) -> None:

@@ -6,8 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from client.institution import holding
 from fedkd.errors import SettingsError
+from fedkd.experiment import load
+from fedkd.in_process import InProcess
+from fedkd.models import build
 from fedkd.views import ITSELF, Views
+from server.coordinator import ingredients
 
 
 def rng(seed: int = 0) -> torch.Generator:
@@ -76,3 +81,12 @@ def test_floats_are_moved_as_bytes_are() -> None:
 def test_a_shift_below_none_is_refused() -> None:
     with pytest.raises(SettingsError, match="expected 0 or more"):
         Views(-1)
+
+
+def test_an_experiment_says_what_teachers_and_what_students_see() -> None:
+    experiment = load("cifar10", ["student.shift=2"])
+    assert holding(experiment, 0).teach.views == Views(4, True)
+    shape = (3, 32, 32)
+    cards = InProcess({"a": build("mlp", 10, shape, 0)}, shape, 10).cards
+    assert ingredients(experiment, cards).plan.views == Views(2, True)
+    assert ingredients(load("digits"), cards).plan.views == ITSELF
