@@ -1,6 +1,6 @@
 """What an institution has, in its owner's words. Opens nothing."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from client.teach import PrivateSettings, TeachSettings
 from fedkd.errors import SettingsError
@@ -63,3 +63,14 @@ class Holding:
                 f"partition {self.partition!r} with partition_file {self.partition_file!r}; "
                 f"give a file exactly where the partition is 'file'"
             )
+
+    @property
+    def note(self) -> dict[str, object]:
+        """All of it by name, as it is noted beside a teacher that is kept.
+
+        Views are noted where there are any: teachers kept before there were are found again.
+        """
+        noted = asdict(self)
+        if not self.teach.views:
+            del noted["teach"]["views"]
+        return noted

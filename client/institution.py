@@ -29,6 +29,7 @@ from fedkd.privacy.budget import Budget
 from fedkd.privacy.policy import MODES, Policy
 from fedkd.signals import RECIPES, Ask, Card, PullBack, Refusal, Reply, Signal
 from fedkd.teacher import Teacher
+from fedkd.views import Views
 
 
 class Institution:
@@ -151,7 +152,7 @@ def holding(experiment: Experiment, index: int) -> Holding:
         partition_file=i.partition_file,
         partition_seed=i.partition_seed,
         model=i.models[index % len(i.models)],
-        teach=TeachSettings(i.epochs, i.batch, i.learning_rate),
+        teach=TeachSettings(i.epochs, i.batch, i.learning_rate, views=Views(i.shift, i.mirrors)),
         labels=i.labels,
         private=_private(experiment),
         voters=experiment.privacy.voters if experiment.privacy.way == "pate" else 0,

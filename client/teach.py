@@ -15,6 +15,7 @@ from fedkd.errors import DataError, SettingsError
 from fedkd.models import Network, build
 from fedkd.signals import as_float
 from fedkd.teacher import ModuleTeacher, ScikitTeacher
+from fedkd.views import ITSELF, Views
 
 SCIKIT = "sklearn:"
 """What names of scikit-learn's classifiers begin with."""
@@ -36,6 +37,8 @@ class TeachSettings:
     """> 0."""
     weight_decay: float = 5e-4
     """>= 0."""
+    views: Views = ITSELF
+    """Of every image, a new one in each epoch."""
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch < 2:
@@ -135,7 +138,7 @@ def train_teacher(
     network = build(model_name, classes, (channels, height, width), seed)
     if len(images) < 2:
         raise DataError("a network needs 2 or more training images here; bring more data")
-    _fit_network(network, as_float(images), labels, settings, seed, watch)
+    _fit_network(network, images, labels, settings, seed, watch)
     return ModuleTeacher(network, classes)
 
 
@@ -159,7 +162,8 @@ def _fit_network(
     for epoch in range(settings.epochs):
         for picked in torch.split(torch.randperm(len(images), generator=order), settings.batch):
             if len(picked) > 1:  # one image alone has no variance for batch norm
-                x = images[picked].contiguous(memory_format=layout)
+                seen = settings.views.of(images[picked], order)
+                x = as_float(seen).contiguous(memory_format=layout)
                 loss = F.cross_entropy(network(x), labels[picked])
                 optimiser.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]

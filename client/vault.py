@@ -8,7 +8,6 @@ import hashlib
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import TypeAlias
@@ -233,7 +232,7 @@ class TrainedVault(Vault):
     def _note(self) -> dict[str, object]:
         """All that the teacher depends on."""
         own, shard = self.holding, self._shard
-        return note_of(own.model, shard.classes, shard.images, shard.labels, asdict(own))
+        return note_of(own.model, shard.classes, shard.images, shard.labels, own.note)
 
     @cached_property
     def _found(self) -> Kept | None:
@@ -254,7 +253,7 @@ class TrainedVault(Vault):
             own.voters,
             own.seed * own.count + own.index,
             self._folder,
-            asdict(own),
+            own.note,
             self._watch,
         )
 

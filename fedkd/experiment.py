@@ -59,6 +59,11 @@ class Institutions(Section):
     epochs: int = Field(40, ge=1)
     batch: int = Field(32, ge=2)
     learning_rate: float = Field(5e-3, gt=0)
+    shift: int = Field(0, ge=0)
+    """Most pixels by which images are shifted, in another way in each epoch, see `fedkd.views`;
+    training with differential privacy moves none."""
+    mirrors: bool = False
+    """Whether half of them are mirrored."""
 
 
 class Privacy(Section):
@@ -152,6 +157,11 @@ class Student(Section):
     batch: int = Field(128, ge=1)
     learning_rate: float = Field(2e-3, gt=0)
     weight_decay: float = Field(0.0, ge=0)
+    shift: int = Field(0, ge=0)
+    """Most pixels by which a banked image is shifted each time that it is learned; the answer
+    stays."""
+    mirrors: bool = False
+    """Whether half of them are mirrored; the answer stays."""
     threads: int = Field(1, ge=1)
     """Of the process that trains it. Sums depend on their number; small networks gain nothing."""
     device: str = "auto"

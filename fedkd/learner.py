@@ -71,7 +71,7 @@ class Learner:
 
         Args:
             bank: not empty.
-            rng: draws the batch.
+            rng: draws the batch and the views of it.
             taken: steps before this one; they decide the rate.
             progress: of the run, in [0, 1]; decides the curriculum.
 
@@ -79,6 +79,7 @@ class Learner:
             The network's losses (B,), off the graph, and their weights (B,).
         """
         images, target = bank.draw(self.plan.student_batch, rng)
+        images = self.plan.views.of(images, rng)
         loss, weight = self._loss(self.network, images, target, progress)
         objective = (weight * loss).mean()
         for peer in self.peers:

@@ -8,6 +8,7 @@ from torch import nn
 
 from fedkd.bank import Bank
 from fedkd.errors import SettingsError
+from fedkd.views import ITSELF, Views
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Plan:
         weight_decay: of its AdamW, >= 0.
         capacity: most images in the bank, None for all.
         rule: how replies are fused, see `fedkd.ensemble`.
+        views: of a banked image, a new one each time that it is learned; its answer stays.
     """
 
     budget: int
@@ -36,6 +38,7 @@ class Plan:
     weight_decay: float = 0.0
     capacity: int | None = None
     rule: str = "auto"
+    views: Views = ITSELF
 
     def __post_init__(self) -> None:
         for name, least in {"budget": 1, "batch": 1, "student_batch": 1, "steps": 0}.items():

@@ -9,7 +9,6 @@ in it, which depends on the teachers: `fedkd.sources` chooses among priors by wh
 
 import difflib
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -20,7 +19,6 @@ from torch import Tensor
 from fedkd.errors import SettingsError
 from fedkd.fields import (
     Shape,
-    as_bytes,
     between,
     centres,
     clouds,
@@ -29,11 +27,14 @@ from fedkd.fields import (
     two_colours,
     uniform,
 )
-from fedkd.variations import CutMixed, Prior, Warped, expect, per_block
+from fedkd.painted import Painted
+from fedkd.scenes import Collage
+from fedkd.variations import CutMixed, Prior, Warped, expect
 
 __all__ = [
     "GENERAL",
     "PRIORS",
+    "Collage",
     "CutMixed",
     "Leaves",
     "Levels",
@@ -50,27 +51,8 @@ __all__ = [
 _HAIR = 0.6  # pixels: a pen of a smaller radius would leave a faint and broken line
 
 
-class _Painted(ABC):
-    """A prior that paints in float32, block by block; what exceeds [0, 1] is cut off."""
-
-    def draw(self, count: int, shape: Shape, rng: torch.Generator) -> Tensor:
-        """As `Prior.draw`."""
-        if count < 0 or min(shape) < 1:
-            raise SettingsError(
-                f"asked for {count} images of shape {shape}; expected a count >= 0 and sides >= 1"
-            )
-        images = torch.empty(count, *shape, dtype=torch.uint8)
-        for block in torch.split(images, per_block(shape)) if count else ():
-            block.copy_(as_bytes(self._paint(len(block), shape, rng)))
-        return images
-
-    @abstractmethod
-    def _paint(self, count: int, shape: Shape, rng: torch.Generator) -> Tensor:
-        """(count, C, H, W) float32, black at 0 and white at 1."""
-
-
 @dataclass(frozen=True)
-class Pink(_Painted):
+class Pink(Painted):
     """Clouds, from fine grain to a slow gradient, from faint to burnt out.
 
     Natural images have this spectrum, so that filters learned on them all respond.
@@ -95,7 +77,7 @@ class Pink(_Painted):
 
 
 @dataclass(frozen=True)
-class Leaves(_Painted):
+class Leaves(Painted):
     """Dead leaves: flat ovals and boxes that hide one another, on an even ground.
 
     Objects with sharp outlines, corners and occlusion, which noise lacks. From one leaf (a lone
@@ -143,7 +125,7 @@ class Leaves(_Painted):
 
 
 @dataclass(frozen=True)
-class Levels(_Painted):
+class Levels(Painted):
     """Level sets of smooth noise: light blobs and curved bands on a dark, even ground.
 
     Sparse shapes, which noise of a full spectrum never shows; teachers of sparse images call
@@ -180,7 +162,7 @@ class Levels(_Painted):
 
 
 @dataclass(frozen=True)
-class Scales(_Painted):
+class Scales(Painted):
     """Soft mosaics: random grids of 1, 2, 4, ... cells, enlarged and added with random weights.
 
     One scale stands out on each image, as one does in textures.
@@ -211,7 +193,7 @@ class Scales(_Painted):
 
 
 @dataclass(frozen=True)
-class Strokes(_Painted):
+class Strokes(Painted):
     """Strokes of a pen: a few curves, light on dark, that may join and close into loops.
 
     Knows that somebody writes: for teachers of handwriting, line drawings, wires and vessels.
@@ -260,7 +242,7 @@ class Strokes(_Painted):
 
 
 @dataclass(frozen=True)
-class Noise(_Painted):
+class Noise(Painted):
     """Snow: every value uniform and on its own. The control that must lose.
 
     All of it looks alike to a network, and teachers find a class or two in it.
@@ -276,6 +258,7 @@ PRIORS: Mapping[str, Callable[[], Prior]] = {
     "levels": Levels,
     "scales": Scales,
     "strokes": Strokes,
+    "collage": Collage,
     "noise": Noise,
 }
 GENERAL = ("pink", "leaves", "levels", "scales")

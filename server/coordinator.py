@@ -22,6 +22,7 @@ from fedkd.methods import Method, make
 from fedkd.models import build
 from fedkd.priors import Prior, prior
 from fedkd.signals import Answers, Card, Refusal, Request, shown
+from fedkd.views import Views
 from fedkd.wire.record import Lost as Missing
 from server.checkpoint import Checkpoint
 from server.collection import collection
@@ -84,6 +85,7 @@ def ingredients(
             weight_decay=experiment.student.weight_decay,
             capacity=questions.capacity,
             rule=method.rule_for(questions.rule),
+            views=Views(experiment.student.shift, experiment.student.mirrors),
         ),
         {name: prior(name, warp=images.warp, mix=images.mix) for name in images.priors},
         experiment.seed,

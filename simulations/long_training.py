@@ -12,16 +12,16 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from fedkd.compute import Compute
 from fedkd.data import Dataset
 from fedkd.models import Network, build
 from fedkd.state import Part, State, gather, read, scatter, write
+from fedkd.views import Views
 from server.report.folder import replacing
 
-SHIFT = 4
-"""Most pixels by which an image is shifted; what comes in is black."""
+VIEWS = Views(shift=4, mirrors=True)
+"""Of every image, a new one in each epoch."""
 MOMENTUM, DECAY = 0.9, 5e-4
 EVERY = 30.0
 """Seconds between states."""
@@ -85,7 +85,7 @@ def trained(
         for group in optimizer.param_groups:
             group["lr"] = lessons.rate * (0.5 + 0.5 * math.cos(math.pi * taken / whole))
         if len(picked) > 1:  # one image alone has no variance for batch norm
-            x = _moved(images[picked], _rng(seed, taken))
+            x = VIEWS.of(images[picked], _rng(seed, taken))
             loss = F.cross_entropy(compute.say(network, x), labels[picked])
             optimizer.zero_grad()
             torch.autograd.backward(loss)
@@ -97,20 +97,6 @@ def trained(
     if taken > before:
         _keep(path, gather(parts, {"taken": taken}))
     return network.eval(), taken / whole
-
-
-def _moved(images: Tensor, rng: torch.Generator) -> Tensor:
-    """Each image shifted at random and half of them mirrored; uint8 as they came."""
-    count, _, height, width = images.shape
-    wide = F.pad(images, (SHIFT, SHIFT, SHIFT, SHIFT))
-    down, right = torch.randint(0, 2 * SHIFT + 1, (2, count, 1), generator=rng).to(images.device)
-    mirrored = (torch.rand(count, 1, generator=rng) < 0.5).to(images.device)
-    rows = down + torch.arange(height, device=images.device)
-    columns = torch.arange(width, device=images.device).expand(count, width)
-    columns = right + torch.where(mirrored, columns.flip(1), columns)
-    place = torch.arange(count, device=images.device).view(-1, 1, 1)
-    # Indices around a slice put the channels last.
-    return wide[place, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
 def _rng(seed: int, number: int) -> torch.Generator:

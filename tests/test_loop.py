@@ -32,6 +32,7 @@ from fedkd.privacy.policy import Policy
 from fedkd.signals import Answers, Ask, Card, Refusal, Reply, Request, Signal
 from fedkd.sources import Drawn, Generated, Kept
 from fedkd.teacher import ModuleTeacher
+from fedkd.views import ITSELF, Views
 from server.hub import Hub
 
 LOGITS, BN_GAP = Signal.LOGITS, Signal.BN_GAP
@@ -731,6 +732,17 @@ def test_one_seed_gives_one_student_and_another_seed_another(method: Method) -> 
     assert questions[0] == questions[1]
     assert not torch.equal(weights[0], weights[2])
     assert questions[0] != questions[2]
+
+
+def test_views_are_learned_and_neither_asked_about_nor_kept() -> None:
+    still, moving = Doors(), Doors()
+    plans = [Plan(60, 16, steps=10, views=views) for views in (ITSELF, Views(1, True))]
+    one, other = (run(cudfkd(), plan, d)[0] for plan, d in zip(plans, (still, moving), strict=True))
+    for a, b in zip(still.asks, moving.asks, strict=True):
+        assert torch.equal(a.images, b.images)
+    assert torch.equal(one.bank.images, other.bank.images)
+    weights = (torch.cat([w.flatten() for w in d.student.parameters()]) for d in (one, other))
+    assert not torch.equal(*weights)
 
 
 def test_watching_changes_nothing_and_tells_what_json_can_say() -> None:

@@ -45,6 +45,7 @@ def test_an_image_is_judged_alone_in_evaluation(name: str) -> None:
         ("lenet5", (1, 32, 32), 61_706),
         ("resnet18", (3, 32, 32), 11_173_962),
         ("resnet34", (3, 32, 32), 21_282_122),
+        ("resnet9", (3, 32, 32), 6_573_130),
     ],
 )
 def test_sizes_are_those_of_the_literature(

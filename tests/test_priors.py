@@ -13,6 +13,7 @@ from torch import Tensor
 from fedkd.errors import SettingsError
 from fedkd.priors import (
     PRIORS,
+    Collage,
     CutMixed,
     Leaves,
     Levels,
@@ -57,6 +58,7 @@ CHECKSUMS = {
     "scales": "b526e55508522db0",
     "strokes": "7c53d82bec04778f",
     "noise": "65ef783578267708",
+    "collage": "b851f834b976b223",
     "warped": "7f17bacc0d39d986",
     "cut_mixed": "039c8387b0c19a3c",
 }
@@ -205,6 +207,31 @@ def test_a_thicker_pen_leaves_more_ink_and_a_hair_is_still_seen() -> None:
     assert bool((hair.flatten(1).amax(1) > 90).all())
 
 
+def grain(images: Tensor) -> Tensor:
+    """Mean absolute difference of neighbours, (B,)."""
+    return images.float().diff(dim=3).abs().mean((1, 2, 3))
+
+
+def test_more_leaves_leave_less_of_the_ground() -> None:
+    few, many = (draw(Collage(leaves=most, stripes=0.0), 300, COLOUR) for most in (1, 40))
+    assert grain(many).median() > 1.3 * grain(few).median()
+
+
+def test_stripes_make_surfaces_uneven() -> None:
+    # One leaf at most, hence mostly the ground; its grain is the same with and without.
+    plain, striped = (draw(Collage(leaves=1, stripes=s), 300, COLOUR) for s in (0.0, 1.0))
+    assert grain(striped).mean() > 1.1 * grain(plain).mean()
+
+
+def test_surfaces_are_nearer_to_grey_than_colours_at_random() -> None:
+    # One leaf at most: means are near those of the ground.
+    surfaces, plain = (
+        draw(kind, 300, COLOUR).float().mean((2, 3)).std(1).mean()
+        for kind in (Collage(leaves=1), Leaves(leaves=1, black=0.0))
+    )
+    assert surfaces < 0.6 * plain
+
+
 def test_channels_of_colour_images_go_together() -> None:
     red, green, _ = draw(Pink(gains=(0.1, 0.1)), 1000, COLOUR).double().unbind(1)
     red, green = (c - c.mean((1, 2), keepdim=True) for c in (red, green))
@@ -285,6 +312,9 @@ def test_a_share_outside_its_range_is_refused(share: float) -> None:
         (Strokes, {"curves": 0}),
         (Strokes, {"radii": (0.2, 0.1)}),
         (Strokes, {"joined": -0.5}),
+        (Collage, {"leaves": 0}),
+        (Collage, {"radii": (0.5, 0.1)}),
+        (Collage, {"stripes": 1.5}),
     ],
 )
 def test_an_impossible_parameter_is_refused(kind: type, settings: dict[str, object]) -> None:

@@ -10,6 +10,7 @@ from fedkd.errors import DataError, SettingsError
 from fedkd.partition import partition
 from fedkd.signals import Signal
 from fedkd.teacher import ModuleTeacher, ScikitTeacher, Teacher
+from fedkd.views import Views
 
 DIGITS = open_data("digits")
 SHORT = TeachSettings(epochs=3)
@@ -53,6 +54,14 @@ def test_the_seed_alone_decides() -> None:
     one, again, other = (says(teach("cnn", some, seed=seed)) for seed in (1, 1, 2))
     assert torch.equal(one, again)
     assert not torch.allclose(one, other)
+
+
+def test_views_are_another_training_and_the_same_one_each_time() -> None:
+    some, moving = torch.arange(200), TeachSettings(epochs=3, views=Views(1))
+    still = says(teach("cnn", some))
+    one, again = (says(teach("cnn", some, moving)) for _ in range(2))
+    assert torch.equal(one, again)
+    assert not torch.allclose(one, still)
 
 
 def test_training_leaves_the_global_generator_alone() -> None:

@@ -20,6 +20,7 @@ from fedkd.errors import DataError, SettingsError
 from fedkd.models import build
 from fedkd.signals import Signal
 from fedkd.teacher import ModuleTeacher
+from fedkd.views import Views
 
 SHORT = TeachSettings(epochs=2)
 HOLDING = Holding(count=5, partition="dirichlet", teach=SHORT)
@@ -107,7 +108,14 @@ def test_only_the_owner_can_read_what_is_kept(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"index": 1}, {"seed": 1}, {"model": "mlp"}, {"alpha": 0.4}, {"teach": TeachSettings(3)}],
+    [
+        {"index": 1},
+        {"seed": 1},
+        {"model": "mlp"},
+        {"alpha": 0.4},
+        {"teach": TeachSettings(3)},
+        {"teach": TeachSettings(2, views=Views(1))},
+    ],
 )
 def test_a_changed_holding_trains_anew(tmp_path: Path, change: dict[str, Any]) -> None:
     said(Vault.open(HOLDING, tmp_path))
@@ -115,6 +123,12 @@ def test_a_changed_holding_trains_anew(tmp_path: Path, change: dict[str, Any]) -
     fresh = said(Vault.open(changed, tmp_path, watched))
     assert watched.epochs == changed.teach.epochs
     assert torch.equal(fresh, said(Vault.open(changed, tmp_path)))
+
+
+def test_a_teacher_kept_before_there_were_views_is_found_again(tmp_path: Path) -> None:
+    keys = {"epochs": 2, "batch": 32, "learning_rate": 5e-3, "weight_decay": 5e-4}
+    assert HOLDING.note["teach"] == keys
+    assert {**HOLDING.note, "teach": SHORT} == vars(HOLDING)
 
 
 def test_changed_data_train_anew(tmp_path: Path) -> None:

@@ -1,0 +1,61 @@
+"""Other views of images, of which the same is to be said. Knows no network and no answer.
+
+A teacher of natural images learns far more from views of its images than from the images alone;
+a student may hold that a teacher would say of a view what it said of the image.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fedkd.errors import SettingsError
+
+
+@dataclass(frozen=True)
+class Views:
+    """How an image may be moved and still be the same.
+
+    Raises:
+        SettingsError: a shift below 0.
+    """
+
+    shift: int = 0
+    """Most pixels by which it is shifted, down or up and right or left; what comes in is black."""
+    mirrors: bool = False
+    """Whether half of all images are mirrored, left to right."""
+
+    def __post_init__(self) -> None:
+        if self.shift < 0:
+            raise SettingsError(f"images shifted by up to {self.shift} pixels; expected 0 or more")
+
+    def __bool__(self) -> bool:
+        """Whether there is any view but the image itself."""
+        return self.shift > 0 or self.mirrors
+
+    def of(self, images: Tensor, rng: torch.Generator) -> Tensor:
+        """A random view of each image, (B, C, H, W) -> (B, C, H, W), of the same type.
+
+        Args:
+            images: on any device.
+            rng: in ordinary memory, left alone where there is no view but the images themselves.
+        """
+        if not self:
+            return images
+        count, _, height, width = images.shape
+        wide = F.pad(images, (self.shift,) * 4)
+        shifts = torch.randint(0, 2 * self.shift + 1, (2, count, 1), generator=rng)
+        down, right = shifts.to(images.device)
+        half = 0.5 if self.mirrors else 0.0
+        mirrored = (torch.rand(count, 1, generator=rng) < half).to(images.device)
+        rows = down + torch.arange(height, device=images.device)
+        columns = torch.arange(width, device=images.device).expand(count, width)
+        columns = right + torch.where(mirrored, columns.flip(1), columns)
+        place = torch.arange(count, device=images.device).view(-1, 1, 1)
+        # Indices around a slice put the channels last.
+        return wide[place, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+ITSELF = Views()
+"""No view but the image itself."""
