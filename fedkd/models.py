@@ -28,16 +28,23 @@ class Normalise(nn.Module):
         return (x - 0.5) / 0.5
 
 
-class MeanOverPlaces(nn.Module):
-    """(B, C, H, W) -> (B, C).
+class OverPlaces(nn.Module):
+    """One number for each channel: (B, C, H, W) -> (B, C).
 
-    As adaptive pooling to 1x1, to the last bit; but the gradient comes back in the order of memory
-    in which images came in, and a step on small images takes a tenth less.
+    Adaptive pooling to 1x1 is the same. But here the gradient comes back in the order of memory in
+    which images came in, so that a step on small images takes a tenth less; and ONNX has it.
+
+    Args:
+        pool: `torch.nn.functional.avg_pool2d` or `max_pool2d`.
     """
+
+    def __init__(self, pool: Callable[[Tensor, list[int]], Tensor]) -> None:
+        super().__init__()
+        self.pool = pool
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C)."""
-        return F.avg_pool2d(x, (x.shape[2], x.shape[3])).flatten(1)
+        return self.pool(x, list(x.shape[2:])).flatten(1)
 
 
 class Network(nn.Module):
@@ -139,7 +146,7 @@ def _cnn(width: int, norm: Norm) -> Callable[[int, Shape], Network]:
             *_convolved(width, 2 * width, norm),
             nn.MaxPool2d(2),
             *_convolved(2 * width, 2 * width, norm),
-            MeanOverPlaces(),
+            OverPlaces(F.avg_pool2d),
         )
         return Network(body, nn.Linear(2 * width, classes))
 
@@ -249,7 +256,7 @@ def _resnet(*depths: int) -> Callable[[int, Shape], Network]:
         body = nn.Sequential(
             *_convolved(shape[0], 64, nn.BatchNorm2d),
             *_stages(PostActivated, 64, (64, 128, 256, 512), depths),
-            MeanOverPlaces(),
+            OverPlaces(F.avg_pool2d),
         )
         return Network(body, nn.Linear(512, classes))
 
@@ -289,8 +296,7 @@ def _resnet9(width: int) -> Callable[[int, Shape], Network]:
             *_convolved(4 * width, 8 * width, nn.BatchNorm2d),
             nn.MaxPool2d(2),
             Twice(8 * width),
-            nn.AdaptiveMaxPool2d(1),
-            nn.Flatten(),
+            OverPlaces(F.max_pool2d),
         )
         return Network(body, nn.Linear(8 * width, classes))
 
@@ -305,7 +311,7 @@ def _wrn16_1(classes: int, shape: Shape) -> Network:
         *_stages(PreActivated, 16, (16, 32, 64), (2, 2, 2)),
         nn.BatchNorm2d(64),
         nn.ReLU(),
-        MeanOverPlaces(),
+        OverPlaces(F.avg_pool2d),
     )
     return Network(body, nn.Linear(64, classes))
 

@@ -18,6 +18,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from fedkd.errors import DataError, SettingsError
+from fedkd.models import build
 from server.report.export import export_onnx, save_student
 from server.report.folder import RunFolder, load
 from server.report.page import build_report
@@ -528,6 +529,14 @@ def test_a_student_that_cannot_be_exported_is_skipped_with_a_reason(tmp_path: Pa
     skipped = export_onnx(Undecided(), tmp_path / "student.onnx", (1, 2, 2), rng)
     assert skipped["skipped"].startswith("torch cannot export Undecided (")
     assert not (tmp_path / "student.onnx").exists()
+
+
+@pytest.mark.parametrize("name", ["cnn", "resnet9-narrow", "wrn16-1"])
+def test_students_with_a_pool_over_places_are_exported(tmp_path: Path, name: str) -> None:
+    rng = torch.Generator().manual_seed(0)
+    parity = export_onnx(build(name, 4, (3, 8, 8), 0), tmp_path / "student.onnx", (3, 8, 8), rng)
+    assert parity["argmax_agreement"] == 1.0
+    assert parity["max_difference"] < 1e-4
 
 
 def test_without_the_extra_the_export_says_what_to_install(
