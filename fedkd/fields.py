@@ -68,6 +68,26 @@ def squared_distance(knots: Tensor, shape: Shape) -> Tensor:
     return squared
 
 
+def placed(
+    count: int, shape: Shape, radii: tuple[float, float], rng: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """A thing anywhere on each image, turned by any angle, large ones rarer: density ~ r^-3.
+
+    Returns:
+        Its radius in sides of the image; how far each pixel lies from it across and along its axis,
+        (count, 1, H, W); and by how much it is squeezed, in [0.3, 1].
+    """
+    y, x = centres(shape)
+    small, large = radii
+    u = uniform(count, rng)
+    radius = (u / small**2 + (1 - u) / large**2).rsqrt()
+    angle, squeeze = between(0.0, math.pi, count, rng), between(0.3, 1.0, count, rng)
+    dy, dx = y - uniform(count, rng), x - uniform(count, rng)
+    across = (dx * angle.cos() + dy * angle.sin()).abs_()
+    along = (dy * angle.cos() - dx * angle.sin()).abs_()
+    return radius, across, along, squeeze
+
+
 def bent(images: Tensor, rng: torch.Generator) -> Tensor:
     """(B, C, H, W) -> (B, C, H, W), see `Warped`."""
     count, shape = len(images), (images.shape[1], images.shape[2], images.shape[3])

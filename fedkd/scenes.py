@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fedkd.fields import Shape, between, centres, clouds, mixed_colours, uniform
+from fedkd.fields import Shape, between, centres, clouds, mixed_colours, placed, uniform
 from fedkd.painted import Painted
 from fedkd.variations import expect
 
@@ -50,14 +50,8 @@ class Collage(Painted):
 
     def _inside(self, count: int, shape: Shape, rng: torch.Generator) -> Tensor:
         """How deep each pixel lies in a random leaf, in sides; (count, 1, H, W)."""
-        y, x = centres(shape)
-        small, large = self.radii
-        u = uniform(count, rng)
-        radius = (u / small**2 + (1 - u) / large**2).rsqrt()
-        angle, squeeze = between(0.0, math.pi, count, rng), between(0.3, 1.0, count, rng)
-        dy, dx = y - uniform(count, rng), x - uniform(count, rng)
-        across = (dx * angle.cos() + dy * angle.sin()).abs_()
-        along = (dy * angle.cos() - dx * angle.sin()).abs_() * squeeze
+        radius, across, along, squeeze = placed(count, shape, self.radii, rng)
+        along = along * squeeze
         oval, box = torch.hypot(across, along), torch.maximum(across, along)
         wobble = 0.4 * uniform(count, rng) * radius * _slow(count, shape, rng)
         return radius - torch.where(uniform(count, rng) < 0.6, oval, box) + wobble
