@@ -100,7 +100,6 @@ def run(
     if resume is not None and (out is not None or seed is not None or set_ or record):
         raise SettingsError("--resume goes on with the run as it was begun; leave the rest out")
     _quiet()
-    from fedkd.experiment import load
     from fedkd.logs import configure
     from server.certificates import server_credentials
     from server.checkpoint import Checkpoint, kept
@@ -115,12 +114,10 @@ def run(
     credentials = server_credentials(tls) if tls else None
     if resume is None:
         overrides = [*(set_ or []), *([f"seed={seed}"] if seed is not None else [])]
-        resolved = load(experiment, overrides)
-        path = out or Path("runs") / f"{resolved.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-        way_back = Checkpoint.begin(path, resolved, "hub", checkpoint, record)
+        way_back = _begin(experiment, overrides, out, checkpoint, record)
     else:
-        path, way_back = resume, Checkpoint.resume(resume, "hub")
-        resolved = way_back.manifest.experiment
+        way_back = Checkpoint.resume(resume, "hub")
+    path = way_back.folder.path
     muster = _muster(way_back, institutions, wait)
     with kept(way_back, f"fedkd-server run --resume {path} with the options of before"):
         admission = _admission(tokens, path)
@@ -174,6 +171,18 @@ def certificates(
         "request, and no key is ever copied (docs/deployment.md).",
         err=True,
     )
+
+
+def _begin(
+    experiment: str, overrides: list[str], out: Path | None, every: float, record: bool
+) -> "Checkpoint":
+    """A new run in a folder of its own; its states are ``every`` seconds apart."""
+    from fedkd.experiment import load
+    from server.checkpoint import Checkpoint
+
+    resolved = load(experiment, overrides)
+    path = out or Path("runs") / f"{resolved.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    return Checkpoint.begin(path, resolved, "hub", every, record)
 
 
 def _muster(checkpoint: "Checkpoint", institutions: int | None, wait: float) -> "Muster":
