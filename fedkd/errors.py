@@ -18,7 +18,7 @@ class FedkdError(Exception):
 
 
 class SettingsError(FedkdError):
-    """A setting cannot be honoured; nothing has been asked of anybody yet."""
+    """A setting cannot be honoured; nothing was asked yet, unless there is nothing new to ask."""
 
 
 class NeedsError(SettingsError):

@@ -107,29 +107,39 @@ class Inventors:
         return self.method.trains and asked < self.method.generator_until * self.plan.budget
 
     def draw(self, asked: int, progress: float) -> Invented:
-        """The next batch.
+        """The next batch. A source that has nothing new gives its turn to another.
 
         Args:
             asked: samples so far.
             progress: of the run, in [0, 1].
 
         Raises:
-            SettingsError: whoever's turn it is has nothing new.
+            SettingsError: none of them has.
         """
         learning, left = self.learning(asked), self.plan.budget - asked
-        if self._collected and self._collected.left:
-            return self._new(self._collected, min(self.plan.batch, left))
         count = min(self.plan.batch, left // (self.method.cost if learning else 1))
-        if count == 0:  # what is left does not pay for a generator step
-            return self._new(self.prior, left)
-        source, rehearsed = self._choice(asked), dict[str, float]()
-        if self.invention and source is self.invention.source:
-            self.invention.source.learning = learning and not self.method.rehearsals
-            if learning and self.method.rehearsals:
-                rehearsed = self.invention.rehearse(count, progress, self.rng)
-        return replace(self._new(source, count), rehearsed=rehearsed)
+        turns: dict[str, Source]
+        if self._collected and self._collected.left:
+            turns, count = {"collected": self._collected}, min(self.plan.batch, left)
+        elif count == 0:  # what is left does not pay for a generator step
+            turns, count = {"prior": self.prior}, left
+        else:
+            turns = self._turns(asked)
+        rehearsed: Mapping[str, float] = {}
+        for source in turns.values():
+            if self.invention and source is self.invention.source:
+                self.invention.source.learning = learning and not self.method.rehearsals
+                if learning and self.method.rehearsals:
+                    rehearsed = self.invention.rehearse(count, progress, self.rng)
+            if invented := self._new(source, count):
+                return replace(invented, rehearsed=rehearsed)
+        raise SettingsError(
+            f"{' and '.join(turns)} drew only images that were asked about before; "
+            "name more priors, or ask for fewer samples"
+        )
 
-    def _new(self, source: Source, count: int) -> Invented:
+    def _new(self, source: Source, count: int) -> Invented | None:
+        """What it draws that nobody was asked about, if there is any."""
         for _ in range(ATTEMPTS):
             drawn = source.draw(count, self.rng)
             images = to_bytes(drawn.images)
@@ -138,15 +148,16 @@ class Inventors:
                 return Invented(source, drawn, images)
             if bool(fresh.any()):
                 return Invented(source, drawn.only(fresh), images[fresh])
-        raise SettingsError(
-            f"source {drawn.origin} drew only images that were asked about before; "
-            "name more priors, or ask for fewer samples"
-        )
+        return None
 
-    def _choice(self, asked: int) -> Source:
+    def _turns(self, asked: int) -> dict[str, Source]:
+        """Whose turn it is, by lot, and who comes where that has nothing: larger shares first."""
         names, share = list(self.method.shares), asked / self.plan.budget
         shares = torch.tensor([self.method.shares[name](share) for name in names])
-        return self.sources[names[int(torch.multinomial(shares, 1, generator=self.rng))]]
+        first = int(torch.multinomial(shares, 1, generator=self.rng))
+        others = shares.argsort(descending=True, stable=True).tolist()
+        order = [first, *(i for i in others if i != first and shares[i] > 0)]
+        return {names[i]: self.sources[names[i]] for i in order}
 
     @torch.no_grad()
     def _difficulty(self, images: Tensor, targets: Tensor) -> Tensor:

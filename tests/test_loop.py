@@ -20,6 +20,7 @@ from client.release import Door
 from client.releases.modes import release
 from fedkd import invention
 from fedkd.critic import Critic, Judgement
+from fedkd.curriculum import constant
 from fedkd.ensemble import log_linear_pool
 from fedkd.errors import NeedsError, QuorumLost, SettingsError
 from fedkd.gradients import GRADIENTS, as_float
@@ -665,15 +666,31 @@ class Few:
         return self.images[torch.randint(len(self.images), (count,), generator=rng)]
 
 
+def alone(*names: str) -> Method:
+    """Questions of those sources alone, as many of each."""
+    return Method("alone", "none", shares={name: constant(1.0) for name in names})
+
+
 def test_a_source_that_repeats_itself_is_asked_about_its_images_once_and_then_ends_the_run() -> (
     None
 ):
     doors = Doors()
-    loop = distil(linear(99), cudfkd(), doors.cards, Plan(500, 8, steps=5), {"few": Few(20)})
-    with pytest.raises(SettingsError, match="few drew only images that were asked about before"):
+    loop = distil(linear(99), alone("prior"), doors.cards, Plan(500, 8, steps=5), {"few": Few(20)})
+    with pytest.raises(SettingsError, match="prior drew only images that were asked about before"):
         drive(loop, doors.put)
     asked = [key for ask in doors.asks for key in keys(ask.images)]
     assert len(set(asked)) == len(asked) <= 20
+
+
+def test_a_source_that_repeats_itself_gives_its_turns_to_the_others() -> None:
+    doors, told = Doors(), list[Progress]()
+    method, plan, few = alone("prior", "evolution"), Plan(200, 4, steps=5), {"few": Few(20)}
+    done = drive(distil(linear(99), method, doors.cards, plan, few, watch=told.append), doors.put)
+    asked = [key for ask in doors.asks for key in keys(ask.images)]
+    assert done.asked == len(set(asked)) == len(asked) == 200
+    origins = facts(told, "asked", "origin")
+    assert 5 <= origins.count("few") <= 20  # half of the turns are the prior's, but it has no more
+    assert set(origins[-20:]) == {"evolution"}
 
 
 def test_only_declared_signals_are_asked_for_and_only_where_something_learns() -> None:
