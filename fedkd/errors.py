@@ -7,7 +7,8 @@
     ├── ProtocolError               a session broke its law
     │   ├── LocalProtocolError      by us: a defect, never sent
     │   └── RemoteProtocolError     by them: their session ends, the run goes on
-    └── QuorumLost                  fewer institutions answer than the run needs
+    ├── QuorumLost                  fewer institutions answer than the run needs
+    └── RunsFailed                  some runs of a comparison came to no end; the others did
 
 A command prints any of them as one line and exits with status 2.
 """
@@ -43,3 +44,7 @@ class RemoteProtocolError(ProtocolError):
 
 class QuorumLost(FedkdError):  # noqa: N818 -- an event of the run, named as one speaks of it
     """Too few institutions answered a question to go on."""
+
+
+class RunsFailed(FedkdError):  # noqa: N818 -- an event too
+    """Runs of a comparison that came to no end, beside others that did."""

@@ -1,7 +1,8 @@
 """Experiments side by side over several seeds: tables and pictures. Knows no loop.
 
 A comparison that was cut short is taken up again by the same command with the same folder: runs
-that are finished there are read, one that was under way is resumed, and the others are begun.
+that are finished there are read, one that was under way is resumed, and the others are begun. A run
+that fails is told, and takes none of the others with it.
 """
 
 import time
@@ -13,7 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.measure import Measurement
 
-from fedkd.errors import SettingsError
+from fedkd.errors import FedkdError, RunsFailed, SettingsError
 from fedkd.experiment import Experiment
 from server import show
 from server.chronicle import completed
@@ -61,7 +62,9 @@ def compare(
         columns: of the tables, see `simulations.comparison.chosen`.
 
     Raises:
-        FedkdError: whatever a run raises; a folder that holds another run than the one it is for.
+        SettingsError: a folder holds another run than the one it is for.
+        RunsFailed: some did; what all seeds finished is written and shown.
+        FedkdError: whatever the first run raises.
     """
     if seeds < 1:
         raise SettingsError(f"--seeds {seeds}; expected 1 or more")
@@ -82,13 +85,16 @@ def compare(
         f"short, the same command with --out {path} goes on",
         soft_wrap=True,
     )
-    for number, (planned, state) in enumerate(zip(plan, there, strict=True), start=1):
-        if state != "finished":
-            show.console.rule(f"run {number} of {len(plan)}: {planned.path.name}")
-            _carry_out(planned, engine, state)
-        else:  # it may have been killed between its result and its end
-            completed(planned.path)
-    return _write(rows, plan, path, columns)
+    failed = _carry_out(plan, there, engine)
+    whole = [row for row in rows if not any(p.variant is row and p.path in failed for p in plan)]
+    found = _write(whole, plan, path, columns) if whole else []
+    if failed:
+        first = next(iter(failed))
+        raise RunsFailed(
+            f"{len(failed)} of {len(plan)} runs failed and their rows are left out; "
+            f"the first, {first.name}: {failed[first]}"
+        )
+    return found
 
 
 def _there(planned: Planned, engine: str) -> str:
@@ -122,11 +128,27 @@ def _difference(found: dict[str, Any], asked: dict[str, Any]) -> str:
     return ""
 
 
-def _carry_out(planned: Planned, engine: str, state: str) -> None:
-    if state == "begun":
-        resume(planned.path)
-    else:
-        run(planned.experiment, engine, planned.path, checkpoint=CHECKPOINT)
+def _carry_out(
+    plan: Sequence[Planned], there: Sequence[str], engine: str
+) -> dict[Path, FedkdError]:
+    """Every run that is not finished; what those died of that failed, by their folders."""
+    failed: dict[Path, FedkdError] = {}
+    for number, (planned, state) in enumerate(zip(plan, there, strict=True), start=1):
+        if state == "finished":  # it may have been killed between its result and its end
+            completed(planned.path)
+            continue
+        show.console.rule(f"run {number} of {len(plan)}: {planned.path.name}")
+        try:
+            if state == "begun":
+                resume(planned.path)
+            else:
+                run(planned.experiment, engine, planned.path, checkpoint=CHECKPOINT)
+        except FedkdError as error:
+            if number == 1:  # what ends the first would mostly end them all
+                raise
+            failed[planned.path] = error
+            show.console.print(f"{planned.path.name} failed: {error}", soft_wrap=True)
+    return failed
 
 
 def _write(
@@ -145,7 +167,7 @@ def _write(
     draw_asked(found, path)
     if promised:
         draw_epsilon(found, path)
-    drawn = table(found, shown, len(plan) // len(rows))
+    drawn = table(found, shown, len(found[0].folders))
     # As wide as it is: a narrow terminal folds lines, and a file keeps all of them.
     paper = Console(width=10_000)
     paper.width = Measurement.get(paper, paper.options, drawn).maximum

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fedkd.errors import SettingsError
+from fedkd.errors import QuorumLost, RunsFailed, SettingsError
 from fedkd.experiment import load
 from server.checkpoint import Checkpoint
 from simulations import compare as module
@@ -162,6 +162,24 @@ def test_a_comparison_cut_short_goes_on_where_it_was(
     (tmp_path / "out" / "digits_batch=32-0").rename(tmp_path / "out" / "digits_batch=16-0")
     with pytest.raises(SettingsError, match=r"other settings \(in questions \(batch: 32, now 16"):
         compare(*words, sweeps=["questions.batch=16"])
+
+
+def test_a_run_that_fails_takes_no_other_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("server.report.folder.export_onnx", lambda *_: {"skipped": "no need"})
+    words = (["digits"], 1, "local")
+    # Institutions of which half of the questions are too many answer none of the rest.
+    told = r"1 of 3 runs failed.* the first, digits_samples=64-0: 0 of 2 institutions"
+    with pytest.raises(RunsFailed, match=told):
+        compare(*words, tmp_path / "a", SMALL, sweeps=["policy.samples=none,64,128"])
+    with (tmp_path / "a" / "comparison.csv").open() as file:
+        rows = [line["experiment"] for line in csv.DictReader(file)]
+    assert rows == ["digits samples=none", "digits samples=128"]
+    assert "digits_samples=64-0 failed: " in capsys.readouterr().out
+    with pytest.raises(QuorumLost):
+        compare(*words, tmp_path / "b", SMALL, sweeps=["policy.samples=64,128"])
+    assert not (tmp_path / "b" / "digits_samples=128-0").exists()
 
 
 def check_files(out: Path, rows: list[Row]) -> None:
