@@ -1,0 +1,1 @@
+"""Programs that check a promise of the project at length: printed figures, exit status 0 if it holds."""
