@@ -27,13 +27,13 @@ demo: $(ready)
 	@echo "The page: $(CURDIR)/$(run)/report.html"
 
 flower: $(ready)
-	$(python) -m simulations.flwr_run digits
+	$(python) -m fedkd.simulations.rehearsal.flwr_run digits
 
 deployment: $(ready)
-	$(python) -m simulations.deployment
+	$(python) -m fedkd.simulations.rehearsal.deployment
 
 deployment-plain: $(ready)
-	$(python) -m simulations.deployment --without-flower
+	$(python) -m fedkd.simulations.rehearsal.deployment --without-flower
 
 # One thread each: torch's threads spin where cores are shared. Flower's tests bring workers of their
 # own.

@@ -12,10 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from client.easel import Easel
+from fedkd.client.release.recipe_renderer import Easel
+from fedkd.core.logs import say
 from fedkd.errors import RemoteProtocolError
-from fedkd.logs import say
-from fedkd.signals import Ask, Card, PullBack, Reason, Refusal, Reply
+from fedkd.protocol.signals import Ask, Card, PullBack, Reason, Refusal, Reply
 from fedkd.wire.channel import call, dial, grpc
 from fedkd.wire.codec import decode_from_coordinator, encode
 from fedkd.wire.messages import (

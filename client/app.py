@@ -12,8 +12,8 @@ from typing import cast
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from client.doorbell import discreet, opened, ring
-from fedkd.models import Shape, build
+from fedkd.client.control.client import discreet, opened, ring
+from fedkd.models.networks import Shape, build
 
 app = ClientApp(mods=[discreet])
 

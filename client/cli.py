@@ -15,8 +15,8 @@ import typer
 from fedkd.errors import FedkdError, SettingsError
 
 if TYPE_CHECKING:
-    from client.ledger import Ledger
-    from client.owner import Owner
+    from fedkd.client.ledger.ledger import Ledger
+    from fedkd.client.service.owner_config import Owner
 
 STATUS = {"over": 0, "left": 0, "refused": 3, "gone": 4}
 """Exit status of ``serve`` by how it ended. A mistake of the owner's is 2, as everywhere."""
@@ -40,7 +40,7 @@ def init(
     owner: Annotated[Path, typer.Argument(help="The file to write.")] = Path("owner.toml"),
 ) -> None:
     """Write a commented OWNER.toml to start from."""
-    from client.example import EXAMPLE
+    from fedkd.client.service.config_template import EXAMPLE
 
     try:
         with owner.open("x", encoding="utf-8") as file:
@@ -55,10 +55,10 @@ def init(
 @app.command()
 def teach(owner: File) -> None:
     """Train or load the teacher, and keep it."""
-    from client.institution import owned
-    from client.owner import load
-    from client.show import bar
-    from client.state import kept
+    from fedkd.client.institution import owned
+    from fedkd.client.service.console import bar
+    from fedkd.client.service.owner_config import load
+    from fedkd.client.service.state_folder import kept
 
     settings = load(owner)
     with kept(settings.state.folder), bar("teacher") as watch:
@@ -89,8 +89,8 @@ def serve(
     # gRPC's core writes to the terminal what our own events say in one line; it reads this as it is
     # imported.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    from client.owner import load
-    from client.serve import serve as answer
+    from fedkd.client.service.daemon import serve as answer
+    from fedkd.client.service.owner_config import load
 
     raise typer.Exit(STATUS[answer(load(owner), server, log, metrics, stay)])
 
@@ -98,9 +98,9 @@ def serve(
 @app.command()
 def card(owner: File, as_json: AsJson = False) -> None:
     """All that the world is told before the first question. Nothing else is."""
-    from client.institution import owned
-    from client.owner import load
-    from client.show import bar, in_words, told
+    from fedkd.client.institution import owned
+    from fedkd.client.service.console import bar, in_words, told
+    from fedkd.client.service.owner_config import load
 
     with bar("teacher") as watch:
         shown = owned(load(owner), watch).card
@@ -114,9 +114,9 @@ def score(
     as_json: AsJson = False,
 ) -> None:
     """How well a student does on the private test images. Told to nobody."""
-    from client.institution import examined
-    from client.owner import load
-    from client.student import opened
+    from fedkd.client.institution import examined
+    from fedkd.client.service.owner_config import load
+    from fedkd.client.service.submitted_student import opened
 
     right, examples = examined(load(owner), opened(student))
     if as_json:
@@ -132,7 +132,7 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """What is spent, and the latest questions."""
-    from client.show import charged, row, spent
+    from fedkd.client.service.console import charged, row, spent
 
     settings, books = _books(owner)
     with contextlib.closing(books):
@@ -160,7 +160,7 @@ def verify(
     ] = None,
 ) -> None:
     """Recompute the chain of the rows, and say where it ends."""
-    from client.chain import Head
+    from fedkd.client.ledger.hash_chain import Head
 
     number, _, digest = (noted or "0:").partition(":")
     if noted is not None and not (number.isdecimal() and digest):
@@ -184,8 +184,8 @@ def export(
 
 def _books(path: Path) -> "tuple[Owner, Ledger]":
     """The owner's settings and his books, where there are any."""
-    from client.ledger import Ledger
-    from client.owner import load
+    from fedkd.client.ledger.ledger import Ledger
+    from fedkd.client.service.owner_config import load
 
     settings = load(path)
     if not settings.state.ledger.is_file():

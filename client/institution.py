@@ -13,23 +13,23 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from client.account import Account
-from client.holding import Holding
-from client.ledger import Ledger
-from client.owner import DataTable, Owner, TeacherTable
-from client.release import Door
-from client.releases.modes import release
-from client.state import prepared
-from client.teach import PrivateSettings, TeachSettings, Watch
-from client.teachers.spec import TeacherSpec
-from client.vault import Vault
+from fedkd.client.ledger.ledger import Ledger
+from fedkd.client.ledger.privacy_accountant import Account
+from fedkd.client.release.gate import Door
+from fedkd.client.release.modes import release
+from fedkd.client.service.owner_config import DataTable, Owner, TeacherTable
+from fedkd.client.service.state_folder import prepared
+from fedkd.client.vault.assets import Holding
+from fedkd.client.vault.teachers.spec import TeacherSpec
+from fedkd.client.vault.training.supervised import PrivateSettings, TeachSettings, Watch
+from fedkd.client.vault.vault import Vault
+from fedkd.core.augmentation import Views
 from fedkd.errors import DataError, SettingsError
-from fedkd.experiment import Experiment
+from fedkd.experiment.experiment import Experiment
+from fedkd.models.teacher import Teacher
 from fedkd.privacy.budget import Budget
-from fedkd.privacy.policy import MODES, Policy
-from fedkd.signals import RECIPES, Ask, Card, PullBack, Refusal, Reply, Signal
-from fedkd.teacher import Teacher
-from fedkd.views import Views
+from fedkd.privacy.release_policy import MODES, Policy
+from fedkd.protocol.signals import RECIPES, Ask, Card, PullBack, Refusal, Reply, Signal
 
 
 class Institution:

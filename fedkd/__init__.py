@@ -8,20 +8,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fedkd.in_process import InProcess
+    from fedkd.core.plan import Distilled, Plan
     from fedkd.loop import distil, drive
-    from fedkd.plan import Distilled, Plan
-    from fedkd.signals import Ask, Card, PullBack, Reply, Signal
+    from fedkd.models.in_process_teachers import InProcess
+    from fedkd.protocol.signals import Ask, Card, PullBack, Reply, Signal
 
 _HOME = {
-    "Ask": "fedkd.signals",
-    "Card": "fedkd.signals",
-    "Distilled": "fedkd.plan",
-    "InProcess": "fedkd.in_process",
-    "Plan": "fedkd.plan",
-    "PullBack": "fedkd.signals",
-    "Reply": "fedkd.signals",
-    "Signal": "fedkd.signals",
+    "Ask": "fedkd.protocol.signals",
+    "Card": "fedkd.protocol.signals",
+    "Distilled": "fedkd.core.plan",
+    "InProcess": "fedkd.models.in_process_teachers",
+    "Plan": "fedkd.core.plan",
+    "PullBack": "fedkd.protocol.signals",
+    "Reply": "fedkd.protocol.signals",
+    "Signal": "fedkd.protocol.signals",
     "distil": "fedkd.loop",
     "drive": "fedkd.loop",
 }

@@ -20,21 +20,21 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from fedkd.collected import own_images
-from fedkd.compute import CPU, Compute
-from fedkd.ensemble import Fusion
-from fedkd.hearing import Hearing
-from fedkd.invention import Heard
-from fedkd.inventors import Inventors
-from fedkd.labels import Labels, check_outputs, common_shape, labels_of
-from fedkd.learner import Learner, first_student
+from fedkd.aggregation.fusion import Fusion
+from fedkd.aggregation.targets import Hearing
+from fedkd.core.compute import CPU, Compute
+from fedkd.core.plan import Distilled, Plan, Progress, Watch
+from fedkd.core.state import Part, State, gather, scatter
 from fedkd.methods.method import Method
-from fedkd.neighbours import neighbours_of
-from fedkd.plan import Distilled, Plan, Progress, Watch
-from fedkd.priors import Prior
-from fedkd.signals import Answers, Ask, Card, Request, Signal
-from fedkd.sources import Source, class_entropy
-from fedkd.state import Part, State, gather, scatter
+from fedkd.procedural.priors import Prior
+from fedkd.protocol.label_spaces import Labels, check_outputs, common_shape, labels_of
+from fedkd.protocol.signals import Answers, Ask, Card, Request, Signal
+from fedkd.student.training import Learner, first_student
+from fedkd.synthesis.generator_training import Heard
+from fedkd.synthesis.output_diversified_sampling import neighbours_of
+from fedkd.synthesis.public_samples import own_images
+from fedkd.synthesis.scheduler import Inventors
+from fedkd.synthesis.sources import Source, class_entropy
 
 __all__ = ["PAUSE", "Distillation", "Distilled", "Plan", "Progress", "Watch", "distil", "drive"]
 

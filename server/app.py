@@ -10,10 +10,10 @@ from pathlib import Path
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from fedkd.experiment import load
-from server.certificates import server_credentials
-from server.chronicle import Chronicle, Verdict, traffic_of
-from server.federation import ROUNDS, federate
+from fedkd.experiment.experiment import load
+from fedkd.server.hub.certificates import server_credentials
+from fedkd.server.run.flower_run import ROUNDS, federate
+from fedkd.server.run.recorder import Chronicle, Verdict, traffic_of
 
 app = ServerApp()
 log = logging.getLogger("flwr")

@@ -18,12 +18,12 @@ from fedkd.errors import FedkdError, SettingsError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fedkd.experiment import Experiment
+    from fedkd.experiment.experiment import Experiment
     from fedkd.loop import Watch
-    from server.admission import Admission
-    from server.checkpoint import Checkpoint
-    from server.hub import Hub
-    from server.muster import Muster
+    from fedkd.server.hub.admission import Admission
+    from fedkd.server.hub.hub import Hub
+    from fedkd.server.run.checkpoint import Checkpoint
+    from fedkd.server.run.quorum import Muster
 
 PLAIN = "127.0.0.1:0"
 """Where plain text is listened for unless an address is given."""
@@ -100,12 +100,12 @@ def run(
     if resume is not None and (out is not None or seed is not None or set_ or record):
         raise SettingsError("--resume goes on with the run as it was begun; leave the rest out")
     _quiet()
-    from fedkd.logs import configure
-    from server.certificates import server_credentials
-    from server.checkpoint import Checkpoint, kept
-    from server.chronicle import completed
-    from server.hub import Hub
-    from server.show import outcome
+    from fedkd.core.logs import configure
+    from fedkd.server.hub.certificates import server_credentials
+    from fedkd.server.hub.hub import Hub
+    from fedkd.server.run.checkpoint import Checkpoint, kept
+    from fedkd.server.run.console import outcome
+    from fedkd.server.run.recorder import completed
 
     configure(log)
     if resume is not None and (result := completed(resume)) is not None:
@@ -139,7 +139,7 @@ def token(
 ) -> None:
     """Issue one-time join tokens: each is shown once, and only its digest is kept."""
     _quiet()
-    from server.admission import JoinTokens
+    from fedkd.server.hub.admission import JoinTokens
 
     issuing = JoinTokens(tokens)
     for name in names:
@@ -161,7 +161,7 @@ def certificates(
 ) -> None:
     """Make certificates for development; nothing that is there is overwritten."""
     _quiet()
-    from server.certificates import make_certificates
+    from fedkd.server.hub.certificates import make_certificates
 
     for path in make_certificates(folder, institution, host or [], days=days, flower=flower):
         typer.echo(str(path))
@@ -177,8 +177,8 @@ def _begin(
     experiment: str, overrides: list[str], out: Path | None, every: float, record: bool
 ) -> "Checkpoint":
     """A new run in a folder of its own; its states are ``every`` seconds apart."""
-    from fedkd.experiment import load
-    from server.checkpoint import Checkpoint
+    from fedkd.experiment.experiment import load
+    from fedkd.server.run.checkpoint import Checkpoint
 
     resolved = load(experiment, overrides)
     path = out or Path("runs") / f"{resolved.name}-{time.strftime('%Y%m%d-%H%M%S')}"
@@ -187,7 +187,7 @@ def _begin(
 
 def _muster(checkpoint: "Checkpoint", institutions: int | None, wait: float) -> "Muster":
     """Who is waited for: everybody, or where the run is taken up again a quorum and a moment."""
-    from server.muster import Muster
+    from fedkd.server.run.quorum import Muster
 
     experiment, known = checkpoint.manifest.experiment, len(checkpoint.known)
     quorum = experiment.questions.quorum
@@ -206,9 +206,9 @@ def _conduct(
     bars: bool,
 ) -> None:
     """From the first institution that dials in to the page."""
-    from server.chronicle import Chronicle
-    from server.show import outcome, resumed
-    from server.standalone import conduct, gather
+    from fedkd.server.run.console import outcome, resumed
+    from fedkd.server.run.recorder import Chronicle
+    from fedkd.server.run.standalone import conduct, gather
 
     manifest, path = checkpoint.manifest, checkpoint.folder.path
     if manifest.resumed:
@@ -229,7 +229,7 @@ def _measured(hub: "Hub", port: int | None) -> "Iterator[None]":
         yield
         return
     try:
-        from server.metrics import serve_metrics
+        from fedkd.server.hub.prometheus import serve_metrics
     except ImportError:
         raise SettingsError("metrics need prometheus-client; install fedkd[metrics]") from None
     address, stop = serve_metrics(hub, port)
@@ -245,11 +245,11 @@ def _watch(
     experiment: "Experiment", count: int, *, bars: bool
 ) -> "Iterator[tuple[Callable[[int], None], Watch]]":
     """Bars on a terminal, events on the log elsewhere."""
-    from server.diary import Diary
-    from server.show import bars as on_terminal
+    from fedkd.server.run.console import bars as on_terminal
+    from fedkd.server.run.progress_log import Diary
 
     if bars and sys.stdout.isatty():
-        logging.getLogger("server").setLevel(logging.WARNING)  # the bars say the rest
+        logging.getLogger("fedkd.server").setLevel(logging.WARNING)  # the bars say the rest
         with on_terminal(experiment, "institutions", count) as shown:
             yield shown.ready, shown
     else:
@@ -262,8 +262,8 @@ def _admission(tokens: Path | None, path: Path) -> "Admission | str":
     That one lies in the run's folder until the run is over, so that a run which is taken up again
     knows its institutions.
     """
-    from server.admission import JoinTokens, kept_token
-    from server.checkpoint import FOLDER
+    from fedkd.server.hub.admission import JoinTokens, kept_token
+    from fedkd.server.run.checkpoint import FOLDER
 
     return kept_token(path / FOLDER / "token") if tokens is None else JoinTokens(tokens)
 

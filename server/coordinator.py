@@ -13,20 +13,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fedkd.compute import CPU, Compute
+from fedkd.core.augmentation import Views
+from fedkd.core.compute import CPU, Compute
 from fedkd.errors import QuorumLost
-from fedkd.experiment import Experiment
-from fedkd.labels import Labels
+from fedkd.experiment.experiment import Experiment
 from fedkd.loop import PAUSE, Distillation, Distilled, Plan, Progress, Watch
 from fedkd.methods import Method, make
-from fedkd.models import build
-from fedkd.priors import Prior, prior
-from fedkd.signals import Answers, Card, Refusal, Request, shown
-from fedkd.views import Views
-from fedkd.wire.record import Lost as Missing
-from server.checkpoint import Checkpoint
-from server.collection import collection
-from server.strikes import Struck
+from fedkd.models.networks import build
+from fedkd.procedural.priors import Prior, prior
+from fedkd.protocol.label_spaces import Labels
+from fedkd.protocol.signals import Answers, Card, Refusal, Request, shown
+from fedkd.server.hub.bans import Struck
+from fedkd.server.run.checkpoint import Checkpoint
+from fedkd.server.run.public_data import collection
+from fedkd.wire.recording import Lost as Missing
 
 Lost = Mapping[str, Refusal | str]
 """Who did not answer, and why."""

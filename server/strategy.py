@@ -21,22 +21,22 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 from torch import Tensor, nn
 
-from fedkd.compute import CPU, Compute
+from fedkd.core.compute import CPU, Compute
 from fedkd.errors import SettingsError
-from fedkd.labels import Labels
 from fedkd.loop import Distilled, Plan, Progress, Watch
 from fedkd.methods import Method
-from fedkd.priors import Prior
-from fedkd.signals import Card
+from fedkd.procedural.priors import Prior
+from fedkd.protocol.label_spaces import Labels
+from fedkd.protocol.signals import Card
+from fedkd.server.coordinator import Coordinator, Ingredients
+from fedkd.server.hub.bans import Strikes
+from fedkd.server.hub.hub import Hub, too_few
+from fedkd.server.hub.participant_list import Audience
+from fedkd.server.hub.session import Counters
+from fedkd.server.run.checkpoint import Checkpoint
+from fedkd.server.run.flower_messages import CONFIG, accepted, await_nodes, to_all
+from fedkd.server.run.quorum import Muster
 from fedkd.wire.channel import grpc
-from server.audience import Audience
-from server.checkpoint import Checkpoint
-from server.control import CONFIG, accepted, await_nodes, to_all
-from server.coordinator import Coordinator, Ingredients
-from server.hub import Hub, too_few
-from server.muster import Muster
-from server.seat import Counters
-from server.strikes import Strikes
 
 log = logging.getLogger("flwr")
 
@@ -63,7 +63,7 @@ class DataFreeDistillation(Strategy):
         student: (B, C, H, W) in [0, 1] -> (B, K); trained in place.
         plan: how much is asked, how long the student learns.
         priors: procedural images, by name.
-        model: the student's name in `fedkd.models`, so that institutions can build and examine
+        model: the student's name in `fedkd.models.networks`, so that institutions can build and examine
             it; empty where it has none, and nobody is asked to.
         seed: of everything random in the loop.
         quorum: fewest institutions that must answer a question.

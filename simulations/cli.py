@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 import typer
 
 from fedkd.errors import FedkdError, SettingsError
-from simulations.audit.cli import app as audit
+from fedkd.simulations.audit.cli import app as audit
 
 CHECKPOINT = 60.0
 """Seconds between states of a run, unless it is told otherwise."""
@@ -60,12 +60,12 @@ def run(
             "give an experiment, or --resume DIR and nothing else: DIR says what is run and how"
         )
     typer.echo("fedkd: loading ...", err=True)
-    from simulations.environment import quiet
+    from fedkd.simulations.engines.environment import quiet
 
     quiet()
-    from fedkd.experiment import load
-    from simulations.run import resume as resume_run
-    from simulations.run import run as run_experiment
+    from fedkd.experiment.experiment import load
+    from fedkd.simulations.run import resume as resume_run
+    from fedkd.simulations.run import run as run_experiment
 
     if resume is not None:
         resume_run(resume)
@@ -117,10 +117,10 @@ def compare(
     The same command with the same --out goes on with a comparison that was cut short.
     """
     typer.echo("fedkd: loading ...", err=True)
-    from simulations.environment import quiet
+    from fedkd.simulations.engines.environment import quiet
 
     quiet()
-    from simulations.compare import compare as compare_experiments
+    from fedkd.simulations.compare.compare import compare as compare_experiments
 
     compare_experiments(experiments, seeds, engine, out, set_ or [], methods, sweep or [], columns)
 
@@ -128,7 +128,7 @@ def compare(
 @app.command()
 def methods() -> None:
     """Every method: its paper, what it asks of institutions, what that costs."""
-    from simulations.catalogue import print_methods
+    from fedkd.simulations.method_list import print_methods
 
     print_methods()
 
@@ -136,7 +136,7 @@ def methods() -> None:
 @app.command()
 def report(folder: Annotated[Path, typer.Argument(help="Folder of a finished run.")]) -> None:
     """Make the page of a finished run again."""
-    from server.report.page import build_report
+    from fedkd.server.report.page import build_report
 
     typer.echo(str(build_report(folder)))
 

@@ -11,17 +11,17 @@ from typing import Any
 import torch
 
 from fedkd.errors import SettingsError
-from fedkd.experiment import Experiment
-from fedkd.wire.record import Replay
-from server import show
-from server.checkpoint import REPLIES, Checkpoint, kept
-from server.chronicle import Chronicle, Traffic, completed, traffic_of
-from server.coordinator import Coordinator, ingredients
-from server.federation import Outcome
-from simulations.flower import simulate
-from simulations.local import Local
-from simulations.show import resolved
-from simulations.verdict import data, score, verdict
+from fedkd.experiment.experiment import Experiment
+from fedkd.server.coordinator import Coordinator, ingredients
+from fedkd.server.run import console as show
+from fedkd.server.run.checkpoint import REPLIES, Checkpoint, kept
+from fedkd.server.run.flower_run import Outcome
+from fedkd.server.run.recorder import Chronicle, Traffic, completed, traffic_of
+from fedkd.simulations.console import resolved
+from fedkd.simulations.engines.evaluation import data, score, verdict
+from fedkd.simulations.engines.flower import simulate
+from fedkd.simulations.engines.local import Local
+from fedkd.wire.recording import Replay
 
 ENGINES = ("local", "simulation")
 

@@ -1,6 +1,6 @@
 """For all tests: nothing calls home, and sums do not depend on the number of cores."""
 
-from simulations.environment import quiet
+from fedkd.simulations.engines.environment import quiet
 
 quiet()
 
@@ -13,8 +13,8 @@ from collections.abc import Iterator  # noqa: E402
 import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
-from server.hub import Hub  # noqa: E402
-from tests.dialling import TOKEN, Raw  # noqa: E402
+from fedkd.server.hub.hub import Hub  # noqa: E402
+from tests.support.dialling import TOKEN, Raw  # noqa: E402
 
 # How long an example takes says more of the machine than of the code.
 settings.register_profile("fedkd", deadline=None)

@@ -4,7 +4,7 @@ G. Fang, J. Song, X. Wang, C. Shen, X. Wang, M. Song. IJCAI 2021, arXiv 2105.085
 
 Every batch has latents and a generator of its own, begun anew. Inversion alone paints much the same
 image again and again; so each is to be told, by a view of a part of it, from all others, of its
-batch and of batches before (`fedkd.discrimination`):
+batch and of batches before (`fedkd.synthesis.instance_discrimination`):
 
     L_G = bn * bn_gap + one_hot * CE(T(G(z)), y) + adversarial * agreement + contrast * distinctness
     distinctness = mean_i CE(v_i . V / tau', i),     v, V = |h(f(view of x))|, |h(f(x))|
@@ -27,14 +27,14 @@ Departures
   Steps of the student are AdamW's, on the bank as it grows.
 """
 
-from fedkd.curriculum import constant
-from fedkd.generators import Canvas
-from fedkd.gradients import PULL_BACK
-from fedkd.methods.imitation import divergence
+from fedkd.losses.distillation import divergence
+from fedkd.losses.student_terms import distinctness
+from fedkd.losses.term import agreement, bn_gap, wanted_class
 from fedkd.methods.mechanisms import Discrimination
 from fedkd.methods.method import Method, sources, used
-from fedkd.methods.student_terms import distinctness
-from fedkd.methods.terms import agreement, bn_gap, wanted_class
+from fedkd.models.generators import Canvas
+from fedkd.student.curriculum import constant
+from fedkd.synthesis.gradients import PULL_BACK
 
 PAPER = "Fang et al., IJCAI 2021 (arXiv 2105.08584)"
 

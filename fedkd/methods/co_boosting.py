@@ -31,13 +31,13 @@ Departures
     Institutions with different classes have no mean of logits, and no weights by this paper.
 """
 
-from fedkd.curriculum import constant
-from fedkd.generators import Canvas
-from fedkd.gradients import PULL_BACK
-from fedkd.methods.ensemble_terms import hard_class
-from fedkd.methods.imitation import divergence
+from fedkd.losses.distillation import divergence
+from fedkd.losses.ensemble_terms import hard_class
+from fedkd.losses.term import agreement
 from fedkd.methods.method import FULL, Boosting, Method, Neighbours, sources, used
-from fedkd.methods.terms import agreement
+from fedkd.models.generators import Canvas
+from fedkd.student.curriculum import constant
+from fedkd.synthesis.gradients import PULL_BACK
 
 PAPER = "Dai et al., ICLR 2024 (arXiv 2402.15070)"
 

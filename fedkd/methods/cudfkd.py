@@ -15,7 +15,7 @@ images on which teacher and student still decide alike.
 
 Departures
   Logits only is the default. Most institutions will sign for answers, not for gradients; then
-    nothing is trained to invent images, procedural priors do it (`fedkd.priors`), and of the
+    nothing is trained to invent images, procedural priors do it (`fedkd.procedural.priors`), and of the
     paper the student's curriculum is what is left. ``gradient="pull_back"`` is the exact method.
   Every answer is kept and learned from again. The paper draws fresh images for each student
     step, ten times as many questions; ``Plan.capacity`` of a few batches comes near to that.
@@ -27,12 +27,12 @@ Departures
 
 from typing import Literal, TypeAlias
 
-from fedkd.curriculum import Curriculum, Kind, constant, ramp
-from fedkd.gradients import NONE
-from fedkd.gradients import gradient as gradient_named
-from fedkd.methods.imitation import imitation_named
+from fedkd.losses.distillation import imitation_named
+from fedkd.losses.term import agreement, bn_gap, class_balance, one_hot
 from fedkd.methods.method import Method, sources, used
-from fedkd.methods.terms import agreement, bn_gap, class_balance, one_hot
+from fedkd.student.curriculum import Curriculum, Kind, constant, ramp
+from fedkd.synthesis.gradients import NONE
+from fedkd.synthesis.gradients import gradient as gradient_named
 
 PAPER = "Li et al., Information Sciences 2023 (arXiv 2208.13648)"
 Way: TypeAlias = Literal["none", "pull_back", "student", "straight_through", "finite_differences"]
@@ -64,7 +64,7 @@ def cudfkd(
     """CuDFKD as a value.
 
     Args:
-        gradient: where the generator's gradient comes from, see `fedkd.gradients`; "none" asks
+        gradient: where the generator's gradient comes from, see `fedkd.synthesis.gradients`; "none" asks
             for logits only and trains no generator; all but it and "pull_back" need bn_weight 0.
         one_hot_weight: of the teacher's own decision, >= 0; the paper's, as are the next two.
         bn_weight: of the batch-norm gap, >= 0; 0 spares institutions the signal.
@@ -79,7 +79,7 @@ def cudfkd(
         pace_start: pace at the beginning, in units of the student's loss.
         pace_stop: pace at the end.
         whole_batch: one weight for a batch, as in the last public code.
-        imitation: the student's loss, see `fedkd.methods.imitation`.
+        imitation: the student's loss, see `fedkd.losses.distillation`.
         latent: Z.
         warm_up: share of the questions that go to priors before the generator may ask.
         generated: share of the questions that are the generator's after that.

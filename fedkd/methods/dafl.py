@@ -22,10 +22,10 @@ Departures
 
 from typing import Literal, TypeAlias, get_args
 
-from fedkd.curriculum import constant
-from fedkd.methods.imitation import divergence
+from fedkd.losses.distillation import divergence
+from fedkd.losses.term import class_balance, one_hot
 from fedkd.methods.method import Method, sources, trained_by, used
-from fedkd.methods.terms import class_balance, one_hot
+from fedkd.student.curriculum import constant
 
 PAPER = "Chen et al., ICCV 2019 (arXiv 1904.01186)"
 Way: TypeAlias = Literal["pull_back", "student", "straight_through", "finite_differences"]
@@ -45,7 +45,7 @@ def dafl(
     """DAFL as a value.
 
     Args:
-        gradient: where the generator's gradient comes from, see `fedkd.gradients`.
+        gradient: where the generator's gradient comes from, see `fedkd.synthesis.gradients`.
         one_hot_weight: of the teacher's own decision, >= 0; 0.05 in the public code for CIFAR.
         balance_weight: of the class balance, >= 0.
         temperature: tau of the student's loss, > 0.

@@ -17,11 +17,11 @@ Departures
   Every answer is kept and learned from again, by AdamW.
 """
 
-from fedkd.curriculum import constant
-from fedkd.gradients import PULL_BACK
-from fedkd.methods.imitation import l1_centred
+from fedkd.losses.distillation import l1_centred
+from fedkd.losses.term import bn_gap, discrepancy, one_hot
 from fedkd.methods.method import Method, sources, used
-from fedkd.methods.terms import bn_gap, discrepancy, one_hot
+from fedkd.student.curriculum import constant
+from fedkd.synthesis.gradients import PULL_BACK
 
 PAPER = "Zhao et al., 2021 (arXiv 2104.05382)"
 

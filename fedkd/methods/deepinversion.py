@@ -23,13 +23,13 @@ Departures
   Steps of the student are AdamW's, on the bank as it grows.
 """
 
-from fedkd.curriculum import constant
-from fedkd.generators import Canvas
-from fedkd.gradients import PULL_BACK
-from fedkd.methods.image_terms import magnitude, total_variation
-from fedkd.methods.imitation import divergence
+from fedkd.losses.distillation import divergence
+from fedkd.losses.image_prior import magnitude, total_variation
+from fedkd.losses.term import bn_gap, jensen_shannon, wanted_class
 from fedkd.methods.method import FULL, Method, sources, used
-from fedkd.methods.terms import bn_gap, jensen_shannon, wanted_class
+from fedkd.models.generators import Canvas
+from fedkd.student.curriculum import constant
+from fedkd.synthesis.gradients import PULL_BACK
 
 PAPER = "Yin et al., CVPR 2020 (arXiv 1912.08795)"
 

@@ -25,13 +25,13 @@ Departures
   Institutions with different classes have no mean of logits: name another ``questions.rule`` there.
 """
 
-from fedkd.curriculum import constant
-from fedkd.generators import Canvas
-from fedkd.gradients import PULL_BACK
-from fedkd.methods.ensemble_terms import boundary_support
-from fedkd.methods.imitation import divergence
+from fedkd.losses.distillation import divergence
+from fedkd.losses.ensemble_terms import boundary_support
+from fedkd.losses.term import bn_gap, wanted_class
 from fedkd.methods.method import FULL, Method, sources, used
-from fedkd.methods.terms import bn_gap, wanted_class
+from fedkd.models.generators import Canvas
+from fedkd.student.curriculum import constant
+from fedkd.synthesis.gradients import PULL_BACK
 
 PAPER = "Zhang et al., NeurIPS 2022 (arXiv 2112.12371)"
 

@@ -17,9 +17,9 @@ Departures
 
 from typing import Literal, TypeAlias, get_args
 
-from fedkd.methods.imitation import l1_centred
+from fedkd.losses.distillation import l1_centred
+from fedkd.losses.term import discrepancy
 from fedkd.methods.method import FULL, Method, sources, trained_by
-from fedkd.methods.terms import discrepancy
 
 PAPER = "Fang et al., 2019 (arXiv 1912.11006)"
 Way: TypeAlias = Literal["pull_back", "straight_through", "finite_differences"]
@@ -36,7 +36,7 @@ def dfad(
     """DFAD as a value.
 
     Args:
-        gradient: where the generator's gradient comes from, see `fedkd.gradients`.
+        gradient: where the generator's gradient comes from, see `fedkd.synthesis.gradients`.
         latent: Z; the public code's for CIFAR, 100 for MNIST.
         warm_up: share of the questions that go to priors before the generator may ask.
         generated: share of the questions that are the generator's after that; the paper has all.

@@ -12,7 +12,7 @@ T is a log-probability less its mean over the classes, which is what centred log
 
 Departures
   The student is differentiated exactly, since it is here; only the teacher's part of the gradient
-    is estimated, sample by sample, as `fedkd.gradients.forward_differences` says.
+    is estimated, sample by sample, as `fedkd.synthesis.gradients.forward_differences` says.
   Images are moved as pixels and cut off at black and white; the paper moves what goes into the
     generator's last tanh.
   Every answer is kept and learned from again, by AdamW; in the paper each of five student steps
@@ -20,10 +20,10 @@ Departures
     generator only, as there.
 """
 
-from fedkd.gradients import forward_differences
-from fedkd.methods.imitation import l1_centred
+from fedkd.losses.distillation import l1_centred
+from fedkd.losses.term import discrepancy
 from fedkd.methods.method import FULL, Method, sources
-from fedkd.methods.terms import discrepancy
+from fedkd.synthesis.gradients import forward_differences
 
 PAPER = "Truong et al., CVPR 2021 (arXiv 2011.14779)"
 

@@ -19,11 +19,11 @@ Departures
   Ten student steps for one of the generator become the plan's ratio, AdamW's, from the bank.
 """
 
-from fedkd.curriculum import constant
-from fedkd.gradients import PULL_BACK
-from fedkd.methods.imitation import divergence
+from fedkd.losses.distillation import divergence
+from fedkd.losses.term import agreement, bn_gap, class_balance, one_hot
 from fedkd.methods.method import Method, sources, used
-from fedkd.methods.terms import agreement, bn_gap, class_balance, one_hot
+from fedkd.student.curriculum import constant
+from fedkd.synthesis.gradients import PULL_BACK
 
 PAPER = "Choi et al., CVPR Workshops 2020 (arXiv 2005.04136)"
 

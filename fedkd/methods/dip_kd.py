@@ -4,7 +4,7 @@ T.-N. Vo, D. Nguyen, T. Le, K. Do, S. Gupta. ICCCI 2026, arXiv 2604.25794.
 
 No generator and no gradient of a teacher, hard labels only. Images are drawn from priors (`scales`,
 all warped and mixed) and labelled; a primer S0 learns them; then, in the eyes of the primer, images
-are moved apart (`fedkd.contrast`) and labelled in their turn; last, the student learns the labels
+are moved apart (`fedkd.synthesis.contrastive_pixels`) and labelled in their turn; last, the student learns the labels
 and, for all that labels do not say, the primer's logits:
 
     L_S0 = CE(S0(x), argmax T(x)),     L_S = CE(S(x), argmax T(x)) + soft * mean_c |S_c - S0_c|
@@ -21,9 +21,9 @@ Departures
     whichever they are; ``digits-dip_kd`` names those of the paper.
 """
 
-from fedkd.curriculum import constant, ramp
-from fedkd.methods.imitation import imitation_named
+from fedkd.losses.distillation import imitation_named
 from fedkd.methods.method import Method, Primer
+from fedkd.student.curriculum import constant, ramp
 
 PAPER = "Vo et al., ICCCI 2026 (arXiv 2604.25794)"
 
@@ -45,7 +45,7 @@ def dip_kd(
         soft_weight: of the primer's logits in the student's loss, >= 0.
         contrast_steps: steps in which a batch is moved apart, >= 1.
         contrast_rate: of pixels and discriminator in them, > 0, images in [0, 1].
-        imitation: loss of student and primer, see `fedkd.methods.imitation`.
+        imitation: loss of student and primer, see `fedkd.losses.distillation`.
     """
     contrast = ramp(0.0, 1.0, primed, primed)
     return Method(

@@ -23,13 +23,13 @@ Departures
   Steps are AdamW's, with our generator; the paper's are SGD's.
 """
 
-from fedkd.curriculum import constant
 from fedkd.errors import SettingsError
-from fedkd.gradients import STUDENT
-from fedkd.methods.imitation import imitation_named
+from fedkd.losses.distillation import imitation_named
+from fedkd.losses.student_terms import disagreement
+from fedkd.losses.term import class_balance
 from fedkd.methods.method import FULL, Method, sources, used
-from fedkd.methods.student_terms import disagreement
-from fedkd.methods.terms import class_balance
+from fedkd.student.curriculum import constant
+from fedkd.synthesis.gradients import STUDENT
 
 PAPER = "Rosenthal et al., AAAI 2023"
 
@@ -52,7 +52,7 @@ def disguide(
             classes.
         students: that are compared, >= 2; the first is the one that is left.
         generator_steps: for each question, >= 1; nobody is asked in them.
-        imitation: the students' loss, see `fedkd.methods.imitation`.
+        imitation: the students' loss, see `fedkd.losses.distillation`.
         latent: Z.
         warm_up: share of the questions that go to priors before the generator may ask.
         generated: share of the questions that are the generator's after that; the paper has all.

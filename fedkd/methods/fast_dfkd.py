@@ -4,7 +4,7 @@ G. Fang, K. Mo, X. Wang, J. Song, S. Bei, H. Zhang, M. Song. AAAI 2022, arXiv 21
 
 Every batch has latents and a generator of its own, as in model inversion. But the generator does
 not begin at random: it begins where a common generator stands, which learns from each batch how to
-begin better, so that a handful of steps does for a batch (`fedkd.reuse`):
+begin better, so that a handful of steps does for a batch (`fedkd.synthesis.meta_initialisation`):
 
     L_G = bn * bn_gap + one_hot * CE(T(G(z)), y) + adversarial * agreement,    y of all classes
     common generator: one step of Adam along the sum of the batch's gradients, or towards its end
@@ -25,14 +25,14 @@ Departures
 
 from typing import Literal
 
-from fedkd.curriculum import constant
 from fedkd.errors import SettingsError
-from fedkd.generators import Canvas
-from fedkd.gradients import PULL_BACK
-from fedkd.methods.imitation import divergence
+from fedkd.losses.distillation import divergence
+from fedkd.losses.term import agreement, bn_gap, wanted_class
 from fedkd.methods.mechanisms import Reuse
 from fedkd.methods.method import Method, sources, used
-from fedkd.methods.terms import agreement, bn_gap, wanted_class
+from fedkd.models.generators import Canvas
+from fedkd.student.curriculum import constant
+from fedkd.synthesis.gradients import PULL_BACK
 
 PAPER = "Fang et al., AAAI 2022 (arXiv 2112.06253)"
 PULL = 67.0

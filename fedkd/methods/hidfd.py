@@ -11,7 +11,7 @@ learns from what was collected, repeated many times over, and from what was inve
     L_S = mean_c (S_c - T_c)^2
 
 x is collected, c what the teacher says it shows; g is invented and shall show y; a and b are x and
-g. Feature integration and category frequency smoothing (`fedkd.critic`, `rival_terms`) are what the
+g. Feature integration and category frequency smoothing (`fedkd.synthesis.discriminator`, `rival_terms`) are what the
 paper says: in its public code no gradient flows through the one, and the weights of the other are
 never updated.
 
@@ -41,12 +41,12 @@ Departures
 
 from typing import Literal, TypeAlias, get_args
 
-from fedkd.critic import Rivalry
-from fedkd.curriculum import constant
-from fedkd.generators import Canvas
-from fedkd.methods.imitation import squared_centred
+from fedkd.losses.distillation import squared_centred
+from fedkd.losses.rival_terms import category_frequency, realness, sidedness
 from fedkd.methods.method import FULL, Method, sources, trained_by, used
-from fedkd.methods.rival_terms import category_frequency, realness, sidedness
+from fedkd.models.generators import Canvas
+from fedkd.student.curriculum import constant
+from fedkd.synthesis.discriminator import Rivalry
 
 PAPER = "Tang et al., AAAI 2025 (arXiv 2412.13525)"
 Way: TypeAlias = Literal["pull_back", "finite_differences"]
@@ -70,7 +70,7 @@ def hidfd(
     """HiDFD as a value; it needs collected images, see ``images.collected``.
 
     Args:
-        gradient: where the gradient through the teachers comes from, see `fedkd.gradients`. The
+        gradient: where the gradient through the teachers comes from, see `fedkd.synthesis.gradients`. The
             student cannot stand for anybody, since it learns nothing until the generator is done.
         side_weight: of the classes of either side, for generator and critic, >= 0.
         frequency_weight: of the category frequency, >= 0; 0 asks for no gradient of a teacher.

@@ -19,12 +19,12 @@ Departures
   Steps of the student are AdamW's, on the bank as it grows.
 """
 
-from fedkd.curriculum import constant
-from fedkd.generators import Canvas
-from fedkd.gradients import STUDENT
-from fedkd.methods.imitation import imitation_named
+from fedkd.losses.distillation import imitation_named
+from fedkd.losses.term import class_balance, wanted_class
 from fedkd.methods.method import FULL, Method, sources, used
-from fedkd.methods.terms import class_balance, wanted_class
+from fedkd.models.generators import Canvas
+from fedkd.student.curriculum import constant
+from fedkd.synthesis.gradients import STUDENT
 
 PAPER = "Zhang et al., ICLR 2023 (arXiv 2205.11158)"
 
@@ -44,7 +44,7 @@ def ideal(
     Args:
         balance_weight: of the class balance, >= 0.
         generator_steps: for each question, >= 1; nobody is asked in them.
-        imitation: the student's loss, see `fedkd.methods.imitation`.
+        imitation: the student's loss, see `fedkd.losses.distillation`.
         latent: Z.
         warm_up: share of the questions that go to priors before the generator may ask.
         generated: share of the questions that are the generator's after that; the paper has all.

@@ -8,7 +8,7 @@ from fedkd.errors import SettingsError
 
 @dataclass(frozen=True)
 class Memory:
-    """What was asked is remembered by an auto-encoder, which paints it again (`fedkd.memory`).
+    """What was asked is remembered by an auto-encoder, which paints it again (`fedkd.synthesis.generative_replay`).
 
     Attributes:
         steps: of the auto-encoder for each batch that was asked about, >= 1.
@@ -34,7 +34,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class Reuse:
-    """Each batch's generator begins where all of them so far would have liked to (`fedkd.reuse`).
+    """Each batch's generator begins where all of them so far would have liked to (`fedkd.synthesis.meta_initialisation`).
 
     Attributes:
         rate: of the common generator's Adam, one step of which is taken after each batch, > 0.
@@ -53,7 +53,7 @@ class Reuse:
 
 @dataclass(frozen=True)
 class Discrimination:
-    """Images should be told apart from all that came before (`fedkd.discrimination`).
+    """Images should be told apart from all that came before (`fedkd.synthesis.instance_discrimination`).
 
     Attributes:
         temperature: of similarities, > 0.

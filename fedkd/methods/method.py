@@ -7,17 +7,17 @@ from typing import TypeAlias
 
 from torch import Tensor
 
-from fedkd.critic import Rivalry
-from fedkd.curriculum import UNIFORM, Curriculum, Schedule, constant, ramp
 from fedkd.errors import NeedsError, SettingsError
-from fedkd.generators import Canvas
-from fedkd.gradients import NONE, Gradient
-from fedkd.gradients import gradient as gradient_named
-from fedkd.impressions import Impressions
-from fedkd.methods.imitation import Imitation, l1_centred
+from fedkd.losses.distillation import Imitation, l1_centred
+from fedkd.losses.term import Term
 from fedkd.methods.mechanisms import Discrimination, Memory, Reuse
-from fedkd.methods.terms import Term
-from fedkd.signals import Card, Signal
+from fedkd.models.generators import Canvas
+from fedkd.protocol.signals import Card, Signal
+from fedkd.student.curriculum import UNIFORM, Curriculum, Schedule, constant, ramp
+from fedkd.synthesis.data_impressions import Impressions
+from fedkd.synthesis.discriminator import Rivalry
+from fedkd.synthesis.gradients import NONE, Gradient
+from fedkd.synthesis.gradients import gradient as gradient_named
 
 CHECKED = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Progress at which schedules of weights are looked at."""
@@ -180,7 +180,7 @@ class Method:
         memory: what source "memory" remembers by.
         reuse: what the latents of one batch hand on to the next.
         discrimination: tells images apart for term distinctness.
-        rule: how replies are fused where the plan leaves that open, see `fedkd.ensemble`.
+        rule: how replies are fused where the plan leaves that open, see `fedkd.aggregation.fusion`.
         inflation: as how many images each collected one is drawn from the bank; they are asked
             about before anything else. 0: nothing is collected.
         critic: how a discriminator of collected and invented images learns; None: there is none.

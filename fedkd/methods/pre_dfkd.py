@@ -4,7 +4,7 @@ K. Binici, S. Aggarwal, N. T. Pham, K. Leman, T. Mitra: "Robust and resource-eff
 knowledge distillation by generative pseudo replay". AAAI 2022, arXiv 2201.03019.
 
 A generator moves on, and a student that keeps no images forgets what it drew before. So a
-variational auto-encoder learns whatever was asked about, and paints it again (`fedkd.memory`):
+variational auto-encoder learns whatever was asked about, and paints it again (`fedkd.synthesis.generative_replay`):
 
     L_G = one_hot + balance * class_balance + (1 - JS(S, T))
     L_memory = |D(z) - x| + |S(D(z)) - S(x)| + 1e-5 KL(code of x || N(0, 1)),   z of the code of x
@@ -30,12 +30,12 @@ Departures
 
 from typing import Literal, TypeAlias, get_args
 
-from fedkd.curriculum import constant
 from fedkd.errors import SettingsError
-from fedkd.methods.imitation import imitation_named
+from fedkd.losses.distillation import imitation_named
+from fedkd.losses.term import class_balance, jensen_shannon, one_hot
 from fedkd.methods.mechanisms import Memory
 from fedkd.methods.method import FULL, Method, sources, trained_by, used
-from fedkd.methods.terms import class_balance, jensen_shannon, one_hot
+from fedkd.student.curriculum import constant
 
 PAPER = "Binici et al., AAAI 2022 (arXiv 2201.03019)"
 Way: TypeAlias = Literal["pull_back", "finite_differences"]
@@ -59,7 +59,7 @@ def pre_dfkd(
     """PRE-DFKD as a value.
 
     Args:
-        gradient: where the generator's gradient comes from, see `fedkd.gradients`.
+        gradient: where the generator's gradient comes from, see `fedkd.synthesis.gradients`.
         one_hot_weight: of the teacher's own decision, >= 0.
         balance_weight: of the class balance, >= 0; here and in memory.
         replayed: share of the generator's questions that are about images from memory, in [0, 1);
@@ -67,7 +67,7 @@ def pre_dfkd(
         memory_steps: of the memory, for each batch that was asked about, >= 1.
         memory_rate: of the memory's Adam, > 0.
         memory_latent_rate: of the step by which z becomes something to remember, > 0.
-        imitation: the student's loss, see `fedkd.methods.imitation`.
+        imitation: the student's loss, see `fedkd.losses.distillation`.
         latent: Z, of generator and memory.
         warm_up: share of the questions that go to priors before the generator may ask.
         generated: share of the questions that are the generator's and the memory's after that; the

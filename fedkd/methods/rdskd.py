@@ -23,10 +23,10 @@ Departures
 
 from typing import Literal, TypeAlias, get_args
 
-from fedkd.methods.image_terms import sameness
-from fedkd.methods.imitation import divergence
+from fedkd.losses.distillation import divergence
+from fedkd.losses.image_prior import sameness
+from fedkd.losses.term import class_balance, one_hot, penalised
 from fedkd.methods.method import FULL, Method, sources, trained_by
-from fedkd.methods.terms import class_balance, one_hot, penalised
 
 PAPER = "Han et al., ICASSP 2021 (arXiv 2011.03749)"
 Way: TypeAlias = Literal["pull_back", "finite_differences"]
@@ -46,7 +46,7 @@ def rdskd(
     """RDSKD as a value.
 
     Args:
-        gradient: where the generator's gradient comes from, see `fedkd.gradients`. The student
+        gradient: where the generator's gradient comes from, see `fedkd.synthesis.gradients`. The student
             cannot stand for anybody, since it learns nothing until the generator is done.
         stage: share of the questions in which the generator learns, in (0, 1).
         epoch: generator steps after which its terms are measured against a newer past, >= 1.

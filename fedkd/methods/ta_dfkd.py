@@ -4,7 +4,7 @@ H. Shin, D.-W. Choi. AAAI 2024, arXiv 2402.12406.
 
 The teacher does not tell the generator which class to draw; it only throws out what it does not
 know. Of each batch those images are selected that belong to the surer of two groups of answers
-(`fedkd.methods.selection`); they alone teach the student, and count in the adversarial term:
+(`fedkd.aggregation.selection`); they alone teach the student, and count in the adversarial term:
 
     L_G = (1 - JS(S, T)) + bn * bn_gap + tv * total_variation + l2 * magnitude
     L_S = mean_b mean_c |S_c(x_b) - T_c(x_b)|,      x_b selected
@@ -21,13 +21,13 @@ Departures
   Without bn_weight nothing but smoothness is left of what makes images look real.
 """
 
-from fedkd.curriculum import constant
-from fedkd.gradients import PULL_BACK
-from fedkd.methods.image_terms import magnitude, total_variation
-from fedkd.methods.imitation import l1_centred
+from fedkd.aggregation.selection import confident
+from fedkd.losses.distillation import l1_centred
+from fedkd.losses.image_prior import magnitude, total_variation
+from fedkd.losses.term import bn_gap, jensen_shannon
 from fedkd.methods.method import FULL, Method, sources, used
-from fedkd.methods.selection import confident
-from fedkd.methods.terms import bn_gap, jensen_shannon
+from fedkd.student.curriculum import constant
+from fedkd.synthesis.gradients import PULL_BACK
 
 PAPER = "Shin and Choi, AAAI 2024 (arXiv 2402.12406)"
 

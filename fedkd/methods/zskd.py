@@ -29,12 +29,12 @@ Departures
   Steps of the student are AdamW's, on the bank as it grows.
 """
 
-from fedkd.generators import Canvas
-from fedkd.gradients import PULL_BACK
-from fedkd.impressions import Impressions
-from fedkd.methods.imitation import divergence
+from fedkd.losses.distillation import divergence
+from fedkd.losses.term import wanted_class
 from fedkd.methods.method import FULL, Method, sources
-from fedkd.methods.terms import wanted_class
+from fedkd.models.generators import Canvas
+from fedkd.synthesis.data_impressions import Impressions
+from fedkd.synthesis.gradients import PULL_BACK
 
 PAPER = "Nayak et al., ICML 2019 (arXiv 1905.08114)"
 

@@ -20,9 +20,9 @@ Departures
 
 from typing import Literal, TypeAlias, get_args
 
-from fedkd.methods.imitation import divergence
+from fedkd.losses.distillation import divergence
+from fedkd.losses.term import agreement
 from fedkd.methods.method import FULL, Method, sources, trained_by
-from fedkd.methods.terms import agreement
 
 PAPER = "Micaelli and Storkey, NeurIPS 2019 (arXiv 1905.09768)"
 Way: TypeAlias = Literal["pull_back", "straight_through", "finite_differences"]
@@ -40,7 +40,7 @@ def zskt(
     """ZSKT as a value.
 
     Args:
-        gradient: where the generator's gradient comes from, see `fedkd.gradients`.
+        gradient: where the generator's gradient comes from, see `fedkd.synthesis.gradients`.
         temperature: tau of both losses, > 0.
         latent: Z.
         warm_up: share of the questions that go to priors before the generator may ask.

@@ -15,8 +15,8 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from torch import Tensor
 
 from fedkd.errors import LocalProtocolError, SettingsError
-from fedkd.guarantee import Guarantee
-from fedkd.signals import (
+from fedkd.protocol.guarantee import Guarantee
+from fedkd.protocol.signals import (
     Ask,
     Card,
     PullBack,
@@ -24,15 +24,6 @@ from fedkd.signals import (
     Refusal,
     Reply,
     Signal,
-)
-from fedkd.wire.contents import (
-    COTANGENTS,
-    GRADIENT,
-    IMAGES,
-    SIGNALS,
-    Form,
-    Incoming,
-    Outgoing,
 )
 from fedkd.wire.framing import splice, split
 from fedkd.wire.messages import (
@@ -51,6 +42,15 @@ from fedkd.wire.messages import (
     one_line,
 )
 from fedkd.wire.recipes import recipe_in, recipe_out
+from fedkd.wire.tensors import (
+    COTANGENTS,
+    GRADIENT,
+    IMAGES,
+    SIGNALS,
+    Form,
+    Incoming,
+    Outgoing,
+)
 from fedkd.wire.v1 import teacher_pb2 as pb
 
 NUMBERS = {signal: pb.Signal.Value(f"SIGNAL_{signal.name}") for signal in Signal}

@@ -20,7 +20,7 @@ from typing import TypeAlias
 from torch import Tensor
 
 from fedkd.errors import LocalProtocolError
-from fedkd.signals import (
+from fedkd.protocol.signals import (
     Ask,
     Card,
     PullBack,
@@ -30,8 +30,8 @@ from fedkd.signals import (
     Signal,
     fingerprint,
 )
+from fedkd.wire.packed_rows import PACKING
 from fedkd.wire.recipes import check_recipe
-from fedkd.wire.rows import PACKING
 
 VERSION = 1
 """Of this vocabulary. Two ends of different versions do not talk."""
@@ -126,7 +126,7 @@ Message: TypeAlias = FromInstitution | FromCoordinator
 def check(message: Message) -> None:
     """Raises LocalProtocolError where ``message`` says something that no message may.
 
-    What a tensor may be is checked where tensors are written and read, in `fedkd.wire.contents`.
+    What a tensor may be is checked where tensors are written and read, in `fedkd.wire.tensors`.
     """
     if isinstance(message, Question | Named | Answer | Declined) and message.id < 1:
         raise LocalProtocolError("a question without a number")

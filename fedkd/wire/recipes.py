@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from fedkd.errors import LocalProtocolError
-from fedkd.signals import Network, Procedural, Recipe
-from fedkd.wire.contents import WEIGHTS, Incoming, Outgoing
+from fedkd.protocol.signals import Network, Procedural, Recipe
+from fedkd.wire.tensors import WEIGHTS, Incoming, Outgoing
 from fedkd.wire.v1 import teacher_pb2 as pb
 
 MOST_DRAWN = 65_536

@@ -20,7 +20,7 @@ from types import MappingProxyType
 import torch
 
 from fedkd.errors import LocalProtocolError, RemoteProtocolError
-from fedkd.signals import RECIPES, Ask, Card, PullBack, Reason, Refusal, Reply, Signal
+from fedkd.protocol.signals import RECIPES, Ask, Card, PullBack, Reason, Refusal, Reply, Signal
 from fedkd.wire.messages import (
     Answer,
     Close,
@@ -32,8 +32,8 @@ from fedkd.wire.messages import (
     Question,
     Welcome,
 )
+from fedkd.wire.packed_rows import PACKING
 from fedkd.wire.recipes import too_large
-from fedkd.wire.rows import PACKING
 
 MAX_IN_FLIGHT = 2
 """Unanswered questions at a time: the second travels while the first is answered."""

@@ -32,7 +32,7 @@ def save_student(
     """Write the weights to ``student.safetensors``, whole or not at all.
 
     The file's metadata has one key, ``fedkd``: a JSON object with the class of the model, the image
-    shape ``CxHxW``, and whatever ``metadata`` adds (a key to `fedkd.models`, say). Nothing in the
+    shape ``CxHxW``, and whatever ``metadata`` adds (a key to `fedkd.models.networks`, say). Nothing in the
     file can run code. The same weights give the same bytes.
     """
     path = folder / "student.safetensors"

@@ -10,18 +10,18 @@ from typing import Any
 from jinja2 import DictLoader, Environment, StrictUndefined
 from markupsafe import Markup
 
-from server.report import plots
-from server.report.crowd import SHOWN, ranges, some
-from server.report.folder import PAGE, load, write_whole
-from server.report.measures import measures
-from server.report.membership import membership
-from server.report.pictures import stages
-from server.report.record import Record, Result, TeacherRecord
-from server.report.sheet import overlap, sheets, together
-from server.report.sheet_template import SHEET
-from server.report.stylesheet import CSS
-from server.report.template import HTML
-from server.report.words import count, duration, percent, plural, promise, size, small
+from fedkd.server.report import plots
+from fedkd.server.report.formatting import count, duration, percent, plural, promise, size, small
+from fedkd.server.report.gallery import stages
+from fedkd.server.report.institution_section import overlap, sheets, together
+from fedkd.server.report.institution_template import SHEET
+from fedkd.server.report.many_institutions import SHOWN, ranges, some
+from fedkd.server.report.page_template import HTML
+from fedkd.server.report.participation import membership
+from fedkd.server.report.result_records import Record, Result, TeacherRecord
+from fedkd.server.report.run_folder import PAGE, load, write_whole
+from fedkd.server.report.student_metrics import measures
+from fedkd.server.report.stylesheet import CSS
 
 _FOLDED = """\
 <details class="sheet"><summary><b>The first %s</b><span>of %s institutions</span></summary>
@@ -45,7 +45,7 @@ def build_report(path: Path) -> Path:
     bytes.
 
     Raises:
-        DataError: the folder is not that of a finished run (`server.report.folder.load`).
+        DataError: the folder is not that of a finished run (`fedkd.server.report.run_folder.load`).
     """
     page = path / PAGE
     # A name may hold a lone surrogate, which JSON can write and UTF-8 cannot.

@@ -14,9 +14,8 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
-from server.report.crowd import SHOWN
-from server.report.record import Asked, Event, Generated, Result, Scored, TeacherRecord, Trained
-from server.report.style import (
+from fedkd.server.report.many_institutions import SHOWN
+from fedkd.server.report.plot_style import (
     ACCENT,
     FAINT,
     INK,
@@ -30,6 +29,15 @@ from server.report.style import (
     style,
     thin,
     thousands,
+)
+from fedkd.server.report.result_records import (
+    Asked,
+    Event,
+    Generated,
+    Result,
+    Scored,
+    TeacherRecord,
+    Trained,
 )
 
 _NAMED_TEACHERS = 8

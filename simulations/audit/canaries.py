@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from client.private_training import train_privately
-from client.teach import PrivateSettings, TeachSettings, train_teacher
-from fedkd.data import Dataset
+from fedkd.client.vault.training.dp_sgd import train_privately
+from fedkd.client.vault.training.supervised import PrivateSettings, TeachSettings, train_teacher
+from fedkd.data.datasets import Dataset
 from fedkd.errors import SettingsError
-from fedkd.metrics import accuracy, logits
-from fedkd.privacy.audit import guessed_right, one_run_epsilon
-from fedkd.privacy.membership import margin
-from fedkd.teacher import ModuleTeacher
+from fedkd.evaluation.metrics import accuracy, logits
+from fedkd.models.teacher import ModuleTeacher
+from fedkd.privacy.empirical_epsilon import guessed_right, one_run_epsilon
+from fedkd.privacy.membership_inference import margin
 
 Watch = Callable[[int, int], None]
 

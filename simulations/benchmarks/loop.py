@@ -1,6 +1,6 @@
 """How fast student and generator learn, beside the loop that anybody would write. Knows no wire.
 
-    python -m simulations.benchmarks.loop [--device cuda] [--quick] [--json FILE]
+    python -m fedkd.simulations.benchmarks.loop [--device cuda] [--quick] [--json FILE]
 
 Both do the same mathematics: from the same weights, on the same images, they come to the same
 losses, which is looked at first. The plain loop keeps its data as a list of images, picks and
@@ -20,21 +20,29 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedkd.bank import Bank
-from fedkd.compute import Compute
-from fedkd.ensemble import fusion
-from fedkd.generators import Generator
-from fedkd.in_process import InProcess
-from fedkd.invention import Heard, Invention
-from fedkd.labels import Labels
-from fedkd.learner import Learner
+from fedkd.aggregation.fusion import fusion
+from fedkd.core.bank import Bank
+from fedkd.core.compute import Compute
+from fedkd.core.plan import Plan
 from fedkd.methods import Method, cudfkd
-from fedkd.models import build
-from fedkd.plan import Plan
-from fedkd.priors import prior
-from fedkd.signals import Ask, Signal
-from fedkd.sources import to_bytes
-from simulations.benchmarks.measure import HEAD, Way, ratio, rows_of, show, side_by_side, write
+from fedkd.models.generators import Generator
+from fedkd.models.in_process_teachers import InProcess
+from fedkd.models.networks import build
+from fedkd.procedural.priors import prior
+from fedkd.protocol.label_spaces import Labels
+from fedkd.protocol.signals import Ask, Signal
+from fedkd.simulations.benchmarks.measure import (
+    HEAD,
+    Way,
+    ratio,
+    rows_of,
+    show,
+    side_by_side,
+    write,
+)
+from fedkd.student.training import Learner
+from fedkd.synthesis.generator_training import Heard, Invention
+from fedkd.synthesis.sources import to_bytes
 
 CLASSES, BANKED, PROGRESS = 10, 4096, 0.5
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1}

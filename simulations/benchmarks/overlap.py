@@ -1,6 +1,6 @@
 """What it saves that the student learns while answers travel, over a hub with slow institutions.
 
-    python -m simulations.benchmarks.overlap [--pause 0.03] [--json FILE]
+    python -m fedkd.simulations.benchmarks.overlap [--pause 0.03] [--json FILE]
 
 The same run twice in turns, with ``questions.overlap`` and without: two institutions that think for
 ``--pause`` seconds about every question, and as much for the student to do. Both runs end with the
@@ -14,17 +14,25 @@ from pathlib import Path
 
 import torch
 
-from client.agent import Agent
-from fedkd.in_process import InProcess
+from fedkd.client.agent import Agent
 from fedkd.loop import Plan
 from fedkd.methods import cudfkd
-from fedkd.models import build
-from fedkd.priors import priors
-from fedkd.signals import Ask, PullBack, Reply
-from server.audience import Audience
-from server.coordinator import Coordinator, Ingredients
-from server.hub import Hub
-from simulations.benchmarks.measure import HEAD, Way, ratio, rows_of, show, side_by_side, write
+from fedkd.models.in_process_teachers import InProcess
+from fedkd.models.networks import build
+from fedkd.procedural.priors import priors
+from fedkd.protocol.signals import Ask, PullBack, Reply
+from fedkd.server.coordinator import Coordinator, Ingredients
+from fedkd.server.hub.hub import Hub
+from fedkd.server.hub.participant_list import Audience
+from fedkd.simulations.benchmarks.measure import (
+    HEAD,
+    Way,
+    ratio,
+    rows_of,
+    show,
+    side_by_side,
+    write,
+)
 
 SHAPE, CLASSES, PATIENCE = (1, 8, 8), 10, 60.0
 PLAN = Plan(budget=40 * 64, batch=64, steps=160, student_batch=128, asking=1.0)

@@ -1,6 +1,6 @@
 """What the wire costs, beside what else would carry the same: a table of ratios.
 
-    python -m simulations.benchmarks.wire [--json FILE] [--quick] [--without-flower]
+    python -m fedkd.simulations.benchmarks.wire [--json FILE] [--quick] [--without-flower]
 
 Every way carries the same batch of images to a partner in another process on this machine, and an
 answer of ten classes back; what answers costs nothing. Ours is the hub, the agent, and behind it a
@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fedkd.errors import FedkdError
-from simulations.environment import quiet
+from fedkd.simulations.engines.environment import quiet
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the exit status: 0, or 2 on an error of ours."""
-    parser = argparse.ArgumentParser("simulations.benchmarks.wire", description=__doc__)
+    parser = argparse.ArgumentParser("fedkd.simulations.benchmarks.wire", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--json", type=Path, help="leave the figures in this file")
     parser.add_argument("--quick", action="store_true", help="a few calls of each, to try it")
@@ -26,9 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     quiet()
     # Only now: none of this is needed to say what the command takes.
-    from simulations.benchmarks.crossings import FULL, QUICK, measured
-    from simulations.benchmarks.figures import told
-    from simulations.benchmarks.measure import write
+    from fedkd.simulations.benchmarks.measure import write
+    from fedkd.simulations.benchmarks.transports import FULL, QUICK, measured
+    from fedkd.simulations.benchmarks.wire_tables import told
 
     size = QUICK if given.quick else FULL
     try:

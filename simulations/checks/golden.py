@@ -1,6 +1,6 @@
 """SHA-256 digests of students: every method, experiment family and engine at a small budget.
 
-    python -m simulations.checks.golden [--out FILE] [--against FILE] [--only WORD ...]
+    python -m fedkd.simulations.checks.golden [--out FILE] [--against FILE] [--only WORD ...]
 
 A change that only moves or renames code leaves every digest as it was: write them to a file before
 the change, and compare afterwards. Digests hold on one machine with one release of each library,
@@ -19,16 +19,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from fedkd.experiment.experiment.experiment import Experiment, load
 from torch import Tensor, nn
 
 from fedkd.errors import FedkdError
-from fedkd.experiment import Experiment, load
-from server.checkpoint import REPLIES
-from server.coordinator import Coordinator, ingredients
-from simulations.environment import quiet
-from simulations.local import Local
-from simulations.resume_check import survive
-from simulations.run import run
+from fedkd.server.coordinator import Coordinator, ingredients
+from fedkd.server.run.checkpoint import REPLIES
+from fedkd.simulations.checks.resume import survive
+from fedkd.simulations.engines.environment import quiet
+from fedkd.simulations.engines.local import Local
+from fedkd.simulations.run import run
 
 SMALL = (
     "questions.budget=640",
@@ -87,7 +87,11 @@ FAMILIES = (
     Case("digits-noise", "digits-noise"),
     Case("digits-mixed", "digits-mixed", ("institutions.count=5",)),
     Case("digits-labels", "digits-labels", ("institutions.count=5", "questions.budget=640")),
-    Case("digits-labels-counts", "digits-labels", ("institutions.count=5", "questions.rule=counted_probabilities")),
+    Case(
+        "digits-labels-counts",
+        "digits-labels",
+        ("institutions.count=5", "questions.rule=counted_probabilities"),
+    ),
     Case("digits-warped", "digits", ("images.warp=0.5", "images.mix=0.5", "student.shift=1")),
     Case("digits-rule", "digits", ("questions.rule=confidence_weighted",)),
     Case("digits-top-k", "digits", ("policy.top_k=3", "policy.class_counts=false")),
@@ -95,7 +99,9 @@ FAMILIES = (
 )
 VARIANTS = (
     Case("cudfkd-straight", "digits-cudfkd", (*PURE, "method.gradient=straight_through"), True),
-    Case("cudfkd-differences", "digits-cudfkd", (*PURE, "method.gradient=finite_differences"), True),
+    Case(
+        "cudfkd-differences", "digits-cudfkd", (*PURE, "method.gradient=finite_differences"), True
+    ),
     Case(
         "cudfkd-student",
         "digits-cudfkd",
@@ -105,16 +111,43 @@ VARIANTS = (
     Case("cudfkd-early", "digits-pullback", ("method.ramp_begin=0.0", "method.evolved=0.3"), True),
     Case("dafl-student", "digits-dafl", ("method.gradient=student",), True),
     Case("dfme-three", "digits-dfme", ("method.directions=3",), True),
-    Case("rdskd-differences", "digits-rdskd", ("method.epoch=3", "method.gradient=finite_differences"), True),
+    Case(
+        "rdskd-differences",
+        "digits-rdskd",
+        ("method.epoch=3", "method.gradient=finite_differences"),
+        True,
+    ),
     Case("hidfd-differences", "digits-hidfd", ("method.gradient=finite_differences",), True),
     Case("hidfd-critic-alone", "digits-hidfd", ("method.frequency_weight=0.0",), True),
     Case("pre_dfkd-differences", "digits-pre_dfkd", ("method.gradient=finite_differences",), True),
-    Case("fast_dfkd-reptile", "digits-fast_dfkd", ("method.common=reptile", "method.epoch=3"), True),
-    Case("ideal-warm", "digits-ideal", ("questions.batch=64", "method.warm_up=0.3", "method.generated=0.5"), True),
+    Case(
+        "fast_dfkd-reptile", "digits-fast_dfkd", ("method.common=reptile", "method.epoch=3"), True
+    ),
+    Case(
+        "ideal-warm",
+        "digits-ideal",
+        ("questions.batch=64", "method.warm_up=0.3", "method.generated=0.5"),
+        True,
+    ),
     Case("disguide-three", "digits-disguide", ("method.students=3",), True),
-    Case("adaptive-deepinversion", "digits-deepinversion", ("method.epoch=3", "method.adversarial_weight=1.0"), True),
-    Case("dense-jitter", "digits-dense", ("method.epoch=3", "method.jitter=0.125", "method.flips=true"), True),
-    Case("co_boosting-labels", "digits-co_boosting", ("method.epoch=2", "method.warm_up=0.2", "questions.capacity=256"), True),
+    Case(
+        "adaptive-deepinversion",
+        "digits-deepinversion",
+        ("method.epoch=3", "method.adversarial_weight=1.0"),
+        True,
+    ),
+    Case(
+        "dense-jitter",
+        "digits-dense",
+        ("method.epoch=3", "method.jitter=0.125", "method.flips=true"),
+        True,
+    ),
+    Case(
+        "co_boosting-labels",
+        "digits-co_boosting",
+        ("method.epoch=2", "method.warm_up=0.2", "questions.capacity=256"),
+        True,
+    ),
 )
 
 
@@ -162,12 +195,15 @@ def engines(folder: Path) -> Iterator[tuple[str, str]]:
         run(experiment, name, folder / name, record=name == "local")
         yield f"engine-{name}", _file(folder / name / written)
     assert (folder / "local" / REPLIES).exists()
-    run(experiment, "replay", folder / "replay", replay=folder / "local")
+    run(experiment, "local", folder / "replay", replay=folder / "local")
     yield "engine-replay", _file(folder / "replay" / written)
     words = ["digits", "--checkpoint", "0.5", *(w for s in SMALL for w in ("--set", s))]
     trials = list(survive(words, folder / "resumed", kills=2, each=2))
     same = all(trial.same_student and trial.same_events for trial in trials)
-    yield "engine-resume", f"{_file(folder / 'resumed' / 'whole' / written)} {'same' if same else 'DIFFERS'}"
+    yield (
+        "engine-resume",
+        f"{_file(folder / 'resumed' / 'whole' / written)} {'same' if same else 'DIFFERS'}",
+    )
 
 
 def _file(path: Path) -> str:
@@ -176,7 +212,9 @@ def _file(path: Path) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; exit status 0 unless ``--against`` names a file with other digests."""
-    parser = argparse.ArgumentParser("simulations.checks.golden", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        "fedkd.simulations.checks.golden", description=__doc__.split("\n")[0]
+    )
     parser.add_argument("--out", type=Path, help="file for the digests")
     parser.add_argument("--against", type=Path, help="file of digests to compare with")
     parser.add_argument("--skip-engines", action="store_true", help="cases in one process only")

@@ -1,6 +1,6 @@
 """Break a federation on purpose, again and again: does it answer, charge and end as it should?
 
-    python -m simulations.faults [--faults N] [--seed S] --json FILE
+    python -m fedkd.simulations.faults [--faults N] [--seed S] --json FILE
 
 Thirteen kinds of fault, one or three of each in a run, strike a coordinator (``fedkd-server run``,
 mutual TLS, join tokens, checkpoints), four honest institutions (``fedkd-client serve``) and five
@@ -21,7 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; 0 where nothing hung, was lost, or was charged twice."""
-    parser = argparse.ArgumentParser(prog="python -m simulations.faults", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m fedkd.simulations.faults", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--faults", type=int, default=200, help="in all [200]")
     parser.add_argument("--seed", type=int, default=0, help="of when and whom [0]")
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         def say(text: str, injected: int) -> None:
             bar.update(task, description=text, completed=injected)
 
-        from simulations.faults.campaign import Campaign
+        from fedkd.simulations.faults.campaign import Campaign
 
         where = (told.keep or Path(folder)).resolve()
         campaign = Campaign(where, told.faults, told.seed, told.references, told.minutes, say)

@@ -16,17 +16,24 @@ from typing import Any
 
 import torch
 
-from client.institution import owned
-from client.owner import load
-from client.student import opened
-from fedkd.metrics import accuracy, logits
-from simulations import verdict
-from simulations.faults import audit
-from simulations.faults.cast import Cast, ready, until
-from simulations.faults.kinds import RIGHT, TO_INSTITUTIONS, Fault, Kind, departures, plan
-from simulations.faults.proxy import Proxy
-from simulations.faults.run import Passed, Run, back
-from simulations.faults.site import LINGER, QUESTIONS, Site
+from fedkd.client.institution import owned
+from fedkd.client.service.owner_config import load
+from fedkd.client.service.submitted_student import opened
+from fedkd.evaluation.metrics import accuracy, logits
+from fedkd.simulations.engines import evaluation as verdict
+from fedkd.simulations.faults import ledger_audit as audit
+from fedkd.simulations.faults.cluster import Cast, ready, until
+from fedkd.simulations.faults.deployment_files import LINGER, QUESTIONS, Site
+from fedkd.simulations.faults.fault_kinds import (
+    RIGHT,
+    TO_INSTITUTIONS,
+    Fault,
+    Kind,
+    departures,
+    plan,
+)
+from fedkd.simulations.faults.faulty_run import Passed, Run, back
+from fedkd.simulations.faults.proxy import Proxy
 
 HONEST, SABOTEURS = 4, 5
 SEEDS = (0, 1)

@@ -1,0 +1,1 @@
+"""Control socket: how a Flower ClientApp reaches the owner's long-running agent."""

@@ -1,0 +1,115 @@
+"""What ``pate`` and ``local-dp`` have in common: logits alone, with noise, out of a budget."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import ClassVar, Generic, TypeVar
+
+from torch import Tensor
+
+from fedkd.errors import NeedsError, SettingsError
+from fedkd.models.teacher import Teacher
+from fedkd.privacy.accounting import least_deviation
+from fedkd.privacy.budget import Budget
+from fedkd.privacy.mechanisms import Mechanism
+from fedkd.privacy.release_policy import Policy
+from fedkd.protocol.guarantee import Guarantee
+from fedkd.protocol.signals import Signal
+
+_Teacher = TypeVar("_Teacher", bound=Teacher)
+_Mechanism = TypeVar("_Mechanism", bound=Mechanism)
+
+
+@dataclass(frozen=True)
+class Noisy(ABC, Generic[_Teacher, _Mechanism]):
+    """A release whose answers have noise, but for how it draws them; see `Release`.
+
+    Raises:
+        SettingsError: the budget does not pay for one answer.
+    """
+
+    policy: Policy
+    teacher: _Teacher
+    mechanism: _Mechanism
+    unit: ClassVar[str]
+    adjacency: ClassVar[str]
+    signals = frozenset({Signal.LOGITS})
+    pull_back = False
+
+    def __post_init__(self) -> None:
+        if self.cost > self.budget.micro_rho:
+            raise SettingsError(
+                f"an answer costs {self.cost} micro-rho and policy.budget grants "
+                f"{self.budget.micro_rho}; raise policy.noise, or the budget"
+            )
+
+    @property
+    def budget(self) -> Budget:
+        """The policy's; a mode that is charged has one."""
+        if self.policy.budget is None:
+            raise SettingsError(f"policy.mode {self.policy.mode} needs a policy.budget")
+        return self.policy.budget
+
+    @property
+    def cost(self) -> int:
+        """See `Release.cost`."""
+        return self.mechanism.cost
+
+    @property
+    def name(self) -> str:
+        """See `Release.name`."""
+        return f"{self.policy.mode} {self.mechanism}"
+
+    @property
+    def guarantee(self) -> Guarantee:
+        """Of all that the budget pays for, whatever of it is spent."""
+        budget, moved = self.budget, math.sqrt(self.mechanism.squared_sensitivity)
+        return Guarantee(
+            epsilon=budget.epsilon_of(budget.micro_rho),
+            delta=budget.delta,
+            steps=budget.micro_rho // self.cost,
+            noise_multiplier=float(self.mechanism.deviation) / moved,
+            sampling_rate=1.0,
+            clipping=moved,
+            unit=self.unit,
+            adjacency=self.adjacency,
+            mechanism=self.policy.mode,
+            accountant="zcdp",
+        )
+
+    @abstractmethod
+    def draw(self, images: Tensor) -> Tensor:
+        """See `Release.draw`."""
+
+    @abstractmethod
+    def say(self, drawn: Tensor) -> Tensor:
+        """See `Release.say`."""
+
+    def ask(self, images: Tensor, signals: frozenset[Signal]) -> dict[Signal, Tensor]:
+        """Always raises: nothing leaves without a charge."""
+        raise NeedsError(f"mode {self.policy.mode} tells nothing without noise")
+
+    def pulled_back(self, images: Tensor, cotangents: Mapping[Signal, Tensor]) -> Tensor:
+        """Always raises, likewise."""
+        raise NeedsError(f"mode {self.policy.mode} has no gradients")
+
+
+def deviation(policy: Policy, squared_sensitivity: Fraction) -> Fraction:
+    """The policy's noise, or the least that lets its budget pay for all of its samples.
+
+    Raises:
+        SettingsError: there is no budget, or it is too small to be divided.
+    """
+    if policy.noise is not None:
+        return policy.noise
+    if policy.budget is None or not policy.samples:
+        raise SettingsError("policy.noise is found from policy.budget and policy.samples; say both")
+    each = policy.budget.micro_rho // policy.samples
+    if not each:
+        raise SettingsError(
+            f"policy.budget grants {policy.budget.micro_rho} micro-rho, which {policy.samples} "
+            "samples cannot share; raise it, or lower policy.samples"
+        )
+    return least_deviation(squared_sensitivity, each)

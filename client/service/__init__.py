@@ -1,0 +1,1 @@
+"""The institution's daemon: configuration, sessions, logs, metrics, state folder."""

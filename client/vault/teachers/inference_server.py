@@ -1,0 +1,253 @@
+"""``oip:URL``: a model behind the Open Inference Protocol v2, where URL ends in v2/models/NAME.
+
+KServe, Triton and MLServer speak it; here it is spoken over REST, and the server is believed in
+nothing: time and size of an answer are bounded, its description is held against the owner's words,
+and none of its texts is repeated. Redirects and proxies are not followed, nothing is logged, and
+no exception names more than what the owner wrote.
+"""
+
+import http.client
+import ipaddress
+import json
+import re
+import socket
+import ssl
+import threading
+import urllib.parse
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedkd.client.vault.teachers.logits import LogitsTeacher, layout
+from fedkd.client.vault.teachers.spec import TeacherSpec
+from fedkd.errors import DataError, SettingsError
+
+FLOATS = frozenset({"FP16", "FP32", "FP64"})
+"""Data types of the protocol that are numbers in JSON and take a pixel as it is."""
+
+HEADROOM = 64 * 1024
+"""Bytes of an answer beyond its numbers."""
+
+NUMBER = 32
+"""Most bytes of one number in JSON."""
+
+PATH = re.compile(r"(/[\w.~-]+)*/v2/models/[\w.~%-]+(/versions/[\w.~%-]+)?")
+
+Json: TypeAlias = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Named:
+    """An input or output as the server describes it."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+
+
+def open_server(spec: TeacherSpec, url: str) -> LogitsTeacher:
+    """See the module.
+
+    Raises:
+        SettingsError: an address that is none, or plain http to another machine.
+        DataError: the server does not answer, or describes another model.
+    """
+    server = _Server(spec, url)
+    described = server.request("GET", "", None, HEADROOM)
+    read = _described(described.get("inputs"), spec.input_name, "input", spec)
+    heard = _described(described.get("outputs"), spec.output_name, "output", spec)
+    for tensor in (read, heard):
+        if tensor.datatype not in FLOATS:
+            raise DataError(
+                f"{spec.source}: {tensor.name} is {tensor.datatype}, expected one of "
+                f"{', '.join(sorted(FLOATS))}; serve the model with floats"
+            )
+
+    def say(pixels: NDArray[np.float32]) -> NDArray[np.float64]:
+        images = {
+            "name": read.name,
+            "shape": list(pixels.shape),
+            "datatype": read.datatype,
+            "data": pixels.ravel().tolist(),
+        }
+        question = {"inputs": [images], "outputs": [{"name": heard.name}]}
+        numbers = len(pixels) * spec.classes
+        said = server.request("POST", "/infer", question, HEADROOM + NUMBER * numbers)
+        return _scores(said, heard.name, (len(pixels), spec.classes), spec)
+
+    return layout(read.shape, spec).teacher(say, spec, spec.batch)
+
+
+class _Server:
+    """Requests to one model of one server; each has a connection of its own."""
+
+    def __init__(self, spec: TeacherSpec, url: str) -> None:
+        self._who, self._timeout = spec.source, spec.timeout
+        try:
+            parts = urllib.parse.urlsplit(url)
+            default = http.client.HTTPS_PORT if parts.scheme == "https" else http.client.HTTP_PORT
+            self._host, self._port = parts.hostname or "", parts.port or default
+        except ValueError:
+            parts, self._host = urllib.parse.SplitResult("", "", "", "", ""), ""
+        if (
+            parts.scheme not in ("http", "https")
+            or not self._host
+            or parts.username is not None
+            or parts.query
+            or parts.fragment
+            or not PATH.fullmatch(parts.path)
+        ):
+            raise SettingsError(
+                f"{spec.source}: expected oip: and the address of a model, as in "
+                f"https://localhost:8080/v2/models/NAME, without user, query or fragment"
+            )
+        self._path, self._tls = parts.path, None
+        if parts.scheme == "https":
+            self._tls = _certificates(spec)
+        elif not (spec.insecure or _loopback(self._host)):
+            raise SettingsError(
+                f"{spec.source}: plain http to another machine can be read and changed on its "
+                f"way; use https, or say insecure = true"
+            )
+
+    def request(self, method: str, path: str, content: Json | None, most: int) -> Json:
+        """One request and its answer.
+
+        Args:
+            method: of HTTP.
+            path: below the model's.
+            content: sent as JSON.
+            most: bytes of an answer.
+
+        Raises:
+            DataError: no answer in time, one that is too long, or one that is no JSON object.
+        """
+        body = None if content is None else json.dumps(content).encode()
+        headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        connection = self._connection()
+        try:
+            connection.connect()
+            with _deadline(connection.sock, self._timeout):
+                connection.request(method, self._path + path, body, headers)
+                response = connection.getresponse()
+                status, said = response.status, response.read(most + 1)
+        except (OSError, http.client.HTTPException) as error:
+            raise DataError(
+                f"{self._who} gave no answer within {self._timeout:g} s "
+                f"({type(error).__name__}); see that the server runs"
+            ) from None
+        finally:
+            connection.close()
+        if status != http.client.OK:
+            raise DataError(f"{self._who} answered with status {status}; see the server's log")
+        if len(said) > most:
+            raise DataError(f"{self._who} answered with more than {most} bytes; see its outputs")
+        try:
+            answer = json.loads(said)
+        except (ValueError, RecursionError):
+            answer = None
+        if not isinstance(answer, dict):
+            raise DataError(f"{self._who} answered with something else than a JSON object")
+        return answer
+
+    def _connection(self) -> http.client.HTTPConnection:
+        if self._tls is None:
+            return http.client.HTTPConnection(self._host, self._port, timeout=self._timeout)
+        return http.client.HTTPSConnection(
+            self._host, self._port, timeout=self._timeout, context=self._tls
+        )
+
+
+@contextmanager
+def _deadline(connected: socket.socket, seconds: float) -> Iterator[None]:
+    """Cut a connection off after so long, however busily the other side drips bytes into it.
+
+    Raises:
+        TimeoutError: it was cut off.
+    """
+    late = threading.Event()
+
+    def cut() -> None:
+        late.set()
+        with suppress(OSError):  # it may be over already
+            connected.shutdown(socket.SHUT_RDWR)
+
+    alarm = threading.Timer(seconds, cut)
+    alarm.daemon = True
+    alarm.start()
+    try:
+        yield
+    finally:
+        alarm.cancel()
+    if late.is_set():
+        raise TimeoutError
+
+
+def _certificates(spec: TeacherSpec) -> ssl.SSLContext:
+    path = spec.path(spec.ca) if spec.ca else None
+    try:
+        return ssl.create_default_context(cafile=path)
+    except OSError as error:  # ssl's own errors are among these
+        raise DataError(f"{path} cannot be read as certificates; give a PEM file") from error
+
+
+def _loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _described(tensors: Any, name: str | None, what: str, spec: TeacherSpec) -> Named:
+    """The input or output of that name, or the only one.
+
+    Raises:
+        DataError: the server describes none.
+        SettingsError: a choice that the owner has not made.
+    """
+    known = []
+    for tensor in tensors if isinstance(tensors, list) else []:
+        match tensor:
+            case {"name": str(own), "datatype": str(kind), "shape": [_, *_] as shape}:
+                if all(isinstance(d, int) for d in shape):
+                    known.append(Named(own, kind, shape))
+    if not known:
+        raise DataError(
+            f"{spec.source} describes no {what} with name, datatype and shape; write them in the "
+            f"server's settings of the model"
+        )
+    fitting = [tensor for tensor in known if name in (None, tensor.name)]
+    if len(fitting) != 1:
+        raise SettingsError(
+            f"{spec.source} has {len(known)} {what}s; give {what}_name, one of them"
+        )
+    return fitting[0]
+
+
+def _scores(
+    said: Json, name: str, shape: tuple[int, int], spec: TeacherSpec
+) -> NDArray[np.float64]:
+    """The numbers of one output, (B, K).
+
+    Raises:
+        DataError: it is not there, or not of that shape, or holds something else than numbers.
+    """
+    outputs = said.get("outputs")
+    for output in outputs if isinstance(outputs, list) else []:
+        match output:
+            case {"name": own, "shape": declared, "datatype": kind, "data": list(data)} if (
+                own == name and declared == list(shape) and kind in FLOATS
+            ):
+                try:
+                    numbers = np.asarray(data)
+                except ValueError:
+                    continue  # lists of unequal lengths
+                if numbers.dtype.kind in "iuf" and numbers.size == shape[0] * shape[1]:
+                    return numbers.astype(np.float64).reshape(shape)
+    raise DataError(f"{spec.source} gave no floats of shape {list(shape)} for its output {name}")

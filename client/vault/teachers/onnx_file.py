@@ -1,0 +1,61 @@
+"""``onnx:FILE``: a network in ONNX, run by onnxruntime on the CPU. Logits only: no gradient.
+
+An ONNX file is data, and runs no code of its own.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fedkd.client.vault.teachers.logits import LogitsTeacher, layout
+from fedkd.client.vault.teachers.spec import TeacherSpec
+from fedkd.errors import DataError, SettingsError
+from fedkd.models.teacher import CHUNK
+
+
+def open_onnx(spec: TeacherSpec, name: str) -> LogitsTeacher:
+    """See the module.
+
+    Raises:
+        SettingsError: onnxruntime is not installed, or an input or output is not named.
+        DataError: the file cannot be read, or its input takes other images.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise SettingsError("onnxruntime is not installed; install fedkd[onnx]") from error
+
+    path = spec.path(name)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 4  # what goes wrong is raised, too
+    try:
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's errors have no common root but this
+        raise DataError(
+            f"{path} cannot be opened as ONNX ({type(error).__name__}); export it again"
+        ) from error
+    read = chosen(session.get_inputs(), spec.input_name, "input_name", spec)
+    heard = chosen(session.get_outputs(), spec.output_name, "output_name", spec)
+    if read.type != "tensor(float)":
+        raise DataError(f"{path} reads {read.type}, expected tensor(float); export it in float32")
+
+    def say(pixels: NDArray[np.float32]) -> NDArray[Any]:
+        return np.asarray(session.run([heard.name], {read.name: pixels})[0])
+
+    return layout(read.shape, spec).teacher(say, spec, CHUNK)
+
+
+def chosen(among: list[Any], name: str | None, field: str, spec: TeacherSpec) -> Any:
+    """The input or output of that name, or the only one.
+
+    Raises:
+        SettingsError: there is none, or a choice that the owner has not made.
+    """
+    fitting = [one for one in among if name in (None, one.name)]
+    if len(fitting) != 1:
+        names = ", ".join(one.name for one in among) or "none"
+        raise SettingsError(f"{spec.source} offers {names}; give {field}, one of them")
+    return fitting[0]

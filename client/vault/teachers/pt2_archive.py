@@ -1,0 +1,119 @@
+"""``pt2:FILE``: the owner's own archive of torch.export, with logits and their gradient.
+
+Its loader unpickles what it finds pickled (example inputs, weights of special types, custom
+objects) and evaluates expressions of the graph. So the owner has to say that the file is his
+(``trusted``), and even then only records that hold plain numbers and JSON are handed on: example
+inputs are left out, and whatever else is in the archive makes it refused.
+"""
+
+import io
+import json
+import re
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fedkd.client.vault.teachers.modules import module_teacher
+from fedkd.client.vault.teachers.spec import TeacherSpec
+from fedkd.errors import DataError, SettingsError
+from fedkd.models.teacher import ModuleTeacher
+
+PLAIN = re.compile(
+    r"archive_format|archive_version|byteorder|\.data/(version|serialization_id)"
+    r"|models/model\.json|data/(weights|constants)/model_(weights|constants)_config\.json"
+    r"|data/weights/weight_\d+|data/constants/tensor_\d+"
+)
+"""Records, below the archive's root, that are read without unpickling."""
+
+EXAMPLES = "data/sample_inputs/model.pt"
+"""A pickle in every archive, which nobody needs."""
+
+
+class Exported(nn.Module):
+    """An exported program, which has no modes to switch and is nobody else's, so never copied.
+
+    Args:
+        program: (B, C, H, W) -> (B, K).
+    """
+
+    def __init__(self, program: nn.Module) -> None:
+        super().__init__()
+        # In a tuple it is no submodule: an exported program refuses eval().
+        self._program = (program.requires_grad_(False),)
+
+    def __deepcopy__(self, _: dict[int, Any]) -> "Exported":
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) scaled -> (B, K)."""
+        said: Tensor = self._program[0](x)
+        return said
+
+
+def open_pt2(spec: TeacherSpec, name: str) -> ModuleTeacher:
+    """See the module.
+
+    Raises:
+        SettingsError: the owner has not said that he trusts it.
+        DataError: it cannot be read, or only by unpickling.
+    """
+    if not spec.trusted:
+        raise SettingsError(
+            f"{spec.source}: torch's loader of such archives may run code; say trusted = true if "
+            f"the file is your own"
+        )
+    path = spec.path(name)
+    archive = without_pickles(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of read-only buffers, which are torch's own
+            program = torch.export.load(archive).module()
+    except Exception as error:  # torch says what is wrong with an archive in many ways
+        raise DataError(
+            f"{path} cannot be loaded ({type(error).__name__}); export it again with this torch, "
+            f"{torch.__version__}"
+        ) from error
+    return module_teacher(Exported(program), spec)
+
+
+def without_pickles(path: Path) -> io.BytesIO:
+    """A copy of an archive that has its plain records and nothing else.
+
+    Raises:
+        DataError: it is no archive, or has records that are not plain.
+    """
+    copy = io.BytesIO()
+    try:
+        with zipfile.ZipFile(path) as source, zipfile.ZipFile(copy, "w") as target:
+            names = source.namelist()
+            if len(set(names)) < len(names):
+                raise DataError(f"{path} has a record twice; export it again")
+            for name in names:
+                record = name.partition("/")[2]
+                content = b"" if record == EXAMPLES else source.read(name)
+                if record != EXAMPLES and (
+                    not PLAIN.fullmatch(record) or _pickled(record, content)
+                ):
+                    raise DataError(
+                        f"{path} has {record}, which could only be read by running code; export "
+                        f"plain tensors with torch.export.save"
+                    )
+                target.writestr(name, content)
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise DataError(
+            f"{path} is no readable archive of torch.export; save it with torch.export.save"
+        ) from error
+    copy.seek(0)
+    return copy
+
+
+def _pickled(record: str, content: bytes) -> bool:
+    """Whether a table of tensors names one that is kept as a pickle."""
+    if not record.endswith("_config.json"):
+        return False
+    config = json.loads(content).get("config", {})
+    return any(entry.get("use_pickle") is not False for entry in config.values())

@@ -1,0 +1,44 @@
+"""``skops:FILE``: a fitted scikit-learn classifier saved with skops, which holds no pickle.
+
+skops builds only types that it knows, and those that the owner lists in ``trusted_types``.
+"""
+
+import zipfile
+
+from fedkd.client.vault.teachers.estimator import estimator_teacher
+from fedkd.client.vault.teachers.logits import LogitsTeacher
+from fedkd.client.vault.teachers.spec import TeacherSpec
+from fedkd.errors import DataError, SettingsError
+
+
+def open_skops(spec: TeacherSpec, name: str) -> LogitsTeacher:
+    """See the module.
+
+    Raises:
+        SettingsError: skops is not installed, or the file needs types that are not trusted.
+        DataError: it cannot be read, or is no fitted classifier.
+    """
+    try:
+        from skops.io import get_untrusted_types, load
+    except ImportError as error:
+        raise SettingsError("skops is not installed; install fedkd[skops]") from error
+
+    path = spec.path(name)
+    if not zipfile.is_zipfile(path):
+        raise DataError(f"{path} is no skops file; save the estimator with skops.io.dump")
+    try:
+        unknown = sorted(set(get_untrusted_types(file=path)) - set(spec.trusted_types))
+        if unknown:
+            raise SettingsError(
+                f"{path} builds {', '.join(unknown)}; if these are your own, list them in "
+                f"trusted_types"
+            )
+        estimator = load(path, trusted=list(spec.trusted_types))
+    except SettingsError:
+        raise
+    except Exception as error:  # a damaged file fails wherever skops happens to be
+        raise DataError(
+            f"{path} cannot be read by skops ({type(error).__name__}); save it again with the "
+            f"versions that are installed here"
+        ) from error
+    return estimator_teacher(estimator, spec)

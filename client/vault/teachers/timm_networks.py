@@ -1,0 +1,53 @@
+"""``timm:NAME``: one of timm's networks, with weights from a safetensors file or timm's cache.
+
+``timm:resnet18.a1_in1k`` without ``weights`` means the published ones, where the cache already
+has them as safetensors. Nothing is downloaded, and no pickle is read.
+"""
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+from fedkd.client.vault.teachers.modules import load_weights, module_teacher, without_trace
+from fedkd.client.vault.teachers.spec import TeacherSpec
+from fedkd.errors import DataError, SettingsError
+from fedkd.models.teacher import ModuleTeacher
+
+
+def open_timm(spec: TeacherSpec, name: str) -> ModuleTeacher:
+    """See the module.
+
+    Raises:
+        SettingsError: timm is not installed, has no such network, or refuses the options.
+        DataError: the weights are not there, or do not fit.
+    """
+    try:
+        import timm
+    except ImportError as error:
+        raise SettingsError("timm is not installed; install fedkd[timm]") from error
+
+    if not timm.is_model(name):
+        close = ", ".join(difflib.get_close_matches(name, timm.list_models())) or "its list"
+        raise SettingsError(f"timm has no network {name!r}; see {close}")
+    options = {"num_classes": spec.classes, "in_chans": spec.shape[0], **spec.options}
+    try:
+        network: Any = without_trace(lambda: timm.create_model(name, pretrained=False, **options))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise SettingsError(f"{spec.source}: {error}; correct its options") from error
+    path = spec.path(spec.weights) if spec.weights else _cached(network.pretrained_cfg, spec)
+    load_weights(network, path)
+    return module_teacher(network, spec)
+
+
+def _cached(published: Any, spec: TeacherSpec) -> Path:
+    """Where the cache keeps the published weights of a network."""
+    from huggingface_hub import try_to_load_from_cache
+
+    repository = published.get("hf_hub_id") if isinstance(published, dict) else None
+    found = try_to_load_from_cache(repository, "model.safetensors") if repository else None
+    if not isinstance(found, str):
+        raise DataError(
+            f"{spec.source} is not in timm's cache, and nothing is downloaded; fetch it with "
+            f"timm.create_model(NAME, pretrained=True), or give weights"
+        )
+    return Path(found)

@@ -1,0 +1,161 @@
+"""Trains a teacher with differential privacy on one institution's images: DP-SGD, by Opacus.
+
+Each step takes every image with the same chance, clips what each adds to the gradient, and adds
+noise to the sum. Chances and noise are the operating system's and have no seed, so that two
+trainings with the same arguments give different teachers. Nothing but the gradients depends on
+the data: neither the chance nor the number of steps, nor, thanks to an optimiser that does not
+mind how a gradient is scaled, the size of a step.
+
+What is left out of the promise stands in `fedkd.protocol.guarantee` and `fedkd.privacy.noise.with_gaussian`.
+"""
+
+import warnings
+from typing import Any
+
+import torch
+from opacus.accountants import create_accountant
+from opacus.grad_sample import GradSampleModuleFastGradientClipping
+from opacus.optimizers import DPOptimizerFastGradientClipping
+from opacus.utils.fast_gradient_clipping_utils import DPLossFastGradientClipping
+from opacus.validators import ModuleValidator
+from torch import Tensor, nn
+
+from fedkd.client.vault.training.supervised import SCIKIT, PrivateSettings, Watch
+from fedkd.errors import DataError, SettingsError
+from fedkd.models.networks import Network, build
+from fedkd.models.teacher import ModuleTeacher
+from fedkd.privacy.accounting import Event, calibrated, epsilon_of_events
+from fedkd.privacy.noise import uniform, with_gaussian
+from fedkd.protocol.guarantee import Guarantee
+from fedkd.protocol.signals import as_float
+
+CHUNK = 512
+"""Images whose gradients are in memory at once; a step may be of more."""
+
+
+def train_privately(
+    model_name: str,
+    images: Tensor,
+    labels: Tensor,
+    classes: int,
+    settings: PrivateSettings,
+    seed: int,
+    watch: Watch | None = None,
+) -> tuple[ModuleTeacher, Guarantee]:
+    """A teacher, and what its training promises; never the same teacher twice.
+
+    Args:
+        model_name: a key of `fedkd.models.networks.MODELS` without batch norm.
+        images: (N, C, H, W) uint8.
+        labels: (N,) int64 in 0..K-1.
+        classes: K; to be known without looking at the images.
+        settings: what is promised, and how it is trained.
+        seed: of the initial weights, and of nothing else.
+        watch: called after each epoch.
+
+    Raises:
+        SettingsError: a model that cannot be trained so, or a promise that no noise keeps.
+        DataError: the training diverged.
+    """
+    channels, height, width = images.shape[1:]
+    network = _trainable(model_name, classes, (channels, height, width), seed)
+    inputs: Tensor = as_float(images)
+    learner: nn.Module = network
+    if next(network.body.parameters(), None) is None:
+        # What never changes is computed once.
+        with torch.no_grad():
+            inputs = torch.cat([network.embed(piece) for piece in torch.split(inputs, CHUNK)])
+        learner = network.head
+    training = _Training(learner, settings)
+    steps_an_epoch = 1 / settings.sampling_rate
+    for step in range(1, settings.steps + 1):
+        picked = torch.from_numpy(uniform(len(inputs)) < settings.sampling_rate)
+        training.step(inputs[picked], labels[picked])
+        if watch is not None and int(step / steps_an_epoch) > int((step - 1) / steps_an_epoch):
+            watch(int(step / steps_an_epoch), settings.epochs)
+    if not all(p.isfinite().all() for p in network.parameters()):
+        raise DataError("the private training diverged; lower privacy.learning_rate")
+    return ModuleTeacher(network, classes), training.guarantee
+
+
+def _trainable(name: str, classes: int, shape: tuple[int, int, int], seed: int) -> Network:
+    if name.startswith(SCIKIT):
+        raise SettingsError(f"{name} cannot be trained privately; choose scattering or a network")
+    network = build(name, classes, shape, seed)
+    if ModuleValidator.validate(network.train(), strict=False):
+        raise SettingsError(
+            f"{name} has batch norm, which mixes the images of a step so that no image's part can "
+            f"be bounded; choose scattering, cnn-groupnorm, lenet5 or mlp for a private training"
+        )
+    return network
+
+
+class _Training:
+    """Opacus' parts, put together so that noise has no seed and every step is accounted."""
+
+    def __init__(self, learner: nn.Module, settings: PrivateSettings) -> None:
+        s = settings
+        self._settings = s
+        self._noise = calibrated(s.epsilon, s.delta, s.sampling_rate, s.steps, s.accountant)
+        module = GradSampleModuleFastGradientClipping(
+            learner, loss_reduction="sum", max_grad_norm=s.clipping
+        )
+        adam = torch.optim.Adam(learner.parameters(), s.learning_rate)
+        self._optimiser = _NoisyOptimiser(
+            adam,
+            noise_multiplier=self._noise,
+            max_grad_norm=s.clipping,
+            expected_batch_size=None,
+            loss_reduction="sum",
+        )
+        self._cosine = torch.optim.lr_scheduler.CosineAnnealingLR(adam, s.steps)
+        self._accountant = create_accountant(s.accountant)
+        self._optimiser.attach_step_hook(
+            self._accountant.get_optimizer_hook_fn(sample_rate=s.sampling_rate)
+        )
+        self._module = module
+        self._loss = DPLossFastGradientClipping(
+            module, self._optimiser, nn.CrossEntropyLoss(reduction="sum"), loss_reduction="sum"
+        )
+
+    def step(self, inputs: Tensor, labels: Tensor) -> None:
+        """One step on a sample, which may be empty: then it is of noise alone."""
+        pieces = list(zip(torch.split(inputs, CHUNK), torch.split(labels, CHUNK), strict=True))
+        for number, (x, y) in enumerate(pieces, 1):
+            with warnings.catch_warnings():
+                # Torch wonders that nobody wants a gradient of the images.
+                warnings.filterwarnings("ignore", "Full backward hook", UserWarning)
+                self._loss(self._module(x), y).backward()
+            self._optimiser.signal_skip_step(number < len(pieces))
+            self._optimiser.step()
+        self._cosine.step()
+
+    @property
+    def guarantee(self) -> Guarantee:
+        """What the steps that were taken promise, by the accountant that saw each of them."""
+        s, history = self._settings, self._accountant.history
+        events = [Event(noise, rate, steps) for noise, rate, steps in history]
+        return Guarantee(
+            epsilon=epsilon_of_events(events, s.delta, s.accountant),
+            delta=s.delta,
+            steps=sum(event.steps for event in events),
+            noise_multiplier=self._noise,
+            sampling_rate=s.sampling_rate,
+            clipping=s.clipping,
+            accountant=s.accountant,
+        )
+
+
+class _NoisyOptimiser(DPOptimizerFastGradientClipping):  # type: ignore[misc]
+    """Opacus' optimiser with noise of the operating system's.
+
+    Opacus draws from torch's generator, which a user may have seeded; its secure mode needs a
+    package that has not been released since 2021.
+    """
+
+    def add_noise(self) -> None:
+        """Noise on the sum of clipped gradients."""
+        parameters: list[Any] = self.params
+        for p in parameters:
+            p.grad = with_gaussian(p.summed_grad, self.noise_multiplier * self.max_grad_norm)
+            p.summed_grad = None  # which no second step can then be made of

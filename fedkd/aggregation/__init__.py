@@ -1,0 +1,1 @@
+"""Aggregation: the replies of T institutions become one distillation target."""

@@ -1,0 +1,138 @@
+"""All that was ever answered, so that no image is asked about twice. Knows no teacher."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedkd.core.seen_samples import Met, keys_of
+from fedkd.core.state import State
+
+MEMORY = torch.device("cpu")
+
+
+class Bank:
+    """Images and the ensemble's answers to them, growing.
+
+    Args:
+        capacity: most images kept, > 0; the oldest are overwritten. None keeps all. Of each that
+            was overwritten eight bytes stay, so that it is not asked about again.
+        device: where they are kept, a byte a value.
+    """
+
+    def __init__(self, capacity: int | None = None, device: torch.device = MEMORY) -> None:
+        self.capacity, self.device = capacity, device
+        self._met = Met()
+        self._images = torch.empty(0, 0, 0, 0, dtype=torch.uint8, device=device)
+        self._targets = torch.empty(0, 0, device=device)
+        self._times = torch.empty(0, dtype=torch.long)
+        self._added = 0
+
+    def __len__(self) -> int:
+        """N, images at hand."""
+        return min(self._added, len(self._images))
+
+    @property
+    def images(self) -> Tensor:
+        """(N, C, H, W) uint8."""
+        return self._images[: len(self)]
+
+    @property
+    def targets(self) -> Tensor:
+        """(N, K) fused logits."""
+        return self._targets[: len(self)]
+
+    def history(self) -> tuple[Tensor, Tensor]:
+        """All that is kept, oldest first: (N, C, H, W) uint8 and (N, K)."""
+        order = self._order(len(self))
+        return self._images[order], self._targets[order]
+
+    @property
+    def added(self) -> int:
+        """Images that ever entered."""
+        return self._added
+
+    def newest(self, count: int) -> Tensor:
+        """The last ``count`` images that entered, as far as they are kept, oldest first: uint8."""
+        return self._images[self._order(min(count, len(self)))]
+
+    def fresh(self, images: Tensor) -> Tensor:
+        """Which of ``images`` (B, C, H, W) have been asked about neither before nor above. (B,)."""
+        keys = keys_of(images.numpy())
+        first = np.zeros(len(keys), np.bool_)
+        first[np.unique(keys, return_index=True)[1]] = True
+        return torch.from_numpy(first & ~self._met.among(keys))
+
+    def add(
+        self, images: Tensor, targets: Tensor, kept: Tensor | None = None, times: int = 1
+    ) -> None:
+        """Keep ``images`` (B, C, H, W) uint8, in ordinary memory, with their answers (B, K).
+
+        Those that are not ``kept``, (B,) bool, are known again and never drawn; None keeps all.
+        Each is drawn as often as ``times`` images would be, >= 1.
+        """
+        self._met.add(keys_of(images.numpy()))
+        if kept is not None:
+            images, targets = images[kept], targets[kept]
+        end = self._added + len(images)
+        self._reserve(end, images, targets)
+        slots = torch.arange(self._added, end) % len(self._images)
+        self._times[slots] = times
+        slots = slots.to(self.device)
+        self._images[slots] = images.to(self.device)
+        self._targets[slots] = targets.detach().to(self.device)
+        self._added = end
+
+    def retarget(self, targets: Tensor) -> None:
+        """Put other answers (N, K), oldest first, in the place of those that are kept."""
+        self._targets[self._order(len(self))] = targets.to(self.device)
+
+    def draw(self, count: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """``count`` of the kept ones with replacement: (B, C, H, W) uint8 and (B, K)."""
+        ends = self._times[: len(self)].cumsum(0)
+        index = torch.randint(int(ends[-1]), (count,), generator=rng)
+        if int(ends[-1]) > len(self):
+            index = torch.searchsorted(ends, index, right=True)
+        index = index.to(self.device)
+        return self._images[index], self._targets[index]
+
+    def state(self) -> State:
+        """Images, answers, and everything that was ever seen."""
+        return State(
+            {
+                "images": self.images.to("cpu", copy=True),
+                "targets": self.targets.to("cpu", copy=True),
+                "times": self._times[: len(self)].clone(),
+                "met": torch.from_numpy(self._met.keys.view(np.int64).copy()),
+            },
+            {"added": self._added},
+        )
+
+    def restore(self, state: State) -> None:
+        """Be again as when ``state`` was taken; the capacity is the same as then."""
+        self._images = state.tensors["images"].to(self.device, copy=True)
+        self._targets = state.tensors["targets"].to(self.device, copy=True)
+        self._times = state.tensors["times"].clone()
+        self._met = Met(state.tensors["met"].numpy().view(np.uint64))
+        self._added = int(state.numbers["added"])
+
+    def _order(self, count: int) -> Tensor:
+        """Where the last ``count`` lie, oldest first."""
+        order = torch.arange(self._added - count, self._added) % max(len(self._images), 1)
+        return order.to(self.device)
+
+    def _reserve(self, count: int, images: Tensor, targets: Tensor) -> None:
+        """Room for ``count`` images in all, as far as the capacity goes; doubles when it grows."""
+        wanted = count if self.capacity is None else min(count, self.capacity)
+        if wanted <= len(self._images):
+            return
+        room = max(wanted, 2 * len(self._images), 1024)
+        if self.capacity is not None:
+            room = min(room, self.capacity)
+        size = len(self)
+        kept_images, kept_targets, times = self.images, self.targets, self._times[:size]
+        self._images = torch.empty(room, *images.shape[1:], dtype=torch.uint8, device=self.device)
+        self._targets = torch.empty(room, targets.shape[1], device=self.device)
+        self._times = torch.ones(room, dtype=torch.long)
+        if size:
+            self._images[:size], self._targets[:size] = kept_images, kept_targets
+            self._times[:size] = times

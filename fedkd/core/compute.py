@@ -1,0 +1,84 @@
+"""Where a coordinator's networks compute, and how exactly. Knows no network and no method.
+
+What comes from institutions and what goes to them lies in ordinary memory; student, generator and
+bank lie on one device, and nothing but a batch goes to and fro.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from fedkd.errors import SettingsError
+from fedkd.protocol.signals import as_float
+
+MEMORY = torch.device("cpu")
+Precision = Literal["auto", "float32", "bfloat16"]
+Seeing: TypeAlias = Callable[[Tensor], Tensor]
+"""(B, C, H, W) uint8 or floats in [0, 1], on any device -> (B, K) float32."""
+
+
+@dataclass(frozen=True)
+class Compute:
+    """One device, and the type in which convolutions and products are computed there.
+
+    Args:
+        device: of the networks and of the bank.
+        dtype: float32, or bfloat16 where autocast takes it; weights, losses and sums stay float32.
+    """
+
+    device: torch.device = MEMORY
+    dtype: torch.dtype = torch.float32
+
+    @classmethod
+    def of(cls, device: str, precision: Precision) -> "Compute":
+        """From settings; ``auto`` is CUDA where there is any, and bfloat16 there alone.
+
+        Raises:
+            SettingsError: there is no such device here.
+        """
+        name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+        try:
+            chosen = torch.empty(0, device=name).device
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            raise SettingsError(
+                f'student.device {name!r} is not to be had here ({reason}); choose "auto"'
+            ) from error
+        rough = precision == "bfloat16" or (precision == "auto" and chosen.type == "cuda")
+        return cls(chosen, torch.bfloat16 if rough else torch.float32)
+
+    @property
+    def fused(self) -> bool | None:
+        """What an optimiser is to be told: one kernel for all weights, where there is one."""
+        return True if self.device.type in ("cpu", "cuda") else None
+
+    def place(self, network: nn.Module) -> None:
+        """Move ``network`` to the device, its weights in the order that convolutions like best."""
+        network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def bring_back(self, network: nn.Module) -> None:
+        """Move ``network`` here in the order in which everybody else expects it."""
+        network.to(self.device, memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+
+    def pixels(self, images: Tensor) -> Tensor:
+        """(B, C, H, W) uint8 or floats -> float32 in [0, 1] on the device, differentiably."""
+        unit = as_float(images.to(self.device, non_blocking=True))
+        return unit.contiguous(memory_format=torch.channels_last)
+
+    def say(self, network: nn.Module, images: Tensor) -> Tensor:
+        """What ``network``, which is placed, says of images on any device: (B, K) float32."""
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not torch.float32):
+            said: Tensor = network(self.pixels(images))
+        return said.float()
+
+
+CPU = Compute()
+
+
+def device_of(network: nn.Module) -> torch.device:
+    """Where its weights lie; ordinary memory where it has none."""
+    first = next(network.parameters(), None)
+    return MEMORY if first is None else first.device

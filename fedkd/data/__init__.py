@@ -1,0 +1,1 @@
+"""Labelled data sets: opening them, and partitioning them among institutions."""

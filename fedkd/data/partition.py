@@ -1,0 +1,253 @@
+"""Which institution holds which image, and knows which class. Opens no images.
+
+A partition is a tuple of index tensors, one an institution, int64 and rising; together they name
+every image once.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fedkd.data.datasets import read_arrays
+from fedkd.errors import DataError, SettingsError
+
+DRAWS = 200
+"""Dirichlet partitions drawn before one without a nearly empty institution is given up."""
+
+SMALLEST_ALPHA = 0.01
+"""Below it, gamma variates underflow and proportions are no longer numbers."""
+
+Indices: TypeAlias = NDArray[np.int64]
+
+
+def partition(
+    labels: Tensor,
+    count: int,
+    how: str = "dirichlet",
+    *,
+    alpha: float = 0.5,
+    shards_per_institution: int = 2,
+    seed: int = 0,
+    least: int = 2,
+) -> tuple[Tensor, ...]:
+    """Deal N training images out among institutions; the same arguments give the same deal.
+
+    Args:
+        labels: (N,) int64.
+        count: institutions, >= 1.
+        how: ``iid``: shuffled, equal parts. ``dirichlet``: each class is dealt in proportions
+            drawn from Dir(alpha, ..., alpha) (Hsu, Qi and Brown, arXiv 1909.06335, per class).
+            ``shards``: images ordered by label, cut into equal shards, each institution dealt
+            some (McMahan et al., AISTATS 2017).
+        alpha: concentration, >= 0.01; small is skewed.
+        shards_per_institution: >= 1.
+        seed: 0 to 2**32 - 1.
+        least: images that every institution must have, >= 1; Dirichlet partitions are drawn
+            anew until they do.
+
+    Returns:
+        One index tensor an institution.
+
+    Raises:
+        SettingsError: no such way, an impossible number, or an institution left nearly empty.
+    """
+    if how not in ("iid", "dirichlet", "shards"):
+        raise SettingsError(f"unknown partition {how!r}; choose iid, dirichlet or shards")
+    if count < 1 or least < 1 or shards_per_institution < 1:
+        raise SettingsError(
+            f"partition into {count} institutions of {shards_per_institution} shards and "
+            f"at least {least} images; each must be 1 or more"
+        )
+    if not 0 <= seed < 2**32:
+        raise SettingsError(f"partition seed {seed}; expected 0 to {2**32 - 1}")
+    if not SMALLEST_ALPHA <= alpha < float("inf"):
+        raise SettingsError(f"alpha = {alpha}; expected a number from {SMALLEST_ALPHA} up")
+    # RandomState's stream is promised never to change, unlike that of numpy's newer generators,
+    # so that a partition published by its seed stays what it was.
+    rng = np.random.RandomState(seed)
+    known = labels.numpy()
+    parts: Sequence[Indices]
+    if how == "iid":
+        parts = np.array_split(rng.permutation(len(known)), count)
+    elif how == "shards":
+        parts = _shards(known, count, shards_per_institution, rng)
+    else:
+        parts = _until_filled(lambda: _dirichlet(known, count, alpha, rng), least)
+    if min(len(part) for part in parts) < least:
+        raise SettingsError(
+            f"{len(known)} images leave one of {count} institutions with fewer than {least}; "
+            f"take fewer institutions" + (" or a larger alpha" if how == "dirichlet" else "")
+        )
+    return tuple(torch.tensor(np.sort(part), dtype=torch.int64) for part in parts)
+
+
+def read_partition(path: str | Path, count: int, total: int) -> tuple[Tensor, ...]:
+    """A partition from an .npz file of index arrays ``client_0`` ... ``client_{count - 1}``.
+
+    Unlike one that `partition` draws, it may leave images out.
+
+    Args:
+        path: the file.
+        count: institutions that it must describe, no more and no fewer.
+        total: N; indices run from 0 to N - 1.
+
+    Raises:
+        DataError: unreadable, other institutions than expected, not whole numbers, out of range,
+            or an image given twice.
+    """
+    names = [f"client_{index}" for index in range(count)]
+    arrays = read_arrays(path)
+    if set(arrays) != set(names):
+        raise DataError(
+            f"{path} describes {len(arrays)} institutions, expected client_0 to {names[-1]} and "
+            f"nothing else; give another file or count"
+        )
+    parts = [arrays[name] for name in names]
+    for name, part in zip(names, parts, strict=True):
+        if part.ndim != 1 or not part.size or not np.issubdtype(part.dtype, np.integer):
+            raise DataError(
+                f"{path}: {name} is {part.dtype} {part.shape}, expected whole numbers (n,), n > 0"
+            )
+    dealt = np.concatenate(parts)
+    if dealt.min() < 0 or dealt.max() >= total:
+        raise DataError(f"{path} has indices outside 0..{total - 1}; is it of another data set?")
+    if len(np.unique(dealt)) != len(dealt):
+        raise DataError(f"{path} gives some image twice; give each to one institution")
+    return tuple(torch.tensor(np.sort(part).astype(np.int64)) for part in parts)
+
+
+@dataclass(frozen=True, eq=False)
+class Deal:
+    """Who has which images of a data set and knows which of its classes; an entry for each."""
+
+    parts: Sequence[Tensor]
+    """Training images, int64 and rising."""
+    tests: Sequence[Tensor]
+    """Test images, likewise."""
+    known: Sequence[Sequence[int]]
+    """Numbers of classes."""
+
+
+def deal(
+    parts: Sequence[Tensor],
+    train_labels: Tensor,
+    test_labels: Tensor,
+    classes: int,
+    sets: Sequence[Sequence[str]] = (),
+) -> Deal:
+    """A partition, with test images dealt in turn, among institutions that know some classes.
+
+    Args:
+        parts: one index tensor an institution.
+        train_labels: (N,) int64.
+        test_labels: (M,) int64.
+        classes: K.
+        sets: names of the classes that an institution knows, dealt in turn; none: everybody
+            knows all.
+
+    Raises:
+        SettingsError: see `known_classes`.
+    """
+    count = len(parts)
+    tests = [torch.arange(len(test_labels))[index::count] for index in range(count)]
+    if not sets:
+        return Deal(parts, tests, [tuple(range(classes))] * count)
+    known = known_classes(sets, count, classes)
+    return Deal(
+        to_those_who_know(parts, train_labels, known),
+        to_those_who_know(tests, test_labels, known),
+        known,
+    )
+
+
+def known_classes(
+    sets: Sequence[Sequence[str]], count: int, classes: int
+) -> tuple[tuple[int, ...], ...]:
+    """What each of ``count`` institutions knows, from sets of names that are dealt in turn.
+
+    Args:
+        sets: at least one. Classes of a data set are called by their numbers.
+        count: institutions.
+        classes: K.
+
+    Returns:
+        Numbers of its classes for each institution, in the order of its set.
+
+    Raises:
+        SettingsError: a name that is no class, or a class that no institution knows.
+    """
+    numbers = {str(number): number for number in range(classes)}
+    dealt = [sets[index % len(sets)] for index in range(count)]
+    for name in (name for own in dealt for name in own):
+        if name not in numbers:
+            raise SettingsError(
+                f"labels name the class {name!r}; the data have {classes}, called 0 to "
+                f"{classes - 1}; name some of those"
+            )
+    named = {name for own in dealt for name in own}
+    if missing := [name for name in numbers if name not in named]:
+        raise SettingsError(
+            f"no institution knows {', '.join(missing)}; put every class of the data into the "
+            "labels of one at least"
+        )
+    return tuple(tuple(numbers[name] for name in own) for own in dealt)
+
+
+def to_those_who_know(
+    parts: Sequence[Tensor], labels: Tensor, known: Sequence[Sequence[int]]
+) -> tuple[Tensor, ...]:
+    """A partition in which everybody knows what they hold.
+
+    An image of a class that its institution does not know goes to those who know it, in turn.
+
+    Args:
+        parts: one index tensor an institution.
+        labels: (N,) int64.
+        known: classes of each institution; every class has one who knows it.
+    """
+    holder = torch.full((len(labels),), -1)
+    for index, part in enumerate(parts):
+        holder[part] = index
+    for label in range(int(labels.max()) + 1):
+        able = torch.tensor([index for index, own in enumerate(known) if label in own])
+        stray = ((labels == label) & (holder >= 0) & ~torch.isin(holder, able)).nonzero()[:, 0]
+        holder[stray] = able[torch.arange(len(stray)) % len(able)]
+    return tuple((holder == index).nonzero()[:, 0] for index in range(len(parts)))
+
+
+def _until_filled(draw: Callable[[], list[Indices]], least: int) -> list[Indices]:
+    """The first draw that leaves nobody nearly empty, or the last one."""
+    for _ in range(DRAWS - 1):
+        parts = draw()
+        if min(len(part) for part in parts) >= least:
+            return parts
+    return draw()
+
+
+def _dirichlet(
+    labels: NDArray[Any], count: int, alpha: float, rng: np.random.RandomState
+) -> list[Indices]:
+    parts: list[list[Indices]] = [[] for _ in range(count)]
+    for label in np.unique(labels):
+        members = rng.permutation(np.flatnonzero(labels == label))
+        shares = rng.dirichlet([alpha] * count)
+        cuts = (np.cumsum(shares)[:-1] * len(members)).astype(np.int64)
+        for part, dealt in zip(parts, np.split(members, cuts), strict=True):
+            part.append(dealt)
+    return [np.concatenate(part) for part in parts]
+
+
+def _shards(
+    labels: NDArray[Any], count: int, each: int, rng: np.random.RandomState
+) -> list[Indices]:
+    shuffled = rng.permutation(len(labels))
+    ordered = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    shards = np.array_split(ordered, count * each)
+    dealt = rng.permutation(count * each).reshape(count, each)
+    return [np.concatenate([shards[shard] for shard in own]) for own in dealt]

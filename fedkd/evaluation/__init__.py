@@ -1,0 +1,1 @@
+"""Evaluation metrics of a student: accuracy, agreement, fidelity, training stability."""

@@ -1,0 +1,1 @@
+"""Experiment files: TOML settings, their defaults and validation."""

@@ -1,0 +1,1 @@
+"""Loss terms of generators, and the distillation losses of students."""

@@ -1,0 +1,1 @@
+"""Neural networks: students, teachers, generators, and how a teacher answers."""

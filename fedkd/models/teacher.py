@@ -1,0 +1,240 @@
+"""The mathematics of answering: signals of a batch, and their vector-Jacobian products.
+
+It knows no secret and no policy; what may leave an institution is decided elsewhere.
+"""
+
+import copy
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fedkd.errors import NeedsError
+from fedkd.models.networks import Network
+from fedkd.protocol.signals import Signal, as_float
+
+CHUNK = 1024
+"""Images evaluated at once; a batch that asks for BN_GAP is one piece, whatever its size."""
+
+LEAST_PROBABILITY = 1e-7
+"""Probabilities below it count as it, so that their logarithm is finite."""
+
+
+class Teacher(Protocol):
+    """Something that can say what images look like to it."""
+
+    @property
+    def classes(self) -> int:
+        """K."""
+
+    @property
+    def signals(self) -> frozenset[Signal]:
+        """What it is able to compute."""
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether it can pull back."""
+
+    def ask(self, images: Tensor, signals: frozenset[Signal]) -> dict[Signal, Tensor]:
+        """The signals of a batch.
+
+        Args:
+            images: (B, C, H, W), B >= 1, uint8 or float in [0, 1].
+            signals: a subset of ``self.signals``.
+
+        Returns:
+            float32, shaped as `Signal` says; no graph behind them.
+
+        Raises:
+            NeedsError: a signal that it cannot compute.
+        """
+
+    def pull_back(self, images: Tensor, cotangents: Mapping[Signal, Tensor]) -> Tensor:
+        """Gradient of the sum over signals of <cotangent, signal>.
+
+        Args:
+            images: (B, C, H, W), uint8 or float in [0, 1].
+            cotangents: d loss / d signal, each shaped like its signal.
+
+        Returns:
+            (B, C, H, W) float32, with respect to images in [0, 1].
+
+        Raises:
+            NeedsError: a signal that it cannot compute, or it cannot pull back at all.
+        """
+
+
+class ModuleTeacher:
+    """A network that answers, as it was when it was given: the teacher keeps a frozen copy.
+
+    Can say LOGITS; BN_GAP where it has batch norm; FEATURES where it is a `Network`. Several
+    threads may ask it.
+
+    Args:
+        module: (B, C, H, W) float in [0, 1] -> (B, K), on any device.
+        classes: K.
+    """
+
+    differentiable = True
+
+    def __init__(self, module: nn.Module, classes: int) -> None:
+        self.classes = classes
+        self.module = copy.deepcopy(module).eval().requires_grad_(False)
+        # Convolutions over few channels are up to half faster in this order.
+        self.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        # A forward pass of one thread must not be heard by the hooks of another's.
+        self._alone = threading.Lock()
+        self._norms = [m for m in self.module.modules() if isinstance(m, nn.BatchNorm2d)]
+        first = next(self.module.parameters(), None)
+        self._device = torch.device("cpu") if first is None else first.device
+
+    @property
+    def signals(self) -> frozenset[Signal]:
+        """What it is able to compute."""
+        able = {Signal.LOGITS}
+        if any(norm.track_running_stats for norm in self._norms):
+            able.add(Signal.BN_GAP)
+        if isinstance(self.module, Network):
+            able.add(Signal.FEATURES)
+        return frozenset(able)
+
+    def ask(self, images: Tensor, signals: frozenset[Signal]) -> dict[Signal, Tensor]:
+        """See `Teacher.ask`."""
+        must_know(signals, self.signals)
+        with torch.no_grad():
+            pieces = [self._say(piece, signals) for piece in self._pieces(images, signals)]
+        if Signal.BN_GAP in signals:
+            return {signal: said.cpu() for signal, said in pieces[0].items()}
+        return {s: torch.cat([piece[s] for piece in pieces]).cpu() for s in signals}
+
+    def pull_back(self, images: Tensor, cotangents: Mapping[Signal, Tensor]) -> Tensor:
+        """See `Teacher.pull_back`."""
+        asked = frozenset(cotangents)
+        must_know(asked, self.signals)
+        gradients = []
+        start = 0
+        for piece in self._pieces(images, asked):
+            stop = start + len(piece)
+            # A scalar signal goes with the whole batch, the others are cut as the batch is.
+            own = {
+                signal: cotangent if signal is Signal.BN_GAP else cotangent[start:stop]
+                for signal, cotangent in cotangents.items()
+            }
+            gradients.append(self._pull(piece, own))
+            start = stop
+        return torch.cat(gradients).contiguous()
+
+    def _pieces(self, images: Tensor, signals: frozenset[Signal]) -> Iterator[Tensor]:
+        size = len(images) if Signal.BN_GAP in signals else CHUNK
+        for piece in torch.split(images, size):
+            unit = as_float(piece.to(self._device))
+            yield unit.contiguous(memory_format=torch.channels_last)
+
+    def _pull(self, piece: Tensor, cotangents: Mapping[Signal, Tensor]) -> Tensor:
+        with torch.enable_grad():
+            leaf = piece.detach().requires_grad_()
+            said = self._say(leaf, frozenset(cotangents))
+            products = [(c.to(said[s]) * said[s]).sum() for s, c in cotangents.items()]
+            (gradient,) = torch.autograd.grad(torch.stack(products).sum(), leaf)
+        return gradient.float().cpu()
+
+    def _say(self, x: Tensor, signals: frozenset[Signal]) -> dict[Signal, Tensor]:
+        """All signals from one forward pass."""
+        said = {}
+        norms = self._norms if Signal.BN_GAP in signals else []
+        with self._alone, _hearing(norms) as gaps:
+            if isinstance(self.module, Network):
+                features = self.module.embed(x)
+                logits = self.module.head(features)
+                said[Signal.FEATURES] = features
+            else:
+                logits = self.module(x)
+        said[Signal.LOGITS] = logits
+        if gaps:
+            said[Signal.BN_GAP] = torch.stack(gaps).sum()
+        return {signal: said[signal] for signal in signals}
+
+
+class ScikitTeacher:
+    """A fitted scikit-learn classifier that answers. It has no gradient, and says LOGITS only.
+
+    Its logits are the logarithms of its probabilities; a class that it never saw has the least.
+
+    Args:
+        model: fitted on (N, C H W) floats in [0, 1]; has ``predict_proba`` and ``classes_``.
+        classes: K.
+    """
+
+    differentiable = False
+    signals = frozenset({Signal.LOGITS})
+
+    # scikit-learn ships no types.
+    def __init__(self, model: Any, classes: int) -> None:
+        self.classes = classes
+        self._model = model
+
+    def ask(self, images: Tensor, signals: frozenset[Signal]) -> dict[Signal, Tensor]:
+        """See `Teacher.ask`."""
+        must_know(signals, self.signals)
+        probabilities = np.zeros((len(images), self.classes))
+        for start in range(0, len(images), CHUNK):
+            flat = as_float(images[start : start + CHUNK]).flatten(1).numpy()
+            columns = self._model.classes_
+            probabilities[start : start + CHUNK, columns] = self._model.predict_proba(flat)
+        logits = np.log(np.maximum(probabilities, LEAST_PROBABILITY))
+        return {signal: torch.tensor(logits, dtype=torch.float32) for signal in signals}
+
+    def pull_back(self, images: Tensor, cotangents: Mapping[Signal, Tensor]) -> Tensor:
+        """Always raises.
+
+        Raises:
+            NeedsError: it has no gradient.
+        """
+        raise NeedsError("this teacher has no gradient; choose a method that pulls nothing back")
+
+
+@contextmanager
+def _hearing(norms: list[nn.BatchNorm2d]) -> Iterator[list[Tensor]]:
+    """Collects the gap at each of the norms during forward passes; no hook outlives it.
+
+    For a layer that reads h and remembers (mu, v), the gap is
+    ``||v - var(h)||_2 + ||mu - mean(h)||_2`` over channels, moments over N, H, W, variance
+    biased. Source: DeepInversion (Yin et al., CVPR 2020), as in CuDFKD (arXiv 2208.13648).
+    """
+    gaps: list[Tensor] = []
+
+    def listen(mean: Tensor, variance: Tensor) -> Callable[[nn.Module, tuple[Tensor]], None]:
+        def hear(_: nn.Module, read: tuple[Tensor]) -> None:
+            v, m = torch.var_mean(read[0], dim=(0, 2, 3), correction=0)
+            norm = torch.linalg.vector_norm
+            gaps.append(norm(variance - v) + norm(mean - m))
+
+        return hear
+
+    hooks = [
+        norm.register_forward_pre_hook(listen(norm.running_mean, norm.running_var))
+        for norm in norms
+        if norm.running_mean is not None and norm.running_var is not None
+    ]
+    try:
+        yield gaps
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def must_know(asked: frozenset[Signal], able: frozenset[Signal]) -> None:
+    """Refuse what a teacher cannot say.
+
+    Raises:
+        NeedsError: naming it, and what the teacher can.
+    """
+    if missing := asked - able:
+        raise NeedsError(
+            f"this teacher cannot say {', '.join(sorted(missing))}, only "
+            f"{', '.join(sorted(able))}; choose a method that needs no more"
+        )

@@ -1,0 +1,1 @@
+"""Procedural priors: synthetic samples drawn without data, and their rendering from recipes."""

@@ -1,0 +1,29 @@
+"""What every procedural prior shares: it paints in blocks, and paint becomes bytes."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from fedkd.errors import SettingsError
+from fedkd.procedural.random_fields import Shape, as_bytes
+from fedkd.procedural.transforms import per_block
+
+
+class Painted(ABC):
+    """A prior that paints in float32, block by block; what exceeds [0, 1] is cut off."""
+
+    def draw(self, count: int, shape: Shape, rng: torch.Generator) -> Tensor:
+        """As `Prior.draw`."""
+        if count < 0 or min(shape) < 1:
+            raise SettingsError(
+                f"asked for {count} images of shape {shape}; expected a count >= 0 and sides >= 1"
+            )
+        images = torch.empty(count, *shape, dtype=torch.uint8)
+        for block in torch.split(images, per_block(shape)) if count else ():
+            block.copy_(as_bytes(self._paint(len(block), shape, rng)))
+        return images
+
+    @abstractmethod
+    def _paint(self, count: int, shape: Shape, rng: torch.Generator) -> Tensor:
+        """(count, C, H, W) float32, black at 0 and white at 1."""

@@ -1,0 +1,88 @@
+"""A prior for teachers of photographs: things with surfaces. Knows no teacher.
+
+It knows that the world has lit surfaces of near colours that hide one another, and no more.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fedkd.procedural.base import Painted
+from fedkd.procedural.random_fields import (
+    Shape,
+    between,
+    centres,
+    clouds,
+    mixed_colours,
+    placed,
+    uniform,
+)
+from fedkd.procedural.transforms import expect
+
+
+@dataclass(frozen=True)
+class Collage(Painted):
+    """Dead leaves with surfaces: each is grained or striped, lit from a side, and of any outline.
+
+    Source: dead-leaves model (Lee, Mumford and Huang, IJCV 2001), textured as in Baradad et al.,
+    NeurIPS 2021; outlines, light and stripes are ours.
+    """
+
+    leaves: int = 12
+    """Most on one image, >= 1; their number is log-uniform."""
+    radii: tuple[float, float] = (0.1, 0.6)
+    """In sides of the image, density ~ r^-3 between; 0 < low <= high."""
+    stripes: float = 0.3
+    """Share of surfaces that have stripes, in [0, 1]."""
+
+    def __post_init__(self) -> None:
+        expect(self.leaves >= 1, self, "leaves >= 1")
+        expect(0 < self.radii[0] <= self.radii[1], self, "0 < low <= high for radii")
+        expect(0 <= self.stripes <= 1, self, "stripes in [0, 1]")
+
+    def _paint(self, count: int, shape: Shape, rng: torch.Generator) -> Tensor:
+        image = self._surface(count, shape, rng)
+        many = self.leaves ** uniform(count, rng).flatten()
+        steepness = max(shape[1:]) * 3.0 ** -uniform(count, rng)  # edges 1 to 3 pixels wide
+        for leaf in range(self.leaves):
+            here = (leaf < many).nonzero().flatten()
+            if len(here):
+                inside = self._inside(len(here), shape, rng)
+                cover = (inside * steepness[here] + 0.5).clamp_(0.0, 1.0)
+                bulge = between(-1.0, 1.0, len(here), rng) * inside.clamp(0.0, 0.3)
+                painted = self._surface(len(here), shape, rng) + bulge
+                image[here] = torch.lerp(image[here], painted, cover)
+        return image
+
+    def _inside(self, count: int, shape: Shape, rng: torch.Generator) -> Tensor:
+        """How deep each pixel lies in a random leaf, in sides; (count, 1, H, W)."""
+        radius, across, along, squeeze = placed(count, shape, self.radii, rng)
+        along = along * squeeze
+        oval, box = torch.hypot(across, along), torch.maximum(across, along)
+        wobble = 0.4 * uniform(count, rng) * radius * _slow(count, shape, rng)
+        return radius - torch.where(uniform(count, rng) < 0.6, oval, box) + wobble
+
+    def _surface(self, count: int, shape: Shape, rng: torch.Generator) -> Tensor:
+        """(count, C, H, W), one colour and what its grain, its stripes and the light make of it."""
+        y, x = centres(shape)
+        grain = mixed_colours(clouds(count, shape, between(0.7, 2.5, count, rng), rng), rng)
+        image = _colour(count, shape[0], rng) + grain * 0.02 * 15.0 ** uniform(count, rng)
+        angle, turns = between(0.0, 2 * math.pi, count, rng), 1.5 * 8.0 ** uniform(count, rng)
+        along = (x - 0.5) * angle.cos() + (y - 0.5) * angle.sin()
+        wave = torch.sin(2 * math.pi * (turns * along + uniform(count, rng)))
+        striped = uniform(count, rng) < self.stripes
+        tint = 0.6 * (_colour(count, shape[0], rng) - 0.5)
+        light = between(-0.5, 0.5, count, rng)
+        return image + striped * tint * wave + light * along
+
+
+def _slow(count: int, shape: Shape, rng: torch.Generator) -> Tensor:
+    return clouds(count, (1, *shape[1:]), torch.full((count, 1, 1, 1), 2.5), rng)
+
+
+def _colour(count: int, channels: int, rng: torch.Generator) -> Tensor:
+    """Mostly greyish, as most surfaces are; (count, channels, 1, 1)."""
+    grey, strength = uniform(count, rng), uniform(count, rng)
+    return grey + strength * strength * (uniform(count, rng, channels) - 0.5)

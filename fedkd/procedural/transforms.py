@@ -1,0 +1,100 @@
+"""Variations of a prior: its images warped, or mixed with one another. Knows no prior by name."""
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from fedkd.errors import SettingsError
+from fedkd.procedural.random_fields import Shape, as_bytes, bent, between, clouds
+
+_BLOCK = 2**18  # pixel values painted at once: a few float32 copies of them fit a core's cache
+
+
+class Prior(Protocol):
+    """Something that draws images out of nothing."""
+
+    def draw(self, count: int, shape: Shape, rng: torch.Generator) -> Tensor:
+        """``count`` images of ``shape`` (C, H, W): (count, C, H, W) uint8 in 0..255.
+
+        Raises:
+            SettingsError: a negative count, or a side below 1.
+        """
+
+
+@dataclass(frozen=True)
+class Warped:
+    """Another prior's images turned, zoomed, shifted and bent.
+
+    New outlines out of old ones. Turned by up to 45 degrees, zoomed by 0.7 to 1.4, shifted by up
+    to 15 % of a side, bent smoothly by about 3 % of it; mirrored where the image ends.
+
+    Source: the nonlinear transform of DIP-KD (arXiv 2604.25794).
+    """
+
+    prior: Prior
+    """Whose images are warped."""
+    share: float = 0.5
+    """Of the images that are, in [0, 1]; 0 leaves every byte as it was."""
+
+    def __post_init__(self) -> None:
+        expect(0 <= self.share <= 1, self, "share in [0, 1]")
+
+    def draw(self, count: int, shape: Shape, rng: torch.Generator) -> Tensor:
+        """As `Prior.draw`."""
+        images = self.prior.draw(count, shape, rng)
+        for part in _chosen(count, self.share, shape, rng):
+            images[part] = as_bytes(bent(images[part] / 255.0, rng))
+        return images
+
+
+@dataclass(frozen=True)
+class CutMixed:
+    """Two images of a batch in one, divided along the outline of a blob.
+
+    Evidence for two classes on one image, which asks a teacher how it weighs them.
+
+    Source: CutMix (Yun et al., ICCV 2019), with blobs as in DIP-KD (arXiv 2604.25794).
+    """
+
+    prior: Prior
+    """Where both images come from."""
+    share: float = 0.5
+    """Of the images that are mixed, in [0, 1]; 0 leaves every byte as it was."""
+
+    def __post_init__(self) -> None:
+        expect(0 <= self.share <= 1, self, "share in [0, 1]")
+
+    def draw(self, count: int, shape: Shape, rng: torch.Generator) -> Tensor:
+        """As `Prior.draw`; of a single image nothing is mixed."""
+        images = self.prior.draw(count, shape, rng)
+        step = int(torch.randint(1, max(2, count), (), generator=rng))
+        others = images.roll(step, 0)
+        for part in _chosen(count, self.share, shape, rng):
+            field = clouds(len(part), (1, *shape[1:]), torch.full((len(part), 1, 1, 1), 3.0), rng)
+            blob = torch.sigmoid(8.0 * (field - between(-0.7, 0.7, len(part), rng)))
+            images[part] = as_bytes(torch.lerp(images[part] / 255.0, others[part] / 255.0, blob))
+        return images
+
+
+def expect(held: bool, value: object, law: str) -> None:
+    """A parameter is as it must be.
+
+    Raises:
+        SettingsError: it is not.
+    """
+    if not held:
+        raise SettingsError(f"{value!r} cannot be; expected {law}")
+
+
+def per_block(shape: Shape) -> int:
+    """Images painted at once."""
+    return max(1, _BLOCK // math.prod(shape))
+
+
+def _chosen(count: int, share: float, shape: Shape, rng: torch.Generator) -> tuple[Tensor, ...]:
+    """Indices of a random share of the images, in blocks."""
+    chosen = (torch.rand(count, generator=rng) < share).nonzero().flatten()
+    return torch.split(chosen, per_block(shape)) if len(chosen) else ()

@@ -1,0 +1,1 @@
+"""What coordinator and institutions exchange: signals, requests, replies, cards, recipes, label spaces."""

@@ -1,0 +1,1 @@
+"""Training the student: curriculum, optimiser steps, and networks trained beside it."""

@@ -1,0 +1,109 @@
+"""Images told apart from all that were invented before, in the student's eyes. Asks nobody."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fedkd.core.compute import device_of
+from fedkd.core.state import State, gather, scatter
+from fedkd.methods.mechanisms import Discrimination
+from fedkd.models.networks import features
+from fedkd.protocol.signals import as_float
+
+
+class Discriminator:
+    """A small network that tells images apart by what the student sees in them.
+
+    Args:
+        how: temperature, sizes, rate.
+        student: (B, C, H, W) in [0, 1] -> (B, K), read and never changed; what enters its last
+            layer is what counts.
+        shape: (C, H, W).
+        seed: of the first weights.
+
+    Source: CMI (Fang et al., IJCAI 2021), where the teacher's features are compared.
+    """
+
+    def __init__(
+        self, how: Discrimination, student: nn.Module, shape: tuple[int, int, int], seed: int
+    ) -> None:
+        self.how, self.student = how, student
+        student.eval()
+        device = device_of(student)
+        with torch.no_grad():
+            size = features(student, torch.zeros(1, *shape, device=device)).shape[1]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.head = nn.Sequential(nn.Linear(size, size), nn.ReLU(), nn.Linear(size, how.width))
+        self.head.to(device)
+        self.optimizer = torch.optim.Adam(self.head.parameters(), how.rate)
+        self._before = torch.empty(0, *shape, dtype=torch.uint8)
+
+    def distinctness(self, images: Tensor, rng: torch.Generator) -> Tensor:
+        """How hard it is to tell which image a view of it shows, (); low is distinct.
+
+        ``mean_i -log softmax_j(v_i . V_j / tau)_i`` over ``images`` and a sample of those before,
+        v of a view and V of the image itself, both of length 1. Both kinds weigh alike, however
+        many they are. Slopes pass through views alone.
+
+        Args:
+            images: (B, C, H, W) in [0, 1].
+            rng: draws views, and those from before.
+        """
+        self.student.eval()
+        sample = torch.randperm(len(self._before), generator=rng)[: self.how.negatives]
+        x = torch.cat([images, as_float(self._before[sample].to(images.device))])
+        views = self._compared(cropped(x, self.how.crop, rng))
+        whole = self._compared(x).detach()
+        each = F.cross_entropy(
+            views @ whole.T / self.how.temperature,
+            torch.arange(len(x), device=x.device),
+            reduction="none",
+        )
+        now, before = each[: len(images)], each[len(images) :]
+        return now.mean() + before.mean() if len(before) else now.mean()
+
+    def learn(self) -> None:
+        """A step along the gradients that `distinctness` has left."""
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def keep(self, images: Tensor) -> None:
+        """Remember finished ``images``, (B, C, H, W) uint8; the oldest give way."""
+        self._before = torch.cat([self._before, images])[-self.how.capacity :]
+
+    def state(self) -> State:
+        """Its network, momenta, and what it remembers."""
+        state = gather(self._parts, {})
+        return State({**state.tensors, "before": self._before.clone()}, state.numbers)
+
+    def restore(self, state: State) -> None:
+        """Be again as when ``state`` was taken."""
+        scatter(state, self._parts)
+        self._before = state.tensors["before"].clone()
+
+    def _compared(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, width), of length 1."""
+        return F.normalize(self.head(features(self.student, x)), dim=1)
+
+    @property
+    def _parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
+        return {"head": self.head, "optimizer": self.optimizer}
+
+
+def cropped(images: Tensor, least: float, rng: torch.Generator) -> Tensor:
+    """A square part of each image, as large as the image was: (B, C, H, W) -> (B, C, H, W).
+
+    Args:
+        images: any range.
+        least: share of the image's area that a part has, from which to 1 it is drawn.
+        rng: draws sizes and places.
+    """
+    side = (least + (1.0 - least) * torch.rand(len(images), generator=rng)).sqrt()
+    place = (2.0 * torch.rand(2, len(images), generator=rng) - 1.0) * (1.0 - side)
+    nought = torch.zeros(len(images))
+    theta = torch.stack(
+        [torch.stack([side, nought, place[0]], 1), torch.stack([nought, side, place[1]], 1)], 1
+    ).to(images)
+    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)

@@ -1,0 +1,88 @@
+"""Rows of float16 as bytes, a byte a number where they lie on grids. Knows no message.
+
+Contents of a (B, K) tensor, one part after the other:
+
+    B exponents      int8      of each row's step, 2**k; `PLAIN` where the row is on no grid
+    B first steps    int16     of each row, from zero; 0 where it is on no grid
+    steps            uint8     K from its first, of each row on a grid
+    numbers          float16   K of each row on none
+
+Whatever is packed is unpacked bit for bit. See `fedkd.protocol.quantisation` for which rows are on a grid.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedkd.errors import LocalProtocolError
+from fedkd.protocol.quantisation import COARSEST, FARTHEST, FINEST, STEPS, length, steps_of
+
+PACKING = 1
+"""Version of this form: a coordinator says in its Welcome which one it reads."""
+PLAIN = 127
+"""In the place of an exponent."""
+HEAD = 3
+"""Bytes of a row beside its numbers."""
+
+_STEPS = STEPS.numpy()
+
+
+def pack(rows: Tensor) -> np.ndarray | None:
+    """The contents of (B, K) float16 rows, finite, contiguous and on a CPU.
+
+    Returns:
+        Bytes, (n,) uint8; None where they would not be fewer than those of float16.
+    """
+    batch, classes = rows.shape
+    places, first, steps = steps_of(rows.float())
+    # Bits are compared and not numbers, or a zero would lose its sign.
+    bits, numbers = rows.view(torch.int16), (steps * length(places)).half().view(torch.int16)
+    codes = steps.sub_(first[:, None]).byte().numpy()
+    exponents, firsts = (places + FINEST).numpy(), first.numpy()
+    parts = [exponents, firsts, codes]
+    if not torch.equal(bits, numbers):
+        on = (bits == numbers).all(1).numpy()
+        parts = [np.where(on, exponents, PLAIN), np.where(on, firsts, 0), codes[on]]
+        parts.append(rows.numpy()[~on])
+    if HEAD * batch >= len(parts[2]) * classes:
+        return None
+    parts[:2] = parts[0].astype(np.int8), parts[1].astype("<i2")
+    return np.concatenate([part.reshape(-1).view(np.uint8) for part in parts])
+
+
+def unpack(contents: memoryview, batch: int, classes: int) -> Tensor:
+    """(B, K) float16 rows; those that are on no grid may hold anything that float16 can.
+
+    Raises:
+        LocalProtocolError: they are no contents of that many rows, or more than float16's.
+    """
+    if HEAD * batch > len(contents):
+        raise LocalProtocolError(f"{len(contents)} bytes for {batch} packed rows")
+    exponents = np.frombuffer(contents, np.int8, batch)
+    firsts = np.frombuffer(contents, "<i2", batch, batch)
+    on = exponents != PLAIN
+    packed = int(on.sum())
+    plain_at = HEAD * batch + packed * classes
+    size = plain_at + 2 * (batch - packed) * classes
+    if len(contents) != size or size >= 2 * batch * classes:
+        raise LocalProtocolError(f"{len(contents)} bytes for packed rows ({batch}, {classes})")
+    codes = np.frombuffer(contents, np.uint8, packed * classes, HEAD * batch)
+    if packed == batch:
+        return torch.from_numpy(_numbers(exponents, firsts, codes.reshape(batch, classes)))
+    if firsts[~on].any():
+        raise LocalProtocolError("a first step of a row that is on no grid")
+    rows = np.empty((batch, classes), np.float16)
+    rows[on] = _numbers(exponents[on], firsts[on], codes.reshape(packed, classes))
+    rows[~on] = np.frombuffer(contents, "<f2", offset=plain_at).reshape(-1, classes)
+    return torch.from_numpy(rows)
+
+
+def _numbers(exponents: np.ndarray, firsts: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """float16, (n, K), of n rows on grids."""
+    if exponents.min() < FINEST or exponents.max() > COARSEST:
+        raise LocalProtocolError("packed rows of steps that float16 does not have")
+    steps = codes + firsts[:, None].astype(np.float32)
+    if firsts.min() < -FARTHEST or steps.max() > FARTHEST:
+        raise LocalProtocolError("packed rows with numbers that float16 does not have")
+    steps *= _STEPS[exponents.astype(np.intp) - FINEST][:, None]
+    return steps.astype(np.float16)

@@ -1,0 +1,161 @@
+"""Tensors as metadata and raw contents, little-endian in C order. Knows no message.
+
+A `Form` is what one kind of tensor must be; both directions check by it.
+"""
+
+import math
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedkd.errors import LocalProtocolError
+from fedkd.protocol.signals import Signal
+from fedkd.wire.packed_rows import pack, unpack
+from fedkd.wire.v1 import teacher_pb2 as pb
+
+# torch warns, once in a process, that a tensor over bytes could write to them. Nobody writes to
+# the tensors of a message, and a warning that is an error somewhere must not end a session: it is
+# drawn here, where it can be silenced without touching the filters of other threads later.
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    torch.frombuffer(b"\0", dtype=torch.uint8)
+
+DTYPES = {
+    torch.uint8: pb.DTYPE_UINT8,
+    torch.float16: pb.DTYPE_FLOAT16,
+    torch.float32: pb.DTYPE_FLOAT32,
+}
+"""Everything that a tensor on the wire may be made of."""
+_BY_NUMBER = {number: dtype for dtype, number in DTYPES.items()}
+
+
+@dataclass(frozen=True)
+class Form:
+    """What one kind of tensor must be.
+
+    Attributes:
+        name: in the text of errors.
+        axes: one letter an axis, from the legend in `fedkd.protocol.signals`; every size is 1 or more.
+        dtypes: that it may have.
+        unit: floats lie in [0, 1]; elsewhere they are only finite.
+        packs: float16 may come packed, as `fedkd.wire.packed_rows` has it.
+    """
+
+    name: str
+    axes: str
+    dtypes: tuple[torch.dtype, ...]
+    unit: bool = False
+    packs: bool = False
+
+    def check(self, dtype: torch.dtype | None, shape: tuple[int, ...]) -> None:
+        """Raises LocalProtocolError where ``dtype`` or ``shape`` is not of this form."""
+        if dtype not in self.dtypes:
+            allowed = " or ".join(str(each).removeprefix("torch.") for each in self.dtypes)
+            raise LocalProtocolError(f"{self.name} of another type than {allowed}")
+        if len(shape) != len(self.axes):
+            raise LocalProtocolError(
+                f"{self.name} of {len(shape)} axes, expected ({', '.join(self.axes)})"
+            )
+        if 0 in shape:
+            raise LocalProtocolError(f"{self.name} of shape {shape}: nothing in it")
+
+    def check_values(self, tensor: Tensor) -> None:
+        """Raises LocalProtocolError where a float is not finite, or out of [0, 1] if `unit`."""
+        if not tensor.is_floating_point():
+            return
+        # No temporaries, and two such passes take less than one of aminmax. A NaN anywhere is both
+        # the least and the greatest.
+        low, high = torch.amin(tensor).item(), torch.amax(tensor).item()
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise LocalProtocolError(f"{self.name} with a value that is not finite")
+        if self.unit and (low < 0.0 or high > 1.0):
+            raise LocalProtocolError(f"{self.name} out of [0, 1]")
+
+
+IMAGES = Form("images", "BCHW", (torch.uint8, torch.float32), unit=True)
+WEIGHTS = Form("weights", "P", (torch.float16,))
+GRADIENT = Form("a gradient", "BCHW", (torch.float32,))
+SIGNALS = {
+    Signal.LOGITS: Form("logits", "BK", (torch.float16, torch.float32), packs=True),
+    Signal.BN_GAP: Form("a batch-norm gap", "", (torch.float32,)),
+    Signal.FEATURES: Form("features", "BD", (torch.float16, torch.float32)),
+}
+COTANGENTS = {
+    signal: Form(f"a cotangent of {form.name}", form.axes, (torch.float32,))
+    for signal, form in SIGNALS.items()
+}
+
+
+class Outgoing:
+    """The contents of one message on its way out, in the order in which they were put.
+
+    Args:
+        packed: whether what packs is packed, where that is shorter.
+    """
+
+    def __init__(self, packed: bool = False) -> None:
+        self.arrays: list[np.ndarray] = []
+        self._packed = packed
+
+    def put(self, form: Form, tensor: Tensor) -> pb.Tensor:
+        """Metadata of ``tensor``, whose contents follow; copied only if not contiguous on a CPU.
+
+        Raises:
+            LocalProtocolError: ``tensor`` is not of this ``form``.
+        """
+        shape = tuple(tensor.shape)
+        form.check(tensor.dtype, shape)
+        tensor = tensor.detach().cpu().contiguous()
+        form.check_values(tensor)
+        if self._packed and form.packs and tensor.dtype == torch.float16:
+            rows = pack(tensor)
+            if rows is not None:
+                self.arrays.append(rows)
+                return pb.Tensor(dtype=pb.DTYPE_ROWS, shape=shape)
+        self.arrays.append(tensor.numpy())
+        return pb.Tensor(dtype=DTYPES[tensor.dtype], shape=shape)
+
+
+class Incoming:
+    """The contents of one message that came, taken in the order in which they stand."""
+
+    def __init__(self, data: bytes, places: list[slice]) -> None:
+        self._data = data
+        self._places = iter(places)
+
+    def take(self, form: Form, metadata: pb.Tensor) -> Tensor:
+        """The next tensor: a view of the message's bytes, but for one that was packed.
+
+        Raises:
+            LocalProtocolError: metadata, contents and ``form`` do not fit each other.
+        """
+        if len(metadata.shape) > len(form.axes):
+            raise LocalProtocolError(f"{form.name} of too many axes")
+        shape = tuple(metadata.shape)
+        packed = form.packs and metadata.dtype == pb.DTYPE_ROWS
+        dtype = torch.float16 if packed else _BY_NUMBER.get(metadata.dtype)
+        form.check(dtype, shape)
+        place = next(self._places, slice(0, 0))
+        if packed:
+            rows = unpack(memoryview(self._data)[place], *shape)
+            form.check_values(rows)
+            return rows
+        count = math.prod(shape)
+        if dtype is None or place.stop - place.start != count * dtype.itemsize:
+            raise LocalProtocolError(
+                f"{place.stop - place.start} bytes for {form.name} of shape {shape}"
+            )
+        tensor = torch.frombuffer(self._data, dtype=dtype, count=count, offset=place.start)
+        if tensor.data_ptr() % dtype.itemsize:
+            # Compiled loops may count on every element standing at a multiple of its size.
+            tensor = torch.frombuffer(bytearray(memoryview(self._data)[place]), dtype=dtype)
+        form.check_values(tensor)
+        return tensor.view(shape)
+
+    def finish(self) -> None:
+        """Raises LocalProtocolError where contents are left that no metadata speaks of."""
+        if next(self._places, None) is not None:
+            raise LocalProtocolError("more contents than the message speaks of")

@@ -1,0 +1,1 @@
+"""The gRPC hub: sessions, participants, admission, bans, certificates, health."""

@@ -1,0 +1,65 @@
+"""Numbers and promises as people read them. It knows no page."""
+
+import math
+
+from fedkd.server.report.result_records import TeacherRecord
+
+UNKNOWN = "not known"
+_NUMERALS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+
+
+def plural(number: int, noun: str) -> str:
+    """``five teachers``, ``one teacher``, ``12 teachers``."""
+    numeral = _NUMERALS[number] if number < len(_NUMERALS) else count(number)
+    return f"{numeral} {noun}" if number == 1 else f"{numeral} {noun}s"
+
+
+def percent(share: float | None) -> str:
+    """``96.5%``; `UNKNOWN` for None."""
+    return UNKNOWN if share is None else f"{share:.1%}"
+
+
+def count(number: int) -> str:
+    """``20,000``."""
+    return f"{number:,}"
+
+
+def size(number: float) -> str:
+    """Bytes in decimal units: ``12.4 MB``."""
+    units = ["TB", "GB", "MB", "kB", "B"]
+    while number >= 999.5 and len(units) > 1:
+        number /= 1000
+        units.pop()
+    unit = units[-1]
+    digits = 0 if unit == "B" or number >= 99.95 else 1
+    return f"{number:.{digits}f}\N{NO-BREAK SPACE}{unit}"
+
+
+def duration(seconds: float) -> str:
+    """``8.4 s``, ``1 min 12 s``, ``2 h 05 min``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def promise(teacher: TeacherRecord) -> str:
+    """What an institution promises, in short; never a zero where it promises nothing."""
+    if teacher.epsilon is None:
+        return "none promised"
+    return pair(teacher.epsilon, teacher.delta)
+
+
+def pair(epsilon: float, delta: float | None) -> str:
+    """``ε = 4, δ = 1e-5``; both are bounds, so ε is rounded up to four digits."""
+    step = 10.0 ** (math.floor(math.log10(epsilon)) - 3)
+    # First to the nearest in a millionth of a step: 8.001 is no whole number of steps in floats.
+    above = math.ceil(round(epsilon / step, 6)) * step
+    return f"ε = {above:.4g}" + ("" if delta is None else f", δ = {small(delta)}")
+
+
+def small(number: float) -> str:
+    """``1e-5``."""
+    return f"{number:.3g}".replace("e-0", "e-")

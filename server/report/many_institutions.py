@@ -1,0 +1,56 @@
+"""What the page says where there are more institutions than it can show. It knows no markup."""
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from fedkd.server.report.formatting import count, percent, size
+from fedkd.server.report.result_records import TeacherRecord
+
+SHOWN = 60
+"""Institutions that are shown one by one, the first of the result; a page of more is not read."""
+
+
+@dataclass(frozen=True)
+class Range:
+    """One figure over all institutions that have it, in words."""
+
+    label: str
+    least: str
+    median: str
+    most: str
+
+
+def ranges(teachers: Sequence[TeacherRecord]) -> list[Range]:
+    """How the figures spread over all institutions; nothing where each of them is shown."""
+    if len(teachers) <= SHOWN:
+        return []
+    found = [
+        _range("Own accuracy", [t.accuracy for t in teachers], percent),
+        _range("Samples asked", [t.samples_asked for t in teachers], _whole),
+        _range("Pulled back", [t.samples_pulled_back for t in teachers], _whole),
+        _range("Sent to it", [t.bytes_sent for t in teachers], size),
+        _range("Received", [t.bytes_received for t in teachers], size),
+        _range("Refusals", [t.refusals for t in teachers], _whole),
+        _range("Promised ε", [t.epsilon for t in teachers], "{:.4g}".format),
+    ]
+    return [each for each in found if each is not None]
+
+
+def some(names: Sequence[str]) -> str:
+    """``a, b and 998 others``: as many names as are shown, and how many more there are."""
+    more = len(names) - SHOWN
+    return ", ".join(names[:SHOWN]) + (f" and {count(more)} others" if more > 0 else "")
+
+
+def _range(
+    label: str, values: Sequence[float | None], words: Callable[[float], str]
+) -> Range | None:
+    known = [value for value in values if value is not None]
+    if not known:
+        return None
+    return Range(label, *map(words, (min(known), statistics.median(known), max(known))))
+
+
+def _whole(number: float) -> str:
+    return count(round(number))

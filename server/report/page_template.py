@@ -1,0 +1,293 @@
+"""The markup of a run's page. It knows no values; `fedkd.server.report.stylesheet` says how it looks.
+
+It is a constant and not a file of its own, since a Flower bundle carries Python files only.
+"""
+
+HTML = """\
+<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy"
+ content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
+<title>{{ title }} – {{ name }}</title>
+<style>{{ css }}</style>
+</head>
+<body>
+<main>
+<header>
+<div class="eyebrow">{{ name }}</div>
+<h1>{{ title }}</h1>
+<ul class="facts">
+<li>method <b>{{ result.method }}</b></li>
+<li>engine <b>{{ result.engine }}</b></li>
+<li>seed <b>{{ result.seed }}</b></li>
+<li><b>{{ result.student_steps | count }}</b> student steps</li>
+{% if result.generator_steps %}
+<li><b>{{ result.generator_steps | count }}</b> generator steps</li>
+{% endif %}
+<li>took <b>{{ duration }}</b></li>
+</ul>
+<dl class="cards">
+{% for card in cards %}
+<div class="card{{ " first" if loop.first }}"><dt>{{ card.label }}</dt>
+<dd class="value">{{ card.value }}</dd><dd class="note">{{ card.note }}</dd></div>
+{% endfor %}
+</dl>
+</header>
+
+<section id="accuracy">
+<h2>What the student learned</h2>
+{% if figures.accuracy %}
+<figure>{{ figures.accuracy }}
+<figcaption>Accuracy of the student on the test set. Dashed: the ensemble. Grey: each teacher by
+itself{{ ", %d of them, spread evenly by rank" % (shown | length) if ranges }}. Training goes on
+after the last question, on the answers already given.</figcaption>
+</figure>
+{% else %}
+<p>The student was not scored during this run.</p>
+{% endif %}
+{% if result.student.best_test_accuracy is not none %}
+<p class="small">The figure that counts is that of the last student,
+{{ result.student.accuracy | percent }}. The best on the way was
+{{ result.student.best_test_accuracy | percent }}; picking it would be choosing by the test
+set.</p>
+{% endif %}
+{% if measures %}
+<h3>How steadily, and how faithfully</h3>
+<div class="table"><table class="plain measures">
+{% for measure in measures %}
+<tr><th>{{ measure.label }}</th><td class="n">{{ measure.value }}</td>
+<td>{{ measure.note }}</td></tr>
+{% endfor %}
+</table></div>
+{% endif %}
+</section>
+
+<section id="institutions">
+<h2>Who taught it</h2>
+{% if ranges %}
+<div class="table"><table>
+<thead><tr><th>Over all {{ result.teachers | length | count }}</th><th class="n">Least</th>
+<th class="n">Median</th><th class="n">Most</th></tr></thead>
+<tbody>
+{% for range in ranges %}
+<tr><td class="name">{{ range.label }}</td><td class="n">{{ range.least }}</td>
+<td class="n">{{ range.median }}</td><td class="n">{{ range.most }}</td></tr>
+{% endfor %}
+</tbody></table></div>
+<p class="small">Wherever institutions are shown one by one on this page, they are the first
+{{ shown | length }} of {{ result.teachers | length | count }}, and folded away. Each of the others
+is in <code>result.json</code>.</p>
+{% endif %}
+{{ folded }}
+<div class="table"><table>
+<thead><tr><th>Institution</th><th>Model</th><th>Own accuracy</th><th class="n">Asked</th>
+<th class="n">Pulled back</th><th class="n">Sent to it</th><th class="n">Received</th>
+<th class="n">Refusals</th><th>Privacy</th></tr></thead>
+<tbody>
+{% for teacher in shown %}
+<tr><td class="name"><a href="#institution-{{ loop.index }}">{{ teacher.name }}</a></td>
+<td>{{ teacher.model }}</td>
+<td>{{ teacher.accuracy | percent }}{% if teacher.accuracy is not none %}<span class="bar"><i
+ style="width:{{ "%.1f" % (100 * teacher.accuracy) }}%"></i></span>{% endif %}</td>
+<td class="n">{{ teacher.samples_asked | count }}</td>
+<td class="n">{{ teacher.samples_pulled_back | count }}</td>
+<td class="n">{{ teacher.bytes_sent | size }}</td>
+<td class="n">{{ teacher.bytes_received | size }}</td>
+<td class="n">{{ teacher.refusals | count }}</td>
+<td{% if teacher.epsilon is none %} class="none"{% endif %}>{{ teacher | promise }}</td></tr>
+{% endfor %}
+</tbody></table></div>
+{{ folded_end }}
+<p class="small">Samples, not batches: one image put to one teacher counts as one. A sample is
+pulled back when the gradient with respect to its pixels was answered as well.
+{% if result.teachers | sum(attribute="bytes_sent") %}
+Together they were sent {{ result.teachers | sum(attribute="bytes_sent") | size }} and sent back
+{{ result.teachers | sum(attribute="bytes_received") | size }}
+{%- if result.engine == "local" %}, or would have been: everybody was in one process
+{%- endif %}.
+{% endif %}
+</p>
+{{ membership }}
+{% if figures.counts %}
+<h3>Training images of each class</h3>
+{{ folded }}
+<figure>{{ figures.counts }}
+<figcaption>Told by {{ telling | length }} of {{ result.teachers | length }} institutions.
+{%- if telling | length > shown | length %} Here are the first {{ shown | length }} of these.
+{%- endif %}
+
+</figcaption></figure>
+{{ folded_end }}
+{% else %}
+<p class="small">No institution told how many training images it has of each class.</p>
+{% endif %}
+</section>
+
+<section id="curriculum">
+<h2>How it was taught</h2>
+{% if figures.curriculum %}
+<figure>{{ figures.curriculum }}
+<figcaption>Difficulty is measured by the coordinator, from the fused answer and the student. The
+curriculum weighs each sample by it; the pace λ sets how hard a sample may be before it counts
+less. Hardness ramps the generator's adversarial term, and only a run that trains a generator
+uses it.</figcaption></figure>
+{% elif figures.loss %}
+<figure>{{ figures.loss }}
+<figcaption>The run recorded no curriculum; this is the student's loss.</figcaption></figure>
+{% else %}
+<p>No training steps were recorded.</p>
+{% endif %}
+{% if figures.difficulty %}
+<h3>Difficulty by institution</h3>
+<figure>{{ figures.difficulty }}
+<figcaption>Mean loss of the student against each institution's own answers.</figcaption></figure>
+{% endif %}
+{% if figures.generator %}
+<h3>The generator's objective</h3>
+<figure>{{ figures.generator }}
+<figcaption>Every term is minimised.</figcaption></figure>
+{% endif %}
+</section>
+
+<section id="images">
+<h2>What was asked</h2>
+<p>No image here was taken from an institution's data: the coordinator invented every one and
+asked the teachers what they see in it.</p>
+{% if figures.origins %}
+<figure>{{ figures.origins }}
+<figcaption>Class entropy is that of the classes which the teachers named: near zero, nearly
+every image was given the same class and taught little.</figcaption></figure>
+{% else %}
+<p class="small">Where the images came from was not recorded.</p>
+{% endif %}
+{% if stages %}
+<h3>A few of them, in order of asking</h3>
+{% for stage in stages %}
+<div class="stage"><h3>{% if stage.first == stage.last %}at question <b>{{ stage.last | count }}</b>
+{%- else %}questions <b>{{ stage.first | count }} to {{ stage.last | count }}</b>{% endif %}</h3>
+<ul class="grid">
+{% for picture in stage.pictures %}
+<li><img src="{{ picture.source }}" width="72" height="72"
+ alt="invented image, {{ picture.label }}, from {{ picture.origin }}">
+<span><b>{{ picture.label }}</b> {{ "%.0f" % (100 * picture.confidence) }}%</span>
+<span class="origin" style="--dot:{{ colours.get(picture.origin, "#c9d0d9") }}">
+{{- picture.origin }}</span></li>
+{% endfor %}
+</ul></div>
+{% endfor %}
+<p class="small">Under each image: the class of the teachers' fused answer, its probability, and
+the origin of the image.</p>
+{% else %}
+<p class="small">No images were kept.</p>
+{% endif %}
+</section>
+
+<section id="privacy">
+<h2>What privacy it cost</h2>
+<div class="note-box"><p>
+{% if not promising %}
+No institution promises differential privacy. The answers of a teacher trained without
+differential privacy carry no guarantee: whoever holds them may infer something about single
+training records, and asking few questions does not bound how much.
+{% elif promising | length < result.teachers | length %}
+{{ promising | length }} of {{ result.teachers | length }} institutions promise differential
+privacy, each with the figures below. The answers of a teacher trained without
+differential privacy carry no guarantee.
+{% else %}
+Every institution promises differential privacy, with the figures below.
+{% endif %}
+</p></div>
+<p>Each by itself: what it was asked, what it told, what that cost it, and what is claimed of
+it.</p>
+{{ folded }}
+{% for sheet in sheets %}
+{% include "institution" %}
+{% endfor %}
+{{ folded_end }}
+{% if promising %}
+<p>A promise (ε, δ) says: whatever an observer concludes from everything that this teacher
+answered becomes at most e<sup>ε</sup> times likelier, but for a chance of δ, by one protected
+unit being in the training data or not. It is the institution's own statement; the coordinator
+cannot check it, and this page repeats it.</p>
+{% endif %}
+{% if together %}
+<h3>All institutions together</h3>
+<p><b>{{ together.parallel }}</b> for every {{ together.unit }} that lies at one institution only:
+the largest of the promises, and not their sum. This holds exactly where all of the following is so,
+none of which the coordinator can check.</p>
+<ul>
+<li>Each {{ together.unit }} is at one institution. One that lies at several has the sum of their
+promises: at most <b>{{ together.summed }}</b>, where it lies at all of them.</li>
+<li>Each institution chose its settings and trained without looking at what another had
+answered.</li>
+<li>What lies where was decided without looking at the data, or the division itself is public.</li>
+<li>Neighbouring data sets differ by adding or removing one {{ together.unit }}, as every
+institution here says. Where one is replaced instead, and may so move to another institution, it is
+twice the ε and more of the δ.</li>
+</ul>
+{% elif overlap %}
+<h3>All institutions together</h3>
+<p>A unit that lies at every institution has the sum of their promises, at most
+<b>{{ overlap }}</b>. Nothing smaller is claimed here, since not every institution says that
+neighbouring data sets differ by adding or removing one and the same kind of unit.</p>
+{% endif %}
+<h3>What is not covered</h3>
+<ul>
+{% if telling %}
+<li>Class counts, told by {{ telling | some }}. They are a release of their own, and lie
+inside a promise only where the institution charged them to it.</li>
+{% endif %}
+<li>Accuracies on this page. Where the test data is private, each is a further release.</li>
+<li>When an answer came, how large it was, that it was refused, and that an institution took part
+at all.</li>
+<li>Another teacher of the same data; and where a teacher was not trained privately, the same one
+asked again, by whomever. Costs add up, and only the owner's ledger adds them.</li>
+<li>The student. It is made from the answers, so it reveals no more than they do, and may reveal
+all that they do. Keep it as the answers would be kept.</li>
+</ul>
+</section>
+
+<section id="record">
+<h2>How to make it again</h2>
+<p>The page is made from the other files in its folder. To rebuild it:</p>
+<pre>{{ rebuild }}</pre>
+<p>The same institutions, configuration, seed, versions and machine give the same run.</p>
+<div class="columns">
+<div>
+<h3>Configuration, as resolved</h3>
+<div class="table"><table class="plain">
+{% for key, value in settings %}
+<tr><td class="k">{{ key }}</td><td class="k">{{ value }}</td></tr>
+{% endfor %}
+</table></div>
+</div>
+<div>
+<h3>Versions</h3>
+<div class="table"><table class="plain">
+{% for package, version in result.versions | dictsort %}
+<tr><td class="k">{{ package }}</td><td class="k">{{ version }}</td></tr>
+{% endfor %}
+</table></div>
+<h3>Files</h3>
+<div class="table"><table class="plain">
+{% for file, bytes in files | dictsort %}
+<tr><td class="k">{{ file }}</td><td class="n">{{ bytes | size }}</td></tr>
+{% endfor %}
+</table></div>
+{% if result.onnx and result.onnx.skipped %}
+<p class="small">No <code>student.onnx</code>: {{ result.onnx.skipped }}.</p>
+{% elif result.onnx and result.onnx.max_difference is not none %}
+<p class="small"><code>student.onnx</code> against torch on random images: the same class on
+{{ result.onnx.argmax_agreement | percent }}, logits at most
+{{ "%.1e" % result.onnx.max_difference }} apart.</p>
+{% endif %}
+</div>
+</div>
+</section>
+</main>
+</body>
+</html>
+"""

@@ -1,0 +1,1 @@
+"""One run: recorder, checkpoint, manifest, quorum, and the drivers with and without Flower."""

@@ -1,0 +1,118 @@
+"""What a terminal shows while a run goes on, whoever drives it. Knows progress, not its makers."""
+
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from fedkd.experiment.experiment import Experiment
+from fedkd.loop import Progress as Happening
+
+console = Console()
+
+
+class Bars:
+    """Progress bars: institutions that are ready, questions asked, the student's steps.
+
+    Args:
+        progress: of rich.
+        experiment: resolved.
+        ready: what the first bar counts: teachers that are taught, institutions that are here.
+        count: how many of them there will be; None for as many as the experiment simulates.
+    """
+
+    def __init__(
+        self, progress: Progress, experiment: Experiment, ready: str, count: int | None
+    ) -> None:
+        self._progress = progress
+        self._count = experiment.institutions.count if count is None else count
+        self._readying = progress.add_task(ready, total=self._count)
+        self._asking = progress.add_task(
+            "questions", total=experiment.questions.budget, start=False
+        )
+        self._student = progress.add_task("student", total=experiment.student.steps, start=False)
+
+    def ready(self, count: int) -> None:
+        """So many of them are."""
+        self._progress.update(self._readying, completed=count)
+
+    def __call__(self, happening: Happening) -> None:
+        """A `fedkd.loop.Watch`."""
+        facts = happening.facts
+        match happening.kind:
+            case "asked":
+                # Whoever answers has a teacher; in Flower's simulation nothing says so earlier.
+                self.ready(self._count)
+                self._progress.start_task(self._asking)
+                self._progress.update(self._asking, completed=float(str(facts["asked"])))
+            case "trained":
+                self._progress.start_task(self._student)
+                self._progress.update(self._student, completed=float(str(facts["step"])))
+            case "scored":
+                accuracy = float(str(facts["accuracy"]))
+                self._progress.update(self._student, description=f"student {accuracy:.1%}")
+            case "lost" | "struck":
+                self._progress.console.print(
+                    f"{happening.kind} {facts['name']}: {facts['reason']}", markup=False
+                )
+            case "joined" | "back":
+                self._progress.console.print(f"{happening.kind} {facts['name']}", markup=False)
+
+
+@contextmanager
+def bars(
+    experiment: Experiment, ready: str = "teachers", count: int | None = None
+) -> Iterator[Bars]:
+    """Bars for one run; they stay on the screen when it is over."""
+    columns = (
+        TextColumn("{task.description:<14}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console) as progress:
+        yield Bars(progress, experiment, ready, count)
+
+
+def resumed(times: int, questions: int, warning: str) -> None:
+    """Print where a run is taken up again."""
+    console.print(f"resumed ({times}); {questions:,} questions were answered before")
+    if warning:
+        print(f"fedkd: {warning}", file=sys.stderr)
+
+
+def outcome(result: dict[str, Any], path: str) -> None:
+    """Print the figures of a finished run."""
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column()
+    table.add_column(overflow="fold")  # a path that is cut off is of no use
+    student, ensemble = result["student"], result["ensemble"]
+    if isinstance(student, dict) and isinstance(ensemble, dict):
+        table.add_row("student (last)", _percent(student["accuracy"]))
+        table.add_row("teachers' ensemble", _percent(ensemble["accuracy"]))
+        if alone := _alone(result):
+            table.add_row("recall of a class that one knows", alone)
+    teachers = result["teachers"]
+    if isinstance(teachers, list):
+        each = ", ".join(_percent(t["accuracy"]) for t in teachers[:10])
+        table.add_row("teachers", each + (" ..." if len(teachers) > 10 else ""))
+        table.add_row("asked of each", f"{max(t['samples_asked'] for t in teachers):,} samples")
+    table.add_row("seconds", f"{result['seconds']}")
+    table.add_row("report", path)
+    console.print(table)
+
+
+def _alone(result: dict[str, Any]) -> str:
+    """The student's recall of every class that one institution alone knows."""
+    known = Counter(name for teacher in result["teachers"] for name in teacher["classes"])
+    recall = result["student"]["recall"] or {}
+    return ", ".join(f"{n}: {_percent(r)}" for n, r in recall.items() if known[n] == 1)
+
+
+def _percent(value: float | None) -> str:
+    return "not known" if value is None else f"{value:.2%}"

@@ -1,0 +1,1 @@
+"""Comparison of experiments over seeds: tables, CSV, plots."""

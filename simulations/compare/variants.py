@@ -1,0 +1,186 @@
+"""Which experiments a comparison is made of: names, by methods, by values of keys. Runs none."""
+
+import itertools
+import json
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from fedkd.errors import SettingsError
+from fedkd.experiment.experiment import Experiment, MethodSection, find, load, parse
+from fedkd.experiment.toml_settings import read
+from fedkd.methods import METHODS
+
+EPSILON = "privacy.epsilon"
+"""The key whose sweep is one line of the picture against epsilon."""
+ABSENT = "none"
+"""The value of a sweep that leaves a key without any, as ``privacy.epsilon`` where none is paid.
+
+In quotation marks it is the word itself, as ``method.curriculum`` takes it.
+"""
+
+CARRIED = ("policy", "images")
+"""Sections that a method takes along from its experiment: what it asks for, and what it draws."""
+
+Value: TypeAlias = tuple[str, str | None, str]
+"""A key, what it is set to as TOML (None for `ABSENT`), and the same in words."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row of a comparison: an experiment, perhaps with another method and other values."""
+
+    label: str
+    family: str
+    """The label without its epsilon: variants that differ in nothing else share it."""
+    overrides: tuple[str, ...]
+    """``section.key=value``, in order."""
+    absent: tuple[str, ...]
+    """Keys that are left without a value."""
+    name: str
+    """Of the experiment."""
+
+    def experiment(self, seed: int) -> Experiment:
+        """Resolved.
+
+        Raises:
+            SettingsError: an unknown name or key, or a value out of range.
+        """
+        found = load(self.name, [*self.overrides, f"seed={seed}"])
+        if not self.absent:
+            return found
+        values = found.model_dump(mode="json")
+        for key in self.absent:
+            section, _, last = key.rpartition(".")
+            values.get(section, {}).pop(last, None)
+        return parse(values)
+
+    def folder(self, seed: int) -> str:
+        """A name for the folder of its run."""
+        return re.sub(r"[^\w.=,-]+", "_", self.label) + f"-{seed}"
+
+
+def variants(
+    names: Sequence[str],
+    methods: str | None = None,
+    sweeps: Sequence[str] = (),
+    overrides: Sequence[str] = (),
+) -> list[Variant]:
+    """Every experiment with every method and every value.
+
+    Args:
+        names: experiments, by path or name.
+        methods: None for each experiment's own; else names with commas between them, or the path
+            of a .toml file with a table for each: see `_methods`.
+        sweeps: ``section.key=value,value,...``; of several, every combination.
+        overrides: of all of them, ``section.key=value``; they stand above a method's arguments.
+
+    Raises:
+        SettingsError: a sweep or a file of methods that is none, or the same row twice.
+    """
+    ways = _methods(methods) if methods is not None else {"": []}
+    axes = [_sweep(sweep) for sweep in sweeps]
+    rows = [
+        _row(name, way, [*of_method, *overrides], values)
+        for name in names
+        for way, of_method in ways.items()
+        for values in itertools.product(*axes)
+    ]
+    folders = [row.folder(0) for row in rows]
+    if twice := [row.label for row in rows if folders.count(row.folder(0)) > 1]:
+        raise SettingsError(f"{twice[0]!r} stands twice in the comparison; name every row once")
+    return rows
+
+
+def _row(name: str, way: str, overrides: Sequence[str], values: Sequence[Value]) -> Variant:
+    base = " ".join(part for part in (Path(name).stem, way) if part)
+    said = [(key, f"{key.rpartition('.')[2]}={word}") for key, _, word in values]
+    return Variant(
+        " ".join([base, *(words for _, words in said)]),
+        " ".join([base, *(words for key, words in said if key != EPSILON)]),
+        (*overrides, *(f"{key}={text}" for key, text, _ in values if text is not None)),
+        tuple(key for key, text, _ in values if text is None),
+        name,
+    )
+
+
+def _sweep(sweep: str) -> list[Value]:
+    """Each value of a sweep."""
+    key, equals, text = sweep.partition("=")
+    if not equals or not key or not text.strip():
+        raise SettingsError(f"--sweep {sweep}: expected section.key=value,value,...")
+    try:
+        found: list[Any] = tomllib.loads(f"values = [{text}]")["values"]
+    except tomllib.TOMLDecodeError:
+        pieces = [piece.strip() for piece in text.split(",")]
+        found = [None if piece == ABSENT else _value(piece) for piece in pieces]
+    return [
+        (key, None, ABSENT) if value is None else (key, _toml(value), _word(value))
+        for value in found
+    ]
+
+
+def _methods(given: str) -> dict[str, list[str]]:
+    """Overrides that put each method in the place of an experiment's, by label.
+
+    A name is that of a method, or of an experiment whose method it is to be, with what that has in
+    sections `CARRIED`. A file has a table for each label. Its keys are the method's arguments, but
+    for ``name``, which is the label where it is left out; a table within is a section of the
+    experiment, of which it sets the keys that it names:
+
+        [exact]
+        name = "cudfkd"
+        gradient = "pull_back"
+        [exact.policy]
+        pull_back = true
+    """
+    if not given.endswith(".toml"):
+        tables: Mapping[str, Any] = {name.strip(): _own(name.strip()) for name in given.split(",")}
+    else:
+        tables = read(Path(given))
+    ways = {}
+    for label, table in tables.items():
+        if not label or not isinstance(table, Mapping):
+            raise SettingsError(f"--methods {given}: expected names, or a file of tables")
+        arguments = {key: value for key, value in table.items() if not isinstance(value, Mapping)}
+        ways[label] = [f"method={_toml({'name': label, **arguments})}"] + [
+            f"{section}.{key}={_toml(value)}"
+            for section, values in table.items()
+            if isinstance(values, Mapping)
+            for key, value in values.items()
+        ]
+    return ways
+
+
+def _own(name: str) -> Mapping[str, Any]:
+    """The table of a method, or of an experiment: its method, what it asks for, and its images."""
+    if not name or name in METHODS:
+        return {}
+    values = read(find(name))
+    sections = {section: values[section] for section in CARRIED if section in values}
+    return {"name": MethodSection().name, **values.get("method", {}), **sections}
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, Mapping):
+        inner = ", ".join(
+            f"{json.dumps(key, ensure_ascii=False)} = {_toml(item)}" for key, item in value.items()
+        )
+        return "{" + inner + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _word(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,17 @@
+"""What a terminal shows of a simulated run before it begins. Knows nothing of how it goes."""
+
+from fedkd.experiment.experiment import Experiment
+from fedkd.server.run.console import console
+
+
+def resolved(experiment: Experiment, engine: str) -> None:
+    """Print what the run will do."""
+    i, q = experiment.institutions, experiment.questions
+    split = f"Dirichlet {i.alpha}" if i.partition == "dirichlet" else i.partition
+    arguments = ", ".join(f"{k}={v}" for k, v in experiment.method.arguments.items())
+    console.print(
+        f"[bold]{experiment.name}[/bold] · {engine} · seed {experiment.seed} · "
+        f"{i.count} institutions on {i.data} ({split}) · "
+        f"{experiment.method.name}({arguments}) · "
+        f"{q.budget:,} samples asked of each · {experiment.student.steps:,} student steps"
+    )

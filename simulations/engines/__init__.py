@@ -1,0 +1,1 @@
+"""Simulation engines: one process, or Flower's simulation."""

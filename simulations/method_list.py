@@ -1,0 +1,56 @@
+"""The list of methods, for a terminal. Knows what a method asks for, not what it is good for."""
+
+import inspect
+from itertools import groupby
+
+from rich.table import Table
+
+from fedkd.methods import METHODS, Method, make, ways
+from fedkd.server.run.console import console
+
+
+def print_methods() -> None:
+    """Every method: its gradients, what each asks of an institution, what that discloses, paper."""
+    table = Table(title="Methods", title_justify="left", caption_justify="left")
+    for column in ("method", "gradient", "asks of an institution", "which discloses"):
+        table.add_column(column, overflow="fold")
+    lines = [
+        "A method's first gradient is its default. cudfkd needs bn_weight = 0 for its last three.\n"
+    ]
+    for name in METHODS:
+        made = [(way, _made(name, way)) for way in ways(name)]
+        lines.append(f"{name:<15}{made[0][1].paper}")
+        shown = name
+        for (asks, discloses), alike in groupby(made, lambda each: _terms(each[1])):
+            table.add_row(shown, "\n".join(way for way, _ in alike), asks, discloses)
+            shown = ""
+        table.add_section()
+    table.caption = "\n".join(lines)
+    console.print(table)
+
+
+def _made(name: str, way: str) -> Method:
+    """That method with that gradient, without the signal that only pulling back can make use of."""
+    wishes: dict[str, object] = {"gradient": way}
+    if way != "pull_back":
+        wishes["bn_weight"] = 0.0
+    known = inspect.signature(METHODS[name]).parameters
+    return make(name, {key: value for key, value in wishes.items() if key in known})
+
+
+def _terms(method: Method) -> tuple[str, str]:
+    """What is asked of an institution, and what that discloses."""
+    asks = [signal.value for signal in sorted(method.needs, reverse=True)]
+    discloses = ["class scores of invented images"]
+    if "bn_gap" in asks:
+        discloses.append("distance to its batch-norm statistics")
+    if method.gradient.pulls_back:
+        asks.append("gradients (pull_back)")
+        discloses.append("how scores change with pixels")
+    if method.inflation:
+        discloses[0] = "class scores of collected and invented images"
+    if method.cost > 1:
+        asks[0] = f"logits, {method.cost} questions an image"
+    if method.gradient.questions:
+        discloses.append("roughly how they change with pixels")
+    return ", ".join(asks), "; ".join(discloses)

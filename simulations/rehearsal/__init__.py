@@ -1,0 +1,1 @@
+"""Deployment rehearsals: real processes, TLS and Flower's commands on one machine."""

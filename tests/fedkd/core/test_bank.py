@@ -1,0 +1,87 @@
+"""The bank keeps everything, in order, and knows what was asked before."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedkd.core.bank import Bank
+
+
+def numbered(first: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images that hold their number, and targets that repeat it."""
+    number = torch.arange(first, first + count)
+    images = torch.stack([number // 256, number % 256], 1).to(torch.uint8).view(-1, 1, 1, 2)
+    return images, number.float()[:, None].expand(-1, 3)
+
+
+@given(st.lists(st.integers(1, 700), max_size=6), st.none() | st.integers(1, 900))
+def test_it_keeps_the_latest_in_order(batches: list[int], capacity: int | None) -> None:
+    bank, total = Bank(capacity), 0
+    for count in batches:
+        images, targets = numbered(total, count)
+        if capacity is not None and count > capacity:
+            continue
+        bank.add(images, targets)
+        total += count
+    kept = total if capacity is None else min(total, capacity)
+    images, targets = bank.history()
+    assert len(bank) == kept
+    if kept:
+        assert targets[:, 0].tolist() == list(range(total - kept, total))
+        assert torch.equal(images, numbered(total - kept, kept)[0])
+
+
+def test_images_are_fresh_once() -> None:
+    bank = Bank()
+    images, targets = numbered(0, 4)
+    assert bank.fresh(images).tolist() == [True] * 4
+    bank.add(images[:2], targets[:2])
+    assert bank.fresh(images).tolist() == [False, False, True, True]
+    twice = torch.cat([images[3:], images[3:]])
+    assert bank.fresh(twice).tolist() == [True, False]
+
+
+def test_what_was_overwritten_is_still_known() -> None:
+    bank = Bank(capacity=2)
+    first, targets = numbered(0, 2)
+    bank.add(first, targets)
+    bank.add(*numbered(2, 2))
+    assert bank.fresh(first).tolist() == [False, False]
+
+
+def test_draws_pair_images_with_their_answers() -> None:
+    bank = Bank()
+    bank.add(*numbered(0, 300))
+    images, targets = bank.draw(1000, torch.Generator().manual_seed(0))
+    number = images[:, 0, 0, 0].long() * 256 + images[:, 0, 0, 1].long()
+    assert torch.equal(number.float(), targets[:, 0])
+    assert len(set(number.tolist())) > 250
+
+
+def test_an_image_that_counts_many_times_is_drawn_as_often() -> None:
+    images = torch.arange(6 * 16, dtype=torch.uint8).view(6, 1, 4, 4)
+    bank = Bank()
+    bank.add(images[:2], torch.zeros(2, 1), times=10)
+    bank.add(images[2:], torch.ones(4, 1))
+    rng = torch.Generator().manual_seed(0)
+    drawn = bank.draw(24_000, rng)[0][:, 0, 0, 0].long().div(16, rounding_mode="floor")
+    share = drawn.bincount(minlength=6) / len(drawn)
+    assert share.tolist() == pytest.approx([10 / 24] * 2 + [1 / 24] * 4, abs=0.01)
+    again = Bank()
+    again.restore(bank.state())
+    one, other = (b.draw(9, torch.Generator().manual_seed(1))[0] for b in (bank, again))
+    assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("capacity", [None, 4])
+def test_other_answers_take_the_place_of_those_that_are_kept(capacity: int | None) -> None:
+    bank = Bank(capacity)
+    for start in (0, 3):
+        batch = torch.arange(start * 16, (start + 3) * 16, dtype=torch.uint8).view(3, 1, 4, 4)
+        bank.add(batch, torch.zeros(3, 2))
+    images, _ = bank.history()
+    told = torch.arange(2 * len(images)).view(-1, 2).float()
+    bank.retarget(told)
+    assert torch.equal(bank.history()[1], told)
+    assert torch.equal(bank.history()[0], images)

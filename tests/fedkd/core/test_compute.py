@@ -1,0 +1,79 @@
+"""Where a run computes: one device, one layout; a step is what a plain loop would do."""
+
+import pytest
+import torch
+
+from fedkd.core.bank import Bank
+from fedkd.core.compute import CPU, Compute
+from fedkd.loop import Distillation, Plan, drive
+from fedkd.methods import cudfkd
+from fedkd.models.in_process_teachers import InProcess
+from fedkd.models.networks import build
+from fedkd.procedural.priors import priors
+from fedkd.simulations.benchmarks import loop as benchmark
+
+SHAPE, K = (1, 8, 8), 10
+ROUGH = Compute(torch.device("cpu"), torch.bfloat16)
+
+
+def test_our_steps_come_to_the_losses_of_a_loop_that_anybody_would_write() -> None:
+    case, method = benchmark.CASES["cnn"], cudfkd("pull_back", bn_weight=0.0, latent=64)
+    rng = torch.Generator().manual_seed(0)
+    bank = Bank()
+    bank.add(
+        torch.randint(0, 256, (256, *SHAPE), dtype=torch.uint8, generator=rng),
+        torch.randn(256, K, generator=rng),
+    )
+    plain = benchmark.Plain(case, method, CPU.device, bank)
+    assert benchmark.agree(plain, benchmark.Ours(case, method, CPU, bank), CPU.dtype) < 1e-3
+    plain.method = cudfkd("pull_back", bn_weight=0.0, latent=64, imitation="kl")
+    with pytest.raises(RuntimeError, match="differ"):
+        benchmark.agree(plain, benchmark.Ours(case, method, CPU, bank), CPU.dtype)
+
+
+def run(compute: Compute, gradient: str) -> Distillation:
+    teachers = InProcess({"a": build("cnn", K, SHAPE, 0)}, SHAPE, K)
+    method = cudfkd(gradient, bn_weight=0.0, latent=8)  # type: ignore[arg-type]
+    plan = Plan(budget=64, batch=16, steps=12, student_batch=16)
+    made = Distillation(
+        build("cnn", K, SHAPE, 7), method, teachers.cards, plan, priors("pink"), compute=compute
+    )
+    drive(made.requests(), teachers.answer)
+    return made
+
+
+@pytest.mark.parametrize("gradient", ["none", "pull_back", "student"])
+def test_bfloat16_comes_near_and_leaves_weights_as_they_are(gradient: str) -> None:
+    exact, rough = (run(compute, gradient).student for compute in (CPU, ROUGH))
+    weights = [torch.cat([p.flatten() for p in m.parameters()]) for m in (exact, rough)]
+    assert {p.dtype for p in rough.parameters()} == {torch.float32}
+    assert not torch.equal(*weights), "nothing was computed in bfloat16"
+    start = torch.cat([p.flatten() for p in build("cnn", K, SHAPE, 7).parameters()])
+    assert (weights[0] - weights[1]).norm() < (weights[0] - start).norm() / 2
+
+
+def test_a_run_works_channels_last_and_leaves_a_student_in_everybodys_order() -> None:
+    made = Distillation(
+        *(build("cnn", K, SHAPE, 7), cudfkd("pull_back", bn_weight=0.0, latent=8)),
+        *(InProcess({"a": build("cnn", K, SHAPE, 0)}, SHAPE, K).cards, Plan(budget=16)),
+        priors("pink"),
+    )
+    invention = made._inventors.invention
+    assert invention is not None
+    for network in (made.student, invention.painter):
+        for weight in network.parameters():
+            assert weight.ndim < 4 or weight.is_contiguous(memory_format=torch.channels_last)
+    assert all(weight.is_contiguous() for weight in run(CPU, "none").student.parameters())
+
+
+def test_the_student_learns_nothing_from_a_generators_step() -> None:
+    """Its weights' slopes would be computed and thrown away."""
+    made = run(CPU, "pull_back")
+    invention = made._inventors.invention
+    assert invention is not None
+    assert all(weight.requires_grad for weight in made.student.parameters())
+    pixels = torch.rand(4, *SHAPE, requires_grad=True)
+    made.student.zero_grad()
+    torch.autograd.backward(invention._say(made.student, pixels).sum())
+    assert pixels.grad is not None
+    assert all(weight.grad is None for weight in made.student.parameters())

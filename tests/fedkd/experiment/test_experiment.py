@@ -1,0 +1,222 @@
+"""An experiment's file: what may stand in it, and what is said of what may not."""
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedkd.errors import SettingsError
+from fedkd.experiment.experiment import FOLDER, Experiment, find, load, parse
+from fedkd.methods import make
+from fedkd.models.networks import MODELS
+from fedkd.procedural.priors import PRIORS
+from fedkd.protocol.signals import Signal
+
+SHIPPED = sorted(path.stem for path in FOLDER.glob("*.toml"))
+
+
+def write(folder: Path, text: str) -> str:
+    path = folder / "mine.toml"
+    path.write_text(text)
+    return str(path)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_what_ships_can_be_run(name: str) -> None:
+    experiment = load(name)
+    method = make(experiment.method.name, experiment.method.arguments)
+    assert method.name == experiment.method.name
+    assert experiment.student.model in MODELS
+    assert set(experiment.images.priors) <= set(PRIORS)
+    assert set(experiment.policy.signals) <= set(Signal)
+    assert method.needs <= set(experiment.policy.signals)
+    assert experiment.policy.pull_back or not method.gradient.pulls_back
+    assert experiment.name == name
+
+
+def test_something_ships_that_pulls_back_and_something_that_does_not() -> None:
+    gradients = {load(name).method.arguments.get("gradient", "none") for name in SHIPPED}
+    assert {"none", "pull_back"} <= gradients
+
+
+def test_a_file_says_only_what_differs_from_the_defaults(tmp_path: Path) -> None:
+    path = write(tmp_path, "seed = 3\n[questions]\nbudget = 100\n")
+    experiment = load(path)
+    assert (experiment.name, experiment.seed, experiment.questions.budget) == ("mine", 3, 100)
+    plain = Experiment(name="mine")
+    assert experiment.student == plain.student
+    assert experiment.questions.batch == plain.questions.batch
+    assert load(path) == experiment
+
+
+def test_a_resolved_experiment_reads_back_as_itself() -> None:
+    experiment = load("digits", ["method.bn_weight=0.5", "images.priors=['pink']"])
+    assert parse(experiment.model_dump()) == experiment
+    assert Experiment.model_validate_json(experiment.model_dump_json()) == experiment
+
+
+def test_all_but_the_name_of_a_method_goes_to_its_factory() -> None:
+    experiment = parse({"name": "x", "method": {"name": "cudfkd", "latent": 9, "warm_up": 0.5}})
+    assert experiment.method.arguments == {"latent": 9, "warm_up": 0.5}
+    assert make("cudfkd", experiment.method.arguments).latent == 9
+
+
+# --- overrides
+
+
+@pytest.mark.parametrize(
+    ("override", "section", "key", "value"),
+    [
+        ("questions.budget=77", "questions", "budget", 77),
+        ("images.warp=0.25", "images", "warp", 0.25),
+        ("policy.pull_back=true", "policy", "pull_back", True),
+        ("images.priors=['pink', 'noise']", "images", "priors", ("pink", "noise")),
+        ("student.model=mlp", "student", "model", "mlp"),
+        ("student.model='mlp'", "student", "model", "mlp"),
+        ("institutions.data=torchvision:MNIST", "institutions", "data", "torchvision:MNIST"),
+        ("institutions.root=/a=b/c", "institutions", "root", "/a=b/c"),
+        ("method.imitation=l1_centred", "method", "imitation", "l1_centred"),
+    ],
+)
+def test_an_override_stands_in_the_place_of_the_files_value(
+    override: str, section: str, key: str, value: object
+) -> None:
+    experiment = load("digits", [override])
+    assert getattr(getattr(experiment, section), key) == value
+    assert experiment != load("digits")
+
+
+def test_the_last_override_counts_and_the_top_level_has_keys_too() -> None:
+    experiment = load("digits", ["seed=1", "seed=2", "name=other"])
+    assert (experiment.seed, experiment.name) == (2, "other")
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("questions.budget", "expected section.key=value"),
+        ("=3", "expected section.key=value"),
+        ("seed.x=3", "seed is not a section"),
+        ("questions.budgte=3", r"unknown key questions.budgte \(did you mean budget\?\)"),
+        ("questions.budget=many", "questions.budget = 'many'"),
+    ],
+)
+def test_an_override_that_cannot_be_is_refused(override: str, words: str) -> None:
+    with pytest.raises(SettingsError, match=words) as caught:
+        load("digits-pullback", ["seed=1", override])
+    assert "\n" not in str(caught.value)
+
+
+# --- unknown keys
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"questoins": {}}, "unknown key questoins (did you mean questions?); known here: images"),
+        ({"student": {"modle": "cnn"}}, "unknown key student.modle (did you mean model?)"),
+        ({"policy": {"pullback": True}}, "policy.pullback (did you mean pull_back?)"),
+        ({"images": {"zzz": 1}}, "unknown key images.zzz; known here: collected, mix"),
+    ],
+)
+def test_an_unknown_key_is_told_the_nearest_known_one(values: dict[str, Any], words: str) -> None:
+    with pytest.raises(SettingsError, match=re.escape(words)) as caught:
+        parse({"name": "x", **values})
+    assert "\n" not in str(caught.value)
+
+
+def keys() -> list[tuple[str, str]]:
+    sections = Experiment(name="x").model_dump()
+    return [(s, k) for s, own in sections.items() if isinstance(own, dict) for k in own]
+
+
+@given(st.sampled_from([(s, k) for s, k in keys() if s != "method"]), st.integers(0, 20))
+def test_a_letter_that_was_lost_is_found_in_every_key(place: tuple[str, str], index: int) -> None:
+    section, key = place
+    misspelt = key[: index % len(key)] + key[index % len(key) + 1 :]
+    if misspelt and (section, misspelt) not in keys() and len(key) > 3:
+        with pytest.raises(SettingsError, match=f"{section}.{misspelt} .did you mean"):
+            parse({"name": "x", section: {misspelt: 1}})
+
+
+# --- ranges
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        ("institutions", "count", 0),
+        ("institutions", "alpha", 0.0),
+        ("institutions", "alpha", float("nan")),
+        ("institutions", "partition", "random"),
+        ("institutions", "batch", 1),
+        ("policy", "samples", 0),
+        ("policy", "largest_batch", 0),
+        ("images", "warp", 1.1),
+        ("images", "mix", -0.1),
+        ("institutions", "shift", -1),
+        ("student", "steps", -1),
+        ("student", "shift", -1),
+        ("student", "learning_rate", 0.0),
+        ("student", "learning_rate", float("inf")),
+        ("student", "weight_decay", float("nan")),
+        ("questions", "budget", 0),
+        ("questions", "budget", 2.5),
+        ("questions", "asking", 1.5),
+        ("questions", "asking", float("nan")),
+        ("questions", "quorum", 0),
+        ("questions", "timeout", 0.0),
+        ("questions", "timeout", float("inf")),
+    ],
+)
+def test_a_value_out_of_range_is_refused_by_its_name(section: str, key: str, value: object) -> None:
+    with pytest.raises(SettingsError, match=re.escape(f"{section}.{key} = {value!r}: ")) as caught:
+        parse({"name": "x", section: {key: value}})
+    assert "\n" not in str(caught.value)
+
+
+def test_a_section_that_is_no_table_is_refused() -> None:
+    with pytest.raises(SettingsError, match="questions = 5: "):
+        parse({"name": "x", "questions": 5})
+
+
+# --- files
+
+
+def test_an_experiment_is_found_by_name_or_by_path(tmp_path: Path) -> None:
+    assert find("digits") == FOLDER / "digits.toml"
+    path = write(tmp_path, "")
+    assert find(path) == Path(path)
+    assert load(path).name == "mine"
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("digts", r"no experiment called 'digts' \(did you mean digits\?\)"),
+        ("nowhere.toml", "no experiment at nowhere.toml; give a .toml file, or a name"),
+    ],
+)
+def test_an_experiment_that_is_not_there_is_refused(name: str, words: str) -> None:
+    with pytest.raises(SettingsError, match=words):
+        find(name)
+
+
+@pytest.mark.parametrize("text", ["[questions", "a = ", "\xff", "name = 1\nname = 2"])
+def test_a_file_that_is_no_toml_is_refused_in_one_line(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(SettingsError, match=r"cannot read mine\.toml: .*; correct the file") as no:
+        load(str(path))
+    assert "\n" not in str(no.value)
+
+
+def test_every_shipped_file_says_what_it_is_for() -> None:
+    for name in SHIPPED:
+        text = (FOLDER / f"{name}.toml").read_text()
+        assert text.startswith("# ")
+        assert tomllib.loads(text)

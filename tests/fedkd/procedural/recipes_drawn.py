@@ -1,0 +1,59 @@
+"""Fingerprints of what this process draws by recipe; a command, so that another process can."""
+
+import json
+
+import torch
+
+from fedkd.models.generators import Generator
+from fedkd.procedural.priors import PRIORS
+from fedkd.procedural.renderer import draw
+from fedkd.protocol.signals import Network, Procedural, Recipe, fingerprint
+
+DIGIT, COLOUR = (1, 8, 8), (3, 32, 32)
+SOURCES = {
+    **{name: Procedural(name) for name in PRIORS},
+    "warped": Procedural("leaves", warp=0.5),
+    "mixed": Procedural("leaves", mix=0.5),
+    "both": Procedural("levels", 0.3, 0.7),
+}
+
+
+def exact() -> Network:
+    """A network for `DIGIT` whose weights no machine has to compute."""
+    with torch.device("meta"):
+        state = Generator(16, DIGIT).state_dict()
+    signed = [
+        torch.ones(value.numel())
+        if "var" in name
+        else (torch.arange(value.numel()) * 7919 % 101 - 50) / 64
+        for name, value in state.items()
+        if value.is_floating_point()
+    ]
+    weights = torch.cat(signed).half()
+    return Network(16, fingerprint(weights), weights)
+
+
+def painter(shape: tuple[int, int, int] = DIGIT, latent: int = 16) -> Generator:
+    """A generator that has seen a few batches, the same one wherever it is made."""
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(5)
+        generator = Generator(latent, shape)
+        for _ in range(3):
+            generator(torch.randn(32, latent))
+    return generator
+
+
+def drawn() -> dict[str, str]:
+    """Fingerprint of a batch by each source, at two sizes."""
+    batches = [(source, DIGIT, 64) for source in SOURCES]
+    batches += [(source, COLOUR, 16) for source in SOURCES]
+    found = {
+        f"{name} {'x'.join(map(str, shape))}": draw(Recipe(SOURCES[name], 11, count), shape)
+        for name, shape, count in batches
+    }
+    found["network 1x8x8"] = draw(Recipe(exact(), 11, 64), DIGIT)
+    return {name: fingerprint(images).hex() for name, images in found.items()}
+
+
+if __name__ == "__main__":
+    print(json.dumps(drawn(), indent=1))

@@ -1,0 +1,552 @@
+# ruff: noqa: E402
+"""Flower's part: strategy, ClientApp, ServerApp, bundle, simulation. Real apps, hub and gRPC."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import uuid
+import zipfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from fedkd.simulations.engines.environment import QUIET, quiet
+
+quiet()  # before Flower, Ray and gRPC are imported
+
+import pytest
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
+from flwr.app.user_config import UserConfig
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run
+from flwr.supercore.task_identity import TaskIdentity
+
+from fedkd.client.app import app as client_app
+from fedkd.client.control.server import Bell
+from fedkd.client.institution import owned
+from fedkd.client.service.owner_config import load as load_owner
+from fedkd.client.service.sessions import Sessions
+from fedkd.data.datasets import open_data
+from fedkd.errors import QuorumLost, SettingsError
+from fedkd.evaluation.metrics import accuracy, logits
+from fedkd.experiment.experiment import Experiment, parse
+from fedkd.loop import Plan, Progress
+from fedkd.methods import cudfkd
+from fedkd.models.networks import build
+from fedkd.procedural.priors import priors
+from fedkd.server.app import app as server_app
+from fedkd.server.hub.bans import Struck
+from fedkd.server.hub.hub import Hub
+from fedkd.server.run.checkpoint import Checkpoint
+from fedkd.server.run.flower_run import ROUNDS, Outcome, federate
+from fedkd.server.run.recorder import Chronicle
+from fedkd.server.strategy import DataFreeDistillation
+from fedkd.simulations.engines.flower import simulate
+from fedkd.simulations.rehearsal.flwr_run import COMMANDS, Flower, fault_of, main
+
+REPOSITORY = Path(__file__).parents[3]
+SOON = 20.0
+SMALL: dict[str, Any] = {
+    "name": "small",
+    "institutions": {"count": 2, "partition": "iid", "epochs": 2, "models": ["mlp"]},
+    "questions": {"budget": 256, "batch": 32},
+    "student": {"steps": 60},
+}
+
+
+class LocalGrid(Grid):
+    """Nodes in this process."""
+
+    def __init__(self, app: ClientApp, count: int) -> None:
+        self.app = app
+        self.contexts = {100 + index: context(index) for index in range(count)}
+        self.sent: list[str] = []
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        assert timeout is not None, "Flower would wait for ever"
+        return [self.deliver(message) for message in messages]
+
+    def deliver(self, message: Message) -> Message:
+        assert message.metadata.ttl < 3600 * 12, "a message without a limit of its own"
+        message.metadata.__dict__["_message_id"] = str(uuid.uuid4())
+        self.sent.append(message.metadata.message_type)
+        return self.app(message, self.contexts[message.metadata.dst_node_id])
+
+    def get_node_ids(self) -> Iterable[int]:
+        return self.contexts
+
+    def set_run(self, run: Run) -> None:
+        raise NotImplementedError
+
+    @property
+    def run(self) -> Run:
+        raise NotImplementedError
+
+    def create_message(self, *args: Any, **kwargs: Any) -> Message:
+        raise NotImplementedError
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        raise NotImplementedError
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        raise NotImplementedError
+
+
+@pytest.fixture(autouse=True)
+def identity(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Outside of a run, Flower's messages cannot be made without this."""
+    for name in ("_task_id", "_run_id", "_node_id"):
+        monkeypatch.setattr(TaskIdentity, name, 1)
+
+
+def context(index: int, **node: Any) -> Context:
+    return Context(
+        run_id=1,
+        node_id=100 + index,
+        node_config={"partition-id": index, "num-partitions": 2, **node},
+        state=RecordDict(),
+        run_config=UserConfig(),
+    )
+
+
+def told(experiment: Experiment, folder: Path) -> ConfigRecord:
+    return ConfigRecord({"experiment": experiment.model_dump_json(), "folder": str(folder)})
+
+
+def strategy(**changes: Any) -> DataFreeDistillation:
+    parts: dict[str, Any] = {
+        "method": cudfkd(),
+        "student": build("mlp", 10, (1, 8, 8), seed=0),
+        "plan": Plan(budget=256, batch=32, steps=60),
+        "priors": priors("pink", "levels"),
+        "model": "mlp",
+    }
+    return DataFreeDistillation(**{**parts, **changes})
+
+
+def asking(config: ConfigRecord, kind: str = "query.session") -> Message:
+    return Message(RecordDict({"config": config}), dst_node_id=100, message_type=kind, ttl=SOON)
+
+
+@pytest.fixture
+def fresh() -> torch.nn.Module:
+    return build("mlp", 10, (1, 8, 8), seed=1)
+
+
+# --- the strategy
+
+
+def test_rounds_are_epochs_of_one_session_and_accuracy_is_of_the_whole_test_split(
+    tmp_path: Path, fresh: torch.nn.Module
+) -> None:
+    seven = parse({**SMALL, "institutions": {"count": 7, "epochs": 2, "models": ["mlp"]}})
+    grid, config, seen = LocalGrid(client_app, 7), told(seven, tmp_path), list[Progress]()
+    plan = strategy(min_available_nodes=7, watch=seen.append)
+    result = plan.start(
+        grid, ArrayRecord(fresh.state_dict()), 3, SOON, train_config=config, evaluate_config=config
+    )
+
+    assert grid.sent.count("query.session") == 7, "each node is rung once"
+    assert grid.sent.count("evaluate") == 3 * 7
+    trained = result.train_metrics_clientapp
+    assert [trained[r]["institutions"] for r in (1, 2, 3)] == [7, 7, 7]
+    assert 0 < trained[1]["asked"] < trained[2]["asked"] == trained[3]["asked"] == 256  # type: ignore[operator]
+    assert {"loss", "difficulty", "pace"} <= set(trained[3])
+    assert {c.samples_asked for c in plan.counters.values()} == {256}
+    assert plan.distilled is not None
+    assert plan.distilled.student_steps == 60
+
+    arrays = result.arrays.to_torch_state_dict()
+    for name, value in plan.parts.student.state_dict().items():
+        assert torch.equal(arrays[name], value)
+    data = open_data("digits")
+    truth = accuracy(logits(plan.parts.student, data.test_images), data.test_labels)
+    told_us = result.evaluate_metrics_clientapp[3]
+    # 360 images in 7 slices are 51 or 52 each: a mean without weights would be another number.
+    assert told_us["num-examples"] == len(data.test_labels) == 360
+    assert told_us["accuracy"] == pytest.approx(truth)
+    scored = [progress.facts for progress in seen if progress.kind == "scored"]
+    assert [s["accuracy"] for s in scored][-1] == told_us["accuracy"]
+
+
+def test_the_student_starts_from_the_initial_arrays(tmp_path: Path, fresh: torch.nn.Module) -> None:
+    config, before = told(parse(SMALL), tmp_path), fresh.state_dict()
+    idle = strategy(plan=Plan(budget=32, batch=32, steps=0), model="")
+    result = idle.start(LocalGrid(client_app, 2), ArrayRecord(before), 1, SOON, config)
+    assert all(torch.equal(v, before[k]) for k, v in result.arrays.to_torch_state_dict().items())
+    assert not result.evaluate_metrics_clientapp, "nobody can build a student without a name"
+
+    with pytest.raises(SettingsError, match="do not fit the student"):
+        idle.start(LocalGrid(client_app, 2), ArrayRecord(build_other().state_dict()), 1, SOON)
+
+
+def build_other() -> torch.nn.Module:
+    return build("cnn", 10, (1, 8, 8), seed=0)
+
+
+def test_too_few_nodes_end_the_wait(fresh: torch.nn.Module) -> None:
+    with pytest.raises(QuorumLost, match="1 nodes came within"):
+        strategy().start(LocalGrid(client_app, 1), ArrayRecord(fresh.state_dict()), 1, 0.1)
+
+
+class Death(BaseException):
+    """Of the coordinator's process."""
+
+
+def test_a_resumed_strategy_examines_and_asks_nothing_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fedkd.server.run.checkpoint.LEAST_APART", 0)  # a state at every rest
+    experiment, told = parse(SMALL), list[Progress]()
+    vaults = tmp_path / "vaults"
+    whole = federate(LocalGrid(client_app, 2), experiment, vaults, told.append, rounds=6)
+
+    def live(checkpoint: Checkpoint, until: int | None) -> tuple[LocalGrid, list[str], Outcome]:
+        grid, events = LocalGrid(client_app, 2), list[str]()
+        chronicle = Chronicle(tmp_path / "run", experiment, "simulation", checkpoint=checkpoint)
+
+        def watch(progress: Progress) -> None:
+            if progress.kind == "scored" and events.count("scored") == until:
+                raise Death
+            events.append(progress.kind)
+            chronicle(progress)
+
+        try:
+            return grid, events, federate(grid, experiment, vaults, watch, 6, checkpoint)
+        finally:
+            checkpoint.close()
+
+    first = Checkpoint.begin(tmp_path / "run", experiment, "simulation", 1e-9)
+    with pytest.raises(Death):
+        live(first, 2)
+    questions = first.questions
+    assert questions > 0
+    second = Checkpoint.resume(tmp_path / "run")
+    grid, events, outcome = live(second, None)
+    assert events.count("scored") == 4, "two rounds were examined in the first life"
+    assert grid.sent.count("evaluate") == 4 * 2
+    assert {c.samples_asked for c in outcome.counters.values()} == {256 - 32 * questions}
+    counted = second.total()
+    assert {of["samples_asked"] for of in counted.values()} == {256}
+    for name, of in whole.counters.items():
+        assert counted[name]["bytes_received"] == of.bytes_received > 0
+    assert outcome.accuracy == whole.accuracy
+    other = whole.distilled.student.state_dict()
+    for name, value in outcome.distilled.student.state_dict().items():
+        assert torch.equal(value, other[name])
+    lines = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").open()]
+    scored = [line["accuracy"] for line in lines if line["kind"] == "scored"]
+    assert scored == [p.facts["accuracy"] for p in told if p.kind == "scored"]
+
+
+def test_whoever_was_struck_off_stays_so_when_a_strategy_is_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fedkd.server.run.checkpoint.LEAST_APART", 0)
+    experiment, path = parse(SMALL), tmp_path / "run"
+
+    def die(progress: Progress) -> None:
+        if progress.kind == "scored":
+            raise Death
+
+    first = Checkpoint.begin(path, experiment, "simulation", 1e-9)
+    with pytest.raises(Death):
+        federate(LocalGrid(client_app, 2), experiment, tmp_path, die, 6, first)
+    first.strikes.add("institution-1", Struck("it sent rubbish"))
+    first.close()
+    second = Checkpoint.resume(path)
+    kept = second.questions
+    assert 0 < kept < 256 // 32
+    outcome = federate(LocalGrid(client_app, 2), experiment, tmp_path, rounds=6, checkpoint=second)
+    second.close()
+    asked = {name: of.samples_asked for name, of in outcome.counters.items()}
+    assert asked == {"institution-0": 256 - 32 * kept, "institution-1": 0}
+
+
+def test_nobody_tells_accuracy_where_policies_forbid_it(tmp_path: Path) -> None:
+    silent = parse({**SMALL, "policy": {"scores": False}})
+    outcome = federate(LocalGrid(client_app, 2), silent, tmp_path, rounds=1)
+    assert outcome.accuracy is None
+    assert outcome.distilled.asked == 256
+
+
+def test_a_server_app_leaves_the_folder_of_a_run(tmp_path: Path) -> None:
+    file, out = tmp_path / "tiny.toml", tmp_path / "run"
+    file.write_text(
+        "[institutions]\ncount = 2\nepochs = 3\n[questions]\nbudget = 64\n[student]\nsteps = 500\n"
+    )
+    config: UserConfig = {"experiment": str(file), "seed": 7, "out": str(out)}
+    config["set"] = "student.steps=20"
+    ours = Context(1, 1, UserConfig(), RecordDict(), config)
+    server_app(LocalGrid(client_app, 2), ours)
+    result = json.loads((out / "result.json").read_text())
+    assert (result["engine"], result["seed"], result["student_steps"]) == ("flower", 7, 20)
+    assert 0 <= result["student"]["accuracy"] <= 1
+    assert [t["samples_asked"] for t in result["teachers"]] == [64, 64]
+    assert (out / "report.html").is_file()
+    assert (out / "student.safetensors").is_file()
+
+
+# --- the doorbell
+
+
+def test_ringing_twice_opens_one_session(tmp_path: Path) -> None:
+    with Hub("token") as hub:
+        ring = ConfigRecord({**told(parse(SMALL), tmp_path), "address": hub.address})
+        ring["token"] = "token"
+        node = context(1)
+        for _ in range(2):
+            assert client_app(asking(ring), node).content["session"]["open"] == 1
+        assert [card.name for card in hub.wait_for(1, SOON)] == ["institution-1"]
+        agents = [t for t in threading.enumerate() if t.name == "fedkd-agent-institution-1"]
+        assert len(agents) == 1
+    agents[0].join(SOON)
+    assert not agents[0].is_alive(), "the session ends with the hub"
+
+
+def test_no_text_of_an_exception_reaches_the_server(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    private = parse({**SMALL, "institutions": {"count": 2, "data": "folder:ward-7-patients"}})
+    config = told(private, tmp_path)
+    config["address"], config["token"] = "127.0.0.1:1", "token"
+    for kind in ("query.card", "query.session", "evaluate"):
+        reply = client_app(asking(config, kind), context(0))
+        assert reply.has_error()
+        assert reply.error.reason == (
+            "this institution could not do what was asked; its own log says why"
+        )
+    assert "ward-7-patients" in caplog.text, "the owner's own log has it"
+
+
+@pytest.mark.parametrize(
+    ("node", "reason"),
+    [
+        ({"agent": "no-such.sock", "partition-id": 0}, "have the owner start fedkd-client serve"),
+        ({}, "no institution"),
+    ],
+)
+def test_a_bundle_opens_nothing_on_an_owners_machine(
+    tmp_path: Path, node: dict[str, Any], reason: str
+) -> None:
+    owners = context(0)
+    owners.node_config = UserConfig(node)
+    for kind in ("query.card", "query.session", "evaluate"):
+        reply = client_app(asking(told(parse(SMALL), tmp_path), kind), owners)
+        assert reply.has_error()
+        assert reason in str(reply.error.reason)
+        assert "\n" not in str(reply.error.reason)
+    assert not list(tmp_path.iterdir())
+
+
+# --- owners' own agents
+
+OWNER = """
+name = "{name}"
+[teacher]
+model = "mlp"
+epochs = 2
+[data]
+source = "digits"
+index = {index}
+count = 2
+[policy]
+signals = ["logits"]
+samples = 256
+class_counts = true
+scores = {scores}
+servers = ["{server}"]
+[connection]
+insecure = true
+"""
+
+
+@contextmanager
+def agent(folder: Path, server: str, index: int, scores: str = "true") -> Iterator[Path]:
+    """An owner's agent without its process; its socket."""
+    folder.mkdir()
+    file = folder / "owner.toml"
+    file.write_text(OWNER.format(name=f"site-{index}", index=index, scores=scores, server=server))
+    owner = load_owner(file)
+    institution = owned(owner)
+    sessions = Sessions(institution, owner.servers, None)
+    try:
+        with Bell(owner.state.bell, institution, sessions):
+            yield owner.state.bell
+    finally:
+        sessions.close()
+
+
+def free_address() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as there:
+        return "{}:{}".format(*there.getsockname())
+
+
+def on_owners_machine(node: Context, bell: Path) -> Context:
+    node.node_config = UserConfig({"agent": str(bell)})
+    return node
+
+
+def test_owners_agents_take_part_through_flower(tmp_path: Path) -> None:
+    server = free_address()
+    with agent(tmp_path / "a", server, 0) as a, agent(tmp_path / "b", server, 1) as b:
+        grid = LocalGrid(client_app, 2)
+        for node, bell in zip(grid.contexts.values(), (a, b), strict=True):
+            on_owners_machine(node, bell)
+        experiment = parse({**SMALL, "questions": {**SMALL["questions"], "address": server}})
+        outcome = federate(grid, experiment, tmp_path / "unused", rounds=2)
+    assert [card.name for card in outcome.cards] == ["site-0", "site-1"]
+    assert {counters.samples_asked for counters in outcome.counters.values()} == {256}
+    data = open_data("digits")
+    truth = accuracy(logits(outcome.distilled.student, data.test_images), data.test_labels)
+    assert outcome.accuracy == pytest.approx(truth), "both examined the student"
+    assert not (tmp_path / "unused").exists(), "nothing simulated was opened"
+
+
+def test_a_bundle_gets_from_an_owners_agent_what_its_policy_allows(tmp_path: Path) -> None:
+    student = build("mlp", 10, (1, 8, 8), seed=0)
+    asked = {"address": "127.0.0.1:9", "token": "t", "model": "mlp", "classes": [*"0123456789"]}
+    config = ConfigRecord({**told(parse(SMALL), tmp_path), **asked, "shape": [1, 8, 8]})
+    with agent(tmp_path / "a", "127.0.0.1:1", 0, scores="false") as bell:
+        node = on_owners_machine(context(0), bell)
+        card = client_app(asking(config, "query.card"), node).content["card"]
+        assert (card["name"], card["classes"], card["shape"]) == ("site-0", 10, [1, 8, 8])
+        assert "class_counts" in card
+        dialled = client_app(asking(config), node)
+        assert dialled.error.reason == "this institution does not dial that address"
+        examined = asking(config, "evaluate")
+        examined.content["student"] = ArrayRecord(student.state_dict())
+        assert not client_app(examined, node).content["score"]
+    gone = client_app(asking(config, "query.card"), node)
+    assert "have the owner start" in str(gone.error.reason)
+    assert str(tmp_path) not in str(gone.error.reason)
+
+
+# --- what we start
+
+
+def test_nothing_that_we_start_calls_home_or_installs_anything() -> None:
+    look = (
+        "from fedkd.simulations.engines.environment import quiet; quiet()\n"
+        "from flwr.supercore.telemetry import FLWR_TELEMETRY_ENABLED as telemetry\n"
+        "from flwr.superlink.cli.flower_superlink import _runtime_dependency_install_default\n"
+        "from ray._common.usage.usage_lib import usage_stats_enabled\n"
+        "print(telemetry, _runtime_dependency_install_default(), usage_stats_enabled())\n"
+    )
+    bare = {name: value for name, value in os.environ.items() if name not in QUIET}
+    said = subprocess.run(
+        [sys.executable, "-c", look],
+        cwd=REPOSITORY,
+        env=bare,
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    assert said.stdout.split() == ["0", "False", "False"], said.stderr
+
+
+def test_what_a_user_has_set_stays_but_for_our_own_superlink(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION", "0")
+    monkeypatch.delenv("FLWR_TELEMETRY_ENABLED")
+    quiet()
+    assert os.environ["FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION"] == "0"
+    assert os.environ["FLWR_TELEMETRY_ENABLED"] == "0"
+    ours = Flower(tmp_path, tmp_path, (1, 2)).environment
+    assert {name: ours[name] for name in QUIET} == QUIET
+    assert ours["FLWR_HOME"] == str(tmp_path)
+
+
+def test_the_bundle_holds_the_code_and_nothing_else(tmp_path: Path) -> None:
+    app = tmp_path / "app"
+    kept = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "runs", "build", "dist")
+    shutil.copytree(REPOSITORY, app, ignore=kept)
+    for stray in ("runs/a/result.json", "fedkd/teacher.safetensors", "client/.env", "server/a.npz"):
+        (app / stray).parent.mkdir(parents=True, exist_ok=True)
+        (app / stray).write_text("{}")
+    subprocess.run(
+        [COMMANDS / "flwr", "build", "--app", app],
+        cwd=tmp_path,
+        env=Flower(tmp_path, tmp_path, (1, 2)).environment,
+        capture_output=True,
+        check=True,
+    )
+    (bundle,) = tmp_path.rglob("*.fab")
+    held = {name for name in zipfile.ZipFile(bundle).namelist() if not name.startswith(".info/")}
+    code = {
+        str(file.relative_to(app))
+        for package in ("fedkd", "server", "client")
+        for file in (app / package).rglob("*.py")
+    }
+    experiments = {
+        str(file.relative_to(app)) for file in app.glob("simulations/experiments/*.toml")
+    }
+    assert held == code | experiments | {"LICENSE", "pyproject.toml"}
+    assert "fedkd/wire/v1/teacher_pb2.py" in held
+
+
+@pytest.mark.parametrize(
+    ("listing", "fault"),
+    [
+        ({"runs": [{"status": "finished:completed", "status-details": "N/A"}]}, None),
+        (
+            {
+                "runs": [
+                    {
+                        "status": "finished:failed",
+                        "status-details": "Simulation failed with exception: no such\n prior",
+                    }
+                ]
+            },
+            "no such prior",
+        ),
+        ({"runs": []}, "Flower took no run; see its messages above"),
+    ],
+)
+def test_a_failed_run_is_told_in_one_line(listing: dict[str, Any], fault: str | None) -> None:
+    assert fault_of(json.dumps(listing)) == fault
+
+
+def test_a_wrong_experiment_ends_before_anything_is_started(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["digitz"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_the_simulation_asks_two_workers_over_grpc(tmp_path: Path) -> None:
+    seen: list[str] = []
+    outcome = simulate(parse(SMALL), tmp_path, lambda progress: seen.append(progress.kind))
+    assert [card.name for card in outcome.cards] == ["institution-0", "institution-1"]
+    for counters in outcome.counters.values():
+        assert counters.samples_asked == 256
+        assert counters.recipes == counters.questions
+        assert counters.bytes_sent < 256 * 64, "images were named, not sent"
+        assert counters.refusals == 0
+    assert len(list(tmp_path.glob("*/teacher.safetensors"))) == 2
+    assert seen.count("scored") == ROUNDS
+    data = open_data("digits")
+    truth = accuracy(logits(outcome.distilled.student, data.test_images), data.test_labels)
+    assert outcome.accuracy == pytest.approx(truth)
+
+
+@pytest.mark.skipif(" " in sys.executable, reason="Ray cannot, and flwr_run says so")
+def test_flowers_own_command_runs_an_experiment_from_the_bundle(tmp_path: Path) -> None:
+    file, out = tmp_path / "tiny.toml", tmp_path / "run"
+    file.write_text(
+        "[institutions]\ncount = 3\nepochs = 2\n[questions]\nbudget = 64\n[student]\nsteps = 20\n"
+    )
+    assert main([str(file), "--out", str(out), "--seed", "3"]) == 0
+    result = json.loads((out / "result.json").read_text())
+    assert (result["engine"], result["seed"], len(result["teachers"])) == ("flower", 3, 3)
+    assert result["student"]["accuracy"] is not None

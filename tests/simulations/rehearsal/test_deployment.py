@@ -1,0 +1,135 @@
+"""What a deployment is made of: processes that end, files that owners could have written."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from fedkd.client.service.owner_config import load as load_owner
+from fedkd.errors import SettingsError
+from fedkd.experiment.experiment import load
+from fedkd.server.hub.certificates import make_certificates
+from fedkd.simulations.rehearsal.deployment import Site, environment, owner_file
+from fedkd.simulations.rehearsal.flwr_run import free_ports
+from fedkd.simulations.rehearsal.processes import Processes
+
+ROOT = Path(__file__).parents[3]
+SOON = 60.0
+SHELL = ("/bin/sh", "-c")
+
+
+def until(happened: Callable[[], object]) -> None:
+    deadline = time.monotonic() + SOON
+    while not happened():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.01)
+
+
+def lives(pid: int) -> bool:
+    """Whether it runs: what has ended and was not waited for does not."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return status.rpartition(")")[2].split()[0] != "Z"
+
+
+def test_what_was_started_ends_with_all_that_it_started(tmp_path: Path) -> None:
+    note = tmp_path / "pid"
+    with Processes(tmp_path, os.environ) as processes:
+        processes.start("sleeper", *SHELL, f"trap '' TERM; sleep 300 & echo $! > {note}; exec true")
+        until(lambda: note.exists() and note.read_text().strip())
+        child = int(note.read_text())
+        assert lives(child)
+    until(lambda: not lives(child))
+
+
+def test_a_process_that_does_not_get_ready_is_named_with_its_last_word(tmp_path: Path) -> None:
+    with Processes(tmp_path, os.environ) as processes:
+        processes.start("north", *SHELL, "echo hello; echo no data >&2; exit 3")
+        with pytest.raises(SettingsError, match="north ended with status 3: no data"):
+            processes.await_that(lambda: False, "north", SOON)
+        processes.start("south", *SHELL, "sleep 300")
+        with pytest.raises(SettingsError, match=r"south was not ready within 0\.1 s: it said noth"):
+            processes.await_that(lambda: False, "south", 0.1)
+        processes.await_that(lambda: True, "south", SOON)
+
+
+def test_a_command_is_run_to_its_end_within_its_time(tmp_path: Path) -> None:
+    with Processes(tmp_path, os.environ) as processes:
+        assert processes.run("echo", *SHELL, "echo told", limit=SOON) == "told\n"
+        with pytest.raises(SettingsError, match="false ended with status 7: wrong"):
+            processes.run("false", *SHELL, "echo wrong >&2; exit 7", limit=SOON)
+        with pytest.raises(SettingsError, match=r"sleep took more than 0\.1 s"):
+            processes.run("sleep", *SHELL, "sleep 300", limit=0.1)
+
+
+@pytest.mark.parametrize("name", ["digits", "digits-pullback", "digits-mixed"])
+def test_an_owner_could_have_written_the_file(name: str, tmp_path: Path) -> None:
+    experiment = load(name, ["institutions.count=3"])
+    site = Site(tmp_path, experiment, name, (), "127.0.0.1:9092", tmp_path / "out")
+    make_certificates(site.tls, site.institutions)
+    for index, institution in enumerate(site.institutions):
+        path = site.owner(institution)
+        path.parent.mkdir()
+        (path.parent / "token").touch(mode=0o600)
+        path.write_text(owner_file(site, index))
+        owner = load_owner(path)
+        assert owner.name == institution
+        assert owner.data is not None
+        assert (owner.data.index, owner.data.count) == (index, 3)
+        assert owner.policy.samples >= experiment.questions.budget
+        assert owner.policy.pull_back == experiment.policy.pull_back
+        assert owner.servers == {"127.0.0.1:9092"}
+        assert owner.state.bell == site.socket(institution)
+        assert owner.connection is not None
+        assert owner.connection.credentials() is not None
+
+
+def test_an_interrupted_deployment_leaves_nothing_behind(tmp_path: Path) -> None:
+    words = ["--without-flower", "--institutions", "2", "--out", str(tmp_path / "run")]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fedkd.simulations.rehearsal.deployment", *words],
+        cwd=ROOT,
+        env={**environment(tmp_path), "TMPDIR": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "institution-1: fedkd-client serve" in line:
+                break
+        until(lambda: len(started_in(tmp_path)) == 2)
+        started = started_in(tmp_path)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=SOON)
+    finally:
+        if process.poll() is None:
+            process.terminate()  # not kill: it has to end what it started
+            process.wait(SOON)
+    assert process.returncode == 2
+    assert errors == "fedkd: interrupted; everything that was started has ended\n"
+    assert not any(lives(pid) for pid in started)
+    assert list(tmp_path.iterdir()) == []
+
+
+def started_in(folder: Path) -> list[int]:
+    """Processes whose commands name a deployment of this folder."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            if str(folder / "fedkd-") in path.read_text(errors="replace"):
+                found.append(int(path.parent.name))
+    return found
+
+
+def test_ports_are_free_and_different() -> None:
+    assert len(set(free_ports(5))) == 5

@@ -1,0 +1,217 @@
+"""The command as people type it: what it leaves behind, and one line for every mistake."""
+
+import csv
+import json
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fedkd.client.ledger.hash_chain import Spent
+from fedkd.client.ledger.ledger import Ledger
+from fedkd.experiment.experiment import load
+from fedkd.protocol.signals import Ask, Request
+from fedkd.simulations import cli
+from fedkd.simulations.checks.resume import survive
+from fedkd.simulations.engines.local import Local
+
+SMALL = (
+    "--set",
+    "student.steps=40",
+    "--set",
+    "questions.budget=320",
+    "--set",
+    "institutions.epochs=3",
+)
+
+
+def typed(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
+    """Type a command; its exit status."""
+    monkeypatch.setattr(sys, "argv", ["fedkd", *words])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    return int(ended.value.code or 0)
+
+
+def test_a_run_leaves_its_folder_and_a_report_can_be_made_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    words = ("run", "digits", "--out", str(out), "--seed", "7", "--record", *SMALL)
+    assert typed(monkeypatch, *words) == 0
+    result = json.loads((out / "result.json").read_text())
+    assert result["seed"] == 7
+    assert result["config"]["student"]["steps"] == 40
+    assert [t["samples_asked"] for t in result["teachers"]] == [320] * 5
+    assert 0 <= result["student"]["accuracy"] <= 1
+    assert result["ensemble"]["rule"] == "log_linear_pool"
+    assert result["onnx"]["argmax_agreement"] == 1.0
+    left = {path.name for path in out.iterdir()}
+    assert left == {
+        "result.json",
+        "report.html",
+        "student.safetensors",
+        "student.onnx",
+        "events.jsonl",
+        "gallery.npz",
+        "replies.bin",
+        "experiment.json",
+    }
+    assert result["resumed"] == 0
+    page = (out / "report.html").read_bytes()
+    (out / "report.html").unlink()
+    assert typed(monkeypatch, "report", str(out)) == 0
+    assert (out / "report.html").read_bytes() == page
+
+    again = tmp_path / "again"
+    words = ("run", "digits", "--out", str(again), "--seed", "7", "--replay", str(out), *SMALL)
+    assert typed(monkeypatch, *words) == 0
+    student = "student.safetensors"
+    assert (again / student).read_bytes() == (out / student).read_bytes()
+
+
+def test_a_run_that_is_killed_at_random_moments_ends_as_one_that_is_not(tmp_path: Path) -> None:
+    words = ["digits", "--checkpoint", "0.1", *SMALL, "--set", "student.model=mlp"]
+    words += ["--set", "policy.samples=320"]  # charged twice, a question would be one too many
+    trials = list(survive(words, tmp_path, kills=3, each=3, seed=1))
+    assert sum(trial.kills for trial in trials) == 3
+    for trial in trials:
+        assert trial.same_student
+        assert trial.same_events
+        assert trial.same_traffic
+        assert trial.resumed <= trial.kills
+    for result in tmp_path.glob("*/result.json"):
+        teachers = json.loads(result.read_text())["teachers"]
+        assert [(t["samples_asked"], t["refusals"]) for t in teachers] == [(320, 0)] * 5
+    assert not list(tmp_path.glob("*/checkpoint"))
+
+
+def test_a_cap_outlives_the_process_that_reached_it(tmp_path: Path) -> None:
+    experiment = load(
+        "digits", ["policy.samples=8", "institutions.models=['sklearn:LogisticRegression']"]
+    )
+    parts = (experiment, tmp_path / "vaults", lambda count: None)
+    asks = [Ask(torch.full((4, 1, 8, 8), shade, dtype=torch.uint8)) for shade in range(4)]
+    names = {f"institution-{index}" for index in range(5)}
+
+    before = Local(*parts, books=tmp_path / "books")
+    assert [before.answer(ask)[0].keys() for ask in asks[:2]] == [names, names]
+    # It died before the second answer was kept: that question is put again, and not charged again.
+    after = Local(*parts, books=tmp_path / "books")
+    assert after.answer(asks[1])[0].keys() == names
+    assert after.answer(asks[2])[1].keys() == names, "the cap was reached in another life"
+    counted = {(t.samples_asked, t.refusals) for t in after.traffic.values()}
+    assert counted == {(4, 1)}, "what this process added, and not what stands in the books"
+    for index in range(5):
+        with closing(Ledger(tmp_path / "books" / f"{index:04d}.sqlite")) as ledger:
+            assert ledger.spent == Spent(asked=8, refused=1)
+    assert Local(*parts).answer(asks[3])[0].keys() == names, "without a way back: in memory"
+
+
+def test_an_interrupted_run_says_how_it_goes_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, ask, left = tmp_path / "run", Local.answer, iter(range(3))
+
+    def pressed(self: Local, request: Request) -> Any:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return ask(self, request)
+
+    monkeypatch.setattr(Local, "answer", pressed)
+    assert typed(monkeypatch, "run", "digits", "--out", str(out), *SMALL) == 130
+    hint = capsys.readouterr().err.splitlines()[-1]
+    assert hint.endswith(f"go on with: fedkd run --resume {out}")
+    monkeypatch.setattr(Local, "answer", ask)
+    again = hint.split("fedkd ")[-1].split()
+
+    def pressed_again(folder: Path) -> None:  # the result is written, and its page is not
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("fedkd.server.run.recorder.build_report", pressed_again)
+        assert typed(patch, *again) == 130
+    assert capsys.readouterr().err.splitlines()[-1] == hint
+    assert ((out / "checkpoint").exists(), (out / "report.html").exists()) == (True, False)
+    assert typed(monkeypatch, *again) == 0
+    assert ((out / "checkpoint").exists(), (out / "report.html").exists()) == (False, True)
+    result = json.loads((out / "result.json").read_text())
+    assert result["resumed"] == 1
+    assert [t["samples_asked"] for t in result["teachers"]] == [320] * 5
+    assert typed(monkeypatch, "run", "--resume", str(out)) == 2
+    assert "is finished" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_comparison_is_a_table_values_and_a_picture(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    out = tmp_path / "compare"
+    words = ("compare", "digits", "digits-noise", "--seeds", "2", "--out", str(out), *SMALL)
+    assert typed(monkeypatch, *words) == 0
+    with (out / "comparison.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(r["experiment"], r["seed"]) for r in rows] == [
+        (name, seed) for name in ("digits", "digits-noise") for seed in "01"
+    ]
+    for row in rows:
+        told = json.loads((out / f"{row['experiment']}-{row['seed']}/result.json").read_text())
+        assert float(row["student"]) == told["student"]["accuracy"]
+    table = (out / "comparison.md").read_text().splitlines()
+    mean = 50 * sum(float(r["student"]) for r in rows[:2])
+    assert f"| digits | {mean:.2f}% ±" in table[2]
+    assert (out / "comparison.png").read_bytes().startswith(b"\x89PNG")
+    assert b"<svg" in (out / "comparison.svg").read_bytes()
+
+
+def test_methods_are_listed_with_what_they_ask(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert typed(monkeypatch, "methods") == 0
+    said = capsys.readouterr().out
+    assert "cudfkd" in said
+    assert "bn_gap" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("run", "digits", "--set", "student.stepz=3"), "did you mean steps?"),
+        (("run", "digitz"), "did you mean digits?"),
+        (("run", "digits", "--engine", "warp"), "choose one of local, simulation"),
+        (("run", "mnist", "--set", "institutions.root=/nowhere"), "cannot be read"),
+        (("run", "digits", "--set", "method.gradient=pull_back"), "policy.signals"),
+        (("run", "digits", "--set", "method.name=dream"), "unknown method 'dream'"),
+        (("run", "digits", "--resume", "nowhere"), "--resume DIR and nothing else"),
+        (("report", "nowhere"), "is not a folder"),
+        (("compare", "digits", "--seeds", "0"), "expected 1 or more"),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_two(
+    words: tuple[str, ...],
+    says: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert typed(monkeypatch, *words, *(SMALL if words[0] == "run" else ())) == 2
+    errors = [line for line in capsys.readouterr().err.splitlines() if "loading" not in line]
+    assert len(errors) == 1
+    assert errors[0].startswith("fedkd: ")
+    assert says in errors[0]
+
+
+def test_help_does_not_wait_for_torch() -> None:
+    code = (
+        "import sys; sys.argv = ['fedkd', '--help']\n"
+        "from fedkd.simulations.cli import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "assert 'torch' not in sys.modules and 'flwr' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "compare" in done.stdout
