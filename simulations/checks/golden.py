@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from fedkd.experiment.experiment.experiment import Experiment, load
+from fedkd.experiment.experiment import Experiment, load
 from torch import Tensor, nn
 
 from fedkd.errors import FedkdError
