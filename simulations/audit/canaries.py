@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedkd.client.vault.training.dp_sgd import train_privately
-from fedkd.client.vault.training.supervised import PrivateSettings, TeachSettings, train_teacher
+from fedkd.client.vault.training.dp_sgd import train_with_dp_sgd
+from fedkd.client.vault.training.supervised import DpSgdSettings, SupervisedSettings, train_teacher
 from fedkd.data.datasets import Dataset
 from fedkd.errors import SettingsError
-from fedkd.evaluation.metrics import accuracy, logits
-from fedkd.models.teacher import ModuleTeacher
+from fedkd.evaluation import accuracy, logits
+from fedkd.models import ModuleTeacher
 from fedkd.privacy.empirical_epsilon import guessed_right, one_run_epsilon
 from fedkd.privacy.membership_inference import margin
 
@@ -69,7 +69,7 @@ class Canary:
 def audit(
     how: Canary,
     data: Dataset,
-    settings: TeachSettings | PrivateSettings,
+    settings: SupervisedSettings | DpSgdSettings,
     rng: np.random.Generator,
     watch: Watch | None = None,
 ) -> Canaries:
@@ -119,13 +119,13 @@ def _taught(
     data: Dataset,
     taken: Tensor,
     labels: Tensor,
-    settings: TeachSettings | PrivateSettings,
+    settings: SupervisedSettings | DpSgdSettings,
     watch: Watch | None,
 ) -> tuple[ModuleTeacher, float | None, float]:
     """The teacher, and the epsilon and delta that it promises."""
     told = (how.model, data.train_images[taken], labels[taken], data.classes)
-    if isinstance(settings, PrivateSettings):
-        teacher, promised = train_privately(*told, settings, 0, watch)
+    if isinstance(settings, DpSgdSettings):
+        teacher, promised = train_with_dp_sgd(*told, settings, 0, watch)
         return teacher, promised.epsilon, promised.delta
     taught = train_teacher(*told, settings, 0, watch)
     if not isinstance(taught, ModuleTeacher):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 if TYPE_CHECKING:
-    from fedkd.experiment.experiment import Experiment
+    from fedkd.experiment import Experiment
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -44,7 +44,7 @@ def mechanism(
 ) -> None:
     """Tell releases of two neighbouring inputs apart; status 1 if a claim is proven wrong."""
     _loading()
-    from fedkd.simulations.audit import console as show
+    from fedkd.simulations.audit import runner as show
 
     with show.Written("mechanism", _loaded(experiment, set_), out, json) as written:
         raise typer.Exit(show.mechanism(written, trials, error, planted))
@@ -67,7 +67,7 @@ def membership(
 ) -> None:
     """Find out who was trained on, from answers and from the student, without and with DP."""
     _loading()
-    from fedkd.simulations.audit import console as show
+    from fedkd.simulations.audit import runner as show
 
     with show.Written("membership", _loaded(experiment, set_, seed), out, json) as written:
         show.membership(written, worlds, images, label_noise)
@@ -89,7 +89,7 @@ def canaries(
 ) -> None:
     """Train a teacher among mislabelled canaries; status 1 if its epsilon is proven wrong."""
     _loading()
-    from fedkd.simulations.audit import console as show
+    from fedkd.simulations.audit import runner as show
 
     with show.Written("canaries", _loaded(experiment, set_, seed), out, json) as written:
         raise typer.Exit(show.canaries(written, images, guesses or max(1, images // 2), error))
@@ -97,12 +97,12 @@ def canaries(
 
 def _loading() -> None:
     typer.echo("fedkd: loading ...", err=True)
-    from fedkd.simulations.engines.environment import quiet
+    from fedkd.simulations.engines.environment_variables import set_environment_defaults
 
-    quiet()
+    set_environment_defaults()
 
 
 def _loaded(name: str, overrides: list[str] | None, seed: int | None = None) -> "Experiment":
-    from fedkd.experiment.experiment import load
+    from fedkd.experiment import load
 
     return load(name, [*(overrides or []), *([f"seed={seed}"] if seed is not None else [])])

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from scipy import special
 
 from fedkd.errors import SettingsError
-from fedkd.evaluation.metrics import accuracy
-from fedkd.experiment.experiment import Experiment
+from fedkd.evaluation import accuracy
+from fedkd.experiment import Experiment
 from fedkd.privacy.membership_inference import (
     Estimate,
     Flags,
@@ -33,7 +33,7 @@ from fedkd.privacy.membership_inference import (
     roc,
     true_positives,
 )
-from fedkd.simulations.audit.shadow_models import Pool, World, pool, worlds
+from fedkd.simulations.audit.shadow_federations import Pool, World, pool, worlds
 
 LOW = (0.001, 0.01)
 """False positive rates at which true ones are told."""

@@ -13,11 +13,17 @@ import torch
 from torch import Tensor, nn
 
 from fedkd.client.vault.training.dp_sgd import _Training
-from fedkd.client.vault.training.supervised import PrivateSettings
-from fedkd.privacy.accounting import Event, epsilon_of_events, epsilon_of_rho, gaussian_cost
+from fedkd.client.vault.training.supervised import DpSgdSettings
+from fedkd.privacy import (
+    Event,
+    discrete_gaussian,
+    epsilon_of_events,
+    epsilon_of_rho,
+    gaussian_cost,
+    with_gaussian,
+)
 from fedkd.privacy.empirical_epsilon import Distinguished, distinguish
-from fedkd.privacy.noise import discrete_gaussian, with_gaussian
-from fedkd.simulations.audit.release_gates import Doors, electorate
+from fedkd.simulations.audit.audited_institution import Doors, electorate
 
 DELTA = 0.05
 """At which claims are audited. Small deltas need more trials than anybody has: what happens once
@@ -91,7 +97,7 @@ def _released(
     return torch.cat(drawn)
 
 
-def releases(private: PrivateSettings | None, noise: float = 1.0) -> list[Release]:
+def releases(private: DpSgdSettings | None, noise: float = 1.0) -> list[Release]:
     """Every mechanism that this project releases with.
 
     Args:
@@ -158,7 +164,7 @@ def _through(name: str, doors: Doors, noise: float, one: Tensor, other: Tensor) 
     return Release(name, less.told, one, other, claim)
 
 
-def step(private: PrivateSettings, noise: float = 1.0) -> Release:
+def step(private: DpSgdSettings, noise: float = 1.0) -> Release:
     """A step of DP-SGD that takes its whole sample; neighbours: one image, or none."""
     learner = nn.Linear(4, 2)
     training = _Training(learner, private)

@@ -26,7 +26,7 @@ from torch import Tensor
 from fedkd.errors import SettingsError
 from fedkd.server.hub.certificates import server_credentials
 from fedkd.simulations.benchmarks.child_process import partner, until_over
-from fedkd.simulations.benchmarks.wire_stream import CLASSES, own, preset_logits
+from fedkd.simulations.benchmarks.fedkd_transport import CLASSES, own, preset_logits
 from fedkd.wire.channel import grpc
 
 PROTO = """

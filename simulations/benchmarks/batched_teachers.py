@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 from torch.nn import functional as F
 
-from fedkd.models.networks import Network, build
+from fedkd.models import Network, build
 
 Shape = tuple[int, int, int]
 Together = Callable[[Tensor], Tensor]

@@ -1,6 +1,6 @@
 """One question by Flower's own messages, in its simulation: what our stream is there to avoid.
 
-Imports Flower as it is imported: to be imported only within `fedkd.simulations.engines.flower.world`.
+Imports Flower as it is imported: to be imported only within `fedkd.simulations.engines.flower_simulation.flower_runtime`.
 """
 
 import os
@@ -15,7 +15,7 @@ from flwr.simulation import run_simulation
 from torch import Tensor
 
 from fedkd.errors import SettingsError
-from fedkd.simulations.benchmarks.wire_stream import preset_logits
+from fedkd.simulations.benchmarks.fedkd_transport import preset_logits
 
 if TYPE_CHECKING:
     from flwr.serverapp import Grid

@@ -25,13 +25,10 @@ from fedkd.core.bank import Bank
 from fedkd.core.compute import Compute
 from fedkd.core.plan import Plan
 from fedkd.methods import Method, cudfkd
-from fedkd.models.generators import Generator
-from fedkd.models.in_process_teachers import InProcess
-from fedkd.models.networks import build
-from fedkd.procedural.priors import prior
-from fedkd.protocol.label_spaces import Labels
-from fedkd.protocol.signals import Ask, Signal
-from fedkd.simulations.benchmarks.measure import (
+from fedkd.models import Generator, InProcess, build
+from fedkd.procedural import prior
+from fedkd.protocol import Ask, Labels, Signal
+from fedkd.simulations.benchmarks.timing import (
     HEAD,
     Way,
     ratio,

@@ -24,11 +24,10 @@ import numpy as np
 import torch
 
 from fedkd.aggregation.fusion import fusion_of
-from fedkd.experiment.experiment import Experiment, parse
+from fedkd.experiment import Experiment, parse
 from fedkd.loop import Distillation
-from fedkd.protocol.signals import Ask, Request
+from fedkd.protocol import Ask, Request
 from fedkd.server.coordinator import ingredients
-from fedkd.simulations.benchmarks import measure
 from fedkd.simulations.benchmarks.batched_teachers import (
     Shape,
     grouped,
@@ -36,7 +35,7 @@ from fedkd.simulations.benchmarks.batched_teachers import (
     teachers,
     vmapped,
 )
-from fedkd.simulations.engines.local import Local
+from fedkd.simulations.engines.local import LocalInstitutions
 
 COUNTS, QUICK_COUNTS = (10, 100, 1000), (10, 100)
 ROUNDS = 6
@@ -64,7 +63,7 @@ class Cost:
     opened: float
     """Seconds until all institutions, each with a teacher, are there."""
     answers: float
-    """Door, books and teacher of every institution."""
+    """ReleaseGate, books and teacher of every institution."""
     fusion: float
     """T replies into one target."""
     rest: float
@@ -83,7 +82,7 @@ def cost(institutions: int, folder: Path) -> Cost:
     torch.set_num_threads(1)
     experiment = _experiment(institutions, folder)
     began = time.process_time()
-    local = Local(experiment, folder / "teachers", lambda count: None)
+    local = LocalInstitutions(experiment, folder / "teachers", lambda count: None)
     opened = time.process_time() - began
     parts = ingredients(experiment, local.cards)
     run = Distillation(

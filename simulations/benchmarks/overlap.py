@@ -14,17 +14,16 @@ from pathlib import Path
 
 import torch
 
-from fedkd.client.agent import Agent
+from fedkd.client.sessions.agent import Agent
 from fedkd.loop import Plan
 from fedkd.methods import cudfkd
-from fedkd.models.in_process_teachers import InProcess
-from fedkd.models.networks import build
-from fedkd.procedural.priors import priors
-from fedkd.protocol.signals import Ask, PullBack, Reply
+from fedkd.models import InProcess, build
+from fedkd.procedural import priors
+from fedkd.protocol import Ask, PullBack, Reply
 from fedkd.server.coordinator import Coordinator, Ingredients
 from fedkd.server.hub.hub import Hub
-from fedkd.server.hub.participant_list import Audience
-from fedkd.simulations.benchmarks.measure import (
+from fedkd.server.hub.participant_list import ParticipantList
+from fedkd.simulations.benchmarks.timing import (
     HEAD,
     Way,
     ratio,
@@ -67,8 +66,8 @@ def main() -> None:
         def run(overlap: bool) -> None:
             student = build("cnn", CLASSES, SHAPE, 7)
             parts = Ingredients(student, cudfkd(), PLAN, priors("pink"), overlap=overlap)
-            audience = Audience(hub, parts, cards, PATIENCE)
-            Coordinator(parts, audience.cards, audience.answer).finish()
+            participants = ParticipantList(hub, parts, cards, PATIENCE)
+            Coordinator(parts, participants.cards, participants.answer).finish()
             weights = [t.numpy().tobytes() for t in student.state_dict().values()]
             students[overlap] = b"".join(weights)
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fedkd.errors import FedkdError
-from fedkd.simulations.engines.environment import quiet
+from fedkd.simulations.engines.environment_variables import set_environment_defaults
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,11 +24,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="a few calls of each, to try it")
     parser.add_argument("--without-flower", action="store_true", help="leave Flower's trip out")
     given = parser.parse_args(arguments)
-    quiet()
+    set_environment_defaults()
     # Only now: none of this is needed to say what the command takes.
-    from fedkd.simulations.benchmarks.measure import write
-    from fedkd.simulations.benchmarks.transports import FULL, QUICK, measured
-    from fedkd.simulations.benchmarks.wire_tables import told
+    from fedkd.simulations.benchmarks.timing import write
+    from fedkd.simulations.benchmarks.transport_measurements import FULL, QUICK, measured
+    from fedkd.simulations.benchmarks.wire_report import told
 
     size = QUICK if given.quick else FULL
     try:

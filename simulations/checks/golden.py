@@ -19,15 +19,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from fedkd.experiment.experiment import Experiment, load
 from torch import Tensor, nn
 
 from fedkd.errors import FedkdError
+from fedkd.experiment import Experiment, load
 from fedkd.server.coordinator import Coordinator, ingredients
 from fedkd.server.run.checkpoint import REPLIES
 from fedkd.simulations.checks.resume import survive
-from fedkd.simulations.engines.environment import quiet
-from fedkd.simulations.engines.local import Local
+from fedkd.simulations.engines.environment_variables import set_environment_defaults
+from fedkd.simulations.engines.local import LocalInstitutions
 from fedkd.simulations.run import run
 
 SMALL = (
@@ -164,7 +164,7 @@ def digest_of(student: nn.Module, *further: Tensor) -> str:
 def distilled(experiment: Experiment, vaults: Path) -> tuple[str, str]:
     """Digests of the student, and of all that was banked, of one run in this process."""
     torch.set_num_threads(experiment.student.threads)
-    local = Local(experiment, vaults, lambda count: None)
+    local = LocalInstitutions(experiment, vaults, lambda count: None)
     parts = ingredients(experiment, local.cards)
     left = Coordinator(parts, list(local.cards), local.answer).finish()
     return digest_of(left.student), digest_of(nn.Module(), *left.bank.history())
@@ -219,7 +219,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--against", type=Path, help="file of digests to compare with")
     parser.add_argument("--skip-engines", action="store_true", help="cases in one process only")
     given = parser.parse_args(arguments)
-    quiet()
+    set_environment_defaults()
     before = {}
     if given.against is not None:
         lines = given.against.read_text().splitlines()

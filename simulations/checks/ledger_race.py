@@ -30,12 +30,11 @@ from pathlib import Path
 import torch
 from rich.progress import Progress
 
-from fedkd.client.ledger.answer_cache import Price
+from fedkd.client.ledger.answer_cache import PrivacyCost
 from fedkd.client.ledger.ledger import Ledger
 from fedkd.errors import FedkdError
-from fedkd.privacy.budget import Spending
-from fedkd.privacy.release_policy import Policy
-from fedkd.protocol.signals import Ask, Reason
+from fedkd.privacy import Policy, Spending
+from fedkd.protocol import Ask, Reason
 
 WAITING = 60.0
 """Seconds that a process may take to be answered once, or to find that nothing is left."""
@@ -73,7 +72,9 @@ class Outcome:
 class _Asker:
     """A process that asks until it is refused, and tells of every answer by one byte."""
 
-    def __init__(self, path: Path, name: str, policy: Policy, durable: bool, price: Price) -> None:
+    def __init__(
+        self, path: Path, name: str, policy: Policy, durable: bool, price: PrivacyCost
+    ) -> None:
         self.name, self.answers = name, 0
         self._hears, tells = _processes.Pipe(duplex=False)
         self.process: ForkServerProcess = _processes.Process(
@@ -108,7 +109,7 @@ def _within(cap: int, _: Spending) -> int:
 
 
 def _ask(
-    path: Path, name: str, policy: Policy, durable: bool, price: Price, tells: Connection
+    path: Path, name: str, policy: Policy, durable: bool, price: PrivacyCost, tells: Connection
 ) -> None:
     torch.set_num_threads(1)
     chance = random.SystemRandom()
@@ -153,7 +154,10 @@ def race(
     """
     began = time.monotonic()
     with closing(Ledger(path)) as ledger:
-        own, data_set = Price((), price, partial(_within, 2**62)), ledger.data_sets.enrol(IMAGES)
+        own, data_set = (
+            PrivacyCost((), price, partial(_within, 2**62)),
+            ledger.data_sets.enrol(IMAGES),
+        )
         killed = list(_killed(path, processes, kills, durable, own, done))
         before = ledger.spent.samples
         # Change that pays for no unit is left at the end.
@@ -188,7 +192,7 @@ def _killed(
     processes: int,
     kills: int,
     durable: bool,
-    price: Price,
+    price: PrivacyCost,
     done: Callable[[int], None],
 ) -> Iterator[_Asker]:
     """Processes that charged, and were killed at it."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 
 from fedkd.errors import LocalProtocolError, RemoteProtocolError
-from fedkd.protocol.signals import (
+from fedkd.protocol import (
     RECIPES,
     Ask,
     Card,
@@ -27,8 +27,7 @@ from fedkd.protocol.signals import (
     fingerprint,
     rounded,
 )
-from fedkd.wire.codec import decode_from_coordinator, decode_from_institution, encode
-from fedkd.wire.messages import (
+from fedkd.wire import (
     VERSION,
     Answer,
     Close,
@@ -40,9 +39,14 @@ from fedkd.wire.messages import (
     Message,
     Named,
     Question,
+    Role,
+    Session,
+    State,
     Welcome,
+    decode_from_coordinator,
+    decode_from_institution,
+    encode,
 )
-from fedkd.wire.session import Role, Session, State
 
 SITTING = 50
 """Messages that a session hears, at most, before it is opened again."""

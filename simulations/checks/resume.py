@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from fedkd.simulations import cli
-from fedkd.simulations.engines.environment import quiet
+from fedkd.simulations.engines.environment_variables import set_environment_defaults
 
 FORKS = multiprocessing.get_context("forkserver")
 """Lives begin with everything imported: a moment is one of the run, and not of its start."""
@@ -58,7 +58,7 @@ def survive(
         RuntimeError: a run ended otherwise than it should.
     """
     rng = random.Random(seed)
-    quiet()
+    set_environment_defaults()
     FORKS.set_forkserver_preload(["fedkd.simulations.run"])
     whole = folder / "whole"
     if _live(["run", *words, "--out", str(whole)], folder / "log", LONGEST):

@@ -61,7 +61,7 @@ def soak(count: int, rounds: int) -> dict[str, Any]:
     """Put ``rounds`` questions to ``count`` agents; what that came to, memory in MiB by round."""
     import torch
 
-    from fedkd.protocol.signals import Ask
+    from fedkd.protocol import Ask
     from fedkd.server.hub.hub import Hub
 
     torch.set_num_threads(1)
@@ -122,8 +122,8 @@ def host(address: str, token: str, names: Sequence[str]) -> None:
     """Agents of these names, each in a thread, until the hub says that the run is over."""
     import torch
 
-    from fedkd.client.agent import Agent
-    from fedkd.protocol.signals import Ask, Card, PullBack, Reply, Signal
+    from fedkd.client.sessions.agent import Agent
+    from fedkd.protocol import Ask, Card, PullBack, Reply, Signal
 
     torch.set_num_threads(1)
     reply = Reply({Signal.LOGITS: torch.zeros(BATCH, CLASSES, dtype=torch.float16)})

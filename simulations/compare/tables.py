@@ -10,7 +10,7 @@ from typing import Any
 from rich.table import Table
 
 from fedkd.errors import SettingsError
-from fedkd.experiment.toml_settings import nearest
+from fedkd.experiment import nearest
 
 Figures = Mapping[str, Any]
 """What stands in a run's ``result.json``."""

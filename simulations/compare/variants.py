@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from fedkd.errors import SettingsError
-from fedkd.experiment.experiment import Experiment, MethodSection, find, load, parse
-from fedkd.experiment.toml_settings import read
+from fedkd.experiment import Experiment, MethodSection, find, load, parse, read
 from fedkd.methods import METHODS
 
 EPSILON = "privacy.epsilon"

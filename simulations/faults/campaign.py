@@ -16,11 +16,11 @@ from typing import Any
 
 import torch
 
+from fedkd.client.config.owner_config import load
 from fedkd.client.institution import owned
-from fedkd.client.service.owner_config import load
-from fedkd.client.service.submitted_student import opened
-from fedkd.evaluation.metrics import accuracy, logits
-from fedkd.simulations.engines import evaluation as verdict
+from fedkd.client.institution.submitted_student import opened
+from fedkd.evaluation import accuracy, logits
+from fedkd.simulations.engines import evaluation
 from fedkd.simulations.faults import ledger_audit as audit
 from fedkd.simulations.faults.cluster import Cast, ready, until
 from fedkd.simulations.faults.deployment_files import LINGER, QUESTIONS, Site
@@ -210,7 +210,7 @@ class Campaign:
         """On all test data, which nobody but the campaign sees."""
         if not passed.ended:
             return None
-        test = verdict.data("digits", None)
+        test = evaluation.load_dataset("digits", None)
         student = opened(passed.out / "student.safetensors")
         return accuracy(logits(student, test.test_images), test.test_labels)
 

@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
-from fedkd.simulations.engines.environment import quiet
+from fedkd.simulations.engines.environment_variables import set_environment_defaults
 from fedkd.simulations.faults.deployment_files import Site
 from fedkd.simulations.faults.fault_kinds import Kind
 from fedkd.simulations.faults.proxy import Proxy
@@ -30,7 +30,7 @@ PRELOADED = [
     ),
     *(
         "fedkd.client.cli",
-        "fedkd.client.service.daemon",
+        "fedkd.client.daemon",
         "fedkd.simulations.faults.malicious_institution",
         "fedkd.simulations.faults.stalling_teacher",
     ),
@@ -44,7 +44,7 @@ ENDING = 10.0
 
 def ready() -> None:
     """To be called before the first process is started."""
-    quiet()
+    set_environment_defaults()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     FORKS.set_forkserver_preload(PRELOADED)
 

@@ -22,10 +22,10 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 from safetensors.torch import save_file
 
-from fedkd.client.vault.training.supervised import TeachSettings, train_teacher
+from fedkd.client.vault.training.supervised import SupervisedSettings, train_teacher
 from fedkd.data.datasets import open_data
 from fedkd.data.partition import partition
-from fedkd.models.networks import build
+from fedkd.models import build
 from fedkd.server.hub.admission import JoinTokens
 from fedkd.server.hub.certificates import make_certificates
 from fedkd.simulations.faults.stalling_teacher import Stalling
@@ -119,7 +119,9 @@ class Site:
             here = self.of(name)
             here.mkdir(mode=0o700)
             images, labels = data.train_images[share], data.train_labels[share]
-            taught = train_teacher(MODEL, images, labels, CLASSES, TeachSettings(epochs), index)
+            taught = train_teacher(
+                MODEL, images, labels, CLASSES, SupervisedSettings(epochs), index
+            )
             network = build(MODEL, CLASSES, SHAPE, 0)
             network.load_state_dict(taught.module.state_dict())  # type: ignore[union-attr]
             save_file(Stalling(network, here, PACE).state_dict(), here / "weights.safetensors")

@@ -256,7 +256,7 @@ class Run:
         while not fault.noticed:
             refused = [text for what, text in saboteur.heard[heard:] if what == "status"]
             ends = [text for text in refused if text.startswith("INVALID_ARGUMENT")]
-            fault.noticed = any("struck off" in text for text in refused)
+            fault.noticed = any("banned from this run" in text for text in refused)
             fault.note = next(iter(ends), "")
             yield
 

@@ -14,15 +14,24 @@ from pathlib import Path
 
 import torch
 
+from fedkd.client.config.owner_config import OwnerConfig, load
 from fedkd.client.institution import Institution, owned
 from fedkd.client.ledger.ledger import Ledger
-from fedkd.client.service.owner_config import Owner, load
-from fedkd.protocol.signals import Ask, Card, Refusal, Reply, Signal
+from fedkd.protocol import Ask, Card, Refusal, Reply, Signal
 from fedkd.simulations.faults.deployment_files import CLASSES, SHAPE
 from fedkd.simulations.faults.fault_kinds import Kind
+from fedkd.wire import (
+    VERSION,
+    Answer,
+    Close,
+    Declined,
+    Hello,
+    Question,
+    Welcome,
+    decode_from_coordinator,
+    encode,
+)
 from fedkd.wire.channel import call, dial, grpc
-from fedkd.wire.codec import decode_from_coordinator, encode
-from fedkd.wire.messages import VERSION, Answer, Close, Declined, Hello, Question, Welcome
 from fedkd.wire.v1 import teacher_pb2 as pb
 
 AGAIN = 0.3
@@ -62,7 +71,9 @@ class Saboteur:
         seed: of the rubbish.
     """
 
-    def __init__(self, owner: Owner, institution: Institution, told: Connection, seed: int) -> None:
+    def __init__(
+        self, owner: OwnerConfig, institution: Institution, told: Connection, seed: int
+    ) -> None:
         self._institution, self._told, self._rng = institution, told, random.Random(seed)
         connection = owner.connection
         if connection is None or connection.server is None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from fedkd.models.networks import build
+from fedkd.models import build
 
 ORDER, OBEYED = "order", "obeyed"
 """Files in its folder: seconds that it is to stall, and the same file once it does."""

@@ -19,12 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedkd.errors import FedkdError, SettingsError
-from fedkd.experiment.experiment import Experiment, load
+from fedkd.experiment import Experiment, load
 from fedkd.server.hub.certificates import make_certificates
-from fedkd.simulations.engines.environment import QUIET
+from fedkd.simulations.engines.environment_variables import ENVIRONMENT_DEFAULTS
 from fedkd.simulations.rehearsal.flower_tls import through_flower
 from fedkd.simulations.rehearsal.flwr_run import COMMANDS, REPOSITORY, free_ports
-from fedkd.simulations.rehearsal.processes import Processes, end_on_signals
+from fedkd.simulations.rehearsal.process_supervisor import Processes, end_on_signals
 
 TEACHING = 300.0
 """Seconds that an institution may take to train its teacher and open its socket."""
@@ -230,7 +230,7 @@ def environment(folder: Path) -> Mapping[str, str]:
     return {
         "OMP_NUM_THREADS": "1",
         **os.environ,
-        **QUIET,
+        **ENVIRONMENT_DEFAULTS,
         "PATH": os.pathsep.join([str(COMMANDS), os.environ.get("PATH", os.defpath)]),
         "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")]),
         "FLWR_HOME": str(folder / "flower"),

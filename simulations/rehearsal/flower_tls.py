@@ -16,7 +16,7 @@ from fedkd.simulations.rehearsal.flwr_run import (
     fault_of,
     free_ports,
 )
-from fedkd.simulations.rehearsal.processes import Processes
+from fedkd.simulations.rehearsal.process_supervisor import Processes
 
 CONNECTION = "here"
 """Name of the SuperLink in Flower's configuration."""

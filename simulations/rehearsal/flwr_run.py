@@ -25,8 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedkd.errors import FedkdError, SettingsError
-from fedkd.experiment.experiment import Experiment, load
-from fedkd.simulations.engines.environment import QUIET
+from fedkd.experiment import Experiment, load
+from fedkd.simulations.engines.environment_variables import ENVIRONMENT_DEFAULTS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 """What Flower bundles."""
@@ -59,7 +59,7 @@ class Flower:
         return {
             "OMP_NUM_THREADS": "1",
             **os.environ,
-            **QUIET,
+            **ENVIRONMENT_DEFAULTS,
             "PATH": os.pathsep.join([str(COMMANDS), os.environ.get("PATH", os.defpath)]),
             "FLWR_HOME": str(self.home),
             "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": str(self.ports[0]),

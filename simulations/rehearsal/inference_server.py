@@ -25,17 +25,17 @@ import numpy as np
 import torch
 
 from fedkd.aggregation.fusion import fusion
-from fedkd.client.institution import Institution, holding, name_of, policy
-from fedkd.client.vault.teachers.spec import TeacherSpec
+from fedkd.client.institution import Institution, holding, institution_name, policy
+from fedkd.client.vault.teachers.teacher_spec import TeacherSpec
 from fedkd.client.vault.vault import Vault
 from fedkd.data.datasets import open_data
 from fedkd.data.partition import partition
 from fedkd.errors import DataError, FedkdError
-from fedkd.evaluation.metrics import accuracy, logits
-from fedkd.experiment.experiment import Experiment, load
-from fedkd.protocol.signals import Signal
+from fedkd.evaluation import accuracy, logits
+from fedkd.experiment import Experiment, load
+from fedkd.protocol import Signal
 from fedkd.server.coordinator import Coordinator, ingredients
-from fedkd.simulations.engines.local import Local
+from fedkd.simulations.engines.local import LocalInstitutions
 
 PACKAGES = ("mlserver==1.7.1", "scikit-learn>=1.7")
 STARTS_WITHIN = 120.0
@@ -192,8 +192,8 @@ def _distil(experiment: Experiment, address: str, folder: Path) -> None:
     data, count = open_data("digits"), experiment.institutions.count
     spec = TeacherSpec(f"oip:{address}", data.shape, classes=data.classes, outputs="probabilities")
     brought = Vault.bring(spec, holding(experiment, 0))
-    server = Institution(name_of(0, count), brought, policy(experiment))
-    local = Local(experiment, folder / "vaults", lambda _: None, {0: server})
+    server = Institution(institution_name(0, count), brought, policy(experiment))
+    local = LocalInstitutions(experiment, folder / "vaults", lambda _: None, {0: server})
     began = time.monotonic()
     coordinator = Coordinator(ingredients(experiment, local.cards), list(local.cards), local.answer)
     distilled = coordinator.finish()
@@ -212,7 +212,7 @@ def _distil(experiment: Experiment, address: str, folder: Path) -> None:
         print(f"teacher {name}  {right:.2%}  {kind}")
     fused = fusion(experiment.questions.rule, local.cards)(said)[Signal.LOGITS]
     student = accuracy(logits(distilled.student, data.test_images), data.test_labels)
-    asked = local.traffic[name_of(0, count)]
+    asked = local.traffic[institution_name(0, count)]
     print(f"ensemble  {accuracy(fused, data.test_labels):.2%}")
     print(f"student   {student:.2%}  after {distilled.student_steps} steps, {seconds:.0f} s")
     print(f"server  asked about {asked.samples_asked} images, {asked.refusals} refusals")

@@ -13,17 +13,17 @@ from pathlib import Path
 
 import pytest
 
-from fedkd.client.agent import Agent, Patience
 from fedkd.client.institution import simulated
-from fedkd.experiment.experiment import parse
+from fedkd.client.sessions.agent import Agent, ReconnectPolicy
+from fedkd.experiment import parse
 from fedkd.server import cli
 from fedkd.server.hub.certificates import make_certificates
 from fedkd.wire.channel import grpc
-from tests.support.commands import ROOT, SOON, typed
+from tests.support.server_process import ROOT, SOON, typed
 
 SMALL = ("institutions.count=2", "student.steps=40", "questions.budget=128", "student.model=mlp")
 TINY = {"name": "tiny", "institutions": {"count": 2, "models": ["mlp"], "epochs": 2}}
-QUICK = Patience(first=0.05, longest=0.2, total=SOON)
+QUICK = ReconnectPolicy(first=0.05, longest=0.2, total=SOON)
 
 
 @pytest.fixture(scope="module")

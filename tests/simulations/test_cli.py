@@ -13,11 +13,11 @@ import torch
 
 from fedkd.client.ledger.hash_chain import Spent
 from fedkd.client.ledger.ledger import Ledger
-from fedkd.experiment.experiment import load
-from fedkd.protocol.signals import Ask, Request
+from fedkd.experiment import load
+from fedkd.protocol import Ask, Request
 from fedkd.simulations import cli
 from fedkd.simulations.checks.resume import survive
-from fedkd.simulations.engines.local import Local
+from fedkd.simulations.engines.local import LocalInstitutions
 
 SMALL = (
     "--set",
@@ -98,10 +98,10 @@ def test_a_cap_outlives_the_process_that_reached_it(tmp_path: Path) -> None:
     asks = [Ask(torch.full((4, 1, 8, 8), shade, dtype=torch.uint8)) for shade in range(4)]
     names = {f"institution-{index}" for index in range(5)}
 
-    before = Local(*parts, books=tmp_path / "books")
+    before = LocalInstitutions(*parts, books=tmp_path / "books")
     assert [before.answer(ask)[0].keys() for ask in asks[:2]] == [names, names]
     # It died before the second answer was kept: that question is put again, and not charged again.
-    after = Local(*parts, books=tmp_path / "books")
+    after = LocalInstitutions(*parts, books=tmp_path / "books")
     assert after.answer(asks[1])[0].keys() == names
     assert after.answer(asks[2])[1].keys() == names, "the cap was reached in another life"
     counted = {(t.samples_asked, t.refusals) for t in after.traffic.values()}
@@ -109,24 +109,26 @@ def test_a_cap_outlives_the_process_that_reached_it(tmp_path: Path) -> None:
     for index in range(5):
         with closing(Ledger(tmp_path / "books" / f"{index:04d}.sqlite")) as ledger:
             assert ledger.spent == Spent(asked=8, refused=1)
-    assert Local(*parts).answer(asks[3])[0].keys() == names, "without a way back: in memory"
+    assert LocalInstitutions(*parts).answer(asks[3])[0].keys() == names, (
+        "without a way back: in memory"
+    )
 
 
 def test_an_interrupted_run_says_how_it_goes_on(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out, ask, left = tmp_path / "run", Local.answer, iter(range(3))
+    out, ask, left = tmp_path / "run", LocalInstitutions.answer, iter(range(3))
 
-    def pressed(self: Local, request: Request) -> Any:
+    def pressed(self: LocalInstitutions, request: Request) -> Any:
         if next(left, None) is None:
             raise KeyboardInterrupt
         return ask(self, request)
 
-    monkeypatch.setattr(Local, "answer", pressed)
+    monkeypatch.setattr(LocalInstitutions, "answer", pressed)
     assert typed(monkeypatch, "run", "digits", "--out", str(out), *SMALL) == 130
     hint = capsys.readouterr().err.splitlines()[-1]
     assert hint.endswith(f"go on with: fedkd run --resume {out}")
-    monkeypatch.setattr(Local, "answer", ask)
+    monkeypatch.setattr(LocalInstitutions, "answer", ask)
     again = hint.split("fedkd ")[-1].split()
 
     def pressed_again(folder: Path) -> None:  # the result is written, and its page is not

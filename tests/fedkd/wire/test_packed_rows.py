@@ -15,19 +15,27 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fedkd.client.agent import Agent
-from fedkd.client.release.plain import coarse, one_hot, top
+from fedkd.client.release.noiseless import coarse, one_hot, top
+from fedkd.client.sessions.agent import Agent
 from fedkd.errors import LocalProtocolError
+from fedkd.protocol import Ask, PullBack, Reply, Signal, rounded
 from fedkd.protocol.quantisation import COARSEST, FARTHEST, FINEST, SPAN, WIDEST
-from fedkd.protocol.signals import Ask, PullBack, Reply, Signal, rounded
 from fedkd.server.hub.hub import Hub
+from fedkd.wire import (
+    VERSION,
+    Answer,
+    Invalid,
+    Question,
+    Recorder,
+    Replay,
+    Welcome,
+    decode_from_institution,
+    encode,
+)
 from fedkd.wire.channel import grpc, listen
-from fedkd.wire.codec import decode_from_institution, encode
-from fedkd.wire.messages import VERSION, Answer, Invalid, Question, Welcome
 from fedkd.wire.packed_rows import HEAD, PACKING, PLAIN, pack, unpack
-from fedkd.wire.recording import Recorder, Replay
 from fedkd.wire.v1 import teacher_pb2 as pb
-from tests.support.dialling import IMAGES, QUICK, SOON, TOKEN, Raw, agents, answer_in_bytes, card
+from tests.support.hub_clients import IMAGES, QUICK, SOON, TOKEN, Raw, agents, answer_in_bytes, card
 
 LOGITS = Signal.LOGITS
 WIDE = SPAN * 2.0**WIDEST
@@ -396,7 +404,7 @@ def test_a_hub_hears_the_same_of_older_institutions() -> None:
     with Hub(TOKEN) as hub, agents(hub, new=knowing):
         old = Raw(hub)
         old.enter("old")
-        outcomes = {name: hub.put(name, ASK) for name in ("old", "new")}
+        outcomes = {name: hub.submit(name, ASK) for name in ("old", "new")}
         assert isinstance(old.hear(), Question)
         old.say(Answer(1, Reply({LOGITS: SCORES})))
         for outcome in outcomes.values():

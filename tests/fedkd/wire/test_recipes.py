@@ -11,16 +11,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import fedkd.client.release.recipe_renderer
-from fedkd.client.agent import Agent, Ending
+import fedkd.client.sessions.recipe_renderer
 from fedkd.client.institution import Institution, simulated
-from fedkd.client.release.recipe_renderer import Easel
-from fedkd.experiment.experiment import Experiment, load
+from fedkd.client.sessions.agent import Agent, StopReason
+from fedkd.client.sessions.recipe_renderer import RecipeRenderer
+from fedkd.experiment import Experiment, load
 from fedkd.loop import Plan, distil, drive
 from fedkd.methods import cudfkd
-from fedkd.procedural.priors import prior
-from fedkd.procedural.renderer import draw, network
-from fedkd.protocol.signals import (
+from fedkd.procedural import draw, network, prior
+from fedkd.protocol import (
     RECIPES,
     Answers,
     Ask,
@@ -40,17 +39,26 @@ from fedkd.protocol.signals import (
 )
 from fedkd.server.coordinator import Coordinator, ingredients
 from fedkd.server.hub.hub import Hub
-from fedkd.server.hub.participant_list import Audience
-from fedkd.server.hub.query_encoding import Letter, Wording
+from fedkd.server.hub.participant_list import ParticipantList
+from fedkd.server.hub.query_encoding import QueryEncodings, EncodingSelector
 from fedkd.server.run.checkpoint import REPLIES, Checkpoint
-from fedkd.simulations.engines.local import Local
+from fedkd.simulations.engines.local import LocalInstitutions
+from fedkd.wire import (
+    VERSION,
+    Close,
+    Declined,
+    Hello,
+    Named,
+    Question,
+    Replay,
+    Welcome,
+    decode_from_institution,
+    encode,
+)
 from fedkd.wire.channel import grpc, listen
-from fedkd.wire.codec import decode_from_institution, encode
-from fedkd.wire.messages import VERSION, Close, Declined, Hello, Named, Question, Welcome
-from fedkd.wire.recording import Replay
 from fedkd.wire.v1 import teacher_pb2 as pb
 from tests.fedkd.procedural.recipes_drawn import DIGIT, exact, painter
-from tests.support.dialling import QUICK, SOON, TOKEN, Raw, card, names, truth, until
+from tests.support.hub_clients import QUICK, SOON, TOKEN, Raw, card, names, truth, until
 
 TINY = (3, 2, 2)
 LOGITS = frozenset({Signal.LOGITS})
@@ -78,24 +86,24 @@ def test_weights_come_once_their_images_have_cost_as_much_and_once_a_session() -
     assert source.weights is not None
     owner, question = replace(taker(), shape=DIGIT), ask(source, shape=DIGIT)
 
-    def put(wording: Wording) -> str:
-        letter = Letter(Question(1, question))
-        form = wording.of(letter, owner)
-        if form is letter.shown:
+    def put(selector: EncodingSelector) -> str:
+        encodings = QueryEncodings(Question(1, question))
+        form = selector.select(encodings, owner)
+        if form is encodings.explicit:
             return "shown"
         assert isinstance(form.message, Named)
         assert isinstance(form.message.recipe.source, Network)
         return "named" if form.message.recipe.source.weights is None else "taught"
 
-    cost = len(Letter(Question(1, question)).shown.data)
+    cost = len(QueryEncodings(Question(1, question)).explicit.data)
     shown = -(-source.weights.nbytes // cost)
-    wording = Wording()
-    assert [put(wording) for _ in range(shown)] == ["shown"] * shown
-    assert [put(wording) for _ in range(3)] == ["taught", "named", "named"]
-    wording.begin()
-    assert [put(wording) for _ in range(2)] == ["taught", "named"]
+    selector = EncodingSelector()
+    assert [put(selector) for _ in range(shown)] == ["shown"] * shown
+    assert [put(selector) for _ in range(3)] == ["taught", "named", "named"]
+    selector.start_session()
+    assert [put(selector) for _ in range(2)] == ["taught", "named"]
     # Weights that change with every question are never worth it.
-    learning = Wording()
+    learning = EncodingSelector()
     for step in range(2 * shown):
         changed = replace(source, digest=step.to_bytes(16, "big"))
         question = replace(question, recipe=Recipe(changed, 1, 4))
@@ -104,18 +112,18 @@ def test_weights_come_once_their_images_have_cost_as_much_and_once_a_session() -
 
 @pytest.mark.parametrize("version", [0, RECIPES + 1])
 def test_who_takes_no_such_recipes_is_shown_the_images(version: int) -> None:
-    letter = Letter(Question(1, ask(Procedural("pink"))))
-    assert Wording().of(letter, replace(taker(), recipes=version)) is letter.shown
-    assert Wording().of(letter, taker()) is letter.named
+    encodings = QueryEncodings(Question(1, ask(Procedural("pink"))))
+    assert EncodingSelector().select(encodings, replace(taker(), recipes=version)) is encodings.explicit
+    assert EncodingSelector().select(encodings, taker()) is encodings.by_recipe
 
 
 def test_more_than_an_institution_may_be_asked_to_draw_is_shown() -> None:
-    letter, wide = (
-        Letter(Question(1, ask(Procedural("pink")))),
+    encodings, wide = (
+        QueryEncodings(Question(1, ask(Procedural("pink")))),
         replace(taker(), shape=(1, 1, 2048)),
     )
-    assert Wording().of(letter, wide) is letter.named
-    assert Wording().of(letter, replace(wide, shape=(1, 1, 2049))) is letter.shown
+    assert EncodingSelector().select(encodings, wide) is encodings.by_recipe
+    assert EncodingSelector().select(encodings, replace(wide, shape=(1, 1, 2049))) is encodings.explicit
 
 
 # --- an institution that draws
@@ -128,7 +136,7 @@ def named(source: Procedural | Network, number: int = 1, **changes: object) -> N
 
 
 def test_an_easel_gives_the_question_or_wants_to_be_shown() -> None:
-    easel = Easel(TINY)
+    easel = RecipeRenderer(TINY)
     drawn = easel.drawn(named(Procedural("pink"), exact=True))
     assert isinstance(drawn, Ask)
     assert (drawn.signals, drawn.exact, drawn.recipe) == (LOGITS, True, None)
@@ -195,7 +203,7 @@ def test_images_are_named_to_whoever_draws_them(hub: Hub) -> None:
             assert torch.equal(reply.signals[Signal.LOGITS], expected(part))
         assert torch.equal(heard[0].images, part.images)
         new, old = hub.counters["north"], hub.counters["old"]
-    assert (new.recipes, new.misdrawn, old.recipes) == (1, 0, 0)
+    assert (new.recipes, new.recipe_mismatches, old.recipes) == (1, 0, 0)
     assert (new.samples_asked, new.questions, new.answers) == (3, 1, 1)
     message = named(part.recipe.source, recipe=part.recipe, images=fingerprint(part.images))
     assert new.bytes_sent == len(encode(message))
@@ -211,18 +219,18 @@ def test_who_draws_otherwise_is_shown_them_once_and_from_then_on(
             images[-1, 0, 0, 0] ^= 1  # the lowest bit of one pixel
         return images
 
-    monkeypatch.setattr(fedkd.client.release.recipe_renderer, "draw", tampered)
+    monkeypatch.setattr(fedkd.client.sessions.recipe_renderer, "draw", tampered)
     pink, leaves = ask(Procedural("pink")), ask(Procedural("leaves"))
     with agent_of(hub, taker()):
         for request in (pink, ask(Procedural("pink"), 2), leaves):
             assert torch.equal(said(hub, request), expected(request))
         counted = hub.counters["north"]
-        assert (counted.recipes, counted.misdrawn, counted.refusals) == (2, 1, 0)
+        assert (counted.recipes, counted.recipe_mismatches, counted.refusals) == (2, 1, 0)
         assert (counted.questions, counted.samples_asked, counted.answers) == (3, 12, 3)
-    assert hub.counters["north"].strikes == 0
+    assert hub.counters["north"].protocol_violations == 0
     with agent_of(hub, taker()):  # another session: what it cannot draw is known
         said(hub, pink)
-        assert hub.counters["north"].misdrawn == 1
+        assert hub.counters["north"].recipe_mismatches == 1
 
 
 def test_a_network_is_told_once_and_painted_from_ever_after(hub: Hub) -> None:
@@ -238,7 +246,7 @@ def test_a_network_is_told_once_and_painted_from_ever_after(hub: Hub) -> None:
             assert torch.equal(said(hub, request), expected(request))
             lines.append(hub.counters["north"].bytes_sent - before)
         counted = hub.counters["north"]
-    assert (counted.recipes, counted.misdrawn) == (2, 0)
+    assert (counted.recipes, counted.recipe_mismatches) == (2, 0)
     assert lines[-2] > source.weights.nbytes
     assert lines[-1] < 100
     assert max(lines[:-2]) < 256 * 12 + 100
@@ -252,8 +260,8 @@ def test_who_is_too_late_to_be_shown_anything_owes_nothing(hub: Hub, raw: Raw) -
     question = raw.hear()
     assert isinstance(question, Named)
     raw.say(Declined(question.id, Refusal(Reason.UNDRAWN, "show them")))
-    until(lambda: hub.counters["slow"].misdrawn == 1)
-    outcome = hub.put("slow", ask(Procedural("pink"), 2))
+    until(lambda: hub.counters["slow"].recipe_mismatches == 1)
+    outcome = hub.submit("slow", ask(Procedural("pink"), 2))
     shown = raw.hear()
     assert isinstance(shown, Question)
     assert shown.id > question.id
@@ -263,7 +271,7 @@ def test_who_is_too_late_to_be_shown_anything_owes_nothing(hub: Hub, raw: Raw) -
 def test_a_lie_about_a_recipe_ends_the_session(hub: Hub, raw: Raw) -> None:
     raw.say(Hello(VERSION, TOKEN, card("liar")))
     assert raw.hear() == Welcome(VERSION)
-    outcome = hub.put("liar", ask(Procedural("pink")))
+    outcome = hub.submit("liar", ask(Procedural("pink")))
     shown = raw.hear()
     assert isinstance(shown, Question), "its card takes no recipes"
     raw.say(Declined(shown.id, Refusal(Reason.UNDRAWN, "show them")))
@@ -282,7 +290,7 @@ HOSTILE = {
     "of more than seconds take": ({"count": 65_536, "shape": (3, 512, 512)}, "over"),
     "by an unknown prior": ({"prior": "graffiti"}, "undrawn"),
     "by a prior without a name": ({"prior": ""}, "over"),
-    "by a prior's name of ten thousand letters": ({"prior": "a" * 10_000}, "over"),
+    "by a prior's name of ten thousand encodings_of": ({"prior": "a" * 10_000}, "over"),
     "with a share of nothing": ({"warp": float("nan")}, "over"),
     "with a share beyond all": ({"mix": 1.5}, "over"),
     "with bits for other images": ({"kept": b"\xff\xff"}, "over"),
@@ -383,7 +391,7 @@ def ill_meaning(data: bytes, told: Card) -> tuple[list[object], list[object]]:
     agent.close()
     serving.join(SOON)
     assert not serving.is_alive()
-    assert agent.ending in (Ending.REFUSED, Ending.LEFT, Ending.GONE)
+    assert agent.ending in (StopReason.REFUSED, StopReason.LEFT, StopReason.GONE)
     return heard, asked
 
 
@@ -431,17 +439,17 @@ class World:
                 thread.start()
             cards = hub.wait_for(2, SOON)
             parts = replace(ingredients(self.experiment, cards, checkpoint), recipes=recipes)
-            audience = Audience(hub, parts, cards, SOON)
+            participants = ParticipantList(hub, parts, cards, SOON)
 
             def answer(request: object) -> object:
                 nonlocal asked
                 asked += 1
                 if asked == dies_at:
                     raise KeyboardInterrupt
-                return audience.answer(request)  # type: ignore[arg-type]
+                return participants.answer(request)  # type: ignore[arg-type]
 
-            coordinator = Coordinator(parts, audience.cards, answer)  # type: ignore[arg-type]
-            audience.cards = coordinator.cards
+            coordinator = Coordinator(parts, participants.cards, answer)  # type: ignore[arg-type]
+            participants.cards = coordinator.cards
             try:
                 coordinator.finish()
             finally:
@@ -470,7 +478,7 @@ def alike(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 def test_named_or_shown_here_or_over_the_wire_it_is_one_student(
     world: World, vaults: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    local = Local(world.experiment, vaults, lambda count: None)
+    local = LocalInstitutions(world.experiment, vaults, lambda count: None)
     coordinator = Coordinator(
         ingredients(world.experiment, local.cards), list(local.cards), local.answer
     )
@@ -492,11 +500,11 @@ def test_named_or_shown_here_or_over_the_wire_it_is_one_student(
     assert [i.tally["asked"] for i in world.institutions] == [160, 160]
     # And somebody who draws nothing right ends there too.
     monkeypatch.setattr(
-        fedkd.client.release.recipe_renderer, "draw", lambda recipe, shape: torch.zeros(1)
+        fedkd.client.sessions.recipe_renderer, "draw", lambda recipe, shape: torch.zeros(1)
     )
-    misdrawn, counted = world.run(recipes=True)
-    assert alike(here, misdrawn)
-    assert all(c["misdrawn"] >= 4 for c in counted.values()), "once for each prior"
+    recipe_mismatches, counted = world.run(recipes=True)
+    assert alike(here, recipe_mismatches)
+    assert all(c["recipe_mismatches"] >= 4 for c in counted.values()), "once for each prior"
 
 
 def test_a_question_by_recipe_costs_little(world: World) -> None:
@@ -533,7 +541,7 @@ def test_an_owner_may_refuse_to_draw(vaults: Path) -> None:
     reticent = load("digits", (*SMALL, "policy.recipes=false"))
     institution = simulated(reticent, 0, vaults / "0000")
     assert institution.card.recipes == 0
-    local = Local(reticent, vaults, lambda count: None)
+    local = LocalInstitutions(reticent, vaults, lambda count: None)
     parts = ingredients(reticent, local.cards)
     Coordinator(parts, list(local.cards), local.answer).finish()
     assert {of.recipes for of in local.traffic.values()} == {0}
@@ -576,5 +584,5 @@ def test_a_generators_second_stage_is_the_same_by_recipe() -> None:
             counted = hub.counters["north"]
         students.append(student.state_dict())
         assert (counted.recipes > 10) is recipes
-        assert counted.misdrawn == 0
+        assert counted.recipe_mismatches == 0
     assert alike(*students)

@@ -15,25 +15,16 @@ import pytest
 import torch
 import trustme
 
-from fedkd.client.agent import LEFT, Agent, Patience
+from fedkd.client.sessions.agent import LEFT, Agent, ReconnectPolicy
 from fedkd.errors import LocalProtocolError, QuorumLost, RemoteProtocolError, SettingsError
-from fedkd.protocol.signals import Ask, PullBack, Reason, Refusal, Reply, Signal
-from fedkd.server.hub.bans import Strikes, Struck
+from fedkd.protocol import Ask, PullBack, Reason, Refusal, Reply, Signal
+from fedkd.server.hub.bans import Bans, BanReason
 from fedkd.server.hub.hub import OVER, Hub
-from fedkd.server.hub.session import LOST
+from fedkd.server.hub.participant_session import CONNECTION_LOST
+from fedkd.wire import VERSION, Answer, Close, Hello, Message, Question, Welcome, encode
 from fedkd.wire.channel import dial, grpc
-from fedkd.wire.codec import encode
-from fedkd.wire.messages import (
-    VERSION,
-    Answer,
-    Close,
-    Hello,
-    Message,
-    Question,
-    Welcome,
-)
 from fedkd.wire.v1 import teacher_pb2 as pb
-from tests.support.dialling import (
+from tests.support.hub_clients import (
     HALF,
     IMAGES,
     QUICK,
@@ -78,7 +69,7 @@ def test_every_institution_answers_and_is_counted(hub: Hub) -> None:
         assert (north.samples_asked, north.samples_pulled_back) == (4, 0)
         assert north.bytes_sent == len(encode(Question(1, ask)))
         assert north.bytes_received == len(encode(Answer(1, truth(ask)), packed=True))
-    assert hub.counters["east"].ended == f"it left: {LEFT}"
+    assert hub.counters["east"].end_reason == f"it left: {LEFT}"
 
 
 def test_exact_answers_come_in_float32(hub: Hub) -> None:
@@ -99,7 +90,7 @@ def test_many_questions_may_be_put_at_once_by_many_threads(hub: Hub) -> None:
         outcomes = []
 
         def put(name: str) -> None:
-            outcomes.extend(hub.put(name, Ask(IMAGES)) for _ in range(25))
+            outcomes.extend(hub.submit(name, Ask(IMAGES)) for _ in range(25))
 
         threads = [threading.Thread(target=put, args=(n,)) for n in ("north", "south") * 2]
         for thread in threads:
@@ -253,7 +244,7 @@ def test_whoever_breaks_the_law_loses_its_session_and_the_run(
 ) -> None:
     with agents(hub, good=truth):
         raw.enter("bad")
-        outcomes = {name: hub.put(name, Ask(IMAGES)) for name in ("bad", "good")}
+        outcomes = {name: hub.submit(name, Ask(IMAGES)) for name in ("bad", "good")}
         assert isinstance(raw.hear(), Question)
         raw.say(*said)
         farewell = raw.hear()
@@ -267,14 +258,14 @@ def test_whoever_breaks_the_law_loses_its_session_and_the_run(
             assert words in str(error.value)
         until(lambda: names(hub) == {"good"})
         counters = hub.counters["bad"]
-        assert counters.strikes == 1
-        assert words in counters.ended
+        assert counters.protocol_violations == 1
+        assert words in counters.end_reason
         answers, absent = hub.ask(dict.fromkeys(("bad", "good"), Ask(IMAGES)), SOON)
         assert answers.keys() == {"good"}
-        assert isinstance(absent["bad"], Struck)
+        assert isinstance(absent["bad"], BanReason)
         assert words in absent["bad"]
         again = Agent(hub.address, TOKEN, card("bad"), truth).serve()  # returns: it is final
-        assert again.startswith("struck off this run: ")
+        assert again.startswith("banned from this run: ")
         assert words in again
 
 
@@ -282,7 +273,7 @@ def test_a_reply_larger_than_the_hub_takes_costs_its_own_session() -> None:
     with Hub(TOKEN, max_message_bytes=1000) as hub, agents(hub, good=truth):
         raw = Raw(hub)
         raw.enter("bad")
-        outcome = hub.put("bad", Ask(IMAGES))
+        outcome = hub.submit("bad", Ask(IMAGES))
         raw.say(answer_in_bytes(1, HALF, (4, 500), bytes(4000)))
         with pytest.raises(RemoteProtocolError):
             outcome.result(SOON)
@@ -316,13 +307,13 @@ def test_a_late_answer_is_dropped_and_the_session_goes_on(hub: Hub) -> None:
             answers["slow"].signals[Signal.LOGITS], truth(other).signals[Signal.LOGITS]
         )
         assert hub.counters["slow"].samples_asked == 2 * 4
-        assert hub.counters["slow"].strikes == 0
+        assert hub.counters["slow"].protocol_violations == 0
 
 
 VICTIM = """
 import sys, time
-from fedkd.client.agent import Agent
-from fedkd.protocol.signals import Card, Signal
+from fedkd.client.sessions.agent import Agent
+from fedkd.protocol import Card, Signal
 card = Card("victim", 5, (3, 2, 2), frozenset({Signal.LOGITS}))
 Agent(sys.argv[1], sys.argv[2], card, lambda _: time.sleep(60)).serve()
 """
@@ -332,14 +323,14 @@ def test_a_killed_institution_is_missed_at_once(hub: Hub) -> None:
     victim = subprocess.Popen([sys.executable, "-c", VICTIM, hub.address, TOKEN], cwd=ROOT)
     try:
         hub.wait_for(1, 60)
-        outcome = hub.put("victim", Ask(IMAGES))
+        outcome = hub.submit("victim", Ask(IMAGES))
         until(lambda: hub.counters["victim"].samples_asked == 4)
         victim.send_signal(signal.SIGKILL)
-        with pytest.raises(RemoteProtocolError, match=LOST):
+        with pytest.raises(RemoteProtocolError, match=CONNECTION_LOST):
             outcome.result(SOON)
         until(lambda: not hub.cards)
-        assert hub.counters["victim"].ended == LOST
-        assert hub.ask({"victim": Ask(IMAGES)}, SOON)[1] == {"victim": LOST}
+        assert hub.counters["victim"].end_reason == CONNECTION_LOST
+        assert hub.ask({"victim": Ask(IMAGES)}, SOON)[1] == {"victim": CONNECTION_LOST}
     finally:
         victim.kill()
         victim.wait()
@@ -356,9 +347,9 @@ def test_agents_come_back_to_a_hub_that_was_lost() -> None:
         hub.wait_for(1, SOON)
         relay.cut()
         until(lambda: not hub.cards)
-        assert hub.counters["north"].ended == LOST
+        assert hub.counters["north"].end_reason == CONNECTION_LOST
         hub.wait_for(1, SOON)
-        assert hub.counters["north"].ended == ""
+        assert hub.counters["north"].end_reason == ""
         assert hub.ask({"north": Ask(IMAGES)}, SOON)[0]
         assert hub.counters["north"].samples_asked == 4
     thread.join(SOON)
@@ -369,12 +360,12 @@ def test_agents_come_back_to_a_hub_that_was_lost() -> None:
 def test_an_agent_ends_when_the_coordinator_stays_away() -> None:
     with Hub(TOKEN) as hub:
         address = hub.address
-    patience = Patience(first=0.01, longest=0.05, total=0.3)
+    patience = ReconnectPolicy(first=0.01, longest=0.05, total=0.3)
     assert "is gone" in Agent(address, TOKEN, card("north"), truth, patience=patience).serve()
 
 
 def test_an_agent_that_is_told_to_stop_stops_wherever_it_is(hub: Hub) -> None:
-    waiting = Agent("127.0.0.1:9", TOKEN, card("waiting"), truth, patience=Patience(60, 60, 600))
+    waiting = Agent("127.0.0.1:9", TOKEN, card("waiting"), truth, patience=ReconnectPolicy(60, 60, 600))
     idle = Agent(hub.address, TOKEN, card("idle"), truth)
     never = Agent(hub.address, TOKEN, card("never"), truth)
     never.close()
@@ -392,7 +383,7 @@ def test_an_agent_that_is_told_to_stop_stops_wherever_it_is(hub: Hub) -> None:
         thread.join(SOON)
         assert not thread.is_alive()
     until(lambda: not hub.cards)
-    assert hub.counters["idle"].ended == f"it left: {LEFT}"
+    assert hub.counters["idle"].end_reason == f"it left: {LEFT}"
 
 
 def test_an_agent_stops_that_is_told_to_while_it_dials(
@@ -404,7 +395,7 @@ def test_an_agent_stops_that_is_told_to_while_it_dials(
         agent.close()
         return dial(*where)
 
-    monkeypatch.setattr("fedkd.client.agent.dial", dial_when_told)
+    monkeypatch.setattr("fedkd.client.sessions.agent.dial", dial_when_told)
     thread = threading.Thread(target=agent.serve, daemon=True)
     thread.start()
     thread.join(SOON / 2)
@@ -443,8 +434,8 @@ def test_an_agent_leaves_a_coordinator_that_breaks_the_law(said: bytes) -> None:
 FORKING = """
 import threading, torch
 from torch.utils.data import DataLoader
-from fedkd.client.agent import Agent
-from fedkd.protocol.signals import Ask, Card, Reply, Signal
+from fedkd.client.sessions.agent import Agent
+from fedkd.protocol import Ask, Card, Reply, Signal
 from fedkd.server.hub.hub import Hub
 card = Card("north", 5, (3, 2, 2), frozenset({Signal.LOGITS}))
 reply = Reply({Signal.LOGITS: torch.zeros(4, 5).half()})
@@ -486,14 +477,14 @@ def test_closing_is_quick_final_and_may_be_repeated(hub: Hub, raw: Raw) -> None:
 
     raw.enter("silent")
     with agents(hub, stuck=stuck):
-        outcome = hub.put("stuck", Ask(IMAGES))
+        outcome = hub.submit("stuck", Ask(IMAGES))
         assert busy.wait(SOON)
         began = time.monotonic()
         hub.close()
         hub.close()
         assert time.monotonic() - began < 1
         assert raw.hear() == Close(OVER)
-        for lost in (outcome, hub.put("stuck", Ask(IMAGES))):
+        for lost in (outcome, hub.submit("stuck", Ask(IMAGES))):
             with pytest.raises(RemoteProtocolError, match=OVER):
                 lost.result(SOON)
         assert hub.cards == ()
@@ -517,19 +508,19 @@ def test_whoever_never_came_is_absent_with_a_reason(hub: Hub) -> None:
 
 
 def test_whoever_was_struck_off_in_an_earlier_life_may_not_come_back() -> None:
-    strikes = Strikes()
-    strikes.add("north", Struck("bytes that are no message"))
-    with Hub(TOKEN, strikes=strikes) as hub:
+    bans = Bans()
+    bans.add("north", BanReason("bytes that are no message"))
+    with Hub(TOKEN, bans=bans) as hub:
         raw = Raw(hub)
         raw.say(hello("north"))
         code, why = raw.status()
         raw.close()
         assert (code, why) == (
             "PERMISSION_DENIED",
-            "struck off this run: bytes that are no message",
+            "banned from this run: bytes that are no message",
         )
         began = time.monotonic()
         answers, lost = hub.ask({"north": Ask(IMAGES)}, SOON, quorum=1)
         assert time.monotonic() - began < SOON / 2  # nobody waits for it
         assert not answers
-        assert isinstance(lost["north"], Struck)
+        assert isinstance(lost["north"], BanReason)

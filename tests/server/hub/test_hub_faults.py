@@ -14,26 +14,25 @@ import torch
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from torch import nn
 
-from fedkd.client.agent import Agent
+from fedkd.client.sessions.agent import Agent
 from fedkd.errors import QuorumLost, SettingsError
-from fedkd.experiment.experiment import load
+from fedkd.experiment import load
 from fedkd.loop import Plan, Progress
 from fedkd.methods import cudfkd
-from fedkd.procedural.priors import prior
-from fedkd.protocol.signals import Ask, Card, PullBack, Reason, Refusal, Reply
+from fedkd.procedural import prior
+from fedkd.protocol import Ask, Card, PullBack, Reason, Refusal, Reply
 from fedkd.server.coordinator import Coordinator, Ingredients
-from fedkd.server.hub.bans import Struck
+from fedkd.server.hub.bans import BanReason
 from fedkd.server.hub.hub import Hub
 from fedkd.server.hub.participant import TRIES
-from fedkd.server.hub.participant_list import Audience
+from fedkd.server.hub.participant_list import ParticipantList
 from fedkd.server.hub.prometheus import serve_metrics
-from fedkd.server.hub.session import LOST
+from fedkd.server.hub.participant_session import CONNECTION_LOST
 from fedkd.server.report.result_records import read_event
 from fedkd.server.run.checkpoint import Checkpoint
+from fedkd.wire import VERSION, Answer, Close, Hello, Question, Replay, Welcome
 from fedkd.wire.channel import SERVICE, dial, grpc
-from fedkd.wire.messages import VERSION, Answer, Close, Hello, Question, Welcome
-from fedkd.wire.recording import Replay
-from tests.support.dialling import (
+from tests.support.hub_clients import (
     IMAGES,
     QUICK,
     SOON,
@@ -113,7 +112,7 @@ def test_a_lost_question_is_put_again_under_its_number(
         question = heard(first)
         until(lambda: hub.counters["other"].answers == 1)  # nobody waits for anybody
         first.close()
-        until(lambda: hub.counters["north"].ended == LOST)
+        until(lambda: hub.counters["north"].end_reason == CONNECTION_LOST)
         again = came("north")
         repeated = heard(again)
         assert repeated.id == question.id
@@ -141,7 +140,7 @@ def test_an_agent_whose_cable_was_cut_answers_the_same_question(
     outcome = pool.submit(hub.ask, {"north": ASK}, SOON)
     stuck.begun.get(timeout=SOON)
     relay.cut()
-    until(lambda: hub.counters["north"].ended == LOST)
+    until(lambda: hub.counters["north"].end_reason == CONNECTION_LOST)
     stuck.go.set()
     assert outcome.result(SOON)[0].keys() == {"north"}
     agent.close()
@@ -159,7 +158,7 @@ def test_whoever_stays_away_is_waited_for_once(
     assert outcome.result(SOON) == ({}, {"north": "no answer within 0.4 s"})
     began = time.monotonic()
     for _ in range(5):
-        assert hub.ask({"north": ASK}, SOON) == ({}, {"north": LOST})
+        assert hub.ask({"north": ASK}, SOON) == ({}, {"north": CONNECTION_LOST})
     assert time.monotonic() - began < AT_ONCE
     back = came("north")  # and what nobody waits for is not put again
     following = pool.submit(hub.ask, {"north": ASK}, SOON)
@@ -188,7 +187,7 @@ def test_a_question_that_kills_each_session_is_not_put_for_ever(
         assert heard(raw).id == 1
         raw.close()
         until(lambda: not hub.cards)
-    assert outcome.result(AT_ONCE) == ({}, {"north": LOST})
+    assert outcome.result(AT_ONCE) == ({}, {"north": CONNECTION_LOST})
 
 
 def test_a_quorum_that_is_away_is_waited_for(hub: Hub, pool: ThreadPoolExecutor) -> None:
@@ -277,8 +276,8 @@ def test_a_debt_ends_with_the_hubs_patience_and_the_agent_may_come_back() -> Non
     with Hub(TOKEN, patience=0.1) as hub, agents(hub, hung=stuck):
         hub.ask({"hung": ASK}, 0.05)
         until(lambda: not hub.cards)
-        assert hub.counters["hung"].ended == "it owed the answer to question 1 for more than 0.1 s"
-        assert hub.counters["hung"].strikes == 0
+        assert hub.counters["hung"].end_reason == "it owed the answer to question 1 for more than 0.1 s"
+        assert hub.counters["hung"].protocol_violations == 0
         stuck.go.set()
         hub.wait_for(1, SOON)  # the agent took it for a pause, not for the end
         assert hub.ask({"hung": ASK}, SOON)[0].keys() == {"hung"}
@@ -342,16 +341,16 @@ def test_a_strike_ends_the_run_for_one_and_nobody_else(
         bad.say(said)
         answers, absent = outcome.result(AT_ONCE)  # it is not waited for
         assert answers.keys() == {"good"}
-        assert isinstance(absent["bad"], Struck)
+        assert isinstance(absent["bad"], BanReason)
         assert words in absent["bad"]
         until(lambda: names(hub) == {"good"})
         again = Raw(hub)
         again.say(Hello(VERSION, TOKEN, card("bad")))
         code, reason = again.status()
         assert code == "PERMISSION_DENIED"
-        assert reason == f"struck off this run: {absent['bad']}"
+        assert reason == f"banned from this run: {absent['bad']}"
         again.close()
-        assert hub.counters["bad"].strikes == 1
+        assert hub.counters["bad"].protocol_violations == 1
         assert hub.ask({"bad": ASK, "good": ASK}, SOON, quorum=2)[1].keys() == {"bad"}
 
 
@@ -364,7 +363,7 @@ def test_an_answer_to_a_question_of_the_last_session_is_a_strike(
     until(lambda: not hub.cards)
     again = came("north")
     again.say(Answer(1, truth(ASK)))
-    until(lambda: hub.counters["north"].strikes == 1)
+    until(lambda: hub.counters["north"].protocol_violations == 1)
 
 
 # --- who joins
@@ -412,12 +411,12 @@ def test_a_joiner_takes_part_from_the_next_question_on(hub: Hub, tmp_path: Path)
     seen = Seen()
     checkpoint = Checkpoint.begin(tmp_path, load("digits"), "local", 0.0, record=True)
     run = parts(checkpoint)
-    audience = Audience(hub, run, hub.wait_for(1, SOON), SOON)
-    left = Coordinator(run, audience.cards, audience.answer, seen).finish()
+    participants = ParticipantList(hub, run, hub.wait_for(1, SOON), SOON)
+    left = Coordinator(run, participants.cards, participants.answer, seen).finish()
     checkpoint.close()
     assert asked == {"north": 12, "late": 8}
     assert seen.of("joined", "lost", "back", "struck") == [("joined", "late")]
-    assert [each.name for each in audience.cards] == ["north", "late"]
+    assert [each.name for each in participants.cards] == ["north", "late"]
     # Whoever joined is in the recording, which makes the same student.
     replay, again = Replay(tmp_path / "replies.bin"), parts()
     heard_again = Seen()
@@ -448,12 +447,12 @@ def test_a_joiner_that_does_not_fit_is_told_why_and_not_asked(
     served: list[str] = []
     threads = [threading.Thread(target=north.serve)]
     threads[0].start()
-    audience = Audience(hub, run, hub.wait_for(1, SOON), SOON)
+    participants = ParticipantList(hub, run, hub.wait_for(1, SOON), SOON)
     new = Agent(hub.address, TOKEN, misfit, truth)
     threads.append(threading.Thread(target=lambda: served.append(new.serve())))
     threads[1].start()
     hub.wait_for(2, SOON)
-    answers, lost = audience.answer(ASK)
+    answers, lost = participants.answer(ASK)
     assert (answers.keys(), lost) == ({"north"}, {})
     threads[1].join(SOON)
     assert words in served[0]
@@ -474,14 +473,14 @@ def test_who_goes_who_is_back_and_who_is_struck_off_is_told_once(hub: Hub, came:
 
     def gone() -> None:
         flaky.close()
-        until(lambda: hub.counters["flaky"].ended != "")
+        until(lambda: hub.counters["flaky"].end_reason != "")
 
     def back() -> None:
         flaky.restart()
 
     def rude() -> None:
         came_rude.say(b"\xff\xff")
-        until(lambda: hub.counters["rude"].strikes == 1)
+        until(lambda: hub.counters["rude"].protocol_violations == 1)
 
     class Flaky:
         def restart(self) -> None:
@@ -501,8 +500,8 @@ def test_who_goes_who_is_back_and_who_is_struck_off_is_told_once(hub: Hub, came:
     seen = Seen()
     with agents(hub, paced=paced):
         run = parts()
-        audience = Audience(hub, run, hub.wait_for(3, SOON), 0.5, linger=0.3)
-        Coordinator(run, audience.cards, audience.answer, seen).finish()
+        participants = ParticipantList(hub, run, hub.wait_for(3, SOON), 0.5, linger=0.3)
+        Coordinator(run, participants.cards, participants.answer, seen).finish()
         flaky.close()
     events = seen.of("lost", "back", "struck", "joined")
     assert [e for e in events if e[1] == "flaky"] == [("lost", "flaky"), ("back", "flaky")]
@@ -516,9 +515,9 @@ def test_too_few_is_too_few(hub: Hub, came: Come) -> None:
     run = parts(quorum=2)
     with agents(hub, north=truth):
         came("rude").say(b"\xff\xff")
-        audience = Audience(hub, run, [card("north"), card("rude")], SOON)
+        participants = ParticipantList(hub, run, [card("north"), card("rude")], SOON)
         with pytest.raises(QuorumLost, match="1 of 2 institutions answered"):
-            Coordinator(run, audience.cards, audience.answer).finish()
+            Coordinator(run, participants.cards, participants.answer).finish()
 
 
 # --- how it is

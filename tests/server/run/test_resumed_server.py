@@ -11,17 +11,17 @@ from typing import Any
 
 import pytest
 
-from fedkd.client.agent import Agent, Patience
-from fedkd.protocol.signals import Ask, Card, PullBack, Reply, Signal
+from fedkd.client.sessions.agent import Agent, ReconnectPolicy
+from fedkd.protocol import Ask, Card, PullBack, Reply, Signal
 from fedkd.server import cli
 from fedkd.server.report.run_folder import RESULT
-from fedkd.wire.messages import VERSION, Hello, Message, Question, Welcome
-from tests.support.commands import SOON, Command, typed
-from tests.support.dialling import Raw
+from fedkd.wire import VERSION, Hello, Message, Question, Welcome
+from tests.support.hub_clients import Raw
+from tests.support.server_process import SOON, Command, typed
 
 PACE = 0.1
 """Seconds that an honest answer takes: no question is kept before."""
-QUICK = Patience(first=0.05, longest=0.2, total=SOON)
+QUICK = ReconnectPolicy(first=0.05, longest=0.2, total=SOON)
 SETTINGS = (
     *("questions.budget=480", "questions.batch=16", "questions.quorum=1", "questions.timeout=1.0"),
     *("student.steps=40", "student.model=mlp"),

@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 from scipy import integrate, stats
 from torch import Tensor
 
-from fedkd.client.ledger.answer_cache import Paid, Price
-from fedkd.client.release.gate import Door
-from fedkd.client.vault.training.supervised import PrivateSettings, TeachSettings
+from fedkd.client.ledger.answer_cache import AnswerCache, PrivacyCost
+from fedkd.client.release.gate import ReleaseGate
+from fedkd.client.vault.training.supervised import DpSgdSettings, SupervisedSettings
 from fedkd.data.datasets import open_data
 from fedkd.errors import SettingsError
-from fedkd.experiment.experiment import load
-from fedkd.privacy.accounting import epsilon_of_rho
+from fedkd.experiment import load
+from fedkd.privacy import ClippedGaussian, NoisyArgmax, discrete_gaussian, epsilon_of_rho
 from fedkd.privacy.empirical_epsilon import (
     clopper_pearson,
     distinguish,
@@ -32,7 +32,6 @@ from fedkd.privacy.empirical_epsilon import (
     one_run_epsilon,
     one_run_p_value,
 )
-from fedkd.privacy.mechanisms import ClippedGaussian, NoisyArgmax
 from fedkd.privacy.membership_inference import (
     Population,
     area,
@@ -44,12 +43,10 @@ from fedkd.privacy.membership_inference import (
     roc,
     tpr_at,
 )
-from fedkd.privacy.noise import discrete_gaussian
-from fedkd.protocol.signals import Ask, Refusal, Reply
+from fedkd.protocol import Ask, Refusal, Reply
 from fedkd.simulations.audit import canaries
 from fedkd.simulations.audit import membership_inference as membership
 from fedkd.simulations.audit import release_mechanisms as mechanism
-from fedkd.simulations.audit.console import CAVEAT
 from fedkd.simulations.audit.release_mechanisms import (
     DELTA,
     Release,
@@ -59,10 +56,11 @@ from fedkd.simulations.audit.release_mechanisms import (
     vector,
     votes,
 )
-from fedkd.simulations.audit.shadow_models import pool, worlds
+from fedkd.simulations.audit.runner import CAVEAT
+from fedkd.simulations.audit.shadow_federations import pool, worlds
 from fedkd.simulations.cli import app
 
-PRIVATE = PrivateSettings(epsilon=8.0, epochs=5, sampling_rate=0.2, accountant="rdp")
+PRIVATE = DpSgdSettings(epsilon=8.0, epochs=5, sampling_rate=0.2, accountant="rdp")
 counts = st.integers(1, 300).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 
 
@@ -326,26 +324,26 @@ def test_a_bug_behind_the_door_is_found(
     def less(shape: tuple[int, ...], deviation: Fraction) -> Tensor:
         return discrete_gaussian(shape, deviation / 2)
 
-    def cheaper(_: Paid, price: Price) -> int:
+    def cheaper(_: AnswerCache, price: PrivacyCost) -> int:
         return price.each // 8
 
     if bug == "half the noise":
         monkeypatch.setattr("fedkd.privacy.mechanisms.discrete_gaussian", less)
     else:
-        monkeypatch.setattr(Paid, "due", cheaper)
+        monkeypatch.setattr(AnswerCache, "due", cheaper)
     found = mechanism.audit(make(1.0), 5000, 0.01)
     assert found.violated, (found.claim, found.bound)
 
 
 def test_what_is_audited_left_a_door_and_was_charged(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
-    answer = Door.answer
+    answer = ReleaseGate.answer
 
-    def noted(self: Door, request: Ask, server: str = "") -> Reply | Refusal:
+    def noted(self: ReleaseGate, request: Ask, server: str = "") -> Reply | Refusal:
         asked.append(len(request.images))
         return answer(self, request, server)
 
-    monkeypatch.setattr(Door, "answer", noted)
+    monkeypatch.setattr(ReleaseGate, "answer", noted)
     audited = label()
     assert audited.epsilon == epsilon_of_rho(NoisyArgmax(Fraction(3, 2)).cost, DELTA)
     told = audited.release(audited.one, 300)
@@ -380,7 +378,7 @@ def test_canaries_tell_of_a_teacher_without_privacy_and_not_of_one_with_it() -> 
     few = replace(
         DIGITS, train_images=DIGITS.train_images[:400], train_labels=DIGITS.train_labels[:400]
     )
-    open_book = canaries.audit(how, few, TeachSettings(epochs=60, batch=64), rng)
+    open_book = canaries.audit(how, few, SupervisedSettings(epochs=60, batch=64), rng)
     assert open_book.bound > 2
     assert open_book.claim is None
     assert not open_book.violated
@@ -392,7 +390,9 @@ def test_canaries_tell_of_a_teacher_without_privacy_and_not_of_one_with_it() -> 
     with pytest.raises(SettingsError):
         canaries.Canary("mlp", 10, 11)
     with pytest.raises(SettingsError, match="no network"):
-        canaries.audit(replace(how, model="sklearn:LogisticRegression"), few, TeachSettings(), rng)
+        canaries.audit(
+            replace(how, model="sklearn:LogisticRegression"), few, SupervisedSettings(), rng
+        )
 
 
 SMALL = ["student.steps=20", "questions.budget=128", "institutions.epochs=40"]

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from fedkd.simulations.benchmarks import transports as crossings
+from fedkd.simulations.benchmarks import transport_measurements as crossings
 from fedkd.simulations.benchmarks import wire
-from fedkd.simulations.benchmarks.measure import Way, cpu_seconds, ratio, side_by_side
-from fedkd.simulations.benchmarks.transports import Batch, Size
+from fedkd.simulations.benchmarks.timing import Way, cpu_seconds, ratio, side_by_side
+from fedkd.simulations.benchmarks.transport_measurements import Batch, Size
 from fedkd.simulations.benchmarks.wan_estimates import Kind, World, estimates
 
 

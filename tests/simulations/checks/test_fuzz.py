@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from fedkd.simulations.checks import fuzz, soak
 from fedkd.simulations.checks import malformed_messages as rubbish
 from fedkd.simulations.checks.malformed_messages import SPOILS, VALID, DefectError, hear, opened
-from fedkd.wire.messages import Invalid
-from fedkd.wire.session import Role
+from fedkd.wire import Invalid, Role
 
 SEEDS = st.integers(0, 2**32 - 1)
 

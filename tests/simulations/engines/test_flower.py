@@ -15,9 +15,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fedkd.simulations.engines.environment import QUIET, quiet
+from fedkd.simulations.engines.environment_variables import (
+    ENVIRONMENT_DEFAULTS,
+    set_environment_defaults,
+)
 
-quiet()  # before Flower, Ray and gRPC are imported
+set_environment_defaults()  # before Flower, Ray and gRPC are imported
 
 import pytest
 import torch
@@ -29,26 +32,26 @@ from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
 from fedkd.client.app import app as client_app
-from fedkd.client.control.server import Bell
+from fedkd.client.config.owner_config import load as load_owner
+from fedkd.client.control.server import ControlServer
 from fedkd.client.institution import owned
-from fedkd.client.service.owner_config import load as load_owner
-from fedkd.client.service.sessions import Sessions
+from fedkd.client.sessions.session_manager import SessionManager
 from fedkd.data.datasets import open_data
 from fedkd.errors import QuorumLost, SettingsError
-from fedkd.evaluation.metrics import accuracy, logits
-from fedkd.experiment.experiment import Experiment, parse
+from fedkd.evaluation import accuracy, logits
+from fedkd.experiment import Experiment, parse
 from fedkd.loop import Plan, Progress
 from fedkd.methods import cudfkd
-from fedkd.models.networks import build
-from fedkd.procedural.priors import priors
+from fedkd.models import build
+from fedkd.procedural import priors
 from fedkd.server.app import app as server_app
-from fedkd.server.hub.bans import Struck
+from fedkd.server.hub.bans import BanReason
 from fedkd.server.hub.hub import Hub
 from fedkd.server.run.checkpoint import Checkpoint
 from fedkd.server.run.flower_run import ROUNDS, Outcome, federate
 from fedkd.server.run.recorder import Chronicle
 from fedkd.server.strategy import DataFreeDistillation
-from fedkd.simulations.engines.flower import simulate
+from fedkd.simulations.engines.flower_simulation import simulate
 from fedkd.simulations.rehearsal.flwr_run import COMMANDS, Flower, fault_of, main
 
 REPOSITORY = Path(__file__).parents[3]
@@ -261,7 +264,7 @@ def test_whoever_was_struck_off_stays_so_when_a_strategy_is_resumed(
     first = Checkpoint.begin(path, experiment, "simulation", 1e-9)
     with pytest.raises(Death):
         federate(LocalGrid(client_app, 2), experiment, tmp_path, die, 6, first)
-    first.strikes.add("institution-1", Struck("it sent rubbish"))
+    first.bans.add("institution-1", BanReason("it sent rubbish"))
     first.close()
     second = Checkpoint.resume(path)
     kept = second.questions
@@ -378,9 +381,9 @@ def agent(folder: Path, server: str, index: int, scores: str = "true") -> Iterat
     file.write_text(OWNER.format(name=f"site-{index}", index=index, scores=scores, server=server))
     owner = load_owner(file)
     institution = owned(owner)
-    sessions = Sessions(institution, owner.servers, None)
+    sessions = SessionManager(institution, owner.servers, None)
     try:
-        with Bell(owner.state.bell, institution, sessions):
+        with ControlServer(owner.state.bell, institution, sessions):
             yield owner.state.bell
     finally:
         sessions.close()
@@ -436,13 +439,13 @@ def test_a_bundle_gets_from_an_owners_agent_what_its_policy_allows(tmp_path: Pat
 
 def test_nothing_that_we_start_calls_home_or_installs_anything() -> None:
     look = (
-        "from fedkd.simulations.engines.environment import quiet; quiet()\n"
+        "from fedkd.simulations.engines.environment_variables import set_environment_defaults; set_environment_defaults()\n"
         "from flwr.supercore.telemetry import FLWR_TELEMETRY_ENABLED as telemetry\n"
         "from flwr.superlink.cli.flower_superlink import _runtime_dependency_install_default\n"
         "from ray._common.usage.usage_lib import usage_stats_enabled\n"
         "print(telemetry, _runtime_dependency_install_default(), usage_stats_enabled())\n"
     )
-    bare = {name: value for name, value in os.environ.items() if name not in QUIET}
+    bare = {name: value for name, value in os.environ.items() if name not in ENVIRONMENT_DEFAULTS}
     said = subprocess.run(
         [sys.executable, "-c", look],
         cwd=REPOSITORY,
@@ -459,11 +462,11 @@ def test_what_a_user_has_set_stays_but_for_our_own_superlink(
 ) -> None:
     monkeypatch.setenv("FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION", "0")
     monkeypatch.delenv("FLWR_TELEMETRY_ENABLED")
-    quiet()
+    set_environment_defaults()
     assert os.environ["FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION"] == "0"
     assert os.environ["FLWR_TELEMETRY_ENABLED"] == "0"
     ours = Flower(tmp_path, tmp_path, (1, 2)).environment
-    assert {name: ours[name] for name in QUIET} == QUIET
+    assert {name: ours[name] for name in ENVIRONMENT_DEFAULTS} == ENVIRONMENT_DEFAULTS
     assert ours["FLWR_HOME"] == str(tmp_path)
 
 

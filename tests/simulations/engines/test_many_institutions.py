@@ -14,19 +14,18 @@ from torch import Tensor
 
 from fedkd.aggregation.fusion import LEAST_WEIGHT, RIDGE, Fusion, _pool_matrix
 from fedkd.client.vault import local_data as shard
-from fedkd.client.vault.assets import Holding
+from fedkd.client.vault.assets import Assets
 from fedkd.client.vault.vault import Vault
 from fedkd.data.partition import deal
 from fedkd.errors import SettingsError
-from fedkd.experiment.experiment import Experiment, parse
-from fedkd.protocol.signals import Ask, Reply, Signal
+from fedkd.experiment import Experiment, parse
+from fedkd.protocol import Ask, Reply, Signal
 from fedkd.server.report.many_institutions import SHOWN, ranges, some
 from fedkd.server.report.plots import accuracy, class_counts, difficulty_by_institution
 from fedkd.server.report.result_records import Event, Result, Scored, TeacherRecord, Trained
 from fedkd.simulations.benchmarks.batched_teachers import grouped, one_by_one, teachers, vmapped
-from fedkd.simulations.engines import evaluation as verdict
-from fedkd.simulations.engines import local
-from fedkd.simulations.engines.local import Local
+from fedkd.simulations.engines import evaluation, local
+from fedkd.simulations.engines.local import LocalInstitutions
 
 
 def by_least_squares(counts: Tensor, known: Tensor | None, shrinkage: float) -> Tensor:
@@ -105,7 +104,7 @@ def few(tmp_path: Path, count: int, **more: Any) -> Experiment:
 def test_the_data_are_dealt_once_for_all(tmp_path: Path) -> None:
     experiment = few(tmp_path, 40)
     shard._dealt.cache_clear()
-    everybody = Local(experiment, tmp_path / "teachers", lambda count: None)
+    everybody = LocalInstitutions(experiment, tmp_path / "teachers", lambda count: None)
     assert shard._dealt.cache_info().misses == 1
     assert len(everybody.cards) == 40
 
@@ -119,7 +118,7 @@ def test_more_institutions_than_test_images_leave_some_without() -> None:
 def test_another_partition_of_the_same_data_is_another_deal(tmp_path: Path) -> None:
     few(tmp_path, 10)
     data = f"npz:{tmp_path / 'images.npz'}"
-    holdings = [Holding(data=data, count=10, partition_seed=seed) for seed in (0, 1, 0)]
+    holdings = [Assets(data=data, count=10, partition_seed=seed) for seed in (0, 1, 0)]
     counts = [Vault.open(each).class_counts for each in holdings]
     assert counts[0] == counts[2] != counts[1]
 
@@ -136,7 +135,7 @@ def few_files() -> Iterator[int]:
 
 def test_ledgers_on_disk_have_the_files_they_need(tmp_path: Path, few_files: int) -> None:
     count = 40  # with three files each, more than were allowed
-    everybody = Local(
+    everybody = LocalInstitutions(
         few(tmp_path, count), tmp_path / "teachers", lambda done: None, books=tmp_path / "books"
     )
     images = torch.zeros(2, 1, 8, 8, dtype=torch.uint8)
@@ -150,17 +149,19 @@ def test_too_many_ledgers_are_refused_before_a_teacher_is_trained(
 ) -> None:
     monkeypatch.setattr(local.resource, "getrlimit", lambda which: (100, 200))
     with pytest.raises(SettingsError, match="--checkpoint 0"):
-        Local(few(tmp_path, 40), tmp_path / "t", lambda done: None, books=tmp_path / "books")
+        LocalInstitutions(
+            few(tmp_path, 40), tmp_path / "t", lambda done: None, books=tmp_path / "books"
+        )
     assert not (tmp_path / "t").exists()
 
 
-def test_a_verdict_in_pieces_is_the_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fusing_in_chunks_is_fusing_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = torch.Generator().manual_seed(0)
     said = {f"i{i}": {Signal.LOGITS: torch.randn(50, 4, generator=rng)} for i in range(6)}
     fuse = Fusion("log_linear_pool", dict.fromkeys(said, (5, 3, 0, 9)))
     whole = fuse({n: Reply(s).signals for n, s in said.items()})[Signal.LOGITS]
-    monkeypatch.setattr(verdict, "AT_ONCE", 24 * 7)  # seven images at once
-    assert torch.allclose(verdict._fused(fuse, said), whole, atol=1e-6)
+    monkeypatch.setattr(evaluation, "MAX_FUSED_LOGITS", 24 * 7)  # seven images at once
+    assert torch.allclose(evaluation._fuse_in_chunks(fuse, said), whole, atol=1e-6)
 
 
 def record(index: int) -> TeacherRecord:

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from fedkd.client.service.owner_config import load as load_owner
+from fedkd.client.config.owner_config import load as load_owner
 from fedkd.errors import SettingsError
-from fedkd.experiment.experiment import load
+from fedkd.experiment import load
 from fedkd.server.hub.certificates import make_certificates
 from fedkd.simulations.rehearsal.deployment import Site, environment, owner_file
 from fedkd.simulations.rehearsal.flwr_run import free_ports
-from fedkd.simulations.rehearsal.processes import Processes
+from fedkd.simulations.rehearsal.process_supervisor import Processes
 
 ROOT = Path(__file__).parents[3]
 SOON = 60.0

@@ -15,19 +15,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fedkd.procedural.renderer import draw
-from fedkd.protocol.signals import Ask, Procedural, PullBack, Recipe, Signal
+from fedkd.procedural import draw
+from fedkd.protocol import Ask, Procedural, PullBack, Recipe, Signal
 from fedkd.server.hub.certificates import make_certificates
 from fedkd.simulations.benchmarks.baseline_transports import Plain, plain
-from fedkd.simulations.benchmarks.measure import (
-    HEAD,
-    Figure,
-    Way,
-    rows_of,
-    show,
-    side_by_side,
-)
-from fedkd.simulations.benchmarks.wire_stream import (
+from fedkd.simulations.benchmarks.fedkd_transport import (
     CLASSES,
     PRESET,
     SHAPE,
@@ -36,7 +28,15 @@ from fedkd.simulations.benchmarks.wire_stream import (
     institution,
     wires,
 )
-from fedkd.simulations.engines.flower import world
+from fedkd.simulations.benchmarks.timing import (
+    HEAD,
+    Figure,
+    Way,
+    rows_of,
+    show,
+    side_by_side,
+)
+from fedkd.simulations.engines.flower_simulation import flower_runtime
 
 NAME = "institution-00"
 PRIOR = Procedural("levels")
@@ -273,7 +273,7 @@ def _slow(parties: Parties, size: Size, *, with_flower: bool) -> Figures:
         flower = Way("Flower", lambda: trip(batch.images()), (node,), calls=1)
         tables.append(_table(title, [stream, floats, flower], size.flower_seconds))
 
-    with world():
+    with flower_runtime():
         # Flower reads its variables as it is imported.
         from fedkd.simulations.benchmarks.flower_messages import within_a_run
 

@@ -1,8 +1,8 @@
-"""Variables that keep Flower, Ray and gRPC from calling home. Knows none of the three."""
+"""Environment variables that switch off telemetry and update checks of Flower and Ray."""
 
 import os
 
-QUIET: dict[str, str] = {
+ENVIRONMENT_DEFAULTS: dict[str, str] = {
     # Flower reports usage to its maker, looks for newer releases, and fetches a bundle's
     # dependencies over those that are installed, all unless it is told not to.
     "FLWR_TELEMETRY_ENABLED": "0",
@@ -18,13 +18,13 @@ QUIET: dict[str, str] = {
     # gRPC's core writes to the terminal what our own errors say in one line.
     "GRPC_VERBOSITY": "NONE",
 }
-"""What is set for everything that we start."""
+"""Set for every process that fedkd starts."""
 
 
-def quiet() -> None:
-    """Apply `QUIET` to this process and its children; what a user has set stays as it is.
+def set_environment_defaults() -> None:
+    """Set `ENVIRONMENT_DEFAULTS` for this process and its children, where a user has not.
 
     To be called before Flower, Ray or gRPC is imported: each reads its variables once.
     """
-    for name, value in QUIET.items():
+    for name, value in ENVIRONMENT_DEFAULTS.items():
         os.environ.setdefault(name, value)

@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from fedkd.simulations.benchmarks.measure import console, ratio, show
-from fedkd.simulations.benchmarks.transports import DEPTH, Size, Tables, Weights
+from fedkd.simulations.benchmarks.fedkd_transport import CLASSES
+from fedkd.simulations.benchmarks.timing import console, ratio, show
+from fedkd.simulations.benchmarks.transport_measurements import DEPTH, Size, Tables, Weights
 from fedkd.simulations.benchmarks.wan_estimates import FORMULA, Estimate, Kind, World, estimates
-from fedkd.simulations.benchmarks.wire_stream import CLASSES
 from fedkd.wire.channel import grpc
 from fedkd.wire.packed_rows import HEAD
 

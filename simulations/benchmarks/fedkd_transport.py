@@ -17,15 +17,15 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from fedkd.client.agent import Agent
 from fedkd.client.institution import Institution
-from fedkd.client.service.sessions import Sessions
+from fedkd.client.sessions.agent import Agent
+from fedkd.client.sessions.session_manager import SessionManager
 from fedkd.client.vault.vault import Vault
 from fedkd.core.logs import configure
 from fedkd.errors import QuorumLost
-from fedkd.models.teacher import Teacher
-from fedkd.privacy.release_policy import Policy
-from fedkd.protocol.signals import Ask, PullBack, Refusal, Reply, Signal, rounded
+from fedkd.models import Teacher
+from fedkd.privacy import Policy
+from fedkd.protocol import Ask, PullBack, Refusal, Reply, Signal, rounded
 from fedkd.server.hub.certificates import server_credentials
 from fedkd.server.hub.hub import Hub
 from fedkd.simulations.benchmarks.child_process import partner, until_over
@@ -109,7 +109,7 @@ class Wire:
 
     def ask_at_once(self, requests: Iterable[Ask]) -> list[Reply | Refusal]:
         """Put several questions to the first institution before any is answered."""
-        outcomes = [self.hub.put(self.names[0], request) for request in requests]
+        outcomes = [self.hub.submit(self.names[0], request) for request in requests]
         return [outcome.result(LIMIT) for outcome in outcomes]
 
     def bytes_of(self, request: Ask | PullBack) -> int:
@@ -159,13 +159,13 @@ def _institutions(connection: Connection, token: str, told: Sequence[tuple[str, 
     torch.set_num_threads(1)
     configure("text")
     logging.disable(logging.INFO)  # a line a question is not what is measured
-    everybody: list[Sessions | Agent] = []
+    everybody: list[SessionManager | Agent] = []
     for address, site in told:
         for name in site.names:
             here = institution(name)
             if site.door:
                 credentials = None if site.tls is None else own(site.tls, name)
-                sessions = Sessions(here, frozenset({address}), credentials)
+                sessions = SessionManager(here, frozenset({address}), credentials)
                 sessions.open(address, token)
                 everybody.append(sessions)
             else:

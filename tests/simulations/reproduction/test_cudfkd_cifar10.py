@@ -1,4 +1,4 @@
-"""The paper's run in pieces: teacher and student go on where a call was cut short."""
+"""The CIFAR-10 reproduction in several calls: teacher and student resume after an interruption."""
 
 import io
 import json
@@ -12,10 +12,10 @@ from PIL import Image
 from fedkd.core.compute import CPU, Compute
 from fedkd.data.datasets import open_data
 from fedkd.errors import SettingsError
-from fedkd.experiment.experiment import load
-from fedkd.simulations.headline import cudfkd_cifar10 as headline
-from fedkd.simulations.headline.cudfkd_cifar10 import EXPERIMENT, go_on, lossy
-from fedkd.simulations.headline.teacher_training import Lessons, trained
+from fedkd.experiment import load
+from fedkd.simulations.reproduction import cudfkd_cifar10 as reproduction
+from fedkd.simulations.reproduction.cudfkd_cifar10 import EXPERIMENT, continue_run, is_jpeg
+from fedkd.simulations.reproduction.teacher_training import TeacherSettings, train_until
 
 SMALL = [
     'institutions.models=["cnn"]',
@@ -26,49 +26,49 @@ SMALL = [
 SOON = 100.0
 
 
-def test_a_teacher_that_is_taught_in_pieces_is_the_one_that_is_taught_at_once(
+def test_a_teacher_trained_in_several_calls_equals_one_trained_in_one_call(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data, lessons = open_data("digits", None), Lessons(1, 100, 0.05)
+    data, settings = open_data("digits", None), TeacherSettings(1, 100, 0.05)
     monkeypatch.setattr(time, "monotonic", lambda: 0.0)
-    whole, share = trained("cnn", data, lessons, CPU, tmp_path / "whole", 1.0)
+    total_steps, share = train_until("cnn", data, settings, CPU, tmp_path / "whole", 1.0)
     assert share == 1
     clock = iter(range(1000))
     monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
     calls, share = 0, 0.0
     while share < 1:
         now = float(next(clock))
-        pieces, share = trained("cnn", data, lessons, CPU, tmp_path / "pieces", now + 12)
+        pieces, share = train_until("cnn", data, settings, CPU, tmp_path / "pieces", now + 12)
         calls += 1
     assert calls > 2
     other = pieces.state_dict()
-    assert all(torch.equal(value, other[name]) for name, value in whole.state_dict().items())
+    assert all(torch.equal(value, other[name]) for name, value in total_steps.state_dict().items())
 
 
-def test_a_run_that_stops_by_the_clock_comes_to_the_student_of_one_that_does_not(
+def test_a_run_in_several_calls_ends_with_the_same_student_as_one_call(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("whole", "pieces"):
-        headline._begin(tmp_path / name, "cifar10-cudfkd", None, "digits", SMALL)
-    assert go_on(tmp_path / "whole", time.monotonic() + SOON).startswith("done")
+        reproduction._store_experiment(tmp_path / name, "cifar10-cudfkd", None, "digits", SMALL)
+    assert continue_run(tmp_path / "whole", time.monotonic() + SOON).startswith("done")
     (tmp_path / "pieces" / "teacher.safetensors").write_bytes(
         (tmp_path / "whole" / "teacher.safetensors").read_bytes()
     )
     left, ends = {"events": 0}, list[str]()
 
-    class Stopping(headline.Chronicle):
-        def __call__(self, progress: headline.Progress) -> None:
+    class Stopping(reproduction.Chronicle):
+        def __call__(self, progress: reproduction.Progress) -> None:
             left["events"] -= 1
             if left["events"] < 0:
-                raise headline._TimeUpError("part")
+                raise reproduction._DeadlineError("part")
             super().__call__(progress)
 
-    monkeypatch.setattr(headline, "Chronicle", Stopping)
+    monkeypatch.setattr(reproduction, "Chronicle", Stopping)
     for events in (3, 25, 9, 1000):
         left["events"] = events
-        ends.append(go_on(tmp_path / "pieces", time.monotonic() + SOON))
+        ends.append(continue_run(tmp_path / "pieces", time.monotonic() + SOON))
     assert [end[:4] for end in ends] == ["stud"] * 3 + ["done"]
-    assert go_on(tmp_path / "pieces", 0.0).startswith("done"), "nothing is done twice"
+    assert continue_run(tmp_path / "pieces", 0.0).startswith("done"), "nothing is done twice"
     students = [
         (tmp_path / name / "run" / "student.safetensors").read_bytes()
         for name in ("whole", "pieces")
@@ -79,7 +79,7 @@ def test_a_run_that_stops_by_the_clock_comes_to_the_student_of_one_that_does_not
     assert (tmp_path / "pieces" / "run" / "report.html").exists()
 
 
-def test_jpeg_is_named(tmp_path: Path) -> None:
+def test_jpeg_data_are_named_in_the_experiment(tmp_path: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
     pyarrow = pytest.importorskip("pyarrow")
     for name, kind in (("a", "JPEG"), ("b", "PNG")):
@@ -88,16 +88,20 @@ def test_jpeg_is_named(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         table = pyarrow.table({"img": [{"bytes": content.getvalue()}], "label": [0]})
         parquet.write_table(table, tmp_path / name / "train.parquet")
-    assert lossy("parquet:", str(tmp_path / "a"))
-    assert not lossy("parquet:", str(tmp_path / "b"))
-    assert not lossy("torchvision:CIFAR10", None)
-    headline._begin(tmp_path / "run", "cifar10-cudfkd", str(tmp_path / "a"), "parquet:", [])
+    assert is_jpeg("parquet:", str(tmp_path / "a"))
+    assert not is_jpeg("parquet:", str(tmp_path / "b"))
+    assert not is_jpeg("torchvision:CIFAR10", None)
+    reproduction._store_experiment(
+        tmp_path / "run", "cifar10-cudfkd", str(tmp_path / "a"), "parquet:", []
+    )
     assert json.loads((tmp_path / "run" / EXPERIMENT).read_text())["name"].endswith("(JPEG)")
 
 
 def test_one_teacher_and_a_device_that_is_there() -> None:
     with pytest.raises(SettingsError, match="one teacher"):
-        headline._begin(Path("nowhere"), "cifar10-cudfkd", None, "", ["institutions.count=2"])
+        reproduction._store_experiment(
+            Path("nowhere"), "cifar10-cudfkd", None, "", ["institutions.count=2"]
+        )
     with pytest.raises(SettingsError, match="not to be had here"):
         Compute.of("nonsense", "auto")
     assert Compute.of("cpu", "auto") == CPU

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from fedkd.client.ledger.ledger import Ledger
-from fedkd.privacy.release_policy import Policy
-from fedkd.protocol.signals import Ask, Card, Reply, Signal
+from fedkd.privacy import Policy
+from fedkd.protocol import Ask, Card, Reply, Signal
 from fedkd.simulations.faults import ledger_audit as audit
 from fedkd.simulations.faults.campaign import COMING, findings
 from fedkd.simulations.faults.cluster import Cast, ready, until
@@ -28,7 +28,7 @@ from fedkd.simulations.faults.fault_kinds import (
 )
 from fedkd.simulations.faults.faulty_run import Run
 from fedkd.simulations.faults.proxy import Proxy
-from fedkd.wire.recording import Recorder
+from fedkd.wire import Recorder
 
 MARK = b"a teacher"
 LINGER = 0.25

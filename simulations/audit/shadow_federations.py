@@ -18,11 +18,11 @@ from torch import Tensor
 
 from fedkd.data.datasets import Dataset, open_data
 from fedkd.errors import SettingsError
-from fedkd.evaluation.metrics import logits
-from fedkd.experiment.experiment import Experiment
-from fedkd.protocol.signals import Ask, Signal
+from fedkd.evaluation import logits
+from fedkd.experiment import Experiment
+from fedkd.protocol import Ask, Signal
 from fedkd.server.coordinator import Coordinator, ingredients
-from fedkd.simulations.engines.local import Local
+from fedkd.simulations.engines.local import LocalInstitutions
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,7 +137,7 @@ def _world(
             "partition_file": str(dealt),
         }
     )
-    local = Local(
+    local = LocalInstitutions(
         experiment.model_copy(update={"institutions": own}),
         folder / f"teachers-{number}",
         lambda _: None,
@@ -148,7 +148,7 @@ def _world(
     return World(inside, _answers(local, asked), logits(parts_of.student, asked))
 
 
-def _answers(local: Local, images: Tensor) -> Tensor:
+def _answers(local: LocalInstitutions, images: Tensor) -> Tensor:
     said = []
     for piece in torch.split(images, min(card.largest_batch for card in local.cards)):
         replies, lost = local.answer(Ask(piece))

@@ -10,19 +10,18 @@ from contextlib import contextmanager, suppress
 import pytest
 import torch
 
-from fedkd.client.agent import Agent, Patience
-from fedkd.protocol.signals import Ask, Card, PullBack, Refusal, Reply, Signal
+from fedkd.client.sessions.agent import Agent, ReconnectPolicy
+from fedkd.protocol import Ask, Card, PullBack, Refusal, Reply, Signal
 from fedkd.server.hub.hub import Hub
+from fedkd.wire import VERSION, Hello, Message, Welcome, decode_from_coordinator, encode
 from fedkd.wire.channel import call, dial, grpc
-from fedkd.wire.codec import decode_from_coordinator, encode
-from fedkd.wire.messages import VERSION, Hello, Message, Welcome
 from fedkd.wire.v1 import teacher_pb2 as pb
 
 TOKEN = "let-me-in"
 IMAGES = torch.arange(48, dtype=torch.uint8).view(4, 3, 2, 2)
 SOON = 10.0
 """Seconds within which a loaded machine does what takes milliseconds."""
-QUICK = Patience(first=0.02, longest=0.1, total=SOON)
+QUICK = ReconnectPolicy(first=0.02, longest=0.1, total=SOON)
 
 
 def card(name: str) -> Card:

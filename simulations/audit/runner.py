@@ -23,7 +23,7 @@ from rich.table import Table
 
 from fedkd.client.institution import holding
 from fedkd.data.datasets import open_data
-from fedkd.experiment.experiment import Experiment
+from fedkd.experiment import Experiment
 from fedkd.server.run.console import console
 from fedkd.simulations.audit import canaries as of_canaries
 from fedkd.simulations.audit import membership_inference as of_members

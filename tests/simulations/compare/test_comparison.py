@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from fedkd.errors import QuorumLost, RunsFailed, SettingsError
-from fedkd.experiment.experiment import load
+from fedkd.experiment import load
 from fedkd.server.run.checkpoint import Checkpoint
-from fedkd.simulations.compare import compare as module
-from fedkd.simulations.compare.compare import compare
+from fedkd.simulations.compare import comparison as module
+from fedkd.simulations.compare.comparison import compare
 from fedkd.simulations.compare.plots import draw_asked, draw_epsilon
 from fedkd.simulations.compare.tables import COLUMNS, USUAL, Row, cell, chosen, markdown
 from fedkd.simulations.compare.variants import variants

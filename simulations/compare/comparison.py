@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.measure import Measurement
 
 from fedkd.errors import FedkdError, RunsFailed, SettingsError
-from fedkd.experiment.experiment import Experiment
+from fedkd.experiment import Experiment
 from fedkd.server.report.run_folder import RESULT
 from fedkd.server.report.run_folder import load as load_run
 from fedkd.server.run import console as show

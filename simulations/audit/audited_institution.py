@@ -15,13 +15,12 @@ from torch import Tensor, nn
 
 from fedkd.client.institution import Institution
 from fedkd.client.ledger.ledger import Ledger
-from fedkd.client.vault.pate_ensemble import Committee
+from fedkd.client.vault.pate_ensemble import PateEnsemble
 from fedkd.client.vault.vault import Vault
 from fedkd.errors import NeedsError, SettingsError
-from fedkd.models.teacher import Teacher
-from fedkd.privacy.budget import Budget
-from fedkd.privacy.release_policy import Policy
-from fedkd.protocol.signals import Ask, Refusal, Signal
+from fedkd.models import Teacher
+from fedkd.privacy import Budget, Policy
+from fedkd.protocol import Ask, Refusal, Signal
 
 SHAPE = (1, 1, 4)
 """Of the images: 2^32 of them differ."""
@@ -86,11 +85,11 @@ class Placed(Vault):
         return 0, 0
 
 
-def electorate(votes: Tensor) -> Committee:
+def electorate(votes: Tensor) -> PateEnsemble:
     """Voters of whom so many name each class, (K,) -> a committee."""
     ballots = torch.eye(len(votes))
     voters = [Said(ballots[k]) for k, count in enumerate(votes.tolist()) for _ in range(count)]
-    return Committee(voters, len(votes))
+    return PateEnsemble(voters, len(votes))
 
 
 @dataclass(frozen=True)

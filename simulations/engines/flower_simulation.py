@@ -1,8 +1,7 @@
-"""The engine ``simulation``: institutions are Flower nodes, hosted by two Ray workers.
+"""The engine ``simulation``: run an experiment in Flower's simulation, institutions on Ray workers.
 
-Or by those of a Ray cluster that is there already, where `CLUSTER` names it. Each of them dials the
-hub over gRPC on this machine, as it would from another. It knows how such a world
-is set up, and nothing of what goes on in it.
+The workers are two of this machine, or those of the Ray cluster that `CLUSTER_VARIABLE` names. Each
+institution dials the hub over gRPC on this machine, as it would from another one.
 """
 
 import logging
@@ -17,10 +16,10 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from fedkd.errors import SettingsError
-from fedkd.experiment.experiment import Experiment
+from fedkd.experiment import Experiment
 from fedkd.loop import Progress, Watch
 from fedkd.server.run.checkpoint import Checkpoint
-from fedkd.simulations.engines.environment import quiet
+from fedkd.simulations.engines.environment_variables import set_environment_defaults
 
 if TYPE_CHECKING:
     from flwr.app import Message
@@ -31,14 +30,14 @@ if TYPE_CHECKING:
 WORKERS = 2
 """Ray workers, of one CPU each, whatever the number of institutions."""
 OBJECT_STORE = 80 * 2**20
-"""Bytes of Ray's shared memory, whose least is 75 MB. A student at most passes through it."""
-CLUSTER = "FEDKD_RAY_ADDRESS"
-"""Variable that names a running Ray cluster, host:port; one of Ray's own would be set for other
-work, and lead institutions to machines that were not meant."""
+"""Bytes of Ray's shared memory, at least 75 MB. No more than a student passes through it."""
+CLUSTER_VARIABLE = "FEDKD_RAY_ADDRESS"
+"""Environment variable with the address of a running Ray cluster, host:port. Ray's own variable is
+not used: it may have been set for other work."""
 
 
 class _InterruptedError(Exception):
-    """The user pressed Ctrl-C. Carries that out of the thread that the loop runs in."""
+    """Ctrl-C was pressed: ends the thread that runs the loop."""
 
 
 def simulate(
@@ -51,19 +50,19 @@ def simulate(
 
     Args:
         experiment: resolved.
-        vaults: folder where the institutions keep their teachers, to be found there afterwards.
-        watch: is told of progress, from another thread; changes nothing.
-        checkpoint: the way back of the run, where it is to have one.
+        vaults: folder where the institutions store their teachers.
+        watch: called with progress, from another thread; changes nothing.
+        checkpoint: of the run; None to run without one.
 
     Raises:
-        SettingsError: the experiment asks for what is not there, or Ray does not start.
+        SettingsError: the experiment asks for what no institution offers, or Ray does not start.
         QuorumLost: too few institutions opened, dialled in, or answered.
         KeyboardInterrupt: Ctrl-C was pressed.
     """
-    quiet()
-    _foresee(experiment)
-    inherited = _inherited()
-    with _variables(inherited):
+    set_environment_defaults()
+    _check_settings(experiment)
+    worker_variables = _worker_variables()
+    with _environment(worker_variables):
         # Flower and Ray read their variables as they are imported.
         from flwr.app import Context
         from flwr.serverapp import ServerApp
@@ -74,17 +73,17 @@ def simulate(
 
         server_app = ServerApp()
         outcomes: list[Outcome] = []
-        with _silent_flower(), _ray(inherited), _interruptible() as check:
+        with _flower_errors_only(), _ray(worker_variables), _sigint_check() as check:
 
-            def watched(progress: Progress) -> None:
+            def on_progress(progress: Progress) -> None:
                 check()
                 watch(progress)
 
             @server_app.main()
             def main(grid: "Grid", context: Context) -> None:
-                checked = _checked(grid, check)
+                checked = _interruptible_grid(grid, check)
                 outcomes.append(
-                    federate(checked, experiment, vaults, watched, checkpoint=checkpoint)
+                    federate(checked, experiment, vaults, on_progress, checkpoint=checkpoint)
                 )
 
             run_simulation(
@@ -97,50 +96,58 @@ def simulate(
 
 
 @contextmanager
-def world() -> Iterator[None]:
-    """Flower's simulation at hand, with Ray and in silence, for whatever else is to be run in it.
+def flower_runtime() -> Iterator[None]:
+    """Start Ray and silence Flower's logs, for another program that uses Flower's simulation.
 
-    Flower is to be imported within.
+    Import Flower within the block only.
 
     Raises:
         SettingsError: Ray does not start.
     """
-    inherited = _inherited()
-    with _variables(inherited), _silent_flower(), _ray(inherited):
+    worker_variables = _worker_variables()
+    with _environment(worker_variables), _flower_errors_only(), _ray(worker_variables):
         yield
 
 
-def _inherited() -> dict[str, str]:
-    """Variables of the workers."""
+def _worker_variables() -> dict[str, str]:
+    """Environment variables of the Ray workers."""
     return {"FLWR_LOG_LEVEL": "ERROR", "OMP_NUM_THREADS": "1", "PYTHONPATH": _search_path()}
 
 
-def _foresee(experiment: Experiment) -> None:
-    """Raise at once what would else be raised when Ray and all teachers have been waited for."""
+def _check_settings(experiment: Experiment) -> None:
+    """Check settings that would otherwise fail only after Ray and all teachers are ready."""
     from fedkd.client.institution import holding, policy
     from fedkd.client.vault.vault import Vault
-    from fedkd.protocol.signals import Card
+    from fedkd.protocol import Card
     from fedkd.server.coordinator import ingredients
 
-    vault, word = Vault.open(holding(experiment, 0)), policy(experiment)
-    cards = [Card("the institution", vault.classes, vault.shape, word.signals, word.pull_back)]
+    vault, release_policy = Vault.open(holding(experiment, 0)), policy(experiment)
+    cards = [
+        Card(
+            "the institution",
+            vault.classes,
+            vault.shape,
+            release_policy.signals,
+            release_policy.pull_back,
+        )
+    ]
     ingredients(experiment, cards).method.check(cards)
 
 
 @contextmanager
-def _ray(inherited: Mapping[str, str]) -> Iterator[None]:
-    """Ray, on this machine alone, or the cluster that `CLUSTER` names.
+def _ray(worker_variables: Mapping[str, str]) -> Iterator[None]:
+    """Start Ray on this machine, or connect to the cluster that `CLUSTER_VARIABLE` names.
 
-    Flower uses what is there, and would start it more slowly.
+    Flower uses a running Ray, and would itself start one more slowly.
     """
     import ray
 
     try:
-        if cluster := os.environ.get(CLUSTER):
-            # Its workers have not inherited our variables, and find our modules where we do.
+        if cluster := os.environ.get(CLUSTER_VARIABLE):
+            # Workers of a cluster do not inherit our environment, and need our module path.
             ray.init(
                 address=cluster,
-                runtime_env={"env_vars": dict(inherited)},
+                runtime_env={"env_vars": dict(worker_variables)},
                 logging_level=logging.ERROR,
             )
         else:
@@ -163,8 +170,8 @@ def _ray(inherited: Mapping[str, str]) -> Iterator[None]:
 
 
 @contextmanager
-def _silent_flower() -> Iterator[None]:
-    """Only Flower's errors are shown: progress is our own, and the summary is on the page."""
+def _flower_errors_only() -> Iterator[None]:
+    """Show only Flower's errors: we print progress ourselves, and the report has the summary."""
     flower = logging.getLogger("flwr")
     before = flower.level
     flower.setLevel(logging.ERROR)
@@ -175,15 +182,15 @@ def _silent_flower() -> Iterator[None]:
 
 
 @contextmanager
-def _interruptible() -> Iterator[Callable[[], None]]:
-    """A check that ends the thread that calls it once Ctrl-C was pressed.
+def _sigint_check() -> Iterator[Callable[[], None]]:
+    """Yield a check that raises in the calling thread once Ctrl-C was pressed.
 
     The simulation waits in the main thread for the loop, which runs in another: an interrupt of
     the first alone would leave the second running.
     """
     pressed = threading.Event()
 
-    def press(number: int, frame: FrameType | None) -> None:
+    def handle(number: int, frame: FrameType | None) -> None:
         pressed.set()
         print("\nfedkd: stopping", file=sys.stderr)
 
@@ -191,7 +198,7 @@ def _interruptible() -> Iterator[Callable[[], None]]:
         if pressed.is_set():
             raise _InterruptedError
 
-    before = signal.signal(signal.SIGINT, press)
+    before = signal.signal(signal.SIGINT, handle)
     try:
         yield check
     except _InterruptedError:
@@ -200,8 +207,8 @@ def _interruptible() -> Iterator[Callable[[], None]]:
         signal.signal(signal.SIGINT, before)
 
 
-def _checked(grid: "Grid", check: Callable[[], None]) -> "Grid":
-    """The same grid, which checks whenever it looks for replies: it may wait minutes for them."""
+def _interruptible_grid(grid: "Grid", check: Callable[[], None]) -> "Grid":
+    """Have the grid call the check whenever it polls for replies: it may wait minutes."""
     look = grid.pull_messages
 
     def pull_messages(message_ids: Iterable[str]) -> "Iterable[Message]":
@@ -213,8 +220,8 @@ def _checked(grid: "Grid", check: Callable[[], None]) -> "Grid":
 
 
 @contextmanager
-def _variables(values: Mapping[str, str]) -> Iterator[None]:
-    """Environment variables for the time of the block; children that start in it inherit them."""
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables within the block; child processes that start in it inherit them."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:
@@ -228,5 +235,5 @@ def _variables(values: Mapping[str, str]) -> Iterator[None]:
 
 
 def _search_path() -> str:
-    """Where this process finds its modules, for workers that must find the same."""
+    """The module search path of this process, for workers that need the same one."""
     return os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
