@@ -27,8 +27,17 @@ from fedkd.core.plan import Distilled, Plan, Progress, Watch
 from fedkd.core.state import Part, State, gather, scatter
 from fedkd.methods.method import Method
 from fedkd.procedural.priors import Prior
-from fedkd.protocol.label_spaces import Labels, check_outputs, common_shape, labels_of
-from fedkd.protocol.signals import Answers, Ask, Card, Request, Signal
+from fedkd.protocol import (
+    Answers,
+    Ask,
+    Card,
+    Labels,
+    Request,
+    Signal,
+    check_outputs,
+    common_shape,
+    labels_of,
+)
 from fedkd.student.training import Learner, first_student
 from fedkd.synthesis.generator_training import Heard
 from fedkd.synthesis.output_diversified_sampling import neighbours_of

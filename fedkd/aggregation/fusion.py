@@ -23,8 +23,7 @@ import torch
 from torch import Tensor
 
 from fedkd.errors import SettingsError
-from fedkd.protocol.label_spaces import Labels
-from fedkd.protocol.signals import Answers, Card, Signal
+from fedkd.protocol import Answers, Card, Labels, Signal
 
 FLOOR = -8.0
 """Log-probabilities below this say only "no": a louder no is not more evidence."""

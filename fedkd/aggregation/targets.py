@@ -14,8 +14,7 @@ from fedkd.core.plan import Plan
 from fedkd.core.state import Part
 from fedkd.errors import QuorumLost
 from fedkd.methods.method import Method
-from fedkd.protocol.label_spaces import labels_of
-from fedkd.protocol.signals import Answers, Card, Signal
+from fedkd.protocol import Answers, Card, Signal, labels_of
 
 
 class Hearing:

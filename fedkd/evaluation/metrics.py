@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from fedkd.protocol.signals import as_float
+from fedkd.protocol import as_float
 
 
 def logits(model: nn.Module, images: Tensor, batch: int = 1024) -> Tensor:

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from fedkd.errors import SettingsError
 from fedkd.losses.term import Batch, Term
-from fedkd.protocol.signals import Signal
+from fedkd.protocol import Signal
 
 
 def boundary_support() -> Term:

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from fedkd.errors import SettingsError
 from fedkd.losses.term import LEAST, Batch, Term
-from fedkd.protocol.signals import Signal
+from fedkd.protocol import Signal
 from fedkd.synthesis.discriminator import Judgement
 
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fedkd.errors import SettingsError
-from fedkd.protocol.signals import Signal
+from fedkd.protocol import Signal
 from fedkd.synthesis.discriminator import Judgement
 
 LEAST = 1e-30

@@ -32,7 +32,7 @@ from fedkd.losses.student_terms import distinctness
 from fedkd.losses.term import agreement, bn_gap, wanted_class
 from fedkd.methods.mechanisms import Discrimination
 from fedkd.methods.method import Method, sources, used
-from fedkd.models.generators import Canvas
+from fedkd.models import Canvas
 from fedkd.student.curriculum import constant
 from fedkd.synthesis.gradients import PULL_BACK
 

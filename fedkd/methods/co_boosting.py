@@ -35,7 +35,7 @@ from fedkd.losses.distillation import divergence
 from fedkd.losses.ensemble_terms import hard_class
 from fedkd.losses.term import agreement
 from fedkd.methods.method import FULL, Boosting, Method, Neighbours, sources, used
-from fedkd.models.generators import Canvas
+from fedkd.models import Canvas
 from fedkd.student.curriculum import constant
 from fedkd.synthesis.gradients import PULL_BACK
 

@@ -29,7 +29,7 @@ from fedkd.losses.distillation import divergence
 from fedkd.losses.ensemble_terms import boundary_support
 from fedkd.losses.term import bn_gap, wanted_class
 from fedkd.methods.method import FULL, Method, sources, used
-from fedkd.models.generators import Canvas
+from fedkd.models import Canvas
 from fedkd.student.curriculum import constant
 from fedkd.synthesis.gradients import PULL_BACK
 

@@ -30,7 +30,7 @@ from fedkd.losses.distillation import divergence
 from fedkd.losses.term import agreement, bn_gap, wanted_class
 from fedkd.methods.mechanisms import Reuse
 from fedkd.methods.method import Method, sources, used
-from fedkd.models.generators import Canvas
+from fedkd.models import Canvas
 from fedkd.student.curriculum import constant
 from fedkd.synthesis.gradients import PULL_BACK
 

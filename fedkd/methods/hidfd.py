@@ -44,7 +44,7 @@ from typing import Literal, TypeAlias, get_args
 from fedkd.losses.distillation import squared_centred
 from fedkd.losses.rival_terms import category_frequency, realness, sidedness
 from fedkd.methods.method import FULL, Method, sources, trained_by, used
-from fedkd.models.generators import Canvas
+from fedkd.models import Canvas
 from fedkd.student.curriculum import constant
 from fedkd.synthesis.discriminator import Rivalry
 

@@ -22,7 +22,7 @@ Departures
 from fedkd.losses.distillation import imitation_named
 from fedkd.losses.term import class_balance, wanted_class
 from fedkd.methods.method import FULL, Method, sources, used
-from fedkd.models.generators import Canvas
+from fedkd.models import Canvas
 from fedkd.student.curriculum import constant
 from fedkd.synthesis.gradients import STUDENT
 

@@ -11,8 +11,8 @@ from fedkd.errors import NeedsError, SettingsError
 from fedkd.losses.distillation import Imitation, l1_centred
 from fedkd.losses.term import Term
 from fedkd.methods.mechanisms import Discrimination, Memory, Reuse
-from fedkd.models.generators import Canvas
-from fedkd.protocol.signals import Card, Signal
+from fedkd.models import Canvas
+from fedkd.protocol import Card, Signal
 from fedkd.student.curriculum import UNIFORM, Curriculum, Schedule, constant, ramp
 from fedkd.synthesis.data_impressions import Impressions
 from fedkd.synthesis.discriminator import Rivalry

@@ -32,7 +32,7 @@ Departures
 from fedkd.losses.distillation import divergence
 from fedkd.losses.term import wanted_class
 from fedkd.methods.method import FULL, Method, sources
-from fedkd.models.generators import Canvas
+from fedkd.models import Canvas
 from fedkd.synthesis.data_impressions import Impressions
 from fedkd.synthesis.gradients import PULL_BACK
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from fedkd.errors import SettingsError
 from fedkd.models.teacher import ModuleTeacher, Teacher
-from fedkd.protocol.signals import Answers, Ask, Card, Reply, Request, Signal, rounded
+from fedkd.protocol import Answers, Ask, Card, Reply, Request, Signal, rounded
 
 
 class InProcess:

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from fedkd.errors import NeedsError
-from fedkd.models.networks import Network
-from fedkd.protocol.signals import Signal, as_float
+from fedkd.models.architectures import Network
+from fedkd.protocol import Signal, as_float
 
 CHUNK = 1024
 """Images evaluated at once; a batch that asks for BN_GAP is one piece, whatever its size."""

@@ -10,7 +10,7 @@ from fractions import Fraction
 
 from fedkd.errors import SettingsError
 from fedkd.privacy.budget import Budget
-from fedkd.protocol.signals import Ask, PullBack, Reason, Refusal, Signal
+from fedkd.protocol import Ask, PullBack, Reason, Refusal, Signal
 
 
 @dataclass(frozen=True)

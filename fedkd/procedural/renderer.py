@@ -17,10 +17,10 @@ from torch import Tensor
 from torch.func import functional_call
 
 from fedkd.errors import DataError
-from fedkd.models.generators import Generator
+from fedkd.models import Generator
 from fedkd.procedural.priors import PRIORS, Prior, prior
 from fedkd.procedural.transforms import CutMixed, Warped, per_block
-from fedkd.protocol.signals import Network, Procedural, Recipe, fingerprint
+from fedkd.protocol import Network, Procedural, Recipe, fingerprint
 
 Shape: TypeAlias = tuple[int, int, int]
 """(C, H, W) of one image."""

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from fedkd.errors import SettingsError
-from fedkd.protocol.signals import Card
+from fedkd.protocol.card import Card
 
 
 def names_of(card: Card) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from fedkd.core.compute import CPU, Compute
 from fedkd.core.plan import Plan
 from fedkd.core.state import Part
 from fedkd.methods.method import Method
-from fedkd.models.networks import anew
+from fedkd.models import anew
 
 
 class Learner:

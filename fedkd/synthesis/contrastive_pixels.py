@@ -6,9 +6,8 @@ from torch import Tensor, nn
 
 from fedkd.core.bank import Bank
 from fedkd.core.compute import device_of
-from fedkd.models.generators import Canvas
-from fedkd.models.networks import features
-from fedkd.protocol.signals import as_float
+from fedkd.models import Canvas, features
+from fedkd.protocol import as_float
 from fedkd.synthesis.sources import Drawn, to_bytes
 
 VIEW = Canvas(jitter=0.125, flips=True)
@@ -26,7 +25,7 @@ class Contrasted:
     Args:
         bank: where images come from.
         primer: (B, C, H, W) in [0, 1] -> (B, K); what enters its last layer is what counts, or
-            its logits where it is no `fedkd.models.networks.Network`.
+            its logits where it is no `fedkd.models.Network`.
         shape: (C, H, W).
         steps: for each batch, >= 1.
         rate: of images and discriminator, > 0.

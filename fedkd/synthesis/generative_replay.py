@@ -9,8 +9,8 @@ from fedkd.core.compute import device_of
 from fedkd.core.state import State, gather, scatter
 from fedkd.losses.term import Batch, class_balance, one_hot
 from fedkd.methods.mechanisms import Memory
-from fedkd.models.generators import Generator
-from fedkd.protocol.signals import Signal, as_float
+from fedkd.models import Generator
+from fedkd.protocol import Signal, as_float
 from fedkd.student.curriculum import constant
 from fedkd.synthesis.sources import Drawn
 

@@ -18,10 +18,9 @@ from fedkd.core.state import Part, State
 from fedkd.errors import SettingsError
 from fedkd.losses.term import Batch
 from fedkd.methods.method import Method
-from fedkd.models.generators import Generator as ImageGenerator
-from fedkd.models.generators import Latents
-from fedkd.protocol.label_spaces import Labels
-from fedkd.protocol.signals import Answers, Request, Signal
+from fedkd.models import Generator as ImageGenerator
+from fedkd.models import Latents
+from fedkd.protocol import Answers, Labels, Request, Signal
 from fedkd.synthesis.data_impressions import Similarity
 from fedkd.synthesis.discriminator import Critic, Shown
 from fedkd.synthesis.gradients import Point

@@ -16,8 +16,7 @@ import torch
 from torch import Tensor
 
 from fedkd.errors import SettingsError
-from fedkd.protocol.label_spaces import Labels
-from fedkd.protocol.signals import Answers, Ask, PullBack, Request, Signal, as_float
+from fedkd.protocol import Answers, Ask, Labels, PullBack, Request, Signal, as_float
 
 Cotangents: TypeAlias = Mapping[str, Mapping[Signal, Tensor]]
 """d loss / d signal, by institution."""

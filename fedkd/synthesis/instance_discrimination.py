@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from fedkd.core.compute import device_of
 from fedkd.core.state import State, gather, scatter
 from fedkd.methods.mechanisms import Discrimination
-from fedkd.models.networks import features
-from fedkd.protocol.signals import as_float
+from fedkd.models import features
+from fedkd.protocol import as_float
 
 
 class Discriminator:

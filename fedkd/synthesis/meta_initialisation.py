@@ -7,7 +7,7 @@ from torch import nn
 
 from fedkd.core.state import State, gather, scatter
 from fedkd.methods.mechanisms import Reuse
-from fedkd.models.generators import Generator
+from fedkd.models import Generator
 
 
 class Common:

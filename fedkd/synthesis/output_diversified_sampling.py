@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fedkd.methods.method import Method
-from fedkd.protocol.signals import Answers, Request, Signal, as_float
+from fedkd.protocol import Answers, Request, Signal, as_float
 from fedkd.synthesis.generator_training import Heard
 from fedkd.synthesis.gradients import Point
 from fedkd.synthesis.sources import to_bytes

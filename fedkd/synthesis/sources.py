@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from fedkd.core.bank import Bank
 from fedkd.core.state import State
-from fedkd.models.generators import Canvas, Generator, Latents, Pixels
+from fedkd.models import Canvas, Generator, Latents, Pixels
+from fedkd.procedural import SEEDS, draw, network, procedural
 from fedkd.procedural.priors import Prior
-from fedkd.procedural.renderer import SEEDS, draw, network, procedural
-from fedkd.protocol.signals import Network, Procedural, Recipe
+from fedkd.protocol import Network, Procedural, Recipe
 from fedkd.synthesis.data_impressions import Similarity
 
 

@@ -15,16 +15,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from torch import Tensor
 
 from fedkd.errors import LocalProtocolError, SettingsError
-from fedkd.protocol.guarantee import Guarantee
-from fedkd.protocol.signals import (
-    Ask,
-    Card,
-    PullBack,
-    Reason,
-    Refusal,
-    Reply,
-    Signal,
-)
+from fedkd.protocol import Ask, Card, Guarantee, PullBack, Reason, Refusal, Reply, Signal
 from fedkd.wire.framing import splice, split
 from fedkd.wire.messages import (
     Answer,

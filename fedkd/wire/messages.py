@@ -20,16 +20,7 @@ from typing import TypeAlias
 from torch import Tensor
 
 from fedkd.errors import LocalProtocolError
-from fedkd.protocol.signals import (
-    Ask,
-    Card,
-    PullBack,
-    Recipe,
-    Refusal,
-    Reply,
-    Signal,
-    fingerprint,
-)
+from fedkd.protocol import Ask, Card, PullBack, Recipe, Refusal, Reply, Signal, fingerprint
 from fedkd.wire.packed_rows import PACKING
 from fedkd.wire.recipes import check_recipe
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from fedkd.errors import LocalProtocolError
-from fedkd.protocol.signals import Network, Procedural, Recipe
+from fedkd.protocol import Network, Procedural, Recipe
 from fedkd.wire.tensors import WEIGHTS, Incoming, Outgoing
 from fedkd.wire.v1 import teacher_pb2 as pb
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from fedkd.errors import DataError
-from fedkd.protocol.signals import Answers, Card, Reply, Request, digest
+from fedkd.protocol import Answers, Card, Reply, Request, digest
 from fedkd.wire.codec import decode_from_institution, encode
 from fedkd.wire.messages import VERSION, Answer, Hello
 

@@ -20,7 +20,7 @@ from types import MappingProxyType
 import torch
 
 from fedkd.errors import LocalProtocolError, RemoteProtocolError
-from fedkd.protocol.signals import RECIPES, Ask, Card, PullBack, Reason, Refusal, Reply, Signal
+from fedkd.protocol import RECIPES, Ask, Card, PullBack, Reason, Refusal, Reply, Signal
 from fedkd.wire.messages import (
     Answer,
     Close,

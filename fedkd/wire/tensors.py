@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fedkd.errors import LocalProtocolError
-from fedkd.protocol.signals import Signal
+from fedkd.protocol import Signal
 from fedkd.wire.packed_rows import pack, unpack
 from fedkd.wire.v1 import teacher_pb2 as pb
 

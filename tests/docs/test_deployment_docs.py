@@ -9,7 +9,7 @@ import pytest
 import typer.main
 
 from fedkd.client.cli import app as client
-from fedkd.client.service.owner_config import load
+from fedkd.client.config.owner_config import load
 from fedkd.server.cli import app as server
 
 ROOT = Path(__file__).parents[2]

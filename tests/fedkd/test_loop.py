@@ -17,18 +17,18 @@ from torch import Tensor, nn
 
 from fedkd.aggregation.fusion import log_linear_pool
 from fedkd.aggregation.selection import confident
-from fedkd.client.agent import Agent
-from fedkd.client.release.gate import Door
-from fedkd.client.release.modes import release
+from fedkd.client.release.gate import ReleaseGate
+from fedkd.client.release.mode_table import release
+from fedkd.client.sessions.agent import Agent
 from fedkd.core.augmentation import ITSELF, Views
 from fedkd.errors import NeedsError, QuorumLost, SettingsError
 from fedkd.loop import PAUSE, Distilled, Plan, Progress, distil, drive
 from fedkd.methods import METHODS, Method, cudfkd, make, ways
-from fedkd.models.in_process_teachers import InProcess
-from fedkd.models.teacher import ModuleTeacher
-from fedkd.privacy.release_policy import Policy
-from fedkd.procedural.priors import Noise, Shape, priors
-from fedkd.protocol.signals import Answers, Ask, Card, Refusal, Reply, Request, Signal
+from fedkd.models import InProcess, ModuleTeacher
+from fedkd.privacy import Policy
+from fedkd.procedural import Noise, priors
+from fedkd.procedural.priors import Shape
+from fedkd.protocol import Answers, Ask, Card, Refusal, Reply, Request, Signal
 from fedkd.server.hub.hub import Hub
 from fedkd.student.curriculum import constant
 from fedkd.synthesis import generator_training as invention
@@ -115,7 +115,7 @@ def wire(networks: Mapping[str, nn.Module]) -> Iterator[tuple[tuple[Card, ...], 
         agents = []
         for name, network in networks.items():
             card = Card(name, K, SHAPE, OPEN.signals, True, class_counts=COUNTS[name])
-            door = Door(OPEN, release(OPEN, ModuleTeacher(network, K), None), card)
+            door = ReleaseGate(OPEN, release(OPEN, ModuleTeacher(network, K), None), card)
             agents.append(Agent(hub.address, "token", card, door.answer))
         threads = [threading.Thread(target=agent.serve) for agent in agents]
         for thread in threads:
@@ -539,7 +539,7 @@ class Doors:
     """Institutions in this process, each behind its door; keeps what they were asked."""
 
     def __init__(self, count: int = 2, policy: Policy = OPEN) -> None:
-        self.doors: dict[str, Door] = {}
+        self.doors: dict[str, ReleaseGate] = {}
         self.requests: list[Request] = []
         for index in range(count):
             teacher, name = ModuleTeacher(linear(index), FEW), f"institution-{index}"
@@ -552,7 +552,7 @@ class Doors:
                 policy.samples,
                 class_counts=(3 + index, 5, 9 - index),
             )
-            self.doors[name] = Door(policy, release(policy, teacher, None), card)
+            self.doors[name] = ReleaseGate(policy, release(policy, teacher, None), card)
         self.cards = tuple(door._card for door in self.doors.values())
 
     def put(self, request: Request) -> Answers:

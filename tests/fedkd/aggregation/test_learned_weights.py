@@ -14,10 +14,9 @@ from fedkd.aggregation.targets import Hearing
 from fedkd.loop import Plan, Progress, distil, drive
 from fedkd.methods import co_boosting
 from fedkd.methods.method import Boosting
-from fedkd.models.in_process_teachers import InProcess
-from fedkd.procedural.priors import priors
-from fedkd.protocol.label_spaces import Labels
-from fedkd.protocol.signals import Answers, Ask, Card, Reply, Request, Signal, as_float
+from fedkd.models import InProcess
+from fedkd.procedural import priors
+from fedkd.protocol import Answers, Ask, Card, Labels, Reply, Request, Signal, as_float
 from fedkd.server.report.run_folder import RunFolder
 from fedkd.synthesis.generator_training import Heard
 from fedkd.synthesis.output_diversified_sampling import neighbours_of

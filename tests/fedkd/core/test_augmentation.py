@@ -9,9 +9,8 @@ from torch import Tensor
 from fedkd.client.institution import holding
 from fedkd.core.augmentation import ITSELF, Views
 from fedkd.errors import SettingsError
-from fedkd.experiment.experiment import load
-from fedkd.models.in_process_teachers import InProcess
-from fedkd.models.networks import build
+from fedkd.experiment import load
+from fedkd.models import InProcess, build
 from fedkd.server.coordinator import ingredients
 
 

@@ -7,9 +7,8 @@ from fedkd.core.bank import Bank
 from fedkd.core.compute import CPU, Compute
 from fedkd.loop import Distillation, Plan, drive
 from fedkd.methods import cudfkd
-from fedkd.models.in_process_teachers import InProcess
-from fedkd.models.networks import build
-from fedkd.procedural.priors import priors
+from fedkd.models import InProcess, build
+from fedkd.procedural import priors
 from fedkd.simulations.benchmarks import loop as benchmark
 
 SHAPE, K = (1, 8, 8), 10

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import jensenshannon
 from scipy.special import softmax
 
-from fedkd.evaluation.metrics import course, divergence, fidelity, fidelity_double_root
+from fedkd.evaluation import course, divergence, fidelity, fidelity_double_root
 
 
 def logits(seed: int, spread: float = 3.0) -> torch.Tensor:

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedkd.errors import SettingsError
-from fedkd.experiment.experiment import FOLDER, Experiment, find, load, parse
+from fedkd.experiment import FOLDER, Experiment, find, load, parse
 from fedkd.methods import make
-from fedkd.models.networks import MODELS
-from fedkd.procedural.priors import PRIORS
-from fedkd.protocol.signals import Signal
+from fedkd.models import MODELS
+from fedkd.procedural import PRIORS
+from fedkd.protocol import Signal
 
 SHIPPED = sorted(path.stem for path in FOLDER.glob("*.toml"))
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from fedkd.client.vault.training.supervised import TeachSettings, train_teacher
+from fedkd.client.vault.training.supervised import SupervisedSettings, train_teacher
 from fedkd.data.datasets import Dataset, open_data
 from fedkd.errors import NeedsError, SettingsError
 from fedkd.loop import Plan, Progress, distil, drive
@@ -42,10 +42,9 @@ from fedkd.methods import (
     zskt,
 )
 from fedkd.methods.method import sources
-from fedkd.models.in_process_teachers import InProcess
-from fedkd.models.networks import build
-from fedkd.procedural.priors import priors
-from fedkd.protocol.signals import Answers, Ask, Card, Request, Signal, as_float
+from fedkd.models import InProcess, build
+from fedkd.procedural import priors
+from fedkd.protocol import Answers, Ask, Card, Request, Signal, as_float
 from fedkd.server.run.public_data import collection
 from fedkd.student.curriculum import constant
 from fedkd.synthesis.gradients import GRADIENTS, PULL_BACK
@@ -576,7 +575,7 @@ class Digits:
         teachers, counts = {}, {}
         for index, name in enumerate(("east", "west")):
             images, labels = self.data.train_images[index::2], self.data.train_labels[index::2]
-            teachers[name] = train_teacher("cnn", images, labels, 10, TeachSettings(4), index)
+            teachers[name] = train_teacher("cnn", images, labels, 10, SupervisedSettings(4), index)
             counts[name] = labels.bincount(minlength=10).tolist()
         self.at_hand = InProcess(teachers, self.data.shape, 10, counts)
 

@@ -7,10 +7,9 @@ from torch import Tensor, nn
 from fedkd.errors import SettingsError
 from fedkd.loop import Distillation, Plan, distil, drive
 from fedkd.methods import deepinversion, ideal
-from fedkd.models.generators import Canvas, Pixels
-from fedkd.models.in_process_teachers import InProcess
-from fedkd.procedural.priors import priors
-from fedkd.protocol.signals import Answers, Ask, Request, Signal
+from fedkd.models import Canvas, InProcess, Pixels
+from fedkd.procedural import priors
+from fedkd.protocol import Answers, Ask, Request, Signal
 from fedkd.synthesis.generator_training import Invention
 from fedkd.synthesis.sources import Kept
 

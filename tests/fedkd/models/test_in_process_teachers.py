@@ -5,10 +5,8 @@ import torch
 from torch import nn
 
 from fedkd.errors import SettingsError
-from fedkd.models.in_process_teachers import InProcess
-from fedkd.models.networks import build
-from fedkd.models.teacher import ModuleTeacher
-from fedkd.protocol.signals import Ask, PullBack, Signal, rounded
+from fedkd.models import InProcess, ModuleTeacher, build
+from fedkd.protocol import Ask, PullBack, Signal, rounded
 
 SHAPE = (1, 8, 8)
 IMAGES = torch.randint(0, 256, (5, *SHAPE), generator=torch.Generator().manual_seed(0)).to(

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from fedkd.errors import SettingsError
-from fedkd.models.networks import MODELS, Network, Normalise, build
-from fedkd.protocol.signals import as_float
+from fedkd.models import MODELS, Network, build
+from fedkd.models.architectures import Normalise
+from fedkd.protocol import as_float
 
 LEAST = {"lenet5": 16}
 """Smallest side, where it is not 8."""

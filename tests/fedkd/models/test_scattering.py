@@ -5,9 +5,9 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from fedkd.data.datasets import open_data
-from fedkd.models.networks import build
-from fedkd.models.scattering import CHANNELS, Scattering, binomial, morlets
-from fedkd.protocol.signals import as_float
+from fedkd.models import Scattering, build
+from fedkd.models.scattering import CHANNELS, binomial, morlets
+from fedkd.protocol import as_float
 
 DIGITS = open_data("digits")
 

@@ -10,9 +10,8 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
 from fedkd.errors import NeedsError
-from fedkd.models.networks import Network, build
-from fedkd.models.teacher import ModuleTeacher, ScikitTeacher
-from fedkd.protocol.signals import Signal
+from fedkd.models import ModuleTeacher, Network, ScikitTeacher, build
+from fedkd.protocol import Signal
 
 LOGITS, BN_GAP, FEATURES = Signal.LOGITS, Signal.BN_GAP, Signal.FEATURES
 BOTH = frozenset({LOGITS, BN_GAP})

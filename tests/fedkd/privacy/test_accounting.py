@@ -15,7 +15,7 @@ from opacus.accountants.analysis.rdp import compute_rdp
 from scipy.special import logsumexp
 
 from fedkd.errors import SettingsError
-from fedkd.privacy.accounting import (
+from fedkd.privacy import (
     MICRO,
     Event,
     calibrated,

@@ -14,7 +14,7 @@ import torch
 from scipy import stats
 
 from fedkd.errors import SettingsError
-from fedkd.privacy.noise import discrete_gaussian, uniform, with_gaussian
+from fedkd.privacy import discrete_gaussian, uniform, with_gaussian
 
 ONE_IN_A_MILLION = 1e-6
 

@@ -4,10 +4,9 @@ import json
 
 import torch
 
-from fedkd.models.generators import Generator
-from fedkd.procedural.priors import PRIORS
-from fedkd.procedural.renderer import draw
-from fedkd.protocol.signals import Network, Procedural, Recipe, fingerprint
+from fedkd.models import Generator
+from fedkd.procedural import PRIORS, draw
+from fedkd.protocol import Network, Procedural, Recipe, fingerprint
 
 DIGIT, COLOUR = (1, 8, 8), (3, 32, 32)
 SOURCES = {

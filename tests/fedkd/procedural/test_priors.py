@@ -11,22 +11,8 @@ from scipy.stats import chi2
 from torch import Tensor
 
 from fedkd.errors import SettingsError
-from fedkd.procedural.priors import (
-    PRIORS,
-    Collage,
-    CutMixed,
-    Leaves,
-    Levels,
-    Noise,
-    Pink,
-    Prior,
-    Scales,
-    Shape,
-    Strokes,
-    Warped,
-    prior,
-    priors,
-)
+from fedkd.procedural import PRIORS, Leaves, Levels, Noise, Pink, Scales, Strokes, prior, priors
+from fedkd.procedural.priors import Collage, CutMixed, Prior, Shape, Warped
 
 DIGIT, COLOUR = (1, 28, 28), (3, 32, 32)
 EVERY = [*PRIORS, "warped", "cut_mixed"]

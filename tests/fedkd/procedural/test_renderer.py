@@ -12,13 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedkd.errors import DataError
-from fedkd.procedural.priors import PRIORS, CutMixed, Leaves, Pink, Warped, prior
-from fedkd.procedural.renderer import draw, network, procedural
-from fedkd.protocol.signals import (
-    Network,
-    Procedural,
-    Recipe,
-)
+from fedkd.procedural import PRIORS, Leaves, Pink, draw, network, prior, procedural
+from fedkd.procedural.priors import CutMixed, Warped
+from fedkd.protocol import Network, Procedural, Recipe
 from fedkd.synthesis.sources import Generated, PriorChoice
 from tests.fedkd.procedural.recipes_drawn import DIGIT, drawn, painter
 
@@ -31,7 +27,7 @@ def elsewhere(**environment: str) -> dict[str, str]:
     found = subprocess.run(
         [sys.executable, "-m", "tests.fedkd.procedural.recipes_drawn"],
         env=os.environ | environment,
-        cwd=GOLDEN.parents[1],
+        cwd=GOLDEN.parents[3],
         capture_output=True,
         check=True,
         timeout=200,

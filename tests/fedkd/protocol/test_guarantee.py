@@ -10,19 +10,18 @@ import torch
 
 import fedkd.client.vault.training.dp_sgd
 from fedkd.client.institution import Institution, simulated
-from fedkd.client.vault.assets import Holding
-from fedkd.client.vault.training.supervised import PrivateSettings, TeachSettings
+from fedkd.client.vault.assets import Assets
+from fedkd.client.vault.training.supervised import DpSgdSettings, SupervisedSettings
 from fedkd.client.vault.vault import Vault
 from fedkd.errors import DataError, SettingsError
-from fedkd.experiment.experiment import load
-from fedkd.privacy.release_policy import Policy
-from fedkd.protocol.guarantee import Guarantee
-from fedkd.protocol.signals import Signal
+from fedkd.experiment import load
+from fedkd.privacy import Policy
+from fedkd.protocol import Guarantee, Signal
 from fedkd.server.report.formatting import pair
 from fedkd.simulations.run import run
 
-PRIVATE = PrivateSettings(epsilon=3.0, epochs=1, sampling_rate=0.1, accountant="rdp")
-HOLDING = Holding(count=5, model="scattering", private=PRIVATE)
+PRIVATE = DpSgdSettings(epsilon=3.0, epochs=1, sampling_rate=0.1, accountant="rdp")
+HOLDING = Assets(count=5, model="scattering", private=PRIVATE)
 SHORT = (
     "privacy.epochs=1",
     "privacy.sampling_rate=0.1",
@@ -47,14 +46,14 @@ def test_the_promise_is_kept_with_the_teacher(tmp_path: Path) -> None:
     again = Vault.open(HOLDING, tmp_path)
     assert again.guarantee == promised
     assert torch.equal(said(first), said(again)), "it was trained twice, which would be paid twice"
-    assert Vault.open(Holding(teach=TeachSettings(epochs=1))).guarantee is None
+    assert Vault.open(Assets(teach=SupervisedSettings(epochs=1))).guarantee is None
 
 
 def test_another_promise_or_none_trains_anew(tmp_path: Path) -> None:
     first = Vault.open(HOLDING, tmp_path).guarantee
     more = replace(HOLDING, private=replace(PRIVATE, epsilon=8.0))
     assert Vault.open(more, tmp_path).guarantee != first
-    none = replace(HOLDING, private=None, teach=TeachSettings(epochs=1))
+    none = replace(HOLDING, private=None, teach=SupervisedSettings(epochs=1))
     assert Vault.open(none, tmp_path).guarantee is None
 
 
@@ -108,7 +107,7 @@ def test_the_card_tells_the_promise_and_no_counts(tmp_path: Path) -> None:
 
 def test_a_promise_depends_on_the_settings_alone() -> None:
     shares = (
-        Holding(index=i, count=n, model="scattering", private=PRIVATE) for i, n in ((0, 1), (3, 9))
+        Assets(index=i, count=n, model="scattering", private=PRIVATE) for i, n in ((0, 1), (3, 9))
     )
     one, other = (Vault.open(share) for share in shares)
     assert sum(one.class_counts) > 5 * sum(other.class_counts)

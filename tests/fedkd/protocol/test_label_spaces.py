@@ -15,24 +15,21 @@ from torch import Tensor, nn
 
 from fedkd.aggregation import fusion as ensemble
 from fedkd.aggregation.fusion import ALIKE, FLOOR, RULES, fusion, log_linear_pool
-from fedkd.client.agent import Agent
 from fedkd.client.institution import simulated
-from fedkd.client.release.gate import Door
-from fedkd.client.release.modes import release
-from fedkd.client.vault.assets import Holding
+from fedkd.client.release.gate import ReleaseGate
+from fedkd.client.release.mode_table import release
+from fedkd.client.sessions.agent import Agent
+from fedkd.client.vault.assets import Assets
 from fedkd.client.vault.vault import Vault
 from fedkd.data.partition import known_classes, to_those_who_know
 from fedkd.errors import SettingsError
-from fedkd.experiment.experiment import load, parse
+from fedkd.experiment import load, parse
 from fedkd.loop import Plan, Progress, distil, drive
 from fedkd.methods import cudfkd
-from fedkd.models.in_process_teachers import InProcess
-from fedkd.models.networks import build
-from fedkd.models.teacher import ModuleTeacher
-from fedkd.privacy.release_policy import Policy
-from fedkd.procedural.priors import priors
-from fedkd.protocol.label_spaces import Labels
-from fedkd.protocol.signals import Ask, Card, Reply, Signal
+from fedkd.models import InProcess, ModuleTeacher, build
+from fedkd.privacy import Policy
+from fedkd.procedural import priors
+from fedkd.protocol import Ask, Card, Labels, Reply, Signal
 from fedkd.server.hub.hub import Hub
 from fedkd.simulations.run import run
 
@@ -333,7 +330,7 @@ def test_two_institutions_of_different_classes_teach_one_student_over_a_real_hub
         agents = []
         for name, module in spotters().items():
             own = card(name, *SETS[name])
-            door = Door(policy, release(policy, ModuleTeacher(module, own.classes), None), own)
+            door = ReleaseGate(policy, release(policy, ModuleTeacher(module, own.classes), None), own)
             agents.append(Agent(hub.address, "token", own, door.answer))
         threads = [threading.Thread(target=agent.serve) for agent in agents]
         for thread in threads:
@@ -398,7 +395,7 @@ LABELS = (("0", "1", "2", "3", "4"), ("9", "8", "4", "3"), ("5", "6", "7", "4"))
 
 
 def test_images_go_to_those_who_know_their_class() -> None:
-    vaults = [Vault.open(Holding(index=i, count=3, labels=LABELS)) for i in range(3)]
+    vaults = [Vault.open(Assets(index=i, count=3, labels=LABELS)) for i in range(3)]
     counts = torch.zeros(10)
     tested = 0
     for vault in vaults:
@@ -407,7 +404,7 @@ def test_images_go_to_those_who_know_their_class() -> None:
             assert count > 0
             counts[int(name)] += count
         tested += vault.score(Says(0), tuple(map(str, range(10))))[1]
-    whole = Vault.open(Holding())
+    whole = Vault.open(Assets())
     assert counts.tolist() == list(whole.class_counts)
     assert tested == whole.score(Says(0))[1]
     alone = vaults[2].class_counts[:3]
@@ -426,7 +423,7 @@ class Says(nn.Module):
 
 
 def test_a_student_is_scored_by_the_names_of_its_outputs() -> None:
-    vault = Vault.open(Holding(index=1, count=3, labels=LABELS))
+    vault = Vault.open(Assets(index=1, count=3, labels=LABELS))
     names = tuple(map(str, range(10)))
     nines, total = vault.score(Says(9), names)
     assert 0 < nines < total

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from fedkd.core.bank import Bank
 from fedkd.loop import Distillation, Plan, Progress, drive
 from fedkd.methods import dip_kd
-from fedkd.models.in_process_teachers import InProcess
-from fedkd.procedural.priors import priors
+from fedkd.models import InProcess
+from fedkd.procedural import priors
 from fedkd.student.training import Learner
 from fedkd.synthesis.contrastive_pixels import VIEW, Contrasted, contrastive
 

@@ -7,10 +7,9 @@ from torch import nn
 
 from fedkd.loop import Distillation, Plan, drive
 from fedkd.methods import make
-from fedkd.models.in_process_teachers import InProcess
-from fedkd.models.networks import Network
-from fedkd.procedural.priors import priors
-from fedkd.protocol.signals import Answers, Request
+from fedkd.models import InProcess, Network
+from fedkd.procedural import priors
+from fedkd.protocol import Answers, Request
 from fedkd.synthesis.data_impressions import Impressions, Similarity
 
 K = 4

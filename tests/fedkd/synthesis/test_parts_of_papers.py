@@ -17,11 +17,9 @@ from fedkd.losses.student_terms import disagreement, distinctness
 from fedkd.losses.term import Batch, class_balance
 from fedkd.methods import Method, cmi, disguide, fast_dfkd, pre_dfkd
 from fedkd.methods.mechanisms import Discrimination, Memory, Reuse
-from fedkd.models.generators import Canvas, Generator, Latents
-from fedkd.models.in_process_teachers import InProcess
-from fedkd.models.networks import anew, build, features
-from fedkd.procedural.priors import priors
-from fedkd.protocol.signals import Answers, Ask, Request, Signal
+from fedkd.models import Canvas, Generator, InProcess, Latents, anew, build, features
+from fedkd.procedural import priors
+from fedkd.protocol import Answers, Ask, Request, Signal
 from fedkd.student.training import Learner
 from fedkd.synthesis.generative_replay import Remembered
 from fedkd.synthesis.generator_training import Invention, vote

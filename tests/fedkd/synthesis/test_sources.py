@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fedkd.core.bank import Bank
-from fedkd.models.generators import Generator
-from fedkd.procedural.priors import Noise, Shape
+from fedkd.models import Generator
+from fedkd.procedural import Noise
+from fedkd.procedural.priors import Shape
 from fedkd.synthesis.sources import Evolved, Generated, PriorChoice, class_entropy, to_bytes
 
 SHAPE, K = (1, 6, 6), 4

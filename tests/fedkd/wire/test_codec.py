@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fedkd.errors import LocalProtocolError, SettingsError
-from fedkd.protocol.guarantee import Guarantee
-from fedkd.protocol.signals import (
+from fedkd.protocol import (
     Ask,
     Card,
+    Guarantee,
     Network,
     Procedural,
     PullBack,
@@ -25,9 +25,7 @@ from fedkd.protocol.signals import (
     Reply,
     Signal,
 )
-from fedkd.wire.codec import NUMBERS, decode_from_coordinator, decode_from_institution, encode
-from fedkd.wire.framing import MAX_MESSAGE_BYTES
-from fedkd.wire.messages import (
+from fedkd.wire import (
     Answer,
     Close,
     Declined,
@@ -37,8 +35,13 @@ from fedkd.wire.messages import (
     Named,
     Question,
     Welcome,
+    decode_from_coordinator,
+    decode_from_institution,
+    encode,
     one_line,
 )
+from fedkd.wire.codec import NUMBERS
+from fedkd.wire.framing import MAX_MESSAGE_BYTES
 from fedkd.wire.tensors import DTYPES
 from fedkd.wire.v1 import teacher_pb2 as pb
 

@@ -10,12 +10,11 @@ from hypothesis import strategies as st
 from fedkd.errors import DataError
 from fedkd.loop import Plan
 from fedkd.methods import cudfkd
-from fedkd.models.in_process_teachers import InProcess
-from fedkd.models.networks import build
-from fedkd.procedural.priors import priors
-from fedkd.protocol.signals import Answers, Ask, Refusal, Request
+from fedkd.models import InProcess, build
+from fedkd.procedural import priors
+from fedkd.protocol import Answers, Ask, Refusal, Request
 from fedkd.server.coordinator import Coordinator, Ingredients
-from fedkd.wire.recording import Recorder, Replay
+from fedkd.wire import Recorder, Replay
 
 SHAPE = (1, 8, 8)
 

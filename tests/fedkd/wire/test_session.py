@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fedkd.errors import LocalProtocolError, RemoteProtocolError
-from fedkd.protocol.signals import (
+from fedkd.protocol import (
     RECIPES,
     Ask,
     Card,
@@ -20,7 +20,8 @@ from fedkd.protocol.signals import (
     Reply,
     Signal,
 )
-from fedkd.wire.messages import (
+from fedkd.wire import (
+    MAX_IN_FLIGHT,
     VERSION,
     Answer,
     Close,
@@ -30,9 +31,12 @@ from fedkd.wire.messages import (
     Message,
     Named,
     Question,
+    Role,
+    Session,
+    State,
     Welcome,
 )
-from fedkd.wire.session import LAW, MAX_IN_FLIGHT, Role, Session, State
+from fedkd.wire.session import LAW
 
 INSTITUTION, COORDINATOR = Role.INSTITUTION, Role.COORDINATOR
 CARD = Card("north", 3, (1, 2, 2), frozenset(Signal), pull_back=True, recipes=RECIPES)

@@ -1,4 +1,4 @@
-"""One experiment as a small TOML file. Knows the words that may stand in it, not what they do.
+"""Sections of an experiment file: settings with their types, defaults and ranges.
 
     name = "digits"
     [institutions]      who answers: data, partition, teachers. Read by simulated institutions
@@ -12,18 +12,12 @@
 Every default stands here once or in the factory that it configures. Unknown keys are errors.
 """
 
-import tomllib
-from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from fedkd.errors import SettingsError
-from fedkd.experiment.toml_settings import Section, nearest, read, validated
-
-FOLDER = Path(__file__).parents[1] / "simulations" / "experiments"
-"""Experiments that can be had by name."""
+from fedkd.experiment.toml_settings import Section
 
 
 def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -206,65 +200,3 @@ class Experiment(Section):
     images: Images = Images()
     student: Student = Student()
     questions: Questions = Questions()
-
-
-def find(name: str) -> Path:
-    """The file of an experiment, given as a path or by the name of one that ships with fedkd.
-
-    Raises:
-        SettingsError: there is none; the message names the nearest.
-    """
-    path = Path(name)
-    if path.suffix == ".toml" or path.is_file():
-        if not path.is_file():
-            raise SettingsError(f"no experiment at {name}; give a .toml file, or a name")
-        return path
-    shipped = sorted(p.stem for p in FOLDER.glob("*.toml"))
-    if name not in shipped:
-        raise SettingsError(
-            f"no experiment called {name!r}{nearest(name, shipped)}; give the path of a .toml "
-            f"file, or one of {', '.join(shipped)}"
-        )
-    return FOLDER / f"{name}.toml"
-
-
-def load(name: str, overrides: Iterable[str] = ()) -> Experiment:
-    """Read an experiment and apply overrides of the form ``section.key=value``.
-
-    Values of overrides are TOML; what is not TOML is taken as a string.
-
-    Raises:
-        SettingsError: unreadable, an unknown key, or a value out of range.
-    """
-    path = find(name)
-    values = read(path)
-    values.setdefault("name", path.stem)
-    for override in overrides:
-        _override(values, override)
-    return parse(values)
-
-
-def parse(values: Mapping[str, Any]) -> Experiment:
-    """An experiment from nested tables.
-
-    Raises:
-        SettingsError: naming the first thing that is wrong and the nearest right key.
-    """
-    return validated(Experiment, values)
-
-
-def _override(values: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise SettingsError(f"--set {override}: expected section.key=value")
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text
-    *path, last = key.split(".")
-    table = values
-    for part in path:
-        table = table.setdefault(part, {})
-        if not isinstance(table, dict):
-            raise SettingsError(f"--set {override}: {part} is not a section")
-    table[last] = value

@@ -1,15 +1,12 @@
-"""Networks by name, for teachers and students alike. They know neither data nor training.
+"""Network architectures: CNN, MLP, LeNet-5, ResNets, wide ResNet, and a linear layer on scattering.
 
 Every network takes (B, C, H, W) floats in [0, 1], normalises them itself, and is made of two
 parts: ``embed`` turns images into features (B, D), ``head`` turns features into logits (B, K).
 """
 
-import copy
-import difflib
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -71,68 +68,15 @@ class Network(nn.Module):
         return logits
 
 
-def build(name: str, classes: int, shape: Shape, seed: int) -> Network:
-    """A network of that name with fresh weights, which depend on ``seed`` alone.
-
-    Args:
-        name: a key of `MODELS`.
-        classes: K, >= 1.
-        shape: (C, H, W) of the images.
-        seed: of the initial weights.
-
-    Raises:
-        SettingsError: no such network, or images too small for it.
-    """
-    if name not in MODELS:
-        close = difflib.get_close_matches(name, MODELS, 1)
-        hint = f" (did you mean {close[0]}?)" if close else ""
-        raise SettingsError(f"unknown model {name!r}{hint}; choose one of {', '.join(MODELS)}")
-    if classes < 1 or min(shape) < 1:
-        raise SettingsError(
-            f"a model of {classes} classes for images {shape}; each number must be 1 or more"
-        )
-    # torch initialises layers from its global generator only. Here, and nowhere else, that one
-    # is seeded, and given back as it was.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return MODELS[name](classes, shape)
-
-
-def features(network: nn.Module, x: Tensor) -> Tensor:
-    """What enters a network's last layer, (B, D); its logits where it is no `Network`."""
-    seen: Tensor = network.embed(x) if isinstance(network, Network) else network(x)
-    return seen
-
-
-def anew(network: nn.Module, seed: int) -> nn.Module:
-    """A network like ``network``, with first weights of its own that depend on ``seed`` alone.
-
-    Raises:
-        SettingsError: a layer with weights does not know how to begin (``reset_parameters``).
-    """
-    other = copy.deepcopy(network)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        for name, layer in other.named_modules():
-            if next(layer.parameters(recurse=False), None) is None:
-                continue
-            if not hasattr(layer, "reset_parameters"):
-                raise SettingsError(
-                    f"layer {name!r} ({type(layer).__name__}) cannot begin anew; give it a "
-                    "reset_parameters(), or choose another student"
-                )
-            layer.reset_parameters()
-    return other
-
-
 Norm: TypeAlias = Callable[[int], nn.Module]
 
 
-def _group_norm(channels: int) -> nn.Module:
+def group_norm(channels: int) -> nn.Module:
+    """Group normalisation in eight groups."""
     return nn.GroupNorm(8, channels)
 
 
-def _cnn(width: int, norm: Norm) -> Callable[[int, Shape], Network]:
+def cnn(width: int, norm: Norm) -> Callable[[int, Shape], Network]:
     """Three 3x3 convolutions and the mean over places; from 2x2 up, meant for 8x8 to 32x32.
 
     Images are halved once, and from 16x16 up twice.
@@ -157,7 +101,7 @@ def _convolved(channels: int, width: int, norm: Norm) -> Sequence[nn.Module]:
     return nn.Conv2d(channels, width, 3, padding=1, bias=False), norm(width), nn.ReLU()
 
 
-def _mlp(classes: int, shape: Shape) -> Network:
+def mlp(classes: int, shape: Shape) -> Network:
     """Two hidden layers of 256; any size."""
     pixels = shape[0] * shape[1] * shape[2]
     body = nn.Sequential(
@@ -166,7 +110,7 @@ def _mlp(classes: int, shape: Shape) -> Network:
     return Network(body, nn.Linear(256, classes))
 
 
-def _lenet5(classes: int, shape: Shape) -> Network:
+def lenet5(classes: int, shape: Shape) -> Network:
     """6-16-120-84 with ReLU and maximum pooling (after LeCun et al., 1998); from 16x16 up.
 
     Images below 32x32 are padded by two, so that 28x28 and 32x32 give the same 16 x 5 x 5.
@@ -248,7 +192,7 @@ def _stages(
     return blocks
 
 
-def _resnet(*depths: int) -> Callable[[int, Shape], Network]:
+def resnet(*depths: int) -> Callable[[int, Shape], Network]:
     """ResNet (He et al., CVPR 2016) with the 3x3 stem for small images; from 8x8 up."""
 
     def make(classes: int, shape: Shape) -> Network:
@@ -278,7 +222,7 @@ class Twice(nn.Module):
         return x + y
 
 
-def _resnet9(width: int) -> Callable[[int, Shape], Network]:
+def resnet9(width: int) -> Callable[[int, Shape], Network]:
     """ResNet-9 (Page, How to Train Your ResNet, 2018; DAWNBench) of that width; from 8x8 up.
 
     It learns natural images in a few epochs. The original is 64 wide.
@@ -303,7 +247,7 @@ def _resnet9(width: int) -> Callable[[int, Shape], Network]:
     return make
 
 
-def _wrn16_1(classes: int, shape: Shape) -> Network:
+def wrn16_1(classes: int, shape: Shape) -> Network:
     """Wide ResNet 16-1 (Zagoruyko and Komodakis, BMVC 2016); from 4x4 up."""
     _demand("wrn16-1", shape, 4)
     body = nn.Sequential(
@@ -316,7 +260,7 @@ def _wrn16_1(classes: int, shape: Shape) -> Network:
     return Network(body, nn.Linear(64, classes))
 
 
-def _scattering(classes: int, shape: Shape) -> Network:
+def scattering(classes: int, shape: Shape) -> Network:
     """Fixed features and a linear layer, the only part that learns; from 8x8 up."""
     _demand("scattering", shape, 8)
     places = (shape[1] // 4) * (shape[2] // 4)
@@ -330,18 +274,3 @@ def _demand(who: str, shape: Shape, side: int) -> None:
             f"{who} reads images from {side}x{side} up and these are {shape[1]}x{shape[2]}; "
             f"choose another model or resize the images"
         )
-
-
-MODELS: dict[str, Callable[[int, Shape], Network]] = {
-    "cnn": _cnn(16, nn.BatchNorm2d),
-    "cnn-wide": _cnn(32, nn.BatchNorm2d),
-    "cnn-groupnorm": _cnn(16, _group_norm),
-    "mlp": _mlp,
-    "lenet5": _lenet5,
-    "wrn16-1": _wrn16_1,
-    "resnet18": _resnet(2, 2, 2, 2),
-    "resnet34": _resnet(3, 4, 6, 3),
-    "resnet9": _resnet9(64),
-    "resnet9-narrow": _resnet9(16),
-    "scattering": _scattering,
-}
