@@ -26,17 +26,17 @@ from fedkd.core.compute import CPU, Compute
 from fedkd.core.plan import Distilled, Plan, Progress, Watch
 from fedkd.core.state import Part, State, gather, scatter
 from fedkd.methods.method import Method
-from fedkd.procedural.priors import Prior
+from fedkd.procedural import Prior
 from fedkd.protocol import (
     Answers,
     Ask,
     Card,
-    Labels,
+    LabelSpaces,
     Request,
     Signal,
     check_outputs,
     common_shape,
-    labels_of,
+    label_spaces_of,
 )
 from fedkd.student.training import Learner, first_student
 from fedkd.synthesis.generator_training import Heard
@@ -68,7 +68,7 @@ def distil(
     """Train ``student`` on what the institutions behind ``cards`` answer.
 
     Args:
-        student: (B, C, H, W) in [0, 1] -> (B, K), K classes in the order of `Labels.of(cards)`;
+        student: (B, C, H, W) in [0, 1] -> (B, K), K classes in the order of `LabelSpaces.of(cards)`;
             trained in place.
         method: the paper.
         cards: of the institutions; they agree on the shape, and each has classes of its own.
@@ -226,9 +226,9 @@ class Distillation:
             self._learner.primer = self._primer.network.eval()
 
     @property
-    def labels(self) -> Labels:
+    def labels(self) -> LabelSpaces:
         """The classes of whoever takes part by now; which they are never changes in a run."""
-        return labels_of(tuple(self.cards))
+        return label_spaces_of(tuple(self.cards))
 
     @property
     def fusion(self) -> Fusion:
@@ -329,7 +329,7 @@ class Distillation:
         labels = self.labels  # found among all cards, so once and not for each of them
         for name, reply in answers.items():
             said = reply.signals[Signal.LOGITS].float()  # (B, K_i)
-            each = self.method.imitation(labels.own(name, own), said)
+            each = self.method.imitation(labels.to_local(name, own), said)
             self._profile[name] = float(each.mean())
         self._classes += target.argmax(1).bincount(minlength=target.shape[1])
         self._tell(

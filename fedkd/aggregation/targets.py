@@ -14,7 +14,7 @@ from fedkd.core.plan import Plan
 from fedkd.core.state import Part
 from fedkd.errors import QuorumLost
 from fedkd.methods.method import Method
-from fedkd.protocol import Answers, Card, Signal, labels_of
+from fedkd.protocol import Answers, Card, Signal, label_spaces_of
 
 
 class Hearing:
@@ -74,8 +74,8 @@ class Hearing:
         self.bank.add(images, target, selected, times)
         if self.weights:
             logits = {n: reply.signals[Signal.LOGITS].float() for n, reply in answers.items()}
-            labels = labels_of(tuple(self.cards))
-            spread = {name: labels.spread(name, own, 0.0) for name, own in logits.items()}
+            labels = label_spaces_of(tuple(self.cards))
+            spread = {name: labels.to_union(name, own, 0.0) for name, own in logits.items()}
             self.weights.hear(spread, selected, wanted)
         return target, selected
 

@@ -4,25 +4,25 @@ They read logits and labels; nothing here opens data.
 """
 
 from fedkd.evaluation.metrics import (
-    Course,
+    TrainingStability,
     accuracy,
     agreement,
-    course,
-    divergence,
     fidelity,
     fidelity_double_root,
-    logits,
+    js_divergence,
+    predict_logits,
     recall,
+    training_stability,
 )
 
 __all__ = [
-    "Course",
+    "TrainingStability",
     "accuracy",
     "agreement",
-    "course",
-    "divergence",
     "fidelity",
     "fidelity_double_root",
-    "logits",
+    "js_divergence",
+    "predict_logits",
     "recall",
+    "training_stability",
 ]

@@ -3,7 +3,12 @@
 What a key does stands in the package that it configures.
 """
 
-from fedkd.experiment.loading import FOLDER, find, load, parse
+from fedkd.experiment.loading import (
+    SHIPPED_FOLDER,
+    find_experiment,
+    load_experiment,
+    parse_experiment,
+)
 from fedkd.experiment.sections import (
     Experiment,
     Images,
@@ -14,24 +19,30 @@ from fedkd.experiment.sections import (
     Questions,
     Student,
 )
-from fedkd.experiment.toml_settings import Located, Section, nearest, read, validated
+from fedkd.experiment.toml_settings import (
+    ResolvedPath,
+    Section,
+    did_you_mean,
+    read_toml,
+    validate_settings,
+)
 
 __all__ = [
-    "FOLDER",
+    "SHIPPED_FOLDER",
     "Experiment",
     "Images",
     "Institutions",
-    "Located",
     "MethodSection",
     "PolicySection",
     "Privacy",
     "Questions",
+    "ResolvedPath",
     "Section",
     "Student",
-    "find",
-    "load",
-    "nearest",
-    "parse",
-    "read",
-    "validated",
+    "did_you_mean",
+    "find_experiment",
+    "load_experiment",
+    "parse_experiment",
+    "read_toml",
+    "validate_settings",
 ]

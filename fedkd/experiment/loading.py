@@ -7,33 +7,33 @@ from typing import Any
 
 from fedkd.errors import SettingsError
 from fedkd.experiment.sections import Experiment
-from fedkd.experiment.toml_settings import nearest, read, validated
+from fedkd.experiment.toml_settings import did_you_mean, read_toml, validate_settings
 
-FOLDER = Path(__file__).parents[1] / "simulations" / "experiments"
+SHIPPED_FOLDER = Path(__file__).parents[1] / "simulations" / "experiments"
 """Experiments that can be had by name."""
 
 
-def find(name: str) -> Path:
+def find_experiment(name: str) -> Path:
     """The file of an experiment, given as a path or by the name of one that ships with fedkd.
 
     Raises:
-        SettingsError: there is none; the message names the nearest.
+        SettingsError: there is none; the message names the did_you_mean.
     """
     path = Path(name)
     if path.suffix == ".toml" or path.is_file():
         if not path.is_file():
             raise SettingsError(f"no experiment at {name}; give a .toml file, or a name")
         return path
-    shipped = sorted(p.stem for p in FOLDER.glob("*.toml"))
+    shipped = sorted(p.stem for p in SHIPPED_FOLDER.glob("*.toml"))
     if name not in shipped:
         raise SettingsError(
-            f"no experiment called {name!r}{nearest(name, shipped)}; give the path of a .toml "
+            f"no experiment called {name!r}{did_you_mean(name, shipped)}; give the path of a .toml "
             f"file, or one of {', '.join(shipped)}"
         )
-    return FOLDER / f"{name}.toml"
+    return SHIPPED_FOLDER / f"{name}.toml"
 
 
-def load(name: str, overrides: Iterable[str] = ()) -> Experiment:
+def load_experiment(name: str, overrides: Iterable[str] = ()) -> Experiment:
     """Read an experiment and apply overrides of the form ``section.key=value``.
 
     Values of overrides are TOML; what is not TOML is taken as a string.
@@ -41,21 +41,21 @@ def load(name: str, overrides: Iterable[str] = ()) -> Experiment:
     Raises:
         SettingsError: unreadable, an unknown key, or a value out of range.
     """
-    path = find(name)
-    values = read(path)
+    path = find_experiment(name)
+    values = read_toml(path)
     values.setdefault("name", path.stem)
     for override in overrides:
         _override(values, override)
-    return parse(values)
+    return parse_experiment(values)
 
 
-def parse(values: Mapping[str, Any]) -> Experiment:
+def parse_experiment(values: Mapping[str, Any]) -> Experiment:
     """An experiment from nested tables.
 
     Raises:
-        SettingsError: naming the first thing that is wrong and the nearest right key.
+        SettingsError: naming the first thing that is wrong and the did_you_mean right key.
     """
-    return validated(Experiment, values)
+    return validate_settings(Experiment, values)
 
 
 def _override(values: dict[str, Any], override: str) -> None:

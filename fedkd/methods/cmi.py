@@ -32,7 +32,7 @@ from fedkd.losses.student_terms import distinctness
 from fedkd.losses.term import agreement, bn_gap, wanted_class
 from fedkd.methods.mechanisms import Discrimination
 from fedkd.methods.method import Method, sources, used
-from fedkd.models import Canvas
+from fedkd.models import SynthesisTarget
 from fedkd.student.curriculum import constant
 from fedkd.synthesis.gradients import PULL_BACK
 
@@ -97,6 +97,6 @@ def cmi(
         generator_rate=generator_rate,
         generator_betas=(0.5, 0.999),
         epoch=epoch,
-        canvas=Canvas("latents", jitter, flips),
+        canvas=SynthesisTarget("latents", jitter, flips),
         discrimination=told_apart if contrast_weight else None,
     )

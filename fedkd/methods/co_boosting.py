@@ -35,7 +35,7 @@ from fedkd.losses.distillation import divergence
 from fedkd.losses.ensemble_terms import hard_class
 from fedkd.losses.term import agreement
 from fedkd.methods.method import FULL, Boosting, Method, Neighbours, sources, used
-from fedkd.models import Canvas
+from fedkd.models import SynthesisTarget
 from fedkd.student.curriculum import constant
 from fedkd.synthesis.gradients import PULL_BACK
 
@@ -87,7 +87,7 @@ def co_boosting(
         generator_rate=generator_rate,
         generator_betas=(0.5, 0.999),
         epoch=epoch,
-        canvas=Canvas("latents"),
+        canvas=SynthesisTarget("latents"),
         rule="mean_logits",
         neighbours=Neighbours(step, 4.0),
         boosting=Boosting(weight_rate, weight_decay),

@@ -27,7 +27,7 @@ from fedkd.losses.distillation import divergence
 from fedkd.losses.image_prior import magnitude, total_variation
 from fedkd.losses.term import bn_gap, jensen_shannon, wanted_class
 from fedkd.methods.method import FULL, Method, sources, used
-from fedkd.models import Canvas
+from fedkd.models import SynthesisTarget
 from fedkd.student.curriculum import constant
 from fedkd.synthesis.gradients import PULL_BACK
 
@@ -81,5 +81,5 @@ def deepinversion(
         generator_rate=generator_rate,
         generator_betas=(0.5, 0.99),
         epoch=epoch,
-        canvas=Canvas("pixels", jitter, flips),
+        canvas=SynthesisTarget("pixels", jitter, flips),
     )

@@ -29,7 +29,7 @@ from fedkd.losses.distillation import divergence
 from fedkd.losses.ensemble_terms import boundary_support
 from fedkd.losses.term import bn_gap, wanted_class
 from fedkd.methods.method import FULL, Method, sources, used
-from fedkd.models import Canvas
+from fedkd.models import SynthesisTarget
 from fedkd.student.curriculum import constant
 from fedkd.synthesis.gradients import PULL_BACK
 
@@ -80,6 +80,6 @@ def dense(
         generator_rate=generator_rate,
         generator_betas=(0.5, 0.999),
         epoch=epoch,
-        canvas=Canvas("latents", jitter, flips),
+        canvas=SynthesisTarget("latents", jitter, flips),
         rule="mean_logits",
     )

@@ -30,7 +30,7 @@ from fedkd.losses.distillation import divergence
 from fedkd.losses.term import agreement, bn_gap, wanted_class
 from fedkd.methods.mechanisms import Reuse
 from fedkd.methods.method import Method, sources, used
-from fedkd.models import Canvas
+from fedkd.models import SynthesisTarget
 from fedkd.student.curriculum import constant
 from fedkd.synthesis.gradients import PULL_BACK
 
@@ -98,6 +98,6 @@ def fast_dfkd(
         generator_betas=(0.5, 0.999),
         epoch=epoch,
         student_from=idle,
-        canvas=Canvas("latents", jitter, flips),
+        canvas=SynthesisTarget("latents", jitter, flips),
         reuse=Reuse(generator_rate * epoch, latent_rate, PULL if common == "reptile" else None),
     )

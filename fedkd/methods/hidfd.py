@@ -44,7 +44,7 @@ from typing import Literal, TypeAlias, get_args
 from fedkd.losses.distillation import squared_centred
 from fedkd.losses.rival_terms import category_frequency, realness, sidedness
 from fedkd.methods.method import FULL, Method, sources, trained_by, used
-from fedkd.models import Canvas
+from fedkd.models import SynthesisTarget
 from fedkd.student.curriculum import constant
 from fedkd.synthesis.discriminator import Rivalry
 
@@ -103,7 +103,7 @@ def hidfd(
         generator_betas=betas,
         generator_until=stage,
         student_from=stage,
-        canvas=Canvas(wants=True, averaging=averaging),
+        canvas=SynthesisTarget(conditional=True, averaging=averaging),
         inflation=inflation,
         critic=Rivalry(critic_rate, betas, side_weight, integration_weight),
     )

@@ -22,7 +22,7 @@ Departures
 from fedkd.losses.distillation import imitation_named
 from fedkd.losses.term import class_balance, wanted_class
 from fedkd.methods.method import FULL, Method, sources, used
-from fedkd.models import Canvas
+from fedkd.models import SynthesisTarget
 from fedkd.student.curriculum import constant
 from fedkd.synthesis.gradients import STUDENT
 
@@ -60,6 +60,6 @@ def ideal(
         latent=latent,
         generator_rate=generator_rate,
         generator_betas=(0.9, 0.999),
-        canvas=Canvas("latents"),
+        canvas=SynthesisTarget("latents"),
         rehearsals=generator_steps,
     )

@@ -11,7 +11,7 @@ from fedkd.errors import NeedsError, SettingsError
 from fedkd.losses.distillation import Imitation, l1_centred
 from fedkd.losses.term import Term
 from fedkd.methods.mechanisms import Discrimination, Memory, Reuse
-from fedkd.models import Canvas
+from fedkd.models import SynthesisTarget
 from fedkd.protocol import Card, Signal
 from fedkd.student.curriculum import UNIFORM, Curriculum, Schedule, constant, ramp
 from fedkd.synthesis.data_impressions import Impressions
@@ -75,7 +75,7 @@ def sources(
     }
 
 
-NETWORK = Canvas()
+NETWORK = SynthesisTarget()
 """A generator that is fed with new latents each time."""
 FULL = constant(1.0)
 """Hardness of a method without a ramp."""
@@ -205,7 +205,7 @@ class Method:
     selection: Selection | None = None
     generator_until: float = 1.0
     student_from: float = 0.0
-    canvas: Canvas = NETWORK
+    canvas: SynthesisTarget = NETWORK
     rehearsals: int = 0
     primer: Primer | None = None
     peers: int = 0
@@ -271,7 +271,7 @@ class Method:
             raise SettingsError(
                 f'{self.name}: neighbours need the slope of answers; choose gradient "pull_back"'
             )
-        classes = self.canvas.kept and not self.impressions
+        classes = self.canvas.per_batch and not self.impressions
         if self.boosting and (self.rule != "mean_logits" or not classes):
             raise SettingsError(
                 f"{self.name}: boosting weighs a mean of logits by the classes that kept images "

@@ -32,7 +32,7 @@ Departures
 from fedkd.losses.distillation import divergence
 from fedkd.losses.term import wanted_class
 from fedkd.methods.method import FULL, Method, sources
-from fedkd.models import Canvas
+from fedkd.models import SynthesisTarget
 from fedkd.synthesis.data_impressions import Impressions
 from fedkd.synthesis.gradients import PULL_BACK
 
@@ -70,7 +70,7 @@ def zskd(
         generator_rate=generator_rate,
         generator_betas=(0.9, 0.999),
         epoch=epoch,
-        canvas=Canvas("pixels"),
+        canvas=SynthesisTarget("pixels"),
         rule="mean_logits",
         impressions=Impressions(tuple(scales), temperature, first_images),
     )

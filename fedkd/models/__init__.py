@@ -4,37 +4,37 @@ Architectures are had by name from the registry; weights depend on a seed alone.
 """
 
 from fedkd.models.architectures import Network, Shape
-from fedkd.models.generators import Canvas, Generator, Latents, Painter, Pixels
+from fedkd.models.generators import Generator, Latents, Pixels, SynthesisTarget, TargetModule
 from fedkd.models.in_process_teachers import InProcess
-from fedkd.models.registry import MODELS, anew, build, features
+from fedkd.models.registry import MODELS, build_network, penultimate_features, reinitialised
 from fedkd.models.scattering import Scattering
 from fedkd.models.teacher import (
     CHUNK,
-    LEAST_PROBABILITY,
+    MIN_PROBABILITY,
     ModuleTeacher,
     ScikitTeacher,
     Teacher,
-    must_know,
+    require_signals,
 )
 
 __all__ = [
     "CHUNK",
-    "LEAST_PROBABILITY",
+    "MIN_PROBABILITY",
     "MODELS",
-    "Canvas",
     "Generator",
     "InProcess",
     "Latents",
     "ModuleTeacher",
     "Network",
-    "Painter",
     "Pixels",
     "Scattering",
     "ScikitTeacher",
     "Shape",
+    "SynthesisTarget",
+    "TargetModule",
     "Teacher",
-    "anew",
-    "build",
-    "features",
-    "must_know",
+    "build_network",
+    "penultimate_features",
+    "reinitialised",
+    "require_signals",
 ]

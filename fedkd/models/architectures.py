@@ -17,7 +17,7 @@ Shape: TypeAlias = tuple[int, int, int]
 """(C, H, W)."""
 
 
-class Normalise(nn.Module):
+class Normalisation(nn.Module):
     """[0, 1] -> [-1, 1]. Inside the network, so that nobody outside has to know."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -25,7 +25,7 @@ class Normalise(nn.Module):
         return (x - 0.5) / 0.5
 
 
-class OverPlaces(nn.Module):
+class GlobalPooling(nn.Module):
     """One number for each channel: (B, C, H, W) -> (B, C).
 
     Adaptive pooling to 1x1 is the same. But here the gradient comes back in the order of memory in
@@ -54,7 +54,7 @@ class Network(nn.Module):
 
     def __init__(self, body: nn.Module, head: nn.Linear) -> None:
         super().__init__()
-        self.body = nn.Sequential(Normalise(), body)
+        self.body = nn.Sequential(Normalisation(), body)
         self.head = head
 
     def embed(self, x: Tensor) -> Tensor:
@@ -90,7 +90,7 @@ def cnn(width: int, norm: Norm) -> Callable[[int, Shape], Network]:
             *_convolved(width, 2 * width, norm),
             nn.MaxPool2d(2),
             *_convolved(2 * width, 2 * width, norm),
-            OverPlaces(F.avg_pool2d),
+            GlobalPooling(F.avg_pool2d),
         )
         return Network(body, nn.Linear(2 * width, classes))
 
@@ -134,7 +134,7 @@ def lenet5(classes: int, shape: Shape) -> Network:
     return Network(body, nn.Linear(84, classes))
 
 
-class PostActivated(nn.Module):
+class PostActivationBlock(nn.Module):
     """Residual block of ResNet: norm after each convolution, ReLU after the sum."""
 
     def __init__(self, channels: int, width: int, stride: int) -> None:
@@ -158,7 +158,7 @@ class PostActivated(nn.Module):
         return F.relu(self.norm2(self.conv2(y)) + self.shortcut(x))
 
 
-class PreActivated(nn.Module):
+class PreActivationBlock(nn.Module):
     """Residual block of the wide ResNet: norm and ReLU before each convolution."""
 
     def __init__(self, channels: int, width: int, stride: int) -> None:
@@ -178,7 +178,7 @@ class PreActivated(nn.Module):
 
 
 def _stages(
-    block: type[PostActivated] | type[PreActivated],
+    block: type[PostActivationBlock] | type[PreActivationBlock],
     start: int,
     widths: Sequence[int],
     depths: Sequence[int],
@@ -199,15 +199,15 @@ def resnet(*depths: int) -> Callable[[int, Shape], Network]:
         _demand("this resnet", shape, 8)
         body = nn.Sequential(
             *_convolved(shape[0], 64, nn.BatchNorm2d),
-            *_stages(PostActivated, 64, (64, 128, 256, 512), depths),
-            OverPlaces(F.avg_pool2d),
+            *_stages(PostActivationBlock, 64, (64, 128, 256, 512), depths),
+            GlobalPooling(F.avg_pool2d),
         )
         return Network(body, nn.Linear(512, classes))
 
     return make
 
 
-class Twice(nn.Module):
+class ResNet9Block(nn.Module):
     """Residual block of ResNet-9: two convolutions, each with norm and ReLU, before the sum."""
 
     def __init__(self, width: int) -> None:
@@ -234,13 +234,13 @@ def resnet9(width: int) -> Callable[[int, Shape], Network]:
             *_convolved(shape[0], width, nn.BatchNorm2d),
             *_convolved(width, 2 * width, nn.BatchNorm2d),
             nn.MaxPool2d(2),
-            Twice(2 * width),
+            ResNet9Block(2 * width),
             *_convolved(2 * width, 4 * width, nn.BatchNorm2d),
             nn.MaxPool2d(2),
             *_convolved(4 * width, 8 * width, nn.BatchNorm2d),
             nn.MaxPool2d(2),
-            Twice(8 * width),
-            OverPlaces(F.max_pool2d),
+            ResNet9Block(8 * width),
+            GlobalPooling(F.max_pool2d),
         )
         return Network(body, nn.Linear(8 * width, classes))
 
@@ -252,10 +252,10 @@ def wrn16_1(classes: int, shape: Shape) -> Network:
     _demand("wrn16-1", shape, 4)
     body = nn.Sequential(
         nn.Conv2d(shape[0], 16, 3, padding=1, bias=False),
-        *_stages(PreActivated, 16, (16, 32, 64), (2, 2, 2)),
+        *_stages(PreActivationBlock, 16, (16, 32, 64), (2, 2, 2)),
         nn.BatchNorm2d(64),
         nn.ReLU(),
-        OverPlaces(F.avg_pool2d),
+        GlobalPooling(F.avg_pool2d),
     )
     return Network(body, nn.Linear(64, classes))
 

@@ -47,7 +47,7 @@ class Generator(nn.Module):
 
 
 @dataclass(frozen=True)
-class Canvas:
+class SynthesisTarget:
     """What is trained, so that images get better."""
 
     kind: Literal["network", "latents", "pixels"] = "network"
@@ -57,7 +57,7 @@ class Canvas:
     """Most by which images are rolled before each question, in sides, in [0, 1]."""
     flips: bool = False
     """Whether a fair coin mirrors them, before each question."""
-    wants: bool = False
+    conditional: bool = False
     """Of a network: whether it is told the class that each image is to show."""
     averaging: float = 0.0
     """Of a network: decay, in [0, 1), of a mean of its weights that paints once it has learned;
@@ -68,29 +68,29 @@ class Canvas:
             raise SettingsError(
                 f"{self!r} cannot be; expected network, latents or pixels and jitter in [0, 1]"
             )
-        if not 0 <= self.averaging < 1 or (self.kept and (self.wants or self.averaging)):
+        if not 0 <= self.averaging < 1 or (self.per_batch and (self.conditional or self.averaging)):
             raise SettingsError(
                 f"{self!r} cannot be; expected averaging in [0, 1), and a network for that or wants"
             )
 
     @property
-    def kept(self) -> bool:
+    def per_batch(self) -> bool:
         """Whether it is one batch, worked on for an epoch."""
         return self.kind != "network"
 
-    def module(
+    def build(
         self, count: int, latent: int, shape: tuple[int, int, int], classes: int
-    ) -> "Painter":
+    ) -> "TargetModule":
         """What is trained: for ``count`` images of ``shape``, from latents of size ``latent``.
 
         A network that is told one of ``classes`` finds it behind its latent, as 0 and 1.
         """
         if self.kind == "pixels":
             return Pixels(count, shape)
-        generator = Generator(latent + classes * self.wants, shape)
+        generator = Generator(latent + classes * self.conditional, shape)
         return Latents(count, generator) if self.kind == "latents" else generator
 
-    def view(self, images: Tensor, rng: torch.Generator) -> Tensor:
+    def augment(self, images: Tensor, rng: torch.Generator) -> Tensor:
         """``images`` (B, C, H, W), rolled and mirrored as one."""
         if self.jitter:
             most = [int(self.jitter * side) for side in images.shape[2:]]
@@ -153,5 +153,5 @@ class Pixels(nn.Module):
             self.pixels.copy_(0.5 + 0.5 * torch.randn(self.pixels.shape, generator=rng))
 
 
-Painter: TypeAlias = Generator | Latents | Pixels
+TargetModule: TypeAlias = Generator | Latents | Pixels
 """What an optimiser trains."""

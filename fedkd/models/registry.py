@@ -36,7 +36,7 @@ MODELS: dict[str, Callable[[int, Shape], Network]] = {
 }
 
 
-def build(name: str, classes: int, shape: Shape, seed: int) -> Network:
+def build_network(name: str, classes: int, shape: Shape, seed: int) -> Network:
     """A network of that name with fresh weights, which depend on ``seed`` alone.
 
     Args:
@@ -63,13 +63,13 @@ def build(name: str, classes: int, shape: Shape, seed: int) -> Network:
         return MODELS[name](classes, shape)
 
 
-def features(network: nn.Module, x: Tensor) -> Tensor:
+def penultimate_features(network: nn.Module, x: Tensor) -> Tensor:
     """What enters a network's last layer, (B, D); its logits where it is no `Network`."""
     seen: Tensor = network.embed(x) if isinstance(network, Network) else network(x)
     return seen
 
 
-def anew(network: nn.Module, seed: int) -> nn.Module:
+def reinitialised(network: nn.Module, seed: int) -> nn.Module:
     """A network like ``network``, with first weights of its own that depend on ``seed`` alone.
 
     Raises:

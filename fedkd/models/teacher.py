@@ -20,7 +20,7 @@ from fedkd.protocol import Signal, as_float
 CHUNK = 1024
 """Images evaluated at once; a batch that asks for BN_GAP is one piece, whatever its size."""
 
-LEAST_PROBABILITY = 1e-7
+MIN_PROBABILITY = 1e-7
 """Probabilities below it count as it, so that their logarithm is finite."""
 
 
@@ -104,7 +104,7 @@ class ModuleTeacher:
 
     def ask(self, images: Tensor, signals: frozenset[Signal]) -> dict[Signal, Tensor]:
         """See `Teacher.ask`."""
-        must_know(signals, self.signals)
+        require_signals(signals, self.signals)
         with torch.no_grad():
             pieces = [self._say(piece, signals) for piece in self._pieces(images, signals)]
         if Signal.BN_GAP in signals:
@@ -114,7 +114,7 @@ class ModuleTeacher:
     def pull_back(self, images: Tensor, cotangents: Mapping[Signal, Tensor]) -> Tensor:
         """See `Teacher.pull_back`."""
         asked = frozenset(cotangents)
-        must_know(asked, self.signals)
+        require_signals(asked, self.signals)
         gradients = []
         start = 0
         for piece in self._pieces(images, asked):
@@ -179,13 +179,13 @@ class ScikitTeacher:
 
     def ask(self, images: Tensor, signals: frozenset[Signal]) -> dict[Signal, Tensor]:
         """See `Teacher.ask`."""
-        must_know(signals, self.signals)
+        require_signals(signals, self.signals)
         probabilities = np.zeros((len(images), self.classes))
         for start in range(0, len(images), CHUNK):
             flat = as_float(images[start : start + CHUNK]).flatten(1).numpy()
             columns = self._model.classes_
             probabilities[start : start + CHUNK, columns] = self._model.predict_proba(flat)
-        logits = np.log(np.maximum(probabilities, LEAST_PROBABILITY))
+        logits = np.log(np.maximum(probabilities, MIN_PROBABILITY))
         return {signal: torch.tensor(logits, dtype=torch.float32) for signal in signals}
 
     def pull_back(self, images: Tensor, cotangents: Mapping[Signal, Tensor]) -> Tensor:
@@ -227,7 +227,7 @@ def _hearing(norms: list[nn.BatchNorm2d]) -> Iterator[list[Tensor]]:
             hook.remove()
 
 
-def must_know(asked: frozenset[Signal], able: frozenset[Signal]) -> None:
+def require_signals(asked: frozenset[Signal], able: frozenset[Signal]) -> None:
     """Refuse what a teacher cannot say.
 
     Raises:

@@ -6,25 +6,25 @@ they need scipy.
 
 from fedkd.privacy.accounting import (
     ACCOUNTANTS,
-    MICRO,
+    MICRO_PER_RHO,
     Event,
-    calibrated,
+    calibrated_noise_multiplier,
     epsilon_of_events,
     epsilon_of_rho,
     gaussian_cost,
-    in_parallel,
-    least_deviation,
+    min_deviation,
+    parallel_composition,
     rho_of_epsilon,
     squared_cost,
 )
 from fedkd.privacy.budget import Budget, Spending
 from fedkd.privacy.mechanisms import ClippedGaussian, Mechanism, NoisyArgmax
-from fedkd.privacy.noise import discrete_gaussian, uniform, with_gaussian
-from fedkd.privacy.release_policy import MODES, Mode, Policy, overspent
+from fedkd.privacy.noise import discrete_gaussian, uniform, with_gaussian_noise
+from fedkd.privacy.release_policy import MODES, Mode, Policy, budget_refusal
 
 __all__ = [
     "ACCOUNTANTS",
-    "MICRO",
+    "MICRO_PER_RHO",
     "MODES",
     "Budget",
     "ClippedGaussian",
@@ -34,16 +34,16 @@ __all__ = [
     "NoisyArgmax",
     "Policy",
     "Spending",
-    "calibrated",
+    "budget_refusal",
+    "calibrated_noise_multiplier",
     "discrete_gaussian",
     "epsilon_of_events",
     "epsilon_of_rho",
     "gaussian_cost",
-    "in_parallel",
-    "least_deviation",
-    "overspent",
+    "min_deviation",
+    "parallel_composition",
     "rho_of_epsilon",
     "squared_cost",
     "uniform",
-    "with_gaussian",
+    "with_gaussian_noise",
 ]

@@ -19,14 +19,14 @@ from functools import lru_cache
 
 from fedkd.errors import SettingsError
 
-MICRO = 10**6
+MICRO_PER_RHO = 10**6
 """Micro-rho in one rho."""
-MOST = 10**12
+MAX_MICRO_RHO = 10**12
 """Micro-rho beyond which nothing is promised any more; epsilon is then above a million."""
 ACCOUNTANTS = ("prv", "rdp")
 """prv is tight to 0.01 and an upper bound; rdp is 5 to 10 % looser and exact to compute."""
 TOLERANCE = 0.005
-"""How far below its target a calibrated epsilon may end."""
+"""How far below its target a calibrated_noise_multiplier epsilon may end."""
 
 
 # --- zero-concentrated DP, in whole millionths
@@ -62,10 +62,10 @@ def squared_cost(squared: Fraction | int, deviation: Fraction | int, rows: int =
             f"squared sensitivity {squared}, noise {deviation}, {rows} rows; each must be above 0"
         )
     rho = rows * Fraction(squared) / (2 * Fraction(deviation) ** 2)
-    return math.ceil(rho * MICRO)
+    return math.ceil(rho * MICRO_PER_RHO)
 
 
-def least_deviation(squared: Fraction | int, micro_rho: int) -> Fraction:
+def min_deviation(squared: Fraction | int, micro_rho: int) -> Fraction:
     """The least noise, in 64ths, by which a release of this squared sensitivity costs no more.
 
     Raises:
@@ -76,7 +76,9 @@ def least_deviation(squared: Fraction | int, micro_rho: int) -> Fraction:
             f"squared sensitivity {squared} within {micro_rho} micro-rho; each must be above 0"
         )
     # s^2 >= D^2 / (2 rho), in 64ths and rounded up.
-    sixty_fourths = math.isqrt(math.ceil(4096 * Fraction(squared) * MICRO / (2 * micro_rho)) - 1)
+    sixty_fourths = math.isqrt(
+        math.ceil(4096 * Fraction(squared) * MICRO_PER_RHO / (2 * micro_rho)) - 1
+    )
     return Fraction(sixty_fourths + 1, 64)
 
 
@@ -89,12 +91,12 @@ def epsilon_of_rho(micro_rho: int, delta: float) -> float:
     Raises:
         SettingsError: a number out of range.
     """
-    if not 0 <= micro_rho <= MOST:
-        raise SettingsError(f"micro-rho {micro_rho}; expected 0 to {MOST}")
+    if not 0 <= micro_rho <= MAX_MICRO_RHO:
+        raise SettingsError(f"micro-rho {micro_rho}; expected 0 to {MAX_MICRO_RHO}")
     _check_delta(delta)
     if micro_rho == 0:
         return 0.0
-    rho = micro_rho / MICRO
+    rho = micro_rho / MICRO_PER_RHO
 
     def bound(log_excess: float) -> float:
         order = 1 + math.exp(log_excess)
@@ -120,7 +122,7 @@ def rho_of_epsilon(epsilon: float, delta: float) -> int:
         SettingsError: a number out of range.
     """
     _check_epsilon(epsilon)
-    low, high = 0, MOST + 1
+    low, high = 0, MAX_MICRO_RHO + 1
     while high - low > 1:
         middle = (low + high) // 2
         if epsilon_of_rho(middle, delta) <= epsilon:
@@ -182,7 +184,7 @@ def epsilon_of_events(events: Sequence[Event], delta: float, accountant: str = "
 
 
 @lru_cache(maxsize=256)
-def calibrated(
+def calibrated_noise_multiplier(
     epsilon: float, delta: float, sampling_rate: float, steps: int, accountant: str = "prv"
 ) -> float:
     """The least noise multiplier, nearly, whose promise is (epsilon, delta); found by bisection.
@@ -200,10 +202,13 @@ def calibrated(
     # prv where rdp, which is quick, has ended: a little too high.
     high, factor = 1.0, 2.0
     if accountant == "prv":
-        high, factor = calibrated(epsilon, delta, sampling_rate, steps, "rdp"), 1.15
+        high, factor = (
+            calibrated_noise_multiplier(epsilon, delta, sampling_rate, steps, "rdp"),
+            1.15,
+        )
     while spent(high) > epsilon:
         high *= factor
-        if high > MICRO:
+        if high > MICRO_PER_RHO:
             raise SettingsError(f"epsilon {epsilon} at delta {delta} is out of reach; raise it")
     low = high / factor
     while low > 1e-2 and spent(low) <= epsilon:
@@ -217,7 +222,7 @@ def calibrated(
 # --- several institutions
 
 
-def in_parallel(promises: Sequence[tuple[float, float]]) -> tuple[float, float]:
+def parallel_composition(promises: Sequence[tuple[float, float]]) -> tuple[float, float]:
     """(epsilon, delta) of several institutions' releases taken together: the worst of each.
 
     It holds only where all of this is so:

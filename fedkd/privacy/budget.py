@@ -46,11 +46,11 @@ class Spending:
         """Of all trainings."""
         return sum((_exact(delta) for _, delta in self.trainings), Fraction())
 
-    def after(self, epsilon: float, delta: float) -> "Spending":
+    def with_training(self, epsilon: float, delta: float) -> "Spending":
         """The same with one training more."""
         return replace(self, trainings=(*self.trainings, (epsilon, delta)))
 
-    def without(self, epsilon: float, delta: float) -> "Spending":
+    def without_training(self, epsilon: float, delta: float) -> "Spending":
         """The same with one such training less."""
         trainings = list(self.trainings)
         trainings.remove((epsilon, delta))
@@ -88,7 +88,7 @@ class Budget:
         """What so much is worth at this delta."""
         return epsilon_of_rho(micro_rho, self.delta)
 
-    def beside(self, spent: Spending) -> "Budget | None":
+    def remaining_after(self, spent: Spending) -> "Budget | None":
         """What trainings leave of it for noisy answers; None where they leave nothing."""
         if not spent.trainings:
             return self
@@ -107,7 +107,7 @@ class Budget:
         """
         if whole:
             return 0 if spent.image_rho or spent.trainings else self.micro_rho
-        left = self.beside(spent)
+        left = self.remaining_after(spent)
         return 0 if left is None else left.micro_rho
 
     def covers(self, spent: Spending) -> bool:

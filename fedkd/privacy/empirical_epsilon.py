@@ -17,7 +17,7 @@ Floats: TypeAlias = NDArray[np.float64]
 
 THRESHOLDS = 512
 """Most thresholds that are tried, evenly spread over the scores."""
-LARGEST = 64.0
+MAX_EPSILON = 64.0
 """Epsilon up to which a one-run bound is looked for; no audit of this size comes near it."""
 
 
@@ -186,7 +186,7 @@ def one_run_epsilon(
     _check_error(error)
     if one_run_p_value(canaries, guesses, right, 0.0, delta) >= error:
         return 0.0
-    low, high = 0.0, LARGEST
+    low, high = 0.0, MAX_EPSILON
     while high - low > 1e-6:
         middle = (low + high) / 2
         if one_run_p_value(canaries, guesses, right, middle, delta) < error:
@@ -196,7 +196,7 @@ def one_run_epsilon(
     return low
 
 
-def guessed_right(scores: Floats, inside: NDArray[np.bool_], guesses: int) -> int:
+def correct_guesses(scores: Floats, inside: NDArray[np.bool_], guesses: int) -> int:
     """Right guesses where the highest half of ``guesses`` is taken to be in, the lowest to be out.
 
     Args:

@@ -16,7 +16,7 @@ from fedkd.errors import SettingsError
 from fedkd.privacy.accounting import squared_cost
 from fedkd.privacy.noise import discrete_gaussian
 
-STEPS = 4096
+GRID_STEPS = 4096
 """Steps of the grid from zero to the largest norm of a clipped answer."""
 
 
@@ -112,17 +112,17 @@ class ClippedGaussian:
     @property
     def step(self) -> Fraction:
         """Of the grid, in logits."""
-        return self.clipping / STEPS
+        return self.clipping / GRID_STEPS
 
     def clipped(self, logits: Tensor) -> Tensor:
-        """(B, K) logits -> (B, K) int64 steps of the grid, each row of norm `STEPS` or less."""
+        """(B, K) logits -> (B, K) int64 steps of the grid, each row of norm `GRID_STEPS` or less."""
         centred = logits.double().nan_to_num(0.0, 0.0, 0.0)
         centred = centred - centred.mean(1, keepdim=True)
         norm = torch.linalg.vector_norm(centred, dim=1, keepdim=True)
         shrunk = centred * (float(self.clipping) / norm.clamp_min(float(self.clipping)))
         steps = (shrunk / float(self.step)).trunc()
         # Floating point may leave a row a little outside.
-        while bool((outside := steps.long().square().sum(1) > STEPS**2).any()):
+        while bool((outside := steps.long().square().sum(1) > GRID_STEPS**2).any()):
             steps[outside] = (steps[outside] * (1 - 1e-6)).trunc()
         exact: Tensor = steps.long()
         return exact
@@ -132,7 +132,7 @@ class ClippedGaussian:
         steps = self.clipped(logits)
         return steps + discrete_gaussian(steps.shape, self.deviation / self.step)
 
-    def told(self, steps: Tensor) -> Tensor:
+    def to_logits(self, steps: Tensor) -> Tensor:
         """Steps of the grid as logits, float32."""
         return (steps.double() * float(self.step)).float()
 

@@ -209,7 +209,7 @@ def true_positives(fpr: float, members: Floats, others: Floats) -> float:
     return float(true[false <= fpr][-1])
 
 
-def over_models(
+def bootstrap_over_models(
     statistic: Callable[[Floats, Floats], float],
     models: Sequence[Scored],
     rng: np.random.Generator,

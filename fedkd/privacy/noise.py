@@ -100,7 +100,7 @@ def uniform(count: int) -> NDArray[np.float64]:
     return unit
 
 
-def with_gaussian(values: Tensor, deviation: float) -> Tensor:
+def with_gaussian_noise(values: Tensor, deviation: float) -> Tensor:
     """``values`` plus Gaussian noise on each, in their type.
 
     Guarantees:

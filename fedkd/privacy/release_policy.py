@@ -21,7 +21,7 @@ class Mode:
     """It promises differential privacy, beside which nothing without noise may be told."""
     charged: bool
     """Every answer has noise, and is paid for out of a budget."""
-    whole: bool = False
+    protects_data_set: bool = False
     """Its promise is of the whole data set, and not of one image."""
 
 
@@ -29,7 +29,7 @@ MODES = {
     "none": Mode(promises=False, charged=False),
     "dp-teacher": Mode(promises=True, charged=False),
     "pate": Mode(promises=True, charged=True),
-    "local-dp": Mode(promises=True, charged=True, whole=True),
+    "local-dp": Mode(promises=True, charged=True, protects_data_set=True),
 }
 """Ways to make answers private, see `fedkd.client.release`; ``none`` promises nothing."""
 
@@ -169,7 +169,7 @@ class Policy:
         """Whether less is told than the teacher says."""
         return self.labels or self.top_k is not None or self.rounding is not None
 
-    def objection(self, request: Ask | PullBack, server: str, at: time) -> Refusal | None:
+    def refusal(self, request: Ask | PullBack, server: str, at: time) -> Refusal | None:
         """Why ``request`` may not be answered whatever the books say; None where it may.
 
         Args:
@@ -197,14 +197,14 @@ class Policy:
             )
         return None
 
-    def overexamined(self, examined: int) -> Refusal | None:
+    def examination_cap_refusal(self, examined: int) -> Refusal | None:
         """Why no further student may be examined, after so many; None where one may."""
         if self.examinations is None or examined < self.examinations:
             return None
         text = f"all {self.examinations} examinations of students are spent here"
         return Refusal(Reason.SPENT, text)
 
-    def excess(self, count: int, spent: int, in_last_hour: int) -> Refusal | None:
+    def sample_cap_refusal(self, count: int, spent: int, in_last_hour: int) -> Refusal | None:
         """Why ``count`` more samples are too many; None where they are not.
 
         Args:
@@ -223,7 +223,7 @@ class Policy:
         return None
 
 
-def overspent(count: int, asked: int, left: int, cap: int) -> Refusal:
+def budget_refusal(count: int, asked: int, left: int, cap: int) -> Refusal:
     """A refusal of a question that the budget does not pay for.
 
     Args:

@@ -3,43 +3,43 @@
 A prior is a frozen value; the same prior, count, shape and seed give the same bytes.
 """
 
-from fedkd.procedural.base import Painted
+from fedkd.procedural.base import ProceduralPrior
 from fedkd.procedural.collage import Collage
 from fedkd.procedural.priors import (
-    GENERAL,
+    DEFAULT_PRIORS,
     PRIORS,
-    Leaves,
-    Levels,
-    Noise,
-    Pink,
-    Scales,
+    DeadLeaves,
+    LevelSets,
+    MultiscaleNoise,
+    PinkNoise,
     Strokes,
-    prior,
-    priors,
+    UniformNoise,
+    build_prior,
+    build_priors,
 )
 from fedkd.procedural.random_fields import Shape
-from fedkd.procedural.renderer import SEEDS, draw, network, procedural
+from fedkd.procedural.renderer import SEED_LIMIT, frozen_generator, named_prior, render
 from fedkd.procedural.transforms import CutMixed, Prior, Warped
 
 __all__ = [
-    "GENERAL",
+    "DEFAULT_PRIORS",
     "PRIORS",
-    "SEEDS",
+    "SEED_LIMIT",
     "Collage",
     "CutMixed",
-    "Leaves",
-    "Levels",
-    "Noise",
-    "Painted",
-    "Pink",
+    "DeadLeaves",
+    "LevelSets",
+    "MultiscaleNoise",
+    "PinkNoise",
     "Prior",
-    "Scales",
+    "ProceduralPrior",
     "Shape",
     "Strokes",
+    "UniformNoise",
     "Warped",
-    "draw",
-    "network",
-    "prior",
-    "priors",
-    "procedural",
+    "build_prior",
+    "build_priors",
+    "frozen_generator",
+    "named_prior",
+    "render",
 ]

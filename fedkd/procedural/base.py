@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from fedkd.errors import SettingsError
-from fedkd.procedural.random_fields import Shape, as_bytes
-from fedkd.procedural.transforms import per_block
+from fedkd.procedural.random_fields import Shape, to_uint8
+from fedkd.procedural.transforms import images_per_block
 
 
-class Painted(ABC):
+class ProceduralPrior(ABC):
     """A prior that paints in float32, block by block; what exceeds [0, 1] is cut off."""
 
     def draw(self, count: int, shape: Shape, rng: torch.Generator) -> Tensor:
@@ -20,8 +20,8 @@ class Painted(ABC):
                 f"asked for {count} images of shape {shape}; expected a count >= 0 and sides >= 1"
             )
         images = torch.empty(count, *shape, dtype=torch.uint8)
-        for block in torch.split(images, per_block(shape)) if count else ():
-            block.copy_(as_bytes(self._paint(len(block), shape, rng)))
+        for block in torch.split(images, images_per_block(shape)) if count else ():
+            block.copy_(to_uint8(self._paint(len(block), shape, rng)))
         return images
 
     @abstractmethod

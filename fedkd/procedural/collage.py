@@ -9,21 +9,21 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fedkd.procedural.base import Painted
+from fedkd.procedural.base import ProceduralPrior
 from fedkd.procedural.random_fields import (
     Shape,
-    between,
-    centres,
-    clouds,
-    mixed_colours,
-    placed,
+    correlated_channels,
+    pixel_centres,
+    power_law_noise,
+    random_placement,
     uniform,
+    uniform_between,
 )
-from fedkd.procedural.transforms import expect
+from fedkd.procedural.transforms import require
 
 
 @dataclass(frozen=True)
-class Collage(Painted):
+class Collage(ProceduralPrior):
     """Dead leaves with surfaces: each is grained or striped, lit from a side, and of any outline.
 
     Source: dead-leaves model (Lee, Mumford and Huang, IJCV 2001), textured as in Baradad et al.,
@@ -38,9 +38,9 @@ class Collage(Painted):
     """Share of surfaces that have stripes, in [0, 1]."""
 
     def __post_init__(self) -> None:
-        expect(self.leaves >= 1, self, "leaves >= 1")
-        expect(0 < self.radii[0] <= self.radii[1], self, "0 < low <= high for radii")
-        expect(0 <= self.stripes <= 1, self, "stripes in [0, 1]")
+        require(self.leaves >= 1, self, "leaves >= 1")
+        require(0 < self.radii[0] <= self.radii[1], self, "0 < low <= high for radii")
+        require(0 <= self.stripes <= 1, self, "stripes in [0, 1]")
 
     def _paint(self, count: int, shape: Shape, rng: torch.Generator) -> Tensor:
         image = self._surface(count, shape, rng)
@@ -51,14 +51,14 @@ class Collage(Painted):
             if len(here):
                 inside = self._inside(len(here), shape, rng)
                 cover = (inside * steepness[here] + 0.5).clamp_(0.0, 1.0)
-                bulge = between(-1.0, 1.0, len(here), rng) * inside.clamp(0.0, 0.3)
+                bulge = uniform_between(-1.0, 1.0, len(here), rng) * inside.clamp(0.0, 0.3)
                 painted = self._surface(len(here), shape, rng) + bulge
                 image[here] = torch.lerp(image[here], painted, cover)
         return image
 
     def _inside(self, count: int, shape: Shape, rng: torch.Generator) -> Tensor:
         """How deep each pixel lies in a random leaf, in sides; (count, 1, H, W)."""
-        radius, across, along, squeeze = placed(count, shape, self.radii, rng)
+        radius, across, along, squeeze = random_placement(count, shape, self.radii, rng)
         along = along * squeeze
         oval, box = torch.hypot(across, along), torch.maximum(across, along)
         wobble = 0.4 * uniform(count, rng) * radius * _slow(count, shape, rng)
@@ -66,20 +66,25 @@ class Collage(Painted):
 
     def _surface(self, count: int, shape: Shape, rng: torch.Generator) -> Tensor:
         """(count, C, H, W), one colour and what its grain, its stripes and the light make of it."""
-        y, x = centres(shape)
-        grain = mixed_colours(clouds(count, shape, between(0.7, 2.5, count, rng), rng), rng)
+        y, x = pixel_centres(shape)
+        grain = correlated_channels(
+            power_law_noise(count, shape, uniform_between(0.7, 2.5, count, rng), rng), rng
+        )
         image = _colour(count, shape[0], rng) + grain * 0.02 * 15.0 ** uniform(count, rng)
-        angle, turns = between(0.0, 2 * math.pi, count, rng), 1.5 * 8.0 ** uniform(count, rng)
+        angle, turns = (
+            uniform_between(0.0, 2 * math.pi, count, rng),
+            1.5 * 8.0 ** uniform(count, rng),
+        )
         along = (x - 0.5) * angle.cos() + (y - 0.5) * angle.sin()
         wave = torch.sin(2 * math.pi * (turns * along + uniform(count, rng)))
         striped = uniform(count, rng) < self.stripes
         tint = 0.6 * (_colour(count, shape[0], rng) - 0.5)
-        light = between(-0.5, 0.5, count, rng)
+        light = uniform_between(-0.5, 0.5, count, rng)
         return image + striped * tint * wave + light * along
 
 
 def _slow(count: int, shape: Shape, rng: torch.Generator) -> Tensor:
-    return clouds(count, (1, *shape[1:]), torch.full((count, 1, 1, 1), 2.5), rng)
+    return power_law_noise(count, (1, *shape[1:]), torch.full((count, 1, 1, 1), 2.5), rng)
 
 
 def _colour(count: int, channels: int, rng: torch.Generator) -> Tensor:

@@ -17,43 +17,26 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fedkd.errors import SettingsError
-from fedkd.procedural.base import Painted
+from fedkd.procedural.base import ProceduralPrior
 from fedkd.procedural.collage import Collage
 from fedkd.procedural.random_fields import (
     Shape,
-    between,
-    centres,
-    clouds,
-    mixed_colours,
-    placed,
-    squared_distance,
-    two_colours,
+    colourised,
+    correlated_channels,
+    pixel_centres,
+    power_law_noise,
+    random_placement,
+    squared_distance_to_curve,
     uniform,
+    uniform_between,
 )
-from fedkd.procedural.transforms import CutMixed, Prior, Warped, expect
-
-__all__ = [
-    "GENERAL",
-    "PRIORS",
-    "Collage",
-    "CutMixed",
-    "Leaves",
-    "Levels",
-    "Noise",
-    "Pink",
-    "Prior",
-    "Scales",
-    "Strokes",
-    "Warped",
-    "prior",
-    "priors",
-]
+from fedkd.procedural.transforms import CutMixed, Prior, Warped, require
 
 _HAIR = 0.6  # pixels: a pen of a smaller radius would leave a faint and broken line
 
 
 @dataclass(frozen=True)
-class Pink(Painted):
+class PinkNoise(ProceduralPrior):
     """Clouds, from fine grain to a slow gradient, from faint to burnt out.
 
     Natural images have this spectrum, so that filters learned on them all respond.
@@ -69,16 +52,16 @@ class Pink(Painted):
 
     def __post_init__(self) -> None:
         for name, (low, high) in (("exponents", self.exponents), ("gains", self.gains)):
-            expect(0 <= low <= high, self, f"0 <= low <= high for {name}")
+            require(0 <= low <= high, self, f"0 <= low <= high for {name}")
 
     def _paint(self, count: int, shape: Shape, rng: torch.Generator) -> Tensor:
-        fields = clouds(count, shape, between(*self.exponents, count, rng), rng)
-        gain, brightness = between(*self.gains, count, rng), uniform(count, rng)
-        return mixed_colours(fields, rng) * gain + brightness
+        fields = power_law_noise(count, shape, uniform_between(*self.exponents, count, rng), rng)
+        gain, brightness = uniform_between(*self.gains, count, rng), uniform(count, rng)
+        return correlated_channels(fields, rng) * gain + brightness
 
 
 @dataclass(frozen=True)
-class Leaves(Painted):
+class DeadLeaves(ProceduralPrior):
     """Dead leaves: flat ovals and boxes that hide one another, on an even ground.
 
     Objects with sharp outlines, corners and occlusion, which noise lacks. From one leaf (a lone
@@ -95,9 +78,9 @@ class Leaves(Painted):
     """Share of images whose ground is black and not of a random colour, in [0, 1]."""
 
     def __post_init__(self) -> None:
-        expect(self.leaves >= 1, self, "leaves >= 1")
-        expect(0 < self.radii[0] <= self.radii[1], self, "0 < low <= high for radii")
-        expect(0 <= self.black <= 1, self, "black in [0, 1]")
+        require(self.leaves >= 1, self, "leaves >= 1")
+        require(0 < self.radii[0] <= self.radii[1], self, "0 < low <= high for radii")
+        require(0 <= self.black <= 1, self, "black in [0, 1]")
 
     def _paint(self, count: int, shape: Shape, rng: torch.Generator) -> Tensor:
         channels, height, width = shape
@@ -108,19 +91,19 @@ class Leaves(Painted):
         for leaf in range(self.leaves):
             cover = (self._inside(count, shape, rng) * steepness + 0.5).clamp_(0.0, 1.0)
             image += cover * (leaf < many) * (uniform(count, rng, channels) - image)
-        grain = between(-0.1, 0.1, count, rng).clamp_min_(0.0)
-        return image + grain * clouds(count, shape, torch.ones(count, 1, 1, 1), rng)
+        grain = uniform_between(-0.1, 0.1, count, rng).clamp_min_(0.0)
+        return image + grain * power_law_noise(count, shape, torch.ones(count, 1, 1, 1), rng)
 
     def _inside(self, count: int, shape: Shape, rng: torch.Generator) -> Tensor:
         """How deep each pixel lies in a random leaf, in sides; (count, 1, H, W)."""
-        radius, across, along, squeeze = placed(count, shape, self.radii, rng)
+        radius, across, along, squeeze = random_placement(count, shape, self.radii, rng)
         along = along / squeeze
         oval, box = torch.hypot(across, along), torch.maximum(across, along)
         return radius - torch.where(uniform(count, rng) < 0.6, oval, box)
 
 
 @dataclass(frozen=True)
-class Levels(Painted):
+class LevelSets(ProceduralPrior):
     """Level sets of smooth noise: light blobs and curved bands on a dark, even ground.
 
     Sparse shapes, which noise of a full spectrum never shows; teachers of sparse images call
@@ -137,27 +120,30 @@ class Levels(Painted):
     """Most by which f is raised in the middle over the corners, in standard deviations; >= 0."""
 
     def __post_init__(self) -> None:
-        expect(0 <= self.bands <= 1 and 0 <= self.inverted <= 1, self, "shares in [0, 1]")
-        expect(self.centring >= 0, self, "centring >= 0")
+        require(0 <= self.bands <= 1 and 0 <= self.inverted <= 1, self, "shares in [0, 1]")
+        require(self.centring >= 0, self, "centring >= 0")
 
     def _paint(self, count: int, shape: Shape, rng: torch.Generator) -> Tensor:
-        field = clouds(count, (1, *shape[1:]), between(2.0, 4.0, count, rng), rng)
-        y, x = centres(shape)
+        field = power_law_noise(count, (1, *shape[1:]), uniform_between(2.0, 4.0, count, rng), rng)
+        y, x = pixel_centres(shape)
         bowl = 2 * ((y - 0.5) ** 2 + (x - 0.5) ** 2) - 1 / 3  # of zero mean, deep by one
         field -= self.centring * uniform(count, rng) * bowl
-        level, softness = between(0.0, 1.0, count, rng), between(0.05, 0.3, count, rng)
+        level, softness = (
+            uniform_between(0.0, 1.0, count, rng),
+            uniform_between(0.05, 0.3, count, rng),
+        )
         inside = torch.sigmoid((field - level) / softness)
-        reach = between(0.15, 0.6, count, rng)
+        reach = uniform_between(0.15, 0.6, count, rng)
         # Bands lie nearer the median than sets do, where a level set has its longest outline.
         band = torch.sigmoid((reach - (field - level / 2).abs_()) / (softness / 2))
         shown = torch.where(uniform(count, rng) < self.bands, band, inside)
-        shown *= between(0.5, 1.0, count, rng)
+        shown *= uniform_between(0.5, 1.0, count, rng)
         shown = torch.where(uniform(count, rng) < self.inverted, 1.0 - shown, shown)
-        return two_colours(shown, shape[0], rng)
+        return colourised(shown, shape[0], rng)
 
 
 @dataclass(frozen=True)
-class Scales(Painted):
+class MultiscaleNoise(ProceduralPrior):
     """Soft mosaics: random grids of 1, 2, 4, ... cells, enlarged and added with random weights.
 
     One scale stands out on each image, as one does in textures.
@@ -171,7 +157,7 @@ class Scales(Painted):
     """Most by which the range, once stretched to black and white, is stretched again; >= 1."""
 
     def __post_init__(self) -> None:
-        expect(self.sharpness >= 0 and self.contrast >= 1, self, "sharpness >= 0, contrast >= 1")
+        require(self.sharpness >= 0 and self.contrast >= 1, self, "sharpness >= 0, contrast >= 1")
 
     def _paint(self, count: int, shape: Shape, rng: torch.Generator) -> Tensor:
         channels, *size = shape
@@ -183,12 +169,12 @@ class Scales(Painted):
             total += weight[d] * F.interpolate(grid, size=size, mode="bilinear")
         dark, light = total.amin((1, 2, 3), keepdim=True), total.amax((1, 2, 3), keepdim=True)
         unit = (total - dark) / (light - dark).clamp_min_(1e-6)
-        middle = between(0.1, 0.9, count, rng)
-        return (unit - middle) * between(1.0, self.contrast, count, rng) + 0.5
+        middle = uniform_between(0.1, 0.9, count, rng)
+        return (unit - middle) * uniform_between(1.0, self.contrast, count, rng) + 0.5
 
 
 @dataclass(frozen=True)
-class Strokes(Painted):
+class Strokes(ProceduralPrior):
     """Strokes of a pen: a few curves, light on dark, that may join and close into loops.
 
     Knows that somebody writes: for teachers of handwriting, line drawings, wires and vessels.
@@ -207,9 +193,9 @@ class Strokes(Painted):
     """Share of curves that end where they began, in [0, 1]."""
 
     def __post_init__(self) -> None:
-        expect(self.curves >= 1, self, "curves >= 1")
-        expect(0 < self.radii[0] <= self.radii[1], self, "0 < low <= high for radii")
-        expect(0 <= self.joined <= 1 and 0 <= self.closed <= 1, self, "shares in [0, 1]")
+        require(self.curves >= 1, self, "curves >= 1")
+        require(0 < self.radii[0] <= self.radii[1], self, "0 < low <= high for radii")
+        require(0 <= self.joined <= 1 and 0 <= self.closed <= 1, self, "shares in [0, 1]")
 
     def _paint(self, count: int, shape: Shape, rng: torch.Generator) -> Tensor:
         pixels = max(shape[1:])
@@ -219,12 +205,12 @@ class Strokes(Painted):
         for curve in range(self.curves):
             knots = self._knots(end, count, rng)
             end = knots[3]
-            near = squared_distance(knots, shape)
+            near = squared_distance_to_curve(knots, shape)
             squared = torch.where(curve < many, torch.minimum(squared, near), squared)
         thin, thick = self.radii
         radius = (thin * (thick / thin) ** uniform(count, rng)).clamp_min_(_HAIR / pixels)
         ink = ((radius - squared.sqrt_()) * pixels + 0.5).clamp_(0.0, 1.0)
-        return two_colours(ink * between(0.5, 1.0, count, rng), shape[0], rng)
+        return colourised(ink * uniform_between(0.5, 1.0, count, rng), shape[0], rng)
 
     def _knots(self, end: Tensor | None, count: int, rng: torch.Generator) -> Tensor:
         """Control points of one curve for each image, (4, 2, count, 1, 1, 1), y before x."""
@@ -237,7 +223,7 @@ class Strokes(Painted):
 
 
 @dataclass(frozen=True)
-class Noise(Painted):
+class UniformNoise(ProceduralPrior):
     """Snow: every value uniform and on its own. The control that must lose.
 
     All of it looks alike to a network, and teachers find a class or two in it.
@@ -248,19 +234,19 @@ class Noise(Painted):
 
 
 PRIORS: Mapping[str, Callable[[], Prior]] = {
-    "pink": Pink,
-    "leaves": Leaves,
-    "levels": Levels,
-    "scales": Scales,
+    "pink": PinkNoise,
+    "leaves": DeadLeaves,
+    "levels": LevelSets,
+    "scales": MultiscaleNoise,
     "strokes": Strokes,
     "collage": Collage,
-    "noise": Noise,
+    "noise": UniformNoise,
 }
-GENERAL = ("pink", "leaves", "levels", "scales")
+DEFAULT_PRIORS = ("pink", "leaves", "levels", "scales")
 """Priors that presume nothing of the teachers' world."""
 
 
-def prior(name: str, warp: float = 0.0, mix: float = 0.0) -> Prior:
+def build_prior(name: str, warp: float = 0.0, mix: float = 0.0) -> Prior:
     """The prior of that name, a share ``warp`` of it warped, then a share ``mix`` cut and mixed.
 
     Raises:
@@ -275,6 +261,6 @@ def prior(name: str, warp: float = 0.0, mix: float = 0.0) -> Prior:
     return CutMixed(warped, mix) if mix else warped
 
 
-def priors(*names: str, warp: float = 0.0, mix: float = 0.0) -> dict[str, Prior]:
-    """Priors by name, as the loop wants them; `GENERAL` where none is named."""
-    return {name: prior(name, warp, mix) for name in names or GENERAL}
+def build_priors(*names: str, warp: float = 0.0, mix: float = 0.0) -> dict[str, Prior]:
+    """Priors by name, as the loop wants them; `DEFAULT_PRIORS` where none is named."""
+    return {name: build_prior(name, warp, mix) for name in names or DEFAULT_PRIORS}

@@ -1,9 +1,9 @@
 """Images by recipe: the same bytes on both sides of the wire. Knows no wire and no teacher.
 
-    recipe = Recipe(Procedural("levels", warp=0.5), seed=7, count=256)
+    recipe = Recipe(NamedPrior("levels", warp=0.5), seed=7, count=256)
     images = draw(recipe, (1, 28, 28))            # (256, 1, 28, 28) uint8
 
-Both sides call `draw`. What it paints depends on floating point, whose last bits may differ from
+Both sides call `render`. What it paints depends on floating point, whose last bits may differ from
 one processor or release of torch to another: a pixel in millions then falls on the other side of a
 rounding. Whoever names images by recipe therefore says their fingerprint too, and shows them where
 it does not come out. A network paints in float64 from weights in float16, so that a difference in
@@ -18,20 +18,20 @@ from torch.func import functional_call
 
 from fedkd.errors import DataError
 from fedkd.models import Generator
-from fedkd.procedural.priors import PRIORS, Prior, prior
-from fedkd.procedural.transforms import CutMixed, Warped, per_block
-from fedkd.protocol import Network, Procedural, Recipe, fingerprint
+from fedkd.procedural.priors import PRIORS, Prior, build_prior
+from fedkd.procedural.transforms import CutMixed, Warped, images_per_block
+from fedkd.protocol import FrozenGenerator, NamedPrior, Recipe, fingerprint
 
 Shape: TypeAlias = tuple[int, int, int]
 """(C, H, W) of one image."""
 
-SEEDS = 2**32
+SEED_LIMIT = 2**32
 """Seeds of recipes are below."""
-LONGEST_LATENT = 4096
+MAX_LATENT = 4096
 """Z of a network that is painted by."""
 
 
-def draw(recipe: Recipe, shape: Shape) -> Tensor:
+def render(recipe: Recipe, shape: Shape) -> Tensor:
     """The images that are meant: (B, C, H, W) uint8.
 
     Raises:
@@ -40,14 +40,14 @@ def draw(recipe: Recipe, shape: Shape) -> Tensor:
     """
     rng = torch.Generator().manual_seed(recipe.seed)
     source = recipe.source
-    if isinstance(source, Procedural):
-        images = prior(source.name, source.warp, source.mix).draw(recipe.count, shape, rng)
+    if isinstance(source, NamedPrior):
+        images = build_prior(source.name, source.warp, source.mix).draw(recipe.count, shape, rng)
     else:
         images = _painted(source, recipe.count, shape, rng)
     return images if recipe.kept is None else images[recipe.kept]
 
 
-def procedural(drawn: Prior) -> Procedural | None:
+def named_prior(drawn: Prior) -> NamedPrior | None:
     """The name by which ``drawn`` can be had; None where it has none, or other parameters."""
     plain, warp, mix = drawn, 0.0, 0.0
     if isinstance(plain, CutMixed):
@@ -56,30 +56,30 @@ def procedural(drawn: Prior) -> Procedural | None:
         warp, plain = plain.share, plain.prior
     names = (name for name, kind in PRIORS.items() if plain == kind())
     name = next(names, None)
-    if name is None or prior(name, warp, mix) != drawn:
+    if name is None or build_prior(name, warp, mix) != drawn:
         return None
-    return Procedural(name, warp, mix)
+    return NamedPrior(name, warp, mix)
 
 
-def network(generator: Generator) -> Network | None:
+def frozen_generator(generator: Generator) -> FrozenGenerator | None:
     """``generator`` as it paints from now on, in float16; None where that has no finite weights.
 
     Its layers must be those that a `Generator` of its latent and shape has by default.
     """
-    if generator.latent > LONGEST_LATENT:
+    if generator.latent > MAX_LATENT:
         return None
     parts = [value.detach().flatten() for _, value in _weights(generator)]
     weights = torch.cat(parts).half().cpu()  # painted from where recipes are
     if len(weights) != _size(generator.latent, generator.shape) or not weights.isfinite().all():
         return None
-    return Network(generator.latent, fingerprint(weights), weights)
+    return FrozenGenerator(generator.latent, fingerprint(weights), weights)
 
 
 @torch.no_grad()
-def _painted(network: Network, count: int, shape: Shape, rng: torch.Generator) -> Tensor:
+def _painted(network: FrozenGenerator, count: int, shape: Shape, rng: torch.Generator) -> Tensor:
     """G(z), z ~ N(0, 1), block by block."""
     flat = network.weights
-    if flat is None or not 0 < network.latent <= LONGEST_LATENT:
+    if flat is None or not 0 < network.latent <= MAX_LATENT:
         raise DataError("a network without weights, or too large; show the images instead")
     layers = _layers(network.latent, shape)
     named = _weights(layers)
@@ -92,7 +92,7 @@ def _painted(network: Network, count: int, shape: Shape, rng: torch.Generator) -
     # Of double precision, the sampler has one way for every processor.
     latents = torch.randn(count, network.latent, generator=rng, dtype=torch.float64)
     images = torch.empty(count, *shape, dtype=torch.uint8)
-    blocks = (torch.split(each, per_block(shape)) for each in (images, latents))
+    blocks = (torch.split(each, images_per_block(shape)) for each in (images, latents))
     for block, z in zip(*blocks, strict=True):
         block.copy_((functional_call(layers, weights, (z,)) * 255.0).round_().clamp_(0, 255))
     return images

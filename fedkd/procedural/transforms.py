@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fedkd.errors import SettingsError
-from fedkd.procedural.random_fields import Shape, as_bytes, bent, between, clouds
+from fedkd.procedural.random_fields import Shape, power_law_noise, to_uint8, uniform_between, warped
 
 _BLOCK = 2**18  # pixel values painted at once: a few float32 copies of them fit a core's cache
 
@@ -40,13 +40,13 @@ class Warped:
     """Of the images that are, in [0, 1]; 0 leaves every byte as it was."""
 
     def __post_init__(self) -> None:
-        expect(0 <= self.share <= 1, self, "share in [0, 1]")
+        require(0 <= self.share <= 1, self, "share in [0, 1]")
 
     def draw(self, count: int, shape: Shape, rng: torch.Generator) -> Tensor:
         """As `Prior.draw`."""
         images = self.prior.draw(count, shape, rng)
         for part in _chosen(count, self.share, shape, rng):
-            images[part] = as_bytes(bent(images[part] / 255.0, rng))
+            images[part] = to_uint8(warped(images[part] / 255.0, rng))
         return images
 
 
@@ -65,7 +65,7 @@ class CutMixed:
     """Of the images that are mixed, in [0, 1]; 0 leaves every byte as it was."""
 
     def __post_init__(self) -> None:
-        expect(0 <= self.share <= 1, self, "share in [0, 1]")
+        require(0 <= self.share <= 1, self, "share in [0, 1]")
 
     def draw(self, count: int, shape: Shape, rng: torch.Generator) -> Tensor:
         """As `Prior.draw`; of a single image nothing is mixed."""
@@ -73,13 +73,15 @@ class CutMixed:
         step = int(torch.randint(1, max(2, count), (), generator=rng))
         others = images.roll(step, 0)
         for part in _chosen(count, self.share, shape, rng):
-            field = clouds(len(part), (1, *shape[1:]), torch.full((len(part), 1, 1, 1), 3.0), rng)
-            blob = torch.sigmoid(8.0 * (field - between(-0.7, 0.7, len(part), rng)))
-            images[part] = as_bytes(torch.lerp(images[part] / 255.0, others[part] / 255.0, blob))
+            field = power_law_noise(
+                len(part), (1, *shape[1:]), torch.full((len(part), 1, 1, 1), 3.0), rng
+            )
+            blob = torch.sigmoid(8.0 * (field - uniform_between(-0.7, 0.7, len(part), rng)))
+            images[part] = to_uint8(torch.lerp(images[part] / 255.0, others[part] / 255.0, blob))
         return images
 
 
-def expect(held: bool, value: object, law: str) -> None:
+def require(held: bool, value: object, law: str) -> None:
     """A parameter is as it must be.
 
     Raises:
@@ -89,7 +91,7 @@ def expect(held: bool, value: object, law: str) -> None:
         raise SettingsError(f"{value!r} cannot be; expected {law}")
 
 
-def per_block(shape: Shape) -> int:
+def images_per_block(shape: Shape) -> int:
     """Images painted at once."""
     return max(1, _BLOCK // math.prod(shape))
 
@@ -97,4 +99,4 @@ def per_block(shape: Shape) -> int:
 def _chosen(count: int, share: float, shape: Shape, rng: torch.Generator) -> tuple[Tensor, ...]:
     """Indices of a random share of the images, in blocks."""
     chosen = (torch.rand(count, generator=rng) < share).nonzero().flatten()
-    return torch.split(chosen, per_block(shape)) if len(chosen) else ()
+    return torch.split(chosen, images_per_block(shape)) if len(chosen) else ()

@@ -6,15 +6,15 @@ Also the recipes of synthetic samples, label spaces, quantisation of logits and 
 from fedkd.protocol.card import Card
 from fedkd.protocol.guarantee import Guarantee
 from fedkd.protocol.label_spaces import (
-    Labels,
+    LabelSpaces,
+    abbreviated,
     check_outputs,
+    class_names_of,
     common_shape,
-    labels_of,
-    names_of,
-    some,
+    label_spaces_of,
 )
-from fedkd.protocol.quantisation import on_grids
-from fedkd.protocol.recipes import RECIPES, Network, Procedural, Recipe
+from fedkd.protocol.quantisation import quantised
+from fedkd.protocol.recipes import RECIPE_VERSION, FrozenGenerator, NamedPrior, Recipe
 from fedkd.protocol.requests import (
     Answers,
     Ask,
@@ -25,19 +25,19 @@ from fedkd.protocol.requests import (
     Request,
     digest,
     fingerprint,
-    shown,
+    without_recipe,
 )
 from fedkd.protocol.signals import Signal, as_float, rounded
 
 __all__ = [
-    "RECIPES",
+    "RECIPE_VERSION",
     "Answers",
     "Ask",
     "Card",
+    "FrozenGenerator",
     "Guarantee",
-    "Labels",
-    "Network",
-    "Procedural",
+    "LabelSpaces",
+    "NamedPrior",
     "PullBack",
     "Reason",
     "Recipe",
@@ -45,15 +45,15 @@ __all__ = [
     "Reply",
     "Request",
     "Signal",
+    "abbreviated",
     "as_float",
     "check_outputs",
+    "class_names_of",
     "common_shape",
     "digest",
     "fingerprint",
-    "labels_of",
-    "names_of",
-    "on_grids",
+    "label_spaces_of",
+    "quantised",
     "rounded",
-    "shown",
-    "some",
+    "without_recipe",
 ]

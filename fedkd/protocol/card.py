@@ -31,4 +31,4 @@ class Card:
     guarantee: Guarantee | None = None
     """The differential privacy that it says its answers have; None: it promises none."""
     recipes: int = 0
-    """The `RECIPES` by which it draws images itself; 0: it wants to be shown them."""
+    """The `RECIPE_VERSION` by which it draws images itself; 0: it wants to be shown them."""

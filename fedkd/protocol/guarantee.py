@@ -85,7 +85,7 @@ class Guarantee:
                 f"(0, 1) and (0, 1]"
             )
 
-    def keeps(self, epsilon: float, delta: float) -> bool:
+    def implies(self, epsilon: float, delta: float) -> bool:
         """Whether as much is promised, or more."""
         return self.epsilon <= epsilon and self.delta <= delta
 

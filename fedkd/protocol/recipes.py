@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-RECIPES = 1
+RECIPE_VERSION = 1
 """Version of the book of recipes: it rises when a name or a seed comes to mean other images."""
 
 
 @dataclass(frozen=True)
-class Procedural:
-    """A prior by name, see `fedkd.procedural.priors.prior`."""
+class NamedPrior:
+    """A prior by name, see `fedkd.procedural.build_prior`."""
 
     name: str
     warp: float = 0.0
@@ -22,7 +22,7 @@ class Procedural:
 
 
 @dataclass(frozen=True, eq=False)
-class Network:
+class FrozenGenerator:
     """A `fedkd.models.generators.Generator` that learns no more."""
 
     latent: int
@@ -37,7 +37,7 @@ class Network:
 class Recipe:
     """How images are drawn, so that they need not be shown. See `fedkd.procedural.renderer`."""
 
-    source: Procedural | Network
+    source: NamedPrior | FrozenGenerator
     seed: int
     """In [0, 2**32)."""
     count: int
@@ -49,7 +49,7 @@ class Recipe:
         """B, images that are meant."""
         return self.count if self.kept is None else int(self.kept.sum())
 
-    def only(self, which: Tensor) -> "Recipe":
+    def select(self, which: Tensor) -> "Recipe":
         """Those of the images that are meant that are ``which``, (B,) bool."""
         if bool(which.all()):
             return self

@@ -15,7 +15,7 @@ from torch import Tensor
 from fedkd.protocol.recipes import Recipe
 from fedkd.protocol.signals import Signal
 
-DIGEST = 16
+DIGEST_BYTES = 16
 """Bytes by which contents are known again: nobody can find two that share them."""
 
 
@@ -91,7 +91,7 @@ Request: TypeAlias = Ask | Mapping[str, PullBack]
 """What the loop yields: one `Ask` for everybody, or a `PullBack` for each institution by name."""
 
 
-def shown(request: Request) -> Request:
+def without_recipe(request: Request) -> Request:
     """The same request without a recipe."""
     return replace(request, recipe=None) if isinstance(request, Ask) else request
 
@@ -100,7 +100,7 @@ def fingerprint(tensor: Tensor) -> bytes:
     """Of a tensor's type, shape and contents, 16 bytes."""
     total = blake3()
     _feed(total, "", tensor)
-    return total.digest(DIGEST)
+    return total.digest(DIGEST_BYTES)
 
 
 def digest(request: Request | PullBack) -> bytes:
@@ -109,13 +109,13 @@ def digest(request: Request | PullBack) -> bytes:
     if isinstance(request, Ask):
         _feed(total, "ask", request.images)
         total.update(f"{sorted(request.signals)} {request.exact}".encode())
-        return total.digest(DIGEST)
+        return total.digest(DIGEST_BYTES)
     pulls = {"": request} if isinstance(request, PullBack) else request
     for name in sorted(pulls):
         _feed(total, name, pulls[name].images)
         for signal in sorted(pulls[name].cotangents):
             _feed(total, signal, pulls[name].cotangents[signal])
-    return total.digest(DIGEST)
+    return total.digest(DIGEST_BYTES)
 
 
 def _feed(total: blake3, name: str, tensor: Tensor) -> None:

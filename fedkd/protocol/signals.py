@@ -14,7 +14,7 @@ from enum import StrEnum
 import torch
 from torch import Tensor
 
-from fedkd.protocol.quantisation import on_grids
+from fedkd.protocol.quantisation import quantised
 
 
 class Signal(StrEnum):
@@ -48,6 +48,6 @@ def rounded(value: Tensor, signal: Signal, exact: bool) -> Tensor:
     if exact or signal is Signal.BN_GAP:
         return value.float()
     if signal is Signal.LOGITS:
-        return on_grids(value.detach().float())
+        return quantised(value.detach().float())
     largest = torch.finfo(torch.float16).max
     return value.clamp(-largest, largest).half()

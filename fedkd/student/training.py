@@ -11,7 +11,7 @@ from fedkd.core.compute import CPU, Compute
 from fedkd.core.plan import Plan
 from fedkd.core.state import Part
 from fedkd.methods.method import Method
-from fedkd.models import anew
+from fedkd.models import reinitialised
 
 
 class Learner:
@@ -34,7 +34,9 @@ class Learner:
         seed: int = 0,
     ) -> None:
         self.network, self.method, self.plan, self.compute = network, method, plan, compute
-        self.peers = nn.ModuleList(anew(network, seed + 1 + i) for i in range(method.peers))
+        self.peers = nn.ModuleList(
+            reinitialised(network, seed + 1 + i) for i in range(method.peers)
+        )
         """Networks like it that began elsewhere, and learn from the same batches."""
         for each in (network, *self.peers):
             compute.place(each)

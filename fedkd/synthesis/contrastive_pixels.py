@@ -6,11 +6,11 @@ from torch import Tensor, nn
 
 from fedkd.core.bank import Bank
 from fedkd.core.compute import device_of
-from fedkd.models import Canvas, features
+from fedkd.models import SynthesisTarget, penultimate_features
 from fedkd.protocol import as_float
 from fedkd.synthesis.sources import Drawn, to_bytes
 
-VIEW = Canvas(jitter=0.125, flips=True)
+VIEW = SynthesisTarget(jitter=0.125, flips=True)
 """How an image and another view of it differ."""
 WIDTH = 64
 """Of the instance discriminator."""
@@ -62,7 +62,7 @@ class Contrasted:
         optimizer = torch.optim.Adam([x, *self.discriminator.parameters()], self.rate)
         for _ in range(self.steps):
             here = self.discriminator(self._features(x))
-            there = self.discriminator(self._features(VIEW.view(x, rng)))
+            there = self.discriminator(self._features(VIEW.augment(x, rng)))
             optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(contrastive(here, there))
             optimizer.step()
@@ -73,7 +73,7 @@ class Contrasted:
 
     def _features(self, x: Tensor) -> Tensor:
         """(B, D)."""
-        return features(self.primer, x)
+        return penultimate_features(self.primer, x)
 
 
 def contrastive(here: Tensor, there: Tensor) -> Tensor:

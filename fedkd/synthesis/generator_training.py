@@ -20,7 +20,7 @@ from fedkd.losses.term import Batch
 from fedkd.methods.method import Method
 from fedkd.models import Generator as ImageGenerator
 from fedkd.models import Latents
-from fedkd.protocol import Answers, Labels, Request, Signal
+from fedkd.protocol import Answers, LabelSpaces, Request, Signal
 from fedkd.synthesis.data_impressions import Similarity
 from fedkd.synthesis.discriminator import Critic, Shown
 from fedkd.synthesis.gradients import Point
@@ -41,7 +41,7 @@ class Heard:
     answers: Answers
     selected: Tensor | None
     """(B,) which of the images count, None for all."""
-    labels: Labels
+    labels: LabelSpaces
     fusion: Fusion
     progress: float
 
@@ -89,7 +89,7 @@ class Invention:
         self.peers, self.collected, canvas = peers, collected, method.canvas
         with torch.random.fork_rng(devices=[]):  # layers initialise from the global stream only
             torch.manual_seed(seed)
-            self.painter = canvas.module(count, method.latent, shape, classes)
+            self.painter = canvas.build(count, method.latent, shape, classes)
         compute.place(self.painter)
         self._average = self._similarity = self._critic = None
         if canvas.averaging:
@@ -101,7 +101,7 @@ class Invention:
             self._critic = Critic(method.critic, shape, classes, seed)
             compute.place(self._critic.network)
         self.source: Generated | Kept = (
-            Generated(self.painter, classes * canvas.wants, self._average)
+            Generated(self.painter, classes * canvas.conditional, self._average)
             if isinstance(self.painter, ImageGenerator)
             else Kept(canvas, self.painter, count, classes, self._similarity)
         )
@@ -165,7 +165,9 @@ class Invention:
         }
         said: Mapping[str, Mapping[Signal, Tensor]] = leaves
         if gradient.believes_student:
-            said = {name: {Signal.LOGITS: heard.labels.own(name, student.cpu())} for name in leaves}
+            said = {
+                name: {Signal.LOGITS: heard.labels.to_local(name, student.cpu())} for name in leaves
+            }
         fused = {signal: value.to(device) for signal, value in heard.fusion(said).items()}
         if self._critic:
             self._criticise(self._critic, heard, fused[Signal.LOGITS].detach(), rng)

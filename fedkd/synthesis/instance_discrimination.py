@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from fedkd.core.compute import device_of
 from fedkd.core.state import State, gather, scatter
 from fedkd.methods.mechanisms import Discrimination
-from fedkd.models import features
+from fedkd.models import penultimate_features
 from fedkd.protocol import as_float
 
 
@@ -31,7 +31,7 @@ class Discriminator:
         student.eval()
         device = device_of(student)
         with torch.no_grad():
-            size = features(student, torch.zeros(1, *shape, device=device)).shape[1]
+            size = penultimate_features(student, torch.zeros(1, *shape, device=device)).shape[1]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.head = nn.Sequential(nn.Linear(size, size), nn.ReLU(), nn.Linear(size, how.width))
@@ -84,7 +84,7 @@ class Discriminator:
 
     def _compared(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, width), of length 1."""
-        return F.normalize(self.head(features(self.student, x)), dim=1)
+        return F.normalize(self.head(penultimate_features(self.student, x)), dim=1)
 
     @property
     def _parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:

@@ -12,7 +12,7 @@ from fedkd.core.plan import Plan
 from fedkd.core.state import Part
 from fedkd.errors import SettingsError
 from fedkd.methods.method import Method
-from fedkd.procedural.priors import Prior
+from fedkd.procedural import Prior
 from fedkd.synthesis.contrastive_pixels import Contrasted
 from fedkd.synthesis.generative_replay import Remembered
 from fedkd.synthesis.generator_training import Invention

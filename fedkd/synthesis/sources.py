@@ -17,10 +17,9 @@ from torch import Tensor, nn
 
 from fedkd.core.bank import Bank
 from fedkd.core.state import State
-from fedkd.models import Canvas, Generator, Latents, Pixels
-from fedkd.procedural import SEEDS, draw, network, procedural
-from fedkd.procedural.priors import Prior
-from fedkd.protocol import Network, Procedural, Recipe
+from fedkd.models import Generator, Latents, Pixels, SynthesisTarget
+from fedkd.procedural import SEED_LIMIT, Prior, frozen_generator, named_prior, render
+from fedkd.protocol import FrozenGenerator, NamedPrior, Recipe
 from fedkd.synthesis.data_impressions import Similarity
 
 
@@ -41,7 +40,7 @@ class Drawn:
     def only(self, which: Tensor) -> "Drawn":
         """Those that are ``which``, (B,) bool."""
         wanted = None if self.wanted is None else self.wanted[which]
-        recipe = None if self.recipe is None else self.recipe.only(which)
+        recipe = None if self.recipe is None else self.recipe.select(which)
         return Drawn(self.images[which.to(self.images.device)], self.origin, wanted, recipe)
 
 
@@ -94,7 +93,7 @@ class PriorChoice:
         """From a prior not yet tried, or else from one chosen by H."""
         name = self._choose(rng)
         prior, seed = self.priors[name], _seed(rng)
-        if source := procedural(prior):
+        if source := named_prior(prior):
             return _by_recipe(source, seed, count, self.shape, name)
         return Drawn(prior.draw(count, self.shape, torch.Generator().manual_seed(seed)), name)
 
@@ -153,7 +152,7 @@ class Generated:
         painter: nn.Module = self.generator
         if not self.learning and self.average is not None:
             painter = self.average
-        elif not (self.learning or self.classes) and (source := network(self.generator)):
+        elif not (self.learning or self.classes) and (source := frozen_generator(self.generator)):
             return _by_recipe(source, _seed(rng), count, self.generator.shape, "generator")
         painter.train(self.learning)
         z, wanted = torch.randn(count, self.generator.latent - self.classes, generator=rng), None
@@ -182,7 +181,7 @@ class Kept:
 
     def __init__(
         self,
-        canvas: Canvas,
+        canvas: SynthesisTarget,
         painter: Latents | Pixels,
         count: int,
         classes: int,
@@ -211,7 +210,7 @@ class Kept:
         """The first ``count`` of the batch."""
         self.painter.train()
         with torch.set_grad_enabled(self.learning):
-            images = self.canvas.view(self.painter()[:count], rng)
+            images = self.canvas.augment(self.painter()[:count], rng)
         self._shown = len(images)
         return Drawn(images, "generator", self._wanted[:count])
 
@@ -279,15 +278,19 @@ class Difficulty(Protocol):
 
 
 def _by_recipe(
-    source: Procedural | Network, seed: int, count: int, shape: tuple[int, int, int], origin: str
+    source: NamedPrior | FrozenGenerator,
+    seed: int,
+    count: int,
+    shape: tuple[int, int, int],
+    origin: str,
 ) -> Drawn:
     recipe = Recipe(source, seed, count)
-    return Drawn(draw(recipe, shape), origin, recipe=recipe)
+    return Drawn(render(recipe, shape), origin, recipe=recipe)
 
 
 def _seed(rng: torch.Generator) -> int:
     """Of one batch: whoever has it can draw the batch without what was drawn before."""
-    return int(torch.randint(SEEDS, (), generator=rng))
+    return int(torch.randint(SEED_LIMIT, (), generator=rng))
 
 
 def to_bytes(images: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ gRPC is set up in `fedkd.wire.channel`, which is imported by itself where a netw
 
 from fedkd.wire.codec import decode_from_coordinator, decode_from_institution, encode
 from fedkd.wire.messages import (
-    LONGEST_NAME,
+    MAX_NAME_LENGTH,
     VERSION,
     Answer,
     Close,
@@ -15,33 +15,33 @@ from fedkd.wire.messages import (
     Hello,
     Invalid,
     Message,
-    Named,
-    Question,
+    Query,
+    RecipeQuery,
     Welcome,
     one_line,
 )
-from fedkd.wire.recipes import too_large
-from fedkd.wire.recording import Heard, Lost, Recorder, Replay
+from fedkd.wire.recipes import exceeds_limits
+from fedkd.wire.recording import MissingInstitutions, QueryOutcome, Replay, ReplyRecorder
 from fedkd.wire.session import MAX_IN_FLIGHT, Role, Session, State
 
 __all__ = [
-    "LONGEST_NAME",
     "MAX_IN_FLIGHT",
+    "MAX_NAME_LENGTH",
     "VERSION",
     "Answer",
     "Close",
     "Declined",
     "FromCoordinator",
     "FromInstitution",
-    "Heard",
     "Hello",
     "Invalid",
-    "Lost",
     "Message",
-    "Named",
-    "Question",
-    "Recorder",
+    "MissingInstitutions",
+    "Query",
+    "QueryOutcome",
+    "RecipeQuery",
     "Replay",
+    "ReplyRecorder",
     "Role",
     "Session",
     "State",
@@ -49,6 +49,6 @@ __all__ = [
     "decode_from_coordinator",
     "decode_from_institution",
     "encode",
+    "exceeds_limits",
     "one_line",
-    "too_large",
 ]

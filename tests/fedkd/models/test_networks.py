@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from fedkd.errors import SettingsError
-from fedkd.models import MODELS, Network, build
-from fedkd.models.architectures import Normalise
+from fedkd.models import MODELS, Network, build_network
+from fedkd.models.architectures import Normalisation
 from fedkd.protocol import as_float
 
 LEAST = {"lenet5": 16}
@@ -20,7 +20,7 @@ def noise(shape: tuple[int, int, int], count: int = 3) -> torch.Tensor:
 def test_logits_are_the_head_of_the_features(name: str) -> None:
     side = LEAST.get(name, 8)
     for shape in ((1, side, side), (3, side + 5, side + 12), (1, 28, 28), (3, 32, 32)):
-        model = build(name, 7, shape, 0).eval()
+        model = build_network(name, 7, shape, 0).eval()
         x = noise(shape)
         with torch.no_grad():
             features = model.embed(x)
@@ -31,7 +31,7 @@ def test_logits_are_the_head_of_the_features(name: str) -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_an_image_is_judged_alone_in_evaluation(name: str) -> None:
-    model = build(name, 4, (1, 16, 16), 0)
+    model = build_network(name, 4, (1, 16, 16), 0)
     x = noise((1, 16, 16), 8)
     if any(isinstance(m, torch.nn.BatchNorm2d) for m in model.modules()):
         assert not torch.allclose(model(x)[:2], model(x[:2]), atol=1e-4)
@@ -52,21 +52,21 @@ def test_an_image_is_judged_alone_in_evaluation(name: str) -> None:
 def test_sizes_are_those_of_the_literature(
     name: str, shape: tuple[int, int, int], parameters: int
 ) -> None:
-    assert sum(p.numel() for p in build(name, 10, shape, 0).parameters()) == parameters
+    assert sum(p.numel() for p in build_network(name, 10, shape, 0).parameters()) == parameters
 
 
 def test_weights_depend_on_the_seed_alone() -> None:
     torch.manual_seed(5)
     expected = torch.rand(1)
     torch.manual_seed(5)
-    one, again, other = (build("cnn", 10, (1, 8, 8), seed) for seed in (1, 1, 2))
+    one, again, other = (build_network("cnn", 10, (1, 8, 8), seed) for seed in (1, 1, 2))
     assert torch.equal(torch.rand(1), expected), "the global generator was moved"
     assert torch.equal(one.head.weight, again.head.weight)
     assert not torch.equal(one.head.weight, other.head.weight)
 
 
 def test_normalisation_is_inside() -> None:
-    assert Normalise()(torch.tensor([0.0, 0.5, 1.0])).tolist() == [-1, 0, 1]
+    assert Normalisation()(torch.tensor([0.0, 0.5, 1.0])).tolist() == [-1, 0, 1]
     plain = Network(torch.nn.Flatten(), torch.nn.Linear(4, 2))
     x = noise((1, 2, 2))
     torch.testing.assert_close(plain(x), plain.head(2 * x.flatten(1) - 1))
@@ -82,7 +82,7 @@ def test_images_become_floats_in_the_unit_interval() -> None:
 
 def test_an_unknown_model_names_the_nearest() -> None:
     with pytest.raises(SettingsError, match="did you mean resnet18"):
-        build("resnet-18", 10, (3, 32, 32), 0)
+        build_network("resnet-18", 10, (3, 32, 32), 0)
 
 
 @pytest.mark.parametrize(
@@ -93,4 +93,4 @@ def test_what_cannot_be_built_is_refused(
     name: str, classes: int, shape: tuple[int, int, int]
 ) -> None:
     with pytest.raises(SettingsError):
-        build(name, classes, shape, 0)
+        build_network(name, classes, shape, 0)

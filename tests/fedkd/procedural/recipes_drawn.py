@@ -5,19 +5,19 @@ import json
 import torch
 
 from fedkd.models import Generator
-from fedkd.procedural import PRIORS, draw
-from fedkd.protocol import Network, Procedural, Recipe, fingerprint
+from fedkd.procedural import PRIORS, render
+from fedkd.protocol import FrozenGenerator, NamedPrior, Recipe, fingerprint
 
 DIGIT, COLOUR = (1, 8, 8), (3, 32, 32)
 SOURCES = {
-    **{name: Procedural(name) for name in PRIORS},
-    "warped": Procedural("leaves", warp=0.5),
-    "mixed": Procedural("leaves", mix=0.5),
-    "both": Procedural("levels", 0.3, 0.7),
+    **{name: NamedPrior(name) for name in PRIORS},
+    "warped": NamedPrior("leaves", warp=0.5),
+    "mixed": NamedPrior("leaves", mix=0.5),
+    "both": NamedPrior("levels", 0.3, 0.7),
 }
 
 
-def exact() -> Network:
+def exact() -> FrozenGenerator:
     """A network for `DIGIT` whose weights no machine has to compute."""
     with torch.device("meta"):
         state = Generator(16, DIGIT).state_dict()
@@ -29,7 +29,7 @@ def exact() -> Network:
         if value.is_floating_point()
     ]
     weights = torch.cat(signed).half()
-    return Network(16, fingerprint(weights), weights)
+    return FrozenGenerator(16, fingerprint(weights), weights)
 
 
 def painter(shape: tuple[int, int, int] = DIGIT, latent: int = 16) -> Generator:
@@ -47,10 +47,10 @@ def drawn() -> dict[str, str]:
     batches = [(source, DIGIT, 64) for source in SOURCES]
     batches += [(source, COLOUR, 16) for source in SOURCES]
     found = {
-        f"{name} {'x'.join(map(str, shape))}": draw(Recipe(SOURCES[name], 11, count), shape)
+        f"{name} {'x'.join(map(str, shape))}": render(Recipe(SOURCES[name], 11, count), shape)
         for name, shape, count in batches
     }
-    found["network 1x8x8"] = draw(Recipe(exact(), 11, 64), DIGIT)
+    found["network 1x8x8"] = render(Recipe(exact(), 11, 64), DIGIT)
     return {name: fingerprint(images).hex() for name, images in found.items()}
 
 

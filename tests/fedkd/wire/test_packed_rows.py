@@ -19,26 +19,32 @@ from fedkd.client.release.noiseless import coarse, one_hot, top
 from fedkd.client.sessions.agent import Agent
 from fedkd.errors import LocalProtocolError
 from fedkd.protocol import Ask, PullBack, Reply, Signal, rounded
-from fedkd.protocol.quantisation import COARSEST, FARTHEST, FINEST, SPAN, WIDEST
+from fedkd.protocol.quantisation import (
+    MAX_EXPONENT,
+    MAX_SPAN_EXPONENT,
+    MAX_STEP_INDEX,
+    MAX_STEPS,
+    MIN_EXPONENT,
+)
 from fedkd.server.hub.hub import Hub
 from fedkd.wire import (
     VERSION,
     Answer,
     Invalid,
-    Question,
-    Recorder,
+    Query,
     Replay,
+    ReplyRecorder,
     Welcome,
     decode_from_institution,
     encode,
 )
-from fedkd.wire.channel import grpc, listen
-from fedkd.wire.packed_rows import HEAD, PACKING, PLAIN, pack, unpack
+from fedkd.wire.channel import create_server, grpc
+from fedkd.wire.packed_rows import PACKING_VERSION, ROW_HEADER_BYTES, UNPACKED, pack, unpack
 from fedkd.wire.v1 import teacher_pb2 as pb
 from tests.support.hub_clients import IMAGES, QUICK, SOON, TOKEN, Raw, agents, answer_in_bytes, card
 
 LOGITS = Signal.LOGITS
-WIDE = SPAN * 2.0**WIDEST
+WIDE = MAX_STEPS * 2.0**MAX_SPAN_EXPONENT
 """A row that spans more has no grid."""
 
 
@@ -85,8 +91,8 @@ def exponent(row: list[float]) -> int | None:
         return None
     fit = (
         k
-        for k in range(FINEST, COARSEST + 1)
-        if span <= SPAN * Fraction(2) ** k and reach <= FARTHEST * Fraction(2) ** k
+        for k in range(MIN_EXPONENT, MAX_EXPONENT + 1)
+        if span <= MAX_STEPS * Fraction(2) ** k and reach <= MAX_STEP_INDEX * Fraction(2) ** k
     )
     return next(fit, None)
 
@@ -108,7 +114,7 @@ def test_a_row_is_rounded_to_the_grid_of_its_definition(row: list[float]) -> Non
     for was, now in zip(rows[0].tolist(), said.tolist(), strict=True):
         assert Fraction(now) % step == 0
         assert abs(Fraction(now) - Fraction(was)) <= step / 2 * (1 + Fraction(1, 10**6))
-    assert max(said.tolist()) - min(said.tolist()) <= SPAN * 2.0**k
+    assert max(said.tolist()) - min(said.tolist()) <= MAX_STEPS * 2.0**k
     assert not bool((torch.signbit(said) & (said == 0)).any())
 
 
@@ -168,8 +174,8 @@ def test_a_label_is_told_as_it_is(classes: int) -> None:
     rows = one_hot(labels, classes)
     assert torch.equal(told(rows).float(), rows)
     assert torch.equal(rows.argmax(1), labels)
-    if classes > HEAD:
-        assert len(contents(told(rows)) or b"") == 3 * (HEAD + classes)
+    if classes > ROW_HEADER_BYTES:
+        assert len(contents(told(rows)) or b"") == 3 * (ROW_HEADER_BYTES + classes)
 
 
 def test_the_likeliest_classes_are_told_and_the_others_share_evenly() -> None:
@@ -209,11 +215,11 @@ def test_what_is_packed_comes_back_bit_for_bit(rows: Tensor) -> None:
         assert same(unpack(packed, *rows.shape), rows)
 
 
-@given(batches(scores).filter(lambda rows: rows.shape[1] > HEAD))
+@given(batches(scores).filter(lambda rows: rows.shape[1] > ROW_HEADER_BYTES))
 def test_a_row_on_a_grid_costs_a_byte_a_class_and_three(rows: Tensor) -> None:
     batch, classes = rows.shape
     wide = sum(exponent(row) is None for row in rows.tolist())
-    expected = batch * (HEAD + classes) + wide * classes
+    expected = batch * (ROW_HEADER_BYTES + classes) + wide * classes
     packed = contents(told(rows))
     assert (2 * batch * classes if packed is None else len(packed)) == min(
         expected, 2 * batch * classes
@@ -226,7 +232,7 @@ def by_hand(rows: list[list[float]]) -> bytes:
     for row in rows:
         k = exponent(row)
         first = 0 if k is None else round(min(row) / 2**k)
-        heads += struct.pack("<b", PLAIN if k is None else k)
+        heads += struct.pack("<b", UNPACKED if k is None else k)
         firsts += struct.pack("<h", first)
         if k is None:
             plain += struct.pack(f"<{len(row)}e", *row)
@@ -253,7 +259,7 @@ def test_a_zero_keeps_its_sign_and_few_classes_are_not_packed() -> None:
     rows = torch.tensor([[-0.0, 0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0], [0.0] * 8, [1.0] * 8]).half()
     packed = contents(rows)
     assert packed is not None
-    assert struct.unpack("<3b", packed[:3]) == (PLAIN, FINEST, -10)
+    assert struct.unpack("<3b", packed[:3]) == (UNPACKED, MIN_EXPONENT, -10)
     assert same(unpack(packed, 3, 8), rows)
     assert pack(told(torch.rand(5, 3))) is None
     assert pack(told(torch.rand(5, 4))) is not None
@@ -281,7 +287,7 @@ def test_any_bytes_are_rows_of_float16_or_refused(data: bytes, batch: int, class
         return
     assert (tuple(rows.shape), rows.dtype) == ((batch, classes), torch.float16)
     exponents = np.frombuffer(data, np.int8, batch)
-    assert bool(rows[torch.from_numpy(exponents != PLAIN)].isfinite().all())
+    assert bool(rows[torch.from_numpy(exponents != UNPACKED)].isfinite().all())
 
 
 @settings(max_examples=200)
@@ -308,17 +314,17 @@ SPOILT = {
     "a step too many": (rows_in_bytes((0,), (0,), bytes(9)), "12 bytes for packed rows"),
     "not even heads": (answer_in_bytes(1, pb.DTYPE_ROWS, (99, 8), bytes(9)), "for 99 packed rows"),
     "rows as long as float16's": (rows_in_bytes((0,), (0,), bytes(3), 3), "6 bytes for packed"),
-    "all of them on no grid": (rows_in_bytes((PLAIN,), (0,), NUMBERS), "19 bytes for packed"),
-    "steps too fine": (rows_in_bytes((FINEST - 1,), (0,), bytes(8)), "steps that float16"),
-    "steps too coarse": (rows_in_bytes((COARSEST + 1,), (0,), bytes(8)), "steps that float16"),
+    "all of them on no grid": (rows_in_bytes((UNPACKED,), (0,), NUMBERS), "19 bytes for packed"),
+    "steps too fine": (rows_in_bytes((MIN_EXPONENT - 1,), (0,), bytes(8)), "steps that float16"),
+    "steps too coarse": (rows_in_bytes((MAX_EXPONENT + 1,), (0,), bytes(8)), "steps that float16"),
     "steps too low": (rows_in_bytes((0,), (-2048,), bytes(8)), "numbers that float16"),
     "steps too high": (rows_in_bytes((0,), (2047,), bytes(7) + b"\1"), "numbers that float16"),
     "a first of no grid": (
-        rows_in_bytes((0,) * 5 + (PLAIN,), (1,) * 6, bytes(40) + NUMBERS),
+        rows_in_bytes((0,) * 5 + (UNPACKED,), (1,) * 6, bytes(40) + NUMBERS),
         "on no grid",
     ),
     "not finite": (
-        rows_in_bytes((0,) * 5 + (PLAIN,), (1,) * 5 + (0,), bytes(40) + b"\xff" * 16),
+        rows_in_bytes((0,) * 5 + (UNPACKED,), (1,) * 5 + (0,), bytes(40) + b"\xff" * 16),
         "not finite",
     ),
     "of more axes": (answer_in_bytes(1, pb.DTYPE_ROWS, (1, 8, 1), bytes(11)), "axes"),
@@ -366,11 +372,11 @@ def answered(welcome: bytes) -> bytes:
         async def connect(stream: grpc.aio.ServicerContext) -> None:
             await stream.read()
             await stream.write(welcome)
-            await stream.write(encode(Question(1, ASK)))
+            await stream.write(encode(Query(1, ASK)))
             said.append(await stream.read())
             done.set()
 
-        server, port = listen(connect, "127.0.0.1:0", None, 1 << 20, 4)
+        server, port = create_server(connect, "127.0.0.1:0", None, 1 << 20, 4)
         await server.start()
         address.append(f"127.0.0.1:{port}")
         ready.set()
@@ -389,12 +395,12 @@ def answered(welcome: bytes) -> bytes:
     return said[0]
 
 
-@pytest.mark.parametrize("packing", [0, PACKING, PACKING + 1])
+@pytest.mark.parametrize("packing", [0, PACKING_VERSION, PACKING_VERSION + 1])
 def test_an_institution_packs_for_whoever_reads_it(packing: int) -> None:
     older = pb.ConnectResponse(welcome=pb.Welcome(version=VERSION)).SerializeToString()
     data = answered(encode(Welcome(VERSION, packing)) if packing else older)
     answer = Answer(1, Reply({LOGITS: SCORES}))
-    assert data == encode(answer, packed=packing == PACKING)
+    assert data == encode(answer, packed=packing == PACKING_VERSION)
     heard = decode_from_institution(data)
     assert isinstance(heard, Answer)
     assert same(heard.reply.signals[LOGITS], SCORES)
@@ -405,14 +411,14 @@ def test_a_hub_hears_the_same_of_older_institutions() -> None:
         old = Raw(hub)
         old.enter("old")
         outcomes = {name: hub.submit(name, ASK) for name in ("old", "new")}
-        assert isinstance(old.hear(), Question)
+        assert isinstance(old.hear(), Query)
         old.say(Answer(1, Reply({LOGITS: SCORES})))
         for outcome in outcomes.values():
             reply = outcome.result(SOON)
             assert isinstance(reply, Reply)
             assert same(reply.signals[LOGITS], SCORES)
         saved = hub.counters["old"].bytes_received - hub.counters["new"].bytes_received
-        assert saved == SCORES.nbytes - 4 * (HEAD + 5)
+        assert saved == SCORES.nbytes - 4 * (ROW_HEADER_BYTES + 5)
         old.close()
 
 
@@ -420,9 +426,9 @@ def test_a_journal_keeps_what_would_travel(tmp_path: Path) -> None:
     rows = told(torch.cat([random_rows, random_rows[:7] * 20]))
     packed = contents(rows)
     assert packed is not None
-    recorder = Recorder(tmp_path / "new")
-    recorder.begin([card("north")])
-    recorder.keep(ASK, {"north": Reply({LOGITS: rows})})
+    recorder = ReplyRecorder(tmp_path / "new")
+    recorder.start([card("north")])
+    recorder.append(ASK, {"north": Reply({LOGITS: rows})})
     recorder.close()
     assert bytes(packed) in (tmp_path / "new").read_bytes()
     heard = Replay(tmp_path / "new").answer(ASK)["north"].signals[LOGITS]

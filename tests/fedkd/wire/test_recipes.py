@@ -15,17 +15,17 @@ import fedkd.client.sessions.recipe_renderer
 from fedkd.client.institution import Institution, simulated
 from fedkd.client.sessions.agent import Agent, StopReason
 from fedkd.client.sessions.recipe_renderer import RecipeRenderer
-from fedkd.experiment import Experiment, load
+from fedkd.experiment import Experiment, load_experiment
 from fedkd.loop import Plan, distil, drive
 from fedkd.methods import cudfkd
-from fedkd.procedural import draw, network, prior
+from fedkd.procedural import build_prior, frozen_generator, render
 from fedkd.protocol import (
-    RECIPES,
+    RECIPE_VERSION,
     Answers,
     Ask,
     Card,
-    Network,
-    Procedural,
+    FrozenGenerator,
+    NamedPrior,
     PullBack,
     Reason,
     Recipe,
@@ -35,12 +35,12 @@ from fedkd.protocol import (
     Signal,
     digest,
     fingerprint,
-    shown,
+    without_recipe,
 )
 from fedkd.server.coordinator import Coordinator, ingredients
 from fedkd.server.hub.hub import Hub
 from fedkd.server.hub.participant_list import ParticipantList
-from fedkd.server.hub.query_encoding import QueryEncodings, EncodingSelector
+from fedkd.server.hub.query_encoding import EncodingSelector, QueryEncodings
 from fedkd.server.run.checkpoint import REPLIES, Checkpoint
 from fedkd.simulations.engines.local import LocalInstitutions
 from fedkd.wire import (
@@ -48,14 +48,14 @@ from fedkd.wire import (
     Close,
     Declined,
     Hello,
-    Named,
-    Question,
+    Query,
+    RecipeQuery,
     Replay,
     Welcome,
     decode_from_institution,
     encode,
 )
-from fedkd.wire.channel import grpc, listen
+from fedkd.wire.channel import create_server, grpc
 from fedkd.wire.v1 import teacher_pb2 as pb
 from tests.fedkd.procedural.recipes_drawn import DIGIT, exact, painter
 from tests.support.hub_clients import QUICK, SOON, TOKEN, Raw, card, names, truth, until
@@ -67,17 +67,19 @@ LOGITS = frozenset({Signal.LOGITS})
 # --- which form a question has
 
 
-def ask(source: Procedural | Network, seed: int = 1, shape: tuple[int, int, int] = TINY) -> Ask:
+def ask(
+    source: NamedPrior | FrozenGenerator, seed: int = 1, shape: tuple[int, int, int] = TINY
+) -> Ask:
     recipe = Recipe(source, seed, 4)
-    return Ask(draw(recipe, shape), recipe=recipe)
+    return Ask(render(recipe, shape), recipe=recipe)
 
 
 def taker(name: str = "north") -> Card:
-    return replace(card(name), recipes=RECIPES)
+    return replace(card(name), recipes=RECIPE_VERSION)
 
 
 def test_a_recipe_changes_nothing_that_is_asked() -> None:
-    asked = ask(Procedural("pink"))
+    asked = ask(NamedPrior("pink"))
     assert digest(asked) == digest(replace(asked, recipe=None))
 
 
@@ -87,15 +89,15 @@ def test_weights_come_once_their_images_have_cost_as_much_and_once_a_session() -
     owner, question = replace(taker(), shape=DIGIT), ask(source, shape=DIGIT)
 
     def put(selector: EncodingSelector) -> str:
-        encodings = QueryEncodings(Question(1, question))
+        encodings = QueryEncodings(Query(1, question))
         form = selector.select(encodings, owner)
         if form is encodings.explicit:
             return "shown"
-        assert isinstance(form.message, Named)
-        assert isinstance(form.message.recipe.source, Network)
+        assert isinstance(form.message, RecipeQuery)
+        assert isinstance(form.message.recipe.source, FrozenGenerator)
         return "named" if form.message.recipe.source.weights is None else "taught"
 
-    cost = len(QueryEncodings(Question(1, question)).explicit.data)
+    cost = len(QueryEncodings(Query(1, question)).explicit.data)
     shown = -(-source.weights.nbytes // cost)
     selector = EncodingSelector()
     assert [put(selector) for _ in range(shown)] == ["shown"] * shown
@@ -110,43 +112,49 @@ def test_weights_come_once_their_images_have_cost_as_much_and_once_a_session() -
         assert put(learning) == "shown"
 
 
-@pytest.mark.parametrize("version", [0, RECIPES + 1])
+@pytest.mark.parametrize("version", [0, RECIPE_VERSION + 1])
 def test_who_takes_no_such_recipes_is_shown_the_images(version: int) -> None:
-    encodings = QueryEncodings(Question(1, ask(Procedural("pink"))))
-    assert EncodingSelector().select(encodings, replace(taker(), recipes=version)) is encodings.explicit
+    encodings = QueryEncodings(Query(1, ask(NamedPrior("pink"))))
+    assert (
+        EncodingSelector().select(encodings, replace(taker(), recipes=version))
+        is encodings.explicit
+    )
     assert EncodingSelector().select(encodings, taker()) is encodings.by_recipe
 
 
 def test_more_than_an_institution_may_be_asked_to_draw_is_shown() -> None:
     encodings, wide = (
-        QueryEncodings(Question(1, ask(Procedural("pink")))),
+        QueryEncodings(Query(1, ask(NamedPrior("pink")))),
         replace(taker(), shape=(1, 1, 2048)),
     )
     assert EncodingSelector().select(encodings, wide) is encodings.by_recipe
-    assert EncodingSelector().select(encodings, replace(wide, shape=(1, 1, 2049))) is encodings.explicit
+    assert (
+        EncodingSelector().select(encodings, replace(wide, shape=(1, 1, 2049)))
+        is encodings.explicit
+    )
 
 
 # --- an institution that draws
 
 
-def named(source: Procedural | Network, number: int = 1, **changes: object) -> Named:
+def named(source: NamedPrior | FrozenGenerator, number: int = 1, **changes: object) -> RecipeQuery:
     recipe = Recipe(source, 1, 4)
-    said = {"recipe": recipe, "images": fingerprint(draw(recipe, TINY)), "signals": LOGITS}
-    return Named(number, **(said | changes))  # type: ignore[arg-type]
+    said = {"recipe": recipe, "images": fingerprint(render(recipe, TINY)), "signals": LOGITS}
+    return RecipeQuery(number, **(said | changes))  # type: ignore[arg-type]
 
 
 def test_an_easel_gives_the_question_or_wants_to_be_shown() -> None:
     easel = RecipeRenderer(TINY)
-    drawn = easel.drawn(named(Procedural("pink"), exact=True))
+    drawn = easel.drawn(named(NamedPrior("pink"), exact=True))
     assert isinstance(drawn, Ask)
     assert (drawn.signals, drawn.exact, drawn.recipe) == (LOGITS, True, None)
-    assert torch.equal(drawn.images, ask(Procedural("pink")).images)
-    known = network(painter(TINY))
+    assert torch.equal(drawn.images, ask(NamedPrior("pink")).images)
+    known = frozen_generator(painter(TINY))
     assert known is not None
     bare = replace(known, weights=None)
     for undrawn in (
-        named(Procedural("pink"), images=bytes(16)),
-        replace(named(Procedural("pink")), recipe=Recipe(Procedural("graffiti"), 1, 4)),
+        named(NamedPrior("pink"), images=bytes(16)),
+        replace(named(NamedPrior("pink")), recipe=Recipe(NamedPrior("graffiti"), 1, 4)),
         replace(named(known), recipe=Recipe(bare, 1, 4)),
     ):
         refused = easel.drawn(undrawn)
@@ -194,10 +202,10 @@ def test_images_are_named_to_whoever_draws_them(hub: Hub) -> None:
         return truth(request)
 
     with agent_of(hub, taker(), hear), agent_of(hub, card("old")):
-        part = ask(Procedural("pink", 0.5, 0.5))
+        part = ask(NamedPrior("pink", 0.5, 0.5))
         assert part.recipe is not None
         some = torch.tensor([True, False, True, True])
-        part = replace(part, images=part.images[some], recipe=part.recipe.only(some))
+        part = replace(part, images=part.images[some], recipe=part.recipe.select(some))
         answers, _ = hub.ask(dict.fromkeys(("north", "old"), part), SOON)
         for reply in answers.values():
             assert torch.equal(reply.signals[Signal.LOGITS], expected(part))
@@ -207,22 +215,22 @@ def test_images_are_named_to_whoever_draws_them(hub: Hub) -> None:
     assert (new.samples_asked, new.questions, new.answers) == (3, 1, 1)
     message = named(part.recipe.source, recipe=part.recipe, images=fingerprint(part.images))
     assert new.bytes_sent == len(encode(message))
-    assert old.bytes_sent == len(encode(Question(1, part)))
+    assert old.bytes_sent == len(encode(Query(1, part)))
 
 
 def test_who_draws_otherwise_is_shown_them_once_and_from_then_on(
     hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def tampered(recipe: Recipe, shape: tuple[int, int, int]) -> Tensor:
-        images = draw(recipe, shape)
-        if recipe.source == Procedural("pink"):
+        images = render(recipe, shape)
+        if recipe.source == NamedPrior("pink"):
             images[-1, 0, 0, 0] ^= 1  # the lowest bit of one pixel
         return images
 
     monkeypatch.setattr(fedkd.client.sessions.recipe_renderer, "draw", tampered)
-    pink, leaves = ask(Procedural("pink")), ask(Procedural("leaves"))
+    pink, leaves = ask(NamedPrior("pink")), ask(NamedPrior("leaves"))
     with agent_of(hub, taker()):
-        for request in (pink, ask(Procedural("pink"), 2), leaves):
+        for request in (pink, ask(NamedPrior("pink"), 2), leaves):
             assert torch.equal(said(hub, request), expected(request))
         counted = hub.counters["north"]
         assert (counted.recipes, counted.recipe_mismatches, counted.refusals) == (2, 1, 0)
@@ -234,11 +242,11 @@ def test_who_draws_otherwise_is_shown_them_once_and_from_then_on(
 
 
 def test_a_network_is_told_once_and_painted_from_ever_after(hub: Hub) -> None:
-    source = network(painter(TINY, 4))
+    source = frozen_generator(painter(TINY, 4))
     assert source is not None
     assert source.weights is not None
     recipe = Recipe(source, 1, 256)
-    request = Ask(draw(recipe, TINY), recipe=recipe)
+    request = Ask(render(recipe, TINY), recipe=recipe)
     lines = []
     with agent_of(hub, taker()):
         for _ in range(-(-source.weights.nbytes // (256 * 12)) + 2):
@@ -255,15 +263,15 @@ def test_a_network_is_told_once_and_painted_from_ever_after(hub: Hub) -> None:
 def test_who_is_too_late_to_be_shown_anything_owes_nothing(hub: Hub, raw: Raw) -> None:
     raw.say(Hello(VERSION, TOKEN, taker("slow")))
     assert raw.hear() == Welcome(VERSION)
-    _, absent = hub.ask({"slow": ask(Procedural("pink"))}, 0.05)
+    _, absent = hub.ask({"slow": ask(NamedPrior("pink"))}, 0.05)
     assert "no answer" in str(absent["slow"])
     question = raw.hear()
-    assert isinstance(question, Named)
+    assert isinstance(question, RecipeQuery)
     raw.say(Declined(question.id, Refusal(Reason.UNDRAWN, "show them")))
     until(lambda: hub.counters["slow"].recipe_mismatches == 1)
-    outcome = hub.submit("slow", ask(Procedural("pink"), 2))
+    outcome = hub.submit("slow", ask(NamedPrior("pink"), 2))
     shown = raw.hear()
-    assert isinstance(shown, Question)
+    assert isinstance(shown, Query)
     assert shown.id > question.id
     outcome.cancel()
 
@@ -271,9 +279,9 @@ def test_who_is_too_late_to_be_shown_anything_owes_nothing(hub: Hub, raw: Raw) -
 def test_a_lie_about_a_recipe_ends_the_session(hub: Hub, raw: Raw) -> None:
     raw.say(Hello(VERSION, TOKEN, card("liar")))
     assert raw.hear() == Welcome(VERSION)
-    outcome = hub.submit("liar", ask(Procedural("pink")))
+    outcome = hub.submit("liar", ask(NamedPrior("pink")))
     shown = raw.hear()
-    assert isinstance(shown, Question), "its card takes no recipes"
+    assert isinstance(shown, Query), "its card takes no recipes"
     raw.say(Declined(shown.id, Refusal(Reason.UNDRAWN, "show them")))
     assert isinstance(raw.hear(), Close)
     assert raw.status()[0] == "INVALID_ARGUMENT"
@@ -369,7 +377,7 @@ def ill_meaning(data: bytes, told: Card) -> tuple[list[object], list[object]]:
             heard.append(decode_from_institution(await stream.read()))
             done.set()
 
-        server, port = listen(connect, "127.0.0.1:0", None, 1 << 20, 4)
+        server, port = create_server(connect, "127.0.0.1:0", None, 1 << 20, 4)
         await server.start()
         address.append(f"127.0.0.1:{port}")
         ready.set()
@@ -429,7 +437,12 @@ class World:
         with Hub(TOKEN) as hub:
             agents = [
                 Agent(
-                    *(hub.address, TOKEN, replace(i.card, recipes=RECIPES * takes), i.answer),
+                    *(
+                        hub.address,
+                        TOKEN,
+                        replace(i.card, recipes=RECIPE_VERSION * takes),
+                        i.answer,
+                    ),
                     patience=QUICK,
                 )
                 for i in self.institutions
@@ -467,7 +480,7 @@ def vaults(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def world(vaults: Path) -> World:
-    experiment = load("digits", SMALL)
+    experiment = load_experiment("digits", SMALL)
     return World(experiment, [simulated(experiment, i, vaults / f"{i:04d}") for i in range(2)])
 
 
@@ -538,7 +551,7 @@ def test_a_run_by_recipe_is_taken_up_again_and_replayed(world: World, tmp_path: 
 
 
 def test_an_owner_may_refuse_to_draw(vaults: Path) -> None:
-    reticent = load("digits", (*SMALL, "policy.recipes=false"))
+    reticent = load_experiment("digits", (*SMALL, "policy.recipes=false"))
     institution = simulated(reticent, 0, vaults / "0000")
     assert institution.card.recipes == 0
     local = LocalInstitutions(reticent, vaults, lambda count: None)
@@ -548,18 +561,18 @@ def test_an_owner_may_refuse_to_draw(vaults: Path) -> None:
 
 
 def test_a_cap_counts_what_is_drawn_as_what_is_shown(hub: Hub, vaults: Path) -> None:
-    experiment = load("digits", (*SMALL, "policy.samples=6", "policy.largest_batch=5"))
+    experiment = load_experiment("digits", (*SMALL, "policy.samples=6", "policy.largest_batch=5"))
     institution = simulated(experiment, 0, vaults / "0000")
     with agent_of(hub, institution.card, institution.answer):
         name = institution.card.name
-        four, more = ask(Procedural("pink"), 1, DIGIT), ask(Procedural("pink"), 2, DIGIT)
+        four, more = ask(NamedPrior("pink"), 1, DIGIT), ask(NamedPrior("pink"), 2, DIGIT)
         said(hub, four, name)
         said(hub, replace(four, recipe=None), name)
         assert institution.tally["asked"] == 4, "shown again, it is the same question"
         _, absent = hub.ask({name: more}, SOON)
         assert absent[name].reason is Reason.SPENT  # type: ignore[union-attr]
-        recipe = Recipe(Procedural("pink"), 1, 6)
-        _, absent = hub.ask({name: Ask(draw(recipe, DIGIT), recipe=recipe)}, SOON)
+        recipe = Recipe(NamedPrior("pink"), 1, 6)
+        _, absent = hub.ask({name: Ask(render(recipe, DIGIT), recipe=recipe)}, SOON)
         assert absent[name].reason is Reason.TOO_LARGE  # type: ignore[union-attr]
         assert hub.counters[name].recipes == 3
 
@@ -574,10 +587,10 @@ def test_a_generators_second_stage_is_the_same_by_recipe() -> None:
             torch.manual_seed(0)
             student = nn.Sequential(nn.Flatten(), nn.Linear(108, 5))
         with Hub(TOKEN) as hub, agent_of(hub, told):
-            run = distil(student, method, hub.cards, plan, {"noise": prior("noise")})
+            run = distil(student, method, hub.cards, plan, {"noise": build_prior("noise")})
 
             def answer(request: Request, hub: Hub = hub, recipes: bool = recipes) -> Answers:
-                put = request if recipes else shown(request)
+                put = request if recipes else without_recipe(request)
                 return hub.ask({"north": put}, SOON)[0]  # type: ignore[dict-item]
 
             drive(run, answer)
