@@ -18,18 +18,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import fedkd
 from fedkd.errors import FedkdError, SettingsError
-from fedkd.experiment import Experiment, load
+from fedkd.experiment import Experiment, load_experiment
 from fedkd.server.hub.certificates import make_certificates
 from fedkd.simulations.engines.environment_variables import ENVIRONMENT_DEFAULTS
 from fedkd.simulations.rehearsal.flower_tls import through_flower
-from fedkd.simulations.rehearsal.flwr_run import COMMANDS, REPOSITORY, free_ports
+from fedkd.simulations.rehearsal.flwr_run import COMMANDS, free_ports
 from fedkd.simulations.rehearsal.process_supervisor import Processes, end_on_signals
 
 TEACHING = 300.0
 """Seconds that an institution may take to train its teacher and open its socket."""
 LIMIT = 1800.0
 """Seconds that the run itself may take."""
+INSTALLED = Path(fedkd.__file__).parents[1]
+"""Where this very fedkd is imported from."""
 CLIENT = (sys.executable, "-m", "fedkd.client.cli")
 SERVER = (sys.executable, "-m", "fedkd.server.cli")
 
@@ -232,7 +235,7 @@ def environment(folder: Path) -> Mapping[str, str]:
         **os.environ,
         **ENVIRONMENT_DEFAULTS,
         "PATH": os.pathsep.join([str(COMMANDS), os.environ.get("PATH", os.defpath)]),
-        "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")]),
+        "PYTHONPATH": os.pathsep.join([str(INSTALLED), os.environ.get("PYTHONPATH", "")]),
         "FLWR_HOME": str(folder / "flower"),
     }
 
@@ -262,7 +265,7 @@ def main(arguments: list[str] | None = None) -> int:
     end_on_signals()
     try:
         overrides = [*given.set, f"institutions.count={given.institutions}"]
-        experiment = load(given.experiment, [*overrides, f"seed={given.seed}"])
+        experiment = load_experiment(given.experiment, [*overrides, f"seed={given.seed}"])
         path = Path(given.experiment)
         named = str(path.resolve()) if path.is_file() else given.experiment
         out = given.out or Path("runs", f"deployment-{time.strftime('%Y%m%d-%H%M%S')}")

@@ -10,7 +10,7 @@ from pathlib import Path
 from fedkd.errors import SettingsError
 from fedkd.simulations.rehearsal.flwr_run import (
     COMMANDS,
-    REPOSITORY,
+    FLOWER_APP,
     STARTING,
     assignments,
     fault_of,
@@ -84,7 +84,7 @@ def through_flower(
     say("flwr run: the bundle goes to the SuperLink, from there to every SuperNode")
     processes.run(
         "flwr run",
-        *(flwr, "run", str(REPOSITORY), CONNECTION, "--stream"),
+        *(flwr, "run", str(FLOWER_APP), CONNECTION, "--stream"),
         *("--run-config", assignments({"rounds": ROUNDS, **how})),
         limit=limit,
         shown=True,

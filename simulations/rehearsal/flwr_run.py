@@ -1,11 +1,13 @@
 """Runs an experiment through Flower's own command. Knows Flower's commands, nothing of a run.
 
     python -m fedkd.simulations.rehearsal.flwr_run [EXPERIMENT] [--out DIR] [--seed N]
+    python -m fedkd.simulations.rehearsal.flwr_run --app    where that is which Flower bundles
 
-Flower's simulation imports ``client`` from the directory that its SuperLink was started in before
-it looks into the bundle, keeps a SuperLink alive that later runs would share, and ends with
-status 0 when a run fails. So this one starts a SuperLink of its own, on ports and in a home of
-its own, from an empty directory, ends it, and asks how the run went.
+The bundle is a few names: code is imported from the fedkd that is installed. Flower's simulation
+looks for it in the directory that its SuperLink was started in first, keeps a SuperLink alive that
+later runs would share, and ends with status 0 when a run fails. So this one starts a SuperLink of
+its own, on ports and in a home of its own, from an empty directory, ends it, and asks how the run
+went.
 """
 
 import argparse
@@ -25,11 +27,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedkd.errors import FedkdError, SettingsError
-from fedkd.experiment import Experiment, load
+from fedkd.experiment import Experiment, load_experiment
 from fedkd.simulations.engines.environment_variables import ENVIRONMENT_DEFAULTS
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-"""What Flower bundles."""
+FLOWER_APP = Path(__file__).resolve().parents[1] / "flower-app"
+"""What Flower bundles: names of our apps, and no code."""
 COMMANDS = Path(sys.executable).parent
 """Where Flower's commands are installed."""
 WORKERS = 2
@@ -111,7 +113,7 @@ def through_flower(experiment: Experiment, name: str, out: Path) -> str | None:
         flower = Flower(home, empty, free_ports(2))
         with _superlink(flower):
             flower.command(
-                *("run", str(REPOSITORY), "--stream"),
+                *("run", str(FLOWER_APP), "--stream"),
                 *("--federation-config", assignments(where), "--run-config", assignments(how)),
             )
             return fault_of(flower.command("ls", "--format", "json", listen=True))
@@ -189,12 +191,16 @@ def main(arguments: list[str] | None = None) -> int:
         "fedkd.simulations.rehearsal.flwr_run", description=__doc__.splitlines()[0]
     )
     parser.add_argument("experiment", nargs="?", default="digits", help=".toml file, or a name")
+    parser.add_argument("--app", action="store_true", help="print the folder of the Flower app")
     parser.add_argument("--out", type=Path, help="folder of the run [runs/EXPERIMENT-TIME]")
     parser.add_argument("--seed", type=int, help="in the place of the file's")
     given = parser.parse_args(arguments)
+    if given.app:
+        print(FLOWER_APP)
+        return 0
     try:
         overrides = [] if given.seed is None else [f"seed={given.seed}"]
-        experiment = load(given.experiment, overrides)
+        experiment = load_experiment(given.experiment, overrides)
         out = given.out or Path("runs", f"{experiment.name}-{time.strftime('%Y%m%d-%H%M%S')}")
         path = Path(given.experiment)
         name = str(path.resolve()) if path.is_file() else given.experiment
