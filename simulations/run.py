@@ -14,9 +14,10 @@ from fedkd.errors import SettingsError
 from fedkd.experiment import Experiment
 from fedkd.server.coordinator import Coordinator, ingredients
 from fedkd.server.run import console as server_console
-from fedkd.server.run.checkpoint import REPLIES, Checkpoint, kept
-from fedkd.server.run.flower_run import Outcome
-from fedkd.server.run.recorder import Chronicle, Traffic, completed, traffic_of
+from fedkd.server.run.checkpoint import REPLIES, Checkpoint
+from fedkd.server.run.flower_run import RunOutcome
+from fedkd.server.run.interruption import complete_interrupted_run, resume_hint
+from fedkd.server.run.recorder import RunRecorder, Traffic, traffic_of
 from fedkd.simulations.console import print_experiment
 from fedkd.simulations.engines.evaluation import evaluate, load_dataset, student_accuracy
 from fedkd.simulations.engines.flower_simulation import simulate
@@ -74,13 +75,13 @@ def resume(path: Path) -> dict[str, Any]:
     Raises:
         FedkdError: there is no such run, or whatever else went wrong, in one line.
     """
-    if (result := completed(path)) is not None:
-        server_console.outcome(result, str(path / "report.html"))
+    if (result := complete_interrupted_run(path)) is not None:
+        server_console.print_result(result, str(path / "report.html"))
         return result
     run_checkpoint = Checkpoint.resume(path, *ENGINES)
     manifest = run_checkpoint.manifest
     print_experiment(manifest.experiment, manifest.engine)
-    server_console.resumed(manifest.resumed, run_checkpoint.questions, manifest.warning)
+    server_console.print_resumed(manifest.resumed, run_checkpoint.questions, manifest.warning)
     driver = _DRIVERS[manifest.engine]
     return _execute(manifest.experiment, manifest.engine, path, driver, run_checkpoint)
 
@@ -91,12 +92,12 @@ class _RunContext:
 
     experiment: Experiment
     vaults: Path
-    chronicle: Chronicle
-    bars: server_console.Bars
+    recorder: RunRecorder
+    bars: server_console.ProgressBars
     checkpoint: Checkpoint | None
 
 
-EngineResult = tuple[Outcome, dict[str, Traffic]]
+EngineResult = tuple[RunOutcome, dict[str, Traffic]]
 Driver = Callable[[_RunContext], EngineResult]
 
 
@@ -110,52 +111,52 @@ def _execute(
     # For teachers too: sums depend on it, and Flower's workers have one thread each.
     torch.set_num_threads(experiment.student.threads)
     vaults = path.resolve().parent / ".institutions" / _fingerprint(experiment)
-    with kept(checkpoint, f"fedkd run --resume {path}"):
-        with server_console.bars(experiment) as bars:
-            chronicle = Chronicle(
+    with resume_hint(checkpoint, f"fedkd run --resume {path}"):
+        with server_console.progress_bars(experiment) as bars:
+            recorder = RunRecorder(
                 path, experiment, engine, partial(student_accuracy, experiment), (bars,), checkpoint
             )
-            outcome, traffic = driver(_RunContext(experiment, vaults, chronicle, bars, checkpoint))
+            outcome, traffic = driver(_RunContext(experiment, vaults, recorder, bars, checkpoint))
         evaluation = evaluate(experiment, vaults, outcome.cards, outcome.distilled.student)
         if checkpoint is not None:
-            traffic = {name: traffic_of(counts) for name, counts in checkpoint.total().items()}
-        result = chronicle.finish(outcome.distilled, outcome.cards, traffic, evaluation)
+            traffic = {name: traffic_of(counts) for name, counts in checkpoint.total_counts().items()}
+        result = recorder.finish(outcome.distilled, outcome.cards, traffic, evaluation)
         if checkpoint is not None:
             checkpoint.finish()
-    server_console.outcome(result, str(path / "report.html"))
+    server_console.print_result(result, str(path / "report.html"))
     return result
 
 
 def _run_local(context: _RunContext) -> EngineResult:
     checkpoint = context.checkpoint
-    ledgers = None if checkpoint is None else checkpoint.books
+    ledgers = None if checkpoint is None else checkpoint.ledgers
     local = LocalInstitutions(
         context.experiment, context.vaults, context.bars.ready, ledgers=ledgers
     )
     if checkpoint is not None:
-        checkpoint.counted = lambda: {name: vars(of) for name, of in local.traffic.items()}
+        checkpoint.current_counts = lambda: {name: vars(of) for name, of in local.traffic.items()}
     parts = ingredients(context.experiment, local.cards, checkpoint)
-    context.chronicle.student = parts.student
-    coordinator = Coordinator(parts, list(local.cards), local.answer, context.chronicle)
-    return Outcome(coordinator.finish(), local.cards, {}, None), local.traffic
+    context.recorder.student = parts.student
+    coordinator = Coordinator(parts, list(local.cards), local.answer, context.recorder)
+    return RunOutcome(coordinator.finish(), local.cards, {}, None), local.traffic
 
 
 def _run_replay(replay: Replay, context: _RunContext) -> EngineResult:
     parts = ingredients(context.experiment, replay.cards)
-    context.chronicle.student = parts.student
+    context.recorder.student = parts.student
     coordinator = Coordinator(
-        parts, replay.cards, lambda request: (replay.answer(request), {}), context.chronicle
+        parts, replay.cards, lambda request: (replay.answer(request), {}), context.recorder
     )
     distilled = coordinator.finish()
     traffic = Traffic(distilled.asked, distilled.pulled_back)  # counted when the run was recorded
-    return Outcome(distilled, tuple(replay.cards), {}, None), {
+    return RunOutcome(distilled, tuple(replay.cards), {}, None), {
         c.name: traffic for c in replay.cards
     }
 
 
 def _run_simulation(context: _RunContext) -> EngineResult:
     outcome = simulate(
-        context.experiment, context.vaults, context.chronicle, checkpoint=context.checkpoint
+        context.experiment, context.vaults, context.recorder, checkpoint=context.checkpoint
     )
     return outcome, {name: traffic_of(of.counts) for name, of in outcome.counters.items()}
 

@@ -1,8 +1,7 @@
-"""Institutions at the two ends of a claim, and what leaves their doors. Knows no statistics.
+"""Institutions with a chosen teacher for privacy audits: what they release and charge.
 
-The teacher is placed: whatever it is, a mode has to hide it, so it is the worst that there is. All
-else is an institution as it serves: its policy, its books, its door, its noise. It is asked about
-images that it was never asked about, in books that nobody wrote in.
+A release mode must hide any teacher, so the teacher is the worst case. All else is as in service:
+policy, ledger, release gate, noise. The ledger is new, and the images were never asked about.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -24,13 +23,13 @@ from fedkd.protocol import Ask, Refusal, Signal
 
 SHAPE = (1, 1, 4)
 """Of the images: 2^32 of them differ."""
-PLENTY = Budget(1e5)
-"""Pays for as many answers as an audit has time for."""
+AMPLE_BUDGET = Budget(1e5)
+"""Privacy budget for more answers than an audit asks."""
 
 
 @dataclass(frozen=True)
-class Said:
-    """A teacher that says the same of every image."""
+class ConstantTeacher:
+    """A teacher with the same logits for every image."""
 
     logits: Tensor
     """(K,)."""
@@ -53,18 +52,18 @@ class Said:
         Raises:
             NeedsError: it has no gradient.
         """
-        raise NeedsError("what is always the same has no gradient")
+        raise NeedsError("a constant teacher has no gradient")
 
 
-class Placed(Vault):
-    """A vault with a teacher that somebody put there, and with no image."""
+class FixedTeacherVault(Vault):
+    """A vault with a given teacher and no images."""
 
     shape = SHAPE
     class_names = None
     class_counts = None
     scores = False
     fingerprints = ()
-    training = None
+    dp_training = None
     guarantee = None
 
     def __init__(self, teacher: Teacher) -> None:
@@ -72,7 +71,7 @@ class Placed(Vault):
 
     @property
     def teacher(self) -> Teacher:
-        """As it was placed."""
+        """The given teacher."""
         return self._teacher
 
     @property
@@ -81,57 +80,61 @@ class Placed(Vault):
         return self._teacher.classes
 
     def score(self, model: nn.Module, classes: Sequence[str] | None = None) -> tuple[int, int]:
-        """Of no images."""
+        """No images, none right."""
         return 0, 0
 
 
-def electorate(votes: Tensor) -> PateEnsemble:
-    """Voters of whom so many name each class, (K,) -> a committee."""
+def pate_ensemble_of_votes(votes: Tensor) -> PateEnsemble:
+    """A PATE ensemble with so many votes for each class, (K,)."""
     ballots = torch.eye(len(votes))
-    voters = [Said(ballots[k]) for k, count in enumerate(votes.tolist()) for _ in range(count)]
+    voters = [
+        ConstantTeacher(ballots[k]) for k, count in enumerate(votes.tolist()) for _ in range(count)
+    ]
     return PateEnsemble(voters, len(votes))
 
 
 @dataclass(frozen=True)
-class Doors:
-    """A mode with its noise, whichever teacher is behind it."""
+class AuditedInstitution:
+    """An institution with a release mode and its noise, for any teacher."""
 
     mode: str
     noise: Fraction
     clipping: Fraction = Fraction(1)
-    placed: Callable[[Tensor], Teacher] = Said
-    """A teacher from what is to be hidden."""
+    make_teacher: Callable[[Tensor], Teacher] = ConstantTeacher
+    """Makes the teacher from the secret input."""
 
-    def told(self, hidden: Tensor, count: int) -> Tensor:
-        """(count, K) of what an institution tells that hides this.
+    def arguments(self, secret: Tensor, count: int) -> Tensor:
+        """(count, K) logits that an institution with this secret input releases.
 
         Raises:
-            SettingsError: it refuses.
+            SettingsError: it refuses to answer.
         """
-        return self._asked(hidden, count)[0]
+        return self._answer(secret, count)[0]
 
-    def charge(self, hidden: Tensor) -> int:
-        """Micro-rho that the books of such an institution are charged for one answer."""
-        return self._asked(hidden, 1)[1]
+    def charge(self, secret: Tensor) -> int:
+        """Micro-rho that its ledger is charged for one answer."""
+        return self._answer(secret, 1)[1]
 
-    def _asked(self, hidden: Tensor, count: int) -> tuple[Tensor, int]:
+    def _answer(self, secret: Tensor, count: int) -> tuple[Tensor, int]:
         policy = Policy(
             mode=self.mode,
             noise=self.noise,
             clipping=self.clipping,
-            budget=PLENTY,
+            budget=AMPLE_BUDGET,
             largest_batch=count,
         )
-        with closing(Ledger(None)) as books:
-            institution = Institution("audited", Placed(self.placed(hidden)), policy, books)
-            said = institution.answer(Ask(_images(count), exact=True))
-            if isinstance(said, Refusal):
-                raise SettingsError(f"mode {self.mode} refused the audit: {said.text}")
-            (spent,) = books.data_sets.each().values()
-            return said.signals[Signal.LOGITS], spent.micro_rho
+        with closing(Ledger(None)) as ledger:
+            institution = Institution(
+                "audited", FixedTeacherVault(self.make_teacher(secret)), policy, ledger
+            )
+            reply = institution.answer(Ask(_images(count), exact=True))
+            if isinstance(reply, Refusal):
+                raise SettingsError(f"mode {self.mode} refused the audit: {reply.text}")
+            (spending,) = ledger.dataset_accounts.all_spending().values()
+            return reply.signals[Signal.LOGITS], spending.micro_rho
 
 
 def _images(count: int) -> Tensor:
-    """So many that differ, (B, *SHAPE) uint8."""
+    """So many different images, (B, *SHAPE) uint8."""
     numbers = torch.arange(count)[:, None] >> torch.tensor([0, 8, 16, 24])
     return (numbers & 255).to(torch.uint8).view(-1, *SHAPE)

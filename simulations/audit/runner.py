@@ -1,4 +1,4 @@
-"""What an audit prints and leaves behind. Knows the audits, and proves nothing itself."""
+"""Run an audit: print its table, write its figures as JSON, draw its plots."""
 
 import json
 import time
@@ -25,28 +25,28 @@ from fedkd.client.institution import holding
 from fedkd.data.datasets import open_data
 from fedkd.experiment import Experiment
 from fedkd.server.run.console import console
-from fedkd.simulations.audit import canaries as of_canaries
-from fedkd.simulations.audit import membership_inference as of_members
-from fedkd.simulations.audit import release_mechanisms as of_mechanisms
+from fedkd.simulations.audit import membership_inference as membership_audit
+from fedkd.simulations.audit import release_mechanisms as mechanism_audit
+from fedkd.simulations.audit import run_canary_audit as canary_audit
 
 CAVEAT = (
     "An audit proves violations only: where it finds none, that is no guarantee, since a better "
     "attack may find what this one missed."
 )
-"""The last sentence of every audit."""
+"""Printed at the end of every audit."""
 
-SHOWN = 0.01
-"""False positive rate that a table has room for; the figures have others too."""
+TABLE_FPR = 0.01
+"""False positive rate that is shown in the table; the JSON file has others too."""
 
 
-class Written:
-    """A folder for an audit, and the figures that go there once it is done.
+class AuditOutput:
+    """The folder of an audit, and the JSON file that is written when it is done.
 
     Args:
-        kind: which audit.
+        kind: name of the audit.
         experiment: resolved.
         out: its folder; None makes one under ``runs``.
-        path: of the figures; None puts them into the folder.
+        path: of the JSON file; None puts it into the folder.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Written:
         self.figures: dict[str, Any] = {}
         self._began = time.monotonic()
 
-    def __enter__(self) -> "Written":
+    def __enter__(self) -> "AuditOutput":
         self.folder.mkdir(parents=True, exist_ok=True)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         # Sums depend on it, and several threads are no faster on models of this size.
@@ -85,7 +85,7 @@ class Written:
         console.print(CAVEAT, highlight=False)
 
 
-def _bars() -> Progress:
+def _progress_bars() -> Progress:
     columns = (
         TextColumn("{task.description:<34}"),
         BarColumn(),
@@ -95,11 +95,11 @@ def _bars() -> Progress:
     return Progress(*columns, console=console)
 
 
-def _update(bars: Progress, bar: TaskID, completed: int, total: int) -> None:
+def _set_progress(bars: Progress, bar: TaskID, completed: int, total: int) -> None:
     bars.update(bar, completed=completed, total=total)
 
 
-def _print(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def _print_table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     table = Table(title=title, box=None, title_justify="left")
     for place, column in enumerate(head):
         table.add_column(column, justify="left" if place == 0 else "right", no_wrap=True)
@@ -108,17 +108,17 @@ def _print(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> No
     console.print(table)
 
 
-def mechanism(written: Written, trials: int, error: float, planted: bool) -> int:
-    """Audit every mechanism; 1 where a claim is proven wrong, or a planted bug is not found."""
-    private = holding(written.experiment, 0).private
-    planned = [(r, "all") for r in of_mechanisms.releases(private)]
+def run_mechanism_audit(output: AuditOutput, trials: int, error: float, planted: bool) -> int:
+    """Audit all mechanisms; 1 where a claim is refuted, or a planted bug is not found."""
+    private = holding(output.experiment, 0).dp_training
+    planned = [(r, "all") for r in mechanism_audit.audited_mechanisms(private)]
     if planted:
-        planned += [(r, "half") for r in of_mechanisms.releases(private, noise=0.5)]
+        planned += [(r, "half") for r in mechanism_audit.audited_mechanisms(private, noise=0.5)]
     found = []
-    with _bars() as bars:
+    with _progress_bars() as bars:
         for release, noise in planned:
             bar = bars.add_task(f"{release.name}", total=2 * trials)
-            finding = of_mechanisms.audit(
+            finding = mechanism_audit.audit_mechanism(
                 release, trials, error / len(planned), partial(bars.advance, bar)
             )
             found.append((noise, finding))
@@ -134,11 +134,11 @@ def mechanism(written: Written, trials: int, error: float, planted: bool) -> int
         for noise, finding in found
     ]
     title = (
-        f"epsilon at delta {of_mechanisms.DELTA:g}, {trials:,} releases of each input, all rows "
+        f"epsilon at delta {mechanism_audit.DELTA:g}, {trials:,} releases of each input, all rows "
         f"together at {1 - error:.1%} confidence"
     )
-    _print(title, head, rows)
-    written.figures = {
+    _print_table(title, head, rows)
+    output.figures = {
         "error": error,
         "trials": trials,
         "findings": [{"noise": n, **asdict(f), "violated": f.violated} for n, f in found],
@@ -146,77 +146,81 @@ def mechanism(written: Written, trials: int, error: float, planted: bool) -> int
     return int(any(f.violated == (noise == "all") for noise, f in found))
 
 
-def membership(written: Written, worlds: int, images: int, label_noise: float) -> None:
-    """Attack answers and student; table, figures and picture."""
+def run_membership_audit(output: AuditOutput, worlds: int, images: int, label_noise: float) -> None:
+    """Attack answers and student; write table, figures and plot."""
     # Matplotlib takes a while, and the other audits draw nothing.
-    from fedkd.simulations.audit.plots import draw
+    from fedkd.simulations.audit.plots import plot_roc
 
-    experiment = written.experiment
-    with _bars() as bars:
+    experiment = output.experiment
+    with _progress_bars() as bars:
         tasks = {
-            of_members.label(e): bars.add_task(f"federations, {of_members.label(e)}", total=worlds)
-            for e in of_members.kinds(experiment)
+            membership_audit.epsilon_label(e): bars.add_task(
+                f"federations, {membership_audit.epsilon_label(e)}", total=worlds
+            )
+            for e in membership_audit.audited_epsilons(experiment)
         }
-        attacked, right = of_members.audit(
+        results, accuracies = membership_audit.audit_membership(
             experiment, worlds, images, label_noise, lambda kind: bars.advance(tasks[kind])
         )
     rows = [
         (
-            f"{a.release}, {of_members.label(a.epsilon)}",
+            f"{a.release}, {membership_audit.epsilon_label(a.epsilon)}",
             a.attack,
-            str(a.area),
-            str(a.low[SHOWN]),
+            str(a.auc),
+            str(a.tpr_at_fpr[TABLE_FPR]),
         )
-        for a in attacked
+        for a in results
     ]
     title = (
         f"{experiment.name}: {worlds} federations of {experiment.institutions.count}, {images} "
         f"images, each in with chance 1/2, {label_noise:.0%} of labels wrong; 95% intervals"
     )
-    _print(title, ("release", "attack", "AUC", f"TPR at {SHOWN:.0%} FPR"), rows)
-    for name, value in right.items():
+    _print_table(title, ("release", "attack", "AUC", f"TPR at {TABLE_FPR:.0%} FPR"), rows)
+    for name, value in accuracies.items():
         console.print(f"accuracy: {name}: {value:.1%}", highlight=False)
-    draw(attacked, written.folder)
-    console.print(f"picture: {written.folder}/membership.svg, .png", highlight=False)
-    written.figures = {
+    plot_roc(results, output.folder)
+    console.print(f"picture: {output.folder}/membership.svg, .png", highlight=False)
+    output.figures = {
         "worlds": worlds,
         "images": images,
         "label_noise": label_noise,
-        "accuracy": right,
-        "attacks": [_plain(a) for a in attacked],
+        "accuracy": accuracies,
+        "attacks": [_as_json(a) for a in results],
     }
 
 
-def _plain(attacked: of_members.Attacked) -> dict[str, Any]:
+def _as_json(result: membership_audit.AttackResult) -> dict[str, Any]:
     return {
-        "release": attacked.release,
-        "epsilon": attacked.epsilon,
-        "attack": attacked.attack,
-        "auc": asdict(attacked.area),
-        "tpr_at_fpr": {f"{fpr:g}": asdict(e) for fpr, e in attacked.low.items()},
+        "release": result.release,
+        "epsilon": result.epsilon,
+        "attack": result.attack,
+        "auc": asdict(result.auc),
+        "tpr_at_fpr": {f"{fpr:g}": asdict(e) for fpr, e in result.tpr_at_fpr.items()},
     }
 
 
-def canaries(written: Written, images: int, guesses: int, error: float) -> int:
-    """Train among canaries, without differential privacy and with it; 1 at a violation."""
-    experiment = written.experiment
-    held = holding(experiment, 0)
-    how = of_canaries.Canary(held.model, images, guesses, error, experiment.privacy.delta)
-    data = open_data(held.data, held.root)
+def run_canary_audit(output: AuditOutput, images: int, guesses: int, error: float) -> int:
+    """Train with canaries, without differential privacy and with it; 1 at a violation."""
+    experiment = output.experiment
+    assets = holding(experiment, 0)
+    attack = canary_audit.CanaryAttack(
+        assets.model, images, guesses, error, experiment.privacy.delta
+    )
+    data = open_data(assets.data, assets.root)
     found = []
-    with _bars() as bars:
-        for settings in (held.teach, held.private):
+    with _progress_bars() as bars:
+        for settings in (assets.training, assets.dp_training):
             if settings is None:
                 continue
-            name = "no DP" if settings is held.teach else f"ε = {experiment.privacy.epsilon:g}"
+            name = "no DP" if settings is assets.training else f"ε = {experiment.privacy.epsilon:g}"
             bar = bars.add_task(f"teacher, {name}", total=settings.epochs)
             found.append(
-                of_canaries.audit(
-                    how,
+                canary_audit.audit_canaries(
+                    attack,
                     data,
                     settings,
                     np.random.default_rng(experiment.seed),
-                    partial(_update, bars, bar),
+                    partial(_set_progress, bars, bar),
                 )
             )
     rows = [
@@ -231,9 +235,8 @@ def canaries(written: Written, images: int, guesses: int, error: float) -> int:
         for f in found
     ]
     head = ("teacher", "claim", "lower bound", "right guesses", "test accuracy", "verdict")
-    title = (
-        f"epsilon at delta {how.delta:g}, {images} mislabelled canaries, {1 - error:.0%} confidence"
-    )
-    _print(title, head, rows)
-    written.figures = {"teachers": [{**asdict(f), "violated": f.violated} for f in found]}
+    title = f"epsilon at delta {attack.delta:g}, {images} mislabelled canaries, "
+        f"{1 - error:.0%} confidence"
+    _print_table(title, head, rows)
+    output.figures = {"teachers": [{**asdict(f), "violated": f.violated} for f in found]}
     return int(any(f.violated for f in found))

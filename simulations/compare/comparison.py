@@ -1,8 +1,8 @@
-"""Experiments side by side over several seeds: tables and pictures. Knows no loop.
+"""Run several experiments over several seeds, and write tables and plots that compare them.
 
-A comparison that was cut short is taken up again by the same command with the same folder: runs
-that are finished there are read, one that was under way is resumed, and the others are begun. A run
-that fails is told, and takes none of the others with it.
+The same command with the same folder resumes an interrupted comparison: finished runs are read, an
+unfinished one is resumed, and the others are started. A run that fails is reported, and does not
+stop the others.
 """
 
 import time
@@ -18,20 +18,26 @@ from fedkd.errors import FedkdError, RunsFailed, SettingsError
 from fedkd.experiment import Experiment
 from fedkd.server.report.run_folder import RESULT
 from fedkd.server.report.run_folder import load as load_run
-from fedkd.server.run import console as show
+from fedkd.server.run import console as server_console
 from fedkd.server.run.manifest import MANIFEST, read_manifest
-from fedkd.server.run.recorder import completed
-from fedkd.simulations.compare.plots import draw_asked, draw_epsilon
-from fedkd.simulations.compare.tables import Row, chosen, markdown, table, write_csv
+from fedkd.server.run.recorder import complete_interrupted_run
+from fedkd.simulations.compare.plots import plot_accuracy_by_epsilon, plot_accuracy_by_samples
+from fedkd.simulations.compare.tables import (
+    ComparisonRow,
+    markdown,
+    select_columns,
+    table,
+    write_csv,
+)
 from fedkd.simulations.compare.variants import Variant, variants
 from fedkd.simulations.run import ENGINES, resume, run
 
 CHECKPOINT = 60.0
-"""Seconds between states of a run."""
+"""Seconds between checkpoints of a run."""
 
 
 @dataclass(frozen=True)
-class Planned:
+class PlannedRun:
     """One run of a comparison."""
 
     variant: Variant
@@ -48,46 +54,46 @@ def compare(
     methods: str | None = None,
     sweeps: Sequence[str] = (),
     columns: str | None = None,
-) -> list[Row]:
+) -> list[ComparisonRow]:
     """Run every variant with seeds 0 to ``seeds`` - 1 and write the comparison.
 
     Args:
         names: experiments, by path or name.
         seeds: >= 1.
         engine: as `fedkd.simulations.run.run` takes it.
-        out: folder of the comparison, None for one under ``runs``; what is there already is kept.
+        out: folder of the comparison, None for one under ``runs``; existing runs in it are kept.
         overrides: of every experiment, ``section.key=value``.
         methods: see `fedkd.simulations.compare.variants.variants`, as are
         sweeps: these.
         columns: of the tables, see `fedkd.simulations.compare.tables.chosen`.
 
     Raises:
-        SettingsError: a folder holds another run than the one it is for.
-        RunsFailed: some did; what all seeds finished is written and shown.
+        SettingsError: the folder of a run holds a run with other settings.
+        RunsFailed: some runs failed; experiments whose seeds all finished are written and shown.
         FedkdError: whatever the first run raises.
     """
     if seeds < 1:
         raise SettingsError(f"--seeds {seeds}; expected 1 or more")
     if engine not in ENGINES:
         raise SettingsError(f"unknown engine {engine!r}; choose one of {', '.join(ENGINES)}")
-    chosen(columns)
+    select_columns(columns)
     path = out or Path("runs") / f"compare-{time.strftime('%Y%m%d-%H%M%S')}"
     rows = variants(names, methods, sweeps, overrides)
-    # All of them before the first, since a mistake in the last would be told hours later.
+    # Check all before the first, or an error in the last would be reported hours later.
     plan = [
-        Planned(row, row.experiment(seed), path / row.folder(seed))
+        PlannedRun(row, row.experiment(seed), path / row.folder(seed))
         for row in rows
         for seed in range(seeds)
     ]
-    there = [_there(planned, engine) for planned in plan]
-    show.console.print(
-        f"{len(plan)} runs in {path}, {there.count('finished')} of them finished; if this is cut "
-        f"short, the same command with --out {path} goes on",
+    states = [_folder_state(planned, engine) for planned in plan]
+    server_console.console.print(
+        f"{len(plan)} runs in {path}, {states.count('finished')} of them finished; if it is "
+        f"interrupted, the same command with --out {path} resumes it",
         soft_wrap=True,
     )
-    failed = _carry_out(plan, there, engine)
-    whole = [row for row in rows if not any(p.variant is row and p.path in failed for p in plan)]
-    found = _write(whole, plan, path, columns) if whole else []
+    failed = _execute(plan, states, engine)
+    complete = [row for row in rows if not any(p.variant is row and p.path in failed for p in plan)]
+    found = _write(complete, plan, path, columns) if complete else []
     if failed:
         first = next(iter(failed))
         raise RunsFailed(
@@ -97,9 +103,9 @@ def compare(
     return found
 
 
-def _there(planned: Planned, engine: str) -> str:
-    """What a run's folder holds: ``finished``, ``begun`` or ``nothing`` of this very run."""
-    path, asked = planned.path, planned.experiment.model_dump(mode="json")
+def _folder_state(planned: PlannedRun, engine: str) -> str:
+    """State of the run in its folder: ``finished``, ``begun`` or ``nothing``."""
+    path, expected = planned.path, planned.experiment.model_dump(mode="json")
     found: tuple[dict[str, Any], str] | None = None
     state = "nothing"
     if (path / RESULT).is_file():
@@ -108,70 +114,72 @@ def _there(planned: Planned, engine: str) -> str:
     elif (path / MANIFEST).is_file():
         manifest = read_manifest(path)
         found, state = (manifest.experiment.model_dump(mode="json"), manifest.engine), "begun"
-    if found is not None and found != (asked, engine):
+    if found is not None and found != (expected, engine):
         raise SettingsError(
-            f"{path} holds a run of other settings{_difference(found[0], asked)}; "
+            f"{path} holds a run of other settings{_difference(found[0], expected)}; "
             "name another folder with --out, or remove that one"
         )
     return state
 
 
-def _difference(found: dict[str, Any], asked: dict[str, Any]) -> str:
-    """The first key in which two configurations differ, in words."""
-    for key in {**found, **asked}:
-        then, now = found.get(key), asked.get(key)
-        if isinstance(then, dict) and isinstance(now, dict):
-            if then != now:
-                return f" (in {key}{_difference(then, now)})"
-        elif then != now:
-            return f" ({key}: {then!r}, now {now!r})"
+def _difference(found: dict[str, Any], expected: dict[str, Any]) -> str:
+    """The first key in which two configurations differ, as text."""
+    for key in {**found, **expected}:
+        old, new = found.get(key), expected.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            if old != new:
+                return f" (in {key}{_difference(old, new)})"
+        elif old != new:
+            return f" ({key}: {old!r}, now {new!r})"
     return ""
 
 
-def _carry_out(
-    plan: Sequence[Planned], there: Sequence[str], engine: str
+def _execute(
+    plan: Sequence[PlannedRun], states: Sequence[str], engine: str
 ) -> dict[Path, FedkdError]:
-    """Every run that is not finished; what those died of that failed, by their folders."""
+    """Execute all runs that are not finished; returns the errors of failed ones, by folder."""
     failed: dict[Path, FedkdError] = {}
-    for number, (planned, state) in enumerate(zip(plan, there, strict=True), start=1):
-        if state == "finished":  # it may have been killed between its result and its end
-            completed(planned.path)
+    for number, (planned, state) in enumerate(zip(plan, states, strict=True), start=1):
+        if state == "finished":  # it may have been killed after its result was written
+            complete_interrupted_run(planned.path)
             continue
-        show.console.rule(f"run {number} of {len(plan)}: {planned.path.name}")
+        server_console.console.rule(f"run {number} of {len(plan)}: {planned.path.name}")
         try:
             if state == "begun":
                 resume(planned.path)
             else:
                 run(planned.experiment, engine, planned.path, checkpoint=CHECKPOINT)
         except FedkdError as error:
-            if number == 1:  # what ends the first would mostly end them all
+            if number == 1:  # an error of the first would mostly fail them all
                 raise
             failed[planned.path] = error
-            show.console.print(f"{planned.path.name} failed: {error}", soft_wrap=True)
+            server_console.console.print(f"{planned.path.name} failed: {error}", soft_wrap=True)
     return failed
 
 
 def _write(
-    rows: Sequence[Variant], plan: Sequence[Planned], path: Path, columns: str | None
-) -> list[Row]:
+    rows: Sequence[Variant], plan: Sequence[PlannedRun], path: Path, columns: str | None
+) -> list[ComparisonRow]:
     found = []
     for variant in rows:
         folders = tuple(planned.path for planned in plan if planned.variant is variant)
-        # As it stands in the file: a run that is read and one that was run just now are alike.
+        # Read from the file, so that old and new runs are treated alike.
         results = tuple(load_run(folder).result.model_dump(mode="json") for folder in folders)
-        found.append(Row(variant.label, variant.family, results, folders))
-    promised = any(row.values("epsilon") for row in found)
-    shown = chosen(columns, promised)
+        found.append(ComparisonRow(variant.label, variant.family, results, folders))
+    has_epsilon = any(row.values("epsilon") for row in found)
+    shown = select_columns(columns, has_epsilon)
     (path / "comparison.md").write_text(markdown(found, shown), encoding="utf-8")
     write_csv(found, path / "comparison.csv")
-    draw_asked(found, path)
-    if promised:
-        draw_epsilon(found, path)
-    drawn = table(found, shown, len(found[0].folders))
-    # As wide as it is: a narrow terminal folds lines, and a file keeps all of them.
-    paper = Console(width=10_000)
-    paper.width = Measurement.get(paper, paper.options, drawn).maximum
-    paper.print(drawn)
-    pictures = "comparison.svg and .png" + (", epsilon.svg and .png" if promised else "")
-    show.console.print(f"{path}: comparison.md, comparison.csv, {pictures}", soft_wrap=True)
+    plot_accuracy_by_samples(found, path)
+    if has_epsilon:
+        plot_accuracy_by_epsilon(found, path)
+    terminal_table = table(found, shown, len(found[0].folders))
+    # As wide as the table: a narrow terminal folds lines, and a file keeps all of them.
+    wide_console = Console(width=10_000)
+    wide_console.width = Measurement.get(wide_console, wide_console.options, terminal_table).maximum
+    wide_console.print(terminal_table)
+    plot_names = "comparison.svg and .png" + (", epsilon.svg and .png" if has_epsilon else "")
+    server_console.console.print(
+        f"{path}: comparison.md, comparison.csv, {plot_names}", soft_wrap=True
+    )
     return found

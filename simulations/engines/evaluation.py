@@ -14,13 +14,20 @@ from torch import Tensor, nn
 
 from fedkd.aggregation.fusion import Fusion, fusion
 from fedkd.client.institution import holding
-from fedkd.client.vault.vault import Vault
+from fedkd.client.vault.trained_vault import TrainedVault
 from fedkd.data.datasets import Dataset, open_data
-from fedkd.evaluation import accuracy, agreement, fidelity, fidelity_double_root, logits, recall
+from fedkd.evaluation import (
+    accuracy,
+    agreement,
+    fidelity,
+    fidelity_double_root,
+    predict_logits,
+    recall,
+)
 from fedkd.experiment import Experiment
 from fedkd.methods import make
-from fedkd.protocol import Card, Labels, Signal
-from fedkd.server.run.recorder import Verdict
+from fedkd.protocol import Card, LabelSpaces, Signal
+from fedkd.server.run.recorder import Evaluation
 
 MAX_FUSED_LOGITS = 16_000_000
 """Most logits that are fused at once: fusion needs a few copies of them, 64 MB each."""
@@ -35,29 +42,29 @@ def load_dataset(name: str, root: str | None) -> Dataset:
 def student_accuracy(experiment: Experiment, student: nn.Module) -> float:
     """Accuracy of the student on all test images."""
     test = load_dataset(experiment.institutions.data, experiment.institutions.root)
-    return accuracy(logits(student, test.test_images), test.test_labels)
+    return accuracy(predict_logits(student, test.test_images), test.test_labels)
 
 
 def evaluate(
     experiment: Experiment, vaults: Path, cards: Sequence[Card], student: nn.Module
-) -> Verdict:
+) -> Evaluation:
     """Accuracies of student, teachers and their ensemble; teachers are loaded from their vaults."""
     test = load_dataset(experiment.institutions.data, experiment.institutions.root)
     outputs = {}
     for index, card in enumerate(cards):
-        vault = Vault.open(holding(experiment, index), vaults / f"{index:04d}")
+        vault = TrainedVault(holding(experiment, index), vaults / f"{index:04d}")
         outputs[card.name] = vault.teacher.ask(test.test_images, frozenset({Signal.LOGITS}))
     method = make(experiment.method.name, experiment.method.arguments)
     fused = _fuse_in_chunks(fusion(method.rule_for(experiment.questions.rule), cards), outputs)
-    student_logits = logits(student, test.test_images)
+    student_logits = predict_logits(student, test.test_images)
     # Every class is known to some institution, so columns are the data's class numbers.
-    labels = Labels.of(cards)
-    return Verdict(
+    labels = LabelSpaces.of(cards)
+    return Evaluation(
         accuracy(student_logits, test.test_labels),
         accuracy(fused, test.test_labels),
         agreement(student_logits, fused),
         {
-            name: accuracy(labels.spread(name, s[Signal.LOGITS], -math.inf), test.test_labels)
+            name: accuracy(labels.to_union(name, s[Signal.LOGITS], -math.inf), test.test_labels)
             for name, s in outputs.items()
         },
         dict(zip(labels.names, recall(student_logits, test.test_labels), strict=True)),

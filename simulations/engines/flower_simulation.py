@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from flwr.app import Message
     from flwr.serverapp import Grid
 
-    from fedkd.server.run.flower_run import Outcome
+    from fedkd.server.run.flower_run import RunOutcome
 
 WORKERS = 2
 """Ray workers, of one CPU each, whatever the number of institutions."""
@@ -45,7 +45,7 @@ def simulate(
     vaults: Path,
     watch: Watch = lambda progress: None,
     checkpoint: Checkpoint | None = None,
-) -> "Outcome":
+) -> "RunOutcome":
     """Run an experiment in Flower's simulation. To be called from the main thread.
 
     Args:
@@ -69,10 +69,10 @@ def simulate(
         from flwr.simulation import run_simulation
 
         from fedkd.client.app import app as client_app
-        from fedkd.server.run.flower_run import federate
+        from fedkd.server.run.flower_run import distil_over_flower
 
         server_app = ServerApp()
-        outcomes: list[Outcome] = []
+        outcomes: list[RunOutcome] = []
         with _flower_errors_only(), _ray(worker_variables), _sigint_check() as check:
 
             def on_progress(progress: Progress) -> None:
@@ -83,7 +83,7 @@ def simulate(
             def main(grid: "Grid", context: Context) -> None:
                 checked = _interruptible_grid(grid, check)
                 outcomes.append(
-                    federate(checked, experiment, vaults, on_progress, checkpoint=checkpoint)
+                    distil_over_flower(checked, experiment, vaults, on_progress, checkpoint=checkpoint)
                 )
 
             run_simulation(
@@ -117,11 +117,11 @@ def _worker_variables() -> dict[str, str]:
 def _check_settings(experiment: Experiment) -> None:
     """Check settings that would otherwise fail only after Ray and all teachers are ready."""
     from fedkd.client.institution import holding, policy
-    from fedkd.client.vault.vault import Vault
+    from fedkd.client.vault.trained_vault import TrainedVault
     from fedkd.protocol import Card
     from fedkd.server.coordinator import ingredients
 
-    vault, release_policy = Vault.open(holding(experiment, 0)), policy(experiment)
+    vault, release_policy = TrainedVault(holding(experiment, 0)), policy(experiment)
     cards = [
         Card(
             "the institution",

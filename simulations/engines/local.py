@@ -15,7 +15,7 @@ from fedkd.experiment import Experiment
 from fedkd.protocol import Answers, Ask, Refusal, Reply, Request
 from fedkd.server.hub.query_encoding import EncodingSelector, QueryEncodings
 from fedkd.server.run.recorder import Traffic, traffic_of
-from fedkd.wire import Answer, Declined, Named, Question, encode
+from fedkd.wire import Answer, Declined, Query, RecipeQuery, encode
 
 FILES_PER_LEDGER = 3
 """Of one ledger: the database, its write-ahead log, and the log's index."""
@@ -72,7 +72,7 @@ class LocalInstitutions:
                 continue
             if id(query) not in encodings_of:
                 self._number += 1
-                encodings_of[id(query)] = QueryEncodings(Question(self._number, query))
+                encodings_of[id(query)] = QueryEncodings(Query(self._number, query))
             reply = institution.answer(query)
             self._count(name, encodings_of[id(query)], reply)
             if isinstance(reply, Reply):
@@ -85,12 +85,12 @@ class LocalInstitutions:
         """Count samples asked, and bytes that would have been sent."""
         counts, number, query = (
             self._counts[name],
-            encodings.question.id,
-            encodings.question.request,
+            encodings.query.id,
+            encodings.query.request,
         )
         form = self._selectors[name].select(encodings, self._institutions[name].card)
         counts["questions"] += 1
-        counts["recipes"] += isinstance(form.message, Named)
+        counts["recipes"] += isinstance(form.message, RecipeQuery)
         counts["bytes_sent"] += len(form.data)
         if isinstance(reply, Reply):
             kind = "samples_asked" if isinstance(query, Ask) else "samples_pulled_back"

@@ -22,16 +22,23 @@ from fedkd.client.vault.vault import Vault
 from fedkd.core.compute import Compute
 from fedkd.data.datasets import Dataset
 from fedkd.errors import FedkdError, SettingsError
-from fedkd.evaluation import accuracy, agreement, fidelity, fidelity_double_root, logits, recall
-from fedkd.experiment import Experiment, load, parse
+from fedkd.evaluation import (
+    accuracy,
+    agreement,
+    fidelity,
+    fidelity_double_root,
+    predict_logits,
+    recall,
+)
+from fedkd.experiment import Experiment, load_experiment, parse_experiment
 from fedkd.loop import Progress
 from fedkd.models import ModuleTeacher
 from fedkd.protocol import Signal
 from fedkd.server.coordinator import Coordinator, ingredients
-from fedkd.server.report.run_folder import RESULT, write_whole
+from fedkd.server.report.run_folder import RESULT, write_atomic
 from fedkd.server.run.checkpoint import Checkpoint
 from fedkd.server.run.manifest import MANIFEST
-from fedkd.server.run.recorder import Chronicle, Verdict, traffic_of
+from fedkd.server.run.recorder import Evaluation, RunRecorder, traffic_of
 from fedkd.simulations.engines.evaluation import load_dataset, student_accuracy
 from fedkd.simulations.engines.local import LocalInstitutions
 from fedkd.simulations.reproduction.teacher_training import TeacherSettings, train_until
@@ -52,7 +59,7 @@ class _NetworkVault(Vault):
     class_names = None
     scores = True
     fingerprints = ()
-    guarantee = training = None
+    guarantee = dp_training = None
 
     def __init__(self, network: nn.Module, dataset: Dataset) -> None:
         self._teacher = ModuleTeacher(network, dataset.classes)
@@ -77,7 +84,9 @@ class _NetworkVault(Vault):
 
     def score(self, model: nn.Module, classes: Sequence[str] | None = None) -> tuple[int, int]:
         """See `Vault.score`."""
-        correct = logits(model, self._dataset.test_images).argmax(1) == self._dataset.test_labels
+        correct = (
+            predict_logits(model, self._dataset.test_images).argmax(1) == self._dataset.test_labels
+        )
         return int(correct.sum()), len(correct)
 
 
@@ -91,7 +100,7 @@ def continue_run(folder: Path, deadline: float) -> str:
     Raises:
         FedkdError: whatever went wrong, in one line.
     """
-    experiment = parse(json.loads((folder / EXPERIMENT).read_text()))
+    experiment = parse_experiment(json.loads((folder / EXPERIMENT).read_text()))
     torch.set_num_threads(experiment.student.threads)
     compute = Compute.of(experiment.student.device, experiment.student.precision)
     dataset = load_dataset(experiment.institutions.data, experiment.institutions.root)
@@ -120,40 +129,40 @@ def _distil(experiment: Experiment, vault: _NetworkVault, path: Path, deadline: 
     try:
         institution = Institution("institution-0", vault, policy(experiment))
         local = LocalInstitutions(experiment, path, lambda count: None, {0: institution})
-        checkpoint.counted = lambda: {name: vars(of) for name, of in local.traffic.items()}
+        checkpoint.current_counts = lambda: {name: vars(of) for name, of in local.traffic.items()}
         parts = ingredients(experiment, local.cards, checkpoint)
 
         def watch(progress: Progress) -> None:
             if time.monotonic() > deadline:
                 raise _DeadlineError(f"{coordinator.done:.1%}")
 
-        chronicle = Chronicle(
+        recorder = RunRecorder(
             *(path, experiment, ENGINE, lambda student: student_accuracy(experiment, student)),
             *((watch,), checkpoint),
         )
-        chronicle.student = parts.student
-        coordinator = Coordinator(parts, list(local.cards), local.answer, chronicle)
+        recorder.student = parts.student
+        coordinator = Coordinator(parts, list(local.cards), local.answer, recorder)
         distilled = coordinator.finish()
-        traffic = {name: traffic_of(counts) for name, counts in checkpoint.total().items()}
+        traffic = {name: traffic_of(counts) for name, counts in checkpoint.total_counts().items()}
         evaluation = _evaluate(distilled.student, vault)
-        chronicle.finish(distilled, local.cards, traffic, evaluation)
+        recorder.finish(distilled, local.cards, traffic, evaluation)
         checkpoint.finish()
     finally:
         checkpoint.close()
     return f"done: student {evaluation.student:.2%}; {path / 'report.html'}"
 
 
-def _evaluate(student: nn.Module, vault: _NetworkVault) -> Verdict:
+def _evaluate(student: nn.Module, vault: _NetworkVault) -> Evaluation:
     dataset = vault._dataset
     teacher_logits = vault.teacher.ask(dataset.test_images, frozenset({Signal.LOGITS}))[
         Signal.LOGITS
     ]
     student_logits, teacher_accuracy = (
-        logits(student, dataset.test_images),
+        predict_logits(student, dataset.test_images),
         accuracy(teacher_logits, dataset.test_labels),
     )
     names = map(str, range(dataset.classes))
-    return Verdict(
+    return Evaluation(
         accuracy(student_logits, dataset.test_labels),
         teacher_accuracy,
         agreement(student_logits, teacher_logits),
@@ -170,7 +179,7 @@ def _store_experiment(
     """Store the experiment that all calls continue."""
     overrides = [f'institutions.data="{source}"'] if source else []
     overrides += [f"institutions.root={json.dumps(root)}"] if root else []
-    experiment = load(name, [*overrides, *settings])
+    experiment = load_experiment(name, [*overrides, *settings])
     if experiment.institutions.count != 1:
         raise SettingsError(
             f"{experiment.institutions.count} institutions; this experiment has one teacher, for more "
@@ -179,7 +188,7 @@ def _store_experiment(
     if is_jpeg(experiment.institutions.data, experiment.institutions.root):
         experiment = experiment.model_copy(update={"name": f"{experiment.name} (JPEG)"})
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / EXPERIMENT, (experiment.model_dump_json(indent=2) + "\n").encode())
+    write_atomic(folder / EXPERIMENT, (experiment.model_dump_json(indent=2) + "\n").encode())
 
 
 def is_jpeg(name: str, root: str | None) -> bool:

@@ -16,8 +16,8 @@ from fedkd.core.augmentation import Views
 from fedkd.core.compute import Compute
 from fedkd.core.state import Part, State, gather, read, scatter, write
 from fedkd.data.datasets import Dataset
-from fedkd.models import Network, build
-from fedkd.server.report.run_folder import replacing
+from fedkd.models import Network, build_network
+from fedkd.server.report.run_folder import atomic_path
 
 AUGMENTATION = Views(shift=4, mirrors=True)
 """Of every training image, drawn anew in each epoch."""
@@ -64,7 +64,7 @@ def train_until(
     Raises:
         DataError: the state belongs to another training.
     """
-    network = build(model, data.classes, data.shape, seed)
+    network = build_network(model, data.classes, data.shape, seed)
     compute.place(network.train())
     optimizer = torch.optim.SGD(
         network.parameters(), settings.learning_rate, MOMENTUM, weight_decay=DECAY, nesterov=True
@@ -105,5 +105,5 @@ def _rng(seed: int, number: int) -> torch.Generator:
 
 def _save_state(path: Path, state: State) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as file:
+    with atomic_path(path) as file:
         write(state, file)

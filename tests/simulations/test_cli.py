@@ -13,7 +13,7 @@ import torch
 
 from fedkd.client.ledger.hash_chain import Spent
 from fedkd.client.ledger.ledger import Ledger
-from fedkd.experiment import load
+from fedkd.experiment import load_experiment
 from fedkd.protocol import Ask, Request
 from fedkd.simulations import cli
 from fedkd.simulations.checks.resume import survive
@@ -91,7 +91,7 @@ def test_a_run_that_is_killed_at_random_moments_ends_as_one_that_is_not(tmp_path
 
 
 def test_a_cap_outlives_the_process_that_reached_it(tmp_path: Path) -> None:
-    experiment = load(
+    experiment = load_experiment(
         "digits", ["policy.samples=8", "institutions.models=['sklearn:LogisticRegression']"]
     )
     parts = (experiment, tmp_path / "vaults", lambda count: None)

@@ -1,4 +1,4 @@
-"""Audits find what is planted, accuse nobody wrongly, and their figures are the textbooks'."""
+"""Privacy audits: find planted bugs, do not accuse right code, agree with theory."""
 
 import json
 import math
@@ -19,16 +19,16 @@ from torch import Tensor
 
 from fedkd.client.ledger.answer_cache import AnswerCache, PrivacyCost
 from fedkd.client.release.gate import ReleaseGate
-from fedkd.client.vault.training.supervised import DpSgdSettings, SupervisedSettings
+from fedkd.client.vault.training.settings import DpSgdSettings, SupervisedSettings
 from fedkd.data.datasets import open_data
 from fedkd.errors import SettingsError
-from fedkd.experiment import load
+from fedkd.experiment import load_experiment
 from fedkd.privacy import ClippedGaussian, NoisyArgmax, discrete_gaussian, epsilon_of_rho
 from fedkd.privacy.empirical_epsilon import (
     clopper_pearson,
+    correct_guesses,
     distinguish,
     epsilon_of_rates,
-    guessed_right,
     one_run_epsilon,
     one_run_p_value,
 )
@@ -36,28 +36,26 @@ from fedkd.privacy.membership_inference import (
     Population,
     area,
     auc,
+    bootstrap_over_models,
     lira,
     margin,
-    over_models,
     rmia,
     roc,
     tpr_at,
 )
 from fedkd.protocol import Ask, Refusal, Reply
-from fedkd.simulations.audit import canaries
-from fedkd.simulations.audit import membership_inference as membership
-from fedkd.simulations.audit import release_mechanisms as mechanism
+from fedkd.simulations.audit import canaries, membership_inference, release_mechanisms
 from fedkd.simulations.audit.release_mechanisms import (
     DELTA,
-    Release,
-    label,
-    logits,
-    step,
-    vector,
-    votes,
+    AuditedMechanism,
+    dp_sgd_step,
+    local_dp_logits,
+    noisy_vector,
+    noisy_votes,
+    pate_label,
 )
 from fedkd.simulations.audit.runner import CAVEAT
-from fedkd.simulations.audit.shadow_federations import pool, worlds
+from fedkd.simulations.audit.shadow_federations import draw_candidates, train_federations
 from fedkd.simulations.cli import app
 
 PRIVATE = DpSgdSettings(epsilon=8.0, epochs=5, sampling_rate=0.2, accountant="rdp")
@@ -177,7 +175,7 @@ def test_randomised_response_is_bounded_by_its_own_epsilon() -> None:
         inside = rng.random(300) < 0.5
         truthful = rng.random(300) < 1 / (1 + math.exp(-epsilon))
         scores = np.where(truthful, inside, ~inside) + rng.random(300) / 2
-        bounds.append(one_run_epsilon(300, 200, guessed_right(scores, inside, 200), 0.0, 0.1))
+        bounds.append(one_run_epsilon(300, 200, correct_guesses(scores, inside, 200), 0.0, 0.1))
     wrong = sum(bound > epsilon for bound in bounds)
     assert stats.binomtest(wrong, 60, 0.1, "greater").pvalue > 1e-6
     assert np.median(bounds) > 0.6
@@ -186,11 +184,13 @@ def test_randomised_response_is_bounded_by_its_own_epsilon() -> None:
 def test_guesses_are_of_the_extremes() -> None:
     scores = np.array([0.0, 5.0, 2.0, 3.0, 9.0])
     inside = np.array([False, True, True, False, False])
-    assert guessed_right(scores, inside, 2) == 1  # the first is out as guessed, the last is not in
-    assert guessed_right(scores, inside, 3) == 2
-    assert guessed_right(scores, inside, 0) == 0
+    assert (
+        correct_guesses(scores, inside, 2) == 1
+    )  # the first is out as guessed, the last is not in
+    assert correct_guesses(scores, inside, 3) == 2
+    assert correct_guesses(scores, inside, 0) == 0
     with pytest.raises(SettingsError):
-        guessed_right(scores, inside, 6)
+        correct_guesses(scores, inside, 6)
 
 
 # --- membership
@@ -278,7 +278,7 @@ def test_intervals_cover_the_truth() -> None:
         models = [(rng.normal(1, 1, 40), rng.normal(0, 1, 60)) for _ in range(8)]
         found = auc(*models[0])
         missed += not found.low <= truth <= found.high
-        several = over_models(area, models, rng, draws=60)
+        several = bootstrap_over_models(area, models, rng, draws=60)
         missed_by_models += not several.low <= truth <= several.high
     assert missed <= 12
     assert missed_by_models <= 25, "few models: too narrow, as it says, and not by much"
@@ -287,51 +287,51 @@ def test_intervals_cover_the_truth() -> None:
 # --- the audits themselves
 
 
-def private_step(noise: float) -> Release:
-    return step(PRIVATE, noise)
+def private_step(noise: float) -> AuditedMechanism:
+    return dp_sgd_step(PRIVATE, noise)
 
 
-def two_votes(noise: float) -> Release:
-    return votes(noise, classes=2)
+def two_votes(noise: float) -> AuditedMechanism:
+    return noisy_votes(noise, classes=2)
 
 
 # Trials of the right code, and of half its noise; of two votes 3,000 miss it in one audit of 40.
 CASES = [
     (two_votes, 1000, 10_000),
-    (vector, 3000, 3000),
-    (label, 1000, 4000),
-    (logits, 1000, 4000),
+    (noisy_vector, 3000, 3000),
+    (pate_label, 1000, 4000),
+    (local_dp_logits, 1000, 4000),
     (private_step, 100, 900),
 ]
 
 
 @pytest.mark.parametrize(("make", "trials", "more"), CASES)
 def test_half_the_noise_is_found_and_all_of_it_is_not_accused(
-    make: Callable[[float], Release], trials: int, more: int
+    make: Callable[[float], AuditedMechanism], trials: int, more: int
 ) -> None:
-    right = mechanism.audit(make(1.0), trials, 1e-4)
+    right = release_mechanisms.audit_mechanism(make(1.0), trials, 1e-4)
     assert not right.violated
-    wrong = mechanism.audit(make(0.5), more, 0.01)
+    wrong = release_mechanisms.audit_mechanism(make(0.5), more, 0.01)
     assert wrong.violated, (wrong.claim, wrong.bound)
     assert wrong.claim == right.claim
 
 
-@pytest.mark.parametrize("make", [label, logits])
+@pytest.mark.parametrize("make", [pate_label, local_dp_logits])
 @pytest.mark.parametrize("bug", ["half the noise", "an eighth of the price"])
 def test_a_bug_behind_the_door_is_found(
-    make: Callable[[float], Release], bug: str, monkeypatch: pytest.MonkeyPatch
+    make: Callable[[float], AuditedMechanism], bug: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def less(shape: tuple[int, ...], deviation: Fraction) -> Tensor:
         return discrete_gaussian(shape, deviation / 2)
 
     def cheaper(_: AnswerCache, price: PrivacyCost) -> int:
-        return price.each // 8
+        return price.per_answer // 8
 
     if bug == "half the noise":
         monkeypatch.setattr("fedkd.privacy.mechanisms.discrete_gaussian", less)
     else:
-        monkeypatch.setattr(AnswerCache, "due", cheaper)
-    found = mechanism.audit(make(1.0), 5000, 0.01)
+        monkeypatch.setattr(AnswerCache, "cost_of", cheaper)
+    found = release_mechanisms.audit_mechanism(make(1.0), 5000, 0.01)
     assert found.violated, (found.claim, found.bound)
 
 
@@ -344,13 +344,13 @@ def test_what_is_audited_left_a_door_and_was_charged(monkeypatch: pytest.MonkeyP
         return answer(self, request, server)
 
     monkeypatch.setattr(ReleaseGate, "answer", noted)
-    audited = label()
+    audited = pate_label()
     assert audited.epsilon == epsilon_of_rho(NoisyArgmax(Fraction(3, 2)).cost, DELTA)
-    told = audited.release(audited.one, 300)
+    told = audited.release(audited.first, 300)
     assert asked == [1, 300]
     assert told.shape == (300, 2)
     assert 5 < int(told.argmax(1).sum()) < 150, "noise is drawn anew for each"
-    clipped = logits()
+    clipped = local_dp_logits()
     price = ClippedGaussian(Fraction(1), Fraction(2)).cost
     assert clipped.epsilon == epsilon_of_rho(price, DELTA)
 
@@ -358,14 +358,14 @@ def test_what_is_audited_left_a_door_and_was_charged(monkeypatch: pytest.MonkeyP
 def test_right_code_is_not_accused_however_often_it_is_audited() -> None:
     accused, error = 0, 0.05
     for _ in range(20):
-        accused += mechanism.audit(vector(), 2000, error).violated
-        accused += mechanism.audit(votes(classes=2), 200, error).violated
+        accused += release_mechanisms.audit_mechanism(noisy_vector(), 2000, error).violated
+        accused += release_mechanisms.audit_mechanism(noisy_votes(classes=2), 200, error).violated
     assert stats.binomtest(accused, 40, error, "greater").pvalue > 1e-6
 
 
 def test_a_claim_is_refuted_by_what_is_released_and_not_by_its_name() -> None:
-    leaky = replace(vector(), release=lambda values, count: values.expand(count, -1).clone())
-    assert mechanism.audit(leaky, 100, 0.01).violated
+    leaky = replace(noisy_vector(), release=lambda values, count: values.expand(count, -1).clone())
+    assert release_mechanisms.audit_mechanism(leaky, 100, 0.01).violated
     assert leaky.delta == DELTA
 
 
@@ -373,24 +373,24 @@ DIGITS = open_data("digits")
 
 
 def test_canaries_tell_of_a_teacher_without_privacy_and_not_of_one_with_it() -> None:
-    how = canaries.Canary("mlp", 120, 60)
+    how = canaries.CanaryAttack("mlp", 120, 60)
     rng = np.random.default_rng(0)
     few = replace(
         DIGITS, train_images=DIGITS.train_images[:400], train_labels=DIGITS.train_labels[:400]
     )
-    open_book = canaries.audit(how, few, SupervisedSettings(epochs=60, batch=64), rng)
+    open_book = canaries.audit_canaries(how, few, SupervisedSettings(epochs=60, batch=64), rng)
     assert open_book.bound > 2
     assert open_book.claim is None
     assert not open_book.violated
-    kept = canaries.audit(how, few, replace(PRIVATE, epsilon=1.0), rng)
+    kept = canaries.audit_canaries(how, few, replace(PRIVATE, epsilon=1.0), rng)
     assert kept.claim == pytest.approx(1.0, abs=0.01)
     assert kept.bound < kept.claim
     assert not kept.violated
     assert replace(kept, claim=open_book.bound - 0.1, bound=open_book.bound).violated
     with pytest.raises(SettingsError):
-        canaries.Canary("mlp", 10, 11)
+        canaries.CanaryAttack("mlp", 10, 11)
     with pytest.raises(SettingsError, match="no network"):
-        canaries.audit(
+        canaries.audit_canaries(
             replace(how, model="sklearn:LogisticRegression"), few, SupervisedSettings(), rng
         )
 
@@ -399,12 +399,12 @@ SMALL = ["student.steps=20", "questions.budget=128", "institutions.epochs=40"]
 
 
 def test_worlds_are_dealt_by_fair_coins_and_answer_through_their_doors() -> None:
-    experiment = load("digits-audit", [*SMALL, "institutions.epochs=1"])
+    experiment = load_experiment("digits-audit", [*SMALL, "institutions.epochs=1"])
     public = experiment.model_copy(
         update={"privacy": experiment.privacy.model_copy(update={"epsilon": None})}
     )
     rng = np.random.default_rng(0)
-    of = pool(public, 300, 0.3, rng)
+    of = draw_candidates(public, 300, 0.3, rng)
     truth = {
         bytes(i.numpy().tobytes()): int(y)
         for i, y in zip(DIGITS.train_images, DIGITS.train_labels, strict=True)
@@ -413,21 +413,21 @@ def test_worlds_are_dealt_by_fair_coins_and_answer_through_their_doors() -> None
         truth[i.numpy().tobytes()] != int(y) for i, y in zip(of.candidates, of.labels, strict=True)
     )
     assert stats.binomtest(wrong, 300, 0.3).pvalue > 1e-6
-    made = worlds(public, of, 2, rng)
+    made = train_federations(public, of, 2, rng)
     for world in made:
-        assert world.inside.sum(0).max() == 1, "an image is at one institution"
-        assert stats.binomtest(int(world.inside.sum()), 300, 0.5).pvalue > 1e-6
+        assert world.members.sum(0).max() == 1, "an image is at one institution"
+        assert stats.binomtest(int(world.members.sum()), 300, 0.5).pvalue > 1e-6
         assert world.answers.shape == (2, 300 + 360, 10)
         assert torch.equal(world.answers, world.answers.half().float()), "as it travels"
         assert world.student.shape == (300 + 360, 10)
-    assert (made[0].inside != made[1].inside).any()
+    assert (made[0].members != made[1].members).any()
 
 
 def test_members_are_found_where_teachers_know_them_by_heart() -> None:
     heard: list[str] = []
     overrides = [*SMALL, "privacy.epochs=1", "privacy.sampling_rate=0.5"]
-    experiment = load("digits-audit", overrides)
-    attacked, right = membership.audit(experiment, 3, 120, 0.3, heard.append)
+    experiment = load_experiment("digits-audit", overrides)
+    attacked, right = membership_inference.audit_membership(experiment, 3, 120, 0.3, heard.append)
     assert heard == ["no DP"] * 3 + ["ε = 3"] * 3
     assert len(attacked) == 8
     assert len(right) == 4

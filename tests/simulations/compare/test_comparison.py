@@ -1,4 +1,4 @@
-"""Comparisons: which rows, how they are taken up again, and what they come to."""
+"""Comparisons: variants, resuming, tables and plots."""
 
 import csv
 import json
@@ -8,12 +8,19 @@ from typing import Any
 import pytest
 
 from fedkd.errors import QuorumLost, RunsFailed, SettingsError
-from fedkd.experiment import load
+from fedkd.experiment import load_experiment
 from fedkd.server.run.checkpoint import Checkpoint
-from fedkd.simulations.compare import comparison as module
+from fedkd.simulations.compare import comparison
 from fedkd.simulations.compare.comparison import compare
-from fedkd.simulations.compare.plots import draw_asked, draw_epsilon
-from fedkd.simulations.compare.tables import COLUMNS, USUAL, Row, cell, chosen, markdown
+from fedkd.simulations.compare.plots import plot_accuracy_by_epsilon, plot_accuracy_by_samples
+from fedkd.simulations.compare.tables import (
+    COLUMNS,
+    DEFAULT_COLUMNS,
+    ComparisonRow,
+    cell,
+    markdown,
+    select_columns,
+)
 from fedkd.simulations.compare.variants import variants
 
 SMALL = (
@@ -57,12 +64,12 @@ def test_a_method_comes_with_what_its_experiment_asks_for_and_draws() -> None:
         "mnist digits-pullback",
     ]
     dafl, cmi, dip_kd, pullback = (row.experiment(0) for row in rows)
-    plain = load("mnist")
+    plain = load_experiment("mnist")
     assert (dafl.method.arguments, dafl.policy, dafl.images) == ({}, plain.policy, plain.images)
-    own = load("digits-cmi")
+    own = load_experiment("digits-cmi")
     assert (cmi.method, cmi.policy, cmi.images) == (own.method, own.policy, plain.images)
     assert (cmi.student, cmi.questions) == (plain.student, plain.questions)
-    assert dip_kd.images.warp == load("digits-dip_kd").images.warp != plain.images.warp
+    assert dip_kd.images.warp == load_experiment("digits-dip_kd").images.warp != plain.images.warp
     assert pullback.method.name == "cudfkd"
     with pytest.raises(SettingsError, match="digits-cmj"):
         variants(["mnist"], "digits-cmj")
@@ -72,7 +79,7 @@ def test_none_takes_away_what_the_file_promises() -> None:
     bare, private = variants(["digits-dp"], sweeps=["privacy.epsilon=none,1"])
     assert bare.experiment(0).privacy.epsilon is None
     assert private.experiment(0).privacy.epsilon == 1
-    own = load("digits").method.arguments
+    own = load_experiment("digits").method.arguments
     (absent,) = variants(["digits"], sweeps=["method.curriculum=none"])
     assert absent.experiment(0).method.arguments == own
 
@@ -120,7 +127,7 @@ def test_a_comparison_cut_short_goes_on_where_it_was(
 ) -> None:
     began: list[str] = []
     resumed: list[str] = []
-    run, resume = module.run, module.resume
+    run, resume = comparison.run, comparison.resume
 
     def counted(experiment: Any, engine: str, out: Path, **how: Any) -> Any:
         began.append(out.name)
@@ -136,8 +143,8 @@ def test_a_comparison_cut_short_goes_on_where_it_was(
     monkeypatch.setattr(
         "fedkd.server.report.run_folder.export_onnx", lambda *_: {"skipped": "no need"}
     )
-    monkeypatch.setattr(module, "run", counted)
-    monkeypatch.setattr(module, "resume", taken_up)
+    monkeypatch.setattr(comparison, "run", counted)
+    monkeypatch.setattr(comparison, "resume", taken_up)
     words = (["digits"], 2, "local", tmp_path / "out", SMALL)
     sweeps = ["questions.batch=32,64"]
     with pytest.raises(KeyboardInterrupt):
@@ -186,7 +193,7 @@ def test_a_run_that_fails_takes_no_other_with_it(
     assert not (tmp_path / "b" / "digits_samples=128-0").exists()
 
 
-def check_files(out: Path, rows: list[Row]) -> None:
+def check_files(out: Path, rows: list[ComparisonRow]) -> None:
     with (out / "comparison.csv").open() as file:
         lines = list(csv.DictReader(file))
     assert [(line["experiment"], line["seed"]) for line in lines] == [
@@ -238,10 +245,12 @@ def made_up(out: Path, label: str, seed: int, epsilon: float | None, student: fl
     return folder
 
 
-def row(out: Path, label: str, family: str, epsilon: float | None, *students: float) -> Row:
+def row(
+    out: Path, label: str, family: str, epsilon: float | None, *students: float
+) -> ComparisonRow:
     folders = [made_up(out, label, seed, epsilon, s) for seed, s in enumerate(students)]
     results = tuple(json.loads((folder / "result.json").read_text()) for folder in folders)
-    return Row(label, family, results, tuple(folders))
+    return ComparisonRow(label, family, results, tuple(folders))
 
 
 def test_cells_have_mean_and_sample_deviation(tmp_path: Path) -> None:
@@ -254,14 +263,18 @@ def test_cells_have_mean_and_sample_deviation(tmp_path: Path) -> None:
     assert cell(found, "epsilon") == "none"
     assert cell(found, "fidelity") == "not known"
     assert cell(row(tmp_path, "one", "one", 3.0, 0.9), "student") == "90.00%"
-    table = markdown([found], chosen("student,asked")).splitlines()
+    table = markdown([found], select_columns("student,asked")).splitlines()
     assert table == [
         "| experiment | student, last | asked of each |",
         "|---|---:|---:|",
         "| digits | 92.00% ± 2.00 | 1,000 |",
     ]
-    assert chosen(None) == USUAL
-    assert set(chosen(None, rows_promise=True)) == {*USUAL, "epsilon"} <= set(COLUMNS)
+    assert select_columns(None) == DEFAULT_COLUMNS
+    assert (
+        set(select_columns(None, rows_promise=True))
+        == {*DEFAULT_COLUMNS, "epsilon"}
+        <= set(COLUMNS)
+    )
 
 
 def test_pictures_name_every_row_and_put_no_promise_at_the_edge(tmp_path: Path) -> None:
@@ -270,8 +283,8 @@ def test_pictures_name_every_row_and_put_no_promise_at_the_edge(tmp_path: Path) 
         for name, students in (("digits", (0.9, 0.92)), ("noise", (0.4, 0.5)))
         for epsilon in (1.0, 8.0, None)
     ]
-    draw_asked(rows, tmp_path)
-    draw_epsilon(rows, tmp_path)
+    plot_accuracy_by_samples(rows, tmp_path)
+    plot_accuracy_by_epsilon(rows, tmp_path)
     asked, promised = (tmp_path / f"{n}.svg" for n in ("comparison", "epsilon"))
     assert all(row.label in asked.read_text() for row in rows)
     assert "samples asked of each institution" in asked.read_text()
@@ -280,19 +293,19 @@ def test_pictures_name_every_row_and_put_no_promise_at_the_edge(tmp_path: Path) 
     assert ">digits<" in text
     assert ">noise<" in text
     before = asked.read_bytes()
-    draw_asked(rows, tmp_path)
+    plot_accuracy_by_samples(rows, tmp_path)
     assert asked.read_bytes() == before
 
 
 def test_of_many_lines_the_best_is_named_first(tmp_path: Path) -> None:
     students = [0.3, 0.9, 0.5, 0.7, 0.1, 0.8, 0.2, 0.6, 0.4]
     rows = [row(tmp_path, f"line-{s}", "line", None, s, s) for s in students]
-    draw_asked(rows, tmp_path)
+    plot_accuracy_by_samples(rows, tmp_path)
     text = (tmp_path / "comparison.svg").read_text()
     places = [text.index(f">line-{s}<") for s in sorted(students, reverse=True)]
     assert places == sorted(places)
     assert "FillBetweenPolyCollection" not in text
-    draw_asked(rows[:3], tmp_path)
+    plot_accuracy_by_samples(rows[:3], tmp_path)
     few = (tmp_path / "comparison.svg").read_text()
     assert few.index(">line-0.3<") < few.index(">line-0.9<")
     assert "FillBetweenPolyCollection" in few

@@ -15,10 +15,10 @@ from torch import Tensor
 from fedkd.aggregation.fusion import LEAST_WEIGHT, RIDGE, Fusion, _pool_matrix
 from fedkd.client.vault import local_data as shard
 from fedkd.client.vault.assets import Assets
-from fedkd.client.vault.vault import Vault
-from fedkd.data.partition import deal
+from fedkd.client.vault.trained_vault import TrainedVault
+from fedkd.data.partition import assign_samples
 from fedkd.errors import SettingsError
-from fedkd.experiment import Experiment, parse
+from fedkd.experiment import Experiment, parse_experiment
 from fedkd.protocol import Ask, Reply, Signal
 from fedkd.server.report.many_institutions import SHOWN, ranges, some
 from fedkd.server.report.plots import accuracy, class_counts, difficulty_by_institution
@@ -98,7 +98,9 @@ def few(tmp_path: Path, count: int, **more: Any) -> Experiment:
         test_labels=np.arange(12) % 10,
     )
     where = {"data": f"npz:{tmp_path / 'images.npz'}", "count": count, "partition": "iid"}
-    return parse({"name": "few", "institutions": {**where, "epochs": 1, "models": ["mlp"], **more}})
+    return parse_experiment(
+        {"name": "few", "institutions": {**where, "epochs": 1, "models": ["mlp"], **more}}
+    )
 
 
 def test_the_data_are_dealt_once_for_all(tmp_path: Path) -> None:
@@ -111,7 +113,7 @@ def test_the_data_are_dealt_once_for_all(tmp_path: Path) -> None:
 
 def test_more_institutions_than_test_images_leave_some_without() -> None:
     labels = torch.arange(30) % 10
-    dealt = deal([torch.tensor([i]) for i in range(30)], labels, labels[:4], 10)
+    dealt = assign_samples([torch.tensor([i]) for i in range(30)], labels, labels[:4], 10)
     assert [part.tolist() for part in dealt.tests] == [[0], [1], [2], [3], *[[]] * 26]
 
 
@@ -119,7 +121,7 @@ def test_another_partition_of_the_same_data_is_another_deal(tmp_path: Path) -> N
     few(tmp_path, 10)
     data = f"npz:{tmp_path / 'images.npz'}"
     holdings = [Assets(data=data, count=10, partition_seed=seed) for seed in (0, 1, 0)]
-    counts = [Vault.open(each).class_counts for each in holdings]
+    counts = [TrainedVault(each).class_counts for each in holdings]
     assert counts[0] == counts[2] != counts[1]
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from fedkd.core.compute import CPU, Compute
 from fedkd.data.datasets import open_data
 from fedkd.errors import SettingsError
-from fedkd.experiment import load
+from fedkd.experiment import load_experiment
 from fedkd.simulations.reproduction import cudfkd_cifar10 as reproduction
 from fedkd.simulations.reproduction.cudfkd_cifar10 import EXPERIMENT, continue_run, is_jpeg
 from fedkd.simulations.reproduction.teacher_training import TeacherSettings, train_until
@@ -56,14 +56,14 @@ def test_a_run_in_several_calls_ends_with_the_same_student_as_one_call(
     )
     left, ends = {"events": 0}, list[str]()
 
-    class Stopping(reproduction.Chronicle):
+    class Stopping(reproduction.RunRecorder):
         def __call__(self, progress: reproduction.Progress) -> None:
             left["events"] -= 1
             if left["events"] < 0:
                 raise reproduction._DeadlineError("part")
             super().__call__(progress)
 
-    monkeypatch.setattr(reproduction, "Chronicle", Stopping)
+    monkeypatch.setattr(reproduction, "RunRecorder", Stopping)
     for events in (3, 25, 9, 1000):
         left["events"] = events
         ends.append(continue_run(tmp_path / "pieces", time.monotonic() + SOON))
@@ -109,7 +109,7 @@ def test_one_teacher_and_a_device_that_is_there() -> None:
 
 
 def test_the_schedule_is_the_papers() -> None:
-    e = load("cifar10-cudfkd")
+    e = load_experiment("cifar10-cudfkd")
     rounds = e.questions.budget / e.questions.batch
     assert (rounds, e.student.steps / rounds, e.student.batch) == (10_000, 10, 512)
     assert (e.institutions.models, e.student.model) == (("resnet34",), "resnet18")
