@@ -9,9 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from fedkd.privacy.budget import Budget, Spending
-from fedkd.protocol.guarantee import Guarantee
-from fedkd.protocol.signals import Card
+from fedkd.privacy import Budget, Spending
+from fedkd.protocol import Card, Guarantee
 
 WORDS = {
     "name": "name",
@@ -60,7 +59,7 @@ def told(card: Card) -> dict[str, Any]:
     return {**asdict(card), "signals": sorted(card.signals), "guarantee": promise}
 
 
-def in_words(card: Card) -> str:
+def format_card(card: Card) -> str:
     """Every field of a card, one a line."""
     facts = {**told(card), "guarantee": promise(card.guarantee)}
     return "\n".join(f"{WORDS.get(field, field):<54}{_fact(fact)}" for field, fact in facts.items())

@@ -1,4 +1,4 @@
-"""Fitted scikit-learn classifiers as teachers, wherever they come from. Knows no file."""
+"""Fitted scikit-learn classifiers as teachers: check the estimator and map its classes."""
 
 from dataclasses import replace
 from typing import Any
@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedkd.client.vault.teachers.logits import LogitsTeacher
-from fedkd.client.vault.teachers.spec import TeacherSpec
+from fedkd.client.vault.teachers.logits_teacher import LogitsTeacher
+from fedkd.client.vault.teachers.teacher_spec import TeacherSpec
 from fedkd.errors import DataError
 
 
 def is_classifier(thing: object) -> bool:
-    """Whether it says probabilities of classes that it knows by name or number."""
+    """Whether an object is a fitted classifier that gives probabilities."""
     return callable(getattr(thing, "predict_proba", None)) and hasattr(thing, "classes_")
 
 
@@ -32,12 +32,12 @@ def estimator_teacher(estimator: Any, spec: TeacherSpec) -> LogitsTeacher:
         )
     columns = _columns(estimator.classes_, spec)
 
-    def say(pixels: NDArray[np.float32]) -> NDArray[np.float64]:
+    def score_batch(pixels: NDArray[np.float32]) -> NDArray[np.float64]:
         probabilities = np.zeros((len(pixels), spec.classes))
         probabilities[:, columns] = estimator.predict_proba(pixels.reshape(len(pixels), -1))
         return probabilities
 
-    return LogitsTeacher(say, replace(spec, outputs="probabilities"))
+    return LogitsTeacher(score_batch, replace(spec, outputs="probabilities"))
 
 
 def _columns(known: Any, spec: TeacherSpec) -> list[int]:

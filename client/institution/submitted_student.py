@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 
 from fedkd.errors import DataError, SettingsError
-from fedkd.models.networks import Network, Shape, build
+from fedkd.models import Network, Shape, build_network
 
 MOST_CLASSES = 10_000
 """Of a student: its head is built before its weights are seen."""
@@ -28,7 +28,7 @@ def network(model: str, classes: int, shape: Shape) -> Network:
     """
     if not 1 <= classes <= MOST_CLASSES:
         raise SettingsError(f"a student of {classes} classes; expected 1 to {MOST_CLASSES}")
-    return build(model, classes, shape, seed=0)
+    return build_network(model, classes, shape, seed=0)
 
 
 def most_bytes(student: Network) -> int:

@@ -1,4 +1,4 @@
-"""What an owner says of a teacher that he brings. Knows no format, opens nothing, imports no torch.
+"""Specification of an external teacher, as the owner writes it. Opens nothing, imports no torch.
 
 The ``[teacher]`` table of an owner's TOML has the fields of `TeacherSpec`, by their names.
 """
@@ -17,7 +17,7 @@ from fedkd.errors import SettingsError
 
 @dataclass(frozen=True)
 class TeacherSpec:
-    """A teacher in its owner's words. Formats take some of the later fields, and refuse the rest.
+    """An external teacher. Every format takes some of the later fields, and refuses the rest.
 
     Raises:
         SettingsError: a value out of range, or two that do not go together.
@@ -26,7 +26,7 @@ class TeacherSpec:
     __pydantic_config__ = ConfigDict(extra="forbid")
 
     source: str
-    """PREFIX:REST; prefixes are the keys of `fedkd.client.vault.teachers.opening.FORMATS`."""
+    """PREFIX:REST; prefixes are the keys of `fedkd.client.vault.teachers.formats.FORMATS`."""
     shape: tuple[int, int, int]
     """(C, H, W) of the images that it reads. Nothing is resized or recoloured for it."""
     weights: Path | None = None
@@ -40,17 +40,17 @@ class TeacherSpec:
     std: tuple[float, ...] | None = None
     """(C,), > 0; given exactly where ``mean`` is."""
     outputs: Literal["logits", "probabilities"] = "logits"
-    """What it says of an image. The logarithm is taken of probabilities."""
+    """What the teacher gives. The logarithm is taken of probabilities."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Keyword arguments of the architecture, or of the owner's factory."""
     trusted: bool = False
-    """The owner's word that a file whose loader may run code is his own."""
+    """The owner states that a file whose loader may run code is his own."""
     trusted_types: tuple[str, ...] = ()
     """Types that a skops file may build, beyond those that skops trusts."""
     input_name: str | None = None
     """Which input the images go to; None where there is only one."""
     output_name: str | None = None
-    """Which output is heard; None where there is only one."""
+    """Which output has the scores; None where there is only one."""
     batch: int = 256
     """Most images in one request to an inference server, >= 1."""
     timeout: float = 30.0
@@ -58,9 +58,9 @@ class TeacherSpec:
     insecure: bool = False
     """Whether plain http may go to another machine."""
     ca: Path | None = None
-    """Certificates that vouch for an inference server; None for those of the system."""
+    """CA certificates for an inference server; None for those of the system."""
     folder: Path = Path()
-    """What relative paths are taken from."""
+    """Base of relative paths."""
 
     def __post_init__(self) -> None:
         kind, colon, rest = self.source.partition(":")

@@ -1,6 +1,6 @@
-"""The SQLite file beneath an owner's books: how it is made and opened. Knows no question.
+"""The ledger's SQLite file: its schema, and how it is created and opened.
 
-It is readable to its owner alone, and appears whole or not at all.
+The file is readable to its owner alone. It is created whole or not at all.
 """
 
 import os
@@ -10,10 +10,10 @@ from pathlib import Path
 
 from fedkd.client.ledger.hash_chain import ANSWERED, TRAINING
 
-PATIENCE = 30.0
+BUSY_TIMEOUT_SECONDS = 30.0
 """Seconds to wait for another process that writes."""
 APPLICATION, VERSION = 0x66656B64, 3
-"""How a ledger of this form is told from any other SQLite file."""
+"""SQLite's application id and user version, by which a ledger of this schema is known."""
 SCHEMA = f"""
 BEGIN IMMEDIATE;
 CREATE TABLE entries (
@@ -44,33 +44,33 @@ COMMIT;
 """
 
 
-def in_memory() -> sqlite3.Connection:
-    """Books that end with the process."""
-    db = _connected(":memory:")
-    _fill(db)
+def open_in_memory() -> sqlite3.Connection:
+    """An empty ledger that ends with the process."""
+    db = _connect(":memory:")
+    _create_schema(db)
     return db
 
 
-def opened(path: Path, durable: bool) -> sqlite3.Connection:
-    """The books in a file, which is made where there is none.
+def open_file(path: Path, durable: bool) -> sqlite3.Connection:
+    """The ledger in a file, which is created where there is none.
 
     Args:
         path: of the file.
         durable: see `fedkd.client.ledger.ledger.Ledger`.
 
     Raises:
-        OSError: the file cannot be made or read.
+        OSError: the file cannot be created or read.
         sqlite3.Error: it is no ledger, or cannot be opened.
     """
     path = path.absolute()
     if not path.exists():
-        _make(path)
+        _create_file(path)
     if path.stat().st_mode & 0o077:
         path.chmod(0o600)  # SQLite gives the files beside it the same
-    db = _connected(f"{path.as_uri()}?mode=rw")
+    db = _connect(f"{path.as_uri()}?mode=rw")
     try:
-        marks = ("application_id", "user_version")
-        if [db.execute(f"PRAGMA {m}").fetchone()[0] for m in marks] != [APPLICATION, VERSION]:
+        ids = ("application_id", "user_version")
+        if [db.execute(f"PRAGMA {name}").fetchone()[0] for name in ids] != [APPLICATION, VERSION]:
             raise sqlite3.DatabaseError("it is no ledger of this version of fedkd")
         if db.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
             raise sqlite3.DatabaseError("a write-ahead log cannot be had there; use a local disk")
@@ -83,26 +83,26 @@ def opened(path: Path, durable: bool) -> sqlite3.Connection:
     return db
 
 
-def _make(path: Path) -> None:
-    """An empty ledger that appears whole or not at all, and whose mode is right from the start.
+def _create_file(path: Path) -> None:
+    """Create an empty ledger, whole or not at all, with the right mode from the start.
 
-    SQLite forgets its locks on a file as the same process closes it by other means, so the file
-    is made under another name and never touched but by SQLite under its own.
+    SQLite loses its locks on a file when the same process closes it by other means. So the file is
+    made under a temporary name, and only SQLite ever opens it under its own.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     try:
-        db = _connected(f"{part.as_uri()}?mode=rw")
+        db = _connect(f"{part.as_uri()}?mode=rw")
         try:
             db.execute("PRAGMA journal_mode = WAL")
-            _fill(db)
+            _create_schema(db)
         finally:
             db.close()
         try:
             os.link(part, path)
         except FileExistsError:
-            return  # another agent was quicker
+            return  # another agent created it first
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
@@ -112,15 +112,15 @@ def _make(path: Path) -> None:
         part.unlink(missing_ok=True)
 
 
-def _fill(db: sqlite3.Connection) -> None:
+def _create_schema(db: sqlite3.Connection) -> None:
     db.executescript(SCHEMA)
     db.execute("INSERT INTO secret VALUES (?)", (secrets.token_bytes(32),))
 
 
-def _connected(name: str) -> sqlite3.Connection:
+def _connect(name: str) -> sqlite3.Connection:
     db = sqlite3.connect(
-        name, uri=True, timeout=PATIENCE, isolation_level=None, check_same_thread=False
+        name, uri=True, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False
     )
-    # Bytes that are no text must be found by the chain, and not stop whoever reads it.
+    # Bytes that are no text must be found by verification, and not stop the reader.
     db.text_factory = lambda raw: raw.decode("utf-8", "replace")
     return db

@@ -13,14 +13,14 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from types import FrameType
 
-from fedkd.client.agent import Agent, Ending
-from fedkd.client.control.server import Bell
+from fedkd.client.sessions.agent import Agent, StopReason
+from fedkd.client.control.server import ControlServer
 from fedkd.client.institution import Institution, owned
 from fedkd.client.ledger.ledger import Ledger
-from fedkd.client.service.console import banner, bar, promise
-from fedkd.client.service.owner_config import Connection, Owner
-from fedkd.client.service.sessions import Sessions
-from fedkd.client.service.state_folder import kept
+from fedkd.client.monitoring.console import banner, bar, promise
+from fedkd.client.config.owner_config import Connection, OwnerConfig
+from fedkd.client.sessions.session_manager import SessionManager
+from fedkd.client.config.state_folder import kept
 from fedkd.core.logs import configure, say
 from fedkd.errors import SettingsError
 from fedkd.wire.channel import host_of, refuse_plain_text
@@ -34,12 +34,12 @@ log = logging.getLogger(__name__)
 
 
 def serve(
-    owner: Owner,
+    owner: OwnerConfig,
     server: str | None = None,
     style: str = "text",
     metrics: str | None = None,
     stay: bool = False,
-) -> Ending:
+) -> StopReason:
     """Answer coordinators until told to stop.
 
     Args:
@@ -69,9 +69,9 @@ def serve(
             institution = owned(owner, watch, ledger)
         happened = stack.enter_context(_signals())
         where = stack.enter_context(_metrics(metrics))
-        sessions = Sessions(institution, servers, credentials)
+        sessions = SessionManager(institution, servers, credentials)
         stack.callback(sessions.close)
-        stack.enter_context(Bell(owner.state.bell, institution, sessions, owner.state.socket_group))
+        stack.enter_context(ControlServer(owner.state.bell, institution, sessions, owner.state.socket_group))
         facts = _facts(owner, institution, direct if token else None, where)
         if style == "text":
             print(banner(facts), file=sys.stderr)
@@ -83,35 +83,35 @@ def serve(
 
 
 def _wait(
-    sessions: Sessions,
+    sessions: SessionManager,
     happened: "queue.SimpleQueue[Agent | str]",
     server: str | None,
     token: str,
     stay: bool,
-) -> Ending:
+) -> StopReason:
     """Until a signal comes or, where a server is named, the session with it is over."""
     while True:
         if server is not None and (objection := sessions.open(server, token, happened.put)):
             raise SettingsError(objection)
         agent = happened.get()
         if not isinstance(agent, Agent):
-            return Ending.LEFT
-        ending = agent.ending or Ending.GONE
-        if ending is Ending.REFUSED or not stay:
+            return StopReason.LEFT
+        ending = agent.ending or StopReason.GONE
+        if ending is StopReason.REFUSED or not stay:
             return ending
         with contextlib.suppress(queue.Empty):
             happened.get(timeout=PAUSE)
-            return Ending.LEFT
+            return StopReason.LEFT
 
 
-def _connection(owner: Owner) -> Connection:
+def _connection(owner: OwnerConfig) -> Connection:
     if owner.connection is None:
         raise SettingsError("there is nobody to dial; write a [connection] table")
     return owner.connection
 
 
 def _named(
-    owner: Owner, connection: Connection, server: str | None
+    owner: OwnerConfig, connection: Connection, server: str | None
 ) -> tuple[str | None, frozenset[str]]:
     """The coordinator to dial, and all that may be."""
     if server is None:
@@ -153,7 +153,7 @@ def _metrics(where: str | None) -> Iterator[str | None]:
     if where is None:
         yield None
         return
-    from fedkd.client.service.prometheus import exposed  # an extra
+    from fedkd.client.monitoring.prometheus import exposed  # an extra
 
     host, colon, port = where.rpartition(":")
     if not port.isdecimal() or (colon and not host):
@@ -163,7 +163,7 @@ def _metrics(where: str | None) -> Iterator[str | None]:
 
 
 def _facts(
-    owner: Owner, institution: Institution, server: str | None, metrics: str | None
+    owner: OwnerConfig, institution: Institution, server: str | None, metrics: str | None
 ) -> dict[str, object]:
     """Who serves what from where: for the owner's screen or log, and for nobody else."""
     card, policy, spent = institution.card, owner.policy, institution.tally

@@ -1,7 +1,7 @@
-"""Teachers that only say scores: what is common to files, estimators and servers without gradient.
+"""Teachers that give logits and no gradient: the part that files, estimators and servers share.
 
-Knows no format. A format hands over a function from pixels to scores; here pixels are scaled and
-cut to its batch, and what it says is checked before anybody believes it.
+A format supplies a function from pixels to scores. Here pixels are normalised and cut into batches,
+and the scores are checked.
 """
 
 import math
@@ -14,45 +14,48 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedkd.client.vault.teachers.spec import TeacherSpec
+from fedkd.client.vault.teachers.teacher_spec import TeacherSpec
 from fedkd.errors import DataError, NeedsError
-from fedkd.models.teacher import CHUNK, LEAST_PROBABILITY, must_know
-from fedkd.protocol.signals import Signal, as_float
+from fedkd.models import CHUNK, MIN_PROBABILITY, require_signals
+from fedkd.protocol import Signal, as_float
 
-Say: TypeAlias = Callable[[NDArray[np.float32]], NDArray[Any]]
+ScoreFunction: TypeAlias = Callable[[NDArray[np.float32]], NDArray[Any]]
 """(B, C, H, W) scaled pixels -> (B, K) logits or probabilities."""
 
-ROUNDING = 1e-2
+PROBABILITY_TOLERANCE = 1e-2
 """How far a probability may lie outside [0, 1], since servers round to 16 bits."""
 
 
 class LogitsTeacher:
-    """Says LOGITS and has no gradient. Several threads may ask it, if they may ask ``say``.
+    """Gives LOGITS and has no gradient. As safe for threads as ``score_batch`` is.
 
     Args:
-        say: the format's own.
-        spec: gives K, scaling, and whether probabilities are said.
-        most: images handed to ``say`` at once.
-        fixed: whether ``say`` takes neither more nor fewer than that.
+        score_batch: the format's own.
+        spec: gives K, normalisation, and whether the scores are probabilities.
+        batch: largest batch for ``score_batch``.
+        fixed: whether every batch must have that size.
     """
 
     differentiable = False
     signals = frozenset({Signal.LOGITS})
 
-    def __init__(self, say: Say, spec: TeacherSpec, most: int = CHUNK, fixed: bool = False) -> None:
+    def __init__(
+        self, score_batch: ScoreFunction, spec: TeacherSpec, batch: int = CHUNK, fixed: bool = False
+    ) -> None:
         self.classes = spec.classes
-        self._say, self._spec, self._most, self._fixed = say, spec, most, fixed
+        self._score_batch, self._spec = score_batch, spec
+        self._batch, self._fixed = batch, fixed
 
     def ask(self, images: Tensor, signals: frozenset[Signal]) -> dict[Signal, Tensor]:
         """See `fedkd.models.teacher.Teacher.ask`.
 
         Raises:
             NeedsError: more than LOGITS is asked.
-            DataError: what was said is not (B, K) finite scores.
+            DataError: the scores are not (B, K) and finite.
         """
-        must_know(signals, self.signals)
-        said = [self._said(piece) for piece in torch.split(images, self._most)]
-        return {signal: torch.from_numpy(np.concatenate(said)) for signal in signals}
+        require_signals(signals, self.signals)
+        logits = [self._logits(piece) for piece in torch.split(images, self._batch)]
+        return {signal: torch.from_numpy(np.concatenate(logits)) for signal in signals}
 
     def pull_back(self, images: Tensor, cotangents: Mapping[Signal, Tensor]) -> Tensor:
         """Always raises.
@@ -62,12 +65,12 @@ class LogitsTeacher:
         """
         raise NeedsError("this teacher has no gradient; choose a method that pulls nothing back")
 
-    def _said(self, piece: Tensor) -> NDArray[np.float32]:
-        pixels = np.ascontiguousarray(scaled(as_float(piece), self._spec).numpy())
-        if self._fixed and len(piece) < self._most:
-            missing = self._most - len(piece)
+    def _logits(self, piece: Tensor) -> NDArray[np.float32]:
+        pixels = np.ascontiguousarray(normalised(as_float(piece), self._spec).numpy())
+        if self._fixed and len(piece) < self._batch:
+            missing = self._batch - len(piece)
             pixels = np.concatenate([pixels, np.zeros((missing, *pixels.shape[1:]), np.float32)])
-        scores = self._say(pixels)
+        scores = self._score_batch(pixels)
         if scores.shape != (len(pixels), self.classes):
             raise DataError(
                 f"{self._spec.source} answers {list(scores.shape)} to {len(pixels)} images, "
@@ -75,7 +78,7 @@ class LogitsTeacher:
             )
         scores = scores[: len(piece)]
         if self._spec.outputs == "probabilities":
-            scores = logarithm(scores, self._spec.source)
+            scores = log_probabilities(scores, self._spec.source)
         with np.errstate(over="ignore"):  # what does not fit becomes infinite
             single: NDArray[np.float32] = scores.astype(np.float32)
         if not np.isfinite(single).all():
@@ -83,7 +86,7 @@ class LogitsTeacher:
         return single
 
 
-def scaled(images: Tensor, spec: TeacherSpec) -> Tensor:
+def normalised(images: Tensor, spec: TeacherSpec) -> Tensor:
     """(B, C, H, W) in [0, 1] -> (image - mean) / std, where the owner gives them."""
     if spec.mean is None or spec.std is None:
         return images
@@ -91,44 +94,45 @@ def scaled(images: Tensor, spec: TeacherSpec) -> Tensor:
     return (images - mean) / std
 
 
-def logarithm(probabilities: NDArray[Any], who: str) -> NDArray[Any]:
-    """Of (B, K) probabilities; the least are `fedkd.models.teacher.LEAST_PROBABILITY`.
+def log_probabilities(probabilities: NDArray[Any], source: str) -> NDArray[Any]:
+    """Logarithms of (B, K) probabilities, of at least `fedkd.models.teacher.MIN_PROBABILITY`.
 
     Raises:
         DataError: they are no probabilities.
     """
-    if not (probabilities.min() >= -ROUNDING and probabilities.max() <= 1 + ROUNDING):
+    low, high = -PROBABILITY_TOLERANCE, 1 + PROBABILITY_TOLERANCE
+    if not (probabilities.min() >= low and probabilities.max() <= high):
         raise DataError(
-            f"{who} answers numbers outside [0, 1], which are no probabilities; correct outputs"
+            f"{source} answers numbers outside [0, 1], which are no probabilities; correct outputs"
         )
-    logits: NDArray[Any] = np.log(np.maximum(probabilities, LEAST_PROBABILITY))
+    logits: NDArray[Any] = np.log(np.maximum(probabilities, MIN_PROBABILITY))
     return logits
 
 
 @dataclass(frozen=True)
-class Layout:
+class InputLayout:
     """How an input of declared dimensions takes a batch of images."""
 
     batch: int | None
-    """Images that it takes at once, no more and no fewer; None for any number."""
+    """The fixed batch size; None for any."""
     item: tuple[int, ...]
     """One image: (C, H, W), or (C * H * W,) row by row."""
 
-    def teacher(self, say: Say, spec: TeacherSpec, most: int) -> LogitsTeacher:
-        """A teacher that hands over batches of this layout."""
+    def teacher(self, score_batch: ScoreFunction, spec: TeacherSpec, batch: int) -> LogitsTeacher:
+        """A teacher whose batches have this layout; ``batch`` is its largest if none is fixed."""
         return LogitsTeacher(
-            lambda pixels: say(pixels.reshape(len(pixels), *self.item)),
+            lambda pixels: score_batch(pixels.reshape(len(pixels), *self.item)),
             spec,
-            self.batch or most,
+            self.batch or batch,
             fixed=self.batch is not None,
         )
 
 
-def layout(declared: Sequence[Any], spec: TeacherSpec) -> Layout:
-    """How the owner's images fit an input; a dimension that is no number >= 1 may be any.
+def input_layout(declared: Sequence[Any], spec: TeacherSpec) -> InputLayout:
+    """How the owner's images fit a declared input; a dimension that is no number >= 1 is free.
 
     Raises:
-        DataError: they do not.
+        DataError: they do not fit.
     """
 
     def fits(item: tuple[int, ...]) -> bool:
@@ -139,7 +143,7 @@ def layout(declared: Sequence[Any], spec: TeacherSpec) -> Layout:
 
     for item in (spec.shape, (math.prod(spec.shape),)):
         if fits(item):
-            return Layout(declared[0] if _counts(declared[0]) else None, item)
+            return InputLayout(declared[0] if _counts(declared[0]) else None, item)
     raise DataError(
         f"{spec.source} reads {list(declared)} and the images are [batch, "
         f"{', '.join(map(str, spec.shape))}]; give the shape that it was trained on"

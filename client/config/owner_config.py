@@ -8,7 +8,7 @@
     [state]        where ledger, teacher and socket lie
 
 It knows the words that may stand there and opens nothing but the files of the connection. Paths
-are relative to the file. `fedkd.client.service.config_template` is a commented one.
+are relative to the file. `fedkd.client.config.template` is a commented one.
 """
 
 import ssl
@@ -21,14 +21,13 @@ from typing import Annotated, Literal, Self
 from cryptography import x509
 from pydantic import AfterValidator, Field, model_validator
 
-from fedkd.client.vault.teachers.spec import TeacherSpec, spec_from_table
+from fedkd.client.vault.teachers.teacher_spec import TeacherSpec, spec_from_table
 from fedkd.errors import SettingsError
-from fedkd.experiment.toml_settings import Located, Section, read, validated
-from fedkd.privacy.budget import Budget
-from fedkd.privacy.release_policy import Policy
-from fedkd.protocol.signals import Signal
+from fedkd.experiment import ResolvedPath, Section, read_toml, validate_settings
+from fedkd.privacy import Budget, Policy
+from fedkd.protocol import Signal
+from fedkd.wire import MAX_NAME_LENGTH
 from fedkd.wire.channel import grpc, host_of, refuse_plain_text
-from fedkd.wire.messages import LONGEST_NAME
 
 
 def _address(address: str) -> str:
@@ -41,8 +40,8 @@ Address = Annotated[str, AfterValidator(_address)]
 Count = Annotated[int, Field(ge=1)]
 
 
-class PrivateTable(Section):
-    """The fields of `fedkd.client.vault.training.supervised.PrivateSettings`: a training with differential privacy."""
+class DpTrainingTable(Section):
+    """The fields of `fedkd.client.vault.training.supervised.DpSgdSettings`: a training with differential privacy."""
 
     epsilon: float = Field(gt=0)
     delta: float = Field(1e-5, gt=0, lt=1)
@@ -58,7 +57,7 @@ class TeacherTable(Section):
 
     source: Literal["trained"] = "trained"
     model: str = "cnn"
-    """A key of `fedkd.models.networks.MODELS`, or sklearn:NAME."""
+    """A key of `fedkd.models.MODELS`, or sklearn:NAME."""
     epochs: Count = 40
     batch: int = Field(32, ge=2)
     learning_rate: float = Field(5e-3, gt=0)
@@ -68,7 +67,7 @@ class TeacherTable(Section):
     """What the classes of [data] are called, in their order; none: by their numbers."""
     voters: int = Field(0, ge=0)
     """Of mode pate: teachers that vote, each trained on images of its own."""
-    private: PrivateTable | None = None
+    private: DpTrainingTable | None = None
     """Of mode dp-teacher: takes the place of epochs, batch and rates."""
 
 
@@ -77,14 +76,14 @@ class DataTable(Section):
 
     source: str
     """digits, torchvision:NAME, folder:PATH, parquet:PATH or npz:PATH, see `fedkd.data.datasets`."""
-    root: Located = Field(Path(), validate_default=True)
+    root: ResolvedPath = Field(Path(), validate_default=True)
     """Folder to which PATH is relative."""
     index: int = Field(0, ge=0)
     count: Count = 1
     partition: Literal["iid", "dirichlet", "shards", "file"] = "iid"
     alpha: float = Field(0.5, gt=0)
     shards: Count = 2
-    partition_file: Located | None = None
+    partition_file: ResolvedPath | None = None
     partition_seed: int = 0
 
 
@@ -135,15 +134,15 @@ class Connection(Section):
     """Whom to dial, and how both ends prove who they are."""
 
     server: Address | None = None
-    ca: Located | None = None
+    ca: ResolvedPath | None = None
     """Certificate of the authority that signed the coordinator's."""
-    certificate: Located | None = None
+    certificate: ResolvedPath | None = None
     """The institution's own; its name must stand in it."""
-    key: Located | None = None
-    token_file: Located | None = None
+    key: ResolvedPath | None = None
+    token_file: ResolvedPath | None = None
     """Of the run, or of this institution. Flower's bell brings its own instead."""
     insecure: bool = False
-    """Plain text, to a coordinator on this machine only."""
+    """NoiselessRelease text, to a coordinator on this machine only."""
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:
@@ -198,9 +197,9 @@ class Connection(Section):
 class State(Section):
     """Where the institution keeps what is its own."""
 
-    folder: Located = Field(Path("state"), validate_default=True)
+    folder: ResolvedPath = Field(Path("state"), validate_default=True)
     """Of ledger and teacher; readable to the owner alone."""
-    socket: Located | None = None
+    socket: ResolvedPath | None = None
     """Where Flower's ClientApp may ring; None for agent.sock in the folder."""
     socket_group: str | None = None
     """Whose members may ring, where Flower runs as another user. The socket then needs a folder
@@ -217,10 +216,10 @@ class State(Section):
         return self.folder / "ledger.sqlite"
 
 
-class Owner(Section):
+class OwnerConfig(Section):
     """All of it, resolved."""
 
-    name: str = Field(min_length=1, max_length=LONGEST_NAME)
+    name: str = Field(min_length=1, max_length=MAX_NAME_LENGTH)
     teacher: TeacherTable | TeacherSpec
     data: DataTable | None = None
     policy: PolicyTable
@@ -272,13 +271,13 @@ class Owner(Section):
         return (self.policy.servers or frozenset()) | ({named} if named else frozenset())
 
 
-def load(path: Path) -> Owner:
+def load(path: Path) -> OwnerConfig:
     """Read an owner's file.
 
     Raises:
         SettingsError: unreadable, without a policy, an unknown key, or a value that cannot be.
     """
-    values = read(path)
+    values = read_toml(path)
     if "policy" not in values:
         raise SettingsError(
             f"{path.name} has no [policy], so nothing may be asked; write one, such as "
@@ -287,7 +286,7 @@ def load(path: Path) -> Owner:
     folder = path.resolve().parent
     values["teacher"] = _teacher(values.get("teacher", {}), folder)
     values.setdefault("state", {})
-    return validated(Owner, values, folder)
+    return validate_settings(OwnerConfig, values, folder)
 
 
 def _teacher(table: object, folder: Path) -> TeacherTable | TeacherSpec:
@@ -296,7 +295,7 @@ def _teacher(table: object, folder: Path) -> TeacherTable | TeacherSpec:
         raise SettingsError(f"teacher = {table!r}: expected a table; write [teacher]")
     if table.get("source", "trained") != "trained":
         return spec_from_table(table, folder)
-    return validated(TeacherTable, table, folder, within="teacher")
+    return validate_settings(TeacherTable, table, folder, within="teacher")
 
 
 def _content(path: Path, what: str) -> bytes:

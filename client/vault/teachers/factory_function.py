@@ -1,4 +1,4 @@
-"""``factory:package.module:function``: the owner's own code makes the network or the estimator.
+"""Teacher format ``factory:package.module:function``: the owner's own function makes the teacher.
 
 The function is called with ``options`` and returns an nn.Module, (B, C, H, W) -> (B, K), whose
 weights are then read from a safetensors file, or a fitted scikit-learn classifier without one.
@@ -9,11 +9,15 @@ from typing import Any
 
 from torch import nn
 
-from fedkd.client.vault.teachers.estimator import estimator_teacher, is_classifier
-from fedkd.client.vault.teachers.modules import load_weights, module_teacher, without_trace
-from fedkd.client.vault.teachers.spec import TeacherSpec
+from fedkd.client.vault.teachers.sklearn_estimator import estimator_teacher, is_classifier
+from fedkd.client.vault.teachers.teacher_spec import TeacherSpec
+from fedkd.client.vault.teachers.torch_modules import (
+    load_weights,
+    module_teacher,
+    preserving_rng_state,
+)
 from fedkd.errors import DataError, SettingsError
-from fedkd.models.teacher import Teacher
+from fedkd.models import Teacher
 
 
 def open_factory(spec: TeacherSpec, name: str) -> Teacher:
@@ -23,23 +27,23 @@ def open_factory(spec: TeacherSpec, name: str) -> Teacher:
         SettingsError: there is no such function.
         DataError: it fails, makes something else, or its weights do not fit.
     """
-    made = _made(spec, name)
-    if isinstance(made, nn.Module):
+    result = _call_factory(spec, name)
+    if isinstance(result, nn.Module):
         if spec.weights is None:
             raise SettingsError(f"{spec.source} makes a network; give its weights, a .safetensors")
-        load_weights(made, spec.path(spec.weights))
-        return module_teacher(made, spec)
-    if not is_classifier(made):
+        load_weights(result, spec.path(spec.weights))
+        return module_teacher(result, spec)
+    if not is_classifier(result):
         raise DataError(
-            f"{spec.source} returned {type(made).__name__}; expected an nn.Module, or a fitted "
+            f"{spec.source} returned {type(result).__name__}; expected an nn.Module, or a fitted "
             f"scikit-learn classifier with predict_proba"
         )
     if spec.weights is not None:
         raise SettingsError(f"{spec.source} makes a fitted estimator; take weights away")
-    return estimator_teacher(made, spec)
+    return estimator_teacher(result, spec)
 
 
-def _made(spec: TeacherSpec, name: str) -> Any:
+def _call_factory(spec: TeacherSpec, name: str) -> Any:
     module, colon, function = name.partition(":")
     try:
         factory = getattr(importlib.import_module(module), function) if colon else None
@@ -50,12 +54,12 @@ def _made(spec: TeacherSpec, name: str) -> Any:
     if not callable(factory):
         raise SettingsError(f"{spec.source}: expected factory:package.module:function")
     try:
-        return without_trace(lambda: factory(**spec.options))
+        return preserving_rng_state(lambda: factory(**spec.options))
     except Exception as error:  # the owner's own code may raise anything
         raise DataError(
-            f"{spec.source} raised {type(error).__name__}: {_line(error)}; correct it"
+            f"{spec.source} raised {type(error).__name__}: {_first_line(error)}; correct it"
         ) from error
 
 
-def _line(error: Exception) -> str:
+def _first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), "")

@@ -1,58 +1,58 @@
-"""Opens whatever teacher an owner brings. The only place that knows which formats there are."""
+"""Table of the formats of external teachers; open a teacher and check its first answers."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 
 import torch
 
-from fedkd.client.vault.teachers.factory import open_factory
+from fedkd.client.vault.teachers.factory_function import open_factory
 from fedkd.client.vault.teachers.fedkd_networks import open_fedkd
 from fedkd.client.vault.teachers.inference_server import open_server
 from fedkd.client.vault.teachers.onnx_file import open_onnx
 from fedkd.client.vault.teachers.pt2_archive import open_pt2
 from fedkd.client.vault.teachers.skops_file import open_skops
-from fedkd.client.vault.teachers.spec import TeacherSpec
+from fedkd.client.vault.teachers.teacher_spec import TeacherSpec
 from fedkd.client.vault.teachers.timm_networks import open_timm
 from fedkd.client.vault.teachers.torchvision_networks import open_torchvision
 from fedkd.errors import DataError, FedkdError, SettingsError
-from fedkd.models.teacher import Teacher
-from fedkd.protocol.signals import Signal
+from fedkd.models import Teacher
+from fedkd.protocol import Signal
 
-COMMON = frozenset({"source", "shape", "classes", "class_names", "folder"})
+COMMON_FIELDS = frozenset({"source", "shape", "classes", "class_names", "folder"})
 """Fields of a `TeacherSpec` that every format takes."""
 
-SCALED = frozenset({"mean", "std"})
-NETWORK = SCALED | {"weights", "options", "outputs"}
-NAMED = SCALED | {"outputs", "input_name", "output_name"}
+NORMALISATION = frozenset({"mean", "std"})
+NETWORK_FIELDS = NORMALISATION | {"weights", "options", "outputs"}
+NAMED_TENSORS = NORMALISATION | {"outputs", "input_name", "output_name"}
 
-LIKENESS = 1e-2
-"""How far a teacher's answers to one image may differ, relative to the largest of them."""
+MAX_RELATIVE_DIFFERENCE = 1e-2
+"""Of a teacher's two answers to one image, relative to the largest logit."""
 
 
 @dataclass(frozen=True)
 class Format:
-    """A kind of teacher: who opens it, and which fields beyond the common ones it takes."""
+    """A format of teachers: what opens it, and which fields beyond the common ones it takes."""
 
     open: Callable[[TeacherSpec, str], Teacher]
-    """From a spec and what follows the prefix in its source."""
+    """From a spec and the part of its source after the prefix."""
     takes: frozenset[str]
 
 
 FORMATS: Mapping[str, Format] = {
-    "factory": Format(open_factory, NETWORK),
+    "factory": Format(open_factory, NETWORK_FIELDS),
     "fedkd": Format(open_fedkd, frozenset({"weights"})),
-    "torchvision": Format(open_torchvision, NETWORK),
-    "timm": Format(open_timm, NETWORK),
-    "onnx": Format(open_onnx, NAMED),
-    "pt2": Format(open_pt2, SCALED | {"outputs", "trusted"}),
-    "skops": Format(open_skops, SCALED | {"trusted_types"}),
-    "oip": Format(open_server, NAMED | {"batch", "timeout", "insecure", "ca"}),
+    "torchvision": Format(open_torchvision, NETWORK_FIELDS),
+    "timm": Format(open_timm, NETWORK_FIELDS),
+    "onnx": Format(open_onnx, NAMED_TENSORS),
+    "pt2": Format(open_pt2, NORMALISATION | {"outputs", "trusted"}),
+    "skops": Format(open_skops, NORMALISATION | {"trusted_types"}),
+    "oip": Format(open_server, NAMED_TENSORS | {"batch", "timeout", "insecure", "ca"}),
 }
-"""What a source may begin with, before its first colon."""
+"""Formats by the prefix of a source, before its first colon."""
 
 
 def open_teacher(spec: TeacherSpec) -> Teacher:
-    """A teacher that has answered, so that its faults show now and not at the first question.
+    """Open a teacher and try it, so that faults show now and not at the first question.
 
     Raises:
         SettingsError: no such format, a field that it does not take, or a dependency is missing.
@@ -64,20 +64,20 @@ def open_teacher(spec: TeacherSpec) -> Teacher:
             f"unknown source {spec.source!r}; it begins with one of "
             f"{', '.join(f'{known}:' for known in FORMATS)}"
         )
-    taken = COMMON | FORMATS[prefix].takes
+    taken = COMMON_FIELDS | FORMATS[prefix].takes
     plain = TeacherSpec(spec.source, spec.shape, classes=1)
     for field in fields(spec):
         if field.name not in taken and getattr(spec, field.name) != getattr(plain, field.name):
             raise SettingsError(f"{prefix}: takes no {field.name}; take it away")
     teacher = FORMATS[prefix].open(spec, rest)
-    _try(teacher, spec)
+    _check_answers(teacher, spec)
     return teacher
 
 
-def _try(teacher: Teacher, spec: TeacherSpec) -> None:
-    """Ask about a black image, alone and beside a white one.
+def _check_answers(teacher: Teacher, spec: TeacherSpec) -> None:
+    """Check the answers to a black image, alone and in a batch with a white one.
 
-    A network that was left in training mode looks at its neighbours, or rolls dice.
+    A network left in training mode depends on the rest of the batch, or is random.
     """
     black, white = torch.zeros(1, *spec.shape), torch.ones(1, *spec.shape)
     logits = frozenset({Signal.LOGITS})
@@ -99,7 +99,8 @@ def _try(teacher: Teacher, spec: TeacherSpec) -> None:
         )
     if not bool(torch.cat([alone, beside]).isfinite().all()):
         raise DataError(f"{spec.source} answers numbers that are not finite; see its weights")
-    if bool((alone - beside[:1]).abs().max() > LIKENESS * alone.abs().max().clamp_min(1.0)):
+    largest = alone.abs().max().clamp_min(1.0)
+    if bool((alone - beside[:1]).abs().max() > MAX_RELATIVE_DIFFERENCE * largest):
         raise DataError(
             f"{spec.source} answers one image differently beside another; save it in evaluation "
             f"mode"

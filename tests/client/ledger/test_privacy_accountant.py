@@ -14,27 +14,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fedkd.client.vault.training.dp_sgd
+from fedkd.client.config.owner_config import load
 from fedkd.client.institution import Institution, owned
-from fedkd.client.ledger.dataset_accounts import Training
+from fedkd.client.ledger.dataset_accounts import DpTraining
 from fedkd.client.ledger.ledger import Ledger
 from fedkd.client.ledger.privacy_accountant import COMPOSED
-from fedkd.client.service.console import charged, in_words
-from fedkd.client.service.owner_config import load
-from fedkd.client.vault.assets import Holding
-from fedkd.client.vault.training.supervised import PrivateSettings, TeachSettings
+from fedkd.client.monitoring.console import charged, format_card
+from fedkd.client.vault.assets import Assets
+from fedkd.client.vault.trained_vault import TrainedVault
+from fedkd.client.vault.training.settings import DpSgdSettings, SupervisedSettings
 from fedkd.client.vault.vault import Vault
 from fedkd.errors import DataError, SettingsError
-from fedkd.privacy.accounting import epsilon_of_rho, rho_of_epsilon
-from fedkd.privacy.budget import Budget, Spending
-from fedkd.privacy.release_policy import Policy
-from fedkd.protocol.signals import Ask, Card, Reason, Refusal, Reply
-from fedkd.wire.codec import decode_from_institution, encode
-from fedkd.wire.messages import Hello
+from fedkd.privacy import Budget, Policy, Spending, epsilon_of_rho, rho_of_epsilon
+from fedkd.protocol import Ask, Card, Reason, Refusal, Reply
+from fedkd.wire import Hello, decode_from_institution, encode
 
-PRIVATE = PrivateSettings(3.0, epochs=1, sampling_rate=0.5, accountant="rdp")
-BASE = Holding(index=1, count=20, teach=TeachSettings(epochs=1))
+PRIVATE = DpSgdSettings(3.0, epochs=1, sampling_rate=0.5, accountant="rdp")
+BASE = Assets(index=1, count=20, training=SupervisedSettings(epochs=1))
 VOTERS = replace(BASE, model="sklearn:LogisticRegression", voters=5)
-TRAINED = replace(BASE, model="scattering", private=PRIVATE)
+TRAINED = replace(BASE, model="scattering", dp_training=PRIVATE)
 BUDGET = Budget(8.0, 4e-5)
 NOISE = {"pate": Fraction(9), "local-dp": Fraction(100)}
 TRAININGS = 3
@@ -65,9 +63,9 @@ def travelled(card: Card) -> Card:
 @pytest.fixture(scope="module")
 def vaults(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Vault]:
     """By mode, all of the same images; three private teachers of them, once trained."""
-    made = {"none": Vault.open(BASE), "local-dp": Vault.open(BASE), "pate": Vault.open(VOTERS)}
+    made = {"none": TrainedVault(BASE), "local-dp": TrainedVault(BASE), "pate": TrainedVault(VOTERS)}
     for number in range(TRAININGS):
-        vault = Vault.open(TRAINED, tmp_path_factory.mktemp("kept"))
+        vault = TrainedVault(TRAINED, tmp_path_factory.mktemp("kept"))
         assert vault.guarantee is not None
         made[f"dp-teacher {number}"] = vault
     return made
@@ -80,20 +78,20 @@ def test_a_promise_of_an_image_counts_everything_and_one_of_the_data_set_only_it
     spent = Spending(image_rho=500, whole_rho=700)
     assert Spending().epsilon == spent.delta == 0
     assert BUDGET.limit(spent, whole=False) == BUDGET.micro_rho
-    assert BUDGET.limit(spent, whole=True) == BUDGET.limit(Spending().after(1.0, 1e-6), True) == 0
+    assert BUDGET.limit(spent, whole=True) == BUDGET.limit(Spending().with_training(1.0, 1e-6), True) == 0
     assert BUDGET.limit(Spending(whole_rho=700), whole=True) == BUDGET.micro_rho
-    trained = spent.after(3.0, 1e-5).after(0.1, 2e-5)
+    trained = spent.with_training(3.0, 1e-5).with_training(0.1, 2e-5)
     assert (trained.epsilon, trained.delta) == (Fraction("3.1"), Fraction("3e-5"))
-    left = BUDGET.beside(trained)
+    left = BUDGET.remaining_after(trained)
     assert left is not None
     assert (left.epsilon, left.delta) == (pytest.approx(4.9), pytest.approx(1e-5))
     assert Fraction(left.delta) <= Fraction("1e-5"), "rounded to the safe side"
     assert BUDGET.limit(trained, whole=False) == left.micro_rho == rho_of_epsilon(4.9, left.delta)
-    assert trained.without(3.0, 1e-5) == spent.after(0.1, 2e-5)
+    assert trained.without_training(3.0, 1e-5) == spent.with_training(0.1, 2e-5)
 
 
 def test_sums_are_those_of_decimals() -> None:
-    thrice = Spending().after(0.1, 1e-5).after(0.1, 1e-5).after(0.1, 1e-5)
+    thrice = Spending().with_training(0.1, 1e-5).with_training(0.1, 1e-5).with_training(0.1, 1e-5)
     assert 0.1 + 0.1 + 0.1 > 0.3, "in floats"
     assert Budget(0.3, 3e-5).covers(thrice)
     assert not Budget(0.3, 2.9e-5).covers(thrice)
@@ -101,7 +99,7 @@ def test_sums_are_those_of_decimals() -> None:
     noisy = replace(thrice, image_rho=1)
     assert not Budget(0.3, 3e-5).covers(noisy), "nothing is left for an answer"
     assert Budget(1.0, 4e-5).covers(noisy)
-    assert Budget(0.3, 3e-5).beside(thrice) is None
+    assert Budget(0.3, 3e-5).remaining_after(thrice) is None
 
 
 @given(
@@ -120,7 +118,7 @@ def test_what_is_left_and_what_is_spent_are_never_more_than_the_budget(
     spent = Spending(trainings=tuple(trainings))
     rho = budget.limit(spent, whole=False)
     if rho and trainings:
-        left = budget.beside(spent)
+        left = budget.remaining_after(spent)
         assert left is not None
         assert Fraction(left.epsilon) + spent.epsilon <= Fraction(str(epsilon))
         assert Fraction(left.delta) + spent.delta <= Fraction(str(delta))
@@ -190,9 +188,9 @@ def test_whatever_opens_after_whatever_no_promise_is_broken(
                 assert promised.delta <= 4.001e-5
                 assert promised.epsilon >= 2.9 * len(model.trained)
             asked = Ask(shown(count, start))
-            spent = ledger.data_sets.each()
+            spent = ledger.dataset_accounts.all_spending()
             said = north.answer(asked)
-            (known,) = ledger.data_sets.each().values()
+            (known,) = ledger.dataset_accounts.all_spending().values()
             if mode in NOISE:
                 # None of it was answered, or all that was new is paid for, within the cap.
                 told = known.micro_rho - sum(model.rho.values())
@@ -219,7 +217,7 @@ def test_local_dp_counts_for_an_image_and_an_image_ends_local_dp(vaults: dict[st
     with closing(Ledger(None)) as ledger:
         for start in (0, 30):  # it may open again over what itself has spent
             assert refused(opened("local-dp").answer(Ask(shown(30, start)))) is None
-        (known,) = ledger.data_sets.each().values()
+        (known,) = ledger.dataset_accounts.all_spending().values()
         assert known == Spending(whole_rho=60 * 12_800)
         left = BUDGET.micro_rho - known.whole_rho
         paid = left // math.ceil(2 * 10**6 / (2 * 9**2))
@@ -229,7 +227,7 @@ def test_local_dp_counts_for_an_image_and_an_image_ends_local_dp(vaults: dict[st
         with pytest.raises(SettingsError, match="promises the whole data set") as caught:
             opened("local-dp")
         assert "choose pate or dp-teacher" in str(caught.value)
-        told = opened("dp-teacher 0") if BUDGET.covers(known.after(3.0, 1e-5)) else None
+        told = opened("dp-teacher 0") if BUDGET.covers(known.with_training(3.0, 1e-5)) else None
         assert told is None, "the three together are more than was granted"
     with closing(Ledger(None)) as ledger:
         card = opened("dp-teacher 0").card
@@ -251,26 +249,26 @@ def test_a_door_that_is_open_hears_of_a_training(vaults: dict[str, Vault]) -> No
         assert refused(north.answer(Ask(shown(after // each + 1)))) is None
         more = Ask(shown(1, 99))
         assert (after // each + 2) * each <= before, "else it would be refused in any case"
-        data_set = ledger.data_sets.enrol(vaults["pate"].fingerprints)
-        assert not ledger.train(Training("k", 3.0, 1e-5), data_set, policy("dp-teacher"))
+        data_set = ledger.dataset_accounts.register(vaults["pate"].fingerprints)
+        assert not ledger.charge_training(DpTraining("k", 3.0, 1e-5), data_set, policy("dp-teacher"))
         assert refused(north.answer(more)) is None
-        assert ledger.train(Training("k", 3.0, 1e-5), data_set, Policy(mode="dp-teacher"))
+        assert ledger.charge_training(DpTraining("k", 3.0, 1e-5), data_set, Policy(mode="dp-teacher"))
         assert refused(north.answer(Ask(shown(1, 100)))) is Reason.SPENT
         assert refused(north.answer(more)) is None, "it was paid for"
 
 
 def test_nobody_knows_the_images_of_a_brought_teacher_so_they_may_be_any() -> None:
     with closing(Ledger(None)) as ledger:
-        enrol = ledger.data_sets.enrol
+        enrol = ledger.dataset_accounts.register
         one, unknown, other = enrol([b"a"]), enrol([]), enrol([b"b"])
         assert enrol([]) == unknown
-        assert ledger.train(Training("k", 1.0, 1e-6), unknown, Policy())
-        assert ledger.train(Training("l", 2.0, 1e-6), one, Policy())
+        assert ledger.charge_training(DpTraining("k", 1.0, 1e-6), unknown, Policy())
+        assert ledger.charge_training(DpTraining("l", 2.0, 1e-6), one, Policy())
         sums = {
-            name: float(ledger.data_sets.spending(name).epsilon) for name in (one, unknown, other)
+            name: float(ledger.dataset_accounts.spending(name).epsilon) for name in (one, unknown, other)
         }
         assert sums == {one: 3.0, unknown: 3.0, other: 1.0}
-        each = ledger.data_sets.each()
+        each = ledger.dataset_accounts.all_spending()
         assert {name: float(told.epsilon) for name, told in each.items()} == {
             one: 2.0,
             unknown: 1.0,
@@ -285,13 +283,13 @@ def test_a_second_training_adds_up_and_a_teacher_that_is_found_again_does_not(
 ) -> None:
     word = Policy(mode="dp-teacher")
     with closing(Ledger(tmp_path / "ledger.sqlite")) as ledger:
-        first = Institution("north", Vault.open(TRAINED, tmp_path / "one"), word, ledger).card
-        again = Institution("north", Vault.open(TRAINED, tmp_path / "one"), word, ledger).card
+        first = Institution("north", TrainedVault(TRAINED, tmp_path / "one"), word, ledger).card
+        again = Institution("north", TrainedVault(TRAINED, tmp_path / "one"), word, ledger).card
         assert first == again
         assert first.guarantee is not None
         alone = first.guarantee
         assert alone.mechanism == "DP-SGD"
-        second = Institution("north", Vault.open(TRAINED, tmp_path / "two"), word, ledger).card
+        second = Institution("north", TrainedVault(TRAINED, tmp_path / "two"), word, ledger).card
         both = second.guarantee
         assert both is not None
         assert both.epsilon == pytest.approx(3.0 + alone.epsilon)
@@ -300,13 +298,13 @@ def test_a_second_training_adds_up_and_a_teacher_that_is_found_again_does_not(
         assert travelled(second) == second, "it travels"
         rows = [(e.kind, e.decision, e.epsilon, e.delta, e.mode) for e in ledger.entries()]
         assert rows == [("training", "answered", 3.0, 1e-5, "dp-teacher")] * 2
-        (told,) = ledger.data_sets.each().values()
+        (told,) = ledger.dataset_accounts.all_spending().values()
         line = charged("x", told, None)
         assert line == "data set x: 2 private trainings, epsilon 6 at delta 2e-05 together"
         ledger.verify()
     with closing(Ledger(None)) as fresh:
         # Books that do not know of a teacher that is there: it is charged as it is served.
-        card = Institution("north", Vault.open(TRAINED, tmp_path / "one"), word, fresh).card
+        card = Institution("north", TrainedVault(TRAINED, tmp_path / "one"), word, fresh).card
         assert card == first
         assert len([*fresh.entries()]) == 1
 
@@ -320,30 +318,30 @@ def test_a_training_is_charged_before_it_begins_and_whatever_becomes_of_it(
             assert [e.kind for e in ledger.entries()] == ["training"], "it began uncharged"
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(fedkd.client.vault.training.dp_sgd, "train_privately", killed)
+        monkeypatch.setattr(fedkd.client.vault.training.dp_sgd, "train_with_dp_sgd", killed)
         word = policy("dp-teacher", budget=Budget(5.0, 2e-5))
         with pytest.raises(KeyboardInterrupt):
-            Institution("north", Vault.open(TRAINED, tmp_path), word, ledger)
+            Institution("north", TrainedVault(TRAINED, tmp_path), word, ledger)
         monkeypatch.undo()
         with pytest.raises(SettingsError, match=r"than policy\.budget, epsilon 5") as caught:
-            Institution("north", Vault.open(TRAINED, tmp_path), word, ledger)
+            Institution("north", TrainedVault(TRAINED, tmp_path), word, ledger)
         assert "epsilon 3 at delta 1e-05 of trainings are spent on these images" in str(
             caught.value
         )
         assert not [*tmp_path.iterdir()], "it was trained all the same"
         assert [e.decision for e in ledger.entries()] == ["answered", "refused"]
         more = replace(word, budget=Budget(6.0, 2e-5))
-        card = Institution("north", Vault.open(TRAINED, tmp_path), more, ledger).card
+        card = Institution("north", TrainedVault(TRAINED, tmp_path), more, ledger).card
         assert card.guarantee is not None
         assert 5.9 < card.guarantee.epsilon <= 6
-        assert ledger.spent.refused == 0, "no question was"
+        assert ledger.totals.refused == 0, "no question was"
 
 
 def test_books_that_cannot_be_written_train_nobody(tmp_path: Path) -> None:
     ledger = Ledger(None)
     ledger.close()
     with pytest.raises(DataError):
-        Institution("north", Vault.open(TRAINED, tmp_path), Policy(mode="dp-teacher"), ledger)
+        Institution("north", TrainedVault(TRAINED, tmp_path), Policy(mode="dp-teacher"), ledger)
     assert not [*tmp_path.iterdir()]
 
 
@@ -387,13 +385,13 @@ def test_a_card_says_what_was_told_before_without_a_promise(
             card = Institution("north", vaults[name], policy(name.split()[0]), ledger).card
             assert card.guarantee is not None
             assert card.guarantee.unpromised == 20
-            assert "but 20 images were answered before without any promise" in in_words(card)
+            assert "but 20 images were answered before without any promise" in format_card(card)
             assert travelled(card) == card
             if name == "local-dp":
                 break
-        (told,) = ledger.data_sets.each().values()
+        (told,) = ledger.dataset_accounts.all_spending().values()
         assert "20 images were answered without any promise" in charged("x", told, BUDGET)
-        stranger = Vault.open(replace(BASE, index=2))
+        stranger = TrainedVault(replace(BASE, index=2))
         other = Institution("north", stranger, policy("local-dp"), ledger).card.guarantee
         assert other is not None
         assert other.unpromised == 0

@@ -26,16 +26,16 @@ from skops.io import dump
 from torch import Tensor, nn
 
 from fedkd.client.institution import Institution
-from fedkd.client.vault.assets import Holding
-from fedkd.client.vault.teachers.opening import FORMATS, open_teacher
-from fedkd.client.vault.teachers.spec import TeacherSpec, spec_from_table
-from fedkd.client.vault.vault import Vault
+from fedkd.client.vault.assets import Assets
+from fedkd.client.vault.external_vault import ExternalVault
+from fedkd.client.vault.teachers.formats import FORMATS, open_teacher
+from fedkd.client.vault.teachers.teacher_spec import TeacherSpec, spec_from_table
+from fedkd.client.vault.trained_vault import TrainedVault
 from fedkd.data.datasets import open_data
 from fedkd.errors import DataError, NeedsError, SettingsError
-from fedkd.models.networks import build
-from fedkd.models.teacher import ModuleTeacher
-from fedkd.privacy.release_policy import Policy
-from fedkd.protocol.signals import Ask, PullBack, Reason, Refusal, Reply, Signal
+from fedkd.models import ModuleTeacher, build_network
+from fedkd.privacy import Policy
+from fedkd.protocol import Ask, PullBack, Reason, Refusal, Reply, Signal
 
 LOGITS, BN_GAP, FEATURES = Signal.LOGITS, Signal.BN_GAP, Signal.FEATURES
 EVERYTHING = Policy(frozenset(Signal), pull_back=True)
@@ -64,7 +64,7 @@ def lived(network: nn.Module, shape: tuple[int, int, int] = SMALL) -> nn.Module:
 
 
 def served(spec: TeacherSpec) -> Institution:
-    return Institution("north", Vault.bring(spec), EVERYTHING)
+    return Institution("north", ExternalVault(spec), EVERYTHING)
 
 
 def said(institution: Institution, asked: Tensor) -> Tensor:
@@ -135,7 +135,7 @@ def export(network: nn.Module, path: Path) -> None:
 
 
 def cnn() -> nn.Module:
-    return lived(build("cnn", 10, SMALL, 0))
+    return lived(build_network("cnn", 10, SMALL, 0))
 
 
 def spec(source: str, shelf: Path, **words: Any) -> TeacherSpec:
@@ -449,33 +449,33 @@ def test_a_table_says_where_it_is_wrong(tmp_path: Path) -> None:
 def test_promises_without_counts_or_test_data_stop_the_institution(shelf: Path) -> None:
     own = spec("fedkd:cnn", shelf, weights=Path("cnn.safetensors"))
     with pytest.raises(SettingsError, match="class_counts"):
-        Institution("north", Vault.bring(own), Policy(class_counts=True))
+        Institution("north", ExternalVault(own), Policy(class_counts=True))
     with pytest.raises(SettingsError, match=r"policy\.scores"):
-        Institution("north", Vault.bring(own), Policy(scores=True))
+        Institution("north", ExternalVault(own), Policy(scores=True))
     assert served(own).card.class_counts is None
 
 
 def test_a_brought_teacher_scores_students_on_data_that_fit_it(shelf: Path) -> None:
     own = spec("fedkd:cnn", shelf, weights=Path("cnn.safetensors"))
-    vault = Vault.bring(own, Holding(count=5))
+    vault = ExternalVault(own, Assets(count=5))
     right = int((truth(cnn(), DIGITS.test_images[::5]).argmax(1) == DIGITS.test_labels[::5]).sum())
     assert Institution("north", vault, Policy(scores=True)).score(cnn()) == (right, 72)
-    assert Vault.bring(own).score(cnn()) == (0, 0)
+    assert ExternalVault(own).score(cnn()) == (0, 0)
     with pytest.raises(DataError, match="name data that fit it"):
-        _ = Vault.bring(replace(own, shape=(1, 9, 9)), Holding()).teacher
+        _ = ExternalVault(replace(own, shape=(1, 9, 9)), Assets()).teacher
 
 
 def test_names_are_the_owner_s_and_trained_holdings_have_none(shelf: Path) -> None:
     names = tuple("abcdefghij")
-    assert Vault.bring(spec("fedkd:cnn", shelf, class_names=names)).class_names == names
-    assert Vault.open(Holding()).class_names is None
+    assert ExternalVault(spec("fedkd:cnn", shelf, class_names=names)).class_names == names
+    assert TrainedVault(Assets()).class_names is None
 
 
 def test_what_a_teacher_fails_with_stays_inside(
     shelf: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    vault = Vault.bring(spec("onnx:cnn.onnx", shelf))
+    vault = ExternalVault(spec("onnx:cnn.onnx", shelf))
     institution = Institution("north", vault, EVERYTHING)
     vault.teacher._say = lambda _: np.full((5, 10), np.nan)  # type: ignore[attr-defined]
     answer = institution.answer(Ask(images()))
@@ -513,7 +513,7 @@ def test_the_page_s_conversion_makes_weights_that_open(
 
 def test_a_spec_is_read_without_torch() -> None:
     code = (
-        "import sys, fedkd.client.vault.teachers.spec\n"
+        "import sys, fedkd.client.vault.teachers.teacher_spec\n"
         "print([m for m in ('torch', 'onnxruntime', 'timm', 'sklearn') if m in sys.modules])"
     )
     done = subprocess.run(

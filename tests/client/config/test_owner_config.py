@@ -16,14 +16,14 @@ import torch
 import trustme
 from pydantic import BaseModel
 
+from fedkd.client.config.owner_config import OwnerConfig, load
+from fedkd.client.config.state_folder import kept
+from fedkd.client.config.template import EXAMPLE
 from fedkd.client.institution import examined, owned
-from fedkd.client.service.config_template import EXAMPLE
-from fedkd.client.service.owner_config import Owner, load
-from fedkd.client.service.state_folder import kept
-from fedkd.client.service.submitted_student import fill, most_bytes, network, opened
+from fedkd.client.institution.submitted_student import fill, most_bytes, network, opened
 from fedkd.core.logs import configure, say
 from fedkd.errors import DataError, SettingsError
-from fedkd.protocol.signals import Ask, Reply, Signal
+from fedkd.protocol import Ask, Reply, Signal
 from fedkd.server.report.export import save_student
 
 BASE: dict[str, Any] = {
@@ -83,7 +83,7 @@ def test_the_example_has_every_key_and_can_be_read(tmp_path: Path) -> None:
     path.write_text(spoken.replace("servers = [", "servers = ['kd.example:9092', "))
     assert load(path).policy.hours is not None
     written = set(re.findall(r"(?m)^(?:# )?(\w+) = ", EXAMPLE))
-    assert written == set(keys(Owner)), "a key is missing in the example, or is none"
+    assert written == set(keys(OwnerConfig)), "a key is missing in the example, or is none"
 
 
 def keys(model: type[BaseModel]) -> Iterator[str]:

@@ -1,6 +1,6 @@
-"""Networks that an owner brings: weights put into a module, and the module made a teacher.
+"""Torch modules as teachers: load safetensors weights, normalise inputs, take log-probabilities.
 
-Knows no library of networks. Weights come from safetensors alone, which hold numbers and no code.
+Weights come from safetensors alone, which hold numbers and no code.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,19 +12,19 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from fedkd.client.vault.teachers.spec import TeacherSpec
+from fedkd.client.vault.teachers.teacher_spec import TeacherSpec
 from fedkd.errors import DataError
-from fedkd.models.teacher import LEAST_PROBABILITY, ModuleTeacher
+from fedkd.models import MIN_PROBABILITY, ModuleTeacher
 
 M = TypeVar("M", bound=nn.Module)
 
 
-class Presented(nn.Module):
-    """A network between the owner's scaling and the logarithm of its probabilities.
+class PreprocessedNetwork(nn.Module):
+    """A network with the owner's normalisation before it, and a logarithm behind probabilities.
 
     Args:
-        network: (B, C, H, W) scaled -> (B, K).
-        spec: says which of the two there are.
+        network: (B, C, H, W) normalised -> (B, K).
+        spec: says which of the two apply.
     """
 
     mean: Tensor
@@ -39,24 +39,24 @@ class Presented(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) in [0, 1] -> logits (B, K)."""
-        said: Tensor = self.network((x - self.mean) / self.std)
-        return said.clamp_min(LEAST_PROBABILITY).log() if self._probabilities else said
+        output: Tensor = self.network((x - self.mean) / self.std)
+        return output.clamp_min(MIN_PROBABILITY).log() if self._probabilities else output
 
 
 def module_teacher(network: nn.Module, spec: TeacherSpec) -> ModuleTeacher:
-    """A network of the owner's as a teacher; one that needs nothing around it stays as it is."""
+    """The owner's network as a teacher; wrapped only where it needs preprocessing."""
     plain = spec.mean is None and spec.outputs == "logits"
-    return ModuleTeacher(network if plain else Presented(network, spec), spec.classes)
+    return ModuleTeacher(network if plain else PreprocessedNetwork(network, spec), spec.classes)
 
 
-def without_trace(make: Callable[[], M]) -> M:
-    """Build a network and leave torch's global generator, which draws its weights, as it was."""
+def preserving_rng_state(make: Callable[[], M]) -> M:
+    """Build a network, and restore the state of torch's global random generator."""
     with torch.random.fork_rng(devices=[]):
         return make()
 
 
 def load_weights(network: nn.Module, path: Path) -> None:
-    """Put a file's weights into a network: all of them, and no others.
+    """Load a file's weights into a network: all of them, and no others.
 
     Raises:
         DataError: no such file, no safetensors, or weights of another network.

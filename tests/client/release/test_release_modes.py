@@ -15,49 +15,48 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import Tensor
 
+from fedkd.client.config.owner_config import OwnerConfig
 from fedkd.client.institution import Institution
 from fedkd.client.institution import policy as policy_of
 from fedkd.client.ledger.ledger import Ledger
-from fedkd.client.release.gate import Door
-from fedkd.client.release.modes import release
-from fedkd.client.release.plain import CERTAINTY, coarse, one_hot, top
-from fedkd.client.service.console import charged, in_words
-from fedkd.client.service.owner_config import Owner
-from fedkd.client.vault.assets import Holding
-from fedkd.client.vault.pate_ensemble import Committee
-from fedkd.client.vault.training.pate import shares, train_committee
-from fedkd.client.vault.training.supervised import PrivateSettings, TeachSettings
+from fedkd.client.monitoring.console import charged, format_card
+from fedkd.client.release.gate import ReleaseGate
+from fedkd.client.release.mode_table import release
+from fedkd.client.release.noiseless import ONE_HOT_PROBABILITY, coarse, one_hot, top
+from fedkd.client.vault.assets import Assets
+from fedkd.client.vault.pate_ensemble import PateEnsemble
+from fedkd.client.vault.trained_vault import TrainedVault
+from fedkd.client.vault.training.pate import assign_voters, train_pate_ensemble
+from fedkd.client.vault.training.settings import DpSgdSettings, SupervisedSettings
 from fedkd.client.vault.vault import Vault
 from fedkd.data.datasets import open_data
 from fedkd.errors import SettingsError
-from fedkd.experiment.experiment import load
-from fedkd.experiment.toml_settings import validated
-from fedkd.models.teacher import Teacher
-from fedkd.privacy.accounting import MICRO, epsilon_of_rho, least_deviation, squared_cost
-from fedkd.privacy.budget import Budget, Spending
-from fedkd.privacy.mechanisms import STEPS, ClippedGaussian, NoisyArgmax
-from fedkd.privacy.release_policy import MODES, Policy
-from fedkd.protocol.signals import (
-    Ask,
-    Card,
-    PullBack,
-    Reason,
-    Refusal,
-    Reply,
-    Signal,
-    as_float,
-    rounded,
+from fedkd.experiment import load_experiment, validate_settings
+from fedkd.models import Teacher
+from fedkd.privacy import (
+    MICRO_PER_RHO,
+    MODES,
+    Budget,
+    ClippedGaussian,
+    NoisyArgmax,
+    Policy,
+    Spending,
+    epsilon_of_rho,
+    min_deviation,
+    squared_cost,
 )
+from fedkd.privacy.mechanisms import GRID_STEPS
+from fedkd.protocol import Ask, Card, PullBack, Reason, Refusal, Reply, Signal, as_float, rounded
 
 LOGITS = Signal.LOGITS
 ONE_IN_A_MILLION = 1e-6
 K, SHAPE = 10, (1, 8, 8)
 BUDGET = Budget(8.0)
-BASE = Holding(index=1, count=20, teach=TeachSettings(epochs=1))
-PRIVATE = PrivateSettings(8.0, epochs=1, sampling_rate=0.2, accountant="rdp")
+BASE = Assets(index=1, count=20, training=SupervisedSettings(epochs=1))
+PRIVATE = DpSgdSettings(8.0, epochs=1, sampling_rate=0.2, accountant="rdp")
 HOLDINGS = {
     "none": BASE,
-    "dp-teacher": replace(BASE, model="scattering", private=PRIVATE),
+    "dp-teacher": replace(BASE, model="scattering", dp_training=PRIVATE),
     "pate": replace(BASE, model="sklearn:LogisticRegression", voters=5),
     "local-dp": BASE,
 }
@@ -65,7 +64,7 @@ HOLDINGS = {
 
 @pytest.fixture(scope="module")
 def vaults() -> dict[str, Vault]:
-    return {mode: Vault.open(holding) for mode, holding in HOLDINGS.items()}
+    return {mode: TrainedVault(holding) for mode, holding in HOLDINGS.items()}
 
 
 @dataclass
@@ -90,15 +89,17 @@ class Constant:
         return images.float()
 
 
-def door(policy: Policy, teacher: Teacher, ledger: Ledger | None = None) -> Door:
+def door(policy: Policy, teacher: Teacher, ledger: Ledger | None = None) -> ReleaseGate:
     released = release(policy, teacher, None)
     card = Card("north", teacher.classes, (1, 1, 4), released.signals)
-    return Door(policy, released, card, ledger or Ledger(None), b"", "" if ledger is None else "d")
+    return ReleaseGate(
+        policy, released, card, ledger or Ledger(None), b"", "" if ledger is None else "d"
+    )
 
 
 def charges(ledger: Ledger) -> dict[str, int]:
     """Micro-rho by data set."""
-    each = ledger.data_sets.each().items()
+    each = ledger.dataset_accounts.all_spending().items()
     return {name: spent.micro_rho for name, spent in each if spent.micro_rho}
 
 
@@ -203,7 +204,9 @@ def assert_names_nothing_else(request: Any, said: Reply, policy: Policy, teacher
     exact = teacher.ask(request.images, frozenset({LOGITS}))[LOGITS]
     if policy.mode == "pate" or policy.labels:
         assert bool(((told == 0).sum(1) == K - 1).all())
-        assert torch.allclose(told.float().softmax(1).amax(1), torch.tensor(CERTAINTY), atol=2e-3)
+        assert torch.allclose(
+            told.float().softmax(1).amax(1), torch.tensor(ONE_HOT_PROBABILITY), atol=2e-3
+        )
         assert torch.equal(told.float(), one_hot(told.argmax(1), K)), "no rounding changes a label"
     if policy.labels:
         assert torch.equal(told.argmax(1), exact.argmax(1))
@@ -215,7 +218,7 @@ def assert_names_nothing_else(request: Any, said: Reply, policy: Policy, teacher
         off = 0.002 if request.exact else tenths / 127
         assert bool(((tenths - tenths.round()).abs().lt(off) | tenths.sub(0.5).abs().lt(off)).all())
     elif policy.mode == "local-dp" and request.exact:
-        steps = told.double() * STEPS / float(policy.clipping)
+        steps = told.double() * GRID_STEPS / float(policy.clipping)
         assert bool(((steps - steps.round()).abs() < 1e-2).all())
     elif policy.mode in ("none", "dp-teacher"):
         assert torch.equal(told, rounded(exact, LOGITS, request.exact))
@@ -226,7 +229,7 @@ def assert_names_nothing_else(request: Any, said: Reply, policy: Policy, teacher
 
 def labels_of_noise(deviation: float) -> tuple[int, int]:
     """How often 14 voters for class 0 are outvoted by noise alone."""
-    committee = Committee([Constant(torch.tensor([1.0, 0.0]))] * 14, 2)
+    committee = PateEnsemble([Constant(torch.tensor([1.0, 0.0]))] * 14, 2)
     said = logits(door(noisy("pate", deviation), committee).answer(Ask(distinct(3000))))
     return int(said.argmax(1).sum()), len(said)
 
@@ -268,13 +271,13 @@ def test_logits_have_the_noise_that_is_charged() -> None:
 
 @pytest.mark.parametrize("mode", ["pate", "local-dp"])
 def test_noise_is_charged_by_its_scale_and_never_drawn_twice(mode: str) -> None:
-    voters: Teacher = Committee([Constant(torch.zeros(3))] * 2, 3)
+    voters: Teacher = PateEnsemble([Constant(torch.zeros(3))] * 2, 3)
     teacher = voters if mode == "pate" else Constant(torch.zeros(3))
     squared = 2 if mode == "pate" else 16**2
     with closing(Ledger(None)) as ledger:
         entry = door(noisy(mode, 50), teacher, ledger)
         first = logits(entry.answer(Ask(distinct(40), exact=True)))
-        each = math.ceil(Fraction(squared, 2 * 50**2) * MICRO)
+        each = math.ceil(Fraction(squared, 2 * 50**2) * MICRO_PER_RHO)
         assert charges(ledger) == {"d": 40 * each}
         mixed = logits(entry.answer(Ask(torch.cat([distinct(45), distinct(5)]), exact=True)))
         assert torch.equal(mixed[:40], first), "an image that comes again has its old answer"
@@ -293,19 +296,19 @@ def test_a_teacher_that_fails_is_not_told_from_one_that_says_nothing() -> None:
     for broken in (Constant(torch.zeros(3), fails=True), Constant(torch.full((3,), math.nan))):
         said = logits(door(noisy("local-dp", 25), broken).answer(Ask(distinct(1000), exact=True)))
         assert normal(said, 25)
-        committee = Committee([broken, Constant(torch.tensor([0.0, 9.0, 0.0])), None], 3)
+        committee = PateEnsemble([broken, Constant(torch.tensor([0.0, 9.0, 0.0])), None], 3)
         assert committee.votes(distinct(2)).tolist() == [[0, 1, 0]] * 2
 
 
 # --- what a neighbour moves
 
 
-def committee_of(images: Tensor, labels: Tensor, key: bytes) -> Committee:
+def committee_of(images: Tensor, labels: Tensor, key: bytes) -> PateEnsemble:
     folder = None
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("fedkd.client.vault.training.pate.key_of", lambda _: key)
-        return train_committee(
-            "sklearn:LogisticRegression", images, labels, K, TeachSettings(), 12, 0, folder
+        return train_pate_ensemble(
+            "sklearn:LogisticRegression", images, labels, K, SupervisedSettings(), 12, 0, folder
         )
 
 
@@ -331,11 +334,11 @@ def test_one_image_less_moves_one_vote_and_another_image_two() -> None:
 
 def test_a_share_depends_on_the_image_alone() -> None:
     images = distinct(500)
-    dealt = shares(images, 20, b"k" * 32)
+    dealt = assign_voters(images, 20, b"k" * 32)
     turned = torch.randperm(500)
-    assert torch.equal(shares(images[turned], 20, b"k" * 32), dealt[turned])
-    assert torch.equal(shares(images[1:], 20, b"k" * 32), dealt[1:])
-    assert not torch.equal(shares(images, 20, b"j" * 32), dealt)
+    assert torch.equal(assign_voters(images[turned], 20, b"k" * 32), dealt[turned])
+    assert torch.equal(assign_voters(images[1:], 20, b"k" * 32), dealt[1:])
+    assert not torch.equal(assign_voters(images, 20, b"j" * 32), dealt)
     assert int(torch.bincount(dealt, minlength=20).min()) > 5
 
 
@@ -344,9 +347,18 @@ def test_voters_are_kept_and_one_image_less_trains_one_anew(tmp_path: Path) -> N
     images, labels = data.train_images[:60], data.train_labels[:60]
     taught: list[bool] = []
 
-    def train(count: int) -> Committee:
-        told = ("mlp", images[:count], labels[:count], K, TeachSettings(epochs=1), 4, 0, tmp_path)
-        return train_committee(*told, watch=lambda done, total: taught.append(done <= total))
+    def train(count: int) -> PateEnsemble:
+        told = (
+            "mlp",
+            images[:count],
+            labels[:count],
+            K,
+            SupervisedSettings(epochs=1),
+            4,
+            0,
+            tmp_path,
+        )
+        return train_pate_ensemble(*told, progress=lambda done, total: taught.append(done <= total))
 
     first = train(60).votes(few)
     notes = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("teacher.json")}
@@ -368,14 +380,14 @@ def test_no_answer_is_clipped_beyond_half_its_diameter(rows: Any, clipping: Frac
     mechanism = ClippedGaussian(clipping, Fraction(1))
     steps = mechanism.clipped(torch.tensor(rows))
     assert steps.dtype == torch.int64
-    assert int(steps.square().sum(1).max()) <= STEPS**2
-    assert mechanism.squared_sensitivity == (2 * STEPS * mechanism.step) ** 2
+    assert int(steps.square().sum(1).max()) <= GRID_STEPS**2
+    assert mechanism.squared_sensitivity == (2 * GRID_STEPS * mechanism.step) ** 2
     assert mechanism.cost == squared_cost(4 * clipping**2, 1)
 
 
 @given(st.integers(1, 10**8), st.sampled_from([Fraction(2), Fraction(256), Fraction(1, 3)]))
 def test_the_least_noise_is_the_least(micro_rho: int, squared: Fraction) -> None:
-    found = least_deviation(squared, micro_rho)
+    found = min_deviation(squared, micro_rho)
     assert squared_cost(squared, found) <= micro_rho
     if (less := found - Fraction(1, 64)) > 0:
         assert squared_cost(squared, less) > micro_rho
@@ -401,13 +413,13 @@ def test_a_budget_is_of_the_images_and_neither_of_a_teacher_nor_of_one_image(
     images = few[:4].float() / 255
     with closing(Ledger(path)) as ledger:
         for step, seed in enumerate((0, 1)):
-            vault = Vault.open(replace(BASE, seed=seed))
+            vault = TrainedVault(replace(BASE, seed=seed))
             north = Institution("north", vault, replace(policy, samples=8, noise=None), ledger)
             assert isinstance(north.answer(Ask(images * (1 - step / 2))), Reply)
         assert len(charges(ledger)) == 1
         assert sum(charges(ledger).values()) <= BUDGET.micro_rho
     with closing(Ledger(path)) as ledger:
-        anew = Vault.open(replace(BASE, seed=2))
+        anew = TrainedVault(replace(BASE, seed=2))
         said = Institution("north", anew, replace(policy, samples=16), ledger).answer(Ask(few[4:]))
         assert isinstance(said, Refusal)
         assert said.reason is Reason.SPENT
@@ -418,24 +430,25 @@ def test_a_budget_is_of_the_images_and_neither_of_a_teacher_nor_of_one_image(
 def test_data_that_share_an_image_share_a_budget() -> None:
     with closing(Ledger(None)) as ledger:
         names = [
-            ledger.data_sets.enrol(of) for of in ([b"a", b"b"], [b"b", b"a"], [b"b", b"c"], [b"d"])
+            ledger.dataset_accounts.register(of)
+            for of in ([b"a", b"b"], [b"b", b"a"], [b"b", b"c"], [b"d"])
         ]
         assert names[0] == names[1], "their order does not matter"
         assert len(set(names)) == 3
         one, kin, stranger = names[0], names[2], names[3]
         entry = replace(noisy("pate"), budget=Budget(8.0))
         for number, name in enumerate((one, kin, kin, stranger)):
-            committee = Committee([Constant(torch.zeros(3))], 3)
+            committee = PateEnsemble([Constant(torch.zeros(3))], 3)
             card = Card("north", 3, (1, 1, 4), frozenset({LOGITS}))
-            own = Door(entry, release(entry, committee, None), card, ledger, b"", name)
+            own = ReleaseGate(entry, release(entry, committee, None), card, ledger, b"", name)
             assert isinstance(own.answer(Ask(distinct(1, number))), Reply)
         each = NoisyArgmax(Fraction(10)).cost
-        assert [ledger.data_sets.spending(n).micro_rho for n in (one, kin, stranger)] == [
+        assert [ledger.dataset_accounts.spending(n).micro_rho for n in (one, kin, stranger)] == [
             3 * each,
             3 * each,
             each,
         ]
-        assert ledger.data_sets.enrol([b"a", b"b"]) == one
+        assert ledger.dataset_accounts.register([b"a", b"b"]) == one
 
 
 def test_who_fell_between_charge_and_answer_pays_again() -> None:
@@ -450,7 +463,7 @@ def test_who_fell_between_charge_and_answer_pays_again() -> None:
         assert isinstance(entry.answer(Ask(distinct(3))), Reply)
         assert sum(charges(ledger).values()) == 2 * spent > 0
         assert [e.decision for e in ledger.entries()] == ["answered", "refused", "repeat"]
-        assert ledger.spent.samples == 3
+        assert ledger.totals.samples == 3
         ledger.verify()
 
 
@@ -508,13 +521,13 @@ def test_an_owner_reads_what_is_promised_and_what_is_spent(vaults: dict[str, Vau
         north = Institution("north", vaults["pate"], policy, ledger)
         north.answer(Ask(few))
         ((data_set, micro_rho),) = charges(ledger).items()
-    said = in_words(north.card)
+    said = format_card(north.card)
     assert "epsilon 8 at delta 1e-05 for one training image (add or remove) by pate" in said
     assert "all that is ever answered, 100 images at most" in said
     line = charged(data_set, Spending(micro_rho), BUDGET)
     assert line.startswith(f"data set {data_set}: {micro_rho:,} of {BUDGET.micro_rho:,} micro-rho")
     assert "of 8 at delta 1e-05" in line
-    assert "may tell of single images" in in_words(replace(north.card, guarantee=None))
+    assert "may tell of single images" in format_card(replace(north.card, guarantee=None))
 
 
 ALTERNATIVES = {
@@ -536,22 +549,22 @@ def test_an_owner_writes_a_mode_and_what_it_needs(mode: str) -> None:
         "policy": policy,
         "state": {},
     }
-    word = validated(Owner, said).policy.word
+    word = validate_settings(OwnerConfig, said).policy.word
     assert word.mode == mode
     if MODES[mode].charged:
         assert (word.budget, word.noise) == (Budget(8.0, 1e-6), Fraction(1, 10))
     for other in ALTERNATIVES.keys() - {mode, "local-dp"}:
         with pytest.raises(SettingsError, match="no other mode takes them"):
-            validated(Owner, {**said, "teacher": ALTERNATIVES[other]})
+            validate_settings(OwnerConfig, {**said, "teacher": ALTERNATIVES[other]})
 
 
 def test_an_experiment_names_a_mode_and_its_epsilon() -> None:
-    told = policy_of(load("digits-pate", ["institutions.count=2"]))
+    told = policy_of(load_experiment("digits-pate", ["institutions.count=2"]))
     assert (told.mode, told.budget, told.noise) == ("pate", Budget(8.0), None)
-    assert told.samples == load("digits-pate").questions.budget
-    assert policy_of(load("digits-dp")).mode == "dp-teacher"
-    assert policy_of(load("digits")).mode == "none"
+    assert told.samples == load_experiment("digits-pate").questions.budget
+    assert policy_of(load_experiment("digits-dp")).mode == "dp-teacher"
+    assert policy_of(load_experiment("digits")).mode == "none"
     for wrong in ("privacy.mode=pate", "privacy.mode=dp-teacher"):
         with pytest.raises(SettingsError, match="give an epsilon exactly"):
-            load("digits", [wrong])
-    assert load("digits-dp").privacy.way == "dp-teacher"
+            load_experiment("digits", [wrong])
+    assert load_experiment("digits-dp").privacy.way == "dp-teacher"

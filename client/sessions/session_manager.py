@@ -9,14 +9,14 @@ import threading
 import time
 from collections.abc import Callable
 
-from fedkd.client.agent import Agent, Patience
 from fedkd.client.institution import Institution
+from fedkd.client.sessions.agent import Agent, ReconnectPolicy
 from fedkd.core.logs import say
-from fedkd.protocol.signals import Ask, PullBack, Refusal, Reply
+from fedkd.protocol import Ask, PullBack, Refusal, Reply
 from fedkd.wire.channel import grpc
 
 MOST = 4
-"""Sessions at a time."""
+"""SessionManager at a time."""
 LONGEST_TOKEN = 4096
 """Characters."""
 
@@ -26,7 +26,7 @@ Ended = Callable[[Agent], None]
 """Is told which agent's work is over, in the agent's own thread."""
 
 
-class Sessions:
+class SessionManager:
     """Agents of one institution, each with a coordinator of its own. Safe for threads.
 
     Args:
@@ -43,7 +43,7 @@ class Sessions:
         servers: frozenset[str],
         credentials: grpc.ChannelCredentials | None,
         most: int = MOST,
-        patience: Patience | None = None,
+        patience: ReconnectPolicy | None = None,
     ) -> None:
         self._institution, self._servers, self._most = institution, servers, most
         self._credentials, self._patience = credentials, patience

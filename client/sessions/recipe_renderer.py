@@ -6,16 +6,16 @@ What is drawn is a question like any other: it goes to the door, which sees the 
 import logging
 
 from fedkd.core.logs import say
-from fedkd.procedural.renderer import draw
-from fedkd.protocol.signals import Ask, Network, Procedural, Reason, Recipe, Refusal
-from fedkd.wire.messages import Named
+from fedkd.procedural import render
+from fedkd.protocol import Ask, FrozenGenerator, NamedPrior, Reason, Recipe, Refusal
+from fedkd.wire import RecipeQuery
 
 UNDRAWN = Refusal(Reason.UNDRAWN, "these images came out otherwise here; show them")
 
 log = logging.getLogger(__name__)
 
 
-class Easel:
+class RecipeRenderer:
     """Of one session: it keeps the last network by which images were named.
 
     Args:
@@ -24,16 +24,16 @@ class Easel:
 
     def __init__(self, shape: tuple[int, int, int]) -> None:
         self._shape = shape
-        self._network: Network | None = None
+        self._network: FrozenGenerator | None = None
 
-    def drawn(self, named: Named) -> Ask | Refusal:
+    def drawn(self, named: RecipeQuery) -> Ask | Refusal:
         """The question with its images, or that they have to be shown. Never raises.
 
         Args:
             named: lawful in its session, which bounds what is drawn; nothing else of it is trusted.
         """
         try:
-            asked = named.shows(draw(self._complete(named.recipe), self._shape))
+            asked = named.resolve(render(self._complete(named.recipe), self._shape))
         except Exception as error:  # a network of other layers, a prior that is not known here
             say(log, "undrawn", logging.WARNING, reason=type(error).__name__)
             return UNDRAWN
@@ -44,7 +44,7 @@ class Easel:
     def _complete(self, recipe: Recipe) -> Recipe:
         """With the weights of its network, which may have come before."""
         source = recipe.source
-        if isinstance(source, Procedural):
+        if isinstance(source, NamedPrior):
             return recipe
         if source.weights is not None:
             self._network = source
@@ -54,4 +54,4 @@ class Easel:
 
 
 def _name(recipe: Recipe) -> str:
-    return "prior" if isinstance(recipe.source, Procedural) else "network"
+    return "prior" if isinstance(recipe.source, NamedPrior) else "network"

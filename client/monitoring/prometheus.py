@@ -16,7 +16,7 @@ except ImportError:
     raise SettingsError("metrics need prometheus-client; install fedkd[metrics]") from None
 
 
-class Gauges(logging.Handler):
+class PrometheusMetrics(logging.Handler):
     """Counts what it hears."""
 
     def __init__(self) -> None:
@@ -76,7 +76,7 @@ def exposed(host: str, port: int) -> Iterator[str]:
     Raises:
         SettingsError: the address cannot be had.
     """
-    gauges, log = Gauges(), logging.getLogger("fedkd.client")
+    gauges, log = PrometheusMetrics(), logging.getLogger("fedkd.client")
     try:
         server, thread = start_http_server(port, host, gauges.registry)
     except OSError as error:

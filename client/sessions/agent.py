@@ -12,23 +12,26 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from fedkd.client.release.recipe_renderer import Easel
+from fedkd.client.sessions.recipe_renderer import RecipeRenderer
 from fedkd.core.logs import say
 from fedkd.errors import RemoteProtocolError
-from fedkd.protocol.signals import Ask, Card, PullBack, Reason, Refusal, Reply
-from fedkd.wire.channel import call, dial, grpc
-from fedkd.wire.codec import decode_from_coordinator, encode
-from fedkd.wire.messages import (
+from fedkd.protocol import Ask, Card, PullBack, Reason, Refusal, Reply
+from fedkd.wire import (
     VERSION,
     Answer,
     Close,
     Declined,
     Hello,
-    Named,
-    Question,
+    Query,
+    RecipeQuery,
+    Role,
+    Session,
+    State,
     Welcome,
+    decode_from_coordinator,
+    encode,
 )
-from fedkd.wire.session import Role, Session, State
+from fedkd.wire.channel import dial, grpc, open_stream
 
 PARTING_SECONDS = 0.5
 """For the coordinator to hear that we leave."""
@@ -59,7 +62,7 @@ behind each of them, so that it is tried again."""
 log = logging.getLogger(__name__)
 
 
-class Ending(StrEnum):
+class StopReason(StrEnum):
     """How an agent's work ended."""
 
     OVER = "over"
@@ -73,7 +76,7 @@ class Ending(StrEnum):
 
 
 @dataclass(frozen=True)
-class Patience:
+class ReconnectPolicy:
     """How an agent comes back after its session was lost.
 
     Attributes:
@@ -93,7 +96,7 @@ class _Visit:
     """How one session went."""
 
     reason: str
-    ending: Ending | None = None
+    ending: StopReason | None = None
     """None where it is worth coming back."""
     opened: bool = False
 
@@ -104,7 +107,7 @@ class _Line:
     def __init__(self, channel: grpc.Channel) -> None:
         self._outbox: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._ended = threading.Event()
-        self.stream = call(channel, iter(self._outbox.get, None))
+        self.stream = open_stream(channel, iter(self._outbox.get, None))
         self.stream.add_done_callback(lambda _: self._ended.set())
 
     def say(self, data: bytes) -> None:
@@ -146,14 +149,14 @@ class Agent:
         card: Card,
         answer: Callable[[Ask | PullBack], Reply | Refusal],
         credentials: grpc.ChannelCredentials | None = None,
-        patience: Patience | None = None,
+        patience: ReconnectPolicy | None = None,
     ) -> None:
         self._address = address
         self._hello = Hello(VERSION, token, card)
         self._answer = answer
         self._credentials = credentials
-        self._patience = patience or Patience()
-        self.ending: Ending | None = None
+        self._patience = patience or ReconnectPolicy()
+        self.ending: StopReason | None = None
         self._told = threading.Event()
         self._turn = threading.Lock()  # held for as long as one question is answered
         self._line: _Line | None = None
@@ -186,7 +189,7 @@ class Agent:
                 if now - began > self._patience.longest:
                     pause = self._patience.first
             if now - seen > self._patience.total:
-                return _Visit(f"the coordinator is gone: {visit.reason}", Ending.GONE)
+                return _Visit(f"the coordinator is gone: {visit.reason}", StopReason.GONE)
             say(
                 log,
                 "session_lost",
@@ -197,7 +200,7 @@ class Agent:
             )
             self._told.wait(jitter.uniform(pause / 2, pause))
             pause = min(2 * pause, self._patience.longest)
-        return _Visit(LEFT, Ending.LEFT)
+        return _Visit(LEFT, StopReason.LEFT)
 
     def close(self) -> None:
         """Makes `serve` return, after the answer that it may be at; for any thread."""
@@ -215,7 +218,7 @@ class Agent:
                 return self._converse(session, line)
             except RemoteProtocolError as error:
                 line.part(str(error))
-                return _Visit(f"the coordinator broke the law: {error}", Ending.REFUSED)
+                return _Visit(f"the coordinator broke the law: {error}", StopReason.REFUSED)
             except grpc.RpcError:
                 return self._failed(line.stream, session.state is State.OPEN)
             finally:
@@ -223,11 +226,11 @@ class Agent:
                 line.hang_up()
 
     def _converse(self, session: Session, line: _Line) -> _Visit:
-        easel = Easel(self._hello.card.shape)
+        easel = RecipeRenderer(self._hello.card.shape)
         session.send(self._hello)
         line.say(encode(self._hello))
         if self._told.is_set():  # by a `close` that came too early to find the line
-            return _Visit(LEFT, Ending.LEFT)
+            return _Visit(LEFT, StopReason.LEFT)
         for data in line.stream:
             message = decode_from_coordinator(data)
             session.receive(message)
@@ -236,13 +239,13 @@ class Agent:
                     raise RemoteProtocolError(f"version {version}, expected {VERSION}")
                 case Welcome():
                     say(log, "session_open", server=self._address)
-                case Question() | Named():
+                case Query() | RecipeQuery():
                     with self._turn:
                         if self._told.is_set():
-                            return _Visit(LEFT, Ending.LEFT)
+                            return _Visit(LEFT, StopReason.LEFT)
                         line.say(self._outcome(session, easel, message))
                 case Close(reason):
-                    return _Visit(reason, Ending.OVER)
+                    return _Visit(reason, StopReason.OVER)
         return _Visit("the coordinator left without a word", opened=session.state is State.OPEN)
 
     def _failed(self, stream: grpc.Call, opened: bool) -> _Visit:
@@ -252,17 +255,19 @@ class Agent:
             return _Visit(
                 f"whoever listens on {self._address} has no certificate of this coordinator's "
                 "authority for that address",
-                Ending.REFUSED,
+                StopReason.REFUSED,
             )
         if not opened:
             words = (text for sign, text in UNHEARD.items() if sign in reason)
             reason = next((text.format(self._address) for text in words), reason)
-        return _Visit(reason, Ending.REFUSED if stream.code() in FOR_GOOD else None, opened)
+        return _Visit(reason, StopReason.REFUSED if stream.code() in FOR_GOOD else None, opened)
 
-    def _outcome(self, session: Session, easel: Easel, question: Question | Named) -> bytes:
+    def _outcome(
+        self, session: Session, easel: RecipeRenderer, question: Query | RecipeQuery
+    ) -> bytes:
         """What comes of ``question``, in bytes."""
         request: Ask | PullBack | Refusal
-        request = easel.drawn(question) if isinstance(question, Named) else question.request
+        request = easel.drawn(question) if isinstance(question, RecipeQuery) else question.request
         if isinstance(request, Refusal):
             return _in_bytes(session, question.id, request)
         try:

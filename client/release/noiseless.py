@@ -14,19 +14,18 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fedkd.errors import NeedsError
-from fedkd.models.teacher import Teacher
-from fedkd.privacy.release_policy import Policy
-from fedkd.protocol.guarantee import Guarantee
-from fedkd.protocol.signals import Signal
+from fedkd.models import Teacher
+from fedkd.privacy import Policy
+from fedkd.protocol import Guarantee, Signal
 
-CERTAINTY = 0.9
+ONE_HOT_PROBABILITY = 0.9
 """Probability of a class that is all that is told, nearly; the others share the rest. With more of
 it the divergence from a student that is wrong is so large that self-paced learning never gets to
 him."""
 
 
 @dataclass(frozen=True)
-class Plain:
+class NoiselessRelease:
     """A teacher's own answers, within a policy."""
 
     policy: Policy
@@ -37,29 +36,29 @@ class Plain:
 
     @property
     def name(self) -> str:
-        """See `Release.name`; "" where all is told, which was so before there were others."""
+        """See `ReleaseMode.name`; "" where all is told, which was so before there were others."""
         p = self.policy
         return f"labels={p.labels} top_k={p.top_k} rounding={p.rounding}" if p.reduced else ""
 
     @property
     def signals(self) -> frozenset[Signal]:
-        """See `Release.signals`."""
+        """See `ReleaseMode.signals`."""
         return self.policy.signals & self.teacher.signals
 
     @property
     def pull_back(self) -> bool:
-        """See `Release.pull_back`."""
+        """See `ReleaseMode.pull_back`."""
         return self.policy.pull_back and self.teacher.differentiable
 
     def ask(self, images: Tensor, signals: frozenset[Signal]) -> dict[Signal, Tensor]:
-        """See `Release.ask`."""
+        """See `ReleaseMode.ask`."""
         said = self.teacher.ask(images, signals)
         if not self.policy.reduced:
             return said
         return {Signal.LOGITS: reduced(said[Signal.LOGITS], self.policy)}
 
     def pulled_back(self, images: Tensor, cotangents: Mapping[Signal, Tensor]) -> Tensor:
-        """See `Release.pulled_back`."""
+        """See `ReleaseMode.pulled_back`."""
         return self.teacher.pull_back(images, cotangents)
 
     def draw(self, images: Tensor) -> Tensor:
@@ -87,7 +86,7 @@ def one_hot(labels: Tensor, classes: int) -> Tensor:
 
     That is of sixteenths, which no rounding on the way changes (`fedkd.protocol.quantisation`).
     """
-    odds = CERTAINTY / (1 - CERTAINTY) * max(1, classes - 1)
+    odds = ONE_HOT_PROBABILITY / (1 - ONE_HOT_PROBABILITY) * max(1, classes - 1)
     return F.one_hot(labels, classes).float() * (round(16 * math.log(odds)) / 16)
 
 

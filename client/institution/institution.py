@@ -13,23 +13,24 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from fedkd.client.config.owner_config import DataTable, OwnerConfig, TeacherTable
+from fedkd.client.config.state_folder import prepared
 from fedkd.client.ledger.ledger import Ledger
-from fedkd.client.ledger.privacy_accountant import Account
-from fedkd.client.release.gate import Door
-from fedkd.client.release.modes import release
-from fedkd.client.service.owner_config import DataTable, Owner, TeacherTable
-from fedkd.client.service.state_folder import prepared
-from fedkd.client.vault.assets import Holding
-from fedkd.client.vault.teachers.spec import TeacherSpec
-from fedkd.client.vault.training.supervised import PrivateSettings, TeachSettings, Watch
+from fedkd.client.ledger.privacy_accountant import PrivacyAccountant
+from fedkd.client.release.gate import ReleaseGate
+from fedkd.client.release.mode_table import release
+from fedkd.client.vault.assets import Assets
+from fedkd.client.vault.external_vault import ExternalVault
+from fedkd.client.vault.teachers.teacher_spec import TeacherSpec
+from fedkd.client.vault.trained_vault import TrainedVault
+from fedkd.client.vault.training.settings import DpSgdSettings, ProgressCallback, SupervisedSettings
 from fedkd.client.vault.vault import Vault
 from fedkd.core.augmentation import Views
 from fedkd.errors import DataError, SettingsError
-from fedkd.experiment.experiment import Experiment
-from fedkd.models.teacher import Teacher
-from fedkd.privacy.budget import Budget
-from fedkd.privacy.release_policy import MODES, Policy
-from fedkd.protocol.signals import RECIPES, Ask, Card, PullBack, Refusal, Reply, Signal
+from fedkd.experiment import Experiment
+from fedkd.models import Teacher
+from fedkd.privacy import MODES, Budget, Policy
+from fedkd.protocol import RECIPE_VERSION, Ask, Card, PullBack, Refusal, Reply, Signal
 
 
 class Institution:
@@ -53,7 +54,7 @@ class Institution:
         _keeps_its_word(vault, policy)
         self._vault, self._policy = vault, policy
         books = self._ledger = Ledger(None) if ledger is None else ledger
-        account = Account.of(books, policy, vault.fingerprints, vault.training)
+        account = PrivacyAccountant.of(books, policy, vault.fingerprints, vault.training)
         teacher = vault.teacher
         released = release(account.word, teacher, vault.guarantee)
         self.card = Card(
@@ -68,11 +69,11 @@ class Institution:
             policy.scores,
             vault.class_names,
             account.promise(released.guarantee),
-            RECIPES if policy.recipes else 0,
+            RECIPE_VERSION if policy.recipes else 0,
         )
         self.mark = _mark(teacher, self.card.shape)
         """Of its teacher: the books tell by it who has answered."""
-        self._door = Door(policy, released, self.card, books, self.mark, account.data_set)
+        self._door = ReleaseGate(policy, released, self.card, books, self.mark, account.data_set)
 
     def answer(self, request: Ask | PullBack, server: str = "") -> Reply | Refusal:
         """What the door lets out to ``server``, host:port; never raises."""
@@ -95,7 +96,7 @@ class Institution:
         if not self._policy.scores:
             return None
         student = _fingerprint(model, classes, self.mark)
-        refusal = self._ledger.examine(student, self._policy)
+        refusal = self._ledger.charge_evaluation(student, self._policy)
         return self._vault.score(model, classes) if refusal is None else refusal
 
     @property
@@ -138,10 +139,10 @@ def _keeps_its_word(vault: Vault, policy: Policy) -> None:
         )
 
 
-def holding(experiment: Experiment, index: int) -> Holding:
+def holding(experiment: Experiment, index: int) -> Assets:
     """What simulated institution ``index`` has."""
     i = experiment.institutions
-    return Holding(
+    return Assets(
         data=i.data,
         root=i.root,
         index=index,
@@ -152,18 +153,20 @@ def holding(experiment: Experiment, index: int) -> Holding:
         partition_file=i.partition_file,
         partition_seed=i.partition_seed,
         model=i.models[index % len(i.models)],
-        teach=TeachSettings(i.epochs, i.batch, i.learning_rate, views=Views(i.shift, i.mirrors)),
+        training=SupervisedSettings(
+            i.epochs, i.batch, i.learning_rate, views=Views(i.shift, i.mirrors)
+        ),
         labels=i.labels,
         private=_private(experiment),
         voters=experiment.privacy.voters if experiment.privacy.way == "pate" else 0,
     )
 
 
-def _private(experiment: Experiment) -> PrivateSettings | None:
+def _private(experiment: Experiment) -> DpSgdSettings | None:
     p = experiment.privacy
     if p.epsilon is None or MODES[p.way].charged:
         return None
-    return PrivateSettings(
+    return DpSgdSettings(
         p.epsilon,
         p.delta,
         p.clipping,
@@ -207,7 +210,7 @@ def policy(experiment: Experiment) -> Policy:
     )
 
 
-def name_of(index: int, count: int) -> str:
+def institution_name(index: int, count: int) -> str:
     """Of simulated institution ``index`` of ``count``; names sort as they count."""
     return f"institution-{index:0{len(str(count - 1))}d}"
 
@@ -216,7 +219,7 @@ def simulated(
     experiment: Experiment,
     index: int,
     folder: Path | None,
-    watch: Watch | None = None,
+    watch: ProgressCallback | None = None,
     books: Path | None = None,
 ) -> Institution:
     """Institution ``index`` of an experiment, with its teacher trained or found in ``folder``.
@@ -232,13 +235,15 @@ def simulated(
         SettingsError: a policy, model or partition that does not exist.
         DataError: its data or its books cannot be opened.
     """
-    vault = Vault.open(holding(experiment, index), folder, watch)
-    name = name_of(index, experiment.institutions.count)
+    vault = TrainedVault(holding(experiment, index), folder, watch)
+    name = institution_name(index, experiment.institutions.count)
     ledger = None if books is None else Ledger(books / f"{index:04d}.sqlite", durable=False)
     return Institution(name, vault, policy(experiment), ledger)
 
 
-def owned(owner: Owner, watch: Watch | None = None, ledger: Ledger | None = None) -> Institution:
+def owned(
+    owner: OwnerConfig, watch: ProgressCallback | None = None, ledger: Ledger | None = None
+) -> Institution:
     """An owner's institution, with its teacher trained or found in the folder of its state.
 
     Args:
@@ -255,7 +260,7 @@ def owned(owner: Owner, watch: Watch | None = None, ledger: Ledger | None = None
     return Institution(owner.name, _vault(owner, watch), owner.word, books)
 
 
-def examined(owner: Owner, student: nn.Module) -> tuple[int, int]:
+def examined(owner: OwnerConfig, student: nn.Module) -> tuple[int, int]:
     """How well a student does on an owner's private test images: (right, of how many).
 
     For the owner's own eyes: no policy is asked.
@@ -270,19 +275,19 @@ def examined(owner: Owner, student: nn.Module) -> tuple[int, int]:
     return right, examples
 
 
-def _vault(owner: Owner, watch: Watch | None) -> Vault:
+def _vault(owner: OwnerConfig, watch: ProgressCallback | None) -> Vault:
     """What an owner has: as his [teacher] says."""
     data = None if owner.data is None else _held(owner.data, owner.teacher)
     if isinstance(owner.teacher, TeacherSpec):
-        return Vault.bring(owner.teacher, data)
+        return ExternalVault(owner.teacher, data)
     if data is None:
         raise SettingsError("a teacher that is trained here needs images; write a [data] table")
-    return Vault.open(data, owner.state.folder / "teacher", watch)
+    return TrainedVault(data, owner.state.folder / "teacher", watch)
 
 
-def _held(d: DataTable, t: TeacherTable | TeacherSpec) -> Holding:
+def _held(d: DataTable, t: TeacherTable | TeacherSpec) -> Assets:
     """Images, and the model that is to be trained on them, if one is."""
-    images = Holding(
+    images = Assets(
         data=d.source,
         root=str(d.root),
         index=d.index,
@@ -300,7 +305,7 @@ def _held(d: DataTable, t: TeacherTable | TeacherSpec) -> Holding:
         model=t.model,
         names=t.class_names,
         seed=t.seed,
-        teach=TeachSettings(t.epochs, t.batch, t.learning_rate, t.weight_decay),
-        private=None if t.private is None else PrivateSettings(**dict(t.private)),
+        training=SupervisedSettings(t.epochs, t.batch, t.learning_rate, t.weight_decay),
+        private=None if t.private is None else DpSgdSettings(**dict(t.private)),
         voters=t.voters,
     )
