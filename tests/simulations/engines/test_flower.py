@@ -547,15 +547,3 @@ def test_the_simulation_asks_two_workers_over_grpc(tmp_path: Path) -> None:
     data = open_data("digits")
     truth = accuracy(predict_logits(outcome.distilled.student, data.test_images), data.test_labels)
     assert outcome.accuracy == pytest.approx(truth)
-
-
-@pytest.mark.skipif(" " in sys.executable, reason="Ray cannot, and flwr_run says so")
-def test_flowers_own_command_runs_an_experiment_from_the_bundle(tmp_path: Path) -> None:
-    file, out = tmp_path / "tiny.toml", tmp_path / "run"
-    file.write_text(
-        "[institutions]\ncount = 3\nepochs = 2\n[questions]\nbudget = 64\n[student]\nsteps = 20\n"
-    )
-    assert main([str(file), "--out", str(out), "--seed", "3"]) == 0
-    result = json.loads((out / "result.json").read_text())
-    assert (result["engine"], result["seed"], len(result["teachers"])) == ("flower", 3, 3)
-    assert result["student"]["accuracy"] is not None
