@@ -1,7 +1,7 @@
-"""Our own wire, whole: a hub here, institutions with door and books in another process.
+"""A hub in this process, and institutions with gate and ledger in another, for the wire benchmark.
 
-What answers behind the door costs nothing, so that what is measured is all that fedkd adds to a
-teacher: codec, law of the session, checks of values, policy, charge, and gRPC's stream.
+Their teachers cost nothing, so that the measurement is what fedkd adds to a teacher: codec, session
+state machine, checks of values, policy, charge, and gRPC's stream.
 """
 
 import logging
@@ -28,21 +28,21 @@ from fedkd.privacy import Policy
 from fedkd.protocol import Ask, PullBack, Refusal, Reply, Signal, rounded
 from fedkd.server.hub.certificates import server_credentials
 from fedkd.server.hub.hub import Hub
-from fedkd.simulations.benchmarks.child_process import partner, until_over
+from fedkd.simulations.benchmarks.child_process import child_process, wait_until_closed
 from fedkd.wire.channel import grpc
 
 SHAPE, CLASSES = (3, 32, 32), 10
-LIMIT = 60.0
-"""Seconds that institutions may take to come, and to answer."""
+TIMEOUT = 60.0
+"""Seconds that institutions may take to join, and to answer."""
 
 
 def preset_logits(batch: int) -> Tensor:
-    """(B, K) float32 that every teacher of these benchmarks answers."""
+    """(B, K) float32 logits: the answer of all teachers of these benchmarks."""
     return torch.linspace(-4, 4, CLASSES).expand(batch, CLASSES).contiguous()
 
 
-class Preset:
-    """A teacher that has its answers ready."""
+class PresetTeacher:
+    """A teacher with precomputed answers."""
 
     classes = CLASSES
     signals = frozenset({Signal.LOGITS})
@@ -61,20 +61,20 @@ class Preset:
         return self._gradient[: len(images)]
 
 
-PRESET = Preset()
+PRESET_TEACHER = PresetTeacher()
 
 
 class PresetVault(Vault):
-    """The vault of a `Preset` teacher: it holds no image."""
+    """The vault of a `PresetTeacher`, without images."""
 
     classes, shape, scores = CLASSES, SHAPE, False
-    class_names = class_counts = guarantee = training = None
+    class_names = class_counts = guarantee = dp_training = None
     fingerprints = ()
 
     @cached_property
     def teacher(self) -> Teacher:
-        """One that costs nothing."""
-        return PRESET
+        """A teacher that costs nothing."""
+        return PRESET_TEACHER
 
     def score(self, model: nn.Module, classes: Sequence[str] | None = None) -> tuple[int, int]:
         """See `Vault.score`; there is nothing to score on."""
@@ -82,38 +82,38 @@ class PresetVault(Vault):
 
 
 def institution(name: str) -> Institution:
-    """With a real door, a real policy, and books in memory."""
+    """An institution with a real release gate, a real policy, and a ledger in memory."""
     return Institution(name, PresetVault(), Policy(pull_back=True))
 
 
 @dataclass(frozen=True)
-class Wire:
-    """Institutions that are here, ready to be asked."""
+class HubConnection:
+    """A hub and its connected institutions."""
 
     hub: Hub
     names: tuple[str, ...]
     process: int
-    """Of all institutions."""
+    """Process id of all institutions."""
 
     def ask(self, request: Ask | PullBack, count: int = 1) -> Reply:
-        """Put one question to the first ``count`` institutions; the first one's reply.
+        """Send one query to the first ``count`` institutions; returns the first one's reply.
 
         Raises:
-            QuorumLost: somebody did not answer.
+            QuorumLost: an institution did not answer.
         """
         names = self.names[:count]
-        answers, absent = self.hub.ask(dict.fromkeys(names, request), LIMIT)
+        answers, absent = self.hub.ask(dict.fromkeys(names, request), TIMEOUT)
         if absent:
             raise QuorumLost(f"{len(absent)} of {count} institutions did not answer: {absent}")
         return answers[names[0]]
 
     def ask_at_once(self, requests: Iterable[Ask]) -> list[Reply | Refusal]:
-        """Put several questions to the first institution before any is answered."""
+        """Send several queries to the first institution before any is answered."""
         outcomes = [self.hub.submit(self.names[0], request) for request in requests]
-        return [outcome.result(LIMIT) for outcome in outcomes]
+        return [outcome.result(TIMEOUT) for outcome in outcomes]
 
     def bytes_of(self, request: Ask | PullBack) -> int:
-        """That one question and its answer take on the wire, as encoded."""
+        """Encoded bytes of one query and its answer."""
         before = self._bytes
         self.ask(request)
         return self._bytes - before
@@ -125,69 +125,76 @@ class Wire:
 
 
 @dataclass(frozen=True)
-class Site:
-    """Who is to dial in at a hub of their own.
+class HubSetup:
+    """Settings of a hub and its institutions.
 
     Attributes:
-        names: of institutions, as in their certificates, where there are any.
-        tls: folder of everybody's certificates; None for plain text.
-        door: whether there are door and books behind the agents, or ready answers alone.
+        names: of institutions, as in their certificates.
+        tls: folder of all certificates; None for plain text.
+        gate: whether agents have a release gate and a ledger, or precomputed answers only.
     """
 
     names: tuple[str, ...]
     tls: Path | None = None
-    door: bool = True
+    gate: bool = True
 
 
 @contextmanager
-def wires(sites: Sequence[Site]) -> Iterator[list[Wire]]:
-    """A hub for each site, for the time of the block; all institutions are in one other process."""
+def connected_hubs(setups: Sequence[HubSetup]) -> Iterator[list[HubConnection]]:
+    """A hub for each setup, within the block; all institutions are in one other process."""
     token = secrets.token_urlsafe()
     with ExitStack() as stack:
         hubs = [
-            stack.enter_context(Hub(token, credentials=site.tls and server_credentials(site.tls)))
-            for site in sites
+            stack.enter_context(Hub(token, credentials=setup.tls and server_credentials(setup.tls)))
+            for setup in setups
         ]
-        told = [(hub.address, site) for hub, site in zip(hubs, sites, strict=True)]
-        _, process = stack.enter_context(partner(_institutions, token, told))
-        for hub, site in zip(hubs, sites, strict=True):
-            hub.wait_for(len(site.names), LIMIT)
-        yield [Wire(hub, site.names, process) for hub, site in zip(hubs, sites, strict=True)]
+        addressed_setups = [(hub.address, setup) for hub, setup in zip(hubs, setups, strict=True)]
+        _, process = stack.enter_context(child_process(_institutions, token, addressed_setups))
+        for hub, setup in zip(hubs, setups, strict=True):
+            hub.wait_for(len(setup.names), TIMEOUT)
+        yield [
+            HubConnection(hub, setup.names, process)
+            for hub, setup in zip(hubs, setups, strict=True)
+        ]
 
 
-def _institutions(connection: Connection, token: str, told: Sequence[tuple[str, Site]]) -> None:
+def _institutions(
+    connection: Connection, token: str, addressed_setups: Sequence[tuple[str, HubSetup]]
+) -> None:
     torch.set_num_threads(1)
     configure("text")
-    logging.disable(logging.INFO)  # a line a question is not what is measured
-    everybody: list[SessionManager | Agent] = []
-    for address, site in told:
-        for name in site.names:
-            here = institution(name)
-            if site.door:
-                credentials = None if site.tls is None else own(site.tls, name)
-                sessions = SessionManager(here, frozenset({address}), credentials)
+    logging.disable(logging.INFO)  # a log line for each query would be measured too
+    participants: list[SessionManager | Agent] = []
+    for address, setup in addressed_setups:
+        for name in setup.names:
+            institution_ = institution(name)
+            if setup.gate:
+                credentials = (
+                    None if setup.tls is None else institution_credentials(setup.tls, name)
+                )
+                sessions = SessionManager(institution_, frozenset({address}), credentials)
                 sessions.open(address, token)
-                everybody.append(sessions)
+                participants.append(sessions)
             else:
-                agent = Agent(address, token, here.card, ready)
+                agent = Agent(address, token, institution_.card, preset_answer)
                 threading.Thread(target=agent.serve).start()
-                everybody.append(agent)
+                participants.append(agent)
     connection.send("here")
-    until_over(connection)
-    logging.disable()  # that they leave is no news
-    for each in everybody:
+    wait_until_closed(connection)
+    logging.disable()  # disconnections are expected now
+    for each in participants:
         each.close()
 
 
-def ready(request: Ask | PullBack) -> Reply:
-    """What an agent says behind which there is no door."""
+def preset_answer(request: Ask | PullBack) -> Reply:
+    """The answer of an agent without a release gate."""
     if isinstance(request, PullBack):
-        return Reply(gradient=PRESET.pull_back(request.images, request.cotangents))
-    said = PRESET.ask(request.images, request.signals)
-    return Reply({each: rounded(value, each, request.exact) for each, value in said.items()})
+        return Reply(gradient=PRESET_TEACHER.pull_back(request.images, request.cotangents))
+    signals = PRESET_TEACHER.ask(request.images, request.signals)
+    return Reply({each: rounded(value, each, request.exact) for each, value in signals.items()})
 
 
-def own(tls: Path, name: str) -> grpc.ChannelCredentials:
-    """An institution's credentials out of a folder of everybody's."""
+def institution_credentials(tls: Path, name: str) -> grpc.ChannelCredentials:
+    """An institution's credentials, from the folder of all certificates."""
     ca, key, chain = (tls / file for file in ("ca.pem", f"{name}.key", f"{name}.pem"))
     return grpc.ssl_channel_credentials(ca.read_bytes(), key.read_bytes(), chain.read_bytes())

@@ -1,8 +1,8 @@
-"""Measuring several ways to do one thing, side by side. Knows nothing of what they do.
+"""Measure and compare the time of several implementations, interleaved; print tables, write JSON.
 
-A machine that others use is faster at one moment than at another, so the ways take turns of a few
-calls each: what happens to the machine happens to all of them alike, and ratios hold where seconds
-do not. Linux only, for the clocks of other processes.
+A shared machine is faster at one moment than at another, so the alternatives take turns of a few
+calls each: load affects all of them alike, and ratios hold where seconds do not. Linux only, for
+the clocks of other processes.
 """
 
 import json
@@ -18,37 +18,37 @@ from rich.console import Console
 from rich.table import Table
 
 console = Console(width=None if os.isatty(1) else 100, highlight=False)
-"""Where tables go; a file or a pipe has lines of one length."""
+"""Console of the tables; in a file or a pipe, lines have a fixed length."""
 
 
 @dataclass(frozen=True)
-class Way:
-    """One way to do what is measured.
+class Alternative:
+    """One of several implementations that are compared.
 
     Attributes:
-        name: under which its figures stand.
-        call: does it once, or ``unit`` times where several are done together.
-        partners: process ids whose CPU time counts beside our own.
-        unit: how many times one call does it.
+        name: of its row.
+        call: runs it once, or ``unit`` times where several are done together.
+        child_pids: processes whose CPU time counts beside our own.
+        unit: number of runs in one call.
         calls: in one turn.
     """
 
     name: str
     call: Callable[[], object]
-    partners: tuple[int, ...] = ()
+    child_pids: tuple[int, ...] = ()
     unit: int = 1
     calls: int = 3
 
 
 @dataclass(frozen=True)
-class Figure:
-    """What one way came to.
+class Timing:
+    """Measured times of one alternative.
 
     Attributes:
-        median: seconds of one time.
-        p10: seconds that a tenth of the times did not take; near to what a quiet machine takes.
-        cpu: CPU seconds of one time, partners' included; the median over turns.
-        samples: how many times were taken.
+        median: seconds of one run.
+        p10: tenth percentile in seconds; close to an idle machine.
+        cpu: CPU seconds of one run, child processes included; the median over turns.
+        samples: number of measured calls.
     """
 
     median: float
@@ -58,69 +58,69 @@ class Figure:
 
 
 @dataclass
-class _Taken:
+class _Samples:
     seconds: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
 
 
-def side_by_side(
-    ways: Sequence[Way], seconds: float, warm_up: int = 2, least: int = 3
-) -> dict[str, Figure]:
-    """Figures of each way by name, taken in turns until ``seconds`` have passed.
+def measure_interleaved(
+    alternatives: Sequence[Alternative], seconds: float, warm_up: int = 2, minimum: int = 3
+) -> dict[str, Timing]:
+    """Measure the alternatives in turns until ``seconds`` have passed; returns times by name.
 
     Args:
-        ways: of different names.
-        seconds: after which no further round of turns begins.
-        warm_up: rounds before anything is counted.
-        least: rounds that are counted, whatever they take.
+        alternatives: with different names.
+        seconds: after which no further round of turns starts.
+        warm_up: rounds that are not counted.
+        minimum: counted rounds, however long they take.
     """
     for _ in range(warm_up):
-        for way in ways:
-            way.call()
-    taken = {way.name: _Taken() for way in ways}
+        for alternative in alternatives:
+            alternative.call()
+    samples = {alternative.name: _Samples() for alternative in alternatives}
     end, rounds = time.monotonic() + seconds, 0
-    while rounds < least or time.monotonic() < end:
+    while rounds < minimum or time.monotonic() < end:
         rounds += 1
-        for way in ways:
-            _turn(way, taken[way.name])
-    return {name: _figure(each) for name, each in taken.items()}
+        for alternative in alternatives:
+            _measure_once(alternative, samples[alternative.name])
+    return {name: _timing(each) for name, each in samples.items()}
 
 
-def _turn(way: Way, taken: _Taken) -> None:
-    processes = (os.getpid(), *way.partners)
+def _measure_once(alternative: Alternative, samples: _Samples) -> None:
+    processes = (os.getpid(), *alternative.child_pids)
     before = sum(map(cpu_seconds, processes))
-    for _ in range(way.calls):
+    for _ in range(alternative.calls):
         began = time.perf_counter()
-        way.call()
-        taken.seconds.append((time.perf_counter() - began) / way.unit)
-    spent = sum(map(cpu_seconds, processes)) - before
-    taken.cpu.append(spent / way.calls / way.unit)
+        alternative.call()
+        samples.seconds.append((time.perf_counter() - began) / alternative.unit)
+    cpu = sum(map(cpu_seconds, processes)) - before
+    samples.cpu.append(cpu / alternative.calls / alternative.unit)
 
 
-def _figure(taken: _Taken) -> Figure:
-    ordered = sorted(taken.seconds)
-    return Figure(
+def _timing(samples: _Samples) -> Timing:
+    ordered = sorted(samples.seconds)
+    return Timing(
         median=statistics.median(ordered),
         p10=ordered[len(ordered) // 10],
-        cpu=statistics.median(taken.cpu),
+        cpu=statistics.median(samples.cpu),
         samples=len(ordered),
     )
 
 
 def cpu_seconds(process: int) -> float:
-    """CPU time that a process has used so far, all its threads together, in seconds."""
+    """CPU seconds that a process has used so far, in all its threads."""
     # The kernel's clock of a process counts nanoseconds; what /proc tells is in hundredths of a
     # second, more than most of what is measured here.
     return time.clock_gettime(~process << 3 | 2)
 
 
-def ratio(figures: Mapping[str, Figure], above: str, below: str, of: str = "p10") -> float:
-    """How many times what ``below`` does way ``above`` takes: in ``median``, ``p10`` or ``cpu``."""
+def ratio(figures: Mapping[str, Timing], above: str, below: str, of: str = "p10") -> float:
+    """Time of alternative ``above`` over that of ``below``, in ``median``, ``p10`` or ``cpu``."""
     return float(round(getattr(figures[above], of) / getattr(figures[below], of), 3))
 
 
-def show(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table: words to the left in the first column, figures to the right in the others."""
+def print_table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table: first column aligned to the left, all others to the right."""
     table = Table(title=title, box=None, title_justify="left")
     for place, column in enumerate(head):
         table.add_column(column, justify="left" if place == 0 else "right", no_wrap=True)
@@ -129,8 +129,8 @@ def show(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None
     console.print(table)
 
 
-def rows_of(figures: Mapping[str, Figure], to: str) -> list[tuple[str, ...]]:
-    """Rows for `show` under `HEAD`: figures in milliseconds, ratios to the way named ``to``."""
+def timing_rows(figures: Mapping[str, Timing], to: str) -> list[tuple[str, ...]]:
+    """Rows for `print_table`: times in milliseconds, ratios to the alternative named ``to``."""
     return [
         (
             name,
@@ -142,12 +142,12 @@ def rows_of(figures: Mapping[str, Figure], to: str) -> list[tuple[str, ...]]:
     ]
 
 
-HEAD = ("ms", "median", "p10", "CPU", "x median", "x p10", "x CPU", "samples")
-"""Over the columns of `rows_of`."""
+TIMING_HEADER = ("ms", "median", "p10", "CPU", "x median", "x p10", "x CPU", "samples")
+"""Header of the rows of `timing_rows`."""
 
 
-def write(figures: Mapping[str, Any], path: Path | None) -> None:
-    """Leave figures in a file as JSON, where one is named."""
+def write_json(figures: Mapping[str, Any], path: Path | None) -> None:
+    """Write figures to a JSON file, where one is given."""
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(figures, indent=2, allow_nan=False) + "\n")

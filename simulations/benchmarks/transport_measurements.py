@@ -1,7 +1,7 @@
-"""One batch, carried there and an answer back in every way that we know: what `wire` measures.
+"""Measure the round trip of one batch over each transport: hub, unary call, TCP, Flower's messages.
 
-Every way has its partner in another process on this machine. Nothing is told apart here by what it
-is worth: each table holds the ways that can be held against each other.
+Each transport has its other end in another process on this machine. A table holds the transports
+that can be compared with each other.
 """
 
 import itertools
@@ -15,35 +15,35 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fedkd.procedural import draw
-from fedkd.protocol import Ask, Procedural, PullBack, Recipe, Signal
+from fedkd.procedural import render
+from fedkd.protocol import Ask, NamedPrior, PullBack, Recipe, Signal
 from fedkd.server.hub.certificates import make_certificates
-from fedkd.simulations.benchmarks.baseline_transports import Plain, plain
+from fedkd.simulations.benchmarks.baseline_transports import BaselineServers, baseline_servers
 from fedkd.simulations.benchmarks.fedkd_transport import (
     CLASSES,
-    PRESET,
+    PRESET_TEACHER,
     SHAPE,
-    Site,
-    Wire,
+    HubConnection,
+    HubSetup,
+    connected_hubs,
     institution,
-    wires,
 )
 from fedkd.simulations.benchmarks.timing import (
-    HEAD,
-    Figure,
-    Way,
-    rows_of,
-    show,
-    side_by_side,
+    TIMING_HEADER,
+    Alternative,
+    Timing,
+    measure_interleaved,
+    print_table,
+    timing_rows,
 )
 from fedkd.simulations.engines.flower_simulation import flower_runtime
 
 NAME = "institution-00"
-PRIOR = Procedural("levels")
+PRIOR = NamedPrior("levels")
 LOGITS = frozenset({Signal.LOGITS})
-DEPTH = 4
-"""Questions that are put before any is answered. Of ours two are on the wire at a time, as the law
-of a session has it, and the others wait at the hub."""
+PIPELINE_DEPTH = 4
+"""Queries that are sent before any is answered. Of the hub's, two are in flight at a time, as the
+session allows, and the others wait in the hub."""
 
 
 @dataclass(frozen=True)
@@ -51,249 +51,274 @@ class Size:
     """How much is measured.
 
     Attributes:
-        batch: images of a question.
-        seconds: of a table.
-        crowds: numbers of institutions, rising.
-        flower_seconds: of the table that has Flower's round trip.
+        batch: images of a query.
+        seconds: for a table.
+        institution_counts: numbers of institutions, rising.
+        flower_seconds: for the table with Flower's round trip.
     """
 
     batch: int
     seconds: float
-    crowds: tuple[int, ...]
+    institution_counts: tuple[int, ...]
     flower_seconds: float
 
 
 FULL = Size(256, 9.0, (1, 4, 16, 64), 15.0)
 QUICK = Size(256, 0.3, (1, 4), 0.5)
 
-Figures = dict[str, Figure]
+Figures = dict[str, Timing]
 Tables = dict[str, Figures]
-Weights = dict[str, float]
-"""Bytes of a question and its answer for an image, as encoded, by how images are asked about."""
+BytesPerImage = dict[str, float]
+"""Encoded bytes of a query and its answer per image, by the encoding of the query."""
 
 
 class Batch:
-    """Images that are others whenever they are taken, so that no question is a repeat."""
+    """A batch of images that differs at every access, so that no query is a repeat."""
 
     def __init__(self, images: Tensor) -> None:
         self._images = images
         self._scale = 255 if images.is_floating_point() else 1
         self._numbers = itertools.count()
         self.exact = images.is_floating_point()
-        """Whether the answer is to be of float32 as well."""
+        """Whether the answer shall be float32 as well."""
 
     def images(self) -> Tensor:
-        """The next, (B, C, H, W); always the same memory."""
+        """The next batch, (B, C, H, W); always in the same memory."""
         number = torch.tensor(list(next(self._numbers).to_bytes(8, "little")))
         self._images[0, 0, 0, :8] = number / self._scale
         return self._images
 
     def ask(self) -> Ask:
-        """A question about the next."""
+        """A query about the next batch."""
         return Ask(self.images(), exact=self.exact)
 
 
 @dataclass(frozen=True)
-class Parties:
-    """Everybody who is there to be asked, and what about."""
+class Endpoints:
+    """The other ends of all transports, and the batches to send."""
 
-    ours: Wire
-    doorless: Wire
-    """Ours, with nothing behind the agent: what carries questions, alone."""
-    guarded: Wire
-    """Ours, with mutual TLS."""
-    crowd: Wire
-    """Ours, many institutions in one process."""
-    theirs: Plain
+    ours: HubConnection
+    ungated: HubConnection
+    """A hub whose institutions have no release gate: the transport alone."""
+    with_tls: HubConnection
+    """A hub with mutual TLS."""
+    many: HubConnection
+    """A hub with many institutions in one process."""
+    baseline: BaselineServers
     pixels: Batch
     floats: Batch
 
 
-def measured(size: Size, *, with_flower: bool = True) -> tuple[Tables, Weights]:
-    """All tables, printed as they come, and what questions and their answers weigh.
+def measure_transports(size: Size, *, with_flower: bool = True) -> tuple[Tables, BytesPerImage]:
+    """Measure and print all tables; returns them, and bytes per image.
 
     Raises:
-        FedkdError: a partner did not come or did not answer.
+        FedkdError: a process did not start or did not answer.
     """
     torch.set_num_threads(1)
-    with _parties(size) as parties:
+    with _endpoints(size) as endpoints:
         tables: Tables = {
-            "float32": _one(parties, parties.floats, size),
-            "uint8": _one(parties, parties.pixels, size),
-            "depth": _at_once(parties, size),
-            "mutual_tls": _guarded(parties, size),
-            **{f"institutions_{n}": _crowd(parties, size, n) for n in size.crowds},
-            "recipe": _by_recipe(parties, size),
-            "slow": _slow(parties, size, with_flower=with_flower),
+            "float32": _measure_one_institution(endpoints, endpoints.floats, size),
+            "uint8": _measure_one_institution(endpoints, endpoints.pixels, size),
+            "depth": _measure_pipelined(endpoints, size),
+            "mutual_tls": _measure_tls(endpoints, size),
+            **{
+                f"institutions_{n}": _measure_many_institutions(endpoints, size, n)
+                for n in size.institution_counts
+            },
+            "recipe": _measure_recipes(endpoints, size),
+            "slow": _measure_slow_transports(endpoints, size, with_flower=with_flower),
         }
-        weights = _weights(parties, size.batch)
-    return tables, weights
+        bytes_per_image = _bytes_per_image(endpoints, size.batch)
+    return tables, bytes_per_image
 
 
 @contextmanager
-def _parties(size: Size) -> Iterator[Parties]:
+def _endpoints(size: Size) -> Iterator[Endpoints]:
     rng = torch.Generator().manual_seed(0)
     shape = (size.batch, *SHAPE)
     pixels = torch.randint(0, 256, shape, generator=rng, dtype=torch.uint8)
     floats = torch.rand(shape, generator=rng)
-    names = tuple(f"institution-{number:02d}" for number in range(max(size.crowds)))
+    names = tuple(f"institution-{number:02d}" for number in range(max(size.institution_counts)))
     with ExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="fedkd-crossings-"))
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="fedkd-transports-"))
         tls = Path(folder, "tls")
         make_certificates(tls, [NAME])
-        theirs = stack.enter_context(plain(max(size.crowds), tls, NAME))
+        baseline = stack.enter_context(baseline_servers(max(size.institution_counts), tls, NAME))
         one = (NAME,)
-        sites = [Site(one), Site(one, door=False), Site(one, tls), Site(names)]
-        ours, doorless, guarded, crowd = stack.enter_context(wires(sites))
-        yield Parties(ours, doorless, guarded, crowd, theirs, Batch(pixels), Batch(floats))
+        setups = [HubSetup(one), HubSetup(one, gate=False), HubSetup(one, tls), HubSetup(names)]
+        ours, ungated, with_tls, many = stack.enter_context(connected_hubs(setups))
+        yield Endpoints(ours, ungated, with_tls, many, baseline, Batch(pixels), Batch(floats))
 
 
 # --- tables
 
 
-def _one(parties: Parties, batch: Batch, size: Size) -> Figures:
-    ours, doorless, theirs = parties.ours, parties.doorless, parties.theirs
-    door = institution("here")
+def _measure_one_institution(endpoints: Endpoints, batch: Batch, size: Size) -> Figures:
+    ours, ungated, baseline = endpoints.ours, endpoints.ungated, endpoints.baseline
+    gated = institution("here")
     title = "float32, answered in float32" if batch.exact else "uint8, answered in float16"
     return _table(
         f"{size.batch} images in {title}; one institution, one question at a time",
         [
-            Way("stream", lambda: doorless.ask(batch.ask()), (doorless.process,)),
-            Way("stream and door", lambda: ours.ask(batch.ask()), (ours.process,)),
-            Way("unary, bytes", lambda: theirs.unary([batch.images()]), (theirs.process,)),
-            Way("TCP", lambda: theirs.tcp([batch.images()]), (theirs.process,)),
-            Way("in process: door and books", lambda: door.answer(batch.ask())),
-            Way("in process: the teacher", lambda: PRESET.ask(batch.images(), LOGITS)),
+            Alternative("stream", lambda: ungated.ask(batch.ask()), (ungated.process,)),
+            Alternative("stream and gate", lambda: ours.ask(batch.ask()), (ours.process,)),
+            Alternative(
+                "unary, bytes", lambda: baseline.unary([batch.images()]), (baseline.process,)
+            ),
+            Alternative("TCP", lambda: baseline.tcp([batch.images()]), (baseline.process,)),
+            Alternative("in process: gate, ledger", lambda: gated.answer(batch.ask())),
+            Alternative(
+                "in process: the teacher", lambda: PRESET_TEACHER.ask(batch.images(), LOGITS)
+            ),
         ],
         size.seconds,
     )
 
 
-def _at_once(parties: Parties, size: Size) -> Figures:
-    ours, theirs, batch = parties.ours, parties.theirs, parties.pixels
+def _measure_pipelined(endpoints: Endpoints, size: Size) -> Figures:
+    ours, baseline, batch = endpoints.ours, endpoints.baseline, endpoints.pixels
 
     def images() -> Iterator[Tensor]:
-        return (batch.images() for _ in range(DEPTH))
+        return (batch.images() for _ in range(PIPELINE_DEPTH))
 
     def asks() -> Iterator[Ask]:
-        return (batch.ask() for _ in range(DEPTH))
+        return (batch.ask() for _ in range(PIPELINE_DEPTH))
 
     return _table(
-        f"{size.batch} images in uint8; one institution, {DEPTH} questions at a time, of each",
+        f"{size.batch} images in uint8; one institution, {PIPELINE_DEPTH} questions at a time, "
+        "of each",
         [
-            Way("stream and door", lambda: ours.ask_at_once(asks()), (ours.process,), DEPTH),
-            Way("unary, bytes", lambda: theirs.unary(images()), (theirs.process,), DEPTH),
-            Way("TCP", lambda: theirs.tcp(images()), (theirs.process,), DEPTH),
+            Alternative(
+                "stream and gate", lambda: ours.ask_at_once(asks()), (ours.process,), PIPELINE_DEPTH
+            ),
+            Alternative(
+                "unary, bytes",
+                lambda: baseline.unary(images()),
+                (baseline.process,),
+                PIPELINE_DEPTH,
+            ),
+            Alternative("TCP", lambda: baseline.tcp(images()), (baseline.process,), PIPELINE_DEPTH),
         ],
         size.seconds,
     )
 
 
-def _guarded(parties: Parties, size: Size) -> Figures:
-    ways = []
-    for batch in (parties.pixels, parties.floats):
+def _measure_tls(endpoints: Endpoints, size: Size) -> Figures:
+    alternatives = []
+    for batch in (endpoints.pixels, endpoints.floats):
         dtype = "float32" if batch.exact else "uint8"
-        for name, own in (
-            ("stream and door", parties.ours),
-            ("stream and door, TLS", parties.guarded),
+        for name, connection in (
+            ("stream and gate", endpoints.ours),
+            ("stream and gate, TLS", endpoints.with_tls),
         ):
-            ways.append(Way(f"{name}, {dtype}", partial(_asked, own, batch), (own.process,)))
-        for name, guarded in (("unary", False), ("unary, TLS", True)):
-            call = partial(_called, parties.theirs, batch, guarded)
-            ways.append(Way(f"{name}, {dtype}", call, (parties.theirs.process,)))
-    return _table(f"{size.batch} images, with and without mutual TLS", ways, size.seconds)
+            alternatives.append(
+                Alternative(
+                    f"{name}, {dtype}", partial(_ask_hub, connection, batch), (connection.process,)
+                )
+            )
+        for name, with_tls in (("unary", False), ("unary, TLS", True)):
+            call = partial(_call_unary, endpoints.baseline, batch, with_tls)
+            alternatives.append(
+                Alternative(f"{name}, {dtype}", call, (endpoints.baseline.process,))
+            )
+    return _table(f"{size.batch} images, with and without mutual TLS", alternatives, size.seconds)
 
 
-def _asked(wire: Wire, batch: Batch) -> None:
+def _ask_hub(wire: HubConnection, batch: Batch) -> None:
     wire.ask(batch.ask())
 
 
-def _called(theirs: Plain, batch: Batch, tls: bool) -> None:
-    theirs.unary([batch.images()], guarded=tls)
+def _call_unary(baseline: BaselineServers, batch: Batch, tls: bool) -> None:
+    baseline.unary([batch.images()], with_tls=tls)
 
 
-def _crowd(parties: Parties, size: Size, count: int) -> Figures:
-    crowd, theirs, batch = parties.crowd, parties.theirs, parties.pixels
+def _measure_many_institutions(endpoints: Endpoints, size: Size, count: int) -> Figures:
+    many, baseline, batch = endpoints.many, endpoints.baseline, endpoints.pixels
     return _table(
         f"{size.batch} images in uint8; {count} institutions asked at once, of each",
         [
-            Way("stream and door", lambda: crowd.ask(batch.ask(), count), (crowd.process,), count),
-            Way(
+            Alternative(
+                "stream and gate", lambda: many.ask(batch.ask(), count), (many.process,), count
+            ),
+            Alternative(
                 "unary, bytes",
-                lambda: theirs.unary([batch.images()], count),
-                (theirs.process,),
+                lambda: baseline.unary([batch.images()], count),
+                (baseline.process,),
                 count,
             ),
-            Way("TCP", lambda: theirs.tcp([batch.images()], count), (theirs.process,), count),
+            Alternative(
+                "TCP", lambda: baseline.tcp([batch.images()], count), (baseline.process,), count
+            ),
         ],
         size.seconds / 2,
     )
 
 
-def _by_recipe(parties: Parties, size: Size) -> Figures:
-    """The images are drawn before they are asked about, as a source does it."""
-    ours, pixels = parties.ours, parties.pixels
+def _measure_recipes(endpoints: Endpoints, size: Size) -> Figures:
+    """Recipes are rendered before the query is sent, as a source does."""
+    ours, pixels = endpoints.ours, endpoints.pixels
     seeds = itertools.count()
-    drawn = [drawn_by_recipe(size.batch, next(seeds)) for _ in range(8)]
+    drawn = [recipe_query(size.batch, next(seeds)) for _ in range(8)]
     asks = itertools.cycle(drawn)
     return _table(
         f"{size.batch} images in uint8, shown or drawn there; one institution",
         [
-            Way("stream and door, pixels", lambda: ours.ask(pixels.ask()), (ours.process,)),
-            Way("stream and door, recipe", lambda: ours.ask(next(asks)), (ours.process,)),
-            Way("in process: to draw", lambda: drawn_by_recipe(size.batch, next(seeds))),
+            Alternative("stream and gate, pixels", lambda: ours.ask(pixels.ask()), (ours.process,)),
+            Alternative("stream and gate, recipe", lambda: ours.ask(next(asks)), (ours.process,)),
+            Alternative("in process: to draw", lambda: recipe_query(size.batch, next(seeds))),
         ],
         size.seconds / 2,
     )
 
 
-def drawn_by_recipe(batch: int, seed: int) -> Ask:
-    """A question about images of a prior, with their recipe."""
+def recipe_query(batch: int, seed: int) -> Ask:
+    """A query about images of a prior, with their recipe."""
     recipe = Recipe(PRIOR, seed, batch)
-    return Ask(draw(recipe, SHAPE), recipe=recipe)
+    return Ask(render(recipe, SHAPE), recipe=recipe)
 
 
-def _slow(parties: Parties, size: Size, *, with_flower: bool) -> Figures:
-    """Ways that are too slow to take turns with the others, beside the stream."""
-    ours, theirs, batch = parties.doorless, parties.theirs, parties.floats
+def _measure_slow_transports(endpoints: Endpoints, size: Size, *, with_flower: bool) -> Figures:
+    """Transports that are too slow to be interleaved with the others, beside the stream."""
+    ours, baseline, batch = endpoints.ungated, endpoints.baseline, endpoints.floats
     title = f"{size.batch} images in float32; slow ways, one institution"
-    stream = Way("stream", lambda: ours.ask(batch.ask()), (ours.process,))
-    floats = Way(
+    stream = Alternative("stream", lambda: ours.ask(batch.ask()), (ours.process,))
+    floats = Alternative(
         "unary, repeated float",
-        lambda: theirs.unary_in_floats(batch.images()),
-        (theirs.process,),
+        lambda: baseline.unary_in_floats(batch.images()),
+        (baseline.process,),
         calls=1,
     )
     if not with_flower:
         return _table(title, [stream, floats], size.seconds)
     tables: list[Figures] = []
 
-    def within(trip: Callable[[Tensor], int]) -> None:
-        node = trip(batch.images())
-        flower = Way("Flower", lambda: trip(batch.images()), (node,), calls=1)
+    def measure(round_trip: Callable[[Tensor], int]) -> None:
+        node = round_trip(batch.images())
+        flower = Alternative("Flower", lambda: round_trip(batch.images()), (node,), calls=1)
         tables.append(_table(title, [stream, floats, flower], size.flower_seconds))
 
     with flower_runtime():
-        # Flower reads its variables as it is imported.
-        from fedkd.simulations.benchmarks.flower_messages import within_a_run
+        # Flower reads its environment when it is imported.
+        from fedkd.simulations.benchmarks.flower_messages import measure_in_run
 
-        within_a_run(within)
+        measure_in_run(measure)
     return tables[0]
 
 
-def _table(title: str, ways: Sequence[Way], seconds: float) -> Figures:
-    figures = side_by_side(ways, seconds)
-    show(title, HEAD, rows_of(figures, ways[0].name))
+def _table(title: str, alternatives: Sequence[Alternative], seconds: float) -> Figures:
+    figures = measure_interleaved(alternatives, seconds)
+    print_table(title, TIMING_HEADER, timing_rows(figures, alternatives[0].name))
     return figures
 
 
-def _weights(parties: Parties, batch: int) -> Weights:
-    ours, pixels = parties.ours, parties.pixels
+def _bytes_per_image(endpoints: Endpoints, batch: int) -> BytesPerImage:
+    ours, pixels = endpoints.ours, endpoints.pixels
     cotangents = {Signal.LOGITS: torch.zeros(batch, CLASSES)}
     asked: dict[str, Ask | PullBack] = {
         "pixels": pixels.ask(),
-        "float32": parties.floats.ask(),
-        "recipe": drawn_by_recipe(batch, 0),
+        "float32": endpoints.floats.ask(),
+        "recipe": recipe_query(batch, 0),
         "pull_back": PullBack(pixels.images(), cotangents),
     }
     return {name: ours.bytes_of(request) / batch for name, request in asked.items()}

@@ -1,4 +1,4 @@
-"""What the tables of the wire come to: ratios, bytes, and what far institutions would take."""
+"""Summarise the transport measurements: ratios, bytes per image, and WAN estimates."""
 
 import os
 import platform
@@ -9,25 +9,36 @@ from typing import Any
 import torch
 
 from fedkd.simulations.benchmarks.fedkd_transport import CLASSES
-from fedkd.simulations.benchmarks.timing import console, ratio, show
-from fedkd.simulations.benchmarks.transport_measurements import DEPTH, Size, Tables, Weights
-from fedkd.simulations.benchmarks.wan_estimates import FORMULA, Estimate, Kind, World, estimates
+from fedkd.simulations.benchmarks.timing import console, print_table, ratio
+from fedkd.simulations.benchmarks.transport_measurements import (
+    PIPELINE_DEPTH,
+    BytesPerImage,
+    Size,
+    Tables,
+)
+from fedkd.simulations.benchmarks.wan_estimates import (
+    FORMULA,
+    Estimate,
+    NetworkAssumptions,
+    QueryKind,
+    estimates,
+)
 from fedkd.wire.channel import grpc
-from fedkd.wire.packed_rows import HEAD
+from fedkd.wire.packed_rows import ROW_HEADER_BYTES
 
-SHARED = ("stream", "stream and door")
-"""Ours: with ready answers behind the agent, as whoever it is held against has; and with a door."""
+HUB_ALTERNATIVES = ("stream", "stream and gate")
+"""The hub's: without a release gate, as the baselines are; and with one."""
 
 
-def told(size: Size, tables: Tables, weights: Weights) -> dict[str, Any]:
-    """Everything that was measured, ratios first; those that a reader wants are printed.
+def report(size: Size, tables: Tables, bytes_per_image: BytesPerImage) -> dict[str, Any]:
+    """All results, ratios first; prints a summary.
 
-    Ratios are of the tenth percentile unless they say otherwise: of ``float32`` batches between
-    one institution and the coordinator.
+    Ratios are of the tenth percentile unless named otherwise, for ``float32`` batches between one
+    institution and the coordinator.
     """
     one, slow = tables["float32"], tables["slow"]
     ratios: dict[str, float | None] = {}
-    for ours in SHARED:
+    for ours in HUB_ALTERNATIVES:
         name = ours.replace(" ", "_")
         for suffix, of in (("", "p10"), ("_median", "median"), ("_cpu", "cpu")):
             ratios[f"unary_over_{name}{suffix}"] = ratio(one, "unary, bytes", ours, of)
@@ -35,20 +46,30 @@ def told(size: Size, tables: Tables, weights: Weights) -> dict[str, Any]:
     ratios["repeated_float_over_stream"] = ratio(slow, "unary, repeated float", "stream")
     with_flower = "Flower" in slow
     ratios["flower_over_stream"] = ratio(slow, "Flower", "stream") if with_flower else None
-    heavy = {f"bytes_per_image_{name}": round(weight, 2) for name, weight in weights.items()}
-    show("In short", ("", ""), [(name, str(value)) for name, value in (ratios | heavy).items()])
-    far = _far(size, tables, weights)
+    byte_figures = {
+        f"bytes_per_image_{name}": round(weight, 2) for name, weight in bytes_per_image.items()
+    }
+    print_table(
+        "In short",
+        ("", ""),
+        [(name, str(value)) for name, value in (ratios | byte_figures).items()],
+    )
+    wan = _wan_estimates(size, tables, bytes_per_image)
     return {
         **ratios,
-        **heavy,
-        "wan": {"formula": FORMULA, **asdict(World()), "estimates": [asdict(e) for e in far]},
+        **byte_figures,
+        "wan": {
+            "formula": FORMULA,
+            **asdict(NetworkAssumptions()),
+            "estimates": [asdict(e) for e in wan],
+        },
         "tables": {
             name: {way: asdict(figure) for way, figure in table.items()}
             for name, table in tables.items()
         },
         "of": {
             **asdict(size),
-            "depth": DEPTH,
+            "depth": PIPELINE_DEPTH,
             "cores": os.cpu_count(),
             "load": round(os.getloadavg()[0], 1),
             "python": platform.python_version(),
@@ -58,28 +79,28 @@ def told(size: Size, tables: Tables, weights: Weights) -> dict[str, Any]:
     }
 
 
-def _far(size: Size, tables: Tables, weights: Weights) -> list[Estimate]:
-    # An answer is packed rows of ten numbers; the rest of what passed is the question.
-    answer = float((HEAD + CLASSES) * size.batch)
+def _wan_estimates(size: Size, tables: Tables, bytes_per_image: BytesPerImage) -> list[Estimate]:
+    # An answer is packed rows of ten numbers; the rest of the bytes is the query.
+    answer = float((ROW_HEADER_BYTES + CLASSES) * size.batch)
     kinds = [
-        Kind("pixels", weights["pixels"] * size.batch - answer),
-        Kind(
+        QueryKind("pixels", bytes_per_image["pixels"] * size.batch - answer),
+        QueryKind(
             "recipes",
-            weights["recipe"] * size.batch - answer,
+            bytes_per_image["recipe"] * size.batch - answer,
             tables["recipe"]["in process: to draw"].median,
         ),
     ]
-    handling = tables[f"institutions_{size.crowds[-1]}"]["stream and door"].median
-    far = estimates(kinds, answer, size.batch, handling)
-    _show_far(far, handling)
-    return far
+    handling = tables[f"institutions_{size.institution_counts[-1]}"]["stream and gate"].median
+    wan = estimates(kinds, answer, size.batch, handling)
+    _print_wan_estimates(wan, handling)
+    return wan
 
 
-def _show_far(far: Sequence[Estimate], handling: float) -> None:
-    world = World()
-    show(
-        f"{world.institutions} institutions at {world.link / 1e6:g} Mbit/s and "
-        f"{1e3 * world.rtt:g} ms, {world.samples:,} images, w = {1e3 * handling:.2f} ms",
+def _print_wan_estimates(wan: Sequence[Estimate], handling: float) -> None:
+    network = NetworkAssumptions()
+    print_table(
+        f"{network.institutions} institutions at {network.link / 1e6:g} Mbit/s and "
+        f"{1e3 * network.rtt:g} ms, {network.samples:,} images, w = {1e3 * handling:.2f} ms",
         ("images as", "coordinator's link", "s a round", "s a run", "GB sent"),
         [
             (
@@ -89,7 +110,7 @@ def _show_far(far: Sequence[Estimate], handling: float) -> None:
                 f"{each.run:.0f}",
                 f"{each.sent / 1e9:.3f}",
             )
-            for each in far
+            for each in wan
         ],
     )
     console.print(FORMULA)

@@ -22,10 +22,10 @@ import torch
 from torch import Tensor, nn
 
 from fedkd.errors import FedkdError
-from fedkd.experiment import Experiment, load
+from fedkd.experiment import Experiment, load_experiment
 from fedkd.server.coordinator import Coordinator, ingredients
 from fedkd.server.run.checkpoint import REPLIES
-from fedkd.simulations.checks.resume import survive
+from fedkd.simulations.checks.resume import kill_and_resume
 from fedkd.simulations.engines.environment_variables import set_environment_defaults
 from fedkd.simulations.engines.local import LocalInstitutions
 from fedkd.simulations.run import run
@@ -177,7 +177,7 @@ def cases(folder: Path) -> Iterator[tuple[str, str]]:
         if case.generator:
             rates.append(("@high", (f"method.generator_rate={HIGH_RATE}",)))
         for suffix, rate in rates:
-            experiment = load(case.experiment, (*SMALL, *case.overrides, *rate))
+            experiment = load_experiment(case.experiment, (*SMALL, *case.overrides, *rate))
             teachers = f"{experiment.institutions.model_dump_json()}"
             vaults = folder / hashlib.sha256(teachers.encode()).hexdigest()[:16]
             try:
@@ -189,7 +189,7 @@ def cases(folder: Path) -> Iterator[tuple[str, str]]:
 
 def engines(folder: Path) -> Iterator[tuple[str, str]]:
     """Name and digest of the demo by each engine, replayed, and killed and resumed."""
-    experiment = load("digits", SMALL)
+    experiment = load_experiment("digits", SMALL)
     written = "student.safetensors"
     for name in ("local", "simulation"):
         run(experiment, name, folder / name, record=name == "local")
@@ -198,7 +198,7 @@ def engines(folder: Path) -> Iterator[tuple[str, str]]:
     run(experiment, "local", folder / "replay", replay=folder / "local")
     yield "engine-replay", _file(folder / "replay" / written)
     words = ["digits", "--checkpoint", "0.5", *(w for s in SMALL for w in ("--set", s))]
-    trials = list(survive(words, folder / "resumed", kills=2, each=2))
+    trials = list(kill_and_resume(words, folder / "resumed", kills=2, each=2))
     same = all(trial.same_student and trial.same_events for trial in trials)
     yield (
         "engine-resume",

@@ -20,10 +20,15 @@ from fedkd.data.partition import assign_samples
 from fedkd.errors import SettingsError
 from fedkd.experiment import Experiment, parse_experiment
 from fedkd.protocol import Ask, Reply, Signal
-from fedkd.server.report.many_institutions import SHOWN, ranges, some
+from fedkd.server.report.many_institutions import MAX_SHOWN, abbreviated_names, ranges
 from fedkd.server.report.plots import accuracy, class_counts, difficulty_by_institution
 from fedkd.server.report.result_records import Event, Result, Scored, TeacherRecord, Trained
-from fedkd.simulations.benchmarks.batched_teachers import grouped, one_by_one, teachers, vmapped
+from fedkd.simulations.benchmarks.batched_teachers import (
+    build_teachers,
+    grouped,
+    one_by_one,
+    vmapped,
+)
 from fedkd.simulations.engines import evaluation, local
 from fedkd.simulations.engines.local import LocalInstitutions
 
@@ -74,7 +79,7 @@ def test_solving_for_classes_alone_is_solving_for_everything(seed: int, apart: b
     [("cnn", (1, 8, 8)), ("cnn", (1, 16, 16)), ("mlp", (1, 8, 8)), ("lenet5", (1, 16, 16))],
 )
 def test_stacked_teachers_say_what_each_says_alone(model: str, shape: tuple[int, int, int]) -> None:
-    networks, rng = teachers(model, shape, 5), torch.Generator().manual_seed(1)
+    networks, rng = build_teachers(model, shape, 5), torch.Generator().manual_seed(1)
     for network in networks:  # statistics that are not those of a fresh batch norm
         for statistic in network.buffers():
             if statistic.is_floating_point():
@@ -105,9 +110,9 @@ def few(tmp_path: Path, count: int, **more: Any) -> Experiment:
 
 def test_the_data_are_dealt_once_for_all(tmp_path: Path) -> None:
     experiment = few(tmp_path, 40)
-    shard._dealt.cache_clear()
+    shard._assignment.cache_clear()
     everybody = LocalInstitutions(experiment, tmp_path / "teachers", lambda count: None)
-    assert shard._dealt.cache_info().misses == 1
+    assert shard._assignment.cache_info().misses == 1
     assert len(everybody.cards) == 40
 
 
@@ -191,7 +196,7 @@ def test_plots_of_a_thousand_institutions_stay_small() -> None:
     ]
     scores: list[Event] = [Scored(step=s, asked=s, accuracy=0.5) for s in (1, 2, 3)]
     result = Result.model_construct(
-        teachers=crowd, ensemble=Result.model_fields["ensemble"].annotation(accuracy=0.9)
+        build_teachers=crowd, ensemble=Result.model_fields["ensemble"].annotation(accuracy=0.9)
     )
     drawn = (
         accuracy(result, scores),
@@ -199,14 +204,16 @@ def test_plots_of_a_thousand_institutions_stay_small() -> None:
         difficulty_by_institution(events),
     )
     assert all(svg is not None and len(svg) < 300_000 for svg in drawn)
-    assert f"{SHOWN} of 992 others" in str(drawn[2])
+    assert f"{MAX_SHOWN} of 992 others" in str(drawn[2])
 
 
 def test_a_crowd_is_told_in_ranges() -> None:
     crowd = [record(index) for index in range(1000)]
-    assert ranges(crowd[:SHOWN]) == []
+    assert ranges(crowd[:MAX_SHOWN]) == []
     own = ranges(crowd)[0]
     assert (own.least, own.median, own.most) == ("0.0%", "50.0%", "99.9%")
     assert [each.label for each in ranges(crowd)][-1] == "Refusals"  # nobody promises anything
-    assert some(["a", "b"]) == "a, b"
-    assert some([str(n) for n in range(1000)]).endswith(f"{SHOWN - 1} and 940 others")
+    assert abbreviated_names(["a", "b"]) == "a, b"
+    assert abbreviated_names([str(n) for n in range(1000)]).endswith(
+        f"{MAX_SHOWN - 1} and 940 others"
+    )
