@@ -18,7 +18,7 @@ Shape: TypeAlias = tuple[int, int, int]
 
 
 class Normalisation(nn.Module):
-    """[0, 1] -> [-1, 1]. Inside the network, so that nobody outside has to know."""
+    """[0, 1] -> [-1, 1], as the first layer of a network, so that callers need not normalise."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
@@ -26,10 +26,10 @@ class Normalisation(nn.Module):
 
 
 class GlobalPooling(nn.Module):
-    """One number for each channel: (B, C, H, W) -> (B, C).
+    """Global pooling, one number for each channel: (B, C, H, W) -> (B, C).
 
-    Adaptive pooling to 1x1 is the same. But here the gradient comes back in the order of memory in
-    which images came in, so that a step on small images takes a tenth less; and ONNX has it.
+    Adaptive pooling to 1x1 is the same. But here the gradient has the memory format of the images,
+    so that a step on small images takes a tenth less; and ONNX has the operator.
 
     Args:
         pool: `torch.nn.functional.avg_pool2d` or `max_pool2d`.
@@ -45,7 +45,7 @@ class GlobalPooling(nn.Module):
 
 
 class Network(nn.Module):
-    """A body that ends in features (B, D), and a linear head.
+    """A network in two parts: a body that ends in features (B, D), and a linear head.
 
     Args:
         body: (B, C, H, W) in [-1, 1] -> (B, D).
@@ -58,7 +58,7 @@ class Network(nn.Module):
         self.head = head
 
     def embed(self, x: Tensor) -> Tensor:
-        """What enters the last layer: (B, C, H, W) in [0, 1] -> (B, D)."""
+        """The input of the last layer: (B, C, H, W) in [0, 1] -> (B, D)."""
         features: Tensor = self.body(x)
         return features
 
@@ -77,19 +77,19 @@ def group_norm(channels: int) -> nn.Module:
 
 
 def cnn(width: int, norm: Norm) -> Callable[[int, Shape], Network]:
-    """Three 3x3 convolutions and the mean over places; from 2x2 up, meant for 8x8 to 32x32.
+    """Three 3x3 convolutions and global average pooling; from 2x2 up, meant for 8x8 to 32x32.
 
     Images are halved once, and from 16x16 up twice.
     """
 
     def make(classes: int, shape: Shape) -> Network:
-        _demand("this cnn", shape, 2)
+        _require_size("this cnn", shape, 2)
         body = nn.Sequential(
-            *_convolved(shape[0], width, norm),
+            *_conv_block(shape[0], width, norm),
             nn.MaxPool2d(2) if min(shape[1:]) >= 16 else nn.Identity(),
-            *_convolved(width, 2 * width, norm),
+            *_conv_block(width, 2 * width, norm),
             nn.MaxPool2d(2),
-            *_convolved(2 * width, 2 * width, norm),
+            *_conv_block(2 * width, 2 * width, norm),
             GlobalPooling(F.avg_pool2d),
         )
         return Network(body, nn.Linear(2 * width, classes))
@@ -97,7 +97,7 @@ def cnn(width: int, norm: Norm) -> Callable[[int, Shape], Network]:
     return make
 
 
-def _convolved(channels: int, width: int, norm: Norm) -> Sequence[nn.Module]:
+def _conv_block(channels: int, width: int, norm: Norm) -> Sequence[nn.Module]:
     return nn.Conv2d(channels, width, 3, padding=1, bias=False), norm(width), nn.ReLU()
 
 
@@ -115,7 +115,7 @@ def lenet5(classes: int, shape: Shape) -> Network:
 
     Images below 32x32 are padded by two, so that 28x28 and 32x32 give the same 16 x 5 x 5.
     """
-    _demand("lenet5", shape, 16)
+    _require_size("lenet5", shape, 16)
     padding = 2 if min(shape[1:]) < 32 else 0
     height, side = (((length + 2 * padding - 4) // 2 - 4) // 2 for length in shape[1:])
     body = nn.Sequential(
@@ -196,9 +196,9 @@ def resnet(*depths: int) -> Callable[[int, Shape], Network]:
     """ResNet (He et al., CVPR 2016) with the 3x3 stem for small images; from 8x8 up."""
 
     def make(classes: int, shape: Shape) -> Network:
-        _demand("this resnet", shape, 8)
+        _require_size("this resnet", shape, 8)
         body = nn.Sequential(
-            *_convolved(shape[0], 64, nn.BatchNorm2d),
+            *_conv_block(shape[0], 64, nn.BatchNorm2d),
             *_stages(PostActivationBlock, 64, (64, 128, 256, 512), depths),
             GlobalPooling(F.avg_pool2d),
         )
@@ -213,7 +213,7 @@ class ResNet9Block(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            *_convolved(width, width, nn.BatchNorm2d), *_convolved(width, width, nn.BatchNorm2d)
+            *_conv_block(width, width, nn.BatchNorm2d), *_conv_block(width, width, nn.BatchNorm2d)
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -229,15 +229,15 @@ def resnet9(width: int) -> Callable[[int, Shape], Network]:
     """
 
     def make(classes: int, shape: Shape) -> Network:
-        _demand("this resnet9", shape, 8)
+        _require_size("this resnet9", shape, 8)
         body = nn.Sequential(
-            *_convolved(shape[0], width, nn.BatchNorm2d),
-            *_convolved(width, 2 * width, nn.BatchNorm2d),
+            *_conv_block(shape[0], width, nn.BatchNorm2d),
+            *_conv_block(width, 2 * width, nn.BatchNorm2d),
             nn.MaxPool2d(2),
             ResNet9Block(2 * width),
-            *_convolved(2 * width, 4 * width, nn.BatchNorm2d),
+            *_conv_block(2 * width, 4 * width, nn.BatchNorm2d),
             nn.MaxPool2d(2),
-            *_convolved(4 * width, 8 * width, nn.BatchNorm2d),
+            *_conv_block(4 * width, 8 * width, nn.BatchNorm2d),
             nn.MaxPool2d(2),
             ResNet9Block(8 * width),
             GlobalPooling(F.max_pool2d),
@@ -249,7 +249,7 @@ def resnet9(width: int) -> Callable[[int, Shape], Network]:
 
 def wrn16_1(classes: int, shape: Shape) -> Network:
     """Wide ResNet 16-1 (Zagoruyko and Komodakis, BMVC 2016); from 4x4 up."""
-    _demand("wrn16-1", shape, 4)
+    _require_size("wrn16-1", shape, 4)
     body = nn.Sequential(
         nn.Conv2d(shape[0], 16, 3, padding=1, bias=False),
         *_stages(PreActivationBlock, 16, (16, 32, 64), (2, 2, 2)),
@@ -261,14 +261,14 @@ def wrn16_1(classes: int, shape: Shape) -> Network:
 
 
 def scattering(classes: int, shape: Shape) -> Network:
-    """Fixed features and a linear layer, the only part that learns; from 8x8 up."""
-    _demand("scattering", shape, 8)
+    """Fixed scattering features and a linear layer, the only part that is trained; from 8x8 up."""
+    _require_size("scattering", shape, 8)
     places = (shape[1] // 4) * (shape[2] // 4)
     body = nn.Sequential(Scattering(shape[0]), nn.Flatten())
     return Network(body, nn.Linear(shape[0] * CHANNELS * places, classes))
 
 
-def _demand(who: str, shape: Shape, side: int) -> None:
+def _require_size(who: str, shape: Shape, side: int) -> None:
     if min(shape[1:]) < side:
         raise SettingsError(
             f"{who} reads images from {side}x{side} up and these are {shape[1]}x{shape[2]}; "

@@ -1,4 +1,4 @@
-"""What images are painted by while it learns. It knows neither teachers nor losses."""
+"""Image generator, and the three targets of synthesis: generator, latents or pixels."""
 
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -48,20 +48,20 @@ class Generator(nn.Module):
 
 @dataclass(frozen=True)
 class SynthesisTarget:
-    """What is trained, so that images get better."""
+    """Which parameters synthesis optimises, and how images are augmented before each query."""
 
     kind: Literal["network", "latents", "pixels"] = "network"
-    """network: a `Generator`, fed with new latents each time. latents: a `Generator` and the
-    latents of one batch. pixels: one batch of images. The last two begin anew every epoch."""
+    """network: a `Generator`, with new latents each time. latents: a `Generator` and the latents of
+    one batch. pixels: one batch of images. The last two are initialised again every epoch."""
     jitter: float = 0.0
-    """Most by which images are rolled before each question, in sides, in [0, 1]."""
+    """Largest cyclic shift of images before each query, as a share of a side, in [0, 1]."""
     flips: bool = False
-    """Whether a fair coin mirrors them, before each question."""
+    """Whether images are mirrored with probability 1/2 before each query."""
     conditional: bool = False
-    """Of a network: whether it is told the class that each image is to show."""
+    """Of a network: whether it is conditioned on the class that each image is to show."""
     averaging: float = 0.0
-    """Of a network: decay, in [0, 1), of a mean of its weights that paints once it has learned;
-    0: its last weights do."""
+    """Of a network: decay, in [0, 1), of the moving average of its weights that renders images
+    once it is trained; 0: its last weights do."""
 
     def __post_init__(self) -> None:
         if self.kind not in ("network", "latents", "pixels") or not 0 <= self.jitter <= 1:
@@ -75,15 +75,15 @@ class SynthesisTarget:
 
     @property
     def per_batch(self) -> bool:
-        """Whether it is one batch, worked on for an epoch."""
+        """Whether one batch is optimised for an epoch."""
         return self.kind != "network"
 
     def build(
         self, count: int, latent: int, shape: tuple[int, int, int], classes: int
     ) -> "TargetModule":
-        """What is trained: for ``count`` images of ``shape``, from latents of size ``latent``.
+        """The module to optimise: ``count`` images of ``shape``, from latents of size ``latent``.
 
-        A network that is told one of ``classes`` finds it behind its latent, as 0 and 1.
+        A conditional network finds one of ``classes`` behind its latent, one-hot.
         """
         if self.kind == "pixels":
             return Pixels(count, shape)
@@ -91,22 +91,22 @@ class SynthesisTarget:
         return Latents(count, generator) if self.kind == "latents" else generator
 
     def augment(self, images: Tensor, rng: torch.Generator) -> Tensor:
-        """``images`` (B, C, H, W), rolled and mirrored as one."""
+        """``images`` (B, C, H, W), all shifted and mirrored in the same way."""
         if self.jitter:
-            most = [int(self.jitter * side) for side in images.shape[2:]]
-            moved = [int(torch.randint(-m, m + 1, (), generator=rng)) for m in most]
-            images = images.roll(moved, (2, 3))
+            largest = [int(self.jitter * side) for side in images.shape[2:]]
+            shifts = [int(torch.randint(-m, m + 1, (), generator=rng)) for m in largest]
+            images = images.roll(shifts, (2, 3))
         if self.flips and bool(torch.rand((), generator=rng) < 0.5):
             images = images.flip(3)
         return images
 
 
 class Latents(nn.Module):
-    """One batch of latents and the network that paints it, trained together.
+    """One batch of latents and the generator that renders it, trained together.
 
     Args:
         count: B.
-        generator: begins anew with the latents.
+        generator: initialised together with the latents.
     """
 
     def __init__(self, count: int, generator: Generator) -> None:
@@ -120,7 +120,7 @@ class Latents(nn.Module):
         return images
 
     def begin(self, rng: torch.Generator) -> None:
-        """Latents N(0, 1), and layers as new."""
+        """Initialise: latents from N(0, 1), layers with fresh weights."""
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(int(torch.randint(2**31, (), generator=rng)))
             for layer in self.generator.modules():
@@ -130,7 +130,7 @@ class Latents(nn.Module):
 
 
 class Pixels(nn.Module):
-    """One batch of images that is trained itself.
+    """One batch of images that is optimised directly.
 
     Args:
         count: B.
@@ -142,16 +142,16 @@ class Pixels(nn.Module):
         self.pixels = nn.Parameter(torch.zeros(count, *shape))
 
     def forward(self) -> Tensor:
-        """(B, C, H, W) in [0, 1]; what a step has carried beyond is put back first."""
+        """(B, C, H, W) in [0, 1]; parameters that a step has moved outside are clamped first."""
         with torch.no_grad():
             self.pixels.clamp_(0.0, 1.0)
         return self.pixels * 1.0
 
     def begin(self, rng: torch.Generator) -> None:
-        """Grey, with noise from black to white."""
+        """Initialise: grey with Gaussian noise."""
         with torch.no_grad():
             self.pixels.copy_(0.5 + 0.5 * torch.randn(self.pixels.shape, generator=rng))
 
 
 TargetModule: TypeAlias = Generator | Latents | Pixels
-"""What an optimiser trains."""
+"""Modules whose parameters synthesis optimises."""

@@ -64,16 +64,16 @@ def build_network(name: str, classes: int, shape: Shape, seed: int) -> Network:
 
 
 def penultimate_features(network: nn.Module, x: Tensor) -> Tensor:
-    """What enters a network's last layer, (B, D); its logits where it is no `Network`."""
-    seen: Tensor = network.embed(x) if isinstance(network, Network) else network(x)
-    return seen
+    """The input of a network's last layer, (B, D); its logits where it is no `Network`."""
+    features: Tensor = network.embed(x) if isinstance(network, Network) else network(x)
+    return features
 
 
 def reinitialised(network: nn.Module, seed: int) -> nn.Module:
-    """A network like ``network``, with first weights of its own that depend on ``seed`` alone.
+    """A copy of ``network`` with fresh weights, which depend on ``seed`` alone.
 
     Raises:
-        SettingsError: a layer with weights does not know how to begin (``reset_parameters``).
+        SettingsError: a layer with weights has no ``reset_parameters``.
     """
     other = copy.deepcopy(network)
     with torch.random.fork_rng(devices=[]):
@@ -83,7 +83,7 @@ def reinitialised(network: nn.Module, seed: int) -> nn.Module:
                 continue
             if not hasattr(layer, "reset_parameters"):
                 raise SettingsError(
-                    f"layer {name!r} ({type(layer).__name__}) cannot begin anew; give it a "
+                    f"layer {name!r} ({type(layer).__name__}) cannot be reinitialised; give it a "
                     "reset_parameters(), or choose another student"
                 )
             layer.reset_parameters()

@@ -1,4 +1,4 @@
-"""Recipes: descriptions from which both sides draw the same synthetic samples.
+"""Recipes: descriptions from which both sides render the same synthetic samples.
 
 Values here are frozen; tensors in them are not to be written to.
 """
@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 RECIPE_VERSION = 1
-"""Version of the book of recipes: it rises when a name or a seed comes to mean other images."""
+"""Version of all recipes: it rises when a name or a seed comes to mean other samples."""
 
 
 @dataclass(frozen=True)
 class NamedPrior:
-    """A prior by name, see `fedkd.procedural.build_prior`."""
+    """A procedural prior by its name, see `fedkd.procedural.build_prior`."""
 
     name: str
     warp: float = 0.0
@@ -23,34 +23,34 @@ class NamedPrior:
 
 @dataclass(frozen=True, eq=False)
 class FrozenGenerator:
-    """A `fedkd.models.generators.Generator` that learns no more."""
+    """The weights of a `fedkd.models.Generator` at one time of its training."""
 
     latent: int
     """Z."""
     digest: bytes
-    """Of its weights, by `fingerprint`."""
+    """Of its weights, by `fedkd.protocol.fingerprint`."""
     weights: Tensor | None = None
-    """``(P,)`` float16, see `fedkd.procedural.renderer`; None: those that came before."""
+    """``(P,)`` float16, see `fedkd.procedural.renderer`; None: those that were sent before."""
 
 
 @dataclass(frozen=True, eq=False)
 class Recipe:
-    """How images are drawn, so that they need not be shown. See `fedkd.procedural.renderer`."""
+    """How samples are rendered, so that they need not be sent. See `fedkd.procedural.renderer`."""
 
     source: NamedPrior | FrozenGenerator
     seed: int
     """In [0, 2**32)."""
     count: int
-    """Images that are drawn."""
+    """Samples that are rendered."""
     kept: Tensor | None = None
-    """``(count,)`` bool: which of them are meant; None: all."""
+    """``(count,)`` bool: which of them belong to the query; None: all."""
 
     def __len__(self) -> int:
-        """B, images that are meant."""
+        """B, samples of the query."""
         return self.count if self.kept is None else int(self.kept.sum())
 
     def select(self, which: Tensor) -> "Recipe":
-        """Those of the images that are meant that are ``which``, (B,) bool."""
+        """The same recipe for a part of its samples: ``which``, (B,) bool."""
         if bool(which.all()):
             return self
         kept = torch.ones(self.count, dtype=torch.bool) if self.kept is None else self.kept.clone()

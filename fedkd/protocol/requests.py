@@ -1,4 +1,4 @@
-"""Requests of the coordinator and replies of institutions, and digests by which requests are compared.
+"""Requests of the coordinator, replies and refusals of institutions, and digests of requests.
 
 Values here are frozen; tensors in them are not to be written to.
 """
@@ -16,12 +16,12 @@ from fedkd.protocol.recipes import Recipe
 from fedkd.protocol.signals import Signal
 
 DIGEST_BYTES = 16
-"""Bytes by which contents are known again: nobody can find two that share them."""
+"""Length of a digest: long enough that nobody can find two contents that share one."""
 
 
 @dataclass(frozen=True, eq=False)
 class Ask:
-    """A question, put to every institution: what does your teacher say of these images?"""
+    """A query to every institution: signals of its teacher on these samples."""
 
     images: Tensor
     """``(B, C, H, W)``."""
@@ -29,14 +29,14 @@ class Ask:
     exact: bool = False
     """Answer in float32, not rounded: for gradients, which do not forgive rounding."""
     recipe: Recipe | None = None
-    """Of the same images, uint8; None where there is none. It asks nothing else than they do."""
+    """From which the same samples can be rendered, uint8; None where there is none."""
 
 
 @dataclass(frozen=True, eq=False)
 class PullBack:
-    """A question to one institution: the vector-Jacobian product of its signals.
+    """A query to one institution: the vector-Jacobian product of its signals.
 
-    The images are repeated, so that the institution keeps nothing between questions and a retry
+    The samples are repeated, so that the institution stores nothing between queries and a retry
     is safe.
     """
 
@@ -63,61 +63,61 @@ class Reason(StrEnum):
     SPENT = "spent"
     """Its budget of samples is used up."""
     TOO_LARGE = "too_large"
-    """More images than it takes in one question."""
+    """More samples than it takes in one query."""
     MALFORMED = "malformed"
     """Wrong shape, type or range."""
     FAILED = "failed"
     """The teacher could not compute it. The cause stays at the institution."""
     CLOSED = "closed"
-    """Asked outside the hours in which it answers."""
+    """Outside the hours in which it answers."""
     RATE = "rate"
-    """Its samples of this hour are used up; later there are more."""
+    """Its rate limit of samples per hour is reached."""
     UNDRAWN = "undrawn"
-    """What it drew by a recipe is not what was meant: it has to be shown the images."""
+    """Samples that it rendered from a recipe have another fingerprint: send the samples."""
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """An institution's no. ``text`` is fit for a coordinator's screen and holds nothing private."""
+    """Why an institution does not answer. ``text`` may be shown and holds nothing private."""
 
     reason: Reason
     text: str
 
 
 Answers: TypeAlias = Mapping[str, Reply]
-"""Replies by name of institution. Whoever refused or was lost is absent."""
+"""Replies by name of institution. Those that refused or were lost are absent."""
 
 Request: TypeAlias = Ask | Mapping[str, PullBack]
 """What the loop yields: one `Ask` for everybody, or a `PullBack` for each institution by name."""
 
 
 def without_recipe(request: Request) -> Request:
-    """The same request without a recipe."""
+    """The same request with its samples alone."""
     return replace(request, recipe=None) if isinstance(request, Ask) else request
 
 
 def fingerprint(tensor: Tensor) -> bytes:
-    """Of a tensor's type, shape and contents, 16 bytes."""
-    total = blake3()
-    _feed(total, "", tensor)
-    return total.digest(DIGEST_BYTES)
+    """Digest of a tensor's type, shape and contents, 16 bytes."""
+    hasher = blake3()
+    _update(hasher, "", tensor)
+    return hasher.digest(DIGEST_BYTES)
 
 
 def digest(request: Request | PullBack) -> bytes:
-    """Of everything that a request asks, 16 bytes: equal where the same is asked again."""
-    total = blake3()
+    """Digest of everything that a request asks, 16 bytes: equal for equal requests."""
+    hasher = blake3()
     if isinstance(request, Ask):
-        _feed(total, "ask", request.images)
-        total.update(f"{sorted(request.signals)} {request.exact}".encode())
-        return total.digest(DIGEST_BYTES)
+        _update(hasher, "ask", request.images)
+        hasher.update(f"{sorted(request.signals)} {request.exact}".encode())
+        return hasher.digest(DIGEST_BYTES)
     pulls = {"": request} if isinstance(request, PullBack) else request
     for name in sorted(pulls):
-        _feed(total, name, pulls[name].images)
+        _update(hasher, name, pulls[name].images)
         for signal in sorted(pulls[name].cotangents):
-            _feed(total, signal, pulls[name].cotangents[signal])
-    return total.digest(DIGEST_BYTES)
+            _update(hasher, signal, pulls[name].cotangents[signal])
+    return hasher.digest(DIGEST_BYTES)
 
 
-def _feed(total: blake3, name: str, tensor: Tensor) -> None:
-    total.update(f"{name} {tuple(tensor.shape)} {tensor.dtype} ".encode())
-    total.update(np.ascontiguousarray(tensor.detach().numpy()).reshape(-1).view(np.uint8).data)
+def _update(hasher: blake3, name: str, tensor: Tensor) -> None:
+    hasher.update(f"{name} {tuple(tensor.shape)} {tensor.dtype} ".encode())
+    hasher.update(np.ascontiguousarray(tensor.detach().numpy()).reshape(-1).view(np.uint8).data)

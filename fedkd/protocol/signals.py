@@ -18,13 +18,13 @@ from fedkd.protocol.quantisation import quantised
 
 
 class Signal(StrEnum):
-    """What a teacher can say of a batch."""
+    """What a teacher can compute on a batch."""
 
     LOGITS = "logits"
     """Class scores, ``(B, K)``."""
 
     BN_GAP = "bn_gap"
-    """How far the batch is from the teacher's batch-norm statistics, ``()``; low is near.
+    """Distance of the batch from the teacher's batch-norm statistics, ``()``.
 
     Computed at the institution, so that the statistics themselves never leave. It is a property
     of the whole batch: a batch that asks for it is never split.
@@ -35,15 +35,15 @@ class Signal(StrEnum):
 
 
 def as_float(images: Tensor) -> Tensor:
-    """Images as float32 in [0, 1], whatever they travelled as: uint8, or floats in [0, 1]."""
+    """Images as float32 in [0, 1], from uint8 or floats in [0, 1]."""
     return images.float() / 255.0 if images.dtype == torch.uint8 else images.float()
 
 
 def rounded(value: Tensor, signal: Signal, exact: bool) -> Tensor:
-    """A signal as it travels: in float32 if ``exact``, else in float16 within its range.
+    """A signal as it is sent: in float32 if ``exact``, else in float16 within its range.
 
-    Logits that need not be exact are put on grids, row by row, see `fedkd.protocol.quantisation`. A batch-norm gap
-    is one number, and always float32.
+    Logits that need not be exact are quantised row by row, see `fedkd.protocol.quantisation`. A
+    batch-norm gap is one number, and always float32.
     """
     if exact or signal is Signal.BN_GAP:
         return value.float()

@@ -163,7 +163,7 @@ def test_a_layer_that_cannot_begin_anew_is_refused() -> None:
             super().__init__()
             self.weight = nn.Parameter(torch.ones(3))
 
-    with pytest.raises(SettingsError, match=r"layer '1' \(Odd\) cannot begin anew"):
+    with pytest.raises(SettingsError, match=r"layer '1' \(Odd\) cannot be reinitialised"):
         reinitialised(nn.Sequential(nn.Linear(2, 2), Odd()), 0)
 
 
