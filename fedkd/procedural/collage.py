@@ -1,6 +1,7 @@
-"""A prior for teachers of photographs: things with surfaces. Knows no teacher.
+"""Procedural prior for teachers of photographs: dead leaves with textured, shaded surfaces.
 
-It knows that the world has lit surfaces of near colours that hide one another, and no more.
+It presumes that photographs show lit surfaces of similar colours that hide one another, and no
+more.
 """
 
 import math
@@ -24,7 +25,7 @@ from fedkd.procedural.transforms import require
 
 @dataclass(frozen=True)
 class Collage(ProceduralPrior):
-    """Dead leaves with surfaces: each is grained or striped, lit from a side, and of any outline.
+    """Dead leaves with textures: each is grained or striped, lit from a side, and of any outline.
 
     Source: dead-leaves model (Lee, Mumford and Huang, IJCV 2001), textured as in Baradad et al.,
     NeurIPS 2021; outlines, light and stripes are ours.
@@ -42,7 +43,7 @@ class Collage(ProceduralPrior):
         require(0 < self.radii[0] <= self.radii[1], self, "0 < low <= high for radii")
         require(0 <= self.stripes <= 1, self, "stripes in [0, 1]")
 
-    def _paint(self, count: int, shape: Shape, rng: torch.Generator) -> Tensor:
+    def _render(self, count: int, shape: Shape, rng: torch.Generator) -> Tensor:
         image = self._surface(count, shape, rng)
         many = self.leaves ** uniform(count, rng).flatten()
         steepness = max(shape[1:]) * 3.0 ** -uniform(count, rng)  # edges 1 to 3 pixels wide
@@ -52,20 +53,20 @@ class Collage(ProceduralPrior):
                 inside = self._inside(len(here), shape, rng)
                 cover = (inside * steepness[here] + 0.5).clamp_(0.0, 1.0)
                 bulge = uniform_between(-1.0, 1.0, len(here), rng) * inside.clamp(0.0, 0.3)
-                painted = self._surface(len(here), shape, rng) + bulge
-                image[here] = torch.lerp(image[here], painted, cover)
+                leaf_image = self._surface(len(here), shape, rng) + bulge
+                image[here] = torch.lerp(image[here], leaf_image, cover)
         return image
 
     def _inside(self, count: int, shape: Shape, rng: torch.Generator) -> Tensor:
-        """How deep each pixel lies in a random leaf, in sides; (count, 1, H, W)."""
+        """Depth of each pixel inside a random leaf, in sides of the image; (count, 1, H, W)."""
         radius, across, along, squeeze = random_placement(count, shape, self.radii, rng)
         along = along * squeeze
         oval, box = torch.hypot(across, along), torch.maximum(across, along)
-        wobble = 0.4 * uniform(count, rng) * radius * _slow(count, shape, rng)
+        wobble = 0.4 * uniform(count, rng) * radius * _smooth_noise(count, shape, rng)
         return radius - torch.where(uniform(count, rng) < 0.6, oval, box) + wobble
 
     def _surface(self, count: int, shape: Shape, rng: torch.Generator) -> Tensor:
-        """(count, C, H, W), one colour and what its grain, its stripes and the light make of it."""
+        """(count, C, H, W), surfaces of one colour with grain, stripes and a gradient of light."""
         y, x = pixel_centres(shape)
         grain = correlated_channels(
             power_law_noise(count, shape, uniform_between(0.7, 2.5, count, rng), rng), rng
@@ -83,11 +84,11 @@ class Collage(ProceduralPrior):
         return image + striped * tint * wave + light * along
 
 
-def _slow(count: int, shape: Shape, rng: torch.Generator) -> Tensor:
+def _smooth_noise(count: int, shape: Shape, rng: torch.Generator) -> Tensor:
     return power_law_noise(count, (1, *shape[1:]), torch.full((count, 1, 1, 1), 2.5), rng)
 
 
 def _colour(count: int, channels: int, rng: torch.Generator) -> Tensor:
-    """Mostly greyish, as most surfaces are; (count, channels, 1, 1)."""
+    """Random colours, mostly of low saturation; (count, channels, 1, 1)."""
     grey, strength = uniform(count, rng), uniform(count, rng)
     return grey + strength * strength * (uniform(count, rng, channels) - 0.5)

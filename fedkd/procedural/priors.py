@@ -1,10 +1,10 @@
-"""Images invented without any data: procedural priors. Knows neither teachers nor students.
+"""Procedural priors: distributions of synthetic images that need no data, and their registry.
 
     images = prior("levels", warp=0.5).draw(256, (1, 28, 28), torch.Generator().manual_seed(0))
 
 A prior is a frozen value. The same value, count, shape and state of the generator give the same
-bytes, whatever the number of threads. What makes a prior good is that teachers find every class
-in it, which depends on the teachers: `fedkd.synthesis.sources` chooses among priors by what is answered.
+bytes, whatever the number of threads. A prior is good where teachers find every class in it, which
+depends on the teachers: `fedkd.synthesis.sources` chooses among priors by their answers.
 """
 
 import difflib
@@ -32,15 +32,15 @@ from fedkd.procedural.random_fields import (
 )
 from fedkd.procedural.transforms import CutMixed, Prior, Warped, require
 
-_HAIR = 0.6  # pixels: a pen of a smaller radius would leave a faint and broken line
+_MIN_RADIUS = 0.6  # pixels: a pen of a smaller radius would leave a faint and broken line
 
 
 @dataclass(frozen=True)
 class PinkNoise(ProceduralPrior):
-    """Clouds, from fine grain to a slow gradient, from faint to burnt out.
+    """Gaussian noise of amplitude spectrum 1/f^b, normalised per image.
 
-    Natural images have this spectrum, so that filters learned on them all respond.
-    Gaussian noise of amplitude spectrum 1/f^b, normalised per image.
+    From fine grain to a slow gradient, from faint to saturated. Natural images have this spectrum,
+    so that filters learned on them all respond.
 
     Source: power laws of natural images (Field, JOSA A 1987), where b is near 1.
     """
@@ -48,13 +48,13 @@ class PinkNoise(ProceduralPrior):
     exponents: tuple[float, float] = (0.5, 2.5)
     """Range of b, uniform over images; 0 <= low <= high."""
     gains: tuple[float, float] = (0.1, 1.0)
-    """Range of the standard deviation before cutting off, 1 = black to white; 0 <= low <= high."""
+    """Range of the standard deviation before clamping, 1 = black to white; 0 <= low <= high."""
 
     def __post_init__(self) -> None:
         for name, (low, high) in (("exponents", self.exponents), ("gains", self.gains)):
             require(0 <= low <= high, self, f"0 <= low <= high for {name}")
 
-    def _paint(self, count: int, shape: Shape, rng: torch.Generator) -> Tensor:
+    def _render(self, count: int, shape: Shape, rng: torch.Generator) -> Tensor:
         fields = power_law_noise(count, shape, uniform_between(*self.exponents, count, rng), rng)
         gain, brightness = uniform_between(*self.gains, count, rng), uniform(count, rng)
         return correlated_channels(fields, rng) * gain + brightness
@@ -82,7 +82,7 @@ class DeadLeaves(ProceduralPrior):
         require(0 < self.radii[0] <= self.radii[1], self, "0 < low <= high for radii")
         require(0 <= self.black <= 1, self, "black in [0, 1]")
 
-    def _paint(self, count: int, shape: Shape, rng: torch.Generator) -> Tensor:
+    def _render(self, count: int, shape: Shape, rng: torch.Generator) -> Tensor:
         channels, height, width = shape
         ground = uniform(count, rng, channels) * (uniform(count, rng) >= self.black)
         image = ground.expand(count, *shape).clone()
@@ -95,7 +95,7 @@ class DeadLeaves(ProceduralPrior):
         return image + grain * power_law_noise(count, shape, torch.ones(count, 1, 1, 1), rng)
 
     def _inside(self, count: int, shape: Shape, rng: torch.Generator) -> Tensor:
-        """How deep each pixel lies in a random leaf, in sides; (count, 1, H, W)."""
+        """Depth of each pixel inside a random leaf, in sides of the image; (count, 1, H, W)."""
         radius, across, along, squeeze = random_placement(count, shape, self.radii, rng)
         along = along / squeeze
         oval, box = torch.hypot(across, along), torch.maximum(across, along)
@@ -123,7 +123,7 @@ class LevelSets(ProceduralPrior):
         require(0 <= self.bands <= 1 and 0 <= self.inverted <= 1, self, "shares in [0, 1]")
         require(self.centring >= 0, self, "centring >= 0")
 
-    def _paint(self, count: int, shape: Shape, rng: torch.Generator) -> Tensor:
+    def _render(self, count: int, shape: Shape, rng: torch.Generator) -> Tensor:
         field = power_law_noise(count, (1, *shape[1:]), uniform_between(2.0, 4.0, count, rng), rng)
         y, x = pixel_centres(shape)
         bowl = 2 * ((y - 0.5) ** 2 + (x - 0.5) ** 2) - 1 / 3  # of zero mean, deep by one
@@ -144,7 +144,7 @@ class LevelSets(ProceduralPrior):
 
 @dataclass(frozen=True)
 class MultiscaleNoise(ProceduralPrior):
-    """Soft mosaics: random grids of 1, 2, 4, ... cells, enlarged and added with random weights.
+    """Multiscale noise: random grids of 1, 2, 4, ... cells, upsampled, added with random weights.
 
     One scale stands out on each image, as one does in textures.
 
@@ -159,7 +159,7 @@ class MultiscaleNoise(ProceduralPrior):
     def __post_init__(self) -> None:
         require(self.sharpness >= 0 and self.contrast >= 1, self, "sharpness >= 0, contrast >= 1")
 
-    def _paint(self, count: int, shape: Shape, rng: torch.Generator) -> Tensor:
+    def _render(self, count: int, shape: Shape, rng: torch.Generator) -> Tensor:
         channels, *size = shape
         scales = math.ceil(math.log2(max(size))) + 1
         weight = (self.sharpness * torch.randn(scales, count, 1, 1, 1, generator=rng)).softmax(0)
@@ -175,9 +175,9 @@ class MultiscaleNoise(ProceduralPrior):
 
 @dataclass(frozen=True)
 class Strokes(ProceduralPrior):
-    """Strokes of a pen: a few curves, light on dark, that may join and close into loops.
+    """Pen strokes: a few curves, light on dark, that may join and close into loops.
 
-    Knows that somebody writes: for teachers of handwriting, line drawings, wires and vessels.
+    For teachers of handwriting, line drawings, wires and vessels.
     Cubic Bezier curves whose outer control points may leave the image, which bends them more.
 
     Source: ours.
@@ -186,7 +186,7 @@ class Strokes(ProceduralPrior):
     curves: int = 3
     """Most on one image, >= 1."""
     radii: tuple[float, float] = (0.03, 0.12)
-    """Of the pen in sides of the image, log-uniform, but never under a hair; 0 < low <= high."""
+    """Of the pen in sides of the image, log-uniform, at least 0.6 pixels; 0 < low <= high."""
     joined: float = 0.5
     """Share of curves that begin where the last one ended, in [0, 1]."""
     closed: float = 0.15
@@ -197,7 +197,7 @@ class Strokes(ProceduralPrior):
         require(0 < self.radii[0] <= self.radii[1], self, "0 < low <= high for radii")
         require(0 <= self.joined <= 1 and 0 <= self.closed <= 1, self, "shares in [0, 1]")
 
-    def _paint(self, count: int, shape: Shape, rng: torch.Generator) -> Tensor:
+    def _render(self, count: int, shape: Shape, rng: torch.Generator) -> Tensor:
         pixels = max(shape[1:])
         many = torch.randint(1, self.curves + 1, (count, 1, 1, 1), generator=rng)
         squared = torch.full((count, 1, *shape[1:]), math.inf)
@@ -208,7 +208,7 @@ class Strokes(ProceduralPrior):
             near = squared_distance_to_curve(knots, shape)
             squared = torch.where(curve < many, torch.minimum(squared, near), squared)
         thin, thick = self.radii
-        radius = (thin * (thick / thin) ** uniform(count, rng)).clamp_min_(_HAIR / pixels)
+        radius = (thin * (thick / thin) ** uniform(count, rng)).clamp_min_(_MIN_RADIUS / pixels)
         ink = ((radius - squared.sqrt_()) * pixels + 0.5).clamp_(0.0, 1.0)
         return colourised(ink * uniform_between(0.5, 1.0, count, rng), shape[0], rng)
 
@@ -224,12 +224,12 @@ class Strokes(ProceduralPrior):
 
 @dataclass(frozen=True)
 class UniformNoise(ProceduralPrior):
-    """Snow: every value uniform and on its own. The control that must lose.
+    """Uniform noise, each value independent: the baseline that every other prior has to beat.
 
     All of it looks alike to a network, and teachers find a class or two in it.
     """
 
-    def _paint(self, count: int, shape: Shape, rng: torch.Generator) -> Tensor:
+    def _render(self, count: int, shape: Shape, rng: torch.Generator) -> Tensor:
         return torch.randint(0, 256, (count, *shape), generator=rng) / 255.0
 
 
@@ -243,11 +243,11 @@ PRIORS: Mapping[str, Callable[[], Prior]] = {
     "noise": UniformNoise,
 }
 DEFAULT_PRIORS = ("pink", "leaves", "levels", "scales")
-"""Priors that presume nothing of the teachers' world."""
+"""Priors that presume nothing about the teachers' data."""
 
 
 def build_prior(name: str, warp: float = 0.0, mix: float = 0.0) -> Prior:
-    """The prior of that name, a share ``warp`` of it warped, then a share ``mix`` cut and mixed.
+    """The prior of that name, a share ``warp`` of it warped, then a share ``mix`` of it cut-mixed.
 
     Raises:
         SettingsError: there is none of that name, or a share outside [0, 1].
@@ -262,5 +262,5 @@ def build_prior(name: str, warp: float = 0.0, mix: float = 0.0) -> Prior:
 
 
 def build_priors(*names: str, warp: float = 0.0, mix: float = 0.0) -> dict[str, Prior]:
-    """Priors by name, as the loop wants them; `DEFAULT_PRIORS` where none is named."""
+    """Priors by name, as `fedkd.distil` takes them; `DEFAULT_PRIORS` where none is named."""
     return {name: build_prior(name, warp, mix) for name in names or DEFAULT_PRIORS}

@@ -1,4 +1,4 @@
-"""Random fields and curves: what priors paint with. Knows no prior and no teacher.
+"""Random fields, curves and colours from which procedural priors are composed.
 
 B images, C channels, H by W pixels; a field is float32.
 """
@@ -25,7 +25,7 @@ def uniform_between(low: float, high: float, count: int, rng: torch.Generator) -
 
 
 def pixel_centres(shape: Shape) -> tuple[Tensor, Tensor]:
-    """Where pixels lie in the unit square, (1, 1, H, 1) and (1, 1, 1, W)."""
+    """Centres of pixels in the unit square, (1, 1, H, 1) and (1, 1, 1, W)."""
     _, height, width = shape
     y, x = (torch.arange(0.5, n) / n for n in (height, width))
     return y.view(1, 1, -1, 1), x.view(1, 1, 1, -1)
@@ -49,9 +49,10 @@ def power_law_noise(count: int, shape: Shape, exponent: Tensor, rng: torch.Gener
 
 
 def squared_distance_to_curve(knots: Tensor, shape: Shape) -> Tensor:
-    """From each pixel to a cubic Bezier curve, (4, 2, B, 1, 1, 1) -> (B, 1, H, W), in sides.
+    """Squared distance of each pixel to a cubic Bezier curve, in sides of the image.
 
-    The curve is taken as twenty straight pieces.
+    (4, 2, B, 1, 1, 1) control points -> (B, 1, H, W). The curve is approximated by twenty straight
+    segments.
     """
     y, x = pixel_centres(shape)
     squared = torch.full((1,), math.inf)
@@ -71,11 +72,11 @@ def squared_distance_to_curve(knots: Tensor, shape: Shape) -> Tensor:
 def random_placement(
     count: int, shape: Shape, radii: tuple[float, float], rng: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """A thing anywhere on each image, turned by any angle, large ones rarer: density ~ r^-3.
+    """A random position, angle, radius and aspect ratio for each image; radii of density ~ r^-3.
 
     Returns:
-        Its radius in sides of the image; how far each pixel lies from it across and along its axis,
-        (count, 1, H, W); and by how much it is squeezed, in [0.3, 1].
+        The radius in sides of the image; the distance of each pixel across and along its axis,
+        (count, 1, H, W); and the aspect ratio, in [0.3, 1].
     """
     y, x = pixel_centres(shape)
     small, large = radii
@@ -92,7 +93,10 @@ def random_placement(
 
 
 def warped(images: Tensor, rng: torch.Generator) -> Tensor:
-    """(B, C, H, W) -> (B, C, H, W), see `Warped`."""
+    """Images under a random affine map and a smooth random displacement, see `Warped`.
+
+    (B, C, H, W) -> (B, C, H, W).
+    """
     count, shape = len(images), (images.shape[1], images.shape[2], images.shape[3])
     y, x = (2 * side - 1 for side in pixel_centres(shape))
     angle = uniform_between(-math.pi / 4, math.pi / 4, count, rng)
@@ -115,7 +119,7 @@ def correlated_channels(fields: Tensor, rng: torch.Generator) -> Tensor:
 
 
 def colourised(grey: Tensor, channels: int, rng: torch.Generator) -> Tensor:
-    """(B, 1, H, W) in [0, 1] -> (B, C, H, W): from a random colour, or black, to another."""
+    """(B, 1, H, W) in [0, 1] -> (B, C, H, W), blends of a random colour, or black, and another."""
     if channels == 1:
         return grey
     light, dark = torch.rand(2, len(grey), channels, 1, 1, generator=rng)
@@ -124,5 +128,5 @@ def colourised(grey: Tensor, channels: int, rng: torch.Generator) -> Tensor:
 
 
 def to_uint8(unit: Tensor) -> Tensor:
-    """[0, 1] and beyond -> uint8 in 0..255."""
+    """Floats, clamped to [0, 1] -> uint8 in 0..255."""
     return (unit * 255.0).round_().clamp_(0, 255).to(torch.uint8)

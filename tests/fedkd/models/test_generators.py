@@ -30,10 +30,10 @@ TEACHERS = InProcess({"a": network(1)}, SHAPE, CLASSES)
 
 
 def kept(kind: str, count: int = 10) -> Kept:
-    canvas = SynthesisTarget(kind)  # type: ignore[arg-type]
-    painter = canvas.build(count, 6, SHAPE, CLASSES)
-    assert not isinstance(painter, nn.Sequential)
-    return Kept(canvas, painter, count, CLASSES)  # type: ignore[arg-type]
+    target = SynthesisTarget(kind)  # type: ignore[arg-type]
+    module = target.build(count, 6, SHAPE, CLASSES)
+    assert not isinstance(module, nn.Sequential)
+    return Kept(target, module, count, CLASSES)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("kind", ["latents", "pixels"])
@@ -76,7 +76,7 @@ def test_what_a_step_carried_beyond_black_and_white_is_put_back() -> None:
 
 
 @pytest.mark.parametrize("values", [{"kind": "oil"}, {"jitter": -0.1}, {"jitter": 1.1}])
-def test_a_canvas_that_makes_no_sense_is_refused(values: dict[str, object]) -> None:
+def test_a_target_that_makes_no_sense_is_refused(values: dict[str, object]) -> None:
     with pytest.raises(SettingsError, match="expected network, latents or pixels"):
         SynthesisTarget(**values)  # type: ignore[arg-type]
 

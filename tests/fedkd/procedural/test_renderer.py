@@ -25,16 +25,16 @@ from fedkd.procedural import (
 )
 from fedkd.protocol import FrozenGenerator, NamedPrior, Recipe
 from fedkd.synthesis.sources import Generated, PriorChoice
-from tests.fedkd.procedural.recipes_drawn import DIGIT, drawn, painter
+from tests.fedkd.procedural.recipe_fingerprints import DIGIT, example_generator, recipe_fingerprints
 
 GOLDEN = Path(__file__).parent / "golden_recipes.json"
-"""As ``python -m tests.fedkd.procedural.recipes_drawn`` writes it, on a processor with AVX2."""
+"""As ``python -m tests.fedkd.procedural.recipe_fingerprints`` writes it, on a CPU with AVX2."""
 
 
 def elsewhere(**environment: str) -> dict[str, str]:
     """What another process draws."""
     found = subprocess.run(
-        [sys.executable, "-m", "tests.fedkd.procedural.recipes_drawn"],
+        [sys.executable, "-m", "tests.fedkd.procedural.recipe_fingerprints"],
         env=os.environ | environment,
         cwd=GOLDEN.parents[3],
         capture_output=True,
@@ -45,23 +45,23 @@ def elsewhere(**environment: str) -> dict[str, str]:
 
 
 def test_another_process_draws_the_same_images() -> None:
-    assert elsewhere(OMP_NUM_THREADS="2") == drawn()
+    assert elsewhere(OMP_NUM_THREADS="2") == recipe_fingerprints()
 
 
 def test_images_are_those_of_every_machine_that_we_know() -> None:
     golden = json.loads(GOLDEN.read_text())
-    assert drawn().keys() == golden.keys()
+    assert recipe_fingerprints().keys() == golden.keys()
     if torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"):
         # Elsewhere single precision may round otherwise: then images are shown, see below.
         golden = {name: of for name, of in golden.items() if name.startswith(("network", "noise"))}
-    assert golden.items() <= drawn().items()
+    assert golden.items() <= recipe_fingerprints().items()
 
 
 def test_a_network_paints_the_same_without_the_vector_units_of_this_processor() -> None:
     """torch's other code path stands for another processor: some priors differ on it."""
     there = elsewhere(ATEN_CPU_CAPABILITY="default")
     for name in ("network 1x8x8", "noise 1x8x8", "noise 3x32x32"):
-        assert there[name] == drawn()[name]
+        assert there[name] == recipe_fingerprints()[name]
 
 
 @given(bits=st.lists(st.booleans(), min_size=2, max_size=30), seed=st.integers(0, 2**32 - 1))
@@ -113,7 +113,7 @@ def test_a_batch_of_a_prior_needs_nothing_that_was_drawn_before() -> None:
 
 
 def test_a_generator_that_learns_no_more_has_a_recipe() -> None:
-    source, rng = Generated(painter()), torch.Generator().manual_seed(0)
+    source, rng = Generated(example_generator()), torch.Generator().manual_seed(0)
     assert source.draw(8, rng).recipe is None, "it learns: its weights change at every question"
     source.learning = False
     before = torch.random.get_rng_state()
@@ -129,7 +129,7 @@ def test_a_generator_that_learns_no_more_has_a_recipe() -> None:
 
 
 def test_a_generator_of_numbers_that_are_none_has_no_recipe() -> None:
-    generator = painter()
+    generator = example_generator()
     with torch.no_grad():
         generator.conv3.bias[0] = float("nan")
     assert frozen_generator(generator) is None
@@ -139,7 +139,7 @@ def test_a_generator_of_numbers_that_are_none_has_no_recipe() -> None:
 
 
 def test_weights_of_other_layers_are_refused_before_anything_is_built() -> None:
-    fitting = frozen_generator(painter())
+    fitting = frozen_generator(example_generator())
     assert fitting is not None
     assert fitting.weights is not None
     for latent, weights in ((17, fitting.weights), (16, fitting.weights[1:]), (16, None)):

@@ -17,7 +17,7 @@ from fedkd.aggregation import fusion as ensemble
 from fedkd.aggregation.fusion import ALIKE, FLOOR, RULES, fusion, log_linear_pool
 from fedkd.client.institution import simulated
 from fedkd.client.release.gate import ReleaseGate
-from fedkd.client.release.mode_table import release
+from fedkd.client.release.mode_table import build_release_mode
 from fedkd.client.sessions.agent import Agent
 from fedkd.client.vault.assets import Assets
 from fedkd.client.vault.trained_vault import TrainedVault
@@ -331,7 +331,7 @@ def test_two_institutions_of_different_classes_teach_one_student_over_a_real_hub
         for name, module in spotters().items():
             own = card(name, *SETS[name])
             door = ReleaseGate(
-                policy, release(policy, ModuleTeacher(module, own.classes), None), own
+                policy, build_release_mode(policy, ModuleTeacher(module, own.classes), None), own
             )
             agents.append(Agent(hub.address, "token", own, door.answer))
         threads = [threading.Thread(target=agent.serve) for agent in agents]

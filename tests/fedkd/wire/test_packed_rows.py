@@ -15,7 +15,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fedkd.client.release.noiseless import coarse, one_hot, top
+from fedkd.client.release.noiseless import one_hot_logits, round_probabilities, top_k_logits
 from fedkd.client.sessions.agent import Agent
 from fedkd.errors import LocalProtocolError
 from fedkd.protocol import Ask, PullBack, Reply, Signal, rounded
@@ -171,7 +171,7 @@ random_rows = torch.randn(200, 10, generator=torch.Generator().manual_seed(0)) *
 @pytest.mark.parametrize("classes", [2, 3, 10, 1000, 65_536])
 def test_a_label_is_told_as_it_is(classes: int) -> None:
     labels = torch.tensor([0, classes - 1, classes // 2])
-    rows = one_hot(labels, classes)
+    rows = one_hot_logits(labels, classes)
     assert torch.equal(told(rows).float(), rows)
     assert torch.equal(rows.argmax(1), labels)
     if classes > ROW_HEADER_BYTES:
@@ -179,7 +179,7 @@ def test_a_label_is_told_as_it_is(classes: int) -> None:
 
 
 def test_the_likeliest_classes_are_told_and_the_others_share_evenly() -> None:
-    said = told(top(random_rows, 2))
+    said = told(top_k_logits(random_rows, 2))
     assert all(len(row.unique()) <= 3 for row in said)
     ranked = random_rows.argsort(1, descending=True)
     best = said.gather(1, ranked)
@@ -189,7 +189,7 @@ def test_the_likeliest_classes_are_told_and_the_others_share_evenly() -> None:
 
 
 def test_rounded_probabilities_stay_within_half_a_step() -> None:
-    exact = coarse(random_rows, 2)
+    exact = round_probabilities(random_rows, 2)
     said = told(exact).float()
     assert float((said - exact).abs().max()) <= 1 / 64, "of a row that spans 5.3"
     assert bool(

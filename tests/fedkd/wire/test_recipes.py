@@ -57,7 +57,7 @@ from fedkd.wire import (
 )
 from fedkd.wire.channel import create_server, grpc
 from fedkd.wire.v1 import teacher_pb2 as pb
-from tests.fedkd.procedural.recipes_drawn import DIGIT, exact, painter
+from tests.fedkd.procedural.recipe_fingerprints import DIGIT, example_generator, example_weights
 from tests.support.hub_clients import QUICK, SOON, TOKEN, Raw, card, names, truth, until
 
 TINY = (3, 2, 2)
@@ -84,7 +84,7 @@ def test_a_recipe_changes_nothing_that_is_asked() -> None:
 
 
 def test_weights_come_once_their_images_have_cost_as_much_and_once_a_session() -> None:
-    source = exact()
+    source = example_weights()
     assert source.weights is not None
     owner, question = replace(taker(), shape=DIGIT), ask(source, shape=DIGIT)
 
@@ -149,7 +149,7 @@ def test_an_easel_gives_the_question_or_wants_to_be_shown() -> None:
     assert isinstance(drawn, Ask)
     assert (drawn.signals, drawn.exact, drawn.recipe) == (LOGITS, True, None)
     assert torch.equal(drawn.images, ask(NamedPrior("pink")).images)
-    known = frozen_generator(painter(TINY))
+    known = frozen_generator(example_generator(TINY))
     assert known is not None
     bare = replace(known, weights=None)
     for undrawn in (
@@ -242,7 +242,7 @@ def test_who_draws_otherwise_is_shown_them_once_and_from_then_on(
 
 
 def test_a_network_is_told_once_and_painted_from_ever_after(hub: Hub) -> None:
-    source = frozen_generator(painter(TINY, 4))
+    source = frozen_generator(example_generator(TINY, 4))
     assert source is not None
     assert source.weights is not None
     recipe = Recipe(source, 1, 256)
@@ -510,7 +510,7 @@ def test_named_or_shown_here_or_over_the_wire_it_is_one_student(
         assert shown[name]["bytes_sent"] > counted["bytes_sent"]
         assert shown[name]["bytes_received"] == counted["bytes_received"]
     # The books have the same: what was shown was charged when it was named.
-    assert [i.tally["asked"] for i in world.institutions] == [160, 160]
+    assert [i.totals["asked"] for i in world.institutions] == [160, 160]
     # And somebody who draws nothing right ends there too.
     monkeypatch.setattr(
         fedkd.client.sessions.recipe_renderer, "draw", lambda recipe, shape: torch.zeros(1)
@@ -539,7 +539,7 @@ def test_a_run_by_recipe_is_taken_up_again_and_replayed(world: World, tmp_path: 
     resumed, _ = world.run(True, again)
     again.close()
     assert alike(whole, resumed)
-    assert [i.tally["asked"] for i in world.institutions] == [160, 160]
+    assert [i.totals["asked"] for i in world.institutions] == [160, 160]
     for recipes in (True, False):  # a recording knows nothing of either
         replay = Replay(folder / REPLIES)
         parts = replace(ingredients(world.experiment, replay.cards), recipes=recipes)
@@ -568,7 +568,7 @@ def test_a_cap_counts_what_is_drawn_as_what_is_shown(hub: Hub, vaults: Path) -> 
         four, more = ask(NamedPrior("pink"), 1, DIGIT), ask(NamedPrior("pink"), 2, DIGIT)
         said(hub, four, name)
         said(hub, replace(four, recipe=None), name)
-        assert institution.tally["asked"] == 4, "shown again, it is the same question"
+        assert institution.totals["asked"] == 4, "shown again, it is the same question"
         _, absent = hub.ask({name: more}, SOON)
         assert absent[name].reason is Reason.SPENT  # type: ignore[union-attr]
         recipe = Recipe(NamedPrior("pink"), 1, 6)

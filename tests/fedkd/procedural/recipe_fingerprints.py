@@ -1,4 +1,4 @@
-"""Fingerprints of what this process draws by recipe; a command, so that another process can."""
+"""Fingerprints of recipes as this process renders them; a command, to compare processes."""
 
 import json
 
@@ -17,8 +17,8 @@ SOURCES = {
 }
 
 
-def exact() -> FrozenGenerator:
-    """A network for `DIGIT` whose weights no machine has to compute."""
+def example_weights() -> FrozenGenerator:
+    """A generator for `DIGIT` with weights by formula, equal on every machine."""
     with torch.device("meta"):
         state = Generator(16, DIGIT).state_dict()
     signed = [
@@ -32,7 +32,7 @@ def exact() -> FrozenGenerator:
     return FrozenGenerator(16, fingerprint(weights), weights)
 
 
-def painter(shape: tuple[int, int, int] = DIGIT, latent: int = 16) -> Generator:
+def example_generator(shape: tuple[int, int, int] = DIGIT, latent: int = 16) -> Generator:
     """A generator that has seen a few batches, the same one wherever it is made."""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(5)
@@ -42,7 +42,7 @@ def painter(shape: tuple[int, int, int] = DIGIT, latent: int = 16) -> Generator:
     return generator
 
 
-def drawn() -> dict[str, str]:
+def recipe_fingerprints() -> dict[str, str]:
     """Fingerprint of a batch by each source, at two sizes."""
     batches = [(source, DIGIT, 64) for source in SOURCES]
     batches += [(source, COLOUR, 16) for source in SOURCES]
@@ -50,9 +50,9 @@ def drawn() -> dict[str, str]:
         f"{name} {'x'.join(map(str, shape))}": render(Recipe(SOURCES[name], 11, count), shape)
         for name, shape, count in batches
     }
-    found["network 1x8x8"] = render(Recipe(exact(), 11, 64), DIGIT)
+    found["network 1x8x8"] = render(Recipe(example_weights(), 11, 64), DIGIT)
     return {name: fingerprint(images).hex() for name, images in found.items()}
 
 
 if __name__ == "__main__":
-    print(json.dumps(drawn(), indent=1))
+    print(json.dumps(recipe_fingerprints(), indent=1))
