@@ -235,8 +235,10 @@ def run_canary_audit(output: AuditOutput, images: int, guesses: int, error: floa
         for f in found
     ]
     head = ("teacher", "claim", "lower bound", "right guesses", "test accuracy", "verdict")
-    title = f"epsilon at delta {attack.delta:g}, {images} mislabelled canaries, "
+    title = (
+        f"epsilon at delta {attack.delta:g}, {images} mislabelled canaries, "
         f"{1 - error:.0%} confidence"
+    )
     _print_table(title, head, rows)
     output.figures = {"teachers": [{**asdict(f), "violated": f.violated} for f in found]}
     return int(any(f.violated for f in found))

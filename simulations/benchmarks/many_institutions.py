@@ -3,8 +3,8 @@
     python -m fedkd.simulations.benchmarks.many_institutions [--json FILE] [--quick]
 
 Each count has a process of its own, to measure its memory. Times are CPU times: one process does
-all of it, and the machine is shared. Institutions are complete, with vault, release gate and ledger;
-their teachers are small and hardly trained, which costs as much to ask.
+all of it, and the machine is shared. Institutions are complete: vault, release gate and ledger.
+Their teachers are small and hardly trained, which costs as much to ask.
 """
 
 import argparse

@@ -2,7 +2,7 @@
 
     python -m fedkd.simulations.benchmarks.overlap [--pause 0.03] [--json FILE]
 
-The same run with ``questions.overlap`` and without, in turns: two institutions that wait ``--pause``
+The same run with ``questions.overlap`` and without, in turns: two institutions wait ``--pause``
 seconds before every answer, and as much work for the student. Both must end with the same
 student.
 """

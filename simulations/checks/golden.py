@@ -198,7 +198,7 @@ def engines(folder: Path) -> Iterator[tuple[str, str]]:
     run(experiment, "local", folder / "replay", replay=folder / "local")
     yield "engine-replay", _file(folder / "replay" / written)
     words = ["digits", "--checkpoint", "0.5", *(w for s in SMALL for w in ("--set", s))]
-    trials = list(kill_and_resume(words, folder / "resumed", kills=2, each=2))
+    trials = list(kill_and_resume(words, folder / "resumed", kills=2, kills_per_run=2))
     same = all(trial.same_student and trial.same_events for trial in trials)
     yield (
         "engine-resume",

@@ -70,7 +70,7 @@ class Outcome:
 
 
 class _Charger:
-    """A process that charges the ledger until it is refused, and reports each answer by one byte."""
+    """A process that charges the ledger until refused, and reports each answer by one byte."""
 
     def __init__(
         self, path: Path, name: str, policy: Policy, durable: bool, price: PrivacyCost
@@ -127,8 +127,8 @@ def _charge_until_refused(
             if refusal is not None:
                 sys.exit(0 if refusal.reason is Reason.SPENT else 1)
             os.write(sender.fileno(), b".")
-            # As a teacher would take. SQLite's lock is not fair: a process that asks for it again at
-            # once gets it again, and others wait for long.
+            # As a teacher would take. SQLite's lock is not fair: a process that asks for it again
+            # at once gets it again, and others wait for long.
             time.sleep(rng.uniform(0.0, MAX_ANSWER_SECONDS))
 
 
@@ -251,7 +251,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     print(
         f"granted {outcome.granted:,} of {options.units:,} units to {options.processes} processes; "
-        f"{outcome.kills} kills; {outcome.short} processes undercharged; {outcome.unanswered} units charged "
+        f"{outcome.kills} kills; {outcome.short} processes undercharged; "
+        f"{outcome.unanswered} units charged "
         f"and not answered; a chain of {outcome.rows:,} rows verified; {outcome.seconds} s"
     )
     if options.json is not None:

@@ -1,7 +1,7 @@
 """Malformed messages for fuzzing codec and session, and the check of their outcome.
 
-Random bytes, and valid messages that were mutated, truncated, spliced, repeated or sent in the wrong
-order, are decoded and then received by a session. They must be refused as `Invalid` or by a
+Random bytes, and valid messages that were mutated, truncated, spliced, repeated or sent in the
+wrong order, are decoded and then received by a session. They must be refused as `Invalid` or by a
 ProtocolError; any other outcome is a `DefectError`.
 """
 

@@ -97,7 +97,7 @@ def _trial(
         )
         wait = rng.uniform(0.0, seconds) if killed < kills else RUN_TIMEOUT
         killed += _run_for(command, out.parent / "log", wait)
-    result_, reference_result = (
+    result, reference_result = (
         json.loads((p / "result.json").read_text()) for p in (out, reference)
     )
     same = {
@@ -108,8 +108,8 @@ def _trial(
         killed,
         same["student.safetensors"],
         same["events.jsonl"],
-        _traffic(result_) == _traffic(reference_result),
-        result_["resumed"],
+        _traffic(result) == _traffic(reference_result),
+        result["resumed"],
     )
 
 
@@ -173,12 +173,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     kills = sum(trial.kills for trial in trials)
     print(f"{same} of {len(trials)} students are the same, bit for bit, after {kills} kills")
     if options.json is not None:
-        kills_per_run = [asdict(trial) for trial in trials]
+        trials_json = [asdict(trial) for trial in trials]
         figures = {
             "kills": kills,
             "runs": len(trials),
             "same_students": same,
-            "trials": kills_per_run,
+            "trials": trials_json,
         }
         options.json.write_text(json.dumps(figures, indent=2) + "\n")
     return 0 if same == len(trials) else 1

@@ -108,7 +108,7 @@ def _agent_processes(address: str, token: str, count: int) -> Iterator[None]:
     names = [f"institution-{number:03d}" for number in range(count)]
     shares = [
         share
-        for share in (names[run_agents::AGENT_PROCESSES] for run_agents in range(AGENT_PROCESSES))
+        for share in (names[index::AGENT_PROCESSES] for index in range(AGENT_PROCESSES))
         if share
     ]
     processes = [

@@ -19,8 +19,8 @@ from fedkd.experiment import Experiment
 from fedkd.server.report.run_folder import RESULT
 from fedkd.server.report.run_folder import load as load_run
 from fedkd.server.run import console as server_console
+from fedkd.server.run.interruption import complete_interrupted_run
 from fedkd.server.run.manifest import MANIFEST, read_manifest
-from fedkd.server.run.recorder import complete_interrupted_run
 from fedkd.simulations.compare.plots import plot_accuracy_by_epsilon, plot_accuracy_by_samples
 from fedkd.simulations.compare.tables import (
     ComparisonRow,

@@ -165,7 +165,7 @@ def _curves(row: ComparisonRow) -> tuple[Curve, Curve, Curve]:
 def _curve(folder: Path) -> tuple[Curve, Curve]:
     """The first score at each number of samples asked: later ones measure training alone."""
     first: dict[int, float] = {}
-    for event in load(folder).events:
+    for event in load_run(folder).events:
         if isinstance(event, Scored) and event.accuracy is not None:
             first.setdefault(event.asked, event.accuracy)
     return np.array(list(first), dtype=float), np.array(list(first.values()))

@@ -23,7 +23,7 @@ class Column:
     heading: str
     value_of: Callable[[Figures], float | None]
     kind: str = "percent"
-    """percent, number (three digits), points2 (squared percentage points), count or epsilon: the format."""
+    """Format: percent, number (three digits), points2 (squared percent), count or epsilon."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Processes that live no longer than a block. Knows nothing of what they do."""
+"""Start child processes and their process groups, and end all of them when a block ends."""
 
 import os
 import signal
@@ -12,21 +12,21 @@ from typing import Self
 
 from fedkd.errors import FedkdError, SettingsError
 
-ENDING = 15.0
-"""Seconds that a process may take to end when it is asked to."""
-LOOK_AGAIN = 0.1
-"""Seconds between looks whether something has happened."""
+EXIT_TIMEOUT = 15.0
+"""Seconds that a process may take to exit after SIGTERM."""
+POLL_INTERVAL = 0.1
+"""Seconds between two checks of a condition."""
 
 
-class Processes:
-    """Starts processes, and ends whatever still runs when the block does.
+class ProcessSupervisor:
+    """Starts processes, and ends those that still run when the block ends.
 
-    Each leads a group of its own: Ctrl-C at the terminal reaches us alone, and what a process has
-    started ends with it.
+    Each leads a process group of its own: Ctrl-C at the terminal reaches only this process, and the
+    children of a process end with it.
 
     Args:
-        folder: for their logs, and where they start, so that they find no package of ours there.
-        environment: of all of them.
+        folder: of their logs, and their working directory, where no package can be imported from.
+        environment: of all processes.
     """
 
     def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
@@ -43,19 +43,19 @@ class Processes:
         trace: TracebackType | None,
     ) -> None:
         for process in self._running.values():
-            _signal(process, signal.SIGTERM)  # all at once: each takes its time
+            _signal(process, signal.SIGTERM)  # all at once: each takes time to exit
         for process in self._running.values():
             _end(process)
 
     def log(self, name: str) -> Path:
-        """Where a process writes."""
+        """Log file of a process."""
         return self._folder / f"{name}.log"
 
-    def start(self, name: str, *words: str) -> None:
-        """Start one that goes on."""
+    def start(self, name: str, *command: str) -> None:
+        """Start a process in the background."""
         with self.log(name).open("wb") as log:
             self._running[name] = subprocess.Popen(
-                words,
+                command,
                 cwd=self._folder,
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
@@ -64,31 +64,31 @@ class Processes:
                 start_new_session=True,
             )
 
-    def await_that(self, happened: Callable[[], bool], name: str, limit: float) -> None:
-        """Return once something has happened that process ``name`` brings about.
+    def wait_for(self, condition: Callable[[], bool], name: str, limit: float) -> None:
+        """Wait until a condition is true that process ``name`` brings about.
 
         Raises:
-            SettingsError: it ended before that, or took longer than ``limit`` seconds.
+            SettingsError: the process ended before, or ``limit`` seconds passed.
         """
         deadline = time.monotonic() + limit
-        while not happened():
+        while not condition():
             if (status := self._running[name].poll()) is not None:
-                raise SettingsError(f"{name} ended with status {status}: {self._last(name)}")
+                raise SettingsError(f"{name} ended with status {status}: {self._last_line(name)}")
             if time.monotonic() > deadline:
                 raise SettingsError(
-                    f"{name} was not ready within {limit:g} s: {self._last(name)}; free the "
+                    f"{name} was not ready within {limit:g} s: {self._last_line(name)}; free the "
                     "machine of other work, or start it by hand"
                 )
-            time.sleep(LOOK_AGAIN)
+            time.sleep(POLL_INTERVAL)
 
-    def run(self, name: str, *words: str, limit: float, shown: bool = False) -> str:
-        """Run one to its end.
+    def run(self, name: str, *command: str, limit: float, inherit_output: bool = False) -> str:
+        """Run a process to its end.
 
         Args:
-            name: of it in an error.
-            *words: the command.
+            name: of the process in errors.
+            *command: program and arguments.
             limit: seconds that it may take.
-            shown: let it write to our terminal, and return nothing.
+            inherit_output: let it write to our terminal, and return nothing.
 
         Returns:
             What it wrote to standard output.
@@ -96,14 +96,14 @@ class Processes:
         Raises:
             SettingsError: it ended with another status than 0, or took too long.
         """
-        caught = None if shown else subprocess.PIPE
+        pipe = None if inherit_output else subprocess.PIPE
         process = subprocess.Popen(
-            words,
+            command,
             cwd=self._folder,
             env=self._environment,
             stdin=subprocess.DEVNULL,
-            stdout=caught,
-            stderr=caught,
+            stdout=pipe,
+            stderr=pipe,
             text=True,
             start_new_session=True,
         )
@@ -114,20 +114,20 @@ class Processes:
         finally:
             _end(process)
         if process.returncode:
-            said = (error or out or "see above").strip().splitlines()[-1]
-            raise SettingsError(f"{name} ended with status {process.returncode}: {said}")
+            message = (error or out or "see above").strip().splitlines()[-1]
+            raise SettingsError(f"{name} ended with status {process.returncode}: {message}")
         return out or ""
 
-    def _last(self, name: str) -> str:
+    def _last_line(self, name: str) -> str:
         lines = self.log(name).read_text(errors="replace").strip().splitlines()
-        return lines[-1] if lines else "it said nothing"
+        return lines[-1] if lines else "no output"
 
 
 Process = subprocess.Popen[bytes] | subprocess.Popen[str]
 
 
 def _signal(process: Process, number: signal.Signals) -> None:
-    # Whatever it has started is in its group, and may outlive it.
+    # Its children are in its group, and may outlive it.
     with suppress(ProcessLookupError):
         os.killpg(process.pid, number)
 
@@ -135,23 +135,23 @@ def _signal(process: Process, number: signal.Signals) -> None:
 def _end(process: Process) -> None:
     _signal(process, signal.SIGTERM)
     with suppress(subprocess.TimeoutExpired):
-        process.wait(ENDING)
+        process.wait(EXIT_TIMEOUT)
     _signal(process, signal.SIGKILL)
     process.wait()
 
 
-class Interrupted(FedkdError):  # noqa: N818 -- a wish of the user, not an error of ours
-    """Somebody wants everything to end."""
+class Interrupted(FedkdError):  # noqa: N818 -- a wish of the user, not an error
+    """SIGTERM or Ctrl-C: all processes shall end."""
 
 
-def end_on_signals() -> None:
-    """Have SIGTERM and Ctrl-C unwind every block, so that nothing stays behind."""
-    known = (signal.SIGTERM, signal.SIGINT)
+def exit_on_signals() -> None:
+    """Have SIGTERM and Ctrl-C unwind all blocks, so that no process is left."""
+    ending_signals = (signal.SIGTERM, signal.SIGINT)
 
     def stop(number: int, frame: object) -> None:
-        for each in known:  # ending takes a moment, and must not be cut short
+        for each in ending_signals:  # ending takes a moment, and must not be interrupted
             signal.signal(each, signal.SIG_IGN)
         raise Interrupted("interrupted; everything that was started has ended")
 
-    for each in known:
+    for each in ending_signals:
         signal.signal(each, stop)

@@ -182,8 +182,8 @@ def _store_experiment(
     experiment = load_experiment(name, [*overrides, *settings])
     if experiment.institutions.count != 1:
         raise SettingsError(
-            f"{experiment.institutions.count} institutions; this experiment has one teacher, for more "
-            "use `fedkd run`"
+            f"{experiment.institutions.count} institutions; this experiment has one "
+            "teacher, for more use `fedkd run`"
         )
     if is_jpeg(experiment.institutions.data, experiment.institutions.root):
         experiment = experiment.model_copy(update={"name": f"{experiment.name} (JPEG)"})

@@ -77,7 +77,7 @@ def test_a_run_leaves_its_folder_and_a_report_can_be_made_again(
 def test_a_run_that_is_killed_at_random_moments_ends_as_one_that_is_not(tmp_path: Path) -> None:
     words = ["digits", "--checkpoint", "0.1", *SMALL, "--set", "student.model=mlp"]
     words += ["--set", "policy.samples=320"]  # charged twice, a question would be one too many
-    trials = list(kill_and_resume(words, tmp_path, kills=3, each=3, seed=1))
+    trials = list(kill_and_resume(words, tmp_path, kills=3, kills_per_run=3, seed=1))
     assert sum(trial.kills for trial in trials) == 3
     for trial in trials:
         assert trial.same_student

@@ -232,7 +232,7 @@ def test_the_race_prints_its_figures(tmp_path: Path, capsys: pytest.CaptureFixtu
     found = tmp_path / "race.json"
     words = ["--processes", "2", "--units", "6", "--kills", "1", "--json", str(found)]
     assert main(words) == 0
-    assert "granted 6 of 6 units to 2 processes; 1 kills; 0 short books" in capsys.readouterr().out
+    assert "granted 6 of 6 units to 2 processes; 1 kills; 0 processes undercharged" in capsys.readouterr().out
     assert json.loads(found.read_text())["granted"] == 6
 
 

@@ -52,7 +52,13 @@ from fedkd.server.run.flower_run import ROUNDS, RunOutcome, distil_over_flower
 from fedkd.server.run.recorder import RunRecorder
 from fedkd.server.strategy import DataFreeDistillation
 from fedkd.simulations.engines.flower_simulation import simulate
-from fedkd.simulations.rehearsal.flwr_run import COMMANDS, FLOWER_APP, Flower, fault_of, main
+from fedkd.simulations.rehearsal.flwr_run import (
+    COMMANDS,
+    FLOWER_APP,
+    FlowerInstallation,
+    failure_of_run,
+    main,
+)
 
 REPOSITORY = Path(__file__).parents[3]
 SOON = 20.0
@@ -447,14 +453,15 @@ def test_a_bundle_gets_from_an_owners_agent_what_its_policy_allows(tmp_path: Pat
 
 def test_nothing_that_we_start_calls_home_or_installs_anything() -> None:
     look = (
-        "from fedkd.simulations.engines.environment_variables import set_environment_defaults; set_environment_defaults()\n"
+        "from fedkd.simulations.engines import environment_variables\n"
+        "environment_variables.set_environment_defaults()\n"
         "from flwr.supercore.telemetry import FLWR_TELEMETRY_ENABLED as telemetry\n"
         "from flwr.superlink.cli.flower_superlink import _runtime_dependency_install_default\n"
         "from ray._common.usage.usage_lib import usage_stats_enabled\n"
         "print(telemetry, _runtime_dependency_install_default(), usage_stats_enabled())\n"
     )
     bare = {name: value for name, value in os.environ.items() if name not in ENVIRONMENT_DEFAULTS}
-    said = subprocess.run(
+    output = subprocess.run(
         [sys.executable, "-c", look],
         cwd=REPOSITORY,
         env=bare,
@@ -462,7 +469,7 @@ def test_nothing_that_we_start_calls_home_or_installs_anything() -> None:
         capture_output=True,
         check=False,
     )
-    assert said.stdout.split() == ["0", "False", "False"], said.stderr
+    assert output.stdout.split() == ["0", "False", "False"], output.stderr
 
 
 def test_what_a_user_has_set_stays_but_for_our_own_superlink(
@@ -473,7 +480,7 @@ def test_what_a_user_has_set_stays_but_for_our_own_superlink(
     set_environment_defaults()
     assert os.environ["FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION"] == "0"
     assert os.environ["FLWR_TELEMETRY_ENABLED"] == "0"
-    ours = Flower(tmp_path, tmp_path, (1, 2)).environment
+    ours = FlowerInstallation(tmp_path, tmp_path, (1, 2)).environment
     assert {name: ours[name] for name in ENVIRONMENT_DEFAULTS} == ENVIRONMENT_DEFAULTS
     assert ours["FLWR_HOME"] == str(tmp_path)
 
@@ -482,7 +489,7 @@ def test_the_bundle_holds_names_and_no_code(tmp_path: Path) -> None:
     subprocess.run(
         [COMMANDS / "flwr", "build", "--app", FLOWER_APP],
         cwd=tmp_path,
-        env=Flower(tmp_path, tmp_path, (1, 2)).environment,
+        env=FlowerInstallation(tmp_path, tmp_path, (1, 2)).environment,
         capture_output=True,
         check=True,
     )
@@ -503,7 +510,7 @@ def test_the_bundle_holds_names_and_no_code(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("listing", "fault"),
+    ("listing", "failure"),
     [
         ({"runs": [{"status": "finished:completed", "status-details": "N/A"}]}, None),
         (
@@ -520,8 +527,8 @@ def test_the_bundle_holds_names_and_no_code(tmp_path: Path) -> None:
         ({"runs": []}, "Flower took no run; see its messages above"),
     ],
 )
-def test_a_failed_run_is_told_in_one_line(listing: dict[str, Any], fault: str | None) -> None:
-    assert fault_of(json.dumps(listing)) == fault
+def test_a_failed_run_is_told_in_one_line(listing: dict[str, Any], failure: str | None) -> None:
+    assert failure_of_run(json.dumps(listing)) == failure
 
 
 def test_a_wrong_experiment_ends_before_anything_is_started(
