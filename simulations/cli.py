@@ -63,7 +63,7 @@ def run(
     from fedkd.simulations.engines.environment_variables import set_environment_defaults
 
     set_environment_defaults()
-    from fedkd.experiment import load
+    from fedkd.experiment import load_experiment
     from fedkd.simulations.run import resume as resume_run
     from fedkd.simulations.run import run as run_experiment
 
@@ -72,7 +72,7 @@ def run(
         return
     overrides = [*(set_ or []), *([f"seed={seed}"] if seed is not None else [])]
     run_experiment(
-        load(str(experiment), overrides),
+        load_experiment(str(experiment), overrides),
         engine or "local",
         out,
         record=record,

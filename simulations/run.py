@@ -119,7 +119,9 @@ def _execute(
             outcome, traffic = driver(_RunContext(experiment, vaults, recorder, bars, checkpoint))
         evaluation = evaluate(experiment, vaults, outcome.cards, outcome.distilled.student)
         if checkpoint is not None:
-            traffic = {name: traffic_of(counts) for name, counts in checkpoint.total_counts().items()}
+            traffic = {
+                name: traffic_of(counts) for name, counts in checkpoint.total_counts().items()
+            }
         result = recorder.finish(outcome.distilled, outcome.cards, traffic, evaluation)
         if checkpoint is not None:
             checkpoint.finish()

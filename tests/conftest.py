@@ -14,7 +14,7 @@ import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
 from fedkd.server.hub.hub import Hub  # noqa: E402
-from tests.support.hub_clients import TOKEN, Raw  # noqa: E402
+from tests.support.hub_clients import TOKEN, RawClient  # noqa: E402
 
 # How long an example takes says more of the machine than of the code.
 settings.register_profile("fedkd", deadline=None)
@@ -28,7 +28,7 @@ def hub() -> Iterator[Hub]:
 
 
 @pytest.fixture
-def raw(hub: Hub) -> Iterator[Raw]:
-    raw = Raw(hub)
+def raw(hub: Hub) -> Iterator[RawClient]:
+    raw = RawClient(hub)
     yield raw
     raw.close()

@@ -21,7 +21,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from fedkd.client.institution import holding
+from fedkd.client.institution import simulated_assets
 from fedkd.data.datasets import open_data
 from fedkd.experiment import Experiment
 from fedkd.server.run.console import console
@@ -110,7 +110,7 @@ def _print_table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]])
 
 def run_mechanism_audit(output: AuditOutput, trials: int, error: float, planted: bool) -> int:
     """Audit all mechanisms; 1 where a claim is refuted, or a planted bug is not found."""
-    private = holding(output.experiment, 0).dp_training
+    private = simulated_assets(output.experiment, 0).dp_training
     planned = [(r, "all") for r in mechanism_audit.audited_mechanisms(private)]
     if planted:
         planned += [(r, "half") for r in mechanism_audit.audited_mechanisms(private, noise=0.5)]
@@ -202,7 +202,7 @@ def _as_json(result: membership_audit.AttackResult) -> dict[str, Any]:
 def run_canary_audit(output: AuditOutput, images: int, guesses: int, error: float) -> int:
     """Train with canaries, without differential privacy and with it; 1 at a violation."""
     experiment = output.experiment
-    assets = holding(experiment, 0)
+    assets = simulated_assets(experiment, 0)
     attack = canary_audit.CanaryAttack(
         assets.model, images, guesses, error, experiment.privacy.delta
     )

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fedkd.aggregation.fusion import Fusion, fusion
-from fedkd.client.institution import holding
+from fedkd.client.institution import simulated_assets
 from fedkd.client.vault.trained_vault import TrainedVault
 from fedkd.data.datasets import Dataset, open_data
 from fedkd.evaluation import (
@@ -52,7 +52,7 @@ def evaluate(
     test = load_dataset(experiment.institutions.data, experiment.institutions.root)
     outputs = {}
     for index, card in enumerate(cards):
-        vault = TrainedVault(holding(experiment, index), vaults / f"{index:04d}")
+        vault = TrainedVault(simulated_assets(experiment, index), vaults / f"{index:04d}")
         outputs[card.name] = vault.teacher.ask(test.test_images, frozenset({Signal.LOGITS}))
     method = make(experiment.method.name, experiment.method.arguments)
     fused = _fuse_in_chunks(fusion(method.rule_for(experiment.questions.rule), cards), outputs)

@@ -83,7 +83,9 @@ def simulate(
             def main(grid: "Grid", context: Context) -> None:
                 checked = _interruptible_grid(grid, check)
                 outcomes.append(
-                    distil_over_flower(checked, experiment, vaults, on_progress, checkpoint=checkpoint)
+                    distil_over_flower(
+                        checked, experiment, vaults, on_progress, checkpoint=checkpoint
+                    )
                 )
 
             run_simulation(
@@ -116,12 +118,12 @@ def _worker_variables() -> dict[str, str]:
 
 def _check_settings(experiment: Experiment) -> None:
     """Check settings that would otherwise fail only after Ray and all teachers are ready."""
-    from fedkd.client.institution import holding, policy
+    from fedkd.client.institution import simulated_assets, simulated_policy
     from fedkd.client.vault.trained_vault import TrainedVault
     from fedkd.protocol import Card
     from fedkd.server.coordinator import ingredients
 
-    vault, release_policy = TrainedVault(holding(experiment, 0)), policy(experiment)
+    vault, release_policy = TrainedVault(simulated_assets(experiment, 0)), simulated_policy(experiment)
     cards = [
         Card(
             "the institution",

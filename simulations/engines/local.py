@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from fedkd.client.institution import Institution, simulated
+from fedkd.client.institution import Institution, simulated_institution
 from fedkd.errors import SettingsError
 from fedkd.experiment import Experiment
 from fedkd.protocol import Answers, Ask, Refusal, Reply, Request
@@ -52,8 +52,8 @@ class LocalInstitutions:
         self._selectors: dict[str, EncodingSelector] = {}
         self._number = 0
         for index in range(experiment.institutions.count):
-            institution = (replacements or {}).get(index) or simulated(
-                experiment, index, vaults / f"{index:04d}", books=ledgers
+            institution = (replacements or {}).get(index) or simulated_institution(
+                experiment, index, vaults / f"{index:04d}", ledgers=ledgers
             )
             self._institutions[institution.card.name] = institution
             self._counts[institution.card.name] = Counter()

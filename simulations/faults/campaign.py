@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 
-from fedkd.client.config.owner_config import load
-from fedkd.client.institution import owned
-from fedkd.client.institution.submitted_student import opened
+from fedkd.client.config.owner_config import load_owner_config
+from fedkd.client.institution import owner_institution
+from fedkd.client.institution.submitted_student import open_student
 from fedkd.evaluation import accuracy, predict_logits
 from fedkd.simulations.engines import evaluation
 from fedkd.simulations.faults import ledger_audit
@@ -218,7 +218,7 @@ class FaultCampaign:
         if not result.ended:
             return None
         test = evaluation.load_dataset("digits", None)
-        student = opened(result.out / "student.safetensors")
+        student = open_student(result.out / "student.safetensors")
         return accuracy(predict_logits(student, test.test_images), test.test_labels)
 
 
@@ -234,7 +234,7 @@ def audit_ledgers(files: DeploymentFiles, results: Sequence[FaultyRunResult]) ->
         found.ledger_rows += len(rows)
         if why := ledger_audit.chain_error(files.ledger(name)):
             found.broken.append(why)
-        fingerprint = owned(load(files.institution_folder(name) / "owner.toml")).mark
+        fingerprint = owner_institution(load_owner_config(files.institution_folder(name) / "owner.toml")).teacher_fingerprint
         starts = [*(result.before[name] for result in results), len(rows)]
         for number, journal in enumerate(journals):
             run_rows = rows[starts[number] : starts[number + 1]]

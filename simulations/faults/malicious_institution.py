@@ -14,8 +14,8 @@ from pathlib import Path
 
 import torch
 
-from fedkd.client.config.owner_config import OwnerConfig, load
-from fedkd.client.institution import Institution, owned
+from fedkd.client.config.owner_config import OwnerConfig, load_owner_config
+from fedkd.client.institution import Institution, owner_institution
 from fedkd.client.ledger.ledger import Ledger
 from fedkd.protocol import Ask, Card, Refusal, Reply, Signal
 from fedkd.simulations.faults.deployment_files import CLASSES, SHAPE
@@ -51,9 +51,9 @@ def run_malicious_institution(folder: Path, pipe: Connection, seed: int) -> None
         seed: of random bytes.
     """
     torch.set_num_threads(1)
-    owner = load(folder / "owner.toml")
+    owner = load_owner_config(folder / "owner.toml")
     with contextlib.closing(Ledger(owner.state.ledger)) as ledger:
-        malicious = MaliciousInstitution(owner, owned(owner, None, ledger), pipe, seed)
+        malicious = MaliciousInstitution(owner, owner_institution(owner, None, ledger), pipe, seed)
         pipe.send(("ready", ""))
         while True:
             malicious.run_session()
@@ -169,7 +169,7 @@ def encode_logits(number: int, value: torch.Tensor) -> bytes:
 
 def try_to_join(folder: Path, tls: Path, kind: FaultKind, pipe: Connection) -> None:
     """Try to join without valid credentials; reports "in", or how it was refused."""
-    owner = load(folder / "owner.toml")
+    owner = load_owner_config(folder / "owner.toml")
     if owner.connection is None or owner.connection.server is None:
         raise ValueError("an owner config without a coordinator")
     expired = kind is FaultKind.CERTIFICATE

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 
 from fedkd.aggregation.fusion import fusion
-from fedkd.client.institution import Institution, holding, institution_name, policy
+from fedkd.client.institution import Institution, simulated_assets, institution_name, simulated_policy
 from fedkd.client.vault.external_vault import ExternalVault
 from fedkd.client.vault.teachers.teacher_spec import TeacherSpec
 from fedkd.client.vault.trained_vault import TrainedVault
@@ -206,15 +206,15 @@ def _distil(experiment: Experiment, address: str, folder: Path) -> None:
     torch.set_num_threads(experiment.student.threads)
     data, count = open_data("digits"), experiment.institutions.count
     spec = TeacherSpec(f"oip:{address}", data.shape, classes=data.classes, outputs="probabilities")
-    vault_of_server = ExternalVault(spec, holding(experiment, 0))
-    server = Institution(institution_name(0, count), vault_of_server, policy(experiment))
+    vault_of_server = ExternalVault(spec, simulated_assets(experiment, 0))
+    server = Institution(institution_name(0, count), vault_of_server, simulated_policy(experiment))
     local = LocalInstitutions(experiment, folder / "vaults", lambda _: None, {0: server})
     started = time.monotonic()
     coordinator = Coordinator(ingredients(experiment, local.cards), list(local.cards), local.answer)
     distilled = coordinator.finish()
     seconds = time.monotonic() - started
     vaults = [
-        TrainedVault(holding(experiment, index), folder / "vaults" / f"{index:04d}")
+        TrainedVault(simulated_assets(experiment, index), folder / "vaults" / f"{index:04d}")
         for index in range(1, count)
     ]
     outputs = {

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from fedkd.client.institution import Institution, policy
+from fedkd.client.institution import Institution, simulated_policy
 from fedkd.client.vault.vault import Vault
 from fedkd.core.compute import Compute
 from fedkd.data.datasets import Dataset
@@ -127,7 +127,7 @@ def _distil(experiment: Experiment, vault: _NetworkVault, path: Path, deadline: 
         else Checkpoint.begin(path, experiment, ENGINE, CHECKPOINT_INTERVAL)
     )
     try:
-        institution = Institution("institution-0", vault, policy(experiment))
+        institution = Institution("institution-0", vault, simulated_policy(experiment))
         local = LocalInstitutions(experiment, path, lambda count: None, {0: institution})
         checkpoint.current_counts = lambda: {name: vars(of) for name, of in local.traffic.items()}
         parts = ingredients(experiment, local.cards, checkpoint)

@@ -1,4 +1,4 @@
-"""What tests of the hub have in common: honest agents, rude clients, a cable that can be cut."""
+"""Clients of a hub for tests: honest agents, a client for raw messages, a relay to cut."""
 
 import queue
 import socket
@@ -14,22 +14,22 @@ from fedkd.client.sessions.agent import Agent, ReconnectPolicy
 from fedkd.protocol import Ask, Card, PullBack, Refusal, Reply, Signal
 from fedkd.server.hub.hub import Hub
 from fedkd.wire import VERSION, Hello, Message, Welcome, decode_from_coordinator, encode
-from fedkd.wire.channel import call, dial, grpc
+from fedkd.wire.channel import dial, grpc, open_stream
 from fedkd.wire.v1 import teacher_pb2 as pb
 
 TOKEN = "let-me-in"
 IMAGES = torch.arange(48, dtype=torch.uint8).view(4, 3, 2, 2)
 SOON = 10.0
 """Seconds within which a loaded machine does what takes milliseconds."""
-QUICK = ReconnectPolicy(first=0.02, longest=0.1, total=SOON)
+QUICK = ReconnectPolicy(initial_pause=0.02, max_pause=0.1, give_up_after=SOON)
 
 
 def card(name: str) -> Card:
     return Card(name, 5, (3, 2, 2), frozenset({Signal.LOGITS}), pull_back=True)
 
 
-def truth(request: Ask | PullBack) -> Reply:
-    """What every honest teacher here says: sums of pixels, and their gradient."""
+def honest_answer(request: Ask | PullBack) -> Reply:
+    """The answer of every honest teacher: sums of pixels, and their gradient."""
     sums = request.images.flatten(1).float().sum(1, keepdim=True).expand(-1, 5)
     if isinstance(request, PullBack):
         rows = request.cotangents[Signal.LOGITS].sum(1).view(-1, 1, 1, 1)
@@ -43,16 +43,16 @@ def hello(name: str = "north", version: int = VERSION, token: str = TOKEN) -> He
 
 @contextmanager
 def agents(hub: Hub, **answers: Callable[[Ask | PullBack], Reply | Refusal]) -> Iterator[None]:
-    """Agents by name, each in a thread, until the block ends."""
+    """Run agents by name, each in a thread, until the block ends."""
     there = [
-        Agent(hub.address, TOKEN, card(name), answer, patience=QUICK)
+        Agent(hub.address, TOKEN, card(name), answer, reconnect=QUICK)
         for name, answer in answers.items()
     ]
     threads = [threading.Thread(target=agent.serve) for agent in there]
     for thread in threads:
         thread.start()
     try:
-        until(lambda: answers.keys() <= names(hub))
+        wait_until(lambda: answers.keys() <= names(hub))
         yield
     finally:
         for agent in there:
@@ -62,19 +62,19 @@ def agents(hub: Hub, **answers: Callable[[Ask | PullBack], Reply | Refusal]) -> 
             assert not thread.is_alive()
 
 
-class Raw:
-    """A client that says whatever it likes, and hears what is said to it."""
+class RawClient:
+    """A client that sends any messages or bytes, and receives the hub's messages."""
 
     def __init__(self, hub: Hub | str, credentials: grpc.ChannelCredentials | None = None) -> None:
         self.outbox: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self.channel = dial(hub if isinstance(hub, str) else hub.address, credentials)
-        self.stream = call(self.channel, iter(self.outbox.get, None))
+        self.stream = open_stream(self.channel, iter(self.outbox.get, None))
 
-    def say(self, *said: Message | bytes) -> None:
+    def send(self, *said: Message | bytes) -> None:
         for each in said:
             self.outbox.put(each if isinstance(each, bytes) else encode(each))
 
-    def hear(self) -> Message:
+    def receive(self) -> Message:
         return decode_from_coordinator(next(self.stream))
 
     def status(self) -> tuple[str, str]:
@@ -83,16 +83,16 @@ class Raw:
             next(self.stream)
         return self.stream.code().name, self.stream.details()
 
-    def enter(self, name: str, token: str = TOKEN) -> None:
-        self.say(Hello(VERSION, token, card(name)))
-        assert self.hear() == Welcome(VERSION)
+    def join(self, name: str, token: str = TOKEN) -> None:
+        self.send(Hello(VERSION, token, card(name)))
+        assert self.receive() == Welcome(VERSION)
 
     def close(self) -> None:
         self.outbox.put(None)
         self.channel.close()
 
 
-def until(condition: Callable[[], bool]) -> None:
+def wait_until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + SOON
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
@@ -103,11 +103,11 @@ def names(hub: Hub) -> set[str]:
     return {card.name for card in hub.cards}
 
 
-def everyone(hub: Hub, request: Ask | PullBack) -> dict[str, Ask | PullBack]:
+def same_request_to_all(hub: Hub, request: Ask | PullBack) -> dict[str, Ask | PullBack]:
     return dict.fromkeys(names(hub), request)
 
 
-def answer_in_bytes(number: int, dtype: int, shape: tuple[int, ...], content: bytes) -> bytes:
+def encode_answer(number: int, dtype: int, shape: tuple[int, ...], content: bytes) -> bytes:
     tensor = pb.Tensor(dtype=dtype, shape=shape)
     logits = [pb.Said(signal=pb.SIGNAL_LOGITS, tensor=tensor)]
     reply = pb.Reply(id=number, signals=logits)
@@ -122,8 +122,8 @@ def shut(end: socket.socket) -> None:
         end.shutdown(socket.SHUT_RDWR)
 
 
-class Relay:
-    """A port that passes bytes on to a hub, and can be cut."""
+class TcpRelay:
+    """A TCP port that forwards bytes to a hub, and whose connections can be cut."""
 
     def __init__(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))

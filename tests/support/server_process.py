@@ -1,4 +1,4 @@
-"""``fedkd-server`` in a process of its own, as it is typed, for tests that talk to it."""
+"""``fedkd-server`` in a process of its own, for tests that connect to it."""
 
 import os
 import queue
@@ -15,12 +15,12 @@ ROOT = Path(__file__).parents[2]
 SOON = 60.0
 
 
-class Command:
-    """A running ``fedkd-server``, whose words on standard error can be waited for."""
+class ServerProcess:
+    """A running ``fedkd-server``, whose lines on standard error can be waited for."""
 
-    def __init__(self, folder: Path, *words: str) -> None:
+    def __init__(self, folder: Path, *arguments: str) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "fedkd.server.cli", *words],
+            [sys.executable, "-m", "fedkd.server.cli", *arguments],
             cwd=folder,
             env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "120"},
             stdin=subprocess.DEVNULL,
@@ -39,8 +39,8 @@ class Command:
             self.errors.append(line.rstrip("\n"))
             self._lines.put(line)
 
-    def hears(self, pattern: str) -> str:
-        """The group of the first line that fits."""
+    def wait_for_line(self, pattern: str) -> str:
+        """Wait for the first matching line; returns its first group."""
         deadline = time.monotonic() + SOON
         while True:
             line = self._lines.get(timeout=max(0.1, deadline - time.monotonic()))
@@ -54,8 +54,8 @@ class Command:
 
 
 @contextmanager
-def typed(folder: Path, *words: str) -> Iterator[Command]:
-    command = Command(folder, *words)
+def running_server(folder: Path, *arguments: str) -> Iterator[ServerProcess]:
+    command = ServerProcess(folder, *arguments)
     try:
         yield command
     finally:

@@ -41,7 +41,16 @@ from fedkd.wire import (
 from fedkd.wire.channel import create_server, grpc
 from fedkd.wire.packed_rows import PACKING_VERSION, ROW_HEADER_BYTES, UNPACKED, pack, unpack
 from fedkd.wire.v1 import teacher_pb2 as pb
-from tests.support.hub_clients import IMAGES, QUICK, SOON, TOKEN, Raw, agents, answer_in_bytes, card
+from tests.support.hub_clients import (
+    IMAGES,
+    QUICK,
+    SOON,
+    TOKEN,
+    RawClient,
+    agents,
+    card,
+    encode_answer,
+)
 
 LOGITS = Signal.LOGITS
 WIDE = MAX_STEPS * 2.0**MAX_SPAN_EXPONENT
@@ -248,7 +257,7 @@ def test_bytes_are_those_of_the_protocol_file_both_ways() -> None:
     assert bytes(packed) == by_hand(rows.tolist())
     assert same(unpack(memoryview(by_hand(rows.tolist())), *rows.shape), rows)
     message = encode(Answer(1, Reply({LOGITS: rows})), packed=True)
-    generated = answer_in_bytes(1, pb.DTYPE_ROWS, tuple(rows.shape), bytes(packed))
+    generated = encode_answer(1, pb.DTYPE_ROWS, tuple(rows.shape), bytes(packed))
     assert message == generated
     heard = decode_from_institution(generated)
     assert isinstance(heard, Answer)
@@ -305,14 +314,14 @@ def rows_in_bytes(
     heads: tuple[int, ...], firsts: tuple[int, ...], rest: bytes, classes: int = 8
 ) -> bytes:
     content = struct.pack(f"<{len(heads)}b{len(firsts)}h", *heads, *firsts) + rest
-    return answer_in_bytes(1, pb.DTYPE_ROWS, (len(heads), classes), content)
+    return encode_answer(1, pb.DTYPE_ROWS, (len(heads), classes), content)
 
 
 NUMBERS = struct.pack("<8e", *range(8))
 SPOILT = {
     "23 bytes": (rows_in_bytes((0, 0), (0, 0), bytes(17)), "23 bytes for packed rows"),
     "a step too many": (rows_in_bytes((0,), (0,), bytes(9)), "12 bytes for packed rows"),
-    "not even heads": (answer_in_bytes(1, pb.DTYPE_ROWS, (99, 8), bytes(9)), "for 99 packed rows"),
+    "not even heads": (encode_answer(1, pb.DTYPE_ROWS, (99, 8), bytes(9)), "for 99 packed rows"),
     "rows as long as float16's": (rows_in_bytes((0,), (0,), bytes(3), 3), "6 bytes for packed"),
     "all of them on no grid": (rows_in_bytes((UNPACKED,), (0,), NUMBERS), "19 bytes for packed"),
     "steps too fine": (rows_in_bytes((MIN_EXPONENT - 1,), (0,), bytes(8)), "steps that float16"),
@@ -327,8 +336,8 @@ SPOILT = {
         rows_in_bytes((0,) * 5 + (UNPACKED,), (1,) * 5 + (0,), bytes(40) + b"\xff" * 16),
         "not finite",
     ),
-    "of more axes": (answer_in_bytes(1, pb.DTYPE_ROWS, (1, 8, 1), bytes(11)), "axes"),
-    "of no class": (answer_in_bytes(1, pb.DTYPE_ROWS, (1, 0), bytes(3)), "nothing in it"),
+    "of more axes": (encode_answer(1, pb.DTYPE_ROWS, (1, 8, 1), bytes(11)), "axes"),
+    "of no class": (encode_answer(1, pb.DTYPE_ROWS, (1, 0), bytes(3)), "nothing in it"),
 }
 
 
@@ -386,7 +395,7 @@ def answered(welcome: bytes) -> bytes:
     serving = threading.Thread(target=lambda: asyncio.run(serve()))
     serving.start()
     assert ready.wait(SOON)
-    agent = Agent(address[0], TOKEN, card("north"), knowing, patience=replace(QUICK, total=0.0))
+    agent = Agent(address[0], TOKEN, card("north"), knowing, reconnect=replace(QUICK, give_up_after=0.0))
     speaking = threading.Thread(target=agent.serve)
     speaking.start()
     for thread in (serving, speaking):
@@ -408,11 +417,11 @@ def test_an_institution_packs_for_whoever_reads_it(packing: int) -> None:
 
 def test_a_hub_hears_the_same_of_older_institutions() -> None:
     with Hub(TOKEN) as hub, agents(hub, new=knowing):
-        old = Raw(hub)
-        old.enter("old")
+        old = RawClient(hub)
+        old.join("old")
         outcomes = {name: hub.submit(name, ASK) for name in ("old", "new")}
-        assert isinstance(old.hear(), Query)
-        old.say(Answer(1, Reply({LOGITS: SCORES})))
+        assert isinstance(old.receive(), Query)
+        old.send(Answer(1, Reply({LOGITS: SCORES})))
         for outcome in outcomes.values():
             reply = outcome.result(SOON)
             assert isinstance(reply, Reply)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import fedkd.client.sessions.recipe_renderer
-from fedkd.client.institution import Institution, simulated
+from fedkd.client.institution import Institution, simulated_institution
 from fedkd.client.sessions.agent import Agent, StopReason
 from fedkd.client.sessions.recipe_renderer import RecipeRenderer
 from fedkd.experiment import Experiment, load_experiment
@@ -58,7 +58,16 @@ from fedkd.wire import (
 from fedkd.wire.channel import create_server, grpc
 from fedkd.wire.v1 import teacher_pb2 as pb
 from tests.fedkd.procedural.recipe_fingerprints import DIGIT, example_generator, example_weights
-from tests.support.hub_clients import QUICK, SOON, TOKEN, Raw, card, names, truth, until
+from tests.support.hub_clients import (
+    QUICK,
+    SOON,
+    TOKEN,
+    RawClient,
+    card,
+    honest_answer,
+    names,
+    wait_until,
+)
 
 TINY = (3, 2, 2)
 LOGITS = frozenset({Signal.LOGITS})
@@ -145,7 +154,7 @@ def named(source: NamedPrior | FrozenGenerator, number: int = 1, **changes: obje
 
 def test_an_easel_gives_the_question_or_wants_to_be_shown() -> None:
     easel = RecipeRenderer(TINY)
-    drawn = easel.drawn(named(NamedPrior("pink"), exact=True))
+    drawn = easel.render(named(NamedPrior("pink"), exact=True))
     assert isinstance(drawn, Ask)
     assert (drawn.signals, drawn.exact, drawn.recipe) == (LOGITS, True, None)
     assert torch.equal(drawn.images, ask(NamedPrior("pink")).images)
@@ -157,26 +166,26 @@ def test_an_easel_gives_the_question_or_wants_to_be_shown() -> None:
         replace(named(NamedPrior("pink")), recipe=Recipe(NamedPrior("graffiti"), 1, 4)),
         replace(named(known), recipe=Recipe(bare, 1, 4)),
     ):
-        refused = easel.drawn(undrawn)
+        refused = easel.render(undrawn)
         assert isinstance(refused, Refusal)
         assert refused.reason is Reason.UNDRAWN
         assert "\n" not in refused.text
-    assert isinstance(easel.drawn(named(known)), Ask)
+    assert isinstance(easel.render(named(known)), Ask)
     again = replace(named(known), recipe=Recipe(bare, 1, 4))
-    assert isinstance(easel.drawn(again), Ask)
+    assert isinstance(easel.render(again), Ask)
     other = replace(bare, digest=bytes(16))
-    assert isinstance(easel.drawn(replace(again, recipe=Recipe(other, 1, 4))), Refusal)
+    assert isinstance(easel.render(replace(again, recipe=Recipe(other, 1, 4))), Refusal)
 
 
 @contextmanager
 def agent_of(
-    hub: Hub, told: Card, answer: Callable[[Ask | PullBack], Reply | Refusal] = truth
+    hub: Hub, told: Card, answer: Callable[[Ask | PullBack], Reply | Refusal] = honest_answer
 ) -> Iterator[None]:
-    agent = Agent(hub.address, TOKEN, told, answer, patience=QUICK)
+    agent = Agent(hub.address, TOKEN, told, answer, reconnect=QUICK)
     thread = threading.Thread(target=agent.serve)
     thread.start()
     try:
-        until(lambda: told.name in names(hub))
+        wait_until(lambda: told.name in names(hub))
         yield
     finally:
         agent.close()
@@ -191,17 +200,17 @@ def said(hub: Hub, request: Ask, name: str = "north") -> Tensor:
 
 
 def expected(request: Ask) -> Tensor:
-    return truth(request).signals[Signal.LOGITS]
+    return honest_answer(request).signals[Signal.LOGITS]
 
 
 def test_images_are_named_to_whoever_draws_them(hub: Hub) -> None:
     heard: list[Ask | PullBack] = []
 
-    def hear(request: Ask | PullBack) -> Reply:
+    def receive(request: Ask | PullBack) -> Reply:
         heard.append(request)
-        return truth(request)
+        return honest_answer(request)
 
-    with agent_of(hub, taker(), hear), agent_of(hub, card("old")):
+    with agent_of(hub, taker(), receive), agent_of(hub, card("old")):
         part = ask(NamedPrior("pink", 0.5, 0.5))
         assert part.recipe is not None
         some = torch.tensor([True, False, True, True])
@@ -227,7 +236,7 @@ def test_who_draws_otherwise_is_shown_them_once_and_from_then_on(
             images[-1, 0, 0, 0] ^= 1  # the lowest bit of one pixel
         return images
 
-    monkeypatch.setattr(fedkd.client.sessions.recipe_renderer, "draw", tampered)
+    monkeypatch.setattr(fedkd.client.sessions.recipe_renderer, "render", tampered)
     pink, leaves = ask(NamedPrior("pink")), ask(NamedPrior("leaves"))
     with agent_of(hub, taker()):
         for request in (pink, ask(NamedPrior("pink"), 2), leaves):
@@ -260,30 +269,30 @@ def test_a_network_is_told_once_and_painted_from_ever_after(hub: Hub) -> None:
     assert max(lines[:-2]) < 256 * 12 + 100
 
 
-def test_who_is_too_late_to_be_shown_anything_owes_nothing(hub: Hub, raw: Raw) -> None:
-    raw.say(Hello(VERSION, TOKEN, taker("slow")))
-    assert raw.hear() == Welcome(VERSION)
+def test_who_is_too_late_to_be_shown_anything_owes_nothing(hub: Hub, raw: RawClient) -> None:
+    raw.send(Hello(VERSION, TOKEN, taker("slow")))
+    assert raw.receive() == Welcome(VERSION)
     _, absent = hub.ask({"slow": ask(NamedPrior("pink"))}, 0.05)
     assert "no answer" in str(absent["slow"])
-    question = raw.hear()
+    question = raw.receive()
     assert isinstance(question, RecipeQuery)
-    raw.say(Declined(question.id, Refusal(Reason.UNDRAWN, "show them")))
-    until(lambda: hub.counters["slow"].recipe_mismatches == 1)
+    raw.send(Declined(question.id, Refusal(Reason.UNDRAWN, "show them")))
+    wait_until(lambda: hub.counters["slow"].recipe_mismatches == 1)
     outcome = hub.submit("slow", ask(NamedPrior("pink"), 2))
-    shown = raw.hear()
+    shown = raw.receive()
     assert isinstance(shown, Query)
     assert shown.id > question.id
     outcome.cancel()
 
 
-def test_a_lie_about_a_recipe_ends_the_session(hub: Hub, raw: Raw) -> None:
-    raw.say(Hello(VERSION, TOKEN, card("liar")))
-    assert raw.hear() == Welcome(VERSION)
+def test_a_lie_about_a_recipe_ends_the_session(hub: Hub, raw: RawClient) -> None:
+    raw.send(Hello(VERSION, TOKEN, card("liar")))
+    assert raw.receive() == Welcome(VERSION)
     outcome = hub.submit("liar", ask(NamedPrior("pink")))
-    shown = raw.hear()
+    shown = raw.receive()
     assert isinstance(shown, Query), "its card takes no recipes"
-    raw.say(Declined(shown.id, Refusal(Reason.UNDRAWN, "show them")))
-    assert isinstance(raw.hear(), Close)
+    raw.send(Declined(shown.id, Refusal(Reason.UNDRAWN, "show them")))
+    assert isinstance(raw.receive(), Close)
     assert raw.status()[0] == "INVALID_ARGUMENT"
     with pytest.raises(Exception, match="showed its images"):
         outcome.result(SOON)
@@ -390,16 +399,16 @@ def ill_meaning(data: bytes, told: Card) -> tuple[list[object], list[object]]:
 
     def answer(request: Ask | PullBack) -> Reply:
         asked.append(request)
-        return truth(request)
+        return honest_answer(request)
 
-    agent = Agent(address[0], TOKEN, told, answer, patience=replace(QUICK, total=0.0))
+    agent = Agent(address[0], TOKEN, told, answer, reconnect=replace(QUICK, give_up_after=0.0))
     serving = threading.Thread(target=agent.serve)
     serving.start()
     thread.join(SOON)
     agent.close()
     serving.join(SOON)
     assert not serving.is_alive()
-    assert agent.ending in (StopReason.REFUSED, StopReason.LEFT, StopReason.GONE)
+    assert agent.stop_reason in (StopReason.REFUSED, StopReason.STOPPED, StopReason.UNREACHABLE)
     return heard, asked
 
 
@@ -443,7 +452,7 @@ class World:
                         replace(i.card, recipes=RECIPE_VERSION * takes),
                         i.answer,
                     ),
-                    patience=QUICK,
+                    reconnect=QUICK,
                 )
                 for i in self.institutions
             ]
@@ -481,7 +490,9 @@ def vaults(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def world(vaults: Path) -> World:
     experiment = load_experiment("digits", SMALL)
-    return World(experiment, [simulated(experiment, i, vaults / f"{i:04d}") for i in range(2)])
+    return World(
+        experiment, [simulated_institution(experiment, i, vaults / f"{i:04d}") for i in range(2)]
+    )
 
 
 def alike(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
@@ -513,7 +524,7 @@ def test_named_or_shown_here_or_over_the_wire_it_is_one_student(
     assert [i.totals["asked"] for i in world.institutions] == [160, 160]
     # And somebody who draws nothing right ends there too.
     monkeypatch.setattr(
-        fedkd.client.sessions.recipe_renderer, "draw", lambda recipe, shape: torch.zeros(1)
+        fedkd.client.sessions.recipe_renderer, "render", lambda recipe, shape: torch.zeros(1)
     )
     recipe_mismatches, counted = world.run(recipes=True)
     assert alike(here, recipe_mismatches)
@@ -552,7 +563,7 @@ def test_a_run_by_recipe_is_taken_up_again_and_replayed(world: World, tmp_path: 
 
 def test_an_owner_may_refuse_to_draw(vaults: Path) -> None:
     reticent = load_experiment("digits", (*SMALL, "policy.recipes=false"))
-    institution = simulated(reticent, 0, vaults / "0000")
+    institution = simulated_institution(reticent, 0, vaults / "0000")
     assert institution.card.recipes == 0
     local = LocalInstitutions(reticent, vaults, lambda count: None)
     parts = ingredients(reticent, local.cards)
@@ -562,7 +573,7 @@ def test_an_owner_may_refuse_to_draw(vaults: Path) -> None:
 
 def test_a_cap_counts_what_is_drawn_as_what_is_shown(hub: Hub, vaults: Path) -> None:
     experiment = load_experiment("digits", (*SMALL, "policy.samples=6", "policy.largest_batch=5"))
-    institution = simulated(experiment, 0, vaults / "0000")
+    institution = simulated_institution(experiment, 0, vaults / "0000")
     with agent_of(hub, institution.card, institution.answer):
         name = institution.card.name
         four, more = ask(NamedPrior("pink"), 1, DIGIT), ask(NamedPrior("pink"), 2, DIGIT)

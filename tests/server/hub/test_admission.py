@@ -19,7 +19,13 @@ from fedkd.core.logs import facts_of
 from fedkd.errors import DataError, SettingsError
 from fedkd.protocol import Ask
 from fedkd.server.hub import admission
-from fedkd.server.hub.admission import EXPIRED_TOKEN, UNKNOWN_TOKEN, USED_TOKEN, JoinTokens, RunToken
+from fedkd.server.hub.admission import (
+    EXPIRED_TOKEN,
+    UNKNOWN_TOKEN,
+    USED_TOKEN,
+    JoinTokens,
+    RunToken,
+)
 from fedkd.server.hub.hub import Hub
 from fedkd.wire import VERSION, Hello
 from fedkd.wire.channel import grpc
@@ -28,13 +34,13 @@ from tests.support.hub_clients import (
     QUICK,
     SOON,
     TOKEN,
-    Raw,
-    Relay,
+    RawClient,
+    TcpRelay,
     card,
     hello,
+    honest_answer,
     names,
-    truth,
-    until,
+    wait_until,
 )
 
 OURS, THEIRS = b"a certificate", b"another"
@@ -197,8 +203,8 @@ def said_to(
     hub: Hub, credentials: grpc.ChannelCredentials | None, name: str, token: str
 ) -> tuple[str, str]:
     """How the hub ends the stream of a stranger."""
-    raw = Raw(hub, credentials)
-    raw.say(Hello(VERSION, token, card(name)))
+    raw = RawClient(hub, credentials)
+    raw.send(Hello(VERSION, token, card(name)))
     try:
         return raw.status()
     finally:
@@ -211,9 +217,9 @@ def test_a_token_can_be_used_again_by_its_certificate_alone(
     token, own = tokens.issue("north"), client(ca, ca.issue_cert("north"))
     thief, other = client(ca, ca.issue_cert("north")), client(ca, ca.issue_cert("south"))
     assert said_to(secure, other, "north", token)[0] == "PERMISSION_DENIED"  # and is not used up
-    relay = Relay()
+    relay = TcpRelay()
     relay.to(secure.address)
-    agent = Agent(relay.address, token, card("north"), truth, own, QUICK)
+    agent = Agent(relay.address, token, card("north"), honest_answer, own, QUICK)
     thread = threading.Thread(target=agent.serve)
     thread.start()
     secure.wait_for(1, SOON)
@@ -222,11 +228,11 @@ def test_a_token_can_be_used_again_by_its_certificate_alone(
     for _ in range(2):
         assert secure.ask({"north": Ask(IMAGES)}, SOON)[0].keys() == {"north"}
         relay.cut()
-        until(lambda: secure.counters["north"].end_reason != "")
+        wait_until(lambda: secure.counters["north"].end_reason != "")
         secure.wait_for(1, SOON)
     agent.close()
     thread.join(SOON)
-    until(lambda: not secure.cards)
+    wait_until(lambda: not secure.cards)
     assert said_to(secure, thief, "north", token) == ("UNAUTHENTICATED", USED_TOKEN)
     relay.close()
     told = [facts_of(record) or {} for record in caplog.records if record.msg == "refused"]
@@ -240,7 +246,9 @@ def test_an_expired_token_says_so_to_its_owner(
     token, own = tokens.issue("north", BLINK / 3600), client(ca, ca.issue_cert("north"))
     time.sleep(BLINK)
     assert said_to(secure, own, "north", token) == ("UNAUTHENTICATED", EXPIRED_TOKEN)
-    served = Agent(secure.address, token, card("north"), truth, own).serve()  # returns: final
+    served = Agent(
+        secure.address, token, card("north"), honest_answer, own
+    ).serve()  # returns: final
     assert served == EXPIRED_TOKEN
 
 
@@ -261,8 +269,8 @@ def test_whom_tls_does_not_know_is_not_heard(
         assert said_to(secure, credentials, "north", token)[0] == "UNAVAILABLE", words
     assert secure.counters == {}
     # Nothing of this used the token up.
-    raw = Raw(secure, client(ca, ca.issue_cert("north")))
-    raw.enter("north", token)
+    raw = RawClient(secure, client(ca, ca.issue_cert("north")))
+    raw.join("north", token)
     assert names(secure) == {"north"}
     raw.close()
 
@@ -270,8 +278,8 @@ def test_whom_tls_does_not_know_is_not_heard(
 def test_tls_to_a_hub_of_plain_text_is_not_heard(hub: Hub, ca: trustme.CA) -> None:
     own = client(ca, ca.issue_cert("north"))
     assert said_to(hub, own, "north", TOKEN)[0] == "UNAVAILABLE"
-    raw = Raw(hub)
-    raw.enter("south")
+    raw = RawClient(hub)
+    raw.join("south")
     assert names(hub) == {"south"}
     raw.close()
 
@@ -281,14 +289,14 @@ def test_tls_to_a_hub_of_plain_text_is_not_heard(hub: Hub, ca: trustme.CA) -> No
 
 def test_a_stranger_cannot_strike_off_a_name_that_he_claims(hub: Hub) -> None:
     for words in (hello(token="guess"), b"garbage", hello(version=VERSION + 1)):
-        raw = Raw(hub)
-        raw.say(words, b"garbage", b"more of it")
+        raw = RawClient(hub)
+        raw.send(words, b"garbage", b"more of it")
         raw.status()
         raw.close()
-    inside = Raw(hub)
-    inside.enter("north")
-    outside = Raw(hub)
-    outside.say(hello(), b"garbage", b"more of it")
+    inside = RawClient(hub)
+    inside.join("north")
+    outside = RawClient(hub)
+    outside.send(hello(), b"garbage", b"more of it")
     assert outside.status()[0] == "ALREADY_EXISTS"
     outside.close()
     assert names(hub) == {"north"}

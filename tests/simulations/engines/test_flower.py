@@ -32,9 +32,9 @@ from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
 from fedkd.client.app import app as client_app
-from fedkd.client.config.owner_config import load as load_owner
+from fedkd.client.config.owner_config import load_owner_config
 from fedkd.client.control.server import ControlServer
-from fedkd.client.institution import owned
+from fedkd.client.institution import owner_institution
 from fedkd.client.sessions.session_manager import SessionManager
 from fedkd.data.datasets import open_data
 from fedkd.errors import QuorumLost, SettingsError
@@ -259,7 +259,7 @@ def test_a_resumed_strategy_examines_and_asks_nothing_twice(
     assert scored == [p.facts["accuracy"] for p in told if p.kind == "scored"]
 
 
-def test_whoever_was_struck_off_stays_so_when_a_strategy_is_resumed(
+def test_whoever_was_banned_stays_so_when_a_strategy_is_resumed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fedkd.server.run.checkpoint.MIN_SPACING", 0)
@@ -391,12 +391,12 @@ def agent(folder: Path, server: str, index: int, scores: str = "true") -> Iterat
     folder.mkdir()
     file = folder / "owner.toml"
     file.write_text(OWNER.format(name=f"site-{index}", index=index, scores=scores, server=server))
-    owner = load_owner(file)
-    institution = owned(owner)
+    owner = load_owner_config(file)
+    institution = owner_institution(owner)
     sessions = SessionManager(institution, owner.servers, None)
     try:
-        with ControlServer(owner.state.bell, institution, sessions):
-            yield owner.state.bell
+        with ControlServer(owner.state.control_socket, institution, sessions):
+            yield owner.state.control_socket
     finally:
         sessions.close()
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fedkd.client.config.owner_config import load as load_owner
+from fedkd.client.config.owner_config import load_owner_config
 from fedkd.errors import SettingsError
 from fedkd.experiment import load
 from fedkd.server.hub.certificates import make_certificates
@@ -80,14 +80,14 @@ def test_owner_configs_can_be_loaded(name: str, tmp_path: Path) -> None:
         path.parent.mkdir()
         (path.parent / "token").touch(mode=0o600)
         path.write_text(owner_config(deployment, index))
-        owner = load_owner(path)
+        owner = load_owner_config(path)
         assert owner.name == institution
         assert owner.data is not None
         assert (owner.data.index, owner.data.count) == (index, 3)
         assert owner.policy.samples >= experiment.questions.budget
         assert owner.policy.pull_back == experiment.policy.pull_back
         assert owner.servers == {"127.0.0.1:9092"}
-        assert owner.state.bell == deployment.socket(institution)
+        assert owner.state.control_socket == deployment.socket(institution)
         assert owner.connection is not None
         assert owner.connection.credentials() is not None
 
