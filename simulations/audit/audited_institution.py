@@ -103,7 +103,7 @@ class AuditedInstitution:
     make_teacher: Callable[[Tensor], Teacher] = ConstantTeacher
     """Makes the teacher from the secret input."""
 
-    def arguments(self, secret: Tensor, count: int) -> Tensor:
+    def released(self, secret: Tensor, count: int) -> Tensor:
         """(count, K) logits that an institution with this secret input releases.
 
         Raises:

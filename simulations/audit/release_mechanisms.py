@@ -1,4 +1,4 @@
-"""Audit release mechanisms: can releases of two neighbouring inputs be told apart beyond the claim?
+"""Audit release mechanisms: are releases of neighbouring inputs as close as claimed?
 
 The inputs are the worst neighbours, the releases come from the code that institutions run, and the
 claimed epsilon from what is charged for them. Of modes pate and local-dp both are an institution's
@@ -179,7 +179,7 @@ def _through_release_gate(
     """Release with a share of the noise, against the cost that is charged for all of it."""
     claim = epsilon_of_rho(institution.charge(first), DELTA)
     weakened = replace(institution, noise=_as_fraction(noise) * institution.noise)
-    return AuditedMechanism(name, weakened.told, first, second, claim)
+    return AuditedMechanism(name, weakened.released, first, second, claim)
 
 
 def dp_sgd_step(private: DpSgdSettings, noise: float = 1.0) -> AuditedMechanism:

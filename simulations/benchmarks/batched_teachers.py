@@ -50,8 +50,8 @@ def vmapped(networks: Sequence[nn.Module], at_once: int) -> BatchedQuery:
 
     def ask(images: Tensor) -> Tensor:
         def say(*state: dict[str, Tensor]) -> Tensor:
-            said: Tensor = functional_call(network, state, (images,))
-            return said
+            logits: Tensor = functional_call(network, state, (images,))
+            return logits
 
         with warnings.catch_warnings():  # pooling over all places has no batching rule
             warnings.simplefilter("ignore", UserWarning)

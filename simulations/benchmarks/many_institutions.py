@@ -63,7 +63,7 @@ class Cost:
     opened: float
     """Seconds until all institutions and their teachers are created."""
     answers: float
-    """ReleaseGate, books and teacher of every institution."""
+    """Release gate, ledger and teacher of every institution."""
     fusion: float
     """Fusion of T replies into one target."""
     rest: float

@@ -123,7 +123,10 @@ def _check_settings(experiment: Experiment) -> None:
     from fedkd.protocol import Card
     from fedkd.server.coordinator import ingredients
 
-    vault, release_policy = TrainedVault(simulated_assets(experiment, 0)), simulated_policy(experiment)
+    vault, release_policy = (
+        TrainedVault(simulated_assets(experiment, 0)),
+        simulated_policy(experiment),
+    )
     cards = [
         Card(
             "the institution",

@@ -234,7 +234,9 @@ def audit_ledgers(files: DeploymentFiles, results: Sequence[FaultyRunResult]) ->
         found.ledger_rows += len(rows)
         if why := ledger_audit.chain_error(files.ledger(name)):
             found.broken.append(why)
-        fingerprint = owner_institution(load_owner_config(files.institution_folder(name) / "owner.toml")).teacher_fingerprint
+        fingerprint = owner_institution(
+            load_owner_config(files.institution_folder(name) / "owner.toml")
+        ).teacher_fingerprint
         starts = [*(result.before[name] for result in results), len(rows)]
         for number, journal in enumerate(journals):
             run_rows = rows[starts[number] : starts[number + 1]]

@@ -1,6 +1,6 @@
 """Files of a deployment for fault injection: certificates, join tokens, owner configs, teachers.
 
-    FOLDER/tls/            certificates of everybody, and an expired one for each saboteur
+    FOLDER/tls/            all certificates, and an expired one for each malicious institution
     FOLDER/tokens          digests of join tokens
     FOLDER/experiment.toml of every run
     FOLDER/NAME/           owner.toml, token, weights, state/ with ledger: one institution

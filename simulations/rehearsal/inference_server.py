@@ -26,7 +26,12 @@ import numpy as np
 import torch
 
 from fedkd.aggregation.fusion import fusion
-from fedkd.client.institution import Institution, simulated_assets, institution_name, simulated_policy
+from fedkd.client.institution import (
+    Institution,
+    institution_name,
+    simulated_assets,
+    simulated_policy,
+)
 from fedkd.client.vault.external_vault import ExternalVault
 from fedkd.client.vault.teachers.teacher_spec import TeacherSpec
 from fedkd.client.vault.trained_vault import TrainedVault
@@ -95,13 +100,13 @@ def _install_mlserver(path: Path) -> Path:
         raise DataError("uv is not installed; install it with pip install uv")
     print(f"installing {', '.join(PACKAGES)} into an environment of their own")
     python = path / "bin" / "python"
-    for words in (
+    for command in (
         ("venv", "-q", "--python", sys.executable, str(path)),
         ("pip", "install", "-q", "--python", str(python), *PACKAGES),
     ):
-        done = subprocess.run([uv, *words], check=False)
-        if done.returncode:
-            raise DataError(f"uv {' '.join(words[:2])} failed with status {done.returncode}")
+        completed = subprocess.run([uv, *command], check=False)
+        if completed.returncode:
+            raise DataError(f"uv {' '.join(command[:2])} failed with status {completed.returncode}")
     return python
 
 

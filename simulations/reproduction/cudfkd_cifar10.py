@@ -120,10 +120,10 @@ def continue_run(folder: Path, deadline: float) -> str:
 def _distil(experiment: Experiment, vault: _NetworkVault, path: Path, deadline: float) -> str:
     if (path / RESULT).exists():
         return f"done: {path / 'report.html'}"
-    begun = (path / MANIFEST).exists()
+    started = (path / MANIFEST).exists()
     checkpoint = (
         Checkpoint.resume(path, ENGINE)
-        if begun
+        if started
         else Checkpoint.begin(path, experiment, ENGINE, CHECKPOINT_INTERVAL)
     )
     try:

@@ -346,10 +346,10 @@ def test_what_is_audited_left_a_door_and_was_charged(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(ReleaseGate, "answer", noted)
     audited = pate_label()
     assert audited.epsilon == epsilon_of_rho(NoisyArgmax(Fraction(3, 2)).cost, DELTA)
-    told = audited.release(audited.first, 300)
+    outputs = audited.release(audited.first, 300)
     assert asked == [1, 300]
-    assert told.shape == (300, 2)
-    assert 5 < int(told.argmax(1).sum()) < 150, "noise is drawn anew for each"
+    assert outputs.shape == (300, 2)
+    assert 5 < int(outputs.argmax(1).sum()) < 150, "noise is drawn anew for each"
     clipped = local_dp_logits()
     price = ClippedGaussian(Fraction(1), Fraction(2)).cost
     assert clipped.epsilon == epsilon_of_rho(price, DELTA)
@@ -378,15 +378,15 @@ def test_canaries_tell_of_a_teacher_without_privacy_and_not_of_one_with_it() -> 
     few = replace(
         DIGITS, train_images=DIGITS.train_images[:400], train_labels=DIGITS.train_labels[:400]
     )
-    open_book = canaries.audit_canaries(how, few, SupervisedSettings(epochs=60, batch=64), rng)
-    assert open_book.bound > 2
-    assert open_book.claim is None
-    assert not open_book.violated
-    kept = canaries.audit_canaries(how, few, replace(PRIVATE, epsilon=1.0), rng)
-    assert kept.claim == pytest.approx(1.0, abs=0.01)
-    assert kept.bound < kept.claim
-    assert not kept.violated
-    assert replace(kept, claim=open_book.bound - 0.1, bound=open_book.bound).violated
+    public = canaries.audit_canaries(how, few, SupervisedSettings(epochs=60, batch=64), rng)
+    assert public.bound > 2
+    assert public.claim is None
+    assert not public.violated
+    private = canaries.audit_canaries(how, few, replace(PRIVATE, epsilon=1.0), rng)
+    assert private.claim == pytest.approx(1.0, abs=0.01)
+    assert private.bound < private.claim
+    assert not private.violated
+    assert replace(private, claim=public.bound - 0.1, bound=public.bound).violated
     with pytest.raises(SettingsError):
         canaries.CanaryAttack("mlp", 10, 11)
     with pytest.raises(SettingsError, match="no network"):
@@ -413,22 +413,24 @@ def test_worlds_are_dealt_by_fair_coins_and_answer_through_their_doors() -> None
         truth[i.numpy().tobytes()] != int(y) for i, y in zip(of.candidates, of.labels, strict=True)
     )
     assert stats.binomtest(wrong, 300, 0.3).pvalue > 1e-6
-    made = train_federations(public, of, 2, rng)
-    for world in made:
+    federations_ = train_federations(public, of, 2, rng)
+    for world in federations_:
         assert world.members.sum(0).max() == 1, "an image is at one institution"
         assert stats.binomtest(int(world.members.sum()), 300, 0.5).pvalue > 1e-6
         assert world.answers.shape == (2, 300 + 360, 10)
         assert torch.equal(world.answers, world.answers.half().float()), "as it travels"
         assert world.student.shape == (300 + 360, 10)
-    assert (made[0].members != made[1].members).any()
+    assert (federations_[0].members != federations_[1].members).any()
 
 
 def test_members_are_found_where_teachers_know_them_by_heart() -> None:
-    heard: list[str] = []
+    federations: list[str] = []
     overrides = [*SMALL, "privacy.epochs=1", "privacy.sampling_rate=0.5"]
     experiment = load_experiment("digits-audit", overrides)
-    attacked, right = membership_inference.audit_membership(experiment, 3, 120, 0.3, heard.append)
-    assert heard == ["no DP"] * 3 + ["ε = 3"] * 3
+    attacked, right = membership_inference.audit_membership(
+        experiment, 3, 120, 0.3, federations.append
+    )
+    assert federations == ["no DP"] * 3 + ["ε = 3"] * 3
     assert len(attacked) == 8
     assert len(right) == 4
     areas = {(a.release, a.epsilon, a.attack): a.area.value for a in attacked}
@@ -440,20 +442,20 @@ def test_members_are_found_where_teachers_know_them_by_heart() -> None:
 # --- the command
 
 
-def typed(*words: str) -> int:
+def run_command(*arguments: str) -> int:
     from typer.testing import CliRunner
 
-    return CliRunner().invoke(app, ["audit", *words]).exit_code
+    return CliRunner().invoke(app, ["audit", *arguments]).exit_code
 
 
 def test_the_command_leaves_figures_and_says_what_they_do_not_prove(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     small = [w for s in SMALL for w in ("--set", s)]
-    told = ["--set", "privacy.epsilon=8", *small, "--set", "privacy.epochs=1"]
+    outputs = ["--set", "privacy.epsilon=8", *small, "--set", "privacy.epochs=1"]
     out = tmp_path / "audit"
-    asked = ("membership", *told, "--worlds", "3", "--images", "100", "--out", str(out))
-    assert typed(*asked) == 0
+    asked = ("membership", *outputs, "--worlds", "3", "--images", "100", "--out", str(out))
+    assert run_command(*asked) == 0
     figures = json.loads((out / "membership.json").read_text())
     assert figures["caveat"] == CAVEAT
     assert len(figures["attacks"]) == 8
@@ -464,8 +466,8 @@ def test_the_command_leaves_figures_and_says_what_they_do_not_prove(
     }
     assert "LiRA, ε = 8" in (out / "membership.svg").read_text()
     elsewhere = tmp_path / "c.json"
-    asked = ("canaries", *told, "--images", "40", "--out", str(out), "--json", str(elsewhere))
-    assert typed(*asked) == 0
+    asked = ("canaries", *outputs, "--images", "40", "--out", str(out), "--json", str(elsewhere))
+    assert run_command(*asked) == 0
     assert [t["claim"] is None for t in json.loads(elsewhere.read_text())["teachers"]] == [
         True,
         False,
@@ -474,17 +476,17 @@ def test_the_command_leaves_figures_and_says_what_they_do_not_prove(
 
 def test_the_mechanisms_command_fails_where_a_planted_bug_is_missed(tmp_path: Path) -> None:
     asked = ("mechanism", "digits", "--out", str(tmp_path), "--planted", "--trials")
-    assert typed(*asked, "6000") == 0
+    assert run_command(*asked, "6000") == 0
     figures = json.loads((tmp_path / "mechanism.json").read_text())
     assert [f["violated"] for f in figures["findings"]] == [False] * 4 + [True] * 4
-    assert typed(*asked, "8") == 1
+    assert run_command(*asked, "8") == 1
 
 
 @pytest.mark.parametrize("audit", ["", "mechanism", "membership", "canaries"])
 def test_help_does_not_wait_for_torch(audit: str) -> None:
-    words = ["fedkd", "audit", *filter(None, [audit]), "--help"]
+    arguments = ["fedkd", "audit", *filter(None, [audit]), "--help"]
     code = (
-        f"import sys; sys.argv = {words}\n"
+        f"import sys; sys.argv = {arguments}\n"
         "from fedkd.simulations.cli import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"

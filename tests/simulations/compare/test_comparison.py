@@ -94,12 +94,12 @@ def test_values_may_be_lists_and_words() -> None:
     rows = variants(["digits"], "dafl, zskt", ['images.priors=["pink"],["pink","leaves"]'])
     assert [row.experiment(0).images.priors for row in rows[:2]] == [("pink",), ("pink", "leaves")]
     assert [row.experiment(0).method.name for row in rows] == ["dafl", "dafl", "zskt", "zskt"]
-    words = variants(["digits"], sweeps=["institutions.partition=iid,dirichlet"])
-    assert [row.experiment(0).institutions.partition for row in words] == ["iid", "dirichlet"]
+    arguments = variants(["digits"], sweeps=["institutions.partition=iid,dirichlet"])
+    assert [row.experiment(0).institutions.partition for row in arguments] == ["iid", "dirichlet"]
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("arguments", "says"),
     [
         ({"names": ["digits", "digits"]}, "'digits' stands twice"),
         ({"names": ["digits"], "sweeps": ["seed"]}, "expected section.key=value"),
@@ -108,9 +108,9 @@ def test_values_may_be_lists_and_words() -> None:
         ({"names": ["digits"], "methods": "nowhere.toml"}, "cannot read nowhere.toml"),
     ],
 )
-def test_a_comparison_that_makes_no_sense_is_one_line(words: dict[str, Any], says: str) -> None:
+def test_a_comparison_that_makes_no_sense_is_one_line(arguments: dict[str, Any], says: str) -> None:
     with pytest.raises(SettingsError, match=says) as caught:
-        variants(**words)
+        variants(**arguments)
     assert "\n" not in str(caught.value)
 
 
@@ -145,17 +145,17 @@ def test_a_comparison_cut_short_goes_on_where_it_was(
     )
     monkeypatch.setattr(comparison, "run", counted)
     monkeypatch.setattr(comparison, "resume", taken_up)
-    words = (["digits"], 2, "local", tmp_path / "out", SMALL)
+    arguments = (["digits"], 2, "local", tmp_path / "out", SMALL)
     sweeps = ["questions.batch=32,64"]
     with pytest.raises(KeyboardInterrupt):
-        compare(*words, sweeps=sweeps)
-    kept = (tmp_path / "out" / "digits_batch=32-0" / "result.json").stat().st_mtime_ns
+        compare(*arguments, sweeps=sweeps)
+    modified = (tmp_path / "out" / "digits_batch=32-0" / "result.json").stat().st_mtime_ns
     # A run that was under way: what is left of one that was killed as its first events came.
     under_way = tmp_path / "out" / "digits_batch=64-0"
     experiment = variants(["digits"], sweeps=sweeps, overrides=SMALL)[1].experiment(0)
-    begun = Checkpoint.begin(under_way, experiment, "local", every=60.0)
-    begun.close()
-    rows = compare(*words, sweeps=sweeps)
+    checkpoint = Checkpoint.begin(under_way, experiment, "local", every=60.0)
+    checkpoint.close()
+    rows = compare(*arguments, sweeps=sweeps)
     assert began == [
         "digits_batch=32-0",
         "digits_batch=32-1",
@@ -163,14 +163,14 @@ def test_a_comparison_cut_short_goes_on_where_it_was(
         "digits_batch=64-1",
     ]
     assert resumed == ["digits_batch=64-0"]
-    assert (tmp_path / "out" / "digits_batch=32-0" / "result.json").stat().st_mtime_ns == kept
-    again = compare(*words, sweeps=sweeps)
+    assert (tmp_path / "out" / "digits_batch=32-0" / "result.json").stat().st_mtime_ns == modified
+    again = compare(*arguments, sweeps=sweeps)
     assert len(began) == 4
     assert [row.results for row in again] == [row.results for row in rows]
     check_files(tmp_path / "out", rows)
     (tmp_path / "out" / "digits_batch=32-0").rename(tmp_path / "out" / "digits_batch=16-0")
     with pytest.raises(SettingsError, match=r"other settings \(in questions \(batch: 32, now 16"):
-        compare(*words, sweeps=["questions.batch=16"])
+        compare(*arguments, sweeps=["questions.batch=16"])
 
 
 def test_a_run_that_fails_takes_no_other_with_it(
@@ -179,17 +179,17 @@ def test_a_run_that_fails_takes_no_other_with_it(
     monkeypatch.setattr(
         "fedkd.server.report.run_folder.export_onnx", lambda *_: {"skipped": "no need"}
     )
-    words = (["digits"], 1, "local")
+    arguments = (["digits"], 1, "local")
     # Institutions of which half of the questions are too many answer none of the rest.
-    told = r"1 of 3 runs failed.* the first, digits_samples=64-0: 0 of 2 institutions"
-    with pytest.raises(RunsFailed, match=told):
-        compare(*words, tmp_path / "a", SMALL, sweeps=["policy.samples=none,64,128"])
+    expected = r"1 of 3 runs failed.* the first, digits_samples=64-0: 0 of 2 institutions"
+    with pytest.raises(RunsFailed, match=expected):
+        compare(*arguments, tmp_path / "a", SMALL, sweeps=["policy.samples=none,64,128"])
     with (tmp_path / "a" / "comparison.csv").open() as file:
         rows = [line["experiment"] for line in csv.DictReader(file)]
     assert rows == ["digits samples=none", "digits samples=128"]
     assert "digits_samples=64-0 failed: " in capsys.readouterr().out
     with pytest.raises(QuorumLost):
-        compare(*words, tmp_path / "b", SMALL, sweeps=["policy.samples=64,128"])
+        compare(*arguments, tmp_path / "b", SMALL, sweeps=["policy.samples=64,128"])
     assert not (tmp_path / "b" / "digits_samples=128-0").exists()
 
 
@@ -200,13 +200,13 @@ def check_files(out: Path, rows: list[ComparisonRow]) -> None:
         (f"digits batch={batch}", seed) for batch in (32, 64) for seed in "01"
     ]
     for line in lines:
-        told = json.loads((out / line["folder"] / "result.json").read_text())
-        assert float(line["student"]) == told["student"]["accuracy"]
+        expected = json.loads((out / line["folder"] / "result.json").read_text())
+        assert float(line["student"]) == expected["student"]["accuracy"]
         events = (out / line["folder"] / "events.jsonl").read_text().splitlines()
         scores = [e["accuracy"] for e in map(json.loads, events) if e["kind"] == "scored"]
-        assert told["student"]["scores"] == len(scores) > 1
+        assert expected["student"]["scores"] == len(scores) > 1
         assert float(line["mean"]) == pytest.approx(sum(scores) / len(scores))
-        assert float(line["fidelity"]) == told["student"]["fidelity"]
+        assert float(line["fidelity"]) == expected["student"]["fidelity"]
         assert int(line["asked"]) == 128
         assert line["epsilon"] == ""
     assert "digits batch=32" in (out / "comparison.md").read_text()

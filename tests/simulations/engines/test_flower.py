@@ -275,14 +275,14 @@ def test_whoever_was_banned_stays_so_when_a_strategy_is_resumed(
     first.bans.add("institution-1", BanReason("it sent rubbish"))
     first.close()
     second = Checkpoint.resume(path)
-    kept = second.questions
-    assert 0 < kept < 256 // 32
+    recorded = second.questions
+    assert 0 < recorded < 256 // 32
     outcome = distil_over_flower(
         LocalGrid(client_app, 2), experiment, tmp_path, rounds=6, checkpoint=second
     )
     second.close()
     asked = {name: of.samples_asked for name, of in outcome.counters.items()}
-    assert asked == {"institution-0": 256 - 32 * kept, "institution-1": 0}
+    assert asked == {"institution-0": 256 - 32 * recorded, "institution-1": 0}
 
 
 def test_nobody_tells_accuracy_where_policies_forbid_it(tmp_path: Path) -> None:

@@ -53,9 +53,9 @@ def by_least_squares(counts: Tensor, known: Tensor | None, shrinkage: float) -> 
         middle[:, :classes] = (torch.eye(classes) - 1 / classes) * RIDGE**0.5
         pulled.append(middle)
     system = torch.cat([torch.stack(rows), *pulled])
-    told = torch.zeros(len(system), institutions * classes).double()
-    told[: len(rows)] = torch.stack(right).flatten(1)
-    solution: Tensor = torch.linalg.lstsq(system, told, driver="gelsd").solution
+    right_side = torch.zeros(len(system), institutions * classes).double()
+    right_side[: len(rows)] = torch.stack(right).flatten(1)
+    solution: Tensor = torch.linalg.lstsq(system, right_side, driver="gelsd").solution
     return solution[:classes].view(classes, institutions, classes)
 
 
@@ -111,9 +111,9 @@ def few(tmp_path: Path, count: int, **more: Any) -> Experiment:
 def test_the_data_are_dealt_once_for_all(tmp_path: Path) -> None:
     experiment = few(tmp_path, 40)
     shard._assignment.cache_clear()
-    everybody = LocalInstitutions(experiment, tmp_path / "teachers", lambda count: None)
+    local_institutions = LocalInstitutions(experiment, tmp_path / "teachers", lambda count: None)
     assert shard._assignment.cache_info().misses == 1
-    assert len(everybody.cards) == 40
+    assert len(local_institutions.cards) == 40
 
 
 def test_more_institutions_than_test_images_leave_some_without() -> None:
@@ -142,11 +142,11 @@ def few_files() -> Iterator[int]:
 
 def test_ledgers_on_disk_have_the_files_they_need(tmp_path: Path, few_files: int) -> None:
     count = 40  # with three files each, more than were allowed
-    everybody = LocalInstitutions(
-        few(tmp_path, count), tmp_path / "teachers", lambda done: None, books=tmp_path / "books"
+    local_institutions = LocalInstitutions(
+        few(tmp_path, count), tmp_path / "teachers", lambda done: None, ledgers=tmp_path / "ledgers"
     )
     images = torch.zeros(2, 1, 8, 8, dtype=torch.uint8)
-    answers, lost = everybody.answer(Ask(images, frozenset({Signal.LOGITS})))
+    answers, lost = local_institutions.answer(Ask(images, frozenset({Signal.LOGITS})))
     assert (len(answers), lost) == (count, {})
     assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] > few_files
 
@@ -157,18 +157,18 @@ def test_too_many_ledgers_are_refused_before_a_teacher_is_trained(
     monkeypatch.setattr(local.resource, "getrlimit", lambda which: (100, 200))
     with pytest.raises(SettingsError, match="--checkpoint 0"):
         LocalInstitutions(
-            few(tmp_path, 40), tmp_path / "t", lambda done: None, books=tmp_path / "books"
+            few(tmp_path, 40), tmp_path / "t", lambda done: None, ledgers=tmp_path / "ledgers"
         )
     assert not (tmp_path / "t").exists()
 
 
 def test_fusing_in_chunks_is_fusing_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = torch.Generator().manual_seed(0)
-    said = {f"i{i}": {Signal.LOGITS: torch.randn(50, 4, generator=rng)} for i in range(6)}
-    fuse = Fusion("log_linear_pool", dict.fromkeys(said, (5, 3, 0, 9)))
-    whole = fuse({n: Reply(s).signals for n, s in said.items()})[Signal.LOGITS]
+    outputs = {f"i{i}": {Signal.LOGITS: torch.randn(50, 4, generator=rng)} for i in range(6)}
+    fuse = Fusion("log_linear_pool", dict.fromkeys(outputs, (5, 3, 0, 9)))
+    whole = fuse({n: Reply(s).signals for n, s in outputs.items()})[Signal.LOGITS]
     monkeypatch.setattr(evaluation, "MAX_FUSED_LOGITS", 24 * 7)  # seven images at once
-    assert torch.allclose(evaluation._fuse_in_chunks(fuse, said), whole, atol=1e-6)
+    assert torch.allclose(evaluation._fuse_in_chunks(fuse, outputs), whole, atol=1e-6)
 
 
 def record(index: int) -> TeacherRecord:
@@ -188,19 +188,19 @@ def record(index: int) -> TeacherRecord:
 
 
 def test_plots_of_a_thousand_institutions_stay_small() -> None:
-    crowd = tuple(record(index) for index in range(1000))
-    names = [teacher.name for teacher in crowd]
+    records = tuple(record(index) for index in range(1000))
+    names = [teacher.name for teacher in records]
     difficulty = dict.fromkeys(names, 0.1)
     events: list[Event] = [
         Trained(step=s, asked=s, loss=1.0, difficulty_by_institution=difficulty) for s in (1, 2, 3)
     ]
     scores: list[Event] = [Scored(step=s, asked=s, accuracy=0.5) for s in (1, 2, 3)]
     result = Result.model_construct(
-        build_teachers=crowd, ensemble=Result.model_fields["ensemble"].annotation(accuracy=0.9)
+        teachers=records, ensemble=Result.model_fields["ensemble"].annotation(accuracy=0.9)
     )
     drawn = (
         accuracy(result, scores),
-        class_counts(crowd, ()),
+        class_counts(records, ()),
         difficulty_by_institution(events),
     )
     assert all(svg is not None and len(svg) < 300_000 for svg in drawn)
@@ -208,11 +208,11 @@ def test_plots_of_a_thousand_institutions_stay_small() -> None:
 
 
 def test_a_crowd_is_told_in_ranges() -> None:
-    crowd = [record(index) for index in range(1000)]
-    assert ranges(crowd[:MAX_SHOWN]) == []
-    own = ranges(crowd)[0]
+    records = [record(index) for index in range(1000)]
+    assert ranges(records[:MAX_SHOWN]) == []
+    own = ranges(records)[0]
     assert (own.least, own.median, own.most) == ("0.0%", "50.0%", "99.9%")
-    assert [each.label for each in ranges(crowd)][-1] == "Refusals"  # nobody promises anything
+    assert [each.label for each in ranges(records)][-1] == "Refusals"  # nobody promises anything
     assert abbreviated_names(["a", "b"]) == "a, b"
     assert abbreviated_names([str(n) for n in range(1000)]).endswith(
         f"{MAX_SHOWN - 1} and 940 others"
