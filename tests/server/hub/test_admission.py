@@ -287,7 +287,7 @@ def test_tls_to_a_hub_of_plain_text_is_not_heard(hub: Hub, ca: trustme.CA) -> No
 # --- what a stranger cannot do
 
 
-def test_a_stranger_cannot_strike_off_a_name_that_he_claims(hub: Hub) -> None:
+def test_a_stranger_cannot_get_a_name_banned_that_he_claims(hub: Hub) -> None:
     for words in (hello(token="guess"), b"garbage", hello(version=VERSION + 1)):
         raw = RawClient(hub)
         raw.send(words, b"garbage", b"more of it")

@@ -117,7 +117,7 @@ def test_a_ban_outlives_the_question_that_lost_its_quorum(tmp_path: Path) -> Non
         again = RawClient(hub)
         again.send(hello("rude"))
         code, why = again.status()
-        assert (code, why[:20]) == ("PERMISSION_DENIED", "banned from this run:")
+        assert (code, why[:21]) == ("PERMISSION_DENIED", "banned from this run:")
         again.close()
         late = Agent(hub.address, TOKEN, card("south"), honest_answer, reconnect=QUICK)
         thread = threading.Thread(target=late.serve)

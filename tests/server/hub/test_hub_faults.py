@@ -336,7 +336,7 @@ def test_whoever_is_late_again_and_again_is_asked_less_and_less(
     ],
     ids=["NaN", "infinity", "a wrong shape", "garbage"],
 )
-def test_a_strike_ends_the_run_for_one_and_nobody_else(
+def test_a_ban_ends_the_run_for_one_and_nobody_else(
     hub: Hub, came: Come, pool: ThreadPoolExecutor, said: bytes, words: str
 ) -> None:
     with agents(hub, good=honest_answer):
@@ -359,7 +359,7 @@ def test_a_strike_ends_the_run_for_one_and_nobody_else(
         assert hub.ask({"bad": ASK, "good": ASK}, SOON, quorum=2)[1].keys() == {"bad"}
 
 
-def test_an_answer_to_a_question_of_the_last_session_is_a_strike(
+def test_an_answer_to_a_question_of_the_last_session_is_a_violation(
     hub: Hub, came: Come, pool: ThreadPoolExecutor
 ) -> None:
     first = came("north")

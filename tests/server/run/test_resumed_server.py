@@ -85,7 +85,7 @@ def where(command: ServerProcess) -> str:
     return command.wait_for_line(r"institutions may dial (\S+)")
 
 
-def test_a_strike_outlives_a_kill_and_a_resumed_run_waits_for_no_more_than_a_quorum(
+def test_a_ban_outlives_a_kill_and_a_resumed_run_waits_for_no_more_than_a_quorum(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "run"
