@@ -1,25 +1,25 @@
-"""Every error that fedkd raises on purpose, drawn as a tree. It knows nothing else.
+"""Exceptions that fedkd raises on purpose, as one hierarchy.
 
     FedkdError                      one line: what came, what was expected, what to do
     ├── SettingsError               an experiment, a policy or a command says something impossible
     │   └── NeedsError              a method needs a signal that an institution does not release
     ├── DataError                   data or weights that cannot be opened
-    ├── ProtocolError               a session broke its law
-    │   ├── LocalProtocolError      by us: a defect, never sent
-    │   └── RemoteProtocolError     by them: their session ends, the run goes on
+    ├── ProtocolError               a message that the session state machine does not allow
+    │   ├── LocalProtocolError      from this side: a defect, never sent
+    │   └── RemoteProtocolError     from the other side: its session ends, the run goes on
     ├── QuorumLost                  fewer institutions answer than the run needs
-    └── RunsFailed                  some runs of a comparison came to no end; the others did
+    └── RunsFailed                  some runs of a comparison failed; the others finished
 
 A command prints any of them as one line and exits with status 2.
 """
 
 
 class FedkdError(Exception):
-    """The root; never raised itself."""
+    """The base class; never raised itself."""
 
 
 class SettingsError(FedkdError):
-    """A setting cannot be honoured; nothing was asked yet, unless there is nothing new to ask."""
+    """A setting is impossible; mostly found before any query is sent."""
 
 
 class NeedsError(SettingsError):
@@ -31,20 +31,20 @@ class DataError(FedkdError):
 
 
 class ProtocolError(FedkdError):
-    """A message that the law of the session does not allow."""
+    """A message violates the session protocol."""
 
 
 class LocalProtocolError(ProtocolError):
-    """This side was about to break the law."""
+    """This side was about to send such a message."""
 
 
 class RemoteProtocolError(ProtocolError):
-    """The other side broke the law."""
+    """The other side sent such a message."""
 
 
-class QuorumLost(FedkdError):  # noqa: N818 -- an event of the run, named as one speaks of it
-    """Too few institutions answered a question to go on."""
+class QuorumLost(FedkdError):  # noqa: N818 -- an event of the run
+    """Too few institutions answered a query to continue."""
 
 
 class RunsFailed(FedkdError):  # noqa: N818 -- an event too
-    """Runs of a comparison that came to no end, beside others that did."""
+    """Some runs of a comparison failed, others finished."""

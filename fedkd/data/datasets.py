@@ -1,4 +1,4 @@
-"""Labelled images, opened from wherever they lie. Knows no institution and no model.
+"""Labelled image data sets, opened from scikit-learn, torchvision, folders, Parquet or NumPy files.
 
     digits              1,797 images of 8x8 that ship inside scikit-learn; needs no root
     torchvision:NAME    a data set of torchvision's that lies below root; never downloaded
@@ -26,7 +26,7 @@ from torch import Tensor
 from fedkd.errors import DataError, SettingsError
 
 DIGITS_TEST = 360
-"""Test images of the digits, a fifth; the split is stratified and always the same."""
+"""Test images of the digits, one fifth; the split is stratified and fixed."""
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"})
 
@@ -37,7 +37,7 @@ TORCHVISION: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
     **dict.fromkeys(("SVHN", "STL10"), ({"split": "train"}, {"split": "test"})),
 }
-"""What tells the training split from the test split, by name."""
+"""Arguments for the training split and the test split, by name."""
 
 Array: TypeAlias = NDArray[Any]
 Labelled: TypeAlias = tuple[Array, Array]
@@ -69,12 +69,12 @@ def open_data(name: str, root: str | None = None) -> Dataset:
     """The data set of that name; see the module for the names there are.
 
     Args:
-        name: a kind, and after a colon what that kind wants to know.
-        root: folder below which the data lie, or the file itself; None for the current folder.
+        name: a kind, and after a colon its argument.
+        root: folder that contains the data, or the file itself; None for the current folder.
 
     Raises:
         SettingsError: no such kind, or a kind whose optional dependency is not installed.
-        DataError: the data are not there, or are not what they should be.
+        DataError: the data are missing or malformed.
     """
     kind, _, rest = name.partition(":")
     if kind not in OPENERS:

@@ -1,7 +1,7 @@
-"""Which institution holds which image, and knows which class. Opens no images.
+"""Partitions of a data set among institutions: IID, Dirichlet, shards, or from a file.
 
-A partition is a tuple of index tensors, one an institution, int64 and rising; together they name
-every image once.
+A partition is a tuple of index tensors, one for each institution, int64 and increasing; together
+they contain every sample once. Institutions may also know only some of the classes.
 """
 
 from collections.abc import Callable, Sequence
@@ -36,26 +36,26 @@ def partition(
     seed: int = 0,
     least: int = 2,
 ) -> tuple[Tensor, ...]:
-    """Deal N training images out among institutions; the same arguments give the same deal.
+    """Partition N training samples; the same arguments give the same partition.
 
     Args:
         labels: (N,) int64.
         count: institutions, >= 1.
-        how: ``iid``: shuffled, equal parts. ``dirichlet``: each class is dealt in proportions
+        how: ``iid``: shuffled, equal parts. ``dirichlet``: each class is divided in proportions
             drawn from Dir(alpha, ..., alpha) (Hsu, Qi and Brown, arXiv 1909.06335, per class).
-            ``shards``: images ordered by label, cut into equal shards, each institution dealt
-            some (McMahan et al., AISTATS 2017).
+            ``shards``: samples sorted by label, cut into equal shards, some for each institution
+            (McMahan et al., AISTATS 2017).
         alpha: concentration, >= 0.01; small is skewed.
         shards_per_institution: >= 1.
         seed: 0 to 2**32 - 1.
-        least: images that every institution must have, >= 1; Dirichlet partitions are drawn
-            anew until they do.
+        least: samples that every institution must have, >= 1; Dirichlet partitions are drawn
+            again until they do.
 
     Returns:
-        One index tensor an institution.
+        One index tensor for each institution.
 
     Raises:
-        SettingsError: no such way, an impossible number, or an institution left nearly empty.
+        SettingsError: no such partition, an impossible number, or fewer than ``least`` samples.
     """
     if how not in ("iid", "dirichlet", "shards"):
         raise SettingsError(f"unknown partition {how!r}; choose iid, dirichlet or shards")
@@ -94,7 +94,7 @@ def read_partition(path: str | Path, count: int, total: int) -> tuple[Tensor, ..
 
     Args:
         path: the file.
-        count: institutions that it must describe, no more and no fewer.
+        count: exact number of institutions in it.
         total: N; indices run from 0 to N - 1.
 
     Raises:
@@ -114,24 +114,24 @@ def read_partition(path: str | Path, count: int, total: int) -> tuple[Tensor, ..
             raise DataError(
                 f"{path}: {name} is {part.dtype} {part.shape}, expected whole numbers (n,), n > 0"
             )
-    dealt = np.concatenate(parts)
-    if dealt.min() < 0 or dealt.max() >= total:
+    indices = np.concatenate(parts)
+    if indices.min() < 0 or indices.max() >= total:
         raise DataError(f"{path} has indices outside 0..{total - 1}; is it of another data set?")
-    if len(np.unique(dealt)) != len(dealt):
+    if len(np.unique(indices)) != len(indices):
         raise DataError(f"{path} gives some image twice; give each to one institution")
     return tuple(torch.tensor(np.sort(part).astype(np.int64)) for part in parts)
 
 
 @dataclass(frozen=True, eq=False)
 class Assignment:
-    """Who has which images of a data set and knows which of its classes; an entry for each."""
+    """Training samples, test samples and known classes of each institution."""
 
     parts: Sequence[Tensor]
-    """Training images, int64 and rising."""
+    """Indices of training samples, int64 and increasing."""
     tests: Sequence[Tensor]
-    """Test images, likewise."""
+    """Indices of test samples, likewise."""
     known: Sequence[Sequence[int]]
-    """Numbers of classes."""
+    """Numbers of the classes that it knows."""
 
 
 def assign_samples(
@@ -141,15 +141,15 @@ def assign_samples(
     classes: int,
     sets: Sequence[Sequence[str]] = (),
 ) -> Assignment:
-    """A partition, with test images dealt in turn, among institutions that know some classes.
+    """Assign training and test samples to institutions, each of which may know some classes only.
 
     Args:
-        parts: one index tensor an institution.
+        parts: one index tensor for each institution.
         train_labels: (N,) int64.
         test_labels: (M,) int64.
         classes: K.
-        sets: names of the classes that an institution knows, dealt in turn; none: everybody
-            knows all.
+        sets: names of the classes that an institution knows, assigned round-robin; none: all know
+            all classes.
 
     Raises:
         SettingsError: see `known_classes`.
@@ -169,10 +169,10 @@ def assign_samples(
 def known_classes(
     sets: Sequence[Sequence[str]], count: int, classes: int
 ) -> tuple[tuple[int, ...], ...]:
-    """What each of ``count`` institutions knows, from sets of names that are dealt in turn.
+    """Classes that each of ``count`` institutions knows, from sets assigned round-robin.
 
     Args:
-        sets: at least one. Classes of a data set are called by their numbers.
+        sets: at least one. Classes of a data set are named by their numbers.
         count: institutions.
         classes: K.
 
@@ -183,33 +183,33 @@ def known_classes(
         SettingsError: a name that is no class, or a class that no institution knows.
     """
     numbers = {str(number): number for number in range(classes)}
-    dealt = [sets[index % len(sets)] for index in range(count)]
-    for name in (name for own in dealt for name in own):
+    assigned = [sets[index % len(sets)] for index in range(count)]
+    for name in (name for own in assigned for name in own):
         if name not in numbers:
             raise SettingsError(
                 f"labels name the class {name!r}; the data have {classes}, called 0 to "
                 f"{classes - 1}; name some of those"
             )
-    named = {name for own in dealt for name in own}
+    named = {name for own in assigned for name in own}
     if missing := [name for name in numbers if name not in named]:
         raise SettingsError(
             f"no institution knows {', '.join(missing)}; put every class of the data into the "
             "labels of one at least"
         )
-    return tuple(tuple(numbers[name] for name in own) for own in dealt)
+    return tuple(tuple(numbers[name] for name in own) for own in assigned)
 
 
 def reassign_unknown_classes(
     parts: Sequence[Tensor], labels: Tensor, known: Sequence[Sequence[int]]
 ) -> tuple[Tensor, ...]:
-    """A partition in which everybody knows what they hold.
+    """Reassign samples so that every institution knows the classes of all its samples.
 
-    An image of a class that its institution does not know goes to those who know it, in turn.
+    A sample of a class that its institution does not know goes to those that know it, round-robin.
 
     Args:
-        parts: one index tensor an institution.
+        parts: one index tensor for each institution.
         labels: (N,) int64.
-        known: classes of each institution; every class has one who knows it.
+        known: classes of each institution; at least one institution knows each class.
     """
     holder = torch.full((len(labels),), -1)
     for index, part in enumerate(parts):
@@ -222,7 +222,7 @@ def reassign_unknown_classes(
 
 
 def _until_filled(draw: Callable[[], list[Indices]], least: int) -> list[Indices]:
-    """The first draw that leaves nobody nearly empty, or the last one."""
+    """The first draw in which every part has ``least`` samples, or the last draw."""
     for _ in range(DRAWS - 1):
         parts = draw()
         if min(len(part) for part in parts) >= least:
@@ -238,8 +238,8 @@ def _dirichlet(
         members = rng.permutation(np.flatnonzero(labels == label))
         shares = rng.dirichlet([alpha] * count)
         cuts = (np.cumsum(shares)[:-1] * len(members)).astype(np.int64)
-        for part, dealt in zip(parts, np.split(members, cuts), strict=True):
-            part.append(dealt)
+        for part, share in zip(parts, np.split(members, cuts), strict=True):
+            part.append(share)
     return [np.concatenate(part) for part in parts]
 
 
@@ -249,5 +249,5 @@ def _shards(
     shuffled = rng.permutation(len(labels))
     ordered = shuffled[np.argsort(labels[shuffled], kind="stable")]
     shards = np.array_split(ordered, count * each)
-    dealt = rng.permutation(count * each).reshape(count, each)
-    return [np.concatenate([shards[shard] for shard in own]) for own in dealt]
+    assigned = rng.permutation(count * each).reshape(count, each)
+    return [np.concatenate([shards[shard] for shard in own]) for own in assigned]

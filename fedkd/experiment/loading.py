@@ -1,4 +1,4 @@
-"""Experiments loaded from TOML files: found by name, overridden from the command line, validated."""
+"""Load experiments from TOML files: find by name, apply overrides, validate."""
 
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -10,7 +10,7 @@ from fedkd.experiment.sections import Experiment
 from fedkd.experiment.toml_settings import did_you_mean, read_toml, validate_settings
 
 SHIPPED_FOLDER = Path(__file__).parents[1] / "simulations" / "experiments"
-"""Experiments that can be had by name."""
+"""Experiments that ship with fedkd, available by name."""
 
 
 def find_experiment(name: str) -> Path:

@@ -1,15 +1,15 @@
 """Sections of an experiment file: settings with their types, defaults and ranges.
 
     name = "digits"
-    [institutions]      who answers: data, partition, teachers. Read by simulated institutions
-    [privacy]           what differential privacy they promise, and how; left out: none
-    [policy]            what they release
+    [institutions]      simulated institutions: data, partition, teachers
+    [privacy]           their differential privacy: mode, epsilon, delta; left out: none
+    [policy]            their release policy
     [method]            the paper and its arguments
-    [images]            procedural priors
-    [student]           what is trained, how long
-    [questions]         budget, batch, rule
+    [images]            synthetic and public images: priors
+    [student]           the student and its training
+    [questions]         queries: budget, batch, aggregation
 
-Every default stands here once or in the factory that it configures. Unknown keys are errors.
+Every default is defined here or in the factory that it configures. Unknown keys are errors.
 """
 
 from typing import Annotated, Any, Literal, Self
@@ -22,7 +22,7 @@ from fedkd.experiment.toml_settings import Section
 
 def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
     if len(set(names)) != len(names):
-        raise ValueError("a class stands twice in one set")
+        raise ValueError("a class is named twice in one set")
     return names
 
 
@@ -31,7 +31,7 @@ LabelSet = Annotated[tuple[Label, ...], Field(min_length=1), AfterValidator(_dis
 
 
 class Institutions(Section):
-    """Simulated institutions: in deployment each owner has a file of his own instead."""
+    """Simulated institutions; in deployment each owner has a file of its own instead."""
 
     data: str = "digits"
     """digits, torchvision:NAME, folder:, parquet: or npz:, see `fedkd.data.datasets`."""
@@ -42,67 +42,67 @@ class Institutions(Section):
     alpha: float = Field(0.5, gt=0)
     """Concentration of the Dirichlet partition; small is skewed."""
     shards: int = Field(2, ge=1)
-    """Label shards for each institution."""
+    """Shards for each institution."""
     partition_file: str | None = None
     """.npz of index arrays client_0, client_1, ..."""
     partition_seed: int = 0
     labels: tuple[LabelSet, ...] = ()
-    """Names of the classes that an institution knows, dealt in turn; none: everybody knows all."""
+    """Names of the classes that an institution knows, assigned round-robin; none: all know all."""
     models: tuple[str, ...] = ("cnn",)
-    """Architectures, dealt in turn."""
+    """Architectures of teachers, assigned round-robin."""
     epochs: int = Field(40, ge=1)
     batch: int = Field(32, ge=2)
     learning_rate: float = Field(5e-3, gt=0)
     shift: int = Field(0, ge=0)
-    """Most pixels by which images are shifted, in another way in each epoch, see `fedkd.core.augmentation`;
-    training with differential privacy moves none."""
+    """Largest random shift in pixels, drawn again in each epoch, see `fedkd.core.augmentation`;
+    none in training with differential privacy."""
     mirrors: bool = False
-    """Whether half of them are mirrored."""
+    """Whether images are mirrored with probability 1/2."""
 
 
 class Privacy(Section):
-    """How simulated institutions keep their images private, see `fedkd.client.release`.
+    """Differential privacy of simulated institutions, see `fedkd.client.release`.
 
-    dp-teacher trains with differential privacy, see `fedkd.client.vault.training.supervised`: such a teacher takes the place
-    of one trained by ``institutions.epochs``, ``batch`` and ``learning_rate``. pate and local-dp
-    answer with noise. Noise has no seed: no two runs are the same, bit for bit.
+    dp-teacher trains with DP-SGD, see `fedkd.client.vault.training.supervised`: such a teacher
+    replaces one trained by ``institutions.epochs``, ``batch`` and ``learning_rate``. pate and
+    local-dp answer with noise. Noise has no seed: no two runs are the same, bit for bit.
     """
 
     mode: Literal["none", "dp-teacher", "pate", "local-dp"] | None = None
     """Left out: dp-teacher where there is an epsilon, else none."""
     epsilon: float | None = Field(None, gt=0)
     """Of each institution: of its teacher's training, or of all its answers together; left out, no
-    privacy is promised and none is paid for."""
+    privacy is guaranteed."""
     delta: float = Field(1e-5, gt=0, lt=1)
     voters: int = Field(100, ge=1)
-    """Of pate: teachers of each institution, each of images of its own."""
+    """Of pate: teachers in each institution's ensemble, trained on disjoint images."""
     noise: float | None = Field(None, gt=0)
-    """Of pate, in votes, and of local-dp, in logits; left out, the least with which epsilon pays
-    for ``policy.samples``, or for ``questions.budget``."""
+    """Standard deviation, of pate in votes, of local-dp in logits; left out, the smallest with
+    which epsilon suffices for ``policy.samples``, or for ``questions.budget``."""
     clipping: float = Field(1.0, gt=0)
     epochs: int = Field(30, ge=1)
     sampling_rate: float = Field(0.05, gt=0, le=1)
-    """Chance of each image to take part in a step."""
+    """Probability of each image to take part in a step."""
     learning_rate: float = Field(5e-3, gt=0)
     accountant: Literal["prv", "rdp"] = "prv"
 
     @property
-    def way(self) -> str:
-        """The mode, found where it is left out."""
+    def effective_mode(self) -> str:
+        """The mode, or its default where it is left out."""
         return self.mode or ("none" if self.epsilon is None else "dp-teacher")
 
     @model_validator(mode="after")
-    def _promised(self) -> Self:
-        if (self.way == "none") != (self.epsilon is None):
+    def _epsilon_where_needed(self) -> Self:
+        if (self.effective_mode == "none") != (self.epsilon is None):
             raise SettingsError(
-                f"privacy.mode {self.way} with epsilon {self.epsilon}; give an epsilon exactly "
-                "where privacy is promised"
+                f"privacy.mode {self.effective_mode} with epsilon {self.epsilon}; give an epsilon "
+                "exactly where privacy is guaranteed"
             )
         return self
 
 
 class PolicySection(Section):
-    """What every simulated institution releases, see `fedkd.privacy.release_policy`."""
+    """Release policy of every simulated institution, see `fedkd.privacy.release_policy`."""
 
     signals: tuple[str, ...] = ("logits",)
     pull_back: bool = False
@@ -131,20 +131,20 @@ class MethodSection(BaseModel):
 
 
 class Images(Section):
-    """Procedural priors, see `fedkd.procedural.priors`."""
+    """Procedural priors, see `fedkd.procedural.priors`, and public images."""
 
     priors: tuple[str, ...] = ("pink", "leaves", "levels", "scales")
     warp: float = Field(0.0, ge=0, le=1)
     """Share of images that are warped."""
     mix: float = Field(0.0, ge=0, le=1)
     """Share of images that are mixed with another by a blob mask."""
-    collected: str | None = None
-    """The coordinator's own, for methods that need some: a folder, an .npz file or typeset-digits,
-    see `fedkd.server.run.public_data`."""
+    public: str | None = None
+    """Public images of the coordinator, for methods that need some: a folder, an .npz file or
+    typeset-digits, see `fedkd.server.run.public_data`."""
 
 
 class Student(Section):
-    """What is trained."""
+    """The student and its training."""
 
     model: str = "cnn"
     steps: int = Field(1000, ge=0)
@@ -152,44 +152,46 @@ class Student(Section):
     learning_rate: float = Field(2e-3, gt=0)
     weight_decay: float = Field(0.0, ge=0)
     shift: int = Field(0, ge=0)
-    """Most pixels by which a banked image is shifted each time that it is learned; the answer
-    stays."""
+    """Largest random shift in pixels of an image from the bank; its target stays the same."""
     mirrors: bool = False
-    """Whether half of them are mirrored; the answer stays."""
+    """Whether images are mirrored with probability 1/2; their targets stay the same."""
     threads: int = Field(1, ge=1)
-    """Of the process that trains it. Sums depend on their number; small networks gain nothing."""
+    """Of the training process. Sums depend on their number; small networks gain nothing."""
     device: str = "auto"
-    """Where it, the generator and the bank are: cpu, cuda, ...; auto is cuda where there is any."""
+    """Of student, generator and bank: cpu, cuda, ...; auto is cuda where it is available."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of its convolutions and products; auto is bfloat16 on cuda alone. Weights are float32."""
+    """Of convolutions and matrix products; auto is bfloat16 on cuda only. Weights are float32."""
 
 
 class Questions(Section):
-    """How much is asked, and how the replies are fused."""
+    """Queries: how many, how they are sent, and how replies are aggregated."""
 
     budget: int = Field(12_800, ge=1)
-    """Samples asked of each institution, never exceeded."""
+    """Query budget: samples for each institution, never exceeded."""
     batch: int = Field(64, ge=1)
+    """Samples in one query."""
     asking: float = Field(0.6, ge=0, le=1)
-    """Share of the student's steps over which the questions are spread."""
+    """Share of the student's steps over which the queries are spread."""
     recipes: bool = True
-    """Name images by recipe where an institution can draw them, in the place of showing them."""
+    """Send recipes instead of images where an institution can render them."""
     rule: str = "auto"
+    """Aggregation rule, see `fedkd.aggregation.fusion`."""
     capacity: int | None = Field(None, ge=1)
+    """Most samples in the student's bank; None for all."""
     quorum: int = Field(1, ge=1)
-    """Fewest institutions that must answer a question."""
+    """Fewest institutions that must answer a query."""
     timeout: float = Field(60.0, gt=0)
-    """Seconds that one question may take."""
+    """Seconds that one query may take."""
     linger: float | None = Field(None, ge=0)
-    """Seconds of them that the others may take once a quorum has answered; all, where not given."""
+    """Seconds to wait for the others once a quorum has answered; left out: until the timeout."""
     overlap: bool = True
-    """Whether the student learns while answers travel. No number depends on it."""
+    """Whether the student trains while a query is in flight. No result depends on it."""
     address: str = "127.0.0.1:0"
-    """Where the hub listens, host:port; port 0 for any that is free."""
+    """Address of the hub, host:port; port 0 for any that is free."""
 
 
 class Experiment(Section):
-    """All of it, resolved."""
+    """A whole experiment, with all defaults."""
 
     name: str
     seed: int = 0

@@ -1,24 +1,51 @@
-"""Settings in TOML, held to a model that knows every key. Knows no particular file.
+"""TOML settings: read a file, validate it with a pydantic model, report errors in one line.
 
-Unknown keys are errors that name the nearest known one. What is wrong is told in one line.
+Unknown keys are errors that name the nearest known one. Renamed keys are read under the old name
+for one release, with a warning that names the new one.
 """
 
 import difflib
 import tomllib
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, ValidationInfo
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
 
 from fedkd.errors import SettingsError
 
+RENAMED_KEYS: Mapping[str, Mapping[str, str]] = {
+    "Images": {"collected": "public"},
+}
+"""Old key -> new key, by the name of the section's class; old keys are read for one release."""
+
 
 class Section(BaseModel):
-    """A table of settings: no key but its own, no number that is none."""
+    """A table of settings: unknown keys, NaN and infinity are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rename(cls, values: object) -> object:
+        renamed = RENAMED_KEYS.get(cls.__name__, {})
+        if not isinstance(values, Mapping) or not renamed.keys() & values.keys():
+            return values
+        for old, new in renamed.items():
+            if old in values and new in values:
+                raise SettingsError(f"{old} is the old name of {new}; keep {new} alone")
+            if old in values:
+                warnings.warn(f"the key {old} is now called {new}", FutureWarning, stacklevel=2)
+        return {renamed.get(key, key): value for key, value in values.items()}
 
 
 def _located(path: Path, info: ValidationInfo) -> Path:
@@ -27,7 +54,7 @@ def _located(path: Path, info: ValidationInfo) -> Path:
 
 
 ResolvedPath = Annotated[Path, AfterValidator(_located)]
-"""A path; where it is relative, relative to the folder that `validate_settings` was given."""
+"""A path; a relative one is resolved against the folder that `validate_settings` was given."""
 
 _Settings = TypeVar("_Settings", bound=BaseModel)
 
@@ -55,9 +82,9 @@ def validate_settings(
 
     Args:
         model: knows every key, its type and its range.
-        values: as TOML gives them.
-        folder: to which a `ResolvedPath` path is relative; None for the current one.
-        within: the table that they stand in; "" for the whole file.
+        values: as parsed from TOML.
+        folder: against which a `ResolvedPath` is resolved; None for the current one.
+        within: name of the table that contains them; "" for the whole file.
 
     Raises:
         SettingsError: naming the first thing that is wrong and the nearest right key.
@@ -65,7 +92,7 @@ def validate_settings(
     try:
         return model.model_validate(dict(values), context={"folder": folder or Path()})
     except ValidationError as error:
-        # A misspelt key is told rather than the key that is missing for it.
+        # A misspelt key is reported rather than the key that is missing for it.
         first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
         where = ".".join(str(part) for part in ([within] if within else []) + list(first["loc"]))
         if first["type"] == "extra_forbidden":
@@ -82,13 +109,13 @@ def validate_settings(
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`` (did you mean X?)`` where something known is near ``word``, else nothing."""
+    """`` (did you mean X?)`` where a known word is similar to ``word``, else nothing."""
     close = difflib.get_close_matches(word, list(known), 1)
     return f" (did you mean {close[0]}?)" if close else ""
 
 
 def _keys(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
-    """Keys that the table at ``location`` knows."""
+    """Keys of the table at ``location``."""
     for part in location:
         annotation = model.model_fields[str(part)].annotation
         choices = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else ()

@@ -67,7 +67,7 @@ def hidfd(
     generator_rate: float = 2e-4,
     critic_rate: float = 2e-4,
 ) -> Method:
-    """HiDFD as a value; it needs collected images, see ``images.collected``.
+    """HiDFD as a value; it needs collected images, see ``images.public``.
 
     Args:
         gradient: where the gradient through the teachers comes from, see `fedkd.synthesis.gradients`. The

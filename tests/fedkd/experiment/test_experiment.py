@@ -119,6 +119,19 @@ def test_an_override_that_cannot_be_is_refused(override: str, words: str) -> Non
     assert "\n" not in str(caught.value)
 
 
+# --- renamed keys
+
+
+def test_an_old_key_is_read_with_a_warning_that_names_the_new_one() -> None:
+    with pytest.warns(FutureWarning, match="the key collected is now called public"):
+        experiment = parse_experiment({"name": "x", "images": {"collected": "here"}})
+    assert experiment == parse_experiment({"name": "x", "images": {"public": "here"}})
+    with pytest.warns(FutureWarning):
+        assert Experiment.model_validate_json('{"name":"x","images":{"collected":null}}')
+    with pytest.raises(SettingsError, match="collected is the old name of public"):
+        parse_experiment({"name": "x", "images": {"collected": "here", "public": "there"}})
+
+
 # --- unknown keys
 
 
@@ -128,7 +141,7 @@ def test_an_override_that_cannot_be_is_refused(override: str, words: str) -> Non
         ({"questoins": {}}, "unknown key questoins (did you mean questions?); known here: images"),
         ({"student": {"modle": "cnn"}}, "unknown key student.modle (did you mean model?)"),
         ({"policy": {"pullback": True}}, "policy.pullback (did you mean pull_back?)"),
-        ({"images": {"zzz": 1}}, "unknown key images.zzz; known here: collected, mix"),
+        ({"images": {"zzz": 1}}, "unknown key images.zzz; known here: mix"),
     ],
 )
 def test_an_unknown_key_is_told_the_nearest_known_one(values: dict[str, Any], words: str) -> None:
