@@ -1,13 +1,16 @@
-"""An institution's side: it answers. To be read in this order by whoever has to sign for it.
+"""An institution's side: it answers queries, as its owner's policy allows.
 
-    release.py, releases/    THE DOOR: what leaves, held against the owner's policy, by mode
-    ledger.py, journal.py    what is charged before anything leaves, and cannot be unwritten
-    account.py               what the same images have spent before, in whichever mode
-    vault.py, teachers/      the only places that open images and weights
-    institution.py           all of them in one piece; its card is all that is told unasked
-    owner.py, serve.py       the owner's file, and the process that obeys it
-    bell.py, doorbell.py     what Flower's side may ask of that process
-    agent.py, sessions.py    dial out to coordinators that the owner named
+Whoever has to sign for it reads in this order:
 
-The rest trains a teacher, keeps files or prints to the owner.
+    release/       the release gate, the only way out; one module for each release mode
+    ledger/        what is charged before an answer leaves; the hash chain; privacy accounts
+    vault/         the only code that opens private data and weights; external teachers; training
+    institution/   vault, policy, ledger and gate in one object; its card; how it is built
+    config/        the owner's file, the TLS files it names, and the state folder
+    daemon.py      the process that serves an institution
+    control/       the local socket: what Flower's side may ask of that process
+    sessions/      agents that dial out to the coordinators that the owner names
+
+`cli.py` and `app.py` are the entry points of people and of Flower. `monitoring/` holds the text for
+the owner's terminal, and metrics.
 """

@@ -1,4 +1,4 @@
-"""The command ``fedkd-client``. Knows the words that people type; every slow import waits."""
+"""Command line of an institution, ``fedkd-client``. Slow modules are imported when needed."""
 
 import collections
 import contextlib
@@ -15,20 +15,22 @@ import typer
 from fedkd.errors import FedkdError, SettingsError
 
 if TYPE_CHECKING:
-    from fedkd.client.ledger.ledger import Ledger
     from fedkd.client.config.owner_config import OwnerConfig
+    from fedkd.client.ledger.ledger import Ledger
 
 STATUS = {"over": 0, "left": 0, "refused": 3, "gone": 4}
-"""Exit status of ``serve`` by how it ended. A mistake of the owner's is 2, as everywhere."""
+"""Exit status of ``serve`` by its stop reason. A mistake of the owner is 2, as everywhere."""
 
 app = typer.Typer(
     add_completion=False,
     suggest_commands=False,  # click does already
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="An institution's side: answers what its owner allows, and nothing else.",
+    help="An institution: answers what its owner's policy allows, and nothing else.",
 )
-ledger = typer.Typer(no_args_is_help=True, help="What was asked and charged, in the owner's books.")
+ledger = typer.Typer(
+    no_args_is_help=True, help="What was asked and charged, in the owner's ledger."
+)
 app.add_typer(ledger, name="ledger")
 
 File = Annotated[Path, typer.Argument(help="The owner's TOML file; see `init`.")]
@@ -40,11 +42,11 @@ def init(
     owner: Annotated[Path, typer.Argument(help="The file to write.")] = Path("owner.toml"),
 ) -> None:
     """Write a commented OWNER.toml to start from."""
-    from fedkd.client.config.template import EXAMPLE
+    from fedkd.client.config.template import TEMPLATE
 
     try:
         with owner.open("x", encoding="utf-8") as file:
-            file.write(EXAMPLE)
+            file.write(TEMPLATE)
     except OSError as error:
         raise SettingsError(
             f"cannot write {owner}: {error.strerror}; name a file that is not there yet"
@@ -54,15 +56,15 @@ def init(
 
 @app.command()
 def teach(owner: File) -> None:
-    """Train or load the teacher, and keep it."""
-    from fedkd.client.institution import owned
-    from fedkd.client.monitoring.console import bar
-    from fedkd.client.config.owner_config import load
-    from fedkd.client.config.state_folder import kept
+    """Train the teacher, or load it, and cache it."""
+    from fedkd.client.config.owner_config import load_owner_config
+    from fedkd.client.config.state_folder import locked
+    from fedkd.client.institution import owner_institution
+    from fedkd.client.monitoring.console import progress_bar
 
-    settings = load(owner)
-    with kept(settings.state.folder), bar("teacher") as watch:
-        card = owned(settings, watch).card
+    settings = load_owner_config(owner)
+    with locked(settings.state.folder), progress_bar("teacher") as progress:
+        card = owner_institution(settings, progress).card
     shape = "x".join(str(side) for side in card.shape)
     typer.echo(f"{card.name}: a teacher of {card.classes} classes for images of {shape} is ready")
 
@@ -72,39 +74,39 @@ def serve(
     owner: File,
     server: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(help="HOST:PORT of the coordinator, in the place of the file's."),
+        typer.Option(help="HOST:PORT of the coordinator, instead of the file's."),
     ] = None,
     log: Annotated[str, typer.Option(help="text or json, one event a line.")] = "text",
     metrics: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(help="PORT on this machine, or HOST:PORT, for Prometheus to read."),
+        typer.Option(help="PORT on this machine, or HOST:PORT, for Prometheus."),
     ] = None,
     stay: Annotated[bool, typer.Option(help="Dial again when a run is over.")] = False,
 ) -> None:
-    """Dial the coordinator, hear Flower's bell, and answer until told to stop.
+    """Dial the coordinator, serve Flower's control socket, and answer until told to stop.
 
     Exit status: 0 the run is over or a signal came, 2 a mistake in the file, 3 refused for good,
     4 the coordinator is gone.
     """
-    # gRPC's core writes to the terminal what our own events say in one line; it reads this as it is
-    # imported.
+    # gRPC's core would write to the terminal what the log says in one line. It reads this variable
+    # when it is imported.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    from fedkd.client.config.owner_config import load_owner_config
     from fedkd.client.daemon import serve as answer
-    from fedkd.client.config.owner_config import load
 
-    raise typer.Exit(STATUS[answer(load(owner), server, log, metrics, stay)])
+    raise typer.Exit(STATUS[answer(load_owner_config(owner), server, log, metrics, stay)])
 
 
 @app.command()
 def card(owner: File, as_json: AsJson = False) -> None:
-    """All that the world is told before the first question. Nothing else is."""
-    from fedkd.client.institution import owned
-    from fedkd.client.monitoring.console import bar, format_card, told
-    from fedkd.client.config.owner_config import load
+    """All that is disclosed before the first query."""
+    from fedkd.client.config.owner_config import load_owner_config
+    from fedkd.client.institution import owner_institution
+    from fedkd.client.monitoring.console import card_fields, format_card, progress_bar
 
-    with bar("teacher") as watch:
-        shown = owned(load(owner), watch).card
-    typer.echo(json.dumps(told(shown)) if as_json else format_card(shown))
+    with progress_bar("teacher") as progress:
+        shown = owner_institution(load_owner_config(owner), progress).card
+    typer.echo(json.dumps(card_fields(shown)) if as_json else format_card(shown))
 
 
 @app.command()
@@ -113,16 +115,16 @@ def score(
     student: Annotated[Path, typer.Argument(help="student.safetensors of a run.")],
     as_json: AsJson = False,
 ) -> None:
-    """How well a student does on the private test images. Told to nobody."""
-    from fedkd.client.institution import examined
-    from fedkd.client.config.owner_config import load
-    from fedkd.client.institution.submitted_student import opened
+    """Evaluate a student on the private test data, for the owner alone."""
+    from fedkd.client.config.owner_config import load_owner_config
+    from fedkd.client.institution import evaluate_student
+    from fedkd.client.institution.submitted_student import open_student
 
-    right, examples = examined(load(owner), opened(student))
+    correct, examples = evaluate_student(load_owner_config(owner), open_student(student))
     if as_json:
-        typer.echo(json.dumps({"right": right, "of": examples, "accuracy": right / examples}))
+        typer.echo(json.dumps({"right": correct, "of": examples, "accuracy": correct / examples}))
     else:
-        typer.echo(f"{right} of {examples} right: {right / examples:.2%}")
+        typer.echo(f"{correct} of {examples} right: {correct / examples:.2%}")
 
 
 @ledger.command()
@@ -131,24 +133,27 @@ def show(
     last: Annotated[int, typer.Option(min=0, help="Rows to show, the latest.")] = 10,
     as_json: AsJson = False,
 ) -> None:
-    """What is spent, and the latest questions."""
-    from fedkd.client.monitoring.console import charged, row, spent
+    """What is spent, and the latest entries."""
+    from fedkd.client.monitoring.console import format_entry, format_spending, format_totals
 
-    settings, books = _books(owner)
-    with contextlib.closing(books):
-        rows = collections.deque(books.entries(), last)
+    settings, opened = _open_ledger(owner)
+    with contextlib.closing(opened):
+        rows = collections.deque(opened.entries(), last)
         if as_json:
-            each = {name: asdict(told) for name, told in books.dataset_accounts.all_spending().items()}
-            told = {"spent": asdict(books.totals), "data_sets": each}
-            typer.echo(json.dumps({**told, "rows": [*map(asdict, rows)]}))
+            each = {
+                name: asdict(known)
+                for name, known in opened.dataset_accounts.all_spending().items()
+            }
+            spent = {"spent": asdict(opened.totals), "data_sets": each}
+            typer.echo(json.dumps({**spent, "rows": [*map(asdict, rows)]}))
             return
-        so_far, cap = books.totals, settings.policy.samples
-        typer.echo(spent(so_far.samples, cap, so_far.refused, so_far.examined))
-        for name, known in books.dataset_accounts.all_spending().items():
-            if line := charged(name, known, settings.word.budget):
+        so_far, cap = opened.totals, settings.policy.samples
+        typer.echo(format_totals(so_far.samples, cap, so_far.refused, so_far.examined))
+        for name, known in opened.dataset_accounts.all_spending().items():
+            if line := format_spending(name, known, settings.effective_policy.budget):
                 typer.echo(line)
     for entry in rows:
-        typer.echo(row(asdict(entry)))
+        typer.echo(format_entry(asdict(entry)))
 
 
 @ledger.command()
@@ -159,15 +164,15 @@ def verify(
         typer.Option(help="NUMBER:HASH, as an earlier `verify` printed it and you wrote it down."),
     ] = None,
 ) -> None:
-    """Recompute the chain of the rows, and say where it ends."""
+    """Verify the hash chain of the entries, and print its head."""
     from fedkd.client.ledger.hash_chain import Head
 
     number, _, digest = (noted or "0:").partition(":")
     if noted is not None and not (number.isdecimal() and digest):
         raise SettingsError(f"--noted {noted}: expected NUMBER:HASH")
-    _, books = _books(owner)
-    with contextlib.closing(books):
-        head = books.verify(Head(int(number), digest) if noted else None)
+    _, opened = _open_ledger(owner)
+    with contextlib.closing(opened):
+        head = opened.verify(Head(int(number), digest) if noted else None)
     typer.echo(f"{head.sequence} rows are verified; write this down elsewhere:")
     typer.echo(f"{head.sequence}:{head.hash}")
 
@@ -176,25 +181,25 @@ def verify(
 def export(
     owner: File, out: Annotated[Path, typer.Argument(help="A file that is not there yet.")]
 ) -> None:
-    """Write every row as a line of JSON."""
-    _, books = _books(owner)
-    with contextlib.closing(books):
-        typer.echo(f"{out}: {books.export(out)} rows")
+    """Write every entry as a line of JSON."""
+    _, opened = _open_ledger(owner)
+    with contextlib.closing(opened):
+        typer.echo(f"{out}: {opened.export(out)} rows")
 
 
-def _books(path: Path) -> "tuple[OwnerConfig, Ledger]":
-    """The owner's settings and his books, where there are any."""
+def _open_ledger(path: Path) -> "tuple[OwnerConfig, Ledger]":
+    """The owner's configuration and his ledger, where there is one."""
+    from fedkd.client.config.owner_config import load_owner_config
     from fedkd.client.ledger.ledger import Ledger
-    from fedkd.client.config.owner_config import load
 
-    settings = load(path)
+    settings = load_owner_config(path)
     if not settings.state.ledger.is_file():
         raise SettingsError(f"nothing was asked yet: there is no {settings.state.ledger}")
     return settings, Ledger(settings.state.ledger)
 
 
 def main() -> None:
-    """Entry point: an error of ours, or of who types, is one line and exit status 2."""
+    """Entry point: an error is printed in one line, with exit status 2."""
     try:
         sys.exit(app(standalone_mode=False))
     except click.exceptions.NoArgsIsHelpError as error:

@@ -1,47 +1,37 @@
-"""An owner's file: what his institution is called, has, releases, and whom it dials.
+"""The owner's configuration: the tables of his TOML file, validated.
 
     name = "north"
-    [teacher]      where the model that answers comes from
-    [data]         the private images, where the teacher is trained here
-    [policy]       what may be asked. What is not named is refused
-    [connection]   the coordinator, and the TLS files by which both prove who they are
-    [state]        where ledger, teacher and socket lie
+    [teacher]      where the teacher comes from
+    [data]         the private data, where the teacher is trained here
+    [policy]       what may be released; all else is refused
+    [connection]   the coordinator, and the files for mutual TLS
+    [state]        where ledger, teacher and control socket are
 
-It knows the words that may stand there and opens nothing but the files of the connection. Paths
-are relative to the file. `fedkd.client.config.template` is a commented one.
+Paths are relative to the file. `fedkd.client.config.template` is a commented file.
 """
 
-import ssl
 from dataclasses import replace
-from datetime import UTC, datetime, time
+from datetime import time
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from cryptography import x509
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
+from fedkd.client.config.connection import Address, ConnectionTable
 from fedkd.client.vault.teachers.teacher_spec import TeacherSpec, spec_from_table
 from fedkd.errors import SettingsError
 from fedkd.experiment import ResolvedPath, Section, read_toml, validate_settings
 from fedkd.privacy import Budget, Policy
 from fedkd.protocol import Signal
 from fedkd.wire import MAX_NAME_LENGTH
-from fedkd.wire.channel import grpc, host_of, refuse_plain_text
+from fedkd.wire.channel import refuse_plain_text
 
-
-def _address(address: str) -> str:
-    host_of(address)
-    return address
-
-
-Address = Annotated[str, AfterValidator(_address)]
-"""host:port."""
 Count = Annotated[int, Field(ge=1)]
 
 
 class DpTrainingTable(Section):
-    """The fields of `fedkd.client.vault.training.supervised.DpSgdSettings`: a training with differential privacy."""
+    """The fields of `fedkd.client.vault.training.settings.DpSgdSettings`."""
 
     epsilon: float = Field(gt=0)
     delta: float = Field(1e-5, gt=0, lt=1)
@@ -53,7 +43,7 @@ class DpTrainingTable(Section):
 
 
 class TeacherTable(Section):
-    """A model trained here, on the images of [data]. `TeacherSpec` is of one that is brought."""
+    """A teacher trained here, on the data of [data]. An external one has a `TeacherSpec`."""
 
     source: Literal["trained"] = "trained"
     model: str = "cnn"
@@ -64,18 +54,18 @@ class TeacherTable(Section):
     weight_decay: float = Field(5e-4, ge=0)
     seed: int = 0
     class_names: tuple[str, ...] = ()
-    """What the classes of [data] are called, in their order; none: by their numbers."""
+    """Names of the classes of [data], in their order; none: numbers."""
     voters: int = Field(0, ge=0)
-    """Of mode pate: teachers that vote, each trained on images of its own."""
+    """For mode pate: teachers that vote, each trained on samples of its own."""
     private: DpTrainingTable | None = None
-    """Of mode dp-teacher: takes the place of epochs, batch and rates."""
+    """For mode dp-teacher: replaces epochs, batch and rates."""
 
 
 class DataTable(Section):
-    """Private images. All but ``source`` and ``root`` is for rehearsals on shared data."""
+    """Private data. All but ``source`` and ``root`` is for tests on shared data."""
 
     source: str
-    """digits, torchvision:NAME, folder:PATH, parquet:PATH or npz:PATH, see `fedkd.data.datasets`."""
+    """digits, torchvision:NAME, folder:PATH, parquet:PATH or npz:PATH."""
     root: ResolvedPath = Field(Path(), validate_default=True)
     """Folder to which PATH is relative."""
     index: int = Field(0, ge=0)
@@ -95,7 +85,7 @@ class BudgetTable(Section):
 
 
 class PolicyTable(Section):
-    """The fields of `fedkd.privacy.release_policy.Policy`. Signals and samples have no default here."""
+    """The fields of `fedkd.privacy.Policy`. Signals and samples have no default here."""
 
     signals: frozenset[Signal]
     samples: Count
@@ -119,116 +109,51 @@ class PolicyTable(Section):
     noise: float | None = Field(None, gt=0)
     clipping: float = Field(8.0, gt=0)
 
-    @property
-    def word(self) -> Policy:
-        """As the institution obeys it."""
-        said = dict(self)
-        said["budget"] = None if self.budget is None else Budget(**dict(self.budget))
-        # Decimal, as it is written in the file, and not as it is rounded to binary.
-        said["noise"] = None if self.noise is None else Fraction(str(self.noise))
-        said["clipping"] = Fraction(str(self.clipping))
-        return Policy(**said)
+    def to_policy(self) -> Policy:
+        """The release policy with these values."""
+        values = dict(self)
+        values["budget"] = None if self.budget is None else Budget(**dict(self.budget))
+        # The decimal number in the file, not its nearest binary float.
+        values["noise"] = None if self.noise is None else Fraction(str(self.noise))
+        values["clipping"] = Fraction(str(self.clipping))
+        return Policy(**values)
 
 
-class Connection(Section):
-    """Whom to dial, and how both ends prove who they are."""
-
-    server: Address | None = None
-    ca: ResolvedPath | None = None
-    """Certificate of the authority that signed the coordinator's."""
-    certificate: ResolvedPath | None = None
-    """The institution's own; its name must stand in it."""
-    key: ResolvedPath | None = None
-    token_file: ResolvedPath | None = None
-    """Of the run, or of this institution. Flower's bell brings its own instead."""
-    insecure: bool = False
-    """NoiselessRelease text, to a coordinator on this machine only."""
-
-    @model_validator(mode="after")
-    def _one_way(self) -> Self:
-        files = (self.ca, self.certificate, self.key)
-        if self.insecure and any(files):
-            raise SettingsError("connection.insecure = true beside TLS files; keep one of them")
-        if not self.insecure and not all(files):
-            raise SettingsError(
-                "connection needs ca, certificate and key, the files of TLS; only to a "
-                "coordinator on this machine will insecure = true do instead"
-            )
-        return self
-
-    def credentials(self) -> grpc.ChannelCredentials | None:
-        """TLS both ways; None for plain text.
-
-        Raises:
-            SettingsError: a file is missing, has expired, does not fit the others, or is a key
-                that others can read.
-        """
-        if self.ca is None or self.certificate is None or self.key is None:
-            return None
-        ca, chain = _content(self.ca, "connection.ca"), _content(self.certificate, "certificate")
-        key = _secret(self.key, "connection.key")
-        try:
-            context = ssl.create_default_context(cadata=ca.decode("ascii"))
-            context.load_cert_chain(self.certificate, self.key, password=_no_password)
-            expiry = x509.load_pem_x509_certificate(chain).not_valid_after_utc
-        except (ssl.SSLError, ValueError):
-            raise SettingsError(
-                "connection.ca, certificate and key do not fit together; each must be a PEM file, "
-                "and the key, without a password, that of the certificate"
-            ) from None
-        if expiry < datetime.now(UTC):
-            raise SettingsError(f"connection.certificate expired on {expiry:%Y-%m-%d}; renew it")
-        return grpc.ssl_channel_credentials(ca, key, chain)
-
-    def token(self) -> str | None:
-        """What stands in the token file; None where there is none.
-
-        Raises:
-            SettingsError: it is empty, or others can read it.
-        """
-        if self.token_file is None:
-            return None
-        token = _secret(self.token_file, "connection.token_file").decode("utf-8", "replace")
-        if not token.strip():
-            raise SettingsError("connection.token_file is empty; ask the coordinator for a token")
-        return token.strip()
-
-
-class State(Section):
-    """Where the institution keeps what is its own."""
+class StateTable(Section):
+    """Where the institution stores its own files."""
 
     folder: ResolvedPath = Field(Path("state"), validate_default=True)
     """Of ledger and teacher; readable to the owner alone."""
     socket: ResolvedPath | None = None
-    """Where Flower's ClientApp may ring; None for agent.sock in the folder."""
+    """The control socket for Flower's ClientApp; None for agent.sock in the folder."""
     socket_group: str | None = None
-    """Whose members may ring, where Flower runs as another user. The socket then needs a folder
-    of its own, which they can enter."""
+    """Group that may use the socket, where Flower runs as another user. The socket then needs a
+    folder of its own, which the group can enter."""
 
     @property
-    def bell(self) -> Path:
-        """The socket."""
+    def control_socket(self) -> Path:
+        """Path of the control socket."""
         return self.socket or self.folder / "agent.sock"
 
     @property
     def ledger(self) -> Path:
-        """What was asked and charged."""
+        """Path of the ledger."""
         return self.folder / "ledger.sqlite"
 
 
 class OwnerConfig(Section):
-    """All of it, resolved."""
+    """The whole configuration, with resolved paths."""
 
     name: str = Field(min_length=1, max_length=MAX_NAME_LENGTH)
     teacher: TeacherTable | TeacherSpec
     data: DataTable | None = None
     policy: PolicyTable
-    connection: Connection | None = None
-    state: State
+    connection: ConnectionTable | None = None
+    state: StateTable
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
-        _ = self.policy.word  # raises where no policy can say that
+        _ = self.policy.to_policy()  # raises where no policy can have these values
         if isinstance(self.teacher, TeacherTable) and self.data is None:
             raise SettingsError("a teacher that is trained here needs images; write a [data] table")
         if isinstance(self.teacher, TeacherTable):
@@ -245,7 +170,7 @@ class OwnerConfig(Section):
         return self
 
     def _check_mode(self, teacher: TeacherTable) -> None:
-        """A teacher that is trained for a mode is served in it, and in no other."""
+        """Check that the teacher's training and the release mode belong together."""
         for mode, wanted in (("pate", bool(teacher.voters)), ("dp-teacher", teacher.private)):
             if (self.policy.mode == mode) != bool(wanted):
                 raise SettingsError(
@@ -254,15 +179,15 @@ class OwnerConfig(Section):
                 )
 
     @property
-    def word(self) -> Policy:
-        """The policy as the institution obeys it.
+    def effective_policy(self) -> Policy:
+        """The policy that the institution applies.
 
-        Images have one private teacher, and another only where ``policy.budget`` pays for both.
+        Without ``policy.budget`` the target of [teacher.private] is the budget: one DP training.
         """
-        said, private = self.policy.word, getattr(self.teacher, "private", None)
-        if private is None or said.budget is not None:
-            return said
-        return replace(said, budget=Budget(private.epsilon, private.delta))
+        policy, private = self.policy.to_policy(), getattr(self.teacher, "private", None)
+        if private is None or policy.budget is not None:
+            return policy
+        return replace(policy, budget=Budget(private.epsilon, private.delta))
 
     @property
     def servers(self) -> frozenset[str]:
@@ -271,8 +196,8 @@ class OwnerConfig(Section):
         return (self.policy.servers or frozenset()) | ({named} if named else frozenset())
 
 
-def load(path: Path) -> OwnerConfig:
-    """Read an owner's file.
+def load_owner_config(path: Path) -> OwnerConfig:
+    """Read and validate an owner's file.
 
     Raises:
         SettingsError: unreadable, without a policy, an unknown key, or a value that cannot be.
@@ -290,32 +215,9 @@ def load(path: Path) -> OwnerConfig:
 
 
 def _teacher(table: object, folder: Path) -> TeacherTable | TeacherSpec:
-    """What the [teacher] table says: of one to be trained here, or of one that is brought."""
+    """The [teacher] table: of a teacher that is trained here, or of an external one."""
     if not isinstance(table, dict):
         raise SettingsError(f"teacher = {table!r}: expected a table; write [teacher]")
     if table.get("source", "trained") != "trained":
         return spec_from_table(table, folder)
     return validate_settings(TeacherTable, table, folder, within="teacher")
-
-
-def _content(path: Path, what: str) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise SettingsError(f"cannot read {what}, {path}: {error.strerror}") from error
-
-
-def _secret(path: Path, what: str) -> bytes:
-    """What stands in a file that nobody but the owner may read."""
-    content = _content(path, what)
-    if others := path.stat().st_mode & 0o077:
-        raise SettingsError(
-            f"{what}, {path}, is open to others (mode {others:03o}); chmod 600 it, and renew what "
-            "is in it if somebody may have read it"
-        )
-    return content
-
-
-def _no_password() -> str:
-    """In the place of OpenSSL's, which would ask at the terminal."""
-    raise ValueError("the key has a password")

@@ -1,4 +1,4 @@
-"""The folder of an owner's state: closed to others, and one process's at a time."""
+"""The owner's state folder: check its permissions, lock it for one process."""
 
 import fcntl
 import os
@@ -9,11 +9,11 @@ from pathlib import Path
 from fedkd.errors import SettingsError
 
 
-def prepared(folder: Path) -> Path:
-    """The folder, made where there is none, and readable to the owner alone.
+def ensure_private_folder(folder: Path) -> Path:
+    """The folder, created where there is none, and readable to the owner alone.
 
     Raises:
-        SettingsError: it cannot be made, or is open to others.
+        SettingsError: it cannot be created, or is open to others.
     """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -29,18 +29,20 @@ def prepared(folder: Path) -> Path:
 
 
 @contextmanager
-def kept(folder: Path) -> Iterator[None]:
-    """Be the only one who changes what lies in this folder, until the block ends.
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the exclusive lock of this folder until the block ends.
 
     Raises:
-        SettingsError: another process has it, or as `prepared`.
+        SettingsError: another process holds it, or as `ensure_private_folder`.
     """
     try:
-        lock = os.open(prepared(folder) / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = os.open(
+            ensure_private_folder(folder) / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
+        )
     except OSError as error:
         raise SettingsError(f"cannot lock {folder}: {error.strerror}; make it writable") from error
     try:
-        # The system lets go of it when the process ends, however it ends.
+        # The system releases it when the process ends, however it ends.
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(lock)

@@ -1,6 +1,6 @@
-"""An owner's file, with every key and what it means. Knows nobody who reads it."""
+"""Template of the owner's TOML file: every key, with a comment."""
 
-EXAMPLE = """\
+TEMPLATE = """\
 # The file of one institution. fedkd-client reads it; nothing of it leaves this machine but what
 # `fedkd-client card` prints. Paths are relative to this file.
 
@@ -43,37 +43,37 @@ largest_batch = 1024                # and in one question
 pull_back = false                   # gradients of the signals: a release like any other
 class_counts = false                # telling how many training images each class has
 scores = false                      # telling how well a student does on your private test images
-examinations = 50                   # of how many students in all, if it is told
-# hours = ["07:00", "19:00"]        # local time in which questions are answered
+examinations = 50                   # of how many students in all, if that is released
+# hours = ["07:00", "19:00"]        # local time in which queries are answered
 # servers = ["kd.example:9092"]     # coordinators that may be dialled; without it, the one below
 # shape = [1, 8, 8]                 # images that are taken; without it, those the teacher reads
 # low = 0.0                         # least value of a pixel, images in [0, 1]
 # high = 1.0                        # greatest one
-recipes = true                      # images may be named, and drawn here, and need not be shown
-# labels = true                     # only the class is told; this and the next two disclose less,
-# top_k = 3                         # only the likeliest classes; and promise nothing
+recipes = true                      # images may be named by a recipe and rendered here
+# labels = true                     # only the class is released; this and the next two disclose
+# top_k = 3                         # only the likeliest classes; less, and guarantee nothing
 # rounding = 2                      # probabilities of so many decimal digits
-# How answers are private. "none": not at all. "dp-teacher": the training was, so answers cost
-# nothing more. "pate": voters elect a label, with noise, out of a budget. "local-dp": logits with
-# noise that hides the whole data set, out of a budget; of little use for many questions.
+# Differential privacy of the answers. "none": none. "dp-teacher": that of the training, so answers
+# cost nothing more. "pate": noisy majority labels of the voters, charged to a budget. "local-dp":
+# logits with noise that hides the whole data set, charged to a budget; for few queries only.
 # mode = "none"
 # noise = 40                        # of pate in votes, of local-dp in logits; without it, the least
-                                    # by which the budget pays for all samples
+                                    # with which the budget covers all samples
 # clipping = 8.0                    # of local-dp: largest norm of an answer
-# [policy.budget]                   # of all that is told of the images, to whomever, in whichever
-# epsilon = 8.0                     # mode, for as long as they are used. dp-teacher can do without:
-# delta = 1e-5                      # then one training is paid for, and a second one refused
+# [policy.budget]                   # of all that is released about the data, to anybody, in any
+# epsilon = 8.0                     # mode, for ever. dp-teacher can do without: then one training
+# delta = 1e-5                      # is charged, and a second one refused
 
 [connection]
-server = "kd.example:9092"          # the coordinator; we dial out, nobody dials in
+server = "kd.example:9092"          # the coordinator; the agent dials out, nobody dials in
 ca = "tls/ca.pem"                   # authority that signed the coordinator's certificate
 certificate = "tls/north.pem"       # yours
 key = "tls/north.key"               # chmod 600
-token_file = "tls/token"            # chmod 600; without it only Flower's bell has us dial
-# insecure = true                   # in the place of the TLS files, on this machine only
+token_file = "tls/token"            # chmod 600; without it sessions are opened by Flower alone
+# insecure = true                   # instead of the TLS files, on this machine only
 
 [state]
 folder = "state"                    # ledger, teacher and lock; chmod 700
-# socket = "bell/agent.sock"        # where Flower's ClientApp rings; else agent.sock in the folder
-# socket_group = "flower"           # whose members may ring, where Flower runs as another user
+# socket = "control/agent.sock"     # for Flower's ClientApp; else agent.sock in the folder
+# socket_group = "flower"           # who may use it, where Flower runs as another user
 """

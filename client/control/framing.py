@@ -1,8 +1,9 @@
-"""Frames on the owner's Unix socket: a length, then so many bytes. Knows no verb and no answer.
+"""Length-prefixed frames on the control socket: connect, send and receive bytes or JSON.
 
-The law of a ring, which `fedkd.client.control.client` and `fedkd.client.control.server` share: a request in JSON goes in and
-an answer in JSON comes out. Before an `evaluate` is answered, the bell says ``{"go": BYTES}`` and
-a frame of weights of at most so many bytes follows. Then the line is closed.
+The protocol that `fedkd.client.control.client` and `fedkd.client.control.server` share: the client
+sends a request in JSON, the server answers in JSON. Before it answers an ``evaluate``, the server
+sends ``{"go": BYTES}``, and the client sends a frame of weights of at most so many bytes. Then the
+connection is closed.
 """
 
 import json
@@ -15,78 +16,80 @@ from typing import Any
 
 from fedkd.errors import RemoteProtocolError
 
-LARGEST_MESSAGE = 1024 * 1024
-"""Bytes of a frame of JSON."""
+MAX_JSON_BYTES = 1024 * 1024
+"""Largest frame of JSON."""
 _LENGTH = struct.Struct(">I")
-_PIECE = 256 * 1024
-_WAIT = 0.02
+_CHUNK = 256 * 1024
+_RETRY_SECONDS = 0.02
 
 
 @contextmanager
-def dialled(path: str, seconds: float) -> Iterator[socket.socket]:
-    """A line to the bell at ``path``, until the block ends.
+def connect(path: str, seconds: float) -> Iterator[socket.socket]:
+    """A connection to the control socket at ``path``, until the block ends.
 
     Raises:
-        OSError: nobody is there, or has no room within ``seconds``.
+        OSError: nothing listens there, or its queue stays full for ``seconds``.
     """
     deadline = time.monotonic() + seconds
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
-        line.settimeout(seconds)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(seconds)
         while True:
             try:
-                line.connect(path)
+                connection.connect(path)
                 break
-            except BlockingIOError:  # as many wait already as the system lets wait
+            except BlockingIOError:  # the queue of the listening socket is full
                 if time.monotonic() > deadline:
                     raise
-                time.sleep(_WAIT)
-        yield line
+                time.sleep(_RETRY_SECONDS)
+        yield connection
 
 
-def send(line: socket.socket, content: bytes, seconds: float) -> None:
-    """Say one frame.
+def send_frame(connection: socket.socket, content: bytes, seconds: float) -> None:
+    """Send one frame.
 
     Raises:
         OSError: the other side is gone, or did not take it within ``seconds``.
     """
-    line.settimeout(seconds)
-    with suppress(BrokenPipeError):  # it has heard enough to refuse, and its answer can be heard
-        line.sendall(_LENGTH.pack(len(content)))
-        line.sendall(content)
+    connection.settimeout(seconds)
+    with suppress(
+        BrokenPipeError
+    ):  # the other side has refused already, and its answer can be read
+        connection.sendall(_LENGTH.pack(len(content)))
+        connection.sendall(content)
 
 
-def receive(line: socket.socket, limit: int, seconds: float) -> bytes:
-    """Hear one frame, all of it within ``seconds``, however slowly its bytes drip in.
+def receive_frame(connection: socket.socket, limit: int, seconds: float) -> bytes:
+    """Receive one frame, all of it within ``seconds``, however slowly its bytes come.
 
     Raises:
         RemoteProtocolError: it is larger than ``limit`` bytes, or cut short.
         OSError: the other side is gone or too slow.
     """
     deadline = time.monotonic() + seconds
-    (length,) = _LENGTH.unpack(_exactly(line, _LENGTH.size, deadline))
+    (length,) = _LENGTH.unpack(_exactly(connection, _LENGTH.size, deadline))
     if length > limit:
         raise RemoteProtocolError(f"a frame of {length} bytes; at most {limit} are taken")
-    return _exactly(line, length, deadline)
+    return _exactly(connection, length, deadline)
 
 
-def say(line: socket.socket, message: Mapping[str, Any], seconds: float) -> None:
-    """Say one frame of JSON.
+def send_json(connection: socket.socket, message: Mapping[str, Any], seconds: float) -> None:
+    """Send one frame of JSON.
 
     Raises:
-        OSError: as `send`.
+        OSError: as `send_frame`.
     """
-    send(line, json.dumps(message).encode(), seconds)
+    send_frame(connection, json.dumps(message).encode(), seconds)
 
 
-def hear(line: socket.socket, seconds: float) -> dict[str, Any]:
-    """Hear one frame of JSON.
+def receive_json(connection: socket.socket, seconds: float) -> dict[str, Any]:
+    """Receive one frame of JSON.
 
     Raises:
         RemoteProtocolError: it is no JSON object, or no frame.
-        OSError: as `receive`.
+        OSError: as `receive_frame`.
     """
     try:
-        message = json.loads(receive(line, LARGEST_MESSAGE, seconds))
+        message = json.loads(receive_frame(connection, MAX_JSON_BYTES, seconds))
     except (ValueError, RecursionError):  # the latter where brackets are nested without end
         raise RemoteProtocolError("a frame that is no JSON") from None
     if not isinstance(message, dict):
@@ -94,12 +97,12 @@ def hear(line: socket.socket, seconds: float) -> dict[str, Any]:
     return message
 
 
-def _exactly(line: socket.socket, count: int, deadline: float) -> bytes:
-    # It grows as bytes come: a length that is only announced takes no memory.
+def _exactly(connection: socket.socket, count: int, deadline: float) -> bytes:
+    # It grows as bytes come: an announced length alone takes no memory.
     content = bytearray()
     while len(content) < count:
-        line.settimeout(max(deadline - time.monotonic(), 1e-3))
-        piece = line.recv(min(count - len(content), _PIECE))
+        connection.settimeout(max(deadline - time.monotonic(), 1e-3))
+        piece = connection.recv(min(count - len(content), _CHUNK))
         if not piece:
             raise RemoteProtocolError("a frame that is cut short")
         content += piece

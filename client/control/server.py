@@ -1,9 +1,9 @@
-"""The bell: a Unix socket of the owner's, at which Flower's ClientApp may ring.
+"""Server of the control socket: Flower's ClientApp asks for the card, a session or an evaluation.
 
-Whoever calls ``flwr run`` chooses the code that rings, so everything that comes is untrusted. It
-can see the card, have an allowed coordinator dialled, and have a student examined where the policy
-tells scores; there is no other verb. It is answered in sentences that stand in our code: no path,
-no text of an exception. Frames are bounded, and so are rings at a time and what each may last.
+Whoever calls ``flwr run`` chooses the code that connects, so every request is untrusted. It can
+read the card, have a session opened with an allowed coordinator, and have a student evaluated where
+the policy releases scores; there is no other verb. Errors have fixed texts: no path, no text of an
+exception. Frames, connections at a time and the time of each are bounded.
 """
 
 import logging
@@ -18,26 +18,30 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from fedkd.client.control import framing as frames
+from fedkd.client.control import framing
 from fedkd.client.institution import Institution
-from fedkd.client.institution.submitted_student import fill, most_bytes, network
-from fedkd.client.monitoring.console import told
+from fedkd.client.institution.submitted_student import (
+    build_student,
+    load_weights,
+    max_weights_bytes,
+)
+from fedkd.client.monitoring.console import card_fields
 from fedkd.client.sessions.session_manager import SessionManager
 from fedkd.core.logs import say
 from fedkd.errors import DataError, FedkdError, RemoteProtocolError, SettingsError
 from fedkd.protocol import Refusal
 from fedkd.wire import one_line
 
-AT_ONCE = 8
-"""Rings at a time; those that come then wait to be heard."""
-SECONDS = 5.0
-"""For a request to come, or an answer to go."""
-WEIGHTS_SECONDS = 60.0
-"""For a student to come."""
-LOOK_UP = 0.2
-"""Seconds between looks whether to stop."""
-LONGEST_PATH = 107
-"""Bytes of a Unix socket's path, on Linux."""
+MAX_CONNECTIONS = 8
+"""Connections at a time; more wait in the socket's queue."""
+TIMEOUT_SECONDS = 5.0
+"""To receive a request, or to send an answer."""
+UPLOAD_TIMEOUT_SECONDS = 60.0
+"""To receive a student's weights."""
+POLL_SECONDS = 0.2
+"""Between checks whether to stop."""
+MAX_PATH_BYTES = 107
+"""Of a Unix socket's path, on Linux."""
 
 Answer = dict[str, Any]
 
@@ -49,23 +53,27 @@ class ControlServer:
 
     Args:
         path: of the socket. Nobody but the owner, and the group, can reach it.
-        institution: shows its card, examines students.
-        sessions: dial coordinators.
-        group: whose members may ring too; None for the owner alone.
+        institution: gives its card, evaluates students.
+        sessions: open sessions with coordinators.
+        group: whose members may connect too; None for the owner alone.
 
     Raises:
         SettingsError: there can be no socket at that path.
     """
 
     def __init__(
-        self, path: Path, institution: Institution, sessions: SessionManager, group: str | None = None
+        self,
+        path: Path,
+        institution: Institution,
+        sessions: SessionManager,
+        group: str | None = None,
     ) -> None:
         self._path, self._institution, self._sessions = path, institution, sessions
-        self._listener = _listening(path, group)
+        self._listener = _listen(path, group)
         self._stop = threading.Event()
-        self._slots = threading.BoundedSemaphore(AT_ONCE)
-        self._examining = threading.Lock()
-        self._thread = threading.Thread(target=self._listen, name="fedkd-bell", daemon=True)
+        self._slots = threading.BoundedSemaphore(MAX_CONNECTIONS)
+        self._evaluating = threading.Lock()
+        self._thread = threading.Thread(target=self._accept_loop, name="fedkd-control", daemon=True)
         self._thread.start()
 
     def __enter__(self) -> Self:
@@ -80,123 +88,128 @@ class ControlServer:
         self.close()
 
     def close(self) -> None:
-        """Hear nobody any more. Whoever is being answered still is."""
+        """Accept no more connections. Requests in progress are still answered."""
         self._stop.set()
         self._thread.join()
 
-    def _listen(self) -> None:
+    def _accept_loop(self) -> None:
         with self._listener:
             while not self._stop.is_set():
-                if not self._slots.acquire(timeout=LOOK_UP):
+                if not self._slots.acquire(timeout=POLL_SECONDS):
                     continue
-                line = self._next()
-                if line is None:
+                connection = self._accept()
+                if connection is None:
                     self._slots.release()
                 else:
-                    threading.Thread(target=self._ring, args=(line,), daemon=True).start()
+                    threading.Thread(target=self._handle, args=(connection,), daemon=True).start()
         self._path.unlink(missing_ok=True)
 
-    def _next(self) -> socket.socket | None:
+    def _accept(self) -> socket.socket | None:
         try:
             return self._listener.accept()[0]
-        except OSError:  # nobody rang, or who did is gone, or there is no descriptor left
+        except OSError:  # no connection, one that is gone again, or no file descriptor left
             self._stop.wait(0.01)
             return None
 
-    def _ring(self, line: socket.socket) -> None:
-        """One ring, from its request to its answer. Nothing that it does harms another."""
+    def _handle(self, connection: socket.socket) -> None:
+        """One connection, from its request to its answer. Its failure affects no other."""
         verb, outcome = "unknown", "answered"
         try:
-            with line:
+            with connection:
                 try:
-                    request = frames.hear(line, SECONDS)
+                    request = framing.receive_json(connection, TIMEOUT_SECONDS)
                     if request.get("verb") in ("card", "session", "evaluate"):
                         verb = request["verb"]
-                    answer = self._answer(line, request)
+                    answer = self._answer(connection, request)
                 except RemoteProtocolError as error:
-                    answer = _objection(str(error))
+                    answer = _error(str(error))
                 outcome = "objection" if "objection" in answer else outcome
-                frames.say(line, answer, SECONDS)
+                framing.send_json(connection, answer, TIMEOUT_SECONDS)
         except OSError:
             outcome = "lost"
-        except Exception as error:  # a defect of ours: the ring ends, the bell does not
+        except Exception as error:  # a bug here: this connection ends, the server goes on
             outcome = "failed"
-            say(log, "ring_failed", logging.ERROR, verb=verb, error=type(error).__name__)
+            say(log, "control_request_failed", logging.ERROR, verb=verb, error=type(error).__name__)
         finally:
             self._slots.release()
             level = logging.INFO if outcome == "answered" else logging.WARNING
-            say(log, "ring", level, verb=verb, outcome=outcome)
+            say(log, "control_request", level, verb=verb, outcome=outcome)
 
-    def _answer(self, line: socket.socket, request: Mapping[str, Any]) -> Answer:
+    def _answer(self, connection: socket.socket, request: Mapping[str, Any]) -> Answer:
         match request:
             case {"verb": "card"}:
-                return {"card": told(self._institution.card)}
+                return {"card": card_fields(self._institution.card)}
             case {"verb": "session", "address": str(address), "token": str(token)}:
-                objection = self._sessions.open(address, token)
-                return {"open": 1} if objection is None else _objection(objection)
+                refused = self._sessions.open(address, token)
+                return {"open": 1} if refused is None else _error(refused)
             case {
                 "verb": "evaluate",
                 "model": str(model),
                 "classes": [*names],
                 "shape": [int(), int(), int()] as shape,
             }:
-                return self._evaluate(line, model, [str(name) for name in names], tuple(shape))
-        return _objection("expected the verb card, session or evaluate, with what belongs to it")
+                return self._evaluate(
+                    connection, model, [str(name) for name in names], tuple(shape)
+                )
+        return _error("expected the verb card, session or evaluate, with what belongs to it")
 
     def _evaluate(
-        self, line: socket.socket, model: str, names: list[str], shape: tuple[int, ...]
+        self, connection: socket.socket, model: str, names: list[str], shape: tuple[int, ...]
     ) -> Answer:
         card = self._institution.card
         if not card.scores:
             return {"score": None}
         if shape != card.shape:
-            return _objection(f"students of images {shape}; expected {card.shape}")
-        if not self._examining.acquire(blocking=False):
-            return _objection("another student is being examined; come back later")
+            return _error(f"students of images {shape}; expected {card.shape}")
+        if not self._evaluating.acquire(blocking=False):
+            return _error("another student is being examined; come back later")
         try:
-            student = network(model, len(names), card.shape)
-            limit = most_bytes(student)
-            frames.say(line, {"go": limit}, SECONDS)
-            fill(student, frames.receive(line, limit, WEIGHTS_SECONDS))
-        except (DataError, SettingsError) as error:  # about the student: it quotes nothing of ours
-            return _objection(str(error))
+            student = build_student(model, len(names), card.shape)
+            limit = max_weights_bytes(student)
+            framing.send_json(connection, {"go": limit}, TIMEOUT_SECONDS)
+            load_weights(student, framing.receive_frame(connection, limit, UPLOAD_TIMEOUT_SECONDS))
+        except (
+            DataError,
+            SettingsError,
+        ) as error:  # about the student: the text quotes nothing of this institution
+            return _error(str(error))
         else:
-            return self._examined(student, names)
+            return self._score(student, names)
         finally:
-            self._examining.release()
+            self._evaluating.release()
 
-    def _examined(self, student: Any, names: list[str]) -> Answer:
+    def _score(self, student: Any, names: list[str]) -> Answer:
         try:
             score = self._institution.score(student, names)
         except FedkdError as error:  # about private data
-            say(log, "examination_failed", logging.ERROR, reason=str(error))
-            return _objection("the student could not be examined")
-        return _objection(score.text) if isinstance(score, Refusal) else {"score": score}
+            say(log, "evaluation_failed", logging.ERROR, reason=str(error))
+            return _error("the student could not be examined")
+        return _error(score.text) if isinstance(score, Refusal) else {"score": score}
 
 
-def _objection(text: str) -> Answer:
+def _error(text: str) -> Answer:
     return {"objection": one_line(text)}
 
 
-def _listening(path: Path, group: str | None) -> socket.socket:
-    """A socket at ``path``, which nobody else can reach, and which listens once it is there."""
+def _listen(path: Path, group: str | None) -> socket.socket:
+    """A listening socket, reachable by the owner and the group alone, and only then at ``path``."""
     new = path.with_suffix(".new")
-    if (length := max(len(os.fsencode(each)) for each in (path, new))) > LONGEST_PATH:
+    if (length := max(len(os.fsencode(each)) for each in (path, new))) > MAX_PATH_BYTES:
         raise SettingsError(
-            f"the socket's path has {length} bytes and the system takes {LONGEST_PATH}; name a "
+            f"the socket's path has {length} bytes and the system takes {MAX_PATH_BYTES}; name a "
             "shorter one as state.socket"
         )
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        _enclose(path.parent, group)
-        _vacant(path)
+        _prepare_folder(path.parent, group)
+        _check_vacant(path)
         new.unlink(missing_ok=True)
         listener.bind(str(new))
         if group is not None:
             shutil.chown(new, group=group)
         new.chmod(0o600 if group is None else 0o660)
-        listener.settimeout(LOOK_UP)
-        listener.listen(AT_ONCE)
+        listener.settimeout(POLL_SECONDS)
+        listener.listen(MAX_CONNECTIONS)
         new.rename(path)
     except (OSError, LookupError) as error:
         listener.close()
@@ -212,8 +225,8 @@ def _listening(path: Path, group: str | None) -> socket.socket:
     return listener
 
 
-def _enclose(folder: Path, group: str | None) -> None:
-    """Make the socket's folder, or see that it is closed to all but the owner and the group."""
+def _prepare_folder(folder: Path, group: str | None) -> None:
+    """Create the socket's folder, or check that only the owner and the group can enter it."""
     if not folder.exists():
         folder.mkdir(parents=True, mode=0o700)
         if group is not None:
@@ -225,8 +238,8 @@ def _enclose(folder: Path, group: str | None) -> None:
         raise SettingsError(f"{folder}, the socket's folder, is open to others; chmod {mode} it")
 
 
-def _vacant(path: Path) -> None:
-    """See that nobody listens there; the socket of an agent that was killed may be replaced."""
+def _check_vacant(path: Path) -> None:
+    """Check that nothing listens there; the socket of a killed agent may be replaced."""
     if not path.exists():
         return
     if not stat.S_ISSOCK(path.stat().st_mode):

@@ -1,7 +1,23 @@
-"""An institution: its vault, policy, ledger and release gate in one object, and how one is built.
+"""An institution, and how it is built: from an experiment (simulated) or an owner's configuration.
 
-Built from an experiment it is simulated; built from an owner's configuration it serves.
+Also the check of student weights that are submitted for evaluation, in `submitted_student`.
 """
 
-from fedkd.client.institution.institution import *  # noqa
-from fedkd.client.institution.institution import Institution, owned, simulated, examined, holding, policy, institution_name
+from fedkd.client.institution.from_config import evaluate_student, owner_institution
+from fedkd.client.institution.from_experiment import (
+    institution_name,
+    simulated_assets,
+    simulated_institution,
+    simulated_policy,
+)
+from fedkd.client.institution.institution import Institution
+
+__all__ = [
+    "Institution",
+    "evaluate_student",
+    "institution_name",
+    "owner_institution",
+    "simulated_assets",
+    "simulated_institution",
+    "simulated_policy",
+]

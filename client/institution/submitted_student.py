@@ -1,6 +1,6 @@
-"""A student that somebody hands in: weights put into a network of ours. Knows no private thing.
+"""Student weights that are submitted for evaluation: check them and load them into a network.
 
-Weights come as safetensors, which cannot hold code; the network is built here by name.
+Weights come as safetensors, which cannot hold code. The network is built here, by name.
 """
 
 import json
@@ -14,34 +14,34 @@ from safetensors.torch import load
 from fedkd.errors import DataError, SettingsError
 from fedkd.models import Network, Shape, build_network
 
-MOST_CLASSES = 10_000
-"""Of a student: its head is built before its weights are seen."""
+MAX_CLASSES = 10_000
+"""Of a student, since its head is built before its weights are read."""
 _HEADER_BYTES = 1024 * 1024
 _NUMBER_BYTES = 8
 
 
-def network(model: str, classes: int, shape: Shape) -> Network:
-    """The network that weights are to be put into.
+def build_student(model: str, classes: int, shape: Shape) -> Network:
+    """The network for a student's weights, still to be loaded.
 
     Raises:
         SettingsError: no such network, or of a size that makes no sense.
     """
-    if not 1 <= classes <= MOST_CLASSES:
-        raise SettingsError(f"a student of {classes} classes; expected 1 to {MOST_CLASSES}")
+    if not 1 <= classes <= MAX_CLASSES:
+        raise SettingsError(f"a student of {classes} classes; expected 1 to {MAX_CLASSES}")
     return build_network(model, classes, shape, seed=0)
 
 
-def most_bytes(student: Network) -> int:
-    """Bytes that a file of this network's weights may have, in whatever type they travel."""
+def max_weights_bytes(student: Network) -> int:
+    """Largest size in bytes of a file of this network's weights, in any number type."""
     numbers: int = sum(tensor.numel() for tensor in student.state_dict().values())
     return _HEADER_BYTES + _NUMBER_BYTES * numbers
 
 
-def fill(student: Network, weights: bytes) -> None:
-    """Put weights into a network.
+def load_weights(student: Network, weights: bytes) -> None:
+    """Load submitted weights into a network.
 
     Args:
-        student: of `network`.
+        student: from `build_student`.
         weights: safetensors with exactly the tensors of that network.
 
     Raises:
@@ -56,8 +56,8 @@ def fill(student: Network, weights: bytes) -> None:
         raise DataError("weights that are not finite")
 
 
-def opened(path: Path) -> Network:
-    """The student of a file that a run left, see `fedkd.server.report.export.save_student`.
+def open_student(path: Path) -> Network:
+    """The student in a file that a run wrote, see `fedkd.server.report.export.save_student`.
 
     Raises:
         DataError: the file is none, or does not say which network it is of.
@@ -68,7 +68,7 @@ def opened(path: Path) -> Network:
         (length,) = struct.unpack_from("<Q", content)
         notes = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["fedkd"])
         channels, height, width = (int(side) for side in notes["shape"].split("x"))
-        student = network(notes["student"], int(notes["classes"]), (channels, height, width))
+        student = build_student(notes["student"], int(notes["classes"]), (channels, height, width))
     except OSError as error:
         raise DataError(
             f"cannot read {path}: {error.strerror}; name a student.safetensors"
@@ -77,5 +77,5 @@ def opened(path: Path) -> Network:
         raise DataError(
             f"{path} is no student of fedkd's; name the student.safetensors of a run"
         ) from None
-    fill(student, content)
+    load_weights(student, content)
     return student

@@ -148,7 +148,9 @@ class Ledger(Journal):
             epsilon, delta = training.epsilon, training.delta
             row = Entry(timestamp(self._clock()), "", TRAINING, "", 0, training.key)
             row = replace(row, epsilon=epsilon, delta=delta, data_set=data_set, mode=policy.mode)
-            spent = self.dataset_accounts.spending_in_transaction(data_set).with_training(epsilon, delta)
+            spent = self.dataset_accounts.spending_in_transaction(data_set).with_training(
+                epsilon, delta
+            )
             allowed = policy.budget is None or policy.budget.covers(spent)
             decision = (ANSWERED, "") if allowed else (REFUSED, Reason.SPENT.value)
             self._append(self._last().successor(row, *decision))

@@ -115,7 +115,9 @@ def privacy_cost(policy: Policy, keys: tuple[bytes, ...], per_answer: int) -> Pr
     mode, budget = MODES[policy.mode], policy.budget
     if budget is None or not mode.charged:
         return None
-    return PrivacyCost(keys, per_answer, partial(budget.limit, whole=mode.protects_data_set))
+    return PrivacyCost(
+        keys, per_answer, partial(budget.limit, whole_data_set=mode.protects_data_set)
+    )
 
 
 def _check(policy: Policy, spent: Spending) -> None:

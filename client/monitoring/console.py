@@ -1,4 +1,4 @@
-"""What the owner's own screen shows. Knows no file and no network."""
+"""Text for the owner's terminal: the card, progress, ledger entries and privacy spending."""
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from fedkd.privacy import Budget, Spending
 from fedkd.protocol import Card, Guarantee
 
-WORDS = {
+CARD_LABELS = {
     "name": "name",
     "classes": "classes that its teacher tells apart",
     "shape": "images that it reads (C, H, W)",
@@ -26,12 +26,12 @@ WORDS = {
     "recipes": "version of the recipes by which it draws images itself, 0 for none",
     "guarantee": "differential privacy that is promised",
 }
-"""What each field of a card says, for people."""
+"""Descriptions of the fields of a card."""
 
 
 @contextmanager
-def bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on standard error, where that is a terminal, from the first progress on."""
+def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on standard error, where that is a terminal, from the first progress on."""
     console = Console(file=sys.stderr)
     columns = (
         TextColumn("{task.description}"),
@@ -42,31 +42,33 @@ def bar(what: str) -> Iterator[Callable[[int, int], None]]:
     progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
     task = progress.add_task(what, total=None)
 
-    def watch(done: int, total: int) -> None:
+    def update(done: int, total: int) -> None:
         progress.start()
         progress.update(task, completed=done, total=total)
 
     try:
-        yield watch
+        yield update
     finally:
         if progress.live.is_started:
             progress.stop()
 
 
-def told(card: Card) -> dict[str, Any]:
-    """Every field of a card, as JSON takes it."""
-    promise = None if card.guarantee is None else str(card.guarantee)
-    return {**asdict(card), "signals": sorted(card.signals), "guarantee": promise}
+def card_fields(card: Card) -> dict[str, Any]:
+    """Every field of a card, in types that JSON has."""
+    guarantee = None if card.guarantee is None else str(card.guarantee)
+    return {**asdict(card), "signals": sorted(card.signals), "guarantee": guarantee}
 
 
 def format_card(card: Card) -> str:
     """Every field of a card, one a line."""
-    facts = {**told(card), "guarantee": promise(card.guarantee)}
-    return "\n".join(f"{WORDS.get(field, field):<54}{_fact(fact)}" for field, fact in facts.items())
+    facts = {**card_fields(card), "guarantee": format_guarantee(card.guarantee)}
+    return "\n".join(
+        f"{CARD_LABELS.get(field, field):<54}{_fact(fact)}" for field, fact in facts.items()
+    )
 
 
-def promise(guarantee: Guarantee | None) -> str:
-    """What is promised, in a sentence."""
+def format_guarantee(guarantee: Guarantee | None) -> str:
+    """A DP guarantee in a sentence."""
     if guarantee is None:
         return "none: answers may tell of single images"
     g = guarantee
@@ -75,19 +77,19 @@ def promise(guarantee: Guarantee | None) -> str:
         if g.accountant != "zcdp"
         else (f"all that is ever answered, {g.steps:,} images at most")
     )
-    said = (
+    text = (
         f"epsilon {g.epsilon:.4g} at delta {g.delta:g} for {g.unit} ({g.adjacency}) by "
         f"{g.mechanism}, noise {g.noise_multiplier:.4g} times what it hides: {covered}"
     )
     if not g.unpromised:
-        return said
-    return f"{said}; but {g.unpromised:,} images were answered before without any promise"
+        return text
+    return f"{text}; but {g.unpromised:,} images were answered before without any promise"
 
 
-def banner(facts: Mapping[str, object]) -> str:
-    """What an agent is about to do, one fact a line; what does not apply is left out."""
-    told = ((name, fact) for name, fact in facts.items() if fact is not None)
-    return "\n".join(f"  {name.replace('_', ' '):<18}{_fact(fact)}" for name, fact in told)
+def format_facts(facts: Mapping[str, object]) -> str:
+    """Facts, one a line; those that are None are left out."""
+    present = ((name, fact) for name, fact in facts.items() if fact is not None)
+    return "\n".join(f"  {name.replace('_', ' '):<18}{_fact(fact)}" for name, fact in present)
 
 
 def _fact(fact: object) -> str:
@@ -101,28 +103,28 @@ def _fact(fact: object) -> str:
     return str(fact)
 
 
-def spent(samples: int, cap: int, refused: int, examined: int) -> str:
-    """What stands in the books, in one line."""
-    said = f"{samples:,} of {cap:,} samples are spent, {refused:,} questions were refused"
-    return said + (f", {examined:,} students were examined" if examined else "")
+def format_totals(samples: int, cap: int, refused: int, examined: int) -> str:
+    """The totals of a ledger, in one line."""
+    text = f"{samples:,} of {cap:,} samples are spent, {refused:,} questions were refused"
+    return text + (f", {examined:,} students were examined" if examined else "")
 
 
-def charged(data_set: str, spent: Spending, budget: Budget | None) -> str:
-    """What was told of one data set and what it has cost in privacy, in one line; "": nothing."""
-    said = []
+def format_spending(data_set: str, spent: Spending, budget: Budget | None) -> str:
+    """The privacy spending of one data set, in one line; "" where there is none."""
+    parts = []
     if spent.micro_rho:
-        said.append(_noisy(spent, budget))
+        parts.append(_format_rho(spent, budget))
     if spent.trainings:
-        said.append(
+        parts.append(
             f"{len(spent.trainings)} private trainings, epsilon {float(spent.epsilon):g} at delta "
             f"{float(spent.delta):g} together"
         )
     if spent.unpromised:
-        said.append(f"{spent.unpromised:,} images were answered without any promise")
-    return f"data set {data_set}: {'; '.join(said)}" if said else ""
+        parts.append(f"{spent.unpromised:,} images were answered without any promise")
+    return f"data set {data_set}: {'; '.join(parts)}" if parts else ""
 
 
-def _noisy(spent: Spending, budget: Budget | None) -> str:
+def _format_rho(spent: Spending, budget: Budget | None) -> str:
     if budget is None:
         return f"{spent.micro_rho:,} micro-rho are spent"
     return (
@@ -131,11 +133,11 @@ def _noisy(spent: Spending, budget: Budget | None) -> str:
     )
 
 
-def row(entry: Mapping[str, Any]) -> str:
-    """One row of the books, as columns."""
+def format_entry(entry: Mapping[str, Any]) -> str:
+    """One ledger entry, in columns."""
     decision = f"{entry['decision']} {entry['reason']}".strip()
-    price = f"{entry['count']:>6} {entry['micro_rho']:>9}"
+    cost = f"{entry['count']:>6} {entry['micro_rho']:>9}"
     return (
         f"{entry['sequence']:>8}  {entry['time']}  {entry['server'] or '-':<22} "
-        f"{entry['kind']:<11} {entry['signals']:<14} {price}  {decision}"
+        f"{entry['kind']:<11} {entry['signals']:<14} {cost}  {decision}"
     )

@@ -1,6 +1,6 @@
-"""Counters for Prometheus, read from the events on the log. Knows nobody who writes them.
+"""Prometheus metrics of an agent, counted from the events on its log.
 
-They hold counts and times, nothing of a question or an answer.
+They hold counts and times, and nothing of the content of a query or an answer.
 """
 
 import logging
@@ -17,7 +17,7 @@ except ImportError:
 
 
 class PrometheusMetrics(logging.Handler):
-    """Counts what it hears."""
+    """A log handler that counts events."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -38,8 +38,12 @@ class PrometheusMetrics(logging.Handler):
             "fedkd_last_question_timestamp_seconds", "When a question last came.", registry=registry
         )
         self._sessions = Gauge("fedkd_sessions", "Coordinators dialled now.", registry=registry)
+        labels = ["verb", "outcome"]
+        self._control_requests = Counter(
+            "fedkd_control_requests", "Requests at the control socket.", labels, registry=registry
+        )
         self._rings = Counter(
-            "fedkd_rings", "Rings at the socket.", ["verb", "outcome"], registry=registry
+            "fedkd_rings", "Deprecated: see fedkd_control_requests.", labels, registry=registry
         )
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -58,17 +62,18 @@ class PrometheusMetrics(logging.Handler):
                 self._sessions.inc()
             case "session_ended", _:
                 self._sessions.dec()
-            case "ring", {"verb": verb, "outcome": outcome}:
+            case "control_request", {"verb": verb, "outcome": outcome}:
+                self._control_requests.labels(verb, outcome).inc()
                 self._rings.labels(verb, outcome).inc()
 
 
 @contextmanager
-def exposed(host: str, port: int) -> Iterator[str]:
-    """Answer Prometheus, in plain HTTP, until the block ends.
+def metrics_endpoint(host: str, port: int) -> Iterator[str]:
+    """Serve the metrics over plain HTTP until the block ends.
 
     Args:
-        host: whose address to listen on.
-        port: 0 for any that is free.
+        host: address to listen on.
+        port: 0 for any free one.
 
     Yields:
         host:port.
@@ -76,18 +81,18 @@ def exposed(host: str, port: int) -> Iterator[str]:
     Raises:
         SettingsError: the address cannot be had.
     """
-    gauges, log = PrometheusMetrics(), logging.getLogger("fedkd.client")
+    metrics, log = PrometheusMetrics(), logging.getLogger("fedkd.client")
     try:
-        server, thread = start_http_server(port, host, gauges.registry)
+        server, thread = start_http_server(port, host, metrics.registry)
     except OSError as error:
         raise SettingsError(
             f"cannot listen on {host}:{port} for metrics: {error.strerror}; choose another port"
         ) from error
-    log.addHandler(gauges)
+    log.addHandler(metrics)
     try:
         yield f"{host}:{server.server_port}"
     finally:
-        log.removeHandler(gauges)
+        log.removeHandler(metrics)
         server.shutdown()
         server.server_close()
         thread.join()

@@ -1,10 +1,10 @@
-"""THE DOOR: the only way out of an institution. Knows a policy, books and a release; no network.
+"""Release gate: check, charge and answer requests; the only way out of an institution.
 
-A request is checked for shape, type and range, then held against the owner's policy and charged in
-his books, in samples and in privacy, and only then seen by the teacher, through the release that
-the policy's mode names. What comes back is checked again and cast to the type that travels. An
-answer with noise is kept in the books before it is told, and told again to whoever asks again.
-Nothing else of the institution has a way to the other side.
+A request is checked for shape, type and range. Then it is held against the owner's policy and
+charged in the ledger, in samples and in privacy. Only then does the teacher see it, through the
+policy's release mode. The answer is checked again and rounded to the type on the wire. A noisy
+answer is cached in the ledger before it is released, and the same sample gets it again. Nothing
+else of the institution reaches the other side.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from torch import Tensor
 from fedkd.client.ledger.answer_cache import PrivacyCost
 from fedkd.client.ledger.hash_chain import LedgerTotals
 from fedkd.client.ledger.ledger import Ledger
-from fedkd.client.ledger.privacy_accountant import price_of
+from fedkd.client.ledger.privacy_accountant import privacy_cost
 from fedkd.client.release.release_mode import ReleaseMode
 from fedkd.privacy import MODES, Policy
 from fedkd.protocol import Ask, Card, PullBack, Reason, Refusal, Reply, Signal, as_float, rounded
@@ -26,15 +26,15 @@ UNREADABLE = Refusal(Reason.MALFORMED, "a question that cannot be read")
 
 
 class ReleaseGate:
-    """Lets out what the policy names, and charges it first.
+    """Releases what the policy allows, and charges it first.
 
     Args:
-        policy: the owner's word.
-        release: answers, as the policy's mode has it; private.
-        card: what has been told of shape and classes.
-        ledger: the owner's books; None keeps them in memory.
-        mark: of this teacher, up to 64 bytes: what another answered before is no repeat.
-        data_set: what answers tell of and are charged to, as the books name it.
+        policy: the owner's.
+        release: gives the answers, in the policy's mode; private.
+        card: has the shape and the classes.
+        ledger: the owner's; None keeps one in memory.
+        teacher_fingerprint: up to 64 bytes; what another teacher answered is no repeat.
+        data_set: that the answers depend on and are charged to, by its name in the ledger.
     """
 
     def __init__(
@@ -43,22 +43,23 @@ class ReleaseGate:
         release: ReleaseMode,
         card: Card,
         ledger: Ledger | None = None,
-        mark: bytes = b"",
+        teacher_fingerprint: bytes = b"",
         data_set: str = "",
     ) -> None:
         self._policy, self._release, self._card = policy, release, card
         self._ledger = Ledger(None) if ledger is None else ledger
         # Another mode, or other noise, gives other answers.
-        named = release.name.encode()
-        self._mark = blake2b(named, key=mark, digest_size=16).digest() if named else mark
+        self._source = teacher_fingerprint
+        if name := release.name.encode():
+            self._source = blake2b(name, key=teacher_fingerprint, digest_size=16).digest()
         self._data_set = data_set
 
     @property
-    def tally(self) -> LedgerTotals:
-        """What has been charged and refused, as the books have it.
+    def totals(self) -> LedgerTotals:
+        """What has been charged and refused, by the ledger.
 
         Raises:
-            DataError: they cannot be read.
+            DataError: it cannot be read.
         """
         return self._ledger.totals
 
@@ -69,7 +70,7 @@ class ReleaseGate:
 
         Args:
             request: as it came; nothing of it is trusted.
-            server: host:port that asks, "" where nobody dialled.
+            server: host:port of the coordinator that asks, "" in simulations.
         """
         # Causes are private throughout: neither their text nor their type may leave.
         try:
@@ -78,54 +79,55 @@ class ReleaseGate:
         except Exception:
             return UNREADABLE
         try:
-            price = self._price(request)
-            whose = (server, self._mark, price, self._data_set)
-            if refusal := self._ledger.charge(request, self._policy, *whose):
+            cost = self._privacy_cost(request)
+            if refusal := self._ledger.charge(
+                request, self._policy, server, self._source, cost, self._data_set
+            ):
                 return refusal
             try:
-                return self._answer(request, price)
+                return self._answer(request, cost)
             except Exception:
                 return self._ledger.record_refusal(request, FAILED, server)
         except Exception:
             return FAILED
 
-    def _price(self, request: Ask | PullBack) -> PrivacyCost | None:
-        """In privacy; None where answers cost none. Gradients no mode that charges lets out."""
+    def _privacy_cost(self, request: Ask | PullBack) -> PrivacyCost | None:
+        """None where answers cost no privacy. No mode that charges privacy releases gradients."""
         if isinstance(request, PullBack) or not MODES[self._policy.mode].charged:
             return None
         # The same image may come as bytes or as floats, and as a zero of either sign.
         pixels = (as_float(request.images) + 0.0).contiguous().numpy()
-        rows = tuple(
-            blake2b(row.tobytes(), key=self._mark, digest_size=16).digest() for row in pixels
+        keys = tuple(
+            blake2b(row.tobytes(), key=self._source, digest_size=16).digest() for row in pixels
         )
-        return price_of(self._policy, rows, self._release.cost)
+        return privacy_cost(self._policy, keys, self._release.cost)
 
-    def _answer(self, request: Ask | PullBack, price: PrivacyCost | None) -> Reply:
+    def _answer(self, request: Ask | PullBack, cost: PrivacyCost | None) -> Reply:
         if isinstance(request, PullBack):
-            gradient = self._release.pulled_back(request.images, request.cotangents)
-            return Reply(gradient=_sound(gradient, tuple(request.images.shape)))
-        if price is None:
-            said = self._release.ask(request.images, request.signals)
+            gradient = self._release.gradient(request.images, request.cotangents)
+            return Reply(gradient=_validated(gradient, tuple(request.images.shape)))
+        if cost is None:
+            values = self._release.ask(request.images, request.signals)
         else:
-            said = {Signal.LOGITS: self._paid(request.images, price)}
-        return Reply({s: self._checked(said[s], s, request) for s in request.signals})
+            values = {Signal.LOGITS: self._noisy_logits(request.images, cost)}
+        return Reply({s: self._checked(values[s], s, request) for s in request.signals})
 
-    def _paid(self, images: Tensor, price: PrivacyCost) -> Tensor:
-        """NoisyRelease logits of images that are charged; drawn once for each, and kept."""
-        books, place = self._ledger.answer_cache, {row: i for i, row in enumerate(price.keys)}
-        known = cache.get(price.keys)
-        new = [row for row in place if row not in known]
+    def _noisy_logits(self, images: Tensor, cost: PrivacyCost) -> Tensor:
+        """Noisy logits of charged samples; the noise is drawn once for each, and cached."""
+        cache, place = self._ledger.answer_cache, {key: i for i, key in enumerate(cost.keys)}
+        known = cache.get(cost.keys)
+        new = [key for key in place if key not in known]
         if new:
-            cache.store(new, self._release.draw(images[[place[row] for row in new]]))
-            known |= cache.get(new)  # another process may have been quicker
-        return self._release.say(torch.stack([known[row] for row in price.keys]))
+            cache.store(new, self._release.noisy_answers(images[[place[key] for key in new]]))
+            known |= cache.get(new)  # another process may have stored its answer first
+        return self._release.to_logits(torch.stack([known[key] for key in cost.keys]))
 
     def _checked(self, value: Tensor, signal: Signal, ask: Ask) -> Tensor:
-        sound = _sound(value, self._shape(signal, len(ask.images), value))
-        return rounded(sound, signal, ask.exact)
+        valid = _validated(value, self._shape(signal, len(ask.images), value))
+        return rounded(valid, signal, ask.exact)
 
     def _shape(self, signal: Signal, batch: int, value: Tensor) -> tuple[int, ...]:
-        """Of a signal. How many features there are is on no card: D is as it comes in ``value``."""
+        """Shape of a signal. No card has the number of features: D is taken from ``value``."""
         match signal:
             case Signal.LOGITS:
                 return batch, self._card.classes
@@ -135,7 +137,7 @@ class ReleaseGate:
                 return batch, *value.shape[-1:]
 
     def _malformed(self, request: Ask | PullBack) -> Refusal | None:
-        """What is wrong with ``request`` in itself; None where nothing is."""
+        """The refusal of a malformed request; None where it is well formed."""
         images, shape = request.images, self._card.shape
         if images.dim() != 4 or tuple(images.shape[1:]) != shape or not len(images):
             return _malformed(f"images of {tuple(images.shape)}; expected (B, {shape})")
@@ -163,19 +165,19 @@ def _malformed(text: str) -> Refusal:
 
 
 def _within(images: Tensor, low: float, high: float) -> bool:
-    """Whether every pixel lies in [low, high]; a NaN lies nowhere."""
+    """Whether every pixel lies in [low, high]; a NaN does not."""
     if images.dtype == torch.uint8:
         if (low, high) == (0.0, 1.0):
             return True
         low, high = 255 * low, 255 * high
     elif images.dtype != torch.float32:
         return False
-    # A NaN anywhere is both the least and the greatest, and compares with nothing.
+    # Where there is a NaN, amin and amax are NaN, and both comparisons are false.
     return bool(torch.amin(images) >= low) and bool(torch.amax(images) <= high)
 
 
-def _sound(value: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """``value`` without a graph, if it is finite float32 of that shape; raises otherwise."""
+def _validated(value: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """``value`` without its graph, if it is finite float32 of that shape; raises otherwise."""
     if value.dtype != torch.float32 or tuple(value.shape) != shape:
         raise ArithmeticError("a teacher's value has another type or shape than it must")
     if not bool(value.isfinite().all()):

@@ -1,8 +1,9 @@
-"""Mode ``local-dp``: one teacher's logits, under noise as wide as the room. Knows no books.
+"""Release mode ``local-dp``: clipped logits of one teacher with Gaussian noise.
 
-Nothing is known of how a teacher changes with its images, so noise has to hide any change of it: it
-is as wide as all answers lie apart. That protects the whole data set, and is of little use for as
-many questions as distillation asks; it is here for institutions that must not trust less.
+How a teacher changes with its data is not known, so the noise has to hide any change: it is scaled
+to the largest distance between two clipped answers. That protects the whole data set. It is of
+little use for as many samples as distillation needs, and is here for institutions that need the
+strongest protection.
 """
 
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fedkd.client.release.noisy import NoisyRelease, deviation
+from fedkd.client.release.noisy import NoisyRelease, noise_deviation
 from fedkd.models import Teacher
 from fedkd.privacy import ClippedGaussian, Policy
 from fedkd.protocol import Guarantee, Signal
@@ -18,10 +19,10 @@ from fedkd.protocol import Guarantee, Signal
 
 @dataclass(frozen=True)
 class LocalDpRelease(NoisyRelease[Teacher, ClippedGaussian]):
-    """A release of noisy logits.
+    """Releases noisy logits.
 
     Guarantees:
-        Everything that is ever told under the budget is (epsilon, delta)-DP under any change of
+        Everything that is ever released under the budget is (epsilon, delta)-DP under any change of
         the data set or of the teacher, see `ClippedGaussian`, if the clipping was chosen without
         looking at either. It is local DP of the institution, and hence also of each image.
     """
@@ -30,29 +31,31 @@ class LocalDpRelease(NoisyRelease[Teacher, ClippedGaussian]):
     adjacency = "any change"
 
     @classmethod
-    def of(cls, policy: Policy, teacher: Teacher, promised: Guarantee | None) -> "LocalDpRelease":
-        """The release of this teacher.
+    def from_policy(
+        cls, policy: Policy, teacher: Teacher, training: Guarantee | None
+    ) -> "LocalDpRelease":
+        """The release mode for this teacher.
 
         Raises:
-            SettingsError: a budget that pays for nothing, or clipping that is not above 0.
+            SettingsError: a budget too small for one answer, or clipping that is not above 0.
         """
-        noise = deviation(policy, 4 * policy.clipping**2)
+        noise = noise_deviation(policy, 4 * policy.clipping**2)
         return cls(policy, teacher, ClippedGaussian(policy.clipping, noise))
 
-    def draw(self, images: Tensor) -> Tensor:
+    def noisy_answers(self, images: Tensor) -> Tensor:
         """(B, K) steps of the mechanism's grid.
 
-        A teacher that fails has said zero of everything: that it failed would else be told without
+        A teacher that fails counts as zero logits: the failure itself would be released without
         noise.
         """
-        silent = torch.zeros(len(images), self.teacher.classes)
+        zeros = torch.zeros(len(images), self.teacher.classes)
         try:
-            said = self.teacher.ask(images, self.signals)[Signal.LOGITS]
-            logits = said if said.shape == silent.shape else silent
+            answer = self.teacher.ask(images, self.signals)[Signal.LOGITS]
+            logits = answer if answer.shape == zeros.shape else zeros
         except Exception:
-            logits = silent
+            logits = zeros
         return self.mechanism(logits)
 
-    def say(self, drawn: Tensor) -> Tensor:
-        """See `ReleaseMode.say`."""
-        return self.mechanism.to_logits(drawn)
+    def to_logits(self, noisy: Tensor) -> Tensor:
+        """See `ReleaseMode.to_logits`."""
+        return self.mechanism.to_logits(noisy)

@@ -1,4 +1,4 @@
-"""The table of modes: which release stands behind each. Knows no more of them."""
+"""Table of release modes: build the one that a policy names."""
 
 from collections.abc import Callable
 
@@ -12,33 +12,34 @@ from fedkd.privacy import Policy
 from fedkd.protocol import Guarantee
 
 
-def _unpromised(policy: Policy, teacher: Teacher, promised: Guarantee | None) -> ReleaseMode:
-    """Promises nothing, whatever the training did: beside it anything may be told."""
+def _without_guarantee(policy: Policy, teacher: Teacher, training: Guarantee | None) -> ReleaseMode:
+    """Mode ``none``: no guarantee, even where the training had one."""
     return NoiselessRelease(policy, teacher, None)
 
 
-def _trained_privately(policy: Policy, teacher: Teacher, promised: Guarantee | None) -> ReleaseMode:
-    if promised is None:
+def _dp_teacher(policy: Policy, teacher: Teacher, training: Guarantee | None) -> ReleaseMode:
+    if training is None:
         raise SettingsError(
             "policy.mode dp-teacher needs a teacher that is trained here with differential "
             "privacy; write [teacher.private], or choose another mode"
         )
-    return NoiselessRelease(policy, teacher, promised)
+    return NoiselessRelease(policy, teacher, training)
 
 
 RELEASE_MODES: dict[str, Callable[[Policy, Teacher, Guarantee | None], ReleaseMode]] = {
-    "none": _unpromised,
-    "dp-teacher": _trained_privately,
-    "pate": PateRelease.of,
-    "local-dp": LocalDpRelease.of,
+    "none": _without_guarantee,
+    "dp-teacher": _dp_teacher,
+    "pate": PateRelease.from_policy,
+    "local-dp": LocalDpRelease.from_policy,
 }
-"""By `fedkd.privacy.release_policy.MODES`: from a policy, a teacher, and what its training promises."""
+"""Builders by the names of `fedkd.privacy.MODES`, from a policy, a teacher and the guarantee of its
+training."""
 
 
-def release(policy: Policy, teacher: Teacher, promised: Guarantee | None) -> ReleaseMode:
+def build_release_mode(policy: Policy, teacher: Teacher, training: Guarantee | None) -> ReleaseMode:
     """How this policy has this teacher answer.
 
     Raises:
         SettingsError: the mode promises what the teacher does not have, or the budget is too small.
     """
-    return RELEASE_MODES[policy.mode](policy, teacher, promised)
+    return RELEASE_MODES[policy.mode](policy, teacher, training)

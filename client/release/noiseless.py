@@ -1,8 +1,8 @@
-"""Answers without noise: as the teacher says them, or less of it. Knows no books.
+"""Release modes without noise, ``none`` and ``dp-teacher``: exact or coarsened answers.
 
-Modes ``none``, which promises nothing, and ``dp-teacher``, which promises what the teacher's
-training does: all that is computed from it is covered, gradients too, without a charge. To tell
-less of an answer discloses less and promises nothing more.
+``none`` has no guarantee. ``dp-teacher`` has that of the teacher's training: by post-processing it
+covers all that is computed from the teacher, gradients too, without a charge. To coarsen an answer
+(labels, top k, rounding) discloses less and guarantees nothing more.
 """
 
 import math
@@ -19,14 +19,14 @@ from fedkd.privacy import Policy
 from fedkd.protocol import Guarantee, Signal
 
 ONE_HOT_PROBABILITY = 0.9
-"""Probability of a class that is all that is told, nearly; the others share the rest. With more of
-it the divergence from a student that is wrong is so large that self-paced learning never gets to
-him."""
+"""Probability of the class where only the class is released; the others share the rest. With a
+higher one, a wrong student's divergence is so large that self-paced learning never takes the
+sample."""
 
 
 @dataclass(frozen=True)
 class NoiselessRelease:
-    """A teacher's own answers, within a policy."""
+    """Releases a teacher's own answers, coarsened as the policy says."""
 
     policy: Policy
     teacher: Teacher
@@ -36,7 +36,7 @@ class NoiselessRelease:
 
     @property
     def name(self) -> str:
-        """See `ReleaseMode.name`; "" where all is told, which was so before there were others."""
+        """See `ReleaseMode.name`; "" for exact answers, as in ledgers of earlier versions."""
         p = self.policy
         return f"labels={p.labels} top_k={p.top_k} rounding={p.rounding}" if p.reduced else ""
 
@@ -52,46 +52,47 @@ class NoiselessRelease:
 
     def ask(self, images: Tensor, signals: frozenset[Signal]) -> dict[Signal, Tensor]:
         """See `ReleaseMode.ask`."""
-        said = self.teacher.ask(images, signals)
+        answers = self.teacher.ask(images, signals)
         if not self.policy.reduced:
-            return said
-        return {Signal.LOGITS: reduced(said[Signal.LOGITS], self.policy)}
+            return answers
+        return {Signal.LOGITS: reduce_logits(answers[Signal.LOGITS], self.policy)}
 
-    def pulled_back(self, images: Tensor, cotangents: Mapping[Signal, Tensor]) -> Tensor:
-        """See `ReleaseMode.pulled_back`."""
+    def gradient(self, images: Tensor, cotangents: Mapping[Signal, Tensor]) -> Tensor:
+        """See `ReleaseMode.gradient`."""
         return self.teacher.pull_back(images, cotangents)
 
-    def draw(self, images: Tensor) -> Tensor:
+    def noisy_answers(self, images: Tensor) -> Tensor:
         """Always raises: these answers have no noise."""
         raise NeedsError(f"mode {self.policy.mode} draws no noise")
 
-    def say(self, drawn: Tensor) -> Tensor:
+    def to_logits(self, noisy: Tensor) -> Tensor:
         """Always raises."""
         raise NeedsError(f"mode {self.policy.mode} draws no noise")
 
 
-def reduced(logits: Tensor, policy: Policy) -> Tensor:
-    """(B, K) logits with what the policy leaves of them; not finite where ``logits`` are not."""
+def reduce_logits(logits: Tensor, policy: Policy) -> Tensor:
+    """(B, K) logits coarsened as the policy says; not finite where ``logits`` are not."""
     if not bool(logits.isfinite().all()):
-        return logits  # which the door does not let out
+        return logits  # the release gate refuses these
     if policy.labels:
-        return one_hot(logits.argmax(1), logits.shape[1])
+        return one_hot_logits(logits.argmax(1), logits.shape[1])
     if policy.top_k is not None:
-        logits = top(logits, policy.top_k)
-    return logits if policy.rounding is None else coarse(logits, policy.rounding)
+        logits = top_k_logits(logits, policy.top_k)
+    return logits if policy.rounding is None else round_probabilities(logits, policy.rounding)
 
 
-def one_hot(labels: Tensor, classes: int) -> Tensor:
-    """(B,) labels -> (B, K) logits that tell nothing else: 0 but for the label's.
+def one_hot_logits(labels: Tensor, classes: int) -> Tensor:
+    """(B,) labels -> (B, K) logits that hold nothing else: 0 except at the label.
 
-    That is of sixteenths, which no rounding on the way changes (`fedkd.protocol.quantisation`).
+    The value there is a multiple of 1/16, which quantisation on the wire does not change, see
+    `fedkd.protocol.quantisation`.
     """
     odds = ONE_HOT_PROBABILITY / (1 - ONE_HOT_PROBABILITY) * max(1, classes - 1)
     return F.one_hot(labels, classes).float() * (round(16 * math.log(odds)) / 16)
 
 
-def top(logits: Tensor, k: int) -> Tensor:
-    """(B, K) log-probabilities of the k likeliest classes; the others share evenly what is left."""
+def top_k_logits(logits: Tensor, k: int) -> Tensor:
+    """(B, K) log-probabilities of the k likeliest classes; the others share the rest evenly."""
     log_p = logits.log_softmax(1)
     others = logits.shape[1] - k
     if others <= 0:
@@ -101,8 +102,8 @@ def top(logits: Tensor, k: int) -> Tensor:
     return torch.empty_like(ranked).scatter_(1, order, ranked)
 
 
-def coarse(logits: Tensor, digits: int) -> Tensor:
-    """(B, K) logarithms of probabilities that are rounded to so many decimal digits.
+def round_probabilities(logits: Tensor, digits: int) -> Tensor:
+    """(B, K) logarithms of probabilities rounded to so many decimal digits.
 
     One that is rounded to zero counts as half a unit of the last digit.
     """

@@ -1,4 +1,4 @@
-"""What ``pate`` and ``local-dp`` have in common: logits alone, with noise, out of a budget."""
+"""Base of the noisy release modes ``pate`` and ``local-dp``: logits only, charged to a budget."""
 
 import math
 from abc import ABC, abstractmethod
@@ -20,10 +20,10 @@ _Mechanism = TypeVar("_Mechanism", bound=Mechanism)
 
 @dataclass(frozen=True)
 class NoisyRelease(ABC, Generic[_Teacher, _Mechanism]):
-    """A release whose answers have noise, but for how it draws them; see `ReleaseMode`.
+    """A release mode with noise; subclasses compute the noisy answers. See `ReleaseMode`.
 
     Raises:
-        SettingsError: the budget does not pay for one answer.
+        SettingsError: the budget is too small for one answer.
     """
 
     policy: Policy
@@ -43,7 +43,7 @@ class NoisyRelease(ABC, Generic[_Teacher, _Mechanism]):
 
     @property
     def budget(self) -> Budget:
-        """The policy's; a mode that is charged has one."""
+        """The policy's budget; a mode that charges privacy has one."""
         if self.policy.budget is None:
             raise SettingsError(f"policy.mode {self.policy.mode} needs a policy.budget")
         return self.policy.budget
@@ -60,15 +60,15 @@ class NoisyRelease(ABC, Generic[_Teacher, _Mechanism]):
 
     @property
     def guarantee(self) -> Guarantee:
-        """Of all that the budget pays for, whatever of it is spent."""
-        budget, moved = self.budget, math.sqrt(self.mechanism.squared_sensitivity)
+        """The guarantee of the whole budget, however much of it is spent."""
+        budget, sensitivity = self.budget, math.sqrt(self.mechanism.squared_sensitivity)
         return Guarantee(
             epsilon=budget.epsilon_of(budget.micro_rho),
             delta=budget.delta,
             steps=budget.micro_rho // self.cost,
-            noise_multiplier=float(self.mechanism.deviation) / moved,
+            noise_multiplier=float(self.mechanism.deviation) / sensitivity,
             sampling_rate=1.0,
-            clipping=moved,
+            clipping=sensitivity,
             unit=self.unit,
             adjacency=self.adjacency,
             mechanism=self.policy.mode,
@@ -76,24 +76,24 @@ class NoisyRelease(ABC, Generic[_Teacher, _Mechanism]):
         )
 
     @abstractmethod
-    def draw(self, images: Tensor) -> Tensor:
-        """See `ReleaseMode.draw`."""
+    def noisy_answers(self, images: Tensor) -> Tensor:
+        """See `ReleaseMode.noisy_answers`."""
 
     @abstractmethod
-    def say(self, drawn: Tensor) -> Tensor:
-        """See `ReleaseMode.say`."""
+    def to_logits(self, noisy: Tensor) -> Tensor:
+        """See `ReleaseMode.to_logits`."""
 
     def ask(self, images: Tensor, signals: frozenset[Signal]) -> dict[Signal, Tensor]:
-        """Always raises: nothing leaves without a charge."""
+        """Always raises: nothing is released without a charge."""
         raise NeedsError(f"mode {self.policy.mode} tells nothing without noise")
 
-    def pulled_back(self, images: Tensor, cotangents: Mapping[Signal, Tensor]) -> Tensor:
+    def gradient(self, images: Tensor, cotangents: Mapping[Signal, Tensor]) -> Tensor:
         """Always raises, likewise."""
         raise NeedsError(f"mode {self.policy.mode} has no gradients")
 
 
-def deviation(policy: Policy, squared_sensitivity: Fraction) -> Fraction:
-    """The policy's noise, or the least that lets its budget pay for all of its samples.
+def noise_deviation(policy: Policy, squared_sensitivity: Fraction) -> Fraction:
+    """The policy's noise, or the least with which its budget covers all of its samples.
 
     Raises:
         SettingsError: there is no budget, or it is too small to be divided.

@@ -1,4 +1,4 @@
-"""What the door expects of a way to release answers. Knows no teacher, no network and no books."""
+"""Interface of a release mode: how a teacher's answers are released, and what they cost."""
 
 from collections.abc import Mapping
 from typing import Protocol
@@ -9,11 +9,11 @@ from fedkd.protocol import Guarantee, Signal
 
 
 class ReleaseMode(Protocol):
-    """A teacher's answers under one mode."""
+    """A teacher's answers under one release mode."""
 
     @property
     def signals(self) -> frozenset[Signal]:
-        """What may be asked for."""
+        """Signals that may be asked for."""
 
     @property
     def pull_back(self) -> bool:
@@ -21,28 +21,28 @@ class ReleaseMode(Protocol):
 
     @property
     def guarantee(self) -> Guarantee | None:
-        """What is promised of all that is ever told; None: nothing."""
+        """The DP guarantee of all that is ever released; None: none."""
 
     @property
     def cost(self) -> int:
-        """Micro-rho of an image that was not answered before; 0 where answers have no noise."""
+        """Micro-rho of a sample that was not answered before; 0 where answers have no noise."""
 
     @property
     def name(self) -> str:
-        """Of the mode and all its settings: what another one answered is no answer of this one."""
+        """Name of the mode with all its settings: answers under another name are no repeats."""
 
     def ask(self, images: Tensor, signals: frozenset[Signal]) -> dict[Signal, Tensor]:
-        """What may be told without a charge: see `fedkd.models.teacher.Teacher.ask`."""
+        """Answers that cost no privacy; see `fedkd.models.teacher.Teacher.ask`."""
 
-    def pulled_back(self, images: Tensor, cotangents: Mapping[Signal, Tensor]) -> Tensor:
-        """Gradients, likewise."""
+    def gradient(self, images: Tensor, cotangents: Mapping[Signal, Tensor]) -> Tensor:
+        """Gradients that cost no privacy; see `fedkd.models.teacher.Teacher.pull_back`."""
 
-    def draw(self, images: Tensor) -> Tensor:
-        """NoisyRelease answers to (B, C, H, W) images, (B, W) int64, drawn anew at each call.
+    def noisy_answers(self, images: Tensor) -> Tensor:
+        """Noisy answers to (B, C, H, W) images, (B, W) int64, with new noise at each call.
 
-        To be charged before, and called once for an image. Does not fail for any reason that
+        To be charged before, and called once for a sample. Does not fail for any reason that
         depends on private data.
         """
 
-    def say(self, drawn: Tensor) -> Tensor:
-        """What was drawn, as (B, K) float32 logits."""
+    def to_logits(self, noisy: Tensor) -> Tensor:
+        """Noisy answers as (B, K) float32 logits."""

@@ -1,6 +1,6 @@
-"""The agent: dials out to a coordinator and answers its questions, one after the other.
+"""Agent: open a session with a coordinator, answer its queries one by one, and reconnect.
 
-It knows no teacher and no policy: what to answer is decided by the function that it is given.
+It has neither teacher nor policy: a function that it is given computes the answers.
 """
 
 import logging
@@ -33,11 +33,11 @@ from fedkd.wire import (
 )
 from fedkd.wire.channel import dial, grpc, open_stream
 
-PARTING_SECONDS = 0.5
-"""For the coordinator to hear that we leave."""
+CLOSE_SECONDS = 0.5
+"""For the coordinator to receive our Close."""
 LEFT = "the institution left"
 
-FOR_GOOD = frozenset(
+PERMANENT_ERRORS = frozenset(
     {
         grpc.StatusCode.FAILED_PRECONDITION,
         grpc.StatusCode.INVALID_ARGUMENT,
@@ -45,85 +45,86 @@ FOR_GOOD = frozenset(
         grpc.StatusCode.UNAUTHENTICATED,
     }
 )
-"""Refusals that trying again does not change."""
+"""Errors that a retry does not change."""
 FAILED = Refusal(Reason.FAILED, "the teacher could not answer")
 
-STRANGER = ("CERTIFICATE_VERIFY_FAILED", "Hostname Verification Check failed")
-"""In what gRPC says where whoever listens cannot prove to be the coordinator."""
-UNHEARD = {
-    "Socket closed": "{} hung up before a word: it wants TLS, or trusts another authority than the "
-    "one that signed our certificate",
+UNTRUSTED_SERVER = ("CERTIFICATE_VERIFY_FAILED", "Hostname Verification Check failed")
+"""Parts of gRPC's texts where the server cannot prove that it is the coordinator."""
+CONNECTION_ERRORS = {
+    "Socket closed": "{} closed the connection at once: it wants TLS, or trusts another authority "
+    "than the one that signed our certificate",
     "WRONG_VERSION_NUMBER": "{} speaks plain text, and we speak TLS",
     "Connection refused": "nobody listens on {}",
 }
-"""What gRPC says where no session was opened, in our words. A coordinator that starts again may be
-behind each of them, so that it is tried again."""
+"""Parts of gRPC's texts where no session was opened, and our texts for them. A coordinator that
+restarts may be behind each of them, so the agent tries again."""
 
 log = logging.getLogger(__name__)
 
 
 class StopReason(StrEnum):
-    """How an agent's work ended."""
+    """Why an agent stopped."""
 
-    OVER = "over"
-    """The coordinator said so."""
-    LEFT = "left"
-    """We were told to stop."""
+    FINISHED = "over"
+    """The coordinator closed the session: the run is over."""
+    STOPPED = "left"
+    """The agent was closed here."""
     REFUSED = "refused"
-    """For good: trying again would not change it."""
-    GONE = "gone"
-    """The coordinator was out of reach for longer than our patience."""
+    """An error that a retry would not change."""
+    UNREACHABLE = "gone"
+    """The coordinator could not be reached for too long."""
 
 
 @dataclass(frozen=True)
 class ReconnectPolicy:
-    """How an agent comes back after its session was lost.
+    """Exponential backoff of an agent whose session was lost.
 
     Attributes:
-        first: seconds before the first try, doubled at each; drawn from the upper half, so that
-            institutions do not come back all at once.
-        longest: seconds between tries, at most. A session that lived longer starts from `first`.
-        total: seconds without a session after which the coordinator counts as gone.
+        initial_pause: seconds before the first retry, doubled at each; drawn from the upper half,
+            so that institutions do not reconnect all at once.
+        max_pause: seconds between retries, at most. After a session that lasted longer the pause
+            is `initial_pause` again.
+        give_up_after: seconds without a session after which the coordinator counts as gone.
     """
 
-    first: float = 0.5
-    longest: float = 30.0
-    total: float = 600.0
+    initial_pause: float = 0.5
+    max_pause: float = 30.0
+    give_up_after: float = 600.0
 
 
 @dataclass(frozen=True)
-class _Visit:
-    """How one session went."""
+class _SessionResult:
+    """How one session ended."""
 
     reason: str
-    ending: StopReason | None = None
-    """None where it is worth coming back."""
+    stop_reason: StopReason | None = None
+    """None where the agent should reconnect."""
     opened: bool = False
 
 
-class _Line:
-    """One stream to the hub: its messages come by iteration, ours go out in order."""
+class _Stream:
+    """The bidirectional stream of one session: received by iteration, sent in order."""
 
     def __init__(self, channel: grpc.Channel) -> None:
         self._outbox: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        self._ended = threading.Event()
-        self.stream = open_stream(channel, iter(self._outbox.get, None))
-        self.stream.add_done_callback(lambda _: self._ended.set())
+        self._done = threading.Event()
+        self.call = open_stream(channel, iter(self._outbox.get, None))
+        self.call.add_done_callback(lambda _: self._done.set())
 
-    def say(self, data: bytes) -> None:
-        """Sends one message, in its turn."""
+    def send(self, data: bytes) -> None:
+        """Send one message, after those before it."""
         self._outbox.put(data)
 
-    def hang_up(self) -> None:
-        """Ends our side; the hub then ends its own."""
+    def half_close(self) -> None:
+        """End our side; the hub then ends its own."""
         self._outbox.put(None)
 
-    def part(self, reason: str) -> None:
-        """Says Close, and waits shortly for the hub to hear it."""
-        self.say(encode(Close(reason)))
-        self.hang_up()
-        if not self._ended.wait(PARTING_SECONDS):
-            self.stream.cancel()
+    def close(self, reason: str) -> None:
+        """Send Close, and wait shortly for the hub to receive it."""
+        self.send(encode(Close(reason)))
+        self.half_close()
+        if not self._done.wait(CLOSE_SECONDS):
+            self.call.cancel()
 
 
 class Agent:
@@ -132,14 +133,14 @@ class Agent:
     Args:
         address: host:port of the hub.
         token: of the run.
-        card: what the institution says of itself.
-        answer: what to answer. What it raises stays here: the coordinator is told no more than
-            that the teacher could not answer.
+        card: the institution's.
+        answer: computes the answers. Its exceptions stay here: the coordinator only learns that
+            the teacher could not answer.
         credentials: TLS; without them only a hub on this machine can be dialled.
-        patience: how to come back after a session was lost.
+        reconnect: backoff after a session was lost.
 
     Attributes:
-        ending: how `serve` ended; None before that.
+        stop_reason: how `serve` ended; None before that.
     """
 
     def __init__(
@@ -149,20 +150,20 @@ class Agent:
         card: Card,
         answer: Callable[[Ask | PullBack], Reply | Refusal],
         credentials: grpc.ChannelCredentials | None = None,
-        patience: ReconnectPolicy | None = None,
+        reconnect: ReconnectPolicy | None = None,
     ) -> None:
         self._address = address
         self._hello = Hello(VERSION, token, card)
         self._answer = answer
         self._credentials = credentials
-        self._patience = patience or ReconnectPolicy()
-        self.ending: StopReason | None = None
-        self._told = threading.Event()
-        self._turn = threading.Lock()  # held for as long as one question is answered
-        self._line: _Line | None = None
+        self._reconnect = reconnect or ReconnectPolicy()
+        self.stop_reason: StopReason | None = None
+        self._closing = threading.Event()
+        self._answering = threading.Lock()  # held while one query is answered
+        self._stream: _Stream | None = None
 
     def serve(self) -> str:
-        """Answers until either side says that it is over, or the coordinator is gone.
+        """Answer until either side closes, or the coordinator is unreachable for too long.
 
         Returns:
             Why it stopped.
@@ -170,68 +171,72 @@ class Agent:
         Raises:
             SettingsError: plain text to another machine.
         """
-        ended = self._come_and_go()
-        self.ending = ended.ending
-        return ended.reason
+        last = self._run_sessions()
+        self.stop_reason = last.stop_reason
+        return last.reason
 
-    def _come_and_go(self) -> _Visit:
-        """Visits until one of them is the last."""
-        jitter = random.SystemRandom()  # no seed of a run may make institutions come back together
-        pause, seen = self._patience.first, time.monotonic()
-        while not self._told.is_set():
+    def _run_sessions(self) -> _SessionResult:
+        """Open sessions, with backoff, until one of them is the last; its result."""
+        jitter = random.SystemRandom()  # no seed of a run may make institutions reconnect together
+        pause, seen = self._reconnect.initial_pause, time.monotonic()
+        while not self._closing.is_set():
             began = time.monotonic()
-            visit = self._visit()
+            result = self._run_session()
             now = time.monotonic()
-            if visit.ending is not None:
-                return visit
-            if visit.opened:
+            if result.stop_reason is not None:
+                return result
+            if result.opened:
                 seen = now
-                if now - began > self._patience.longest:
-                    pause = self._patience.first
-            if now - seen > self._patience.total:
-                return _Visit(f"the coordinator is gone: {visit.reason}", StopReason.GONE)
+                if now - began > self._reconnect.max_pause:
+                    pause = self._reconnect.initial_pause
+            if now - seen > self._reconnect.give_up_after:
+                return _SessionResult(
+                    f"the coordinator is gone: {result.reason}", StopReason.UNREACHABLE
+                )
             say(
                 log,
                 "session_lost",
                 logging.WARNING,
                 server=self._address,
-                reason=visit.reason,
+                reason=result.reason,
                 pause=round(pause, 3),
             )
-            self._told.wait(jitter.uniform(pause / 2, pause))
-            pause = min(2 * pause, self._patience.longest)
-        return _Visit(LEFT, StopReason.LEFT)
+            self._closing.wait(jitter.uniform(pause / 2, pause))
+            pause = min(2 * pause, self._reconnect.max_pause)
+        return _SessionResult(LEFT, StopReason.STOPPED)
 
     def close(self) -> None:
-        """Makes `serve` return, after the answer that it may be at; for any thread."""
-        self._told.set()
-        with self._turn:  # an answer that is begun is counted, so it is also given
-            if line := self._line:
-                line.part(LEFT)
+        """Make `serve` return, after the answer in progress; for any thread."""
+        self._closing.set()
+        with self._answering:  # an answer in progress is charged, so it is also sent
+            if stream := self._stream:
+                stream.close(LEFT)
 
-    def _visit(self) -> _Visit:
+    def _run_session(self) -> _SessionResult:
         """One session, from its Hello to its end."""
         session = Session(Role.INSTITUTION)
         with dial(self._address, self._credentials) as channel:
-            line = self._line = _Line(channel)
+            stream = self._stream = _Stream(channel)
             try:
-                return self._converse(session, line)
+                return self._answer_queries(session, stream)
             except RemoteProtocolError as error:
-                line.part(str(error))
-                return _Visit(f"the coordinator broke the law: {error}", StopReason.REFUSED)
+                stream.close(str(error))
+                return _SessionResult(
+                    f"the coordinator violated the protocol: {error}", StopReason.REFUSED
+                )
             except grpc.RpcError:
-                return self._failed(line.stream, session.state is State.OPEN)
+                return self._failure(stream.call, session.state is State.OPEN)
             finally:
-                self._line = None
-                line.hang_up()
+                self._stream = None
+                stream.half_close()
 
-    def _converse(self, session: Session, line: _Line) -> _Visit:
-        easel = RecipeRenderer(self._hello.card.shape)
+    def _answer_queries(self, session: Session, stream: _Stream) -> _SessionResult:
+        renderer = RecipeRenderer(self._hello.card.shape)
         session.send(self._hello)
-        line.say(encode(self._hello))
-        if self._told.is_set():  # by a `close` that came too early to find the line
-            return _Visit(LEFT, StopReason.LEFT)
-        for data in line.stream:
+        stream.send(encode(self._hello))
+        if self._closing.is_set():  # by a `close` that came before there was a stream
+            return _SessionResult(LEFT, StopReason.STOPPED)
+        for data in stream.call:
             message = decode_from_coordinator(data)
             session.receive(message)
             match message:
@@ -240,46 +245,53 @@ class Agent:
                 case Welcome():
                     say(log, "session_open", server=self._address)
                 case Query() | RecipeQuery():
-                    with self._turn:
-                        if self._told.is_set():
-                            return _Visit(LEFT, StopReason.LEFT)
-                        line.say(self._outcome(session, easel, message))
+                    with self._answering:
+                        if self._closing.is_set():
+                            return _SessionResult(LEFT, StopReason.STOPPED)
+                        stream.send(self._response(session, renderer, message))
                 case Close(reason):
-                    return _Visit(reason, StopReason.OVER)
-        return _Visit("the coordinator left without a word", opened=session.state is State.OPEN)
+                    return _SessionResult(reason, StopReason.FINISHED)
+        return _SessionResult(
+            "the coordinator closed the stream without a Close", opened=session.state is State.OPEN
+        )
 
-    def _failed(self, stream: grpc.Call, opened: bool) -> _Visit:
-        """A visit that gRPC cut short."""
-        reason = stream.details() or stream.code().name
-        if any(sign in reason for sign in STRANGER):
-            return _Visit(
-                f"whoever listens on {self._address} has no certificate of this coordinator's "
+    def _failure(self, call: grpc.Call, opened: bool) -> _SessionResult:
+        """The result of a session that ended with a gRPC error."""
+        reason = call.details() or call.code().name
+        if any(sign in reason for sign in UNTRUSTED_SERVER):
+            return _SessionResult(
+                f"the server at {self._address} has no certificate of this coordinator's "
                 "authority for that address",
                 StopReason.REFUSED,
             )
         if not opened:
-            words = (text for sign, text in UNHEARD.items() if sign in reason)
-            reason = next((text.format(self._address) for text in words), reason)
-        return _Visit(reason, StopReason.REFUSED if stream.code() in FOR_GOOD else None, opened)
+            texts = (text for sign, text in CONNECTION_ERRORS.items() if sign in reason)
+            reason = next((text.format(self._address) for text in texts), reason)
+        return _SessionResult(
+            reason, StopReason.REFUSED if call.code() in PERMANENT_ERRORS else None, opened
+        )
 
-    def _outcome(
-        self, session: Session, easel: RecipeRenderer, question: Query | RecipeQuery
+    def _response(
+        self, session: Session, renderer: RecipeRenderer, query: Query | RecipeQuery
     ) -> bytes:
-        """What comes of ``question``, in bytes."""
+        """The encoded answer to a query."""
         request: Ask | PullBack | Refusal
-        request = easel.drawn(question) if isinstance(question, RecipeQuery) else question.request
+        request = renderer.render(query) if isinstance(query, RecipeQuery) else query.request
         if isinstance(request, Refusal):
-            return _in_bytes(session, question.id, request)
+            return _encoded(session, query.id, request)
         try:
-            return _in_bytes(session, question.id, self._answer(request))
+            return _encoded(session, query.id, self._answer(request))
         except Exception:
-            # What went wrong may speak of private data: nothing of it leaves, not even to a log.
-            return _in_bytes(session, question.id, FAILED)
+            # The error may quote private data: nothing of it leaves, not even to a log.
+            return _encoded(session, query.id, FAILED)
 
 
-def _in_bytes(session: Session, number: int, said: Reply | Refusal) -> bytes:
-    message = Declined(number, said) if isinstance(said, Refusal) else Answer(number, said)
-    # Before it is taken down: what cannot be said was not said.
+def _encoded(session: Session, query_id: int, answer: Reply | Refusal) -> bytes:
+    if isinstance(answer, Refusal):
+        message: Declined | Answer = Declined(query_id, answer)
+    else:
+        message = Answer(query_id, answer)
+    # Encoded before it enters the session state: what cannot be encoded was not sent.
     data = encode(message, session.packs)
     session.send(message)
     return data

@@ -1,6 +1,6 @@
-"""Where an institution draws the images that a coordinator names. Knows no teacher and no policy.
+"""Render the synthetic samples that a coordinator names by a recipe, at the institution.
 
-What is drawn is a question like any other: it goes to the door, which sees the images alone.
+Rendered samples become an `Ask` like any other: the release gate sees the images alone.
 """
 
 import logging
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 class RecipeRenderer:
-    """Of one session: it keeps the last network by which images were named.
+    """The renderer of one session; it keeps the last generator that a recipe used.
 
     Args:
         shape: (C, H, W) of the images.
@@ -24,34 +24,40 @@ class RecipeRenderer:
 
     def __init__(self, shape: tuple[int, int, int]) -> None:
         self._shape = shape
-        self._network: FrozenGenerator | None = None
+        self._generator: FrozenGenerator | None = None
 
-    def drawn(self, named: RecipeQuery) -> Ask | Refusal:
-        """The question with its images, or that they have to be shown. Never raises.
+    def render(self, query: RecipeQuery) -> Ask | Refusal:
+        """The query with its images, or a refusal that asks for the images. Never raises.
 
         Args:
-            named: lawful in its session, which bounds what is drawn; nothing else of it is trusted.
+            query: valid in its session, which bounds what is rendered; nothing else is trusted.
         """
         try:
-            asked = named.resolve(render(self._complete(named.recipe), self._shape))
-        except Exception as error:  # a network of other layers, a prior that is not known here
-            say(log, "undrawn", logging.WARNING, reason=type(error).__name__)
+            ask = query.resolve(render(self._complete(query.recipe), self._shape))
+        except Exception as error:  # other layers, or a prior that is not known here
+            say(log, "recipe_not_rendered", logging.WARNING, reason=type(error).__name__)
             return UNDRAWN
-        if asked is None:
-            say(log, "undrawn", logging.WARNING, reason="other images", source=_name(named.recipe))
-        return asked or UNDRAWN
+        if ask is None:
+            say(
+                log,
+                "recipe_not_rendered",
+                logging.WARNING,
+                reason="other images",
+                source=_source_kind(query.recipe),
+            )
+        return ask or UNDRAWN
 
     def _complete(self, recipe: Recipe) -> Recipe:
-        """With the weights of its network, which may have come before."""
+        """The recipe with the weights of its generator, which may have come with an earlier one."""
         source = recipe.source
         if isinstance(source, NamedPrior):
             return recipe
         if source.weights is not None:
-            self._network = source
-        elif self._network is not None and self._network.digest == source.digest:
-            return Recipe(self._network, recipe.seed, recipe.count, recipe.kept)
+            self._generator = source
+        elif self._generator is not None and self._generator.digest == source.digest:
+            return Recipe(self._generator, recipe.seed, recipe.count, recipe.kept)
         return recipe
 
 
-def _name(recipe: Recipe) -> str:
+def _source_kind(recipe: Recipe) -> str:
     return "prior" if isinstance(recipe.source, NamedPrior) else "network"

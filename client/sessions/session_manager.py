@@ -1,6 +1,6 @@
-"""An institution's sessions with coordinators: dialled out, at allowed addresses, so many at once.
+"""Sessions of an institution with coordinators: open at allowed addresses, limit, close, log.
 
-It knows no policy beyond the addresses: what is answered, the institution's door decides.
+The policy applies here for the addresses alone. Answers come from the institution's release gate.
 """
 
 import functools
@@ -15,15 +15,15 @@ from fedkd.core.logs import say
 from fedkd.protocol import Ask, PullBack, Refusal, Reply
 from fedkd.wire.channel import grpc
 
-MOST = 4
-"""SessionManager at a time."""
-LONGEST_TOKEN = 4096
+MAX_SESSIONS = 4
+"""Sessions at a time."""
+MAX_TOKEN_LENGTH = 4096
 """Characters."""
 
 log = logging.getLogger(__name__)
 
-Ended = Callable[[Agent], None]
-"""Is told which agent's work is over, in the agent's own thread."""
+OnSessionEnd = Callable[[Agent], None]
+"""Called with the agent whose session is over, in the agent's own thread."""
 
 
 class SessionManager:
@@ -31,10 +31,10 @@ class SessionManager:
 
     Args:
         institution: answers.
-        servers: host:port of whoever may be dialled; nobody else is.
+        servers: host:port of the coordinators that may be dialled.
         credentials: TLS of the institution; without them only this machine can be dialled.
-        most: sessions at a time.
-        patience: of each agent.
+        limit: sessions at a time.
+        reconnect: backoff of each agent.
     """
 
     def __init__(
@@ -42,37 +42,39 @@ class SessionManager:
         institution: Institution,
         servers: frozenset[str],
         credentials: grpc.ChannelCredentials | None,
-        most: int = MOST,
-        patience: ReconnectPolicy | None = None,
+        limit: int = MAX_SESSIONS,
+        reconnect: ReconnectPolicy | None = None,
     ) -> None:
-        self._institution, self._servers, self._most = institution, servers, most
-        self._credentials, self._patience = credentials, patience
+        self._institution, self._servers, self._limit = institution, servers, limit
+        self._credentials, self._reconnect = credentials, reconnect
         self._lock = threading.Lock()
         self._closed = False
         self._open: dict[tuple[str, str], tuple[Agent, threading.Thread]] = {}
 
-    def open(self, address: str, token: str, ended: Ended = lambda agent: None) -> str | None:
-        """Dial in, in a thread; does nothing where that coordinator is dialled with that token.
+    def open(
+        self, address: str, token: str, on_end: OnSessionEnd = lambda agent: None
+    ) -> str | None:
+        """Start a session in a thread; nothing happens where one with that token is open there.
 
         Returns:
-            Why nobody is dialled, fit for the other side; None where somebody is.
+            Why none is opened, fit for the other side; None where one is open.
         """
         if address not in self._servers:
             return "this institution does not dial that address"
-        if not 1 <= len(token) <= LONGEST_TOKEN:
-            return f"a token has 1 to {LONGEST_TOKEN} characters"
+        if not 1 <= len(token) <= MAX_TOKEN_LENGTH:
+            return f"a token has 1 to {MAX_TOKEN_LENGTH} characters"
         with self._lock:
             if self._closed:
                 return "this institution is leaving"
             if (address, token) in self._open:
                 return None
-            if len(self._open) >= self._most:
-                return f"this institution is in {self._most} sessions, and takes no more at a time"
+            if len(self._open) >= self._limit:
+                return f"this institution is in {self._limit} sessions, and takes no more at a time"
             answer = functools.partial(self._answer, address)
             card = self._institution.card
-            agent = Agent(address, token, card, answer, self._credentials, self._patience)
+            agent = Agent(address, token, card, answer, self._credentials, self._reconnect)
             thread = threading.Thread(
-                target=self._serve, args=(agent, (address, token), ended), name="fedkd-agent"
+                target=self._serve, args=(agent, (address, token), on_end), name="fedkd-agent"
             )
             self._open[address, token] = agent, thread
             say(log, "session_begun", server=address)
@@ -80,7 +82,7 @@ class SessionManager:
         return None
 
     def close(self) -> None:
-        """End every session, each after the answer that it is at. Nothing is dialled after it."""
+        """End every session, each after the answer in progress. No session is opened afterwards."""
         with self._lock:
             self._closed = True
             running = list(self._open.values())
@@ -89,19 +91,19 @@ class SessionManager:
         for _, thread in running:
             thread.join()
 
-    def _serve(self, agent: Agent, key: tuple[str, str], ended: Ended) -> None:
+    def _serve(self, agent: Agent, key: tuple[str, str], on_end: OnSessionEnd) -> None:
         try:
             reason = agent.serve()
-        except Exception as error:  # a defect of ours: this session ends, the others do not
+        except Exception as error:  # a bug here: this session ends, the others do not
             reason = f"it failed: {type(error).__name__}"
         with self._lock:
             del self._open[key]
-        say(log, "session_ended", server=key[0], ending=agent.ending, reason=reason)
-        ended(agent)
+        say(log, "session_ended", server=key[0], ending=agent.stop_reason, reason=reason)
+        on_end(agent)
 
     def _answer(self, server: str, request: Ask | PullBack) -> Reply | Refusal:
         began = time.perf_counter()
-        said = self._institution.answer(request, server)
+        answer = self._institution.answer(request, server)
         say(
             log,
             "question",
@@ -109,6 +111,6 @@ class SessionManager:
             kind="ask" if isinstance(request, Ask) else "pull_back",
             samples=len(request.images),
             seconds=round(time.perf_counter() - began, 6),
-            refused=said.reason.value if isinstance(said, Refusal) else None,
+            refused=answer.reason.value if isinstance(answer, Refusal) else None,
         )
-        return said
+        return answer

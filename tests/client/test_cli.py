@@ -23,8 +23,8 @@ import torch
 import trustme
 
 from fedkd.client.cli import main
-from fedkd.client.config.owner_config import load
-from fedkd.client.control import framing as frames
+from fedkd.client.config.owner_config import load_owner_config
+from fedkd.client.control import framing
 from fedkd.client.sessions.agent import Agent, ReconnectPolicy, StopReason
 from fedkd.data.datasets import open_data
 from fedkd.models import build_network
@@ -227,8 +227,8 @@ def test_without_a_token_it_waits_for_flower_to_ring(
                     while line.connect_ex(str(bell)):
                         time.sleep(0.01)
                     request = {"verb": "session", "address": address, "token": TOKEN}
-                    frames.say(line, request, SOON)
-                    answers.append(frames.hear(line, SOON))
+                    framing.send_json(line, request, SOON)
+                    answers.append(framing.receive_json(line, SOON))
             answers.append({"name": hub.wait_for(1, SOON)[0].name})
         finally:
             os.kill(os.getpid(), signal.SIGINT)
@@ -264,7 +264,7 @@ def test_an_answer_that_is_begun_is_given_before_the_agent_leaves() -> None:
         thread.join(SOON)
         assert isinstance(first.result(SOON), Reply)
         assert second.exception(SOON) is not None, "no other is begun"
-    assert agent.ending is StopReason.LEFT
+    assert agent.stop_reason is StopReason.STOPPED
 
 
 # --- how it ends
@@ -314,7 +314,7 @@ def test_who_speaks_otherwise_is_told_so_in_a_line(
     tables["connection"]["insecure"] = True
     path.write_text(tomli_w.dumps(tables))
     assert typed(monkeypatch, "serve", path) == 4
-    assert f"gone: {hub.address} hung up before a word: it wants TLS" in capsys.readouterr().err
+    assert f"gone: {hub.address} closed the connection at once: it wants TLS" in capsys.readouterr().err
 
     with Hub(TOKEN) as plain:
         assert typed(monkeypatch, "serve", site.owner(plain.address, connection=tls)) == 4
@@ -410,7 +410,7 @@ def test_a_file_to_start_from_is_written_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert typed(monkeypatch, "init", tmp_path / "o.toml") == 0
-    assert load(tmp_path / "o.toml").name == "north"
+    assert load_owner_config(tmp_path / "o.toml").name == "north"
     assert typed(monkeypatch, "init", tmp_path / "o.toml") == 2
     assert "File exists" in capsys.readouterr().err
 

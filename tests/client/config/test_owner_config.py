@@ -16,11 +16,11 @@ import torch
 import trustme
 from pydantic import BaseModel
 
-from fedkd.client.config.owner_config import OwnerConfig, load
-from fedkd.client.config.state_folder import kept
-from fedkd.client.config.template import EXAMPLE
-from fedkd.client.institution import examined, owned
-from fedkd.client.institution.submitted_student import fill, most_bytes, network, opened
+from fedkd.client.config.owner_config import OwnerConfig, load_owner_config
+from fedkd.client.config.state_folder import locked
+from fedkd.client.config.template import TEMPLATE
+from fedkd.client.institution import evaluate_student, owner_institution
+from fedkd.client.institution.submitted_student import load_weights, max_weights_bytes, build_student, open_student
 from fedkd.core.logs import configure, say
 from fedkd.errors import DataError, SettingsError
 from fedkd.protocol import Ask, Reply, Signal
@@ -75,14 +75,14 @@ PRIVATE = "|voters|epsilon|delta|clipping|sampling_rate|accountant|labels|top_k|
 
 def test_the_example_has_every_key_and_can_be_read(tmp_path: Path) -> None:
     path = tmp_path / "owner.toml"
-    path.write_text(EXAMPLE)
-    owner = load(path)
+    path.write_text(TEMPLATE)
+    owner = load_owner_config(path)
     assert (owner.name, owner.policy.samples, owner.policy.scores) == ("north", 20_000, False)
     # Everything but what is mutually exclusive still reads where it is no comment.
-    spoken = re.sub(rf"(?m)^# (?=\w+ = )(?!insecure|partition{PRIVATE})", "", EXAMPLE)
+    spoken = re.sub(rf"(?m)^# (?=\w+ = )(?!insecure|partition{PRIVATE})", "", TEMPLATE)
     path.write_text(spoken.replace("servers = [", "servers = ['kd.example:9092', "))
-    assert load(path).policy.hours is not None
-    written = set(re.findall(r"(?m)^(?:# )?(\w+) = ", EXAMPLE))
+    assert load_owner_config(path).policy.hours is not None
+    written = set(re.findall(r"(?m)^(?:# )?(\w+) = ", TEMPLATE))
     assert written == set(keys(OwnerConfig)), "a key is missing in the example, or is none"
 
 
@@ -104,14 +104,14 @@ def test_paths_are_relative_to_the_file(
     path = write(connection=tls, data={"source": "folder:x", "root": "images"})
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    owner = load(Path("..") / path.name)
+    owner = load_owner_config(Path("..") / path.name)
     assert owner.connection is not None
     assert owner.data is not None
     assert owner.connection.ca == tmp_path / "tls" / "ca.pem"
     assert owner.connection.certificate == Path("/etc/north.pem")
     assert owner.data.root == tmp_path / "images"
     assert owner.state.folder == tmp_path / "state"
-    assert owner.state.bell == tmp_path / "state" / "agent.sock"
+    assert owner.state.control_socket == tmp_path / "state" / "agent.sock"
 
 
 def test_a_policy_is_what_the_institution_obeys(write: Write) -> None:
@@ -124,7 +124,7 @@ def test_a_policy_is_what_the_institution_obeys(write: Write) -> None:
         "shape": [1, 8, 8],
         "high": 0.5,
     }
-    word = load(write(policy=said)).policy.word
+    word = load_owner_config(write(policy=said)).policy.to_policy()
     assert word.signals == {Signal.LOGITS, Signal.BN_GAP}
     assert (word.samples, word.samples_per_hour, word.high) == (7, 5, 0.5)
     assert word.hours is not None
@@ -156,7 +156,7 @@ def test_what_cannot_be_is_refused_in_one_line(
     write: Write, tables: dict[str, Any], says: str
 ) -> None:
     with pytest.raises(SettingsError) as error:
-        load(write(**tables))
+        load_owner_config(write(**tables))
     assert says in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -164,21 +164,21 @@ def test_what_cannot_be_is_refused_in_one_line(
 def test_plain_text_is_refused_for_servers_that_flower_may_ring_for(write: Write) -> None:
     policy = {**BASE["policy"], "servers": ["192.0.2.1:1"]}
     with pytest.raises(SettingsError, match="plain text"):
-        load(write(policy=policy, connection={"insecure": True}))
+        load_owner_config(write(policy=policy, connection={"insecure": True}))
 
 
 def test_a_server_that_the_policy_does_not_name_is_a_mistake(write: Write, tls: Path) -> None:
     policy = {**BASE["policy"], "servers": ["kd.example:1"]}
     with pytest.raises(SettingsError, match=r"not in policy\.servers"):
-        load(write(policy=policy, connection=connection(tls, server="kd.example:2")))
+        load_owner_config(write(policy=policy, connection=connection(tls, server="kd.example:2")))
 
 
 def test_a_file_that_is_none_is_told_by_name(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"cannot read none\.toml: No such file"):
-        load(tmp_path / "none.toml")
+        load_owner_config(tmp_path / "none.toml")
     (tmp_path / "bad.toml").write_text("name = ")
     with pytest.raises(SettingsError, match=r"cannot read bad\.toml"):
-        load(tmp_path / "bad.toml")
+        load_owner_config(tmp_path / "bad.toml")
 
 
 # --- secrets of the connection
@@ -186,14 +186,14 @@ def test_a_file_that_is_none_is_told_by_name(tmp_path: Path) -> None:
 
 def test_tls_files_are_checked_before_anybody_is_dialled(write: Write, tls: Path) -> None:
     def refused(**files: str) -> str:
-        owner = load(write(connection=connection(tls, **files)))
+        owner = load_owner_config(write(connection=connection(tls, **files)))
         assert owner.connection is not None
         with pytest.raises(SettingsError) as error:
             owner.connection.credentials()
         assert "\n" not in str(error.value)
         return str(error.value)
 
-    whole = load(write(connection=connection(tls))).connection
+    whole = load_owner_config(write(connection=connection(tls))).connection
     assert whole is not None
     assert whole.credentials() is not None
     assert "do not fit" in refused(key=str(tls / "strange.key"))
@@ -206,7 +206,7 @@ def test_tls_files_are_checked_before_anybody_is_dialled(write: Write, tls: Path
 def test_a_secret_that_others_can_read_is_refused(write: Write, tls: Path, tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_text(" swordfish\n")
-    owner = load(write(connection=connection(tls, token_file="token")))
+    owner = load_owner_config(write(connection=connection(tls, token_file="token")))
     assert owner.connection is not None
     for mode in (0o640, 0o604, 0o620):
         token.chmod(mode)
@@ -233,11 +233,11 @@ def test_a_secret_that_others_can_read_is_refused(write: Write, tls: Path, tmp_p
 def test_an_owners_institution_answers_and_keeps_its_state_to_itself(
     write: Write, tmp_path: Path
 ) -> None:
-    owner = load(write(teacher={"model": "mlp", "epochs": 1}))
+    owner = load_owner_config(write(teacher={"model": "mlp", "epochs": 1}))
     seen: list[int] = []
-    with kept(owner.state.folder):
-        institution = owned(owner, lambda done, of: seen.append(done))
-        with pytest.raises(SettingsError, match="another fedkd-client"), kept(owner.state.folder):
+    with locked(owner.state.folder):
+        institution = owner_institution(owner, lambda done, of: seen.append(done))
+        with pytest.raises(SettingsError, match="another fedkd-client"), locked(owner.state.folder):
             pass
     assert seen == [1]
     assert institution.card.name == "north"
@@ -247,41 +247,41 @@ def test_an_owners_institution_answers_and_keeps_its_state_to_itself(
     files = [path for path in (tmp_path / "state").rglob("*") if path.is_file()]
     assert len(files) >= 2
     assert all(path.stat().st_mode & 0o077 == 0 for path in [*files, owner.state.folder])
-    owned(owner, lambda done, of: seen.append(done))
+    owner_institution(owner, lambda done, of: seen.append(done))
     assert seen == [1], "the teacher is found again"
 
 
 def test_a_state_that_others_can_read_is_refused(write: Write, tmp_path: Path) -> None:
     (tmp_path / "state").mkdir(mode=0o755)
     with pytest.raises(SettingsError, match="chmod 700"):
-        owned(load(write()))
+        owner_institution(load_owner_config(write()))
 
 
 def test_an_owner_examines_a_student_whatever_his_policy(write: Write, tmp_path: Path) -> None:
-    owner, student = load(write()), network("mlp", 10, (1, 8, 8))
+    owner, student = load_owner_config(write()), build_student("mlp", 10, (1, 8, 8))
     save_student(student, tmp_path, (1, 8, 8), {"student": "mlp", "classes": "10"})
-    right, examples = examined(owner, opened(tmp_path / "student.safetensors"))
+    right, examples = evaluate_student(owner, open_student(tmp_path / "student.safetensors"))
     assert examples == 45
     assert 0 <= right <= examples
-    assert owned(owner).score(student) is None
+    assert owner_institution(owner).score(student) is None
 
 
 def test_a_file_that_is_no_student_is_told_as_such(tmp_path: Path) -> None:
     path = tmp_path / "student.safetensors"
     weights = {"student": "mlp", "classes": "10"}
-    student = network("mlp", 10, (1, 8, 8))
+    student = build_student("mlp", 10, (1, 8, 8))
     save_student(student, tmp_path, (1, 8, 8), weights)
     whole = path.read_bytes()
     for content in (b"", b"\xff" * 9, whole[:-1], b"{}" * 40, os.urandom(4096)):
         path.write_bytes(content)
         with pytest.raises(DataError):
-            opened(path)
+            open_student(path)
     save_student(student, tmp_path, (1, 8, 8))
     with pytest.raises(DataError, match="no student of fedkd's"):
-        opened(path)
-    assert len(whole) < most_bytes(student) < 4 * len(whole) + 2**20
+        open_student(path)
+    assert len(whole) < max_weights_bytes(student) < 4 * len(whole) + 2**20
     with pytest.raises(DataError, match="not the weights"):
-        fill(network("cnn", 10, (1, 8, 8)), whole)
+        load_weights(build_student("cnn", 10, (1, 8, 8)), whole)
 
 
 # --- the log

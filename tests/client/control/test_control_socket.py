@@ -17,13 +17,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save
 
-from fedkd.client.config.owner_config import load
-from fedkd.client.control import framing as frames
-from fedkd.client.control.server import AT_ONCE, ControlServer
-from fedkd.client.institution import Institution, owned
-from fedkd.client.institution.submitted_student import most_bytes, network
+from fedkd.client.config.owner_config import load_owner_config
+from fedkd.client.control import framing
+from fedkd.client.control.server import MAX_CONNECTIONS, ControlServer
+from fedkd.client.institution import Institution, owner_institution
+from fedkd.client.institution.submitted_student import max_weights_bytes, build_student
 from fedkd.client.sessions.agent import ReconnectPolicy
-from fedkd.client.sessions.session_manager import MOST, SessionManager
+from fedkd.client.sessions.session_manager import MAX_SESSIONS, SessionManager
 from fedkd.errors import RemoteProtocolError, SettingsError
 from fedkd.models import build_network
 from fedkd.protocol import Ask
@@ -50,7 +50,7 @@ examinations = 3
 def institution(folder: Path, scores: bool) -> Institution:
     folder.mkdir(exist_ok=True)
     (folder / "owner.toml").write_text(OWNER.format(scores=str(scores).lower()))
-    return owned(load(folder / "owner.toml"))
+    return owner_institution(load_owner_config(folder / "owner.toml"))
 
 
 @pytest.fixture(scope="module")
@@ -74,8 +74,8 @@ def hub() -> Iterator[Hub]:
 @contextmanager
 def hung(institution: Institution, path: Path, *servers: str) -> Iterator[Path]:
     """A bell at this path, with sessions behind it."""
-    patience = ReconnectPolicy(first=0.02, longest=0.1, total=60)
-    sessions = SessionManager(institution, frozenset(servers), None, patience=patience)
+    patience = ReconnectPolicy(initial_pause=0.02, max_pause=0.1, give_up_after=60)
+    sessions = SessionManager(institution, frozenset(servers), None, reconnect=patience)
     try:
         with ControlServer(path, institution, sessions):
             yield path
@@ -91,12 +91,12 @@ def path(tmp_path: Path) -> Path:
 
 def ring(path: Path, weights: bytes | None = None, **request: Any) -> dict[str, Any]:
     """A lawful ring."""
-    with frames.dialled(str(path), 3 * SOON) as line:
-        frames.say(line, request, SOON)
-        answer = frames.hear(line, SOON)
+    with framing.connect(str(path), 3 * SOON) as line:
+        framing.send_json(line, request, SOON)
+        answer = framing.receive_json(line, SOON)
         if "go" in answer and weights is not None:
-            frames.send(line, weights, SOON)
-            answer = frames.hear(line, SOON)
+            framing.send_frame(line, weights, SOON)
+            answer = framing.receive_json(line, SOON)
         with suppress(ConnectionError):
             assert line.recv(1) == b"", "one request, one answer"
         return answer
@@ -104,10 +104,10 @@ def ring(path: Path, weights: bytes | None = None, **request: Any) -> dict[str, 
 
 def shout(path: Path, content: bytes) -> dict[str, Any] | None:
     """Whatever bytes, and what is said to them."""
-    with frames.dialled(str(path), 3 * SOON) as line, suppress(OSError, RemoteProtocolError):
+    with framing.connect(str(path), 3 * SOON) as line, suppress(OSError, RemoteProtocolError):
         line.sendall(content)
         line.shutdown(socket.SHUT_WR)
-        return frames.hear(line, SOON)
+        return framing.receive_json(line, SOON)
     return None
 
 
@@ -123,7 +123,7 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 def students() -> dict[str, torch.Tensor]:
-    return network("mlp", 10, (1, 8, 8)).state_dict()
+    return build_student("mlp", 10, (1, 8, 8)).state_dict()
 
 
 EVALUATE = {"verb": "evaluate", "model": "mlp", "classes": [*"0123456789"], "shape": SHAPE}
@@ -155,7 +155,7 @@ def test_a_ring_has_an_allowed_coordinator_dialled_once(
 
 
 def test_a_student_is_examined_where_scores_are_told(open_handed: Institution, path: Path) -> None:
-    student = network("mlp", 10, (1, 8, 8))
+    student = build_student("mlp", 10, (1, 8, 8))
     with hung(open_handed, path):
         answer = ring(path, save(student.state_dict()), **EVALUATE)
     truth = open_handed.score(student)
@@ -203,10 +203,10 @@ def test_so_many_sessions_and_no_more(close_lipped: Institution, path: Path) -> 
         address = "{}:{}".format(*silent.getsockname())
         with hung(close_lipped, path, address):
             rings = [
-                ring(path, verb="session", address=address, token=f"t{i}") for i in range(MOST + 2)
+                ring(path, verb="session", address=address, token=f"t{i}") for i in range(MAX_SESSIONS + 2)
             ]
-    assert rings[:MOST] == [{"open": 1}] * MOST
-    assert all("takes no more" in answer["objection"] for answer in rings[MOST:])
+    assert rings[:MAX_SESSIONS] == [{"open": 1}] * MAX_SESSIONS
+    assert all("takes no more" in answer["objection"] for answer in rings[MAX_SESSIONS:])
 
 
 def wrong_students() -> dict[str, bytes]:
@@ -219,7 +219,7 @@ def wrong_students() -> dict[str, bytes]:
         "empty": b"",
         "cut": whole[:-4],
         "header": struct.pack("<Q", 2**63) + b"{}",
-        "another": save(network("mlp", 3, (1, 8, 8)).state_dict()),
+        "another": save(build_student("mlp", 3, (1, 8, 8)).state_dict()),
         "fewer": save({name: right[name]}),
         "nan": save(nan),
         "pickle": b"\x80\x04cos\nsystem\n(S'false'\ntR.",
@@ -249,19 +249,19 @@ def test_a_student_that_is_none_is_refused_in_words_of_ours(
 
 
 def test_a_student_may_be_no_larger_than_its_network(open_handed: Institution, path: Path) -> None:
-    limit = most_bytes(network("mlp", 10, (1, 8, 8)))
-    with hung(open_handed, path), frames.dialled(str(path), SOON) as line:
-        frames.say(line, EVALUATE, SOON)
-        assert frames.hear(line, SOON) == {"go": limit}
+    limit = max_weights_bytes(build_student("mlp", 10, (1, 8, 8)))
+    with hung(open_handed, path), framing.connect(str(path), SOON) as line:
+        framing.send_json(line, EVALUATE, SOON)
+        assert framing.receive_json(line, SOON) == {"go": limit}
         line.sendall(struct.pack(">I", limit + 1))
-        assert "at most" in frames.hear(line, SOON)["objection"]
+        assert "at most" in framing.receive_json(line, SOON)["objection"]
 
 
 def test_one_student_at_a_time(open_handed: Institution, path: Path) -> None:
     with hung(open_handed, path):
-        with frames.dialled(str(path), 3 * SOON) as slow:
-            frames.say(slow, EVALUATE, SOON)
-            assert "go" in frames.hear(slow, SOON)
+        with framing.connect(str(path), 3 * SOON) as slow:
+            framing.send_json(slow, EVALUATE, SOON)
+            assert "go" in framing.receive_json(slow, SOON)
             assert "come back later" in ring(path, b"", **EVALUATE)["objection"]
         until(lambda: "score" in ring(path, save(students()), **EVALUATE))
 
@@ -324,7 +324,7 @@ def test_a_hostile_bundle_harms_nobody_else(
     with hung(close_lipped, path, hub.address):
         hanging: list[socket.socket] = []
         heard: list[dict[str, Any] | None] = []
-        for _ in range(3 * AT_ONCE):  # more than are heard at once
+        for _ in range(3 * MAX_CONNECTIONS):  # more than are heard at once
             line = socket.socket(socket.AF_UNIX)
             line.setblocking(False)
             with suppress(BlockingIOError):
@@ -346,7 +346,7 @@ def test_a_hostile_bundle_harms_nobody_else(
             assert not thread.is_alive()
         assert len(heard) == 4 * 2 * len(UNLAWFUL)
         assert all(answer is None or "objection" in answer for answer in heard)
-        assert threading.active_count() <= before + AT_ONCE + 1
+        assert threading.active_count() <= before + MAX_CONNECTIONS + 1
         session = {"verb": "session", "address": hub.address, "token": TOKEN}
         assert ring(path, **session) == {"open": 1}
         assert [card.name for card in hub.wait_for(1, SOON)] == ["north"]
@@ -369,7 +369,7 @@ def test_a_drip_of_bytes_does_not_outlast_its_time() -> None:
         thread.start()
         began = time.monotonic()
         with pytest.raises(TimeoutError):
-            frames.receive(ours, 2000, 0.4)
+            framing.receive_frame(ours, 2000, 0.4)
         assert time.monotonic() - began < 2
         stop.set()
         thread.join()
@@ -433,7 +433,7 @@ def test_sessions_end_with_their_hub(close_lipped: Institution) -> None:
     ended: list[object] = []
     with Hub(TOKEN) as hub:
         sessions = SessionManager(close_lipped, frozenset({hub.address}), None)
-        assert sessions.open(hub.address, TOKEN, lambda agent: ended.append(agent.ending)) is None
+        assert sessions.open(hub.address, TOKEN, lambda agent: ended.append(agent.stop_reason)) is None
         hub.wait_for(1, SOON)
     until(lambda: bool(ended))
     assert ended == ["over"]

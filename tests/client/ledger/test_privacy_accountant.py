@@ -14,12 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fedkd.client.vault.training.dp_sgd
-from fedkd.client.config.owner_config import load
-from fedkd.client.institution import Institution, owned
+from fedkd.client.config.owner_config import load_owner_config
+from fedkd.client.institution import Institution, owner_institution
 from fedkd.client.ledger.dataset_accounts import DpTraining
 from fedkd.client.ledger.ledger import Ledger
 from fedkd.client.ledger.privacy_accountant import COMPOSED
-from fedkd.client.monitoring.console import charged, format_card
+from fedkd.client.monitoring.console import format_spending, format_card
 from fedkd.client.vault.assets import Assets
 from fedkd.client.vault.trained_vault import TrainedVault
 from fedkd.client.vault.training.settings import DpSgdSettings, SupervisedSettings
@@ -75,18 +75,18 @@ def vaults(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Vault]:
 
 
 def test_a_promise_of_an_image_counts_everything_and_one_of_the_data_set_only_its_like() -> None:
-    spent = Spending(image_rho=500, whole_rho=700)
+    spent = Spending(image_rho=500, data_set_rho=700)
     assert Spending().epsilon == spent.delta == 0
-    assert BUDGET.limit(spent, whole=False) == BUDGET.micro_rho
-    assert BUDGET.limit(spent, whole=True) == BUDGET.limit(Spending().with_training(1.0, 1e-6), True) == 0
-    assert BUDGET.limit(Spending(whole_rho=700), whole=True) == BUDGET.micro_rho
+    assert BUDGET.limit(spent, whole_data_set=False) == BUDGET.micro_rho
+    assert BUDGET.limit(spent, whole_data_set=True) == BUDGET.limit(Spending().with_training(1.0, 1e-6), True) == 0
+    assert BUDGET.limit(Spending(data_set_rho=700), whole_data_set=True) == BUDGET.micro_rho
     trained = spent.with_training(3.0, 1e-5).with_training(0.1, 2e-5)
     assert (trained.epsilon, trained.delta) == (Fraction("3.1"), Fraction("3e-5"))
     left = BUDGET.remaining_after(trained)
     assert left is not None
     assert (left.epsilon, left.delta) == (pytest.approx(4.9), pytest.approx(1e-5))
     assert Fraction(left.delta) <= Fraction("1e-5"), "rounded to the safe side"
-    assert BUDGET.limit(trained, whole=False) == left.micro_rho == rho_of_epsilon(4.9, left.delta)
+    assert BUDGET.limit(trained, whole_data_set=False) == left.micro_rho == rho_of_epsilon(4.9, left.delta)
     assert trained.without_training(3.0, 1e-5) == spent.with_training(0.1, 2e-5)
 
 
@@ -116,7 +116,7 @@ def test_what_is_left_and_what_is_spent_are_never_more_than_the_budget(
     except SettingsError:
         return
     spent = Spending(trainings=tuple(trainings))
-    rho = budget.limit(spent, whole=False)
+    rho = budget.limit(spent, whole_data_set=False)
     if rho and trainings:
         left = budget.remaining_after(spent)
         assert left is not None
@@ -203,7 +203,7 @@ def test_whatever_opens_after_whatever_no_promise_is_broken(
                 last = [*ledger.entries()][-1]
                 assert (last.mode, last.count) == (mode, count)
                 model.unpromised += last.cost if mode == "none" else 0
-            assert (known.image_rho, known.whole_rho) == (model.rho["pate"], model.rho["local-dp"])
+            assert (known.image_rho, known.data_set_rho) == (model.rho["pate"], model.rho["local-dp"])
             assert known.unpromised == model.unpromised
             assert len(known.trainings) == len(model.trained)
             assert len(spent) <= 1
@@ -218,8 +218,8 @@ def test_local_dp_counts_for_an_image_and_an_image_ends_local_dp(vaults: dict[st
         for start in (0, 30):  # it may open again over what itself has spent
             assert refused(opened("local-dp").answer(Ask(shown(30, start)))) is None
         (known,) = ledger.dataset_accounts.all_spending().values()
-        assert known == Spending(whole_rho=60 * 12_800)
-        left = BUDGET.micro_rho - known.whole_rho
+        assert known == Spending(data_set_rho=60 * 12_800)
+        left = BUDGET.micro_rho - known.data_set_rho
         paid = left // math.ceil(2 * 10**6 / (2 * 9**2))
         voters = opened("pate")
         assert refused(voters.answer(Ask(shown(paid + 1)))) is Reason.SPENT
@@ -299,7 +299,7 @@ def test_a_second_training_adds_up_and_a_teacher_that_is_found_again_does_not(
         rows = [(e.kind, e.decision, e.epsilon, e.delta, e.mode) for e in ledger.entries()]
         assert rows == [("training", "answered", 3.0, 1e-5, "dp-teacher")] * 2
         (told,) = ledger.dataset_accounts.all_spending().values()
-        line = charged("x", told, None)
+        line = format_spending("x", told, None)
         assert line == "data set x: 2 private trainings, epsilon 6 at delta 2e-05 together"
         ledger.verify()
     with closing(Ledger(None)) as fresh:
@@ -360,13 +360,13 @@ def test_an_owner_pays_for_one_training_unless_he_grants_more(tmp_path: Path) ->
         path.write_text(tomli_w.dumps(said))
         return path
 
-    assert load(write()).word.budget == Budget(3.0, 1e-5)
-    first = owned(load(path)).card
-    assert owned(load(path)).card == first
+    assert load_owner_config(write()).effective_policy.budget == Budget(3.0, 1e-5)
+    first = owner_institution(load_owner_config(path)).card
+    assert owner_institution(load_owner_config(path)).card == first
     with pytest.raises(SettingsError, match="grant the sums, or serve the teacher that there is"):
-        owned(load(write(seed=1)))
-    assert owned(load(write())).card == first, "the teacher that there is was not touched"
-    granted = owned(load(write(seed=1, budget={"epsilon": 6.0, "delta": 2e-5}))).card.guarantee
+        owner_institution(load_owner_config(write(seed=1)))
+    assert owner_institution(load_owner_config(write())).card == first, "the teacher that there is was not touched"
+    granted = owner_institution(load_owner_config(write(seed=1, budget={"epsilon": 6.0, "delta": 2e-5}))).card.guarantee
     assert granted is not None
     assert 5.9 < granted.epsilon <= 6
 
@@ -390,7 +390,7 @@ def test_a_card_says_what_was_told_before_without_a_promise(
             if name == "local-dp":
                 break
         (told,) = ledger.dataset_accounts.all_spending().values()
-        assert "20 images were answered without any promise" in charged("x", told, BUDGET)
+        assert "20 images were answered without any promise" in format_spending("x", told, BUDGET)
         stranger = TrainedVault(replace(BASE, index=2))
         other = Institution("north", stranger, policy("local-dp"), ledger).card.guarantee
         assert other is not None

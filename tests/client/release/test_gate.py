@@ -15,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fedkd.client.institution import Institution, policy, simulated
+from fedkd.client.institution import Institution, simulated_policy, simulated_institution
 from fedkd.client.ledger.hash_chain import LedgerTotals
 from fedkd.client.ledger.ledger import Ledger
 from fedkd.client.release.gate import ReleaseGate
-from fedkd.client.release.mode_table import release
+from fedkd.client.release.mode_table import build_release_mode
 from fedkd.client.vault.assets import Assets
 from fedkd.client.vault.trained_vault import TrainedVault
 from fedkd.client.vault.training.settings import SupervisedSettings
@@ -95,7 +95,7 @@ def door(
 ) -> ReleaseGate:
     shape = policy.shape or SHAPE
     card = Card("north", K, shape, policy.signals, policy.pull_back, policy.samples)
-    return ReleaseGate(policy, release(policy, teacher, None), card, Ledger(None, clock=clock))
+    return ReleaseGate(policy, build_release_mode(policy, teacher, None), card, Ledger(None, clock=clock))
 
 
 def images(count: int = 4, seed: int = 0) -> Tensor:
@@ -150,7 +150,7 @@ def test_a_signal_that_the_policy_does_not_name_is_forbidden(request_: Ask | Pul
     teacher = Watched()
     closed = door(Policy(frozenset({LOGITS}), pull_back=True), teacher)
     assert reason(closed.answer(request_)) is Reason.FORBIDDEN
-    assert closed.tally.samples == 0
+    assert closed.totals.samples == 0
     assert teacher.seen == []
 
 
@@ -167,13 +167,13 @@ def test_samples_are_counted_before_the_teacher_is_asked() -> None:
 
     class Curious(Watched):
         def _raise(self) -> None:
-            at_ask.append(counted.tally.samples)
+            at_ask.append(counted.totals.samples)
 
     counted = door(teacher=Curious())
     counted.answer(ask(4))
     counted.answer(pull(3))
     assert at_ask == [4, 7]
-    assert counted.tally == LedgerTotals(asked=4, pulled_back=3)
+    assert counted.totals == LedgerTotals(asked=4, pulled_back=3)
 
 
 def test_beyond_the_cap_nothing_is_answered_and_nothing_is_charged() -> None:
@@ -185,7 +185,7 @@ def test_beyond_the_cap_nothing_is_answered_and_nothing_is_charged() -> None:
     assert said.text == "asked about 5 images, 4 of 10 are left"
     assert isinstance(capped.answer(pull(4)), Reply)
     assert reason(capped.answer(ask(1))) is Reason.SPENT
-    assert (capped.tally.samples, capped.tally.refused) == (10, 2)
+    assert (capped.totals.samples, capped.totals.refused) == (10, 2)
     assert [len(x) for x in teacher.seen] == [6, 4]
 
 
@@ -193,7 +193,7 @@ def test_a_batch_that_is_too_large_is_refused_uncharged() -> None:
     small = door(replace(OPEN, largest_batch=5))
     assert reason(small.answer(ask(6))) is Reason.TOO_LARGE
     assert isinstance(small.answer(ask(5)), Reply)
-    assert small.tally.samples == 5
+    assert small.totals.samples == 5
 
 
 def test_threads_together_do_not_get_past_the_cap() -> None:
@@ -208,7 +208,7 @@ def test_threads_together_do_not_get_past_the_cap() -> None:
     with ThreadPoolExecutor(8) as pool:
         answered = sum(pool.map(insist, range(8)))
     assert answered == 33
-    assert capped.tally == LedgerTotals(asked=99, refused=80 - 33)
+    assert capped.totals == LedgerTotals(asked=99, refused=80 - 33)
 
 
 def test_who_asks_again_is_answered_again_and_charged_once() -> None:
@@ -220,7 +220,7 @@ def test_who_asks_again_is_answered_again_and_charged_once() -> None:
     assert isinstance(first, Reply)
     assert isinstance(again, Reply)
     assert torch.equal(first.signals[LOGITS], again.signals[LOGITS])
-    assert capped.tally == LedgerTotals(asked=4, refused=1)
+    assert capped.totals == LedgerTotals(asked=4, refused=1)
     assert reason(capped.answer(ask(4, exact=True))) is Reason.SPENT
 
 
@@ -261,7 +261,7 @@ def test_malformed_images_are_refused_uncharged(odd: Tensor) -> None:
     count = len(odd) if odd.dim() else 1
     for request in (Ask(odd), PullBack(odd, {LOGITS: torch.ones(count, K)})):
         assert reason(entry.answer(request)) is Reason.MALFORMED
-    assert entry.tally.samples == 0
+    assert entry.totals.samples == 0
     assert teacher.seen == []
 
 
@@ -291,7 +291,7 @@ def test_malformed_cotangents_are_refused_uncharged(cotangents: dict[Signal, Ten
     teacher = Watched()
     entry = door(teacher=teacher)
     assert reason(entry.answer(PullBack(images(4), cotangents))) is Reason.MALFORMED
-    assert entry.tally.samples == 0
+    assert entry.totals.samples == 0
     assert teacher.seen == []
 
 
@@ -320,7 +320,7 @@ def test_nonsense_is_refused_and_nothing_is_raised(nonsense: Any) -> None:
     teacher = Watched()
     entry = door(teacher=teacher)
     assert reason(entry.answer(nonsense)) in (Reason.MALFORMED, Reason.FORBIDDEN)
-    assert entry.tally.samples == 0
+    assert entry.totals.samples == 0
     assert teacher.seen == []
 
 
@@ -400,7 +400,7 @@ def test_a_teacher_that_fails_is_charged_and_says_nothing(
     said = broken.answer(request_)
     assert reason(said) is Reason.FAILED
     assert said.text == "the teacher could not answer"
-    assert (broken.tally.samples, broken.tally.refused) == (4, 1)
+    assert (broken.totals.samples, broken.totals.refused) == (4, 1)
 
 
 def test_no_graph_leaves_with_an_answer() -> None:
@@ -503,7 +503,7 @@ def test_whatever_comes_only_what_the_policy_names_leaves_and_all_is_charged_onc
             assert_sound(request, said)
         elif said.reason is Reason.FAILED:
             assert teacher.fate in FATES
-        assert (entry.tally.samples, entry.tally.refused) == (charged, refused)
+        assert (entry.totals.samples, entry.totals.refused) == (charged, refused)
     assert shown == sum(len(seen) for seen in teacher.seen)
     for cap in (policy.samples, policy.samples_per_hour):
         assert cap is None or charged <= cap
@@ -585,7 +585,7 @@ def test_a_policy_says_how_many_students_are_scored(vault: Vault) -> None:
     assert isinstance(said, Refusal)
     assert said.reason is Reason.SPENT
     assert isinstance(north.score(students[0], [*"9876543210"]), Refusal), "another reading of it"
-    assert north.tally == {"asked": 0, "pulled_back": 0, "refused": 2, "examined": 2}
+    assert north.totals == {"asked": 0, "pulled_back": 0, "refused": 2, "examined": 2}
     with pytest.raises(SettingsError, match="examinations"):
         Policy(examinations=-1)
 
@@ -596,7 +596,7 @@ def test_an_institution_answers_through_its_door(vault: Vault) -> None:
     assert isinstance(north.answer(Ask(shown)), Reply)
     assert reason(north.answer(Ask(shown + 1))) is Reason.SPENT
     assert reason(north.answer(Ask(shown[:1], frozenset({BN_GAP})))) is Reason.FORBIDDEN
-    assert north.tally == {"asked": 5, "pulled_back": 0, "refused": 2, "examined": 0}
+    assert north.totals == {"asked": 5, "pulled_back": 0, "refused": 2, "examined": 0}
 
 
 def test_books_outlive_an_institution_and_are_shared_by_its_agents(
@@ -610,7 +610,7 @@ def test_books_outlive_an_institution_and_are_shared_by_its_agents(
         assert reason(agents[0].answer(Ask(shown[2]))) is Reason.SPENT
     with closing(Ledger(tmp_path / "ledger.sqlite")) as ledger:
         later = Institution("north", vault, Policy(samples=8), ledger)
-        assert later.tally == {"asked": 8, "pulled_back": 0, "refused": 1, "examined": 0}
+        assert later.totals == {"asked": 8, "pulled_back": 0, "refused": 1, "examined": 0}
         assert isinstance(later.answer(Ask(shown[1])), Reply)  # it was charged for ever
         assert reason(later.answer(Ask(shown[3]))) is Reason.SPENT
         assert [e.server for e in ledger.entries()] == ["hub:1", "hub:2", "", "", ""]
@@ -633,7 +633,7 @@ def test_books_that_are_closed_refuse_everything(vault: Vault) -> None:
     assert reason(said) is Reason.FAILED
     assert reason(north.answer(Ask(torch.zeros(4)))) is Reason.FAILED
     with pytest.raises(DataError):
-        _ = north.tally
+        _ = north.totals
 
 
 def test_simulated_institutions_obey_the_policy_of_their_experiment(tmp_path: Path) -> None:
@@ -641,9 +641,9 @@ def test_simulated_institutions_obey_the_policy_of_their_experiment(tmp_path: Pa
     experiment = parse_experiment(
         {"name": "x", "institutions": {"count": 20, "epochs": 1}, "policy": wishes}
     )
-    card = simulated(experiment, 7, tmp_path).card
+    card = simulated_institution(experiment, 7, tmp_path).card
     assert (card.name, card.signals, card.pull_back) == ("institution-07", {LOGITS, BN_GAP}, True)
     assert (card.samples, card.scores) == (9, False)
     assert card.class_counts is not None
     with pytest.raises(SettingsError, match="names 'logit'; choose among logits"):
-        policy(parse_experiment({"name": "x", "policy": {"signals": ["logit"]}}))
+        simulated_policy(parse_experiment({"name": "x", "policy": {"signals": ["logit"]}}))

@@ -17,12 +17,12 @@ from torch import Tensor
 
 from fedkd.client.config.owner_config import OwnerConfig
 from fedkd.client.institution import Institution
-from fedkd.client.institution import policy as policy_of
+from fedkd.client.institution import simulated_policy as policy_of
 from fedkd.client.ledger.ledger import Ledger
-from fedkd.client.monitoring.console import charged, format_card
+from fedkd.client.monitoring.console import format_spending, format_card
 from fedkd.client.release.gate import ReleaseGate
-from fedkd.client.release.mode_table import release
-from fedkd.client.release.noiseless import ONE_HOT_PROBABILITY, coarse, one_hot, top
+from fedkd.client.release.mode_table import build_release_mode
+from fedkd.client.release.noiseless import ONE_HOT_PROBABILITY, round_probabilities, one_hot_logits, top_k_logits
 from fedkd.client.vault.assets import Assets
 from fedkd.client.vault.pate_ensemble import PateEnsemble
 from fedkd.client.vault.trained_vault import TrainedVault
@@ -90,7 +90,7 @@ class Constant:
 
 
 def door(policy: Policy, teacher: Teacher, ledger: Ledger | None = None) -> ReleaseGate:
-    released = release(policy, teacher, None)
+    released = build_release_mode(policy, teacher, None)
     card = Card("north", teacher.classes, (1, 1, 4), released.signals)
     return ReleaseGate(
         policy, released, card, ledger or Ledger(None), b"", "" if ledger is None else "d"
@@ -153,7 +153,7 @@ def test_what_leaves_is_what_the_policy_names_and_is_charged_once(
     if priced:
         # A budget for so many images and a little more, at noise that costs what it costs.
         words = {"budget": BUDGET, "noise": Fraction(3 if mode == "pate" else 30)}
-        each = release(Policy(mode=mode, **words), vaults[mode].teacher, None).cost
+        each = build_release_mode(Policy(mode=mode, **words), vaults[mode].teacher, None).cost
         rho = paid * each + each // 2
         words["budget"] = Budget(epsilon_of_rho(max(rho, each), 1e-5) * (1 + 1e-9))
     policy = Policy(mode=mode, **words)
@@ -207,7 +207,7 @@ def assert_names_nothing_else(request: Any, said: Reply, policy: Policy, teacher
         assert torch.allclose(
             told.float().softmax(1).amax(1), torch.tensor(ONE_HOT_PROBABILITY), atol=2e-3
         )
-        assert torch.equal(told.float(), one_hot(told.argmax(1), K)), "no rounding changes a label"
+        assert torch.equal(told.float(), one_hot_logits(told.argmax(1), K)), "no rounding changes a label"
     if policy.labels:
         assert torch.equal(told.argmax(1), exact.argmax(1))
     elif policy.top_k:
@@ -396,10 +396,10 @@ def test_the_least_noise_is_the_least(micro_rho: int, squared: Fraction) -> None
 def test_less_is_told_of_an_answer() -> None:
     said = torch.tensor([[3.0, 1.0, 0.0, -1.0]])
     p = said.softmax(1)
-    assert torch.allclose(top(said, 2).exp()[0, :2], p[0, :2])
-    assert torch.allclose(top(said, 2).exp()[0, 2:], p[0, 2:].mean().expand(2))
-    assert torch.allclose(top(said, 4), said.log_softmax(1))
-    assert torch.allclose(coarse(said, 1).exp(), torch.tensor([[0.8, 0.1, 0.05, 0.05]]))
+    assert torch.allclose(top_k_logits(said, 2).exp()[0, :2], p[0, :2])
+    assert torch.allclose(top_k_logits(said, 2).exp()[0, 2:], p[0, 2:].mean().expand(2))
+    assert torch.allclose(top_k_logits(said, 4), said.log_softmax(1))
+    assert torch.allclose(round_probabilities(said, 1).exp(), torch.tensor([[0.8, 0.1, 0.05, 0.05]]))
 
 
 # --- budgets
@@ -440,7 +440,7 @@ def test_data_that_share_an_image_share_a_budget() -> None:
         for number, name in enumerate((one, kin, kin, stranger)):
             committee = PateEnsemble([Constant(torch.zeros(3))], 3)
             card = Card("north", 3, (1, 1, 4), frozenset({LOGITS}))
-            own = ReleaseGate(entry, release(entry, committee, None), card, ledger, b"", name)
+            own = ReleaseGate(entry, build_release_mode(entry, committee, None), card, ledger, b"", name)
             assert isinstance(own.answer(Ask(distinct(1, number))), Reply)
         each = NoisyArgmax(Fraction(10)).cost
         assert [ledger.dataset_accounts.spending(n).micro_rho for n in (one, kin, stranger)] == [
@@ -492,8 +492,8 @@ def test_a_card_states_the_whole_budget_spent_or_not(vaults: dict[str, Vault]) -
         ({"mode": "local-dp", "budget": BUDGET}, "policy.noise: say it, or policy.samples"),
         ({"mode": "pate", "budget": BUDGET, "samples": 9, "pull_back": True}, "no gradient"),
         ({"mode": "pate", "budget": BUDGET, "samples": 9, "labels": True}, "no reduction"),
-        ({"mode": "pate", "budget": BUDGET, "samples": 9, "scores": True}, "no noise covers"),
-        ({"mode": "dp-teacher", "class_counts": True}, "no noise covers"),
+        ({"mode": "pate", "budget": BUDGET, "samples": 9, "scores": True}, "without noise"),
+        ({"mode": "dp-teacher", "class_counts": True}, "without noise"),
         ({"labels": True, "top_k": 2}, "leaves nothing"),
         ({"labels": True, "pull_back": True}, "of logits alone"),
         ({"top_k": 0}, "expected an integer >= 1"),
@@ -524,7 +524,7 @@ def test_an_owner_reads_what_is_promised_and_what_is_spent(vaults: dict[str, Vau
     said = format_card(north.card)
     assert "epsilon 8 at delta 1e-05 for one training image (add or remove) by pate" in said
     assert "all that is ever answered, 100 images at most" in said
-    line = charged(data_set, Spending(micro_rho), BUDGET)
+    line = format_spending(data_set, Spending(micro_rho), BUDGET)
     assert line.startswith(f"data set {data_set}: {micro_rho:,} of {BUDGET.micro_rho:,} micro-rho")
     assert "of 8 at delta 1e-05" in line
     assert "may tell of single images" in format_card(replace(north.card, guarantee=None))
@@ -549,7 +549,7 @@ def test_an_owner_writes_a_mode_and_what_it_needs(mode: str) -> None:
         "policy": policy,
         "state": {},
     }
-    word = validate_settings(OwnerConfig, said).policy.word
+    word = validate_settings(OwnerConfig, said).policy.to_policy()
     assert word.mode == mode
     if MODES[mode].charged:
         assert (word.budget, word.noise) == (Budget(8.0, 1e-6), Fraction(1, 10))
@@ -567,4 +567,4 @@ def test_an_experiment_names_a_mode_and_its_epsilon() -> None:
     for wrong in ("privacy.mode=pate", "privacy.mode=dp-teacher"):
         with pytest.raises(SettingsError, match="give an epsilon exactly"):
             load_experiment("digits", [wrong])
-    assert load_experiment("digits-dp").privacy.way == "dp-teacher"
+    assert load_experiment("digits-dp").privacy.effective_mode == "dp-teacher"
