@@ -108,7 +108,7 @@ def run(
     from fedkd.server.hub.hub import Hub
     from fedkd.server.run.checkpoint import Checkpoint
     from fedkd.server.run.console import print_result
-    from fedkd.server.run.interruption import complete_interrupted_run, resume_hint
+    from fedkd.server.run.interrupted_runs import complete_interrupted_run, resume_hint
 
     configure(log)
     if resume is not None and (result := complete_interrupted_run(resume)) is not None:

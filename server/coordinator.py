@@ -101,7 +101,7 @@ def _collected(
     experiment: Experiment, method: Method, shape: tuple[int, int, int]
 ) -> Tensor | None:
     """What the coordinator has collected, where the method has a use for it."""
-    name = experiment.images.collected
+    name = experiment.images.public
     return load_public_images(name, shape) if name and method.inflation else None
 
 

@@ -264,7 +264,7 @@ class DataFreeDistillation(Strategy):
             run.hub, self.parts, cards, self.question_timeout, self.linger
         )
         coordinator = Coordinator(self.parts, participants.cards, participants.answer, self.watch)
-        participants.cards = coordinator.cards  # of a run that is taken up again: whoever took part
+        participants.cards = coordinator.cards  # of a resumed run: those who took part before
         run.participants, run.coordinator = participants, coordinator
 
     def _open(self) -> _OpenRun:

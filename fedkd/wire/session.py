@@ -1,16 +1,15 @@
-"""The law of a session, as a table, and a `Session` that holds both ends to it. Does no I/O.
+"""Session state machine: which message either end may send in which state. Without I/O.
 
-    CONNECTED --Hello--> IDENTIFIED --Welcome--> OPEN, in which questions and answers pass
+    CONNECTED --Hello--> IDENTIFIED --Welcome--> OPEN, in which queries and answers pass
     any of them --Close, from either--> CLOSED
 
-Everything that decides what may be said stands in this file, and none of it knows which end we
-are: a rule that binds them binds us. What we break is a LocalProtocolError, before anything is
-said; what they break is a RemoteProtocolError.
+All rules of the protocol are in this file, and they are the same for both ends. A violation by this
+end is a LocalProtocolError, before anything is sent; one by the other end is a RemoteProtocolError.
 
-Questions are told apart by number. A number rises with every question; a question may be put
-again under its number while it is unanswered; every number is answered once. A question by recipe
-is put to whoever takes recipes, and stays unanswered when its images could not be drawn: it is put
-again, with the images.
+Queries have numbers. A number increases with every query; a query may be repeated under its number
+while it is unanswered; every number is answered once. A query by recipe is sent only to
+institutions that accept recipes, and stays unanswered when its images could not be rendered: it is
+repeated with the images.
 """
 
 from collections.abc import Mapping
@@ -36,32 +35,32 @@ from fedkd.wire.packed_rows import PACKING_VERSION
 from fedkd.wire.recipes import exceeds_limits
 
 MAX_IN_FLIGHT = 2
-"""Unanswered questions at a time: the second travels while the first is answered."""
+"""Unanswered queries at a time: the second is sent while the first is answered."""
 
 
 class Role(Enum):
-    """Who speaks."""
+    """Which end of a session."""
 
     INSTITUTION = "the institution"
     COORDINATOR = "the coordinator"
 
     @property
     def other(self) -> "Role":
-        """Who listens."""
+        """The other end."""
         return Role.COORDINATOR if self is Role.INSTITUTION else Role.INSTITUTION
 
 
 class State(Enum):
-    """How far a session is."""
+    """State of a session."""
 
     CONNECTED = auto()
-    """Nothing was said."""
+    """No message was sent."""
     IDENTIFIED = auto()
-    """The institution said who it is."""
+    """The institution has sent its Hello."""
     OPEN = auto()
-    """Questions may be put."""
+    """Queries may be sent."""
     CLOSED = auto()
-    """Nothing more is said, but for a Close that crossed another."""
+    """No further message but a Close that crossed another."""
 
 
 TRANSITIONS: Mapping[tuple[State, Role, type[Message]], State] = MappingProxyType(
@@ -75,16 +74,16 @@ TRANSITIONS: Mapping[tuple[State, Role, type[Message]], State] = MappingProxyTyp
         **{(state, role, Close): State.CLOSED for state in State for role in Role},
     }
 )
-"""(state, speaker, what is said) -> the next state. What is not here is unlawful."""
+"""(state, sender, message type) -> the next state. What is not here is a violation."""
 
 
 class Session:
-    """One end's account of what was said so far. Not safe for threads.
+    """One end's view of a session. Not thread-safe.
 
     Attributes:
-        state: how far the session is.
-        card: the institution's, once it has said Hello.
-        packs: whether the coordinator has said that it reads what we pack.
+        state: of the session.
+        card: the institution's, once its Hello was sent.
+        packs: whether the coordinator's Welcome says that it reads packed logits.
     """
 
     def __init__(self, role: Role, max_in_flight: int = MAX_IN_FLIGHT) -> None:
@@ -99,92 +98,92 @@ class Session:
 
     @property
     def in_flight(self) -> int:
-        """How many questions are to be answered; one whose images are to be shown is not yet."""
+        """Number of unanswered queries; one that waits for its images is not counted."""
         return len(self._unanswered)
 
     def send(self, message: Message) -> None:
-        """Takes down what we are about to say.
+        """Record a message that this end is about to send.
 
         Raises:
-            LocalProtocolError: we may not say it; the session is as it was.
+            LocalProtocolError: it may not be sent; the session is unchanged.
         """
-        if objection := self._objection(self._role, message):
-            raise LocalProtocolError(objection)
-        self._take_down(self._role, message)
+        if violation := self._violation(self._role, message):
+            raise LocalProtocolError(violation)
+        self._record(self._role, message)
 
     def receive(self, message: Message | Invalid) -> None:
-        """Takes down what they said.
+        """Record a message that the other end has sent.
 
         Raises:
-            RemoteProtocolError: they may not say it; the session is as it was.
+            RemoteProtocolError: it may not be sent; the session is unchanged.
         """
         if isinstance(message, Invalid):
             raise RemoteProtocolError(message.reason)
-        if objection := self._objection(self._role.other, message):
-            raise RemoteProtocolError(objection)
-        self._take_down(self._role.other, message)
+        if violation := self._violation(self._role.other, message):
+            raise RemoteProtocolError(violation)
+        self._record(self._role.other, message)
 
-    def _take_down(self, speaker: Role, message: Message) -> None:
-        self.state = TRANSITIONS[self.state, speaker, type(message)]
+    def _record(self, sender: Role, message: Message) -> None:
+        self.state = TRANSITIONS[self.state, sender, type(message)]
         match message:
             case Hello(card=card):
                 self.card = card
             case Welcome(packing=packing):
                 self.packs = packing == PACKING_VERSION
             case Query(number, request):
-                self._take_question(number, request)
+                self._record_query(number, request)
             case RecipeQuery(number):
-                self._take_question(number, message)
+                self._record_query(number, message)
             case Answer(number) | Declined(number):
                 del self._unanswered[number]
                 if isinstance(message, Declined) and message.refusal.reason is Reason.UNDRAWN:
                     self._undrawn.add(number)
 
-    def _take_question(self, number: int, question: Ask | PullBack | RecipeQuery) -> None:
+    def _record_query(self, number: int, query: Ask | PullBack | RecipeQuery) -> None:
         self._last = max(self._last, number)
         self._undrawn.discard(number)
-        self._unanswered[number] = question
+        self._unanswered[number] = query
 
-    def _objection(self, speaker: Role, message: Message) -> str | None:
-        """Why ``speaker`` may not say ``message`` now; None where it may."""
+    def _violation(self, sender: Role, message: Message) -> str | None:
+        """Why ``sender`` may not send ``message`` now; None where it may."""
         kind = type(message)
-        if (self.state, speaker, kind) not in TRANSITIONS:
+        if (self.state, sender, kind) not in TRANSITIONS:
             state = self.state.name.lower()
-            return f"{kind.__name__} from {speaker.value} in a session that is {state}"
+            return f"{kind.__name__} from {sender.value} in a session that is {state}"
         match message:
             case Query(number):
-                return self._question_objection(number)
+                return self._query_violation(number)
             case RecipeQuery(number):
-                return self._recipe_objection(message) or self._question_objection(number)
+                return self._recipe_violation(message) or self._query_violation(number)
             case Answer(number, reply) if number in self._unanswered:
-                return _misfit(self._unanswered[number], reply, self.card)
+                return _mismatch(self._unanswered[number], reply, self.card)
             case Answer(number) | Declined(number) if number not in self._unanswered:
-                return f"an answer to question {number}, which is not open"
+                return f"an answer to query {number}, which is not open"
             case Declined(number, Refusal(reason=Reason.UNDRAWN)):
                 if not isinstance(self._unanswered[number], RecipeQuery):
-                    return f"question {number} showed its images, and they were not drawn"
+                    return f"query {number} showed its images, and they were not drawn"
         return None
 
-    def _recipe_objection(self, named: RecipeQuery) -> str | None:
+    def _recipe_violation(self, named: RecipeQuery) -> str | None:
         if self.card is None or self.card.recipes != RECIPE_VERSION:
             return f"a recipe of version {RECIPE_VERSION} for an institution that takes none of it"
         if exceeds_limits(named.recipe, self.card.shape):
             return f"a recipe of {named.recipe.count} images, which are too many of that size"
         if named.id in self._undrawn:
-            return f"question {named.id} by recipe again, which could not be drawn"
+            return f"query {named.id} by recipe again, which could not be drawn"
         return None
 
-    def _question_objection(self, number: int) -> str | None:
+    def _query_violation(self, number: int) -> str | None:
         if number in self._unanswered:
             return None
         if number <= self._last and number not in self._undrawn:
-            return f"question {number} after question {self._last}: numbers rise"
+            return f"query {number} after query {self._last}: numbers rise"
         if self.in_flight == self._max_in_flight:
-            return f"more than {self._max_in_flight} questions at a time"
+            return f"more than {self._max_in_flight} queries at a time"
         return None
 
 
-def _misfit(request: Ask | PullBack | RecipeQuery, reply: Reply, card: Card | None) -> str | None:
+def _mismatch(request: Ask | PullBack | RecipeQuery, reply: Reply, card: Card | None) -> str | None:
     """Why ``reply`` does not answer ``request``; None where it does."""
     if isinstance(request, PullBack):
         if reply.signals or reply.gradient is None:
@@ -202,8 +201,8 @@ def _misfit(request: Ask | PullBack | RecipeQuery, reply: Reply, card: Card | No
             Signal.BN_GAP: (),
             Signal.FEATURES: (batch, *tensor.shape[1:]),
         }[signal]
-        if objection := _wrong(signal.value, tensor, shape, dtype):
-            return objection
+        if violation := _wrong(signal.value, tensor, shape, dtype):
+            return violation
     return None
 
 

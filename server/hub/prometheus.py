@@ -24,12 +24,15 @@ METRICS = {
     "answers": "Answers that came, late ones included.",
     "refusals": "Questions declined.",
     "protocol_violations": "Sessions ended because the institution violated the protocol.",
+    "strikes": "Deprecated, removed in the next release; use fedkd_protocol_violations.",
     "samples_asked": "Samples asked about.",
     "samples_pulled_back": "Samples whose gradient was asked for.",
     "bytes_sent": "Bytes of questions.",
     "bytes_received": "Bytes of all messages of the institution.",
 }
 """Fields of `ParticipantCounters` that are exported, with help texts."""
+OLD_NAMES = {"strikes": "protocol_violations"}
+"""Metrics that are also exported under the name of an earlier release: that name -> the field."""
 
 
 class HubCollector(Collector):
@@ -49,7 +52,7 @@ class HubCollector(Collector):
         for field, words in METRICS.items():
             family = CounterMetricFamily(f"fedkd_{field}", words, labels=["institution"])
             for name, each in counters.items():
-                family.add_metric([name], attrgetter(field)(each))
+                family.add_metric([name], attrgetter(OLD_NAMES.get(field, field))(each))
             yield family
         seconds = SummaryMetricFamily(
             "fedkd_answer_seconds", "From a question to what came of it.", labels=["institution"]

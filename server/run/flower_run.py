@@ -69,7 +69,7 @@ def distil_over_flower(
     quorum = Quorum(experiment.institutions.count, asked.quorum, NODE_TIMEOUT, linger)
     config = ConfigRecord({"experiment": experiment.model_dump_json(), "folder": str(vaults)})
     if checkpoint is not None:
-        config["books"] = str(checkpoint.ledgers)
+        config["ledgers"] = str(checkpoint.ledgers)
     cards = collect_cards(grid, quorum, config)
     parts = ingredients(experiment, earlier or cards)
     strategy = DataFreeDistillation(

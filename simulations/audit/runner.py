@@ -25,9 +25,9 @@ from fedkd.client.institution import simulated_assets
 from fedkd.data.datasets import open_data
 from fedkd.experiment import Experiment
 from fedkd.server.run.console import console
+from fedkd.simulations.audit import canaries as canary_audit
 from fedkd.simulations.audit import membership_inference as membership_audit
 from fedkd.simulations.audit import release_mechanisms as mechanism_audit
-from fedkd.simulations.audit import run_canary_audit as canary_audit
 
 CAVEAT = (
     "An audit proves violations only: where it finds none, that is no guarantee, since a better "

@@ -9,7 +9,7 @@ import pytest
 import typer.main
 
 from fedkd.client.cli import app as client
-from fedkd.client.config.owner_config import load
+from fedkd.client.config.owner_config import load_owner_config
 from fedkd.server.cli import app as server
 from fedkd.simulations.rehearsal.flwr_run import FLOWER_APP
 
@@ -49,7 +49,7 @@ def test_an_owner_may_write_the_file_of_the_page(tmp_path: Path) -> None:
     assert written is not None
     text = re.sub(r"^index = .*$", "index = 0", written[1].replace("$name", "north"), flags=re.M)
     (tmp_path / "owner.toml").write_text(text)
-    owner = load(tmp_path / "owner.toml")
+    owner = load_owner_config(tmp_path / "owner.toml")
     assert (owner.name, owner.servers) == ("north", {"127.0.0.1:9092"})
 
 

@@ -6,10 +6,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from fedkd.client.vault.training.supervised import SupervisedSettings, train_teacher
+from fedkd.client.vault.training.settings import SupervisedSettings
+from fedkd.client.vault.training.supervised import train_teacher
 from fedkd.data.datasets import open_data
-from fedkd.evaluation import accuracy, logits
-from fedkd.models import ModuleTeacher, build
+from fedkd.evaluation import accuracy, predict_logits
+from fedkd.models import ModuleTeacher, build_network
 
 README = Path(__file__).parents[2] / "README.md"
 
@@ -27,13 +28,13 @@ def test_the_ten_lines_of_the_readme_distil_a_student() -> None:
     marked = r"<!-- tests/docs/test_readme.py.*?-->\n```python\n(.*?)```"
     blocks = re.findall(marked, README.read_text(), re.S)
     assert len(blocks) == 1
-    student = build("cnn", 10, (1, 8, 8), seed=0)
+    student = build_network("cnn", 10, (1, 8, 8), seed=0)
     data = open_data("digits")
-    before = accuracy(logits(student, data.test_images), data.test_labels)
+    before = accuracy(predict_logits(student, data.test_images), data.test_labels)
     torch.set_num_threads(1)
     names = {"north": taught(slice(0, 700)), "south": taught(slice(700, None)), "student": student}
     exec(compile(blocks[0], str(README), "exec"), names)
-    after = accuracy(logits(student, data.test_images), data.test_labels)
+    after = accuracy(predict_logits(student, data.test_images), data.test_labels)
     assert before < 0.4
     assert after > 0.85
 

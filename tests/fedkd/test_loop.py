@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from fedkd.aggregation.fusion import log_linear_pool
 from fedkd.aggregation.selection import confident
 from fedkd.client.release.gate import ReleaseGate
-from fedkd.client.release.mode_table import release
+from fedkd.client.release.mode_table import build_release_mode
 from fedkd.client.sessions.agent import Agent
 from fedkd.core.augmentation import ITSELF, Views
 from fedkd.errors import NeedsError, QuorumLost, SettingsError
@@ -114,7 +114,7 @@ def wire(networks: Mapping[str, nn.Module]) -> Iterator[tuple[tuple[Card, ...], 
         agents = []
         for name, network in networks.items():
             card = Card(name, K, SHAPE, OPEN.signals, True, class_counts=COUNTS[name])
-            door = ReleaseGate(OPEN, release(OPEN, ModuleTeacher(network, K), None), card)
+            door = ReleaseGate(OPEN, build_release_mode(OPEN, ModuleTeacher(network, K), None), card)
             agents.append(Agent(hub.address, "token", card, door.answer))
         threads = [threading.Thread(target=agent.serve) for agent in agents]
         for thread in threads:
@@ -551,7 +551,7 @@ class Doors:
                 policy.samples,
                 class_counts=(3 + index, 5, 9 - index),
             )
-            self.doors[name] = ReleaseGate(policy, release(policy, teacher, None), card)
+            self.doors[name] = ReleaseGate(policy, build_release_mode(policy, teacher, None), card)
         self.cards = tuple(door._card for door in self.doors.values())
 
     def put(self, request: Request) -> Answers:
@@ -621,15 +621,15 @@ def test_institutions_are_asked_about_the_budget_and_nothing_beyond(
 
     def put(request: Request) -> Answers:
         answers = doors.put(request)
-        most.append(max(door.tally.asked for door in doors.doors.values()))
+        most.append(max(door.totals.asked for door in doors.doors.values()))
         return answers
 
     distilled, _ = run(method, plan, doors, seed, put)
     assert max(most) == budget
     for door in doors.doors.values():
-        assert door.tally.asked == distilled.asked == budget
-        assert door.tally.pulled_back == distilled.pulled_back <= budget
-        assert door.tally.refused == 0
+        assert door.totals.asked == distilled.asked == budget
+        assert door.totals.pulled_back == distilled.pulled_back <= budget
+        assert door.totals.refused == 0
     assert distilled.student_steps == steps
 
 
@@ -816,7 +816,7 @@ def test_a_question_that_nobody_answers_ends_the_run_in_one_line() -> None:
     with pytest.raises(QuorumLost, match="nobody answered") as caught:
         run(cudfkd(), Plan(40, 10, steps=8, student_batch=8), doors)
     assert "\n" not in str(caught.value)
-    assert [door.tally.asked for door in doors.doors.values()] == [20, 20]
+    assert [door.totals.asked for door in doors.doors.values()] == [20, 20]
     assert isinstance(doors.doors["institution-0"].answer(doors.asks[-1]), Refusal)
 
 

@@ -185,7 +185,7 @@ def test_a_run_records_weights_that_rise_and_fall_and_asks_twice_for_each_image(
 
     def watch(progress: Progress) -> None:
         told.append(progress)
-        folder.event({"kind": progress.kind, **progress.facts})
+        folder.append_event({"kind": progress.kind, **progress.facts})
 
     method, student = co_boosting(epoch=2, latent=8), nn.Sequential(nn.Flatten(), nn.Linear(16, K))
     plan = Plan(96, 8, 12, student_batch=8)

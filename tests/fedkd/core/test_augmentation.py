@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fedkd.client.institution import holding
+from fedkd.client.institution import simulated_assets
 from fedkd.core.augmentation import ITSELF, Views
 from fedkd.errors import SettingsError
 from fedkd.experiment import load_experiment
@@ -84,7 +84,7 @@ def test_a_shift_below_none_is_refused() -> None:
 
 def test_an_experiment_says_what_teachers_and_what_students_see() -> None:
     experiment = load_experiment("cifar10", ["student.shift=2"])
-    assert holding(experiment, 0).teach.views == Views(4, True)
+    assert simulated_assets(experiment, 0).training.views == Views(4, True)
     shape = (3, 32, 32)
     cards = InProcess({"a": build_network("mlp", 10, shape, 0)}, shape, 10).cards
     assert ingredients(experiment, cards).plan.views == Views(2, True)

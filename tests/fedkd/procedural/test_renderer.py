@@ -143,7 +143,7 @@ def test_weights_of_other_layers_are_refused_before_anything_is_built() -> None:
     assert fitting is not None
     assert fitting.weights is not None
     for latent, weights in ((17, fitting.weights), (16, fitting.weights[1:]), (16, None)):
-        with pytest.raises(DataError, match="show"):
+        with pytest.raises(DataError, match="send"):
             render(Recipe(FrozenGenerator(latent, b"", weights), 0, 2), DIGIT)
     for latent in (0, 10**9):
         with pytest.raises(DataError, match="too large"):

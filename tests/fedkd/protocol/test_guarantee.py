@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import fedkd.client.vault.training.dp_sgd
-from fedkd.client.institution import Institution, simulated
+from fedkd.client.institution import Institution, simulated_institution
 from fedkd.client.vault.assets import Assets
 from fedkd.client.vault.trained_vault import TrainedVault
 from fedkd.client.vault.training.settings import DpSgdSettings, SupervisedSettings
@@ -18,11 +18,11 @@ from fedkd.errors import DataError, SettingsError
 from fedkd.experiment import load_experiment
 from fedkd.privacy import Policy
 from fedkd.protocol import Guarantee, Signal
-from fedkd.server.report.formatting import pair
+from fedkd.server.report.formatting import epsilon_delta
 from fedkd.simulations.run import run
 
 PRIVATE = DpSgdSettings(epsilon=3.0, epochs=1, sampling_rate=0.1, accountant="rdp")
-HOLDING = Assets(count=5, model="scattering", dp_training=PRIVATE)
+ASSETS = Assets(count=5, model="scattering", dp_training=PRIVATE)
 SHORT = (
     "privacy.epochs=1",
     "privacy.sampling_rate=0.1",
@@ -39,22 +39,22 @@ def said(vault: Vault) -> torch.Tensor:
 
 
 def test_the_promise_is_kept_with_the_teacher(tmp_path: Path) -> None:
-    first = TrainedVault(HOLDING, tmp_path)
+    first = TrainedVault(ASSETS, tmp_path)
     promised = first.guarantee
     assert promised is not None
     assert 2.9 < promised.epsilon <= 3
     assert promised.delta == 1e-5
-    again = TrainedVault(HOLDING, tmp_path)
+    again = TrainedVault(ASSETS, tmp_path)
     assert again.guarantee == promised
     assert torch.equal(said(first), said(again)), "it was trained twice, which would be paid twice"
     assert TrainedVault(Assets(training=SupervisedSettings(epochs=1))).guarantee is None
 
 
 def test_another_promise_or_none_trains_anew(tmp_path: Path) -> None:
-    first = TrainedVault(HOLDING, tmp_path).guarantee
-    more = replace(HOLDING, dp_training=replace(PRIVATE, epsilon=8.0))
+    first = TrainedVault(ASSETS, tmp_path).guarantee
+    more = replace(ASSETS, dp_training=replace(PRIVATE, epsilon=8.0))
     assert TrainedVault(more, tmp_path).guarantee != first
-    none = replace(HOLDING, dp_training=None, training=SupervisedSettings(epochs=1))
+    none = replace(ASSETS, dp_training=None, training=SupervisedSettings(epochs=1))
     assert TrainedVault(none, tmp_path).guarantee is None
 
 
@@ -71,12 +71,12 @@ def test_a_teacher_above_its_target_is_not_served(
             lambda *found: 0.9 * calibrated_noise_multiplier(*found),
         )
     else:
-        assert TrainedVault(HOLDING, tmp_path).guarantee is not None
+        assert TrainedVault(ASSETS, tmp_path).guarantee is not None
         path = tmp_path / "teacher.json"
         note = json.loads(path.read_text())
         note["guarantee"] = note["guarantee"] | {"epsilon": 3.1} if where == "note" else None
         path.write_text(json.dumps(note))
-    vault = TrainedVault(HOLDING, tmp_path)
+    vault = TrainedVault(ASSETS, tmp_path)
     for _ in range(2):
         with pytest.raises(DataError, match="not served"):
             _ = vault.teacher
@@ -84,18 +84,18 @@ def test_a_teacher_above_its_target_is_not_served(
 
 @pytest.mark.parametrize("spoilt", [{"epsilon": -1.0}, {"secret": 1}, 5, "secret"])
 def test_a_note_that_makes_no_sense_is_named_and_not_quoted(tmp_path: Path, spoilt: Any) -> None:
-    assert TrainedVault(HOLDING, tmp_path).guarantee is not None
+    assert TrainedVault(ASSETS, tmp_path).guarantee is not None
     path = tmp_path / "teacher.json"
     note = json.loads(path.read_text())
     note["guarantee"] = note["guarantee"] | spoilt if isinstance(spoilt, dict) else spoilt
     path.write_text(json.dumps(note))
     with pytest.raises(DataError, match="train anew") as caught:
-        _ = TrainedVault(HOLDING, tmp_path).guarantee
+        _ = TrainedVault(ASSETS, tmp_path).guarantee
     assert "secret" not in str(caught.value)
 
 
 def test_the_card_tells_the_promise_and_no_counts(tmp_path: Path) -> None:
-    vault = TrainedVault(HOLDING, tmp_path)
+    vault = TrainedVault(ASSETS, tmp_path)
     card = Institution("north", vault, Policy(mode="dp-teacher")).card
     assert card.guarantee == vault.guarantee
     assert card.class_counts is None
@@ -117,10 +117,10 @@ def test_a_promise_depends_on_the_settings_alone() -> None:
 
 def test_an_experiment_asks_for_privacy_in_its_own_section() -> None:
     assert (
-        simulated(load_experiment("digits", ["institutions.epochs=1"]), 0, None).card.guarantee
+        simulated_institution(load_experiment("digits", ["institutions.epochs=1"]), 0, None).card.guarantee
         is None
     )
-    card = simulated(load_experiment("digits-dp", [*SHORT, "privacy.epsilon=2"]), 0, None).card
+    card = simulated_institution(load_experiment("digits-dp", [*SHORT, "privacy.epsilon=2"]), 0, None).card
     assert card.guarantee is not None
     assert 1.9 < card.guarantee.epsilon <= 2
     wished = [
@@ -128,7 +128,7 @@ def test_an_experiment_asks_for_privacy_in_its_own_section() -> None:
         "policy.class_counts=false",
         "policy.scores=false",
     ]
-    own = simulated(load_experiment("digits", [*SHORT, *wished, "privacy.epsilon=2"]), 0, None).card
+    own = simulated_institution(load_experiment("digits", [*SHORT, *wished, "privacy.epsilon=2"]), 0, None).card
     assert own.guarantee == card.guarantee
     with pytest.raises(SettingsError, match=r"privacy\.epsilon"):
         load_experiment("digits", ["privacy.epsilon=0"])
@@ -144,7 +144,7 @@ def test_the_report_says_what_was_promised(tmp_path: Path) -> None:
     page = (tmp_path / "run" / "report.html").read_text()
     assert f"DP-SGD, {teachers[0]['guarantee']['steps']} noisy steps" in page
     assert "<dt>What is protected</dt><dd>one training image</dd>" in page
-    assert pair(teachers[0]["epsilon"], 1e-5) in page
+    assert epsilon_delta(teachers[0]["epsilon"], 1e-5) in page
     other = run(
         load_experiment("digits-dp", [*SHORT, "privacy.epsilon=2"]), "local", tmp_path / "other"
     )

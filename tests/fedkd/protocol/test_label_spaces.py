@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from fedkd.aggregation import fusion as ensemble
 from fedkd.aggregation.fusion import ALIKE, FLOOR, RULES, fusion, log_linear_pool
-from fedkd.client.institution import simulated
+from fedkd.client.institution import simulated_institution
 from fedkd.client.release.gate import ReleaseGate
 from fedkd.client.release.mode_table import build_release_mode
 from fedkd.client.sessions.agent import Agent
@@ -477,10 +477,10 @@ def test_an_experiment_deals_sets_in_turn_and_a_card_shows_them() -> None:
     experiment = parse_experiment(
         SMALL | {"institutions": {**SMALL["institutions"], "labels": LABELS}}
     )
-    shown = [simulated(experiment, index, None).card for index in range(3)]
+    shown = [simulated_institution(experiment, index, None).card for index in range(3)]
     assert [c.class_names for c in shown] == list(LABELS)
     assert [c.classes for c in shown] == [5, 4, 4]
-    reply = simulated(experiment, 1, None).answer(Ask(torch.zeros(2, *SHAPE, dtype=torch.uint8)))
+    reply = simulated_institution(experiment, 1, None).answer(Ask(torch.zeros(2, *SHAPE, dtype=torch.uint8)))
     assert isinstance(reply, Reply)
     assert reply.signals[LOGITS].shape == (2, 4)
 

@@ -555,6 +555,8 @@ def test_counters_can_be_scraped_on_this_machine(hub: Hub) -> None:
     assert said['fedkd_questions_total{institution="north"}'] == "1.0"
     assert said['fedkd_answers_total{institution="north"}'] == "1.0"
     assert said['fedkd_refusals_total{institution="south"}'] == "1.0"
+    for name in ("protocol_violations", "strikes"):  # the second is its name of before
+        assert said[f'fedkd_{name}_total{{institution="north"}}'] == "0.0"
     assert said['fedkd_samples_asked_total{institution="south"}'] == "4.0"
     assert said['fedkd_answer_seconds_count{institution="south"}'] == "1.0"
     assert 0 < float(said['fedkd_answer_seconds_sum{institution="north"}']) < SOON

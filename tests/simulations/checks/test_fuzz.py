@@ -30,7 +30,7 @@ def test_random_bytes_are_refused_by_the_protocol(sender: Role, data: bytes, see
 @settings(max_examples=60, deadline=None)
 @given(sender=st.sampled_from(Role), mutation=st.sampled_from(MUTATIONS), seed=SEEDS)
 def test_mutated_messages_are_refused_by_the_protocol(
-    sender: Role, mutation: malformed_messages.Spoil, seed: int
+    sender: Role, mutation: malformed_messages.Mutation, seed: int
 ) -> None:
     rng = random.Random(seed)
     session = open_session(sender.other, rng)
