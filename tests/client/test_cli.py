@@ -329,7 +329,7 @@ def impatient(*words: Any) -> Agent:
 def test_one_that_stays_dials_again_when_a_run_is_over(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fedkd.client.daemon.PAUSE", 0.1)
+    monkeypatch.setattr("fedkd.client.daemon.PAUSE_SECONDS", 0.1)
     first = Hub(TOKEN, "127.0.0.1:0", site.credentials)
     came: list[str] = []
 

@@ -1,4 +1,4 @@
-"""The bell: what rings at an owner's socket gets what the policy allows, whoever rings."""
+"""The bell: what answers at an owner's socket gets what the policy allows, whoever answers."""
 
 import json
 import os
@@ -89,7 +89,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "state" / "agent.sock"
 
 
-def ring(path: Path, weights: bytes | None = None, **request: Any) -> dict[str, Any]:
+def send_request(path: Path, weights: bytes | None = None, **request: Any) -> dict[str, Any]:
     """A lawful ring."""
     with framing.connect(str(path), 3 * SOON) as line:
         framing.send_json(line, request, SOON)
@@ -134,18 +134,18 @@ EVALUATE = {"verb": "evaluate", "model": "mlp", "classes": [*"0123456789"], "sha
 
 def test_the_card_is_told(close_lipped: Institution, path: Path) -> None:
     with hung(close_lipped, path):
-        card = ring(path, verb="card")["card"]
+        card = send_request(path, verb="card")["card"]
     assert (card["name"], card["classes"], card["shape"]) == ("north", 10, SHAPE)
     assert card["class_counts"] is None
 
 
-def test_a_ring_has_an_allowed_coordinator_dialled_once(
+def test_a_request_has_an_allowed_coordinator_dialled_once(
     close_lipped: Institution, path: Path, hub: Hub
 ) -> None:
     with hung(close_lipped, path, hub.address):
         session = {"verb": "session", "address": hub.address, "token": TOKEN}
         for _ in range(3):
-            assert ring(path, **session) == {"open": 1}
+            assert send_request(path, **session) == {"open": 1}
         assert [card.name for card in hub.wait_for(1, SOON)] == ["north"]
         assert [t.name for t in threading.enumerate()].count("fedkd-agent") == 1
         images = torch.zeros(5, *SHAPE, dtype=torch.uint8)
@@ -154,10 +154,10 @@ def test_a_ring_has_an_allowed_coordinator_dialled_once(
     until(lambda: not hub.cards)
 
 
-def test_a_student_is_examined_where_scores_are_told(open_handed: Institution, path: Path) -> None:
+def test_a_student_is_evaluated_where_scores_are_told(open_handed: Institution, path: Path) -> None:
     student = build_student("mlp", 10, (1, 8, 8))
     with hung(open_handed, path):
-        answer = ring(path, save(student.state_dict()), **EVALUATE)
+        answer = send_request(path, save(student.state_dict()), **EVALUATE)
     truth = open_handed.score(student)
     assert truth is not None
     assert answer == {"score": list(truth)}
@@ -167,16 +167,16 @@ def test_no_student_is_even_taken_where_scores_are_not_told(
     close_lipped: Institution, path: Path
 ) -> None:
     with hung(close_lipped, path):
-        assert ring(path, b"", **EVALUATE) == {"score": None}
+        assert send_request(path, b"", **EVALUATE) == {"score": None}
 
 
-def test_so_many_students_are_examined_and_no_more(tmp_path: Path, path: Path) -> None:
+def test_so_many_students_are_evaluated_and_no_more(tmp_path: Path, path: Path) -> None:
     with hung(institution(tmp_path / "own", scores=True), path):
         sat = [save(build_network("mlp", 10, (1, 8, 8), seed).state_dict()) for seed in range(4)]
-        scores = [ring(path, student, **EVALUATE) for student in (*sat[:3], sat[0])]
+        scores = [send_request(path, student, **EVALUATE) for student in (*sat[:3], sat[0])]
         assert scores[0] == scores[3], "the same one again is no further one"
         assert all("score" in answer for answer in scores)
-        answer = ring(path, sat[3], **EVALUATE)
+        answer = send_request(path, sat[3], **EVALUATE)
         assert answer == {"objection": "all 3 examinations of students are spent here"}
 
 
@@ -190,11 +190,11 @@ def test_nobody_is_dialled_whom_the_owner_does_not_name(
         trap.settimeout(0.3)
         host, port = trap.getsockname()
         for address in (f"{host}:{port}", f"localhost:{port}", f"{hub.address} ", "", "unix:/x"):
-            answer = ring(path, verb="session", address=address, token=TOKEN)
+            answer = send_request(path, verb="session", address=address, token=TOKEN)
             assert answer == {"objection": "this institution does not dial that address"}
         with pytest.raises(TimeoutError):
             trap.accept()
-        assert "token" in ring(path, verb="session", address=hub.address, token="")["objection"]
+        assert "token" in send_request(path, verb="session", address=hub.address, token="")["objection"]
         assert not hub.cards
 
 
@@ -202,11 +202,11 @@ def test_so_many_sessions_and_no_more(close_lipped: Institution, path: Path) -> 
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = "{}:{}".format(*silent.getsockname())
         with hung(close_lipped, path, address):
-            rings = [
-                ring(path, verb="session", address=address, token=f"t{i}") for i in range(MAX_SESSIONS + 2)
+            answers = [
+                send_request(path, verb="session", address=address, token=f"t{i}") for i in range(MAX_SESSIONS + 2)
             ]
-    assert rings[:MAX_SESSIONS] == [{"open": 1}] * MAX_SESSIONS
-    assert all("takes no more" in answer["objection"] for answer in rings[MAX_SESSIONS:])
+    assert answers[:MAX_SESSIONS] == [{"open": 1}] * MAX_SESSIONS
+    assert all("takes no more" in answer["objection"] for answer in answers[MAX_SESSIONS:])
 
 
 def wrong_students() -> dict[str, bytes]:
@@ -231,7 +231,7 @@ def test_a_student_that_is_none_is_refused_in_words_of_ours(
 ) -> None:
     with hung(open_handed, path):
         for what, content in wrong_students().items():
-            answer = ring(path, content, **EVALUATE)
+            answer = send_request(path, content, **EVALUATE)
             assert answer["objection"] in (
                 "these are not the weights of that model",
                 "weights that are not finite",
@@ -243,8 +243,8 @@ def test_a_student_that_is_none_is_refused_in_words_of_ours(
             ({"classes": []}, "expected 1 to"),
             ({"shape": [1, 9, 9]}, "expected (1, 8, 8)"),
         ):
-            assert says in ring(path, b"", **{**EVALUATE, **changes})["objection"]
-        score = ring(path, save(students()), **EVALUATE)["score"]
+            assert says in send_request(path, b"", **{**EVALUATE, **changes})["objection"]
+        score = send_request(path, save(students()), **EVALUATE)["score"]
     assert score[1] == 45
 
 
@@ -262,8 +262,8 @@ def test_one_student_at_a_time(open_handed: Institution, path: Path) -> None:
         with framing.connect(str(path), 3 * SOON) as slow:
             framing.send_json(slow, EVALUATE, SOON)
             assert "go" in framing.receive_json(slow, SOON)
-            assert "come back later" in ring(path, b"", **EVALUATE)["objection"]
-        until(lambda: "score" in ring(path, save(students()), **EVALUATE))
+            assert "come back later" in send_request(path, b"", **EVALUATE)["objection"]
+        until(lambda: "score" in send_request(path, save(students()), **EVALUATE))
 
 
 UNLAWFUL = [
@@ -299,7 +299,7 @@ def test_what_is_unlawful_gets_a_sentence_and_nothing_else(
             assert str(path.parent) not in said
             assert "Error" not in said
             assert len(said) <= 500
-        assert "card" in ring(path, verb="card")
+        assert "card" in send_request(path, verb="card")
 
 
 def test_no_bytes_ring_for_more_than_an_objection(open_handed: Institution, path: Path) -> None:
@@ -318,8 +318,8 @@ def test_no_bytes_ring_for_more_than_an_objection(open_handed: Institution, path
 def test_a_hostile_bundle_harms_nobody_else(
     close_lipped: Institution, path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Half frames that hang, floods of rings, and all of the above at once; then a lawful ring."""
-    monkeypatch.setattr("fedkd.client.control.server.SECONDS", 0.5)
+    """Half frames that hang, floods of answers, and all of the above at once; then a lawful ring."""
+    monkeypatch.setattr("fedkd.client.control.server.TIMEOUT_SECONDS", 0.5)
     before = threading.active_count()
     with hung(close_lipped, path, hub.address):
         hanging: list[socket.socket] = []
@@ -336,7 +336,7 @@ def test_a_hostile_bundle_harms_nobody_else(
             for content in UNLAWFUL * 2:
                 heard.append(shout(path, content))
             for _ in range(5):
-                assert ring(path, **EVALUATE) == {"score": None}
+                assert send_request(path, **EVALUATE) == {"score": None}
 
         crowd = [threading.Thread(target=hammer) for _ in range(4)]
         for thread in crowd:
@@ -348,7 +348,7 @@ def test_a_hostile_bundle_harms_nobody_else(
         assert all(answer is None or "objection" in answer for answer in heard)
         assert threading.active_count() <= before + MAX_CONNECTIONS + 1
         session = {"verb": "session", "address": hub.address, "token": TOKEN}
-        assert ring(path, **session) == {"open": 1}
+        assert send_request(path, **session) == {"open": 1}
         assert [card.name for card in hub.wait_for(1, SOON)] == ["north"]
         for line in hanging:
             line.close()
@@ -392,7 +392,7 @@ def test_a_group_may_be_let_near_the_socket_alone(close_lipped: Institution, pat
     with ControlServer(path, close_lipped, sessions, group):
         assert path.stat().st_mode & 0o777 == 0o660
         assert path.parent.stat().st_mode & 0o777 == 0o710
-        assert "card" in ring(path, verb="card")
+        assert "card" in send_request(path, verb="card")
     with pytest.raises(SettingsError, match="no such group"):
         ControlServer(path, close_lipped, sessions, "no-such-group")
 
@@ -418,7 +418,7 @@ def test_where_no_socket_can_be_is_told_in_one_line(
     assert (own / "a.sock").read_text() == "precious"
     with hung(close_lipped, own / "b.sock"):
         assert "another agent listens" in refused(own / "b.sock")
-        assert "card" in ring(own / "b.sock", verb="card")
+        assert "card" in send_request(own / "b.sock", verb="card")
 
 
 def test_the_socket_of_a_killed_agent_is_replaced(close_lipped: Institution, path: Path) -> None:
@@ -426,7 +426,7 @@ def test_the_socket_of_a_killed_agent_is_replaced(close_lipped: Institution, pat
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(path))
     with hung(close_lipped, path):
-        assert "card" in ring(path, verb="card")
+        assert "card" in send_request(path, verb="card")
 
 
 def test_sessions_end_with_their_hub(close_lipped: Institution) -> None:

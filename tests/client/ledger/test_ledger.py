@@ -1,4 +1,4 @@
-"""The books charge once, before the answer, whoever races and whoever is killed; and they tell."""
+"""The ledger charge once, before the answer, whoever races and whoever is killed; and they tell."""
 
 import json
 import logging
@@ -142,7 +142,7 @@ def sit(path: str, first: int, got: "multiprocessing.Queue[int]") -> None:
         got.put(sum(ledger.charge_evaluation(name, Policy(examinations=15)) is None for name in names))
 
 
-def test_so_many_students_are_examined_whichever_process_is_asked(path: Path) -> None:
+def test_so_many_students_are_evaluated_whichever_process_is_asked(path: Path) -> None:
     context = multiprocessing.get_context("fork")
     got: multiprocessing.Queue[int] = context.Queue()
     processes = [context.Process(target=sit, args=(str(path), 20 * n, got)) for n in range(3)]
@@ -151,7 +151,7 @@ def test_so_many_students_are_examined_whichever_process_is_asked(path: Path) ->
     passed = [got.get(timeout=30) for _ in processes]
     for process in processes:
         process.join(30)
-    with closing(Ledger(path)) as ledger:  # and whenever: the books outlive all of them
+    with closing(Ledger(path)) as ledger:  # and whenever: the ledger outlive all of them
         assert ledger.totals.examined == 15
         assert ledger.totals.samples == 0
         answered = sum(entry.decision == "answered" for entry in ledger.entries())
@@ -222,7 +222,7 @@ def test_eight_processes_spend_exactly_the_privacy_that_there_is(path: Path) -> 
         assert [spent.micro_rho for spent in ledger.dataset_accounts.all_spending().values()] == [2100]
 
 
-def test_books_are_never_short_when_who_charges_is_killed(path: Path) -> None:
+def test_ledgers_are_never_short_when_who_charges_is_killed(path: Path) -> None:
     outcome = race(path, processes=3, units=10, kills=20)
     assert (outcome.kills, outcome.short, outcome.granted) == (20, 0, 10)
     assert outcome.unanswered <= 20
@@ -268,7 +268,7 @@ def test_only_the_owner_can_read_what_is_kept(path: Path) -> None:
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_books_are_as_durable_as_they_are_asked_to_be(path: Path) -> None:
+def test_ledgers_are_as_durable_as_they_are_asked_to_be(path: Path) -> None:
     for durable, level in ((True, 2), (False, 1)):
         with closing(Ledger(path, durable=durable)) as ledger:
             assert ledger._read("PRAGMA synchronous") == [(level,)]
@@ -313,7 +313,7 @@ def test_a_name_that_an_address_could_misread_is_a_name(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == [odd.name]
 
 
-def test_books_that_cannot_be_written_refuse_and_say_why_only_at_home(
+def test_ledgers_that_cannot_be_written_refuse_and_say_why_only_at_home(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with closing(filled(path)) as ledger:
@@ -350,7 +350,7 @@ def test_a_log_is_exported_line_by_line_and_never_over_something(tmp_path: Path)
 
 
 @pytest.fixture(scope="module")
-def books() -> Iterator[Ledger]:
+def ledger() -> Iterator[Ledger]:
     with closing(filled()) as ledger:
         yield ledger
 
@@ -368,9 +368,9 @@ anything = (
 @given(st.integers(1, 6), st.sampled_from([f.name for f in fields(Entry)]), anything)
 @settings(max_examples=150, deadline=None)
 def test_whatever_is_changed_in_whichever_row_is_found(
-    books: Ledger, number: int, column: str, value: object
+    ledger: Ledger, number: int, column: str, value: object
 ) -> None:
-    db = books._db
+    db = ledger._db
     before = list(db.execute("SELECT * FROM entries ORDER BY sequence"))
     db.execute("BEGIN")
     try:
@@ -385,11 +385,11 @@ def test_whatever_is_changed_in_whichever_row_is_found(
         first = 1 if moved and moved.fetchone()[0] else number
         found = "is missing" if column == "sequence" else "was changed"
         with pytest.raises(DataError, match=f"row {first} {found}") as caught:
-            books.verify()
+            ledger.verify()
         assert "put the last good copy" in str(caught.value)
     finally:
         db.execute("ROLLBACK")
-    books.verify()
+    ledger.verify()
 
 
 @pytest.mark.parametrize(

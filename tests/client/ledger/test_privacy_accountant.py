@@ -241,7 +241,7 @@ def test_local_dp_counts_for_an_image_and_an_image_ends_local_dp(vaults: dict[st
         assert votes.delta == pytest.approx(4e-5)
 
 
-def test_a_door_that_is_open_hears_of_a_training(vaults: dict[str, Vault]) -> None:
+def test_a_gate_that_is_open_hears_of_a_training(vaults: dict[str, Vault]) -> None:
     with closing(Ledger(None)) as ledger:
         north = Institution("north", vaults["pate"], policy("pate", noise=Fraction(2)), ledger)
         each = 250_000  # 2 / (2 * 2^2) rho
@@ -257,7 +257,7 @@ def test_a_door_that_is_open_hears_of_a_training(vaults: dict[str, Vault]) -> No
         assert refused(north.answer(more)) is None, "it was paid for"
 
 
-def test_nobody_knows_the_images_of_a_brought_teacher_so_they_may_be_any() -> None:
+def test_nobody_knows_the_images_of_a_external_teacher_so_they_may_be_any() -> None:
     with closing(Ledger(None)) as ledger:
         enrol = ledger.dataset_accounts.register
         one, unknown, other = enrol([b"a"]), enrol([]), enrol([b"b"])
@@ -337,7 +337,7 @@ def test_a_training_is_charged_before_it_begins_and_whatever_becomes_of_it(
         assert ledger.totals.refused == 0, "no question was"
 
 
-def test_books_that_cannot_be_written_train_nobody(tmp_path: Path) -> None:
+def test_ledgers_that_cannot_be_written_train_nobody(tmp_path: Path) -> None:
     ledger = Ledger(None)
     ledger.close()
     with pytest.raises(DataError):

@@ -1,4 +1,4 @@
-"""The door lets out what the policy names, counts before it answers, and tells no secret."""
+"""The gate releases what the policy names, counts before it answers, and tells no secret."""
 
 import threading
 from collections.abc import Callable, Mapping
@@ -90,7 +90,7 @@ class Watched:
         return value
 
 
-def door(
+def gate(
     policy: Policy = OPEN, teacher: Teacher = TRUTH, clock: Callable[[], datetime] = lambda: NOON
 ) -> ReleaseGate:
     shape = policy.shape or SHAPE
@@ -124,7 +124,7 @@ def reason(said: Reply | Refusal) -> Reason:
 
 def test_what_leaves_is_what_the_teacher_says_in_the_type_that_travels() -> None:
     right = TRUTH.ask(images(), EVERYTHING)
-    plain, exact = (door().answer(ask(4, *Signal, exact=e)) for e in (False, True))
+    plain, exact = (gate().answer(ask(4, *Signal, exact=e)) for e in (False, True))
     assert isinstance(plain, Reply)
     assert isinstance(exact, Reply)
     assert torch.equal(plain.signals[LOGITS], rounded(right[LOGITS], LOGITS, exact=False))
@@ -132,14 +132,14 @@ def test_what_leaves_is_what_the_teacher_says_in_the_type_that_travels() -> None
     for signal in (LOGITS, FEATURES):
         assert torch.equal(exact.signals[signal], right[signal])
     assert torch.equal(plain.signals[BN_GAP], right[BN_GAP])
-    pulled = door().answer(pull(4, *Signal))
+    pulled = gate().answer(pull(4, *Signal))
     assert isinstance(pulled, Reply)
     assert pulled.signals == {}
     assert torch.equal(pulled.gradient, TRUTH.pull_back(images(), pull(4, *Signal).cotangents))
 
 
-def test_a_teacher_that_says_too_much_is_cut_short_at_the_door() -> None:
-    said = door(teacher=Watched()).answer(ask(4, LOGITS))
+def test_a_teacher_that_says_too_much_is_cut_short_at_the_release_gate() -> None:
+    said = gate(teacher=Watched()).answer(ask(4, LOGITS))
     assert isinstance(said, Reply)
     assert set(said.signals) == {LOGITS}
     assert said.gradient is None
@@ -148,15 +148,15 @@ def test_a_teacher_that_says_too_much_is_cut_short_at_the_door() -> None:
 @pytest.mark.parametrize("request_", [ask(4, BN_GAP), ask(4, LOGITS, BN_GAP), pull(4, BN_GAP)])
 def test_a_signal_that_the_policy_does_not_name_is_forbidden(request_: Ask | PullBack) -> None:
     teacher = Watched()
-    closed = door(Policy(frozenset({LOGITS}), pull_back=True), teacher)
+    closed = gate(Policy(frozenset({LOGITS}), pull_back=True), teacher)
     assert reason(closed.answer(request_)) is Reason.FORBIDDEN
     assert closed.totals.samples == 0
     assert teacher.seen == []
 
 
 def test_gradients_are_forbidden_unless_the_policy_names_them() -> None:
-    assert reason(door(Policy()).answer(pull())) is Reason.FORBIDDEN
-    assert isinstance(door(Policy(pull_back=True)).answer(pull()), Reply)
+    assert reason(gate(Policy()).answer(pull())) is Reason.FORBIDDEN
+    assert isinstance(gate(Policy(pull_back=True)).answer(pull()), Reply)
 
 
 # --- how much
@@ -169,7 +169,7 @@ def test_samples_are_counted_before_the_teacher_is_asked() -> None:
         def _raise(self) -> None:
             at_ask.append(counted.totals.samples)
 
-    counted = door(teacher=Curious())
+    counted = gate(teacher=Curious())
     counted.answer(ask(4))
     counted.answer(pull(3))
     assert at_ask == [4, 7]
@@ -178,7 +178,7 @@ def test_samples_are_counted_before_the_teacher_is_asked() -> None:
 
 def test_beyond_the_cap_nothing_is_answered_and_nothing_is_charged() -> None:
     teacher = Watched()
-    capped = door(replace(OPEN, samples=10), teacher)
+    capped = gate(replace(OPEN, samples=10), teacher)
     assert isinstance(capped.answer(ask(6)), Reply)
     said = capped.answer(pull(5))
     assert reason(said) is Reason.SPENT
@@ -190,14 +190,14 @@ def test_beyond_the_cap_nothing_is_answered_and_nothing_is_charged() -> None:
 
 
 def test_a_batch_that_is_too_large_is_refused_uncharged() -> None:
-    small = door(replace(OPEN, largest_batch=5))
+    small = gate(replace(OPEN, largest_batch=5))
     assert reason(small.answer(ask(6))) is Reason.TOO_LARGE
     assert isinstance(small.answer(ask(5)), Reply)
     assert small.totals.samples == 5
 
 
 def test_threads_together_do_not_get_past_the_cap() -> None:
-    capped = door(replace(OPEN, samples=100))
+    capped = gate(replace(OPEN, samples=100))
     start = threading.Barrier(8)
 
     def insist(thread: int) -> int:
@@ -213,7 +213,7 @@ def test_threads_together_do_not_get_past_the_cap() -> None:
 
 def test_who_asks_again_is_answered_again_and_charged_once() -> None:
     teacher = Watched("raise")
-    capped = door(replace(OPEN, samples=4), teacher)
+    capped = gate(replace(OPEN, samples=4), teacher)
     assert reason(capped.answer(ask(4))) is Reason.FAILED
     teacher.fate = ""
     first, again = capped.answer(ask(4)), capped.answer(ask(4), "another:1")
@@ -257,7 +257,7 @@ def floats(value: float) -> Tensor:
 )
 def test_malformed_images_are_refused_uncharged(odd: Tensor) -> None:
     teacher = Watched()
-    entry = door(teacher=teacher)
+    entry = gate(teacher=teacher)
     count = len(odd) if odd.dim() else 1
     for request in (Ask(odd), PullBack(odd, {LOGITS: torch.ones(count, K)})):
         assert reason(entry.answer(request)) is Reason.MALFORMED
@@ -289,19 +289,19 @@ def test_malformed_images_are_refused_uncharged(odd: Tensor) -> None:
 )
 def test_malformed_cotangents_are_refused_uncharged(cotangents: dict[Signal, Tensor]) -> None:
     teacher = Watched()
-    entry = door(teacher=teacher)
+    entry = gate(teacher=teacher)
     assert reason(entry.answer(PullBack(images(4), cotangents))) is Reason.MALFORMED
     assert entry.totals.samples == 0
     assert teacher.seen == []
 
 
 def test_a_question_for_no_signal_is_malformed() -> None:
-    assert reason(door().answer(Ask(images(4), frozenset()))) is Reason.MALFORMED
+    assert reason(gate().answer(Ask(images(4), frozenset()))) is Reason.MALFORMED
 
 
 def test_the_edges_of_the_unit_range_are_inside_it() -> None:
     for value in (0.0, 1.0):
-        assert isinstance(door().answer(Ask(floats(value))), Reply)
+        assert isinstance(gate().answer(Ask(floats(value))), Reply)
 
 
 @pytest.mark.parametrize(
@@ -318,14 +318,14 @@ def test_the_edges_of_the_unit_range_are_inside_it() -> None:
 )
 def test_nonsense_is_refused_and_nothing_is_raised(nonsense: Any) -> None:
     teacher = Watched()
-    entry = door(teacher=teacher)
+    entry = gate(teacher=teacher)
     assert reason(entry.answer(nonsense)) in (Reason.MALFORMED, Reason.FORBIDDEN)
     assert entry.totals.samples == 0
     assert teacher.seen == []
 
 
 def test_the_policy_says_which_pixels_are_taken() -> None:
-    dim = door(replace(OPEN, low=0.2, high=0.6))
+    dim = gate(replace(OPEN, low=0.2, high=0.6))
     for value in (0.2, 0.4, 0.6):
         for shade in (torch.full((4, *SHAPE), value), torch.full((4, *SHAPE), round(255 * value))):
             shown = shade.to(torch.uint8) if value < shade.max() else shade
@@ -341,18 +341,18 @@ def test_the_policy_says_which_pixels_are_taken() -> None:
 
 
 def test_the_policy_says_which_shape_is_taken() -> None:
-    wide = door(replace(OPEN, shape=(1, 4, 6)))
+    wide = gate(replace(OPEN, shape=(1, 4, 6)))
     assert isinstance(wide.answer(Ask(torch.zeros(2, 1, 4, 6))), Reply)
     assert reason(wide.answer(ask())) is Reason.MALFORMED
 
 
 def test_the_policy_says_who_is_answered_and_when() -> None:
     policy = replace(OPEN, servers=frozenset({"hub:1"}), hours=(time(8), time(18)))
-    assert isinstance(door(policy).answer(ask(), "hub:1"), Reply)
+    assert isinstance(gate(policy).answer(ask(), "hub:1"), Reply)
     for stranger in ("", "hub:2", "HUB:1"):
-        said = door(policy).answer(ask(), stranger)
+        said = gate(policy).answer(ask(), stranger)
         assert said == Refusal(Reason.FORBIDDEN, "this server is not answered here")
-    late = door(policy, clock=lambda: NOON.replace(hour=20))
+    late = gate(policy, clock=lambda: NOON.replace(hour=20))
     assert reason(late.answer(ask(), "hub:1")) is Reason.CLOSED
 
 
@@ -385,7 +385,7 @@ def test_a_policy_that_cannot_be_is_none(words: dict[str, Any], said: str) -> No
         Policy(**words)
 
 
-# --- what goes wrong behind the door
+# --- what goes wrong behind the gate
 
 
 FATES = ("raise", "nan", "inf", "-inf", "shape", "short", "type")
@@ -396,7 +396,7 @@ FATES = ("raise", "nan", "inf", "-inf", "shape", "short", "type")
 def test_a_teacher_that_fails_is_charged_and_says_nothing(
     fate: str, request_: Ask | PullBack
 ) -> None:
-    broken = door(teacher=Watched(fate))
+    broken = gate(teacher=Watched(fate))
     said = broken.answer(request_)
     assert reason(said) is Reason.FAILED
     assert said.text == "the teacher could not answer"
@@ -405,7 +405,7 @@ def test_a_teacher_that_fails_is_charged_and_says_nothing(
 
 def test_no_graph_leaves_with_an_answer() -> None:
     for request_ in (ask(4, *Signal), ask(4, *Signal, exact=True), pull(4, *Signal)):
-        said = door(teacher=Watched("graph")).answer(request_)
+        said = gate(teacher=Watched("graph")).answer(request_)
         assert isinstance(said, Reply)
         assert_sound(request_, said)
 
@@ -415,7 +415,7 @@ def test_a_huge_logit_leaves_as_the_largest_that_travels() -> None:
         def _spoil(self, value: Tensor) -> Tensor:
             return value * 0 + 1e30
 
-    plain = door(teacher=Loud()).answer(ask(4))
+    plain = gate(teacher=Loud()).answer(ask(4))
     assert isinstance(plain, Reply)
     assert bool((plain.signals[LOGITS] == 65504).all())
 
@@ -487,7 +487,7 @@ def test_whatever_comes_only_what_the_policy_names_leaves_and_all_is_charged_onc
     policy: Policy, visits: list[tuple[Ask | PullBack, str, str]], again: bool
 ) -> None:
     teacher = Watched()
-    entry = door(policy, teacher)
+    entry = gate(policy, teacher)
     known: set[bytes] = set()
     charged = refused = shown = 0
     for request, server, teacher.fate in visits * (1 + again):
@@ -590,7 +590,7 @@ def test_a_policy_says_how_many_students_are_scored(vault: Vault) -> None:
         Policy(examinations=-1)
 
 
-def test_an_institution_answers_through_its_door(vault: Vault) -> None:
+def test_an_institution_answers_through_its_release_gate(vault: Vault) -> None:
     north = Institution("north", vault, Policy(samples=5))
     shown = torch.zeros(5, 1, 8, 8, dtype=torch.uint8)
     assert isinstance(north.answer(Ask(shown)), Reply)
@@ -599,7 +599,7 @@ def test_an_institution_answers_through_its_door(vault: Vault) -> None:
     assert north.totals == {"asked": 5, "pulled_back": 0, "refused": 2, "examined": 0}
 
 
-def test_books_outlive_an_institution_and_are_shared_by_its_agents(
+def test_ledgers_outlive_an_institution_and_are_shared_by_its_agents(
     vault: Vault, tmp_path: Path
 ) -> None:
     shown = [torch.full((4, 1, 8, 8), i, dtype=torch.uint8) for i in range(4)]
@@ -625,7 +625,7 @@ def test_what_another_teacher_answered_is_no_repeat(vault: Vault, tmp_path: Path
         assert [e.decision for e in ledger.entries()] == ["answered", "repeat", "answered"]
 
 
-def test_books_that_are_closed_refuse_everything(vault: Vault) -> None:
+def test_ledgers_that_are_closed_refuse_everything(vault: Vault) -> None:
     ledger = Ledger(None)
     north = Institution("north", vault, Policy(), ledger)
     ledger.close()

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from fedkd.client.config.owner_config import OwnerConfig
 from fedkd.client.institution import Institution
-from fedkd.client.institution import simulated_policy as policy_of
+from fedkd.client.institution import simulated_policy
 from fedkd.client.ledger.ledger import Ledger
 from fedkd.client.monitoring.console import format_spending, format_card
 from fedkd.client.release.gate import ReleaseGate
@@ -54,7 +54,7 @@ K, SHAPE = 10, (1, 8, 8)
 BUDGET = Budget(8.0)
 BASE = Assets(index=1, count=20, training=SupervisedSettings(epochs=1))
 PRIVATE = DpSgdSettings(8.0, epochs=1, sampling_rate=0.2, accountant="rdp")
-HOLDINGS = {
+ASSETS = {
     "none": BASE,
     "dp-teacher": replace(BASE, model="scattering", dp_training=PRIVATE),
     "pate": replace(BASE, model="sklearn:LogisticRegression", voters=5),
@@ -64,7 +64,7 @@ HOLDINGS = {
 
 @pytest.fixture(scope="module")
 def vaults() -> dict[str, Vault]:
-    return {mode: TrainedVault(holding) for mode, holding in HOLDINGS.items()}
+    return {mode: TrainedVault(assets) for mode, assets in ASSETS.items()}
 
 
 @dataclass
@@ -89,7 +89,7 @@ class Constant:
         return images.float()
 
 
-def door(policy: Policy, teacher: Teacher, ledger: Ledger | None = None) -> ReleaseGate:
+def gate(policy: Policy, teacher: Teacher, ledger: Ledger | None = None) -> ReleaseGate:
     released = build_release_mode(policy, teacher, None)
     card = Card("north", teacher.classes, (1, 1, 4), released.signals)
     return ReleaseGate(
@@ -224,13 +224,13 @@ def assert_names_nothing_else(request: Any, said: Reply, policy: Policy, teacher
         assert torch.equal(told, rounded(exact, LOGITS, request.exact))
 
 
-# --- noise, as it leaves the door
+# --- noise, as it leaves the gate
 
 
 def labels_of_noise(deviation: float) -> tuple[int, int]:
     """How often 14 voters for class 0 are outvoted by noise alone."""
-    committee = PateEnsemble([Constant(torch.tensor([1.0, 0.0]))] * 14, 2)
-    said = logits(door(noisy("pate", deviation), committee).answer(Ask(distinct(3000))))
+    ensemble = PateEnsemble([Constant(torch.tensor([1.0, 0.0]))] * 14, 2)
+    said = logits(gate(noisy("pate", deviation), ensemble).answer(Ask(distinct(3000))))
     return int(said.argmax(1).sum()), len(said)
 
 
@@ -251,7 +251,7 @@ def noise_of_logits(deviation: float) -> Tensor:
     """What is told of a teacher, less what it says."""
     teacher = Constant(torch.tensor([3.0, 0.0, -3.0]))
     said = logits(
-        door(noisy("local-dp", deviation), teacher).answer(Ask(distinct(1000), exact=True))
+        gate(noisy("local-dp", deviation), teacher).answer(Ask(distinct(1000), exact=True))
     )
     return said - teacher.said
 
@@ -275,7 +275,7 @@ def test_noise_is_charged_by_its_scale_and_never_drawn_twice(mode: str) -> None:
     teacher = voters if mode == "pate" else Constant(torch.zeros(3))
     squared = 2 if mode == "pate" else 16**2
     with closing(Ledger(None)) as ledger:
-        entry = door(noisy(mode, 50), teacher, ledger)
+        entry = gate(noisy(mode, 50), teacher, ledger)
         first = logits(entry.answer(Ask(distinct(40), exact=True)))
         each = math.ceil(Fraction(squared, 2 * 50**2) * MICRO_PER_RHO)
         assert charges(ledger) == {"d": 40 * each}
@@ -283,9 +283,9 @@ def test_noise_is_charged_by_its_scale_and_never_drawn_twice(mode: str) -> None:
         assert torch.equal(mixed[:40], first), "an image that comes again has its old answer"
         assert torch.equal(mixed[45:], first[:5])
         assert charges(ledger) == {"d": 45 * each}
-        other = door(noisy(mode, 51), teacher, ledger)
+        other = gate(noisy(mode, 51), teacher, ledger)
         assert not torch.equal(logits(other.answer(Ask(distinct(40), exact=True))), first)
-    alone = [door(noisy(mode, 50), teacher) for _ in range(2)]
+    alone = [gate(noisy(mode, 50), teacher) for _ in range(2)]
     torch.manual_seed(0)
     one = logits(alone[0].answer(Ask(distinct(40))))
     torch.manual_seed(0)
@@ -294,19 +294,19 @@ def test_noise_is_charged_by_its_scale_and_never_drawn_twice(mode: str) -> None:
 
 def test_a_teacher_that_fails_is_not_told_from_one_that_says_nothing() -> None:
     for broken in (Constant(torch.zeros(3), fails=True), Constant(torch.full((3,), math.nan))):
-        said = logits(door(noisy("local-dp", 25), broken).answer(Ask(distinct(1000), exact=True)))
+        said = logits(gate(noisy("local-dp", 25), broken).answer(Ask(distinct(1000), exact=True)))
         assert normal(said, 25)
-        committee = PateEnsemble([broken, Constant(torch.tensor([0.0, 9.0, 0.0])), None], 3)
-        assert committee.votes(distinct(2)).tolist() == [[0, 1, 0]] * 2
+        ensemble = PateEnsemble([broken, Constant(torch.tensor([0.0, 9.0, 0.0])), None], 3)
+        assert ensemble.votes(distinct(2)).tolist() == [[0, 1, 0]] * 2
 
 
 # --- what a neighbour moves
 
 
-def committee_of(images: Tensor, labels: Tensor, key: bytes) -> PateEnsemble:
+def ensemble_of(images: Tensor, labels: Tensor, key: bytes) -> PateEnsemble:
     folder = None
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fedkd.client.vault.training.pate.key_of", lambda _: key)
+        patch.setattr("fedkd.client.vault.training.pate.load_or_create_key", lambda _: key)
         return train_pate_ensemble(
             "sklearn:LogisticRegression", images, labels, K, SupervisedSettings(), 12, 0, folder
         )
@@ -317,15 +317,15 @@ def test_one_image_less_moves_one_vote_and_another_image_two() -> None:
     images, labels = data.train_images[:240], data.train_labels[:240]
     asked = torch.randint(0, 256, (200, *SHAPE), dtype=torch.uint8)
     asked = torch.cat([asked, data.test_images[:200]])
-    votes = committee_of(images, labels, key).votes(asked)
+    votes = ensemble_of(images, labels, key).votes(asked)
     moved = replaced = 0
     for index in (0, 57, 239):
         rest = torch.arange(240) != index
-        fewer = committee_of(images[rest], labels[rest], key).votes(asked)
+        fewer = ensemble_of(images[rest], labels[rest], key).votes(asked)
         moved = max(moved, int((fewer - votes).square().sum(1).max()))
         swapped, relabelled = images.clone(), labels.clone()
         swapped[index], relabelled[index] = data.train_images[500 + index], 3
-        other = committee_of(swapped, relabelled, key).votes(asked)
+        other = ensemble_of(swapped, relabelled, key).votes(asked)
         replaced = max(replaced, int((other - votes).square().sum(1).max()))
     assert 0 < moved <= NoisyArgmax.squared_sensitivity
     assert 0 < replaced <= NoisyArgmax.replacing
@@ -438,9 +438,9 @@ def test_data_that_share_an_image_share_a_budget() -> None:
         one, kin, stranger = names[0], names[2], names[3]
         entry = replace(noisy("pate"), budget=Budget(8.0))
         for number, name in enumerate((one, kin, kin, stranger)):
-            committee = PateEnsemble([Constant(torch.zeros(3))], 3)
+            ensemble = PateEnsemble([Constant(torch.zeros(3))], 3)
             card = Card("north", 3, (1, 1, 4), frozenset({LOGITS}))
-            own = ReleaseGate(entry, build_release_mode(entry, committee, None), card, ledger, b"", name)
+            own = ReleaseGate(entry, build_release_mode(entry, ensemble, None), card, ledger, b"", name)
             assert isinstance(own.answer(Ask(distinct(1, number))), Reply)
         each = NoisyArgmax(Fraction(10)).cost
         assert [ledger.dataset_accounts.spending(n).micro_rho for n in (one, kin, stranger)] == [
@@ -454,12 +454,12 @@ def test_data_that_share_an_image_share_a_budget() -> None:
 def test_who_fell_between_charge_and_answer_pays_again() -> None:
     teacher = Constant(torch.zeros(3))
     with closing(Ledger(None)) as ledger:
-        entry = door(noisy("local-dp", 50), teacher, ledger)
-        draw: Callable[[Tensor], Tensor] = entry._release.draw
-        object.__setattr__(entry._release, "draw", lambda images: 1 / 0)
+        entry = gate(noisy("local-dp", 50), teacher, ledger)
+        noisy_answers: Callable[[Tensor], Tensor] = entry._release.noisy_answers
+        object.__setattr__(entry._release, "noisy_answers", lambda images: 1 / 0)
         assert isinstance(entry.answer(Ask(distinct(3))), Refusal)
         spent = sum(charges(ledger).values())
-        object.__setattr__(entry._release, "draw", draw)
+        object.__setattr__(entry._release, "noisy_answers", noisy_answers)
         assert isinstance(entry.answer(Ask(distinct(3))), Reply)
         assert sum(charges(ledger).values()) == 2 * spent > 0
         assert [e.decision for e in ledger.entries()] == ["answered", "refused", "repeat"]
@@ -559,11 +559,11 @@ def test_an_owner_writes_a_mode_and_what_it_needs(mode: str) -> None:
 
 
 def test_an_experiment_names_a_mode_and_its_epsilon() -> None:
-    told = policy_of(load_experiment("digits-pate", ["institutions.count=2"]))
+    told = simulated_policy(load_experiment("digits-pate", ["institutions.count=2"]))
     assert (told.mode, told.budget, told.noise) == ("pate", Budget(8.0), None)
     assert told.samples == load_experiment("digits-pate").questions.budget
-    assert policy_of(load_experiment("digits-dp")).mode == "dp-teacher"
-    assert policy_of(load_experiment("digits")).mode == "none"
+    assert simulated_policy(load_experiment("digits-dp")).mode == "dp-teacher"
+    assert simulated_policy(load_experiment("digits")).mode == "none"
     for wrong in ("privacy.mode=pate", "privacy.mode=dp-teacher"):
         with pytest.raises(SettingsError, match="give an epsilon exactly"):
             load_experiment("digits", [wrong])

@@ -23,7 +23,7 @@ from fedkd.models import ModuleTeacher, build_network
 from fedkd.protocol import Signal
 
 SHORT = SupervisedSettings(epochs=2)
-HOLDING = Assets(count=5, partition="dirichlet", training=SHORT)
+ASSETS = Assets(count=5, partition="dirichlet", training=SHORT)
 DIGITS = open_data("digits")
 
 
@@ -55,7 +55,7 @@ def test_nothing_is_opened_before_it_is_needed(tmp_path: Path) -> None:
 
 
 def test_shares_together_are_the_data() -> None:
-    vaults = [TrainedVault(replace(HOLDING, index=index)) for index in range(5)]
+    vaults = [TrainedVault(replace(ASSETS, index=index)) for index in range(5)]
     counts = torch.tensor([vault.class_counts for vault in vaults]).sum(0)
     assert torch.equal(counts, torch.bincount(DIGITS.train_labels))
     scores = [vault.score(Constant()) for vault in vaults]
@@ -73,8 +73,8 @@ def test_an_owner_of_all_has_all() -> None:
 def test_institutions_of_one_seed_train_differently() -> None:
     still = SupervisedSettings(epochs=1, learning_rate=1e-12)  # what remains is where each began
     starts = []
-    for holding in (replace(HOLDING, index=index, training=still) for index in (0, 0, 1)):
-        teacher = TrainedVault(holding).teacher
+    for assets in (replace(ASSETS, index=index, training=still) for index in (0, 0, 1)):
+        teacher = TrainedVault(assets).teacher
         assert isinstance(teacher, ModuleTeacher)
         starts.append(teacher.module.state_dict()["head.weight"])
     assert torch.allclose(starts[0], starts[1])
@@ -84,23 +84,23 @@ def test_institutions_of_one_seed_train_differently() -> None:
 def test_scoring_does_not_change_the_model() -> None:
     model = build_network("cnn", 10, (1, 8, 8), 0).train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    TrainedVault(HOLDING).score(model)
+    TrainedVault(ASSETS).score(model)
     assert model.training
     assert all(torch.equal(before[n], value) for n, value in model.state_dict().items())
 
 
 def test_a_kept_teacher_is_found_again(tmp_path: Path) -> None:
     folder, watched = tmp_path / "vault", Watched()
-    first = said(TrainedVault(HOLDING, folder, watched))
+    first = said(TrainedVault(ASSETS, folder, watched))
     assert watched.epochs == 2
-    again = said(TrainedVault(HOLDING, folder, watched))
+    again = said(TrainedVault(ASSETS, folder, watched))
     assert watched.epochs == 2, "it was trained twice"
     assert torch.equal(first, again)
 
 
 def test_only_the_owner_can_read_what_is_kept(tmp_path: Path) -> None:
     folder = tmp_path / "vault"
-    said(TrainedVault(HOLDING, folder))
+    said(TrainedVault(ASSETS, folder))
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
     assert modes == {"teacher.safetensors": 0o600, "teacher.json": 0o600}
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
@@ -118,8 +118,8 @@ def test_only_the_owner_can_read_what_is_kept(tmp_path: Path) -> None:
     ],
 )
 def test_a_changed_holding_trains_anew(tmp_path: Path, change: dict[str, Any]) -> None:
-    said(TrainedVault(HOLDING, tmp_path))
-    watched, changed = Watched(), replace(HOLDING, **change)
+    said(TrainedVault(ASSETS, tmp_path))
+    watched, changed = Watched(), replace(ASSETS, **change)
     fresh = said(TrainedVault(changed, tmp_path, watched))
     assert watched.epochs == changed.training.epochs
     assert torch.equal(fresh, said(TrainedVault(changed, tmp_path)))
@@ -127,8 +127,8 @@ def test_a_changed_holding_trains_anew(tmp_path: Path, change: dict[str, Any]) -
 
 def test_a_teacher_kept_before_there_were_views_is_found_again(tmp_path: Path) -> None:
     keys = {"epochs": 2, "batch": 32, "learning_rate": 5e-3, "weight_decay": 5e-4}
-    assert HOLDING.cache_fields["teach"] == keys
-    assert {**HOLDING.cache_fields, "teach": SHORT} == vars(HOLDING)
+    assert ASSETS.cache_fields["teach"] == keys
+    assert {**ASSETS.cache_fields, "teach": SHORT} == vars(ASSETS)
 
 
 def test_changed_data_train_anew(tmp_path: Path) -> None:
@@ -142,50 +142,50 @@ def test_changed_data_train_anew(tmp_path: Path) -> None:
         )
         fedkd.client.vault.local_data._open_dataset.cache_clear()  # a later process has not read the file yet
 
-    watched, holding = Watched(), Assets("npz:own.npz", str(tmp_path), training=SHORT)
+    watched, assets = Watched(), Assets("npz:own.npz", str(tmp_path), training=SHORT)
     for flip, epochs in ((0, 2), (0, 2), (1, 4)):
         write(flip)
-        said(TrainedVault(holding, tmp_path / "vault", watched))
+        said(TrainedVault(assets, tmp_path / "vault", watched))
         assert watched.epochs == epochs
 
 
 @pytest.mark.parametrize("name", ["teacher.safetensors", "teacher.json"])
 def test_a_broken_file_is_named_and_not_quoted(tmp_path: Path, name: str) -> None:
-    said(TrainedVault(HOLDING, tmp_path))
+    said(TrainedVault(ASSETS, tmp_path))
     (tmp_path / name).write_bytes(b"{secret")
     with pytest.raises(DataError, match="train anew") as caught:
-        said(TrainedVault(HOLDING, tmp_path))
+        said(TrainedVault(ASSETS, tmp_path))
     assert "secret" not in str(caught.value)
     (tmp_path / "teacher.json").unlink()
-    assert said(TrainedVault(HOLDING, tmp_path)).shape == (360, 10)
+    assert said(TrainedVault(ASSETS, tmp_path)).shape == (360, 10)
 
 
 def test_a_folder_that_cannot_be_written_is_said_so(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(DataError, match="cannot keep the teacher"):
-        said(TrainedVault(HOLDING, tmp_path / "file" / "vault"))
+        said(TrainedVault(ASSETS, tmp_path / "file" / "vault"))
 
 
 def test_a_classifier_is_fitted_anew_and_never_kept(tmp_path: Path) -> None:
-    holding = replace(HOLDING, model="sklearn:LogisticRegression")
-    logits = said(TrainedVault(holding, tmp_path))
+    assets = replace(ASSETS, model="sklearn:LogisticRegression")
+    logits = said(TrainedVault(assets, tmp_path))
     assert not list(tmp_path.iterdir())
-    assert torch.equal(logits, said(TrainedVault(holding, tmp_path)))
+    assert torch.equal(logits, said(TrainedVault(assets, tmp_path)))
 
 
 def test_a_partition_file_says_who_has_what(tmp_path: Path) -> None:
     path = tmp_path / "parts.npz"
     np.savez(path, client_0=np.arange(100), client_1=np.arange(100, 130))
-    holding = Assets(index=1, count=2, partition="file", partition_file=str(path))
+    assets = Assets(index=1, count=2, partition="file", partition_file=str(path))
     expected = torch.bincount(DIGITS.train_labels[100:130], minlength=10)
-    assert TrainedVault(holding).class_counts == tuple(expected.tolist())
+    assert TrainedVault(assets).class_counts == tuple(expected.tolist())
 
 
 def test_nothing_is_printed_or_logged(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    vault = TrainedVault(HOLDING, tmp_path)
+    vault = TrainedVault(ASSETS, tmp_path)
     said(vault)
     vault.score(Constant())
     assert capfd.readouterr() == ("", "")

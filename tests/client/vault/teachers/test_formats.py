@@ -455,7 +455,7 @@ def test_promises_without_counts_or_test_data_stop_the_institution(shelf: Path) 
     assert served(own).card.class_counts is None
 
 
-def test_a_brought_teacher_scores_students_on_data_that_fit_it(shelf: Path) -> None:
+def test_a_external_teacher_scores_students_on_data_that_fit_it(shelf: Path) -> None:
     own = spec("fedkd:cnn", shelf, weights=Path("cnn.safetensors"))
     vault = ExternalVault(own, Assets(count=5))
     right = int((truth(cnn(), DIGITS.test_images[::5]).argmax(1) == DIGITS.test_labels[::5]).sum())

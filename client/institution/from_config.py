@@ -1,0 +1,91 @@
+"""Build an institution from its owner's configuration, or evaluate a student for the owner."""
+
+from dataclasses import replace
+
+from torch import nn
+
+from fedkd.client.config.owner_config import DataTable, OwnerConfig, TeacherTable
+from fedkd.client.config.state_folder import ensure_private_folder
+from fedkd.client.institution.institution import Institution
+from fedkd.client.ledger.ledger import Ledger
+from fedkd.client.vault.assets import Assets
+from fedkd.client.vault.external_vault import ExternalVault
+from fedkd.client.vault.teachers.teacher_spec import TeacherSpec
+from fedkd.client.vault.trained_vault import TrainedVault
+from fedkd.client.vault.training.settings import (
+    DpSgdSettings,
+    ProgressCallback,
+    SupervisedSettings,
+)
+from fedkd.client.vault.vault import Vault
+from fedkd.errors import DataError, SettingsError
+
+
+def owner_institution(
+    config: OwnerConfig, progress: ProgressCallback | None = None, ledger: Ledger | None = None
+) -> Institution:
+    """An owner's institution, with its teacher trained, or cached in his state folder.
+
+    Args:
+        config: the owner's.
+        progress: told of the teacher's training.
+        ledger: the owner's; None opens the one in his state folder.
+
+    Raises:
+        SettingsError: a model or partition that does not exist, or others can read the folder.
+        DataError: its data or its teacher cannot be opened.
+    """
+    ensure_private_folder(config.state.folder)
+    opened = Ledger(config.state.ledger) if ledger is None else ledger
+    return Institution(config.name, _vault(config, progress), config.effective_policy, opened)
+
+
+def evaluate_student(config: OwnerConfig, student: nn.Module) -> tuple[int, int]:
+    """Evaluate a student on an owner's private test data: (correct, of how many).
+
+    For the owner alone: no policy is asked, and nothing is charged.
+
+    Raises:
+        DataError: there are no test data, or none that a student of this shape can read.
+    """
+    vault = _vault(config, None)
+    correct, examples = vault.score(student)
+    if not examples:
+        raise DataError("there are no private test images to examine a student on; bring some")
+    return correct, examples
+
+
+def _vault(config: OwnerConfig, progress: ProgressCallback | None) -> Vault:
+    """The vault of an owner, for the kind of teacher that his configuration names."""
+    assets = None if config.data is None else _assets(config.data, config.teacher)
+    if isinstance(config.teacher, TeacherSpec):
+        return ExternalVault(config.teacher, assets)
+    if assets is None:
+        raise SettingsError("a teacher that is trained here needs images; write a [data] table")
+    return TrainedVault(assets, config.state.folder / "teacher", progress)
+
+
+def _assets(d: DataTable, t: TeacherTable | TeacherSpec) -> Assets:
+    """The owner's data, and the model to train on them, if there is one."""
+    data = Assets(
+        data=d.source,
+        root=str(d.root),
+        index=d.index,
+        count=d.count,
+        partition=d.partition,
+        alpha=d.alpha,
+        shards=d.shards,
+        partition_file=None if d.partition_file is None else str(d.partition_file),
+        partition_seed=d.partition_seed,
+    )
+    if isinstance(t, TeacherSpec):
+        return data
+    return replace(
+        data,
+        model=t.model,
+        class_names=t.class_names,
+        seed=t.seed,
+        training=SupervisedSettings(t.epochs, t.batch, t.learning_rate, t.weight_decay),
+        dp_training=None if t.private is None else DpSgdSettings(**dict(t.private)),
+        voters=t.voters,
+    )
