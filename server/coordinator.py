@@ -51,7 +51,7 @@ class Ingredients:
     overlap: bool = True
     """Whether the student learns while answers travel; that takes less time and changes nothing."""
     compute: Compute = CPU
-    collected: Tensor | None = None
+    public: Tensor | None = None
     """The coordinator's own images, (N, C, H, W) uint8, where the method needs some."""
 
 
@@ -94,16 +94,14 @@ def ingredients(
         questions.recipes,
         questions.overlap,
         Compute.of(experiment.student.device, experiment.student.precision),
-        _collected(experiment, method, cards[0].shape),
+        _public(experiment, method, cards[0].shape),
     )
 
 
-def _collected(
-    experiment: Experiment, method: Method, shape: tuple[int, int, int]
-) -> Tensor | None:
+def _public(experiment: Experiment, method: Method, shape: tuple[int, int, int]) -> Tensor | None:
     """What the coordinator has collected, where the method has a use for it."""
     name = experiment.images.collected
-    return collection(name, shape) if name and method.inflation else None
+    return collection(name, shape) if name and method.needs.public_data else None
 
 
 @dataclass(eq=False)
@@ -142,7 +140,7 @@ class Coordinator:
             watch=self._note,
             rest=self._rest,
             compute=parts.compute,
-            collected=parts.collected,
+            public=parts.public,
         )
         if checkpoint is not None:
             checkpoint.convene(self.cards)

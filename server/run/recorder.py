@@ -190,7 +190,7 @@ class Chronicle:
 
     def _signals(self, trained: bool) -> list[str]:
         """What institutions were asked for; what judges a generator, only if one was trained."""
-        return sorted(self._method.needs if trained else {Signal.LOGITS})
+        return sorted(self._method.needs.signals if trained else {Signal.LOGITS})
 
     @property
     def _method(self) -> Method:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from fedkd.synthesis.sources import Kept
 from torch import Tensor, nn
 
 from fedkd.errors import SettingsError
@@ -12,7 +13,6 @@ from fedkd.models.in_process_teachers import InProcess
 from fedkd.procedural.priors import priors
 from fedkd.protocol.signals import Answers, Ask, Request, Signal
 from fedkd.synthesis.generator_training import Invention
-from fedkd.synthesis.sources import Kept
 
 SHAPE, CLASSES = (1, 8, 8), 4
 

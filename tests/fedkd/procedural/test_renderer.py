@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from fedkd.synthesis.sources import Generated, PriorChoice
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,7 +20,6 @@ from fedkd.protocol.signals import (
     Procedural,
     Recipe,
 )
-from fedkd.synthesis.sources import Generated, PriorChoice
 from tests.fedkd.procedural.recipes_drawn import DIGIT, drawn, painter
 
 GOLDEN = Path(__file__).parent / "golden_recipes.json"

@@ -7,16 +7,16 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from fedkd.losses.student_terms import disagreement, distinctness
+from fedkd.methods.mechanisms import Discrimination, Memory, Reuse
 from torch import Tensor, nn
 
 from fedkd.core.bank import Bank
 from fedkd.core.state import State
 from fedkd.errors import SettingsError
 from fedkd.loop import Distillation, Plan, Progress, drive
-from fedkd.losses.student_terms import disagreement, distinctness
 from fedkd.losses.term import Batch, class_balance
 from fedkd.methods import Method, cmi, disguide, fast_dfkd, pre_dfkd
-from fedkd.methods.mechanisms import Discrimination, Memory, Reuse
 from fedkd.models.generators import Canvas, Generator, Latents
 from fedkd.models.in_process_teachers import InProcess
 from fedkd.models.networks import anew, build, features

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from fedkd.synthesis.sources import Evolved, Generated, PriorChoice, class_entropy, to_bytes
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
@@ -11,7 +12,6 @@ from torch import Tensor
 from fedkd.core.bank import Bank
 from fedkd.models.generators import Generator
 from fedkd.procedural.priors import Noise, Shape
-from fedkd.synthesis.sources import Evolved, Generated, PriorChoice, class_entropy, to_bytes
 
 SHAPE, K = (1, 6, 6), 4
 
