@@ -12,10 +12,10 @@ from typing import cast
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from fedkd.client.control.client import discreet, opened, ring
-from fedkd.models.networks import Shape, build
+from fedkd.client.control.client import forwarding_mod, opened, ring
+from fedkd.models import Shape, build_network
 
-app = ClientApp(mods=[discreet])
+app = ClientApp(mods=[forwarding_mod])
 
 
 @app.query("card")
@@ -46,7 +46,7 @@ def evaluate(message: Message, context: Context) -> Message:
     config = _config(message)
     shape = cast(Shape, tuple(cast(list[int], config["shape"])))
     names = cast(list[str], config["classes"])
-    student = build(str(config["model"]), len(names), shape, seed=0)
+    student = build_network(str(config["model"]), len(names), shape, seed=0)
     arrays: ArrayRecord = message.content.array_records["student"]
     student.load_state_dict(arrays.to_torch_state_dict())
     score = opened(config, context).score(student, names)

@@ -16,7 +16,7 @@ from fedkd.errors import FedkdError, SettingsError
 
 if TYPE_CHECKING:
     from fedkd.client.ledger.ledger import Ledger
-    from fedkd.client.service.owner_config import Owner
+    from fedkd.client.config.owner_config import OwnerConfig
 
 STATUS = {"over": 0, "left": 0, "refused": 3, "gone": 4}
 """Exit status of ``serve`` by how it ended. A mistake of the owner's is 2, as everywhere."""
@@ -40,7 +40,7 @@ def init(
     owner: Annotated[Path, typer.Argument(help="The file to write.")] = Path("owner.toml"),
 ) -> None:
     """Write a commented OWNER.toml to start from."""
-    from fedkd.client.service.config_template import EXAMPLE
+    from fedkd.client.config.template import EXAMPLE
 
     try:
         with owner.open("x", encoding="utf-8") as file:
@@ -56,9 +56,9 @@ def init(
 def teach(owner: File) -> None:
     """Train or load the teacher, and keep it."""
     from fedkd.client.institution import owned
-    from fedkd.client.service.console import bar
-    from fedkd.client.service.owner_config import load
-    from fedkd.client.service.state_folder import kept
+    from fedkd.client.monitoring.console import bar
+    from fedkd.client.config.owner_config import load
+    from fedkd.client.config.state_folder import kept
 
     settings = load(owner)
     with kept(settings.state.folder), bar("teacher") as watch:
@@ -89,8 +89,8 @@ def serve(
     # gRPC's core writes to the terminal what our own events say in one line; it reads this as it is
     # imported.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    from fedkd.client.service.daemon import serve as answer
-    from fedkd.client.service.owner_config import load
+    from fedkd.client.daemon import serve as answer
+    from fedkd.client.config.owner_config import load
 
     raise typer.Exit(STATUS[answer(load(owner), server, log, metrics, stay)])
 
@@ -99,12 +99,12 @@ def serve(
 def card(owner: File, as_json: AsJson = False) -> None:
     """All that the world is told before the first question. Nothing else is."""
     from fedkd.client.institution import owned
-    from fedkd.client.service.console import bar, in_words, told
-    from fedkd.client.service.owner_config import load
+    from fedkd.client.monitoring.console import bar, format_card, told
+    from fedkd.client.config.owner_config import load
 
     with bar("teacher") as watch:
         shown = owned(load(owner), watch).card
-    typer.echo(json.dumps(told(shown)) if as_json else in_words(shown))
+    typer.echo(json.dumps(told(shown)) if as_json else format_card(shown))
 
 
 @app.command()
@@ -115,8 +115,8 @@ def score(
 ) -> None:
     """How well a student does on the private test images. Told to nobody."""
     from fedkd.client.institution import examined
-    from fedkd.client.service.owner_config import load
-    from fedkd.client.service.submitted_student import opened
+    from fedkd.client.config.owner_config import load
+    from fedkd.client.institution.submitted_student import opened
 
     right, examples = examined(load(owner), opened(student))
     if as_json:
@@ -132,19 +132,19 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """What is spent, and the latest questions."""
-    from fedkd.client.service.console import charged, row, spent
+    from fedkd.client.monitoring.console import charged, row, spent
 
     settings, books = _books(owner)
     with contextlib.closing(books):
         rows = collections.deque(books.entries(), last)
         if as_json:
-            each = {name: asdict(told) for name, told in books.data_sets.each().items()}
-            told = {"spent": asdict(books.spent), "data_sets": each}
+            each = {name: asdict(told) for name, told in books.dataset_accounts.all_spending().items()}
+            told = {"spent": asdict(books.totals), "data_sets": each}
             typer.echo(json.dumps({**told, "rows": [*map(asdict, rows)]}))
             return
-        so_far, cap = books.spent, settings.policy.samples
+        so_far, cap = books.totals, settings.policy.samples
         typer.echo(spent(so_far.samples, cap, so_far.refused, so_far.examined))
-        for name, known in books.data_sets.each().items():
+        for name, known in books.dataset_accounts.all_spending().items():
             if line := charged(name, known, settings.word.budget):
                 typer.echo(line)
     for entry in rows:
@@ -168,7 +168,7 @@ def verify(
     _, books = _books(owner)
     with contextlib.closing(books):
         head = books.verify(Head(int(number), digest) if noted else None)
-    typer.echo(f"{head.sequence} rows hold together; write this down elsewhere:")
+    typer.echo(f"{head.sequence} rows are verified; write this down elsewhere:")
     typer.echo(f"{head.sequence}:{head.hash}")
 
 
@@ -182,10 +182,10 @@ def export(
         typer.echo(f"{out}: {books.export(out)} rows")
 
 
-def _books(path: Path) -> "tuple[Owner, Ledger]":
+def _books(path: Path) -> "tuple[OwnerConfig, Ledger]":
     """The owner's settings and his books, where there are any."""
     from fedkd.client.ledger.ledger import Ledger
-    from fedkd.client.service.owner_config import load
+    from fedkd.client.config.owner_config import load
 
     settings = load(path)
     if not settings.state.ledger.is_file():

@@ -6,7 +6,8 @@ ENV PATH=/venv/bin:$PATH
 COPY constraints.txt pyproject.toml README.md LICENSE ./
 COPY fedkd fedkd
 COPY server server
-# What is not copied is not installed: no institution's code is in this image.
+# fedkd/server is a link to that folder. What is not copied is not installed, and its link leads
+# nowhere: no institution's code is in this image.
 RUN pip install --no-cache-dir --constraint constraints.txt ".[onnx,metrics]"
 
 FROM python:3.12-slim

@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from fedkd.core.plan import Distilled, Plan
     from fedkd.loop import distil, drive
-    from fedkd.models.in_process_teachers import InProcess
-    from fedkd.protocol.signals import Ask, Card, PullBack, Reply, Signal
+    from fedkd.models import InProcess
+    from fedkd.protocol import Ask, Card, PullBack, Reply, Signal
 
 _HOME = {
-    "Ask": "fedkd.protocol.signals",
-    "Card": "fedkd.protocol.signals",
+    "Ask": "fedkd.protocol",
+    "Card": "fedkd.protocol",
     "Distilled": "fedkd.core.plan",
-    "InProcess": "fedkd.models.in_process_teachers",
+    "InProcess": "fedkd.models",
     "Plan": "fedkd.core.plan",
-    "PullBack": "fedkd.protocol.signals",
-    "Reply": "fedkd.protocol.signals",
-    "Signal": "fedkd.protocol.signals",
+    "PullBack": "fedkd.protocol",
+    "Reply": "fedkd.protocol",
+    "Signal": "fedkd.protocol",
     "distil": "fedkd.loop",
     "drive": "fedkd.loop",
 }

@@ -28,9 +28,18 @@ from fedkd.core.proposals import AnsweredBatch, FollowUps, Fusion, Proposal
 from fedkd.core.state import Part, State, gather, scatter
 from fedkd.errors import QuorumLost, SettingsError
 from fedkd.methods.method import Method
-from fedkd.procedural.transforms import Prior
-from fedkd.protocol.label_spaces import Labels, check_outputs, common_shape, labels_of
-from fedkd.protocol.signals import Answers, Ask, Card, Request, Signal
+from fedkd.procedural import Prior
+from fedkd.protocol import (
+    Answers,
+    Ask,
+    Card,
+    LabelSpaces,
+    Request,
+    Signal,
+    check_outputs,
+    common_shape,
+    label_spaces_of,
+)
 from fedkd.student.training import Trainer
 from fedkd.synthesis.priors import class_entropy
 from fedkd.synthesis.scheduler import Scheduled, SourceScheduler
@@ -59,7 +68,7 @@ def distil(
     """Train ``student`` on what the institutions behind ``cards`` answer.
 
     Args:
-        student: (B, C, H, W) in [0, 1] -> (B, K), K classes in the order of `Labels.of(cards)`;
+        student: (B, C, H, W) in [0, 1] -> (B, K), K classes in the order of `LabelSpaces.of(cards)`;
             trained in place.
         method: the paper.
         cards: of the institutions; they agree on the shape, and each has classes of its own.
@@ -235,9 +244,9 @@ class Distillation:
         self._classes = torch.tensor(numbers["classes"])
 
     @property
-    def labels(self) -> Labels:
+    def labels(self) -> LabelSpaces:
         """The classes of whoever takes part by now; which they are never changes in a run."""
-        return labels_of(tuple(self.cards))
+        return label_spaces_of(tuple(self.cards))
 
     @property
     def fusion(self) -> Fusion:
@@ -354,7 +363,7 @@ class Distillation:
         labels = self.labels  # found among all cards, so once and not for each of them
         for name, reply in answered.answers.items():
             logits = reply.signals[Signal.LOGITS].float()  # (B, K_i)
-            each = self.method.loss(labels.own(name, own), logits)
+            each = self.method.loss(labels.to_local(name, own), logits)
             self._losses[name] = float(each.mean())
         target = answered.target
         self._classes += target.argmax(1).bincount(minlength=target.shape[1])

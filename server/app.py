@@ -1,6 +1,6 @@
-"""The coordinator's Flower ServerApp: an experiment by name, run over whatever nodes there are.
+"""The coordinator's Flower ServerApp: run the experiment that the run configuration names.
 
-It has no data: what it knows of accuracy is what the institutions tell it.
+The coordinator has no data; accuracies are those that institutions report.
 """
 
 import logging
@@ -10,10 +10,10 @@ from pathlib import Path
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from fedkd.experiment.experiment import load
+from fedkd.experiment import load_experiment
 from fedkd.server.hub.certificates import server_credentials
-from fedkd.server.run.flower_run import ROUNDS, federate
-from fedkd.server.run.recorder import Chronicle, Verdict, traffic_of
+from fedkd.server.run.flower_run import ROUNDS, distil_over_flower
+from fedkd.server.run.recorder import Evaluation, RunRecorder, traffic_of
 
 app = ServerApp()
 log = logging.getLogger("flwr")
@@ -21,28 +21,28 @@ log = logging.getLogger("flwr")
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Run the experiment that the run configuration names, and leave its folder."""
+    """Run the experiment that the run configuration names, and write its folder."""
     config = {key: str(value) for key, value in context.run_config.items()}
     overrides = [*config.get("set", "").split(), f"seed={config['seed']}"]
     if address := config.get("address"):
         overrides.append(f"questions.address={address}")
-    experiment = load(config["experiment"], overrides)
+    experiment = load_experiment(config["experiment"], overrides)
     tls = config.get("tls")
     credentials = server_credentials(Path(tls)) if tls else None
     stamp = time.strftime("%Y%m%d-%H%M%S")
     path = Path(config.get("out") or f"runs/{experiment.name}-{stamp}").resolve()
-    chronicle = Chronicle(path, experiment, "flower")
-    outcome = federate(
+    recorder = RunRecorder(path, experiment, "flower")
+    outcome = distil_over_flower(
         grid,
         experiment,
         path / "institutions",
-        chronicle,
+        recorder,
         int(config.get("rounds", ROUNDS)),
         advertised=config.get("advertised", ""),
         credentials=credentials,
     )
     traffic = {name: traffic_of(of.counts) for name, of in outcome.counters.items()}
-    # Whoever dials in over TLS is an owner's, and his teacher is not the experiment's.
-    verdict = Verdict(student=outcome.accuracy, simulated=not tls)
-    chronicle.finish(outcome.distilled, outcome.cards, traffic, verdict)
+    # Institutions that connect over TLS are real: their teachers are not the experiment's.
+    evaluation = Evaluation(student=outcome.accuracy, simulated=not tls)
+    recorder.finish(outcome.distilled, outcome.cards, traffic, evaluation)
     log.info("The report is %s", path / "report.html")

@@ -1,4 +1,4 @@
-"""The command ``fedkd-server``. Knows the words that people type; every slow import waits."""
+"""The command line ``fedkd-server``: run, token, certificates. Slow imports are deferred."""
 
 import logging
 import os
@@ -18,17 +18,17 @@ from fedkd.errors import FedkdError, SettingsError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fedkd.experiment.experiment import Experiment
+    from fedkd.experiment import Experiment
     from fedkd.loop import Watch
     from fedkd.server.hub.admission import Admission
     from fedkd.server.hub.hub import Hub
     from fedkd.server.run.checkpoint import Checkpoint
-    from fedkd.server.run.quorum import Muster
+    from fedkd.server.run.quorum import Quorum
 
-PLAIN = "127.0.0.1:0"
-"""Where plain text is listened for unless an address is given."""
-SECURE = "0.0.0.0:9092"
-"""And TLS."""
+PLAINTEXT_ADDRESS = "127.0.0.1:0"
+"""Default address for plain text."""
+TLS_ADDRESS = "0.0.0.0:9092"
+"""Default address for TLS."""
 
 INTERRUPTED = 130
 
@@ -47,7 +47,10 @@ def run(
         str, typer.Argument(help="A .toml file, or the name of one that ships.")
     ] = "",
     address: Annotated[
-        str, typer.Option(help=f"Listen here [{SECURE} with --tls, {PLAIN} with --insecure].")
+        str,
+        typer.Option(
+            help=f"Listen here [{TLS_ADDRESS} with --tls, {PLAINTEXT_ADDRESS} with --insecure]."
+        ),
     ] = "",
     tls: Annotated[
         Optional[Path],  # noqa: UP045
@@ -99,36 +102,36 @@ def run(
         raise SettingsError("give an experiment, or --resume DIR, which knows its own")
     if resume is not None and (out is not None or seed is not None or set_ or record):
         raise SettingsError("--resume goes on with the run as it was begun; leave the rest out")
-    _quiet()
+    _silence_grpc()
     from fedkd.core.logs import configure
     from fedkd.server.hub.certificates import server_credentials
     from fedkd.server.hub.hub import Hub
-    from fedkd.server.run.checkpoint import Checkpoint, kept
-    from fedkd.server.run.console import outcome
-    from fedkd.server.run.recorder import completed
+    from fedkd.server.run.checkpoint import Checkpoint
+    from fedkd.server.run.console import print_result
+    from fedkd.server.run.interruption import complete_interrupted_run, resume_hint
 
     configure(log)
-    if resume is not None and (result := completed(resume)) is not None:
-        outcome(result, str(resume / "report.html"))
+    if resume is not None and (result := complete_interrupted_run(resume)) is not None:
+        print_result(result, str(resume / "report.html"))
         return
     credentials = server_credentials(tls) if tls else None
     if resume is None:
         overrides = [*(set_ or []), *([f"seed={seed}"] if seed is not None else [])]
-        way_back = _begin(experiment, overrides, out, checkpoint, record)
+        saved_run = _begin(experiment, overrides, out, checkpoint, record)
     else:
-        way_back = Checkpoint.resume(resume, "hub")
-    path = way_back.folder.path
-    muster = _muster(way_back, institutions, wait)
-    with kept(way_back, f"fedkd-server run --resume {path} with the options of before"):
+        saved_run = Checkpoint.resume(resume, "hub")
+    path = saved_run.folder.path
+    quorum = _quorum(saved_run, institutions, wait)
+    with resume_hint(saved_run, f"fedkd-server run --resume {path} with the options of before"):
         admission = _admission(tokens, path)
-        where = address or (SECURE if tls else PLAIN)
-        known, strikes = way_back.known, way_back.strikes
-        with Hub(admission, where, credentials, known=known, strikes=strikes) as hub:
+        where = address or (TLS_ADDRESS if tls else PLAINTEXT_ADDRESS)
+        known, bans = saved_run.known_cards, saved_run.bans
+        with Hub(admission, where, credentials, known=known, bans=bans) as hub:
             if isinstance(admission, str):
                 typer.echo(f"fedkd-server: the token of this run is {admission}", err=True)
-            expected = f"{muster.count} institutions may dial {hub.address}"
+            expected = f"{quorum.expected} institutions may dial {hub.address}"
             typer.echo(f"fedkd-server: {expected}", err=True)
-            _conduct(way_back, hub, muster, metrics, bars=log == "text")
+            _distil(saved_run, hub, quorum, metrics, bars=log == "text")
 
 
 @app.command()
@@ -138,7 +141,7 @@ def token(
     hours: Annotated[float, typer.Option(min=0, help="For which it may be used first.")] = 168,
 ) -> None:
     """Issue one-time join tokens: each is shown once, and only its digest is kept."""
-    _quiet()
+    _silence_grpc()
     from fedkd.server.hub.admission import JoinTokens
 
     issuing = JoinTokens(tokens)
@@ -160,7 +163,7 @@ def certificates(
     flower: Annotated[bool, typer.Option(help="Also keys of Flower's SuperNodes.")] = False,
 ) -> None:
     """Make certificates for development; nothing that is there is overwritten."""
-    _quiet()
+    _silence_grpc()
     from fedkd.server.hub.certificates import make_certificates
 
     for path in make_certificates(folder, institution, host or [], days=days, flower=flower):
@@ -176,55 +179,58 @@ def certificates(
 def _begin(
     experiment: str, overrides: list[str], out: Path | None, every: float, record: bool
 ) -> "Checkpoint":
-    """A new run in a folder of its own; its states are ``every`` seconds apart."""
-    from fedkd.experiment.experiment import load
+    """Begin a new run, with ``every`` seconds between saved states."""
+    from fedkd.experiment import load_experiment
     from fedkd.server.run.checkpoint import Checkpoint
 
-    resolved = load(experiment, overrides)
+    resolved = load_experiment(experiment, overrides)
     path = out or Path("runs") / f"{resolved.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     return Checkpoint.begin(path, resolved, "hub", every, record)
 
 
-def _muster(checkpoint: "Checkpoint", institutions: int | None, wait: float) -> "Muster":
-    """Who is waited for: everybody, or where the run is taken up again a quorum and a moment."""
-    from fedkd.server.run.quorum import Muster
+def _quorum(checkpoint: "Checkpoint", institutions: int | None, wait: float) -> "Quorum":
+    """All institutions of a new run; of a resumed one a quorum, and the others for a short time."""
+    from fedkd.server.run.quorum import Quorum
 
-    experiment, known = checkpoint.manifest.experiment, len(checkpoint.known)
-    quorum = experiment.questions.quorum
-    # Whoever was struck off does not come back, and is not waited for.
-    count = (institutions or known or experiment.institutions.count) - len(checkpoint.strikes)
+    experiment, known = checkpoint.manifest.experiment, len(checkpoint.known_cards)
+    minimum = experiment.questions.quorum
+    # Banned institutions are refused, so they are not waited for.
+    count = (institutions or known or experiment.institutions.count) - len(checkpoint.bans)
     linger = experiment.questions.timeout if known else None
-    return Muster(max(quorum, count), quorum, wait, linger)
+    return Quorum(max(minimum, count), minimum, wait, linger)
 
 
-def _conduct(
+def _distil(
     checkpoint: "Checkpoint",
     hub: "Hub",
-    muster: "Muster",
+    quorum: "Quorum",
     metrics: int | None,
     *,
     bars: bool,
 ) -> None:
-    """From the first institution that dials in to the page."""
-    from fedkd.server.run.console import outcome, resumed
-    from fedkd.server.run.recorder import Chronicle
-    from fedkd.server.run.standalone import conduct, gather
+    """Wait for institutions, distil, write the report."""
+    from fedkd.server.run.console import print_result, print_resumed
+    from fedkd.server.run.recorder import RunRecorder
+    from fedkd.server.run.standalone import await_institutions, distil_over_hub
 
     manifest, path = checkpoint.manifest, checkpoint.folder.path
     if manifest.resumed:
-        resumed(manifest.resumed, checkpoint.questions, manifest.warning)
+        print_resumed(manifest.resumed, checkpoint.questions, manifest.warning)
     experiment = manifest.experiment
-    with _measured(hub, metrics), _watch(experiment, muster.count, bars=bars) as (here, watch):
-        cards = gather(hub, muster, here)
-        chronicle = Chronicle(path, experiment, "hub", listeners=(watch,), checkpoint=checkpoint)
-        result = conduct(experiment, hub, cards, chronicle, checkpoint)
+    with (
+        _serving_metrics(hub, metrics),
+        _watch(experiment, quorum.expected, bars=bars) as (progress, watch),
+    ):
+        cards = await_institutions(hub, quorum, progress)
+        recorder = RunRecorder(path, experiment, "hub", listeners=(watch,), checkpoint=checkpoint)
+        result = distil_over_hub(experiment, hub, cards, recorder, checkpoint)
     if bars:
-        outcome(result, str(path / "report.html"))
+        print_result(result, str(path / "report.html"))
 
 
 @contextmanager
-def _measured(hub: "Hub", port: int | None) -> "Iterator[None]":
-    """Numbers for Prometheus, where somebody wants them."""
+def _serving_metrics(hub: "Hub", port: int | None) -> "Iterator[None]":
+    """Serve Prometheus metrics, if a port is given."""
     if port is None:
         yield
         return
@@ -244,43 +250,43 @@ def _measured(hub: "Hub", port: int | None) -> "Iterator[None]":
 def _watch(
     experiment: "Experiment", count: int, *, bars: bool
 ) -> "Iterator[tuple[Callable[[int], None], Watch]]":
-    """Bars on a terminal, events on the log elsewhere."""
-    from fedkd.server.run.console import bars as on_terminal
-    from fedkd.server.run.progress_log import Diary
+    """Progress bars on a terminal, log events elsewhere."""
+    from fedkd.server.run.console import progress_bars
+    from fedkd.server.run.progress_log import ProgressLog
 
     if bars and sys.stdout.isatty():
         logging.getLogger("fedkd.server").setLevel(logging.WARNING)  # the bars say the rest
-        with on_terminal(experiment, "institutions", count) as shown:
+        with progress_bars(experiment, "institutions", count) as shown:
             yield shown.ready, shown
     else:
-        yield lambda count: None, Diary(10 if bars else 100)
+        yield lambda count: None, ProgressLog(10 if bars else 100)
 
 
 def _admission(tokens: Path | None, path: Path) -> "Admission | str":
-    """Who may come in: whoever has a join token, or whoever knows the one drawn for this run.
+    """Join tokens from a file, or one token of this run.
 
-    That one lies in the run's folder until the run is over, so that a run which is taken up again
-    knows its institutions.
+    The latter is stored in the run's folder until the run is over, so that a resumed run admits the
+    same institutions.
     """
-    from fedkd.server.hub.admission import JoinTokens, kept_token
+    from fedkd.server.hub.admission import JoinTokens, persistent_run_token
     from fedkd.server.run.checkpoint import FOLDER
 
-    return kept_token(path / FOLDER / "token") if tokens is None else JoinTokens(tokens)
+    return persistent_run_token(path / FOLDER / "token") if tokens is None else JoinTokens(tokens)
 
 
-def _quiet() -> None:
-    # gRPC's core writes to the terminal what our own errors say in one line.
+def _silence_grpc() -> None:
+    # gRPC's core would print what our own errors say in one line.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 
-def _end(number: int, frame: object) -> None:
-    """What ends a container ends a run as Ctrl-C does: institutions hear that it is over."""
+def _interrupt(number: int, frame: object) -> None:
+    """SIGTERM ends a run as Ctrl-C does: institutions are told that it is over."""
     raise KeyboardInterrupt
 
 
 def main() -> None:
-    """Entry point: an error of ours, or of who types, is one line and exit status 2."""
-    signal.signal(signal.SIGTERM, _end)
+    """Entry point: errors of fedkd or of usage are one line and exit status 2."""
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         status = app(standalone_mode=False)
         if status == INTERRUPTED:  # typer makes a status of what was raised

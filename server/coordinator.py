@@ -16,17 +16,16 @@ from torch import Tensor, nn
 from fedkd.core.augmentation import Views
 from fedkd.core.compute import CPU, Compute
 from fedkd.errors import QuorumLost
-from fedkd.experiment.experiment import Experiment
+from fedkd.experiment import Experiment
 from fedkd.loop import PAUSE, Distillation, Distilled, Plan, Progress, Watch
 from fedkd.methods import Method, make
-from fedkd.models.networks import build
-from fedkd.procedural.priors import Prior, prior
-from fedkd.protocol.label_spaces import Labels
-from fedkd.protocol.signals import Answers, Card, Refusal, Request, shown
-from fedkd.server.hub.bans import Struck
+from fedkd.models import build_network
+from fedkd.procedural import Prior, build_prior
+from fedkd.protocol import Answers, Card, LabelSpaces, Refusal, Request, without_recipe
+from fedkd.server.hub.bans import BanReason
 from fedkd.server.run.checkpoint import Checkpoint
-from fedkd.server.run.public_data import collection
-from fedkd.wire.recording import Lost as Missing
+from fedkd.server.run.public_data import load_public_images
+from fedkd.wire import MissingInstitutions
 
 Lost = Mapping[str, Refusal | str]
 """Who did not answer, and why."""
@@ -68,8 +67,8 @@ def ingredients(
         SettingsError: an unknown name, or an argument that the method does not know.
     """
     torch.set_num_threads(experiment.student.threads)
-    classes = len(Labels.of(cards).names)
-    student = build(experiment.student.model, classes, cards[0].shape, experiment.seed)
+    classes = len(LabelSpaces.of(cards).names)
+    student = build_network(experiment.student.model, classes, cards[0].shape, experiment.seed)
     images, questions = experiment.images, experiment.questions
     method = make(experiment.method.name, experiment.method.arguments)
     return Ingredients(
@@ -87,7 +86,7 @@ def ingredients(
             rule=method.rule_for(questions.rule),
             views=Views(experiment.student.shift, experiment.student.mirrors),
         ),
-        {name: prior(name, warp=images.warp, mix=images.mix) for name in images.priors},
+        {name: build_prior(name, warp=images.warp, mix=images.mix) for name in images.priors},
         experiment.seed,
         questions.quorum,
         checkpoint,
@@ -98,10 +97,12 @@ def ingredients(
     )
 
 
-def _public(experiment: Experiment, method: Method, shape: tuple[int, int, int]) -> Tensor | None:
-    """What the coordinator has collected, where the method has a use for it."""
+def _public(
+    experiment: Experiment, method: Method, shape: tuple[int, int, int]
+) -> Tensor | None:
+    """Public samples of the coordinator's own, where the method has a use for it."""
     name = experiment.images.collected
-    return collection(name, shape) if name and method.needs.public_data else None
+    return load_public_images(name, shape) if name and method.needs.public_data else None
 
 
 @dataclass(eq=False)
@@ -129,12 +130,12 @@ class Coordinator:
     distilled: Distilled | None = None
     """What the run left, once it has ended."""
     _lost: set[str] = field(default_factory=set)
-    _struck: set[str] = field(default_factory=set)
+    _banned: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         parts, checkpoint = self.parts, self.parts.checkpoint
         if checkpoint is not None:
-            self.cards = checkpoint.agreed(self.cards)
+            self.cards = checkpoint.check_participants(self.cards)
         self._distillation = Distillation(
             *(parts.student, parts.method, self.cards, parts.plan, parts.priors, parts.seed),
             watch=self._note,
@@ -143,7 +144,7 @@ class Coordinator:
             public=parts.public,
         )
         if checkpoint is not None:
-            checkpoint.convene(self.cards)
+            checkpoint.record_participants(self.cards)
             self._take_up(checkpoint)
         self._loop = self._distillation.requests()
         self._request: Request | None = None
@@ -180,11 +181,11 @@ class Coordinator:
         if request == PAUSE:
             return {}
         checkpoint, known = self.parts.checkpoint, len(self.cards)
-        if checkpoint is not None and (heard := checkpoint.hear(request)) is not None:
+        if checkpoint is not None and (heard := checkpoint.replayed(request)) is not None:
             self._distillation.catch_up()
-            self._tell_of(heard.joined, heard.answers, heard.lost)
+            self._tell_of(heard.joined, heard.answers, heard.missing)
             return heard.answers
-        answers, lost = self._put(request if self.parts.recipes else shown(request))
+        answers, lost = self._put(request if self.parts.recipes else without_recipe(request))
         joined, missing = self.cards[known:], _reasons(lost)
         self._tell_of(joined, answers, missing)
         if len(answers) < self.parts.quorum:
@@ -194,7 +195,7 @@ class Coordinator:
                 f"{self.parts.quorum} are needed ({why}); lower questions.quorum or bring them back"
             )
         if checkpoint is not None:
-            checkpoint.keep(request, answers, missing, joined)
+            checkpoint.append(request, answers, missing, joined)
         return answers
 
     def _put(self, request: Request) -> tuple[Answers, Lost]:
@@ -214,19 +215,19 @@ class Coordinator:
         self._distillation.catch_up()
         return travelling.result()
 
-    def _tell_of(self, joined: Sequence[Card], answers: Answers, missing: Missing) -> None:
+    def _tell_of(self, joined: Sequence[Card], answers: Answers, missing: MissingInstitutions) -> None:
         """Events of who came, went and is back, each told once."""
         for card in joined:
             self.watch(Progress("joined", {"name": card.name}))
         for name in sorted(self._lost & answers.keys()):
-            self.watch(Progress("back", {"name": name}))
+            self.watch(Progress("returned", {"name": name}))
         self._lost -= answers.keys()
         for name, (kind, reason) in missing.items():
-            if name not in self._lost or (kind == "struck" and name not in self._struck):
+            if name not in self._lost or (kind == "banned" and name not in self._banned):
                 self.watch(Progress(kind, {"name": name, "reason": reason}))
             self._lost.add(name)
-            if kind == "struck":
-                self._struck.add(name)
+            if kind == "banned":
+                self._banned.add(name)
 
     def _rest(self) -> None:
         """The loop rests: a moment at which the run may be set down."""
@@ -236,11 +237,11 @@ class Coordinator:
             "done": self.done,
             "latest": self.latest,
             "lost": sorted(self._lost),
-            "struck": sorted(self._struck),
+            "banned": sorted(self._banned),
         }
         asking = self._distillation.asked < self.parts.plan.budget
         try:
-            self.parts.checkpoint.rest(
+            self.parts.checkpoint.save_if_due(
                 asking, self._distillation.state, {"own": own, "driver": self.notes}
             )
         except OSError as error:
@@ -255,7 +256,7 @@ class Coordinator:
         self._distillation.restore(checkpoint.state)
         own = checkpoint.notes["own"]
         self.done, self.latest = own["done"], own["latest"]
-        self._lost, self._struck = set(own["lost"]), set(own["struck"])
+        self._lost, self._banned = set(own["lost"]), set(own["banned"])
         self.notes = checkpoint.notes["driver"]
         checkpoint.state = None  # it may be large
 
@@ -266,11 +267,11 @@ class Coordinator:
         self.watch(progress)
 
 
-def _reasons(lost: Lost) -> Missing:
+def _reasons(lost: Lost) -> MissingInstitutions:
     """Kind of event and words for whoever did not answer, by name."""
     return {
         name: (
-            "struck" if isinstance(reason, Struck) else "lost",
+            "banned" if isinstance(reason, BanReason) else "lost",
             reason.text if isinstance(reason, Refusal) else str(reason),
         )
         for name, reason in sorted(lost.items())

@@ -1,13 +1,13 @@
-"""Data-free distillation as a Flower strategy. Knows no data, no teacher and no engine.
+"""The Flower strategy: data-free distillation in rounds, with the queries through a gRPC hub.
 
     strategy = DataFreeDistillation(
         method=cudfkd(), student=student, plan=Plan(budget=12_800), priors=priors(), model="cnn"
     )
     result = strategy.start(grid, ArrayRecord(student.state_dict()), num_rounds=10)
 
-Flower is the control plane: it finds the institutions, rings them once, and carries the student
-to be examined. Questions and answers go through a gRPC hub that is open while `start` runs. A
-round is an equal share of the student's steps, so that Flower's rounds are this run's epochs.
+Flower is the control plane: it finds the institutions, asks each once to connect to the hub, and
+carries the student to be evaluated. Queries and answers go through the hub, which is open while
+`start` runs. A round is an equal share of the student's steps.
 """
 
 import logging
@@ -25,60 +25,59 @@ from fedkd.core.compute import CPU, Compute
 from fedkd.errors import SettingsError
 from fedkd.loop import Distilled, Plan, Progress, Watch
 from fedkd.methods import Method
-from fedkd.procedural.priors import Prior
-from fedkd.protocol.label_spaces import Labels
-from fedkd.protocol.signals import Card
+from fedkd.procedural import Prior
+from fedkd.protocol import Card, LabelSpaces
 from fedkd.server.coordinator import Coordinator, Ingredients
-from fedkd.server.hub.bans import Strikes
-from fedkd.server.hub.hub import Hub, too_few
-from fedkd.server.hub.participant_list import Audience
-from fedkd.server.hub.session import Counters
+from fedkd.server.hub.bans import Bans
+from fedkd.server.hub.hub import Hub, quorum_lost
+from fedkd.server.hub.participant_list import ParticipantList
+from fedkd.server.hub.participant_session import ParticipantCounters
 from fedkd.server.run.checkpoint import Checkpoint
-from fedkd.server.run.flower_messages import CONFIG, accepted, await_nodes, to_all
-from fedkd.server.run.quorum import Muster
+from fedkd.server.run.flower_messages import CONFIG, await_nodes, broadcast, successful_replies
+from fedkd.server.run.quorum import Quorum
 from fedkd.wire.channel import grpc
 
 log = logging.getLogger("flwr")
 
 
 @dataclass(eq=False)
-class _Session:
-    """What is open while a strategy runs."""
+class _OpenRun:
+    """The resources of a strategy while it runs."""
 
     hub: Hub
     token: str
     rounds: int
     timeout: float
-    """Seconds that nodes may take to come, or to answer a message."""
+    """Seconds that nodes may take to connect, or to answer a message."""
     nodes: tuple[int, ...] = ()
     coordinator: Coordinator | None = None
-    audience: Audience | None = None
+    participants: ParticipantList | None = None
 
 
 class DataFreeDistillation(Strategy):
     """Train a student on what institutions answer, without their data.
 
     Args:
-        method: the paper.
+        method: of a paper, see `fedkd.methods`.
         student: (B, C, H, W) in [0, 1] -> (B, K); trained in place.
-        plan: how much is asked, how long the student learns.
-        priors: procedural images, by name.
-        model: the student's name in `fedkd.models.networks`, so that institutions can build and examine
-            it; empty where it has none, and nobody is asked to.
-        seed: of everything random in the loop.
-        quorum: fewest institutions that must answer a question.
-        min_available_nodes: nodes that must be there, and dial in, before the first question.
-        address: where the hub listens, host:port; port 0 for any that is free.
-        advertised: where institutions are told to dial, host:port; empty for `address` itself.
-        credentials: TLS of the hub; without them only this machine can dial in.
+        plan: budget of questions and steps of the student.
+        priors: procedural priors, by name.
+        model: the student's name in `fedkd.models.registry`, by which institutions build it to
+            evaluate it; empty for a student that is not evaluated.
+        seed: of all random numbers of the loop.
+        quorum: least number of institutions that must answer a question.
+        min_available_nodes: least number of nodes, connected to the hub, before the first question.
+        address: on which the hub listens, host:port; port 0 for any that is free.
+        advertised: address to which institutions connect, host:port; empty for `address`.
+        credentials: TLS of the hub; without them only this machine can connect.
         question_timeout: seconds that one question may take.
         linger: seconds of them that the others may take once a quorum has answered; None for all.
-        watch: is told of progress; changes nothing.
-        recipes: whether images may be named by recipe where an institution can draw them.
-        checkpoint: the way back of the run; one that was resumed goes on where it was set down.
-        overlap: whether the student learns while answers travel; no number depends on it.
-        compute: where student, generator and bank are.
-        collected: images of the coordinator's own, (N, C, H, W) uint8, where the method needs some.
+        watch: called with progress events.
+        recipes: whether to send recipes in place of samples that institutions can render.
+        checkpoint: of the run; a resumed one continues from its last state.
+        overlap: whether the student trains while it waits for answers; no result depends on it.
+        compute: device of student, generator and bank.
+        public: public samples, (N, C, H, W) uint8, if the method needs it.
     """
 
     def __init__(
@@ -102,11 +101,11 @@ class DataFreeDistillation(Strategy):
         checkpoint: Checkpoint | None = None,
         overlap: bool = True,
         compute: Compute = CPU,
-        collected: Tensor | None = None,
+        public: Tensor | None = None,
     ) -> None:
         self.parts = Ingredients(
             *(student, method, plan, priors, seed, quorum, checkpoint),
-            *(recipes, overlap, compute, collected),
+            *(recipes, overlap, compute, public),
         )
         self.model = model
         self.min_available_nodes = min_available_nodes
@@ -115,12 +114,12 @@ class DataFreeDistillation(Strategy):
         self.question_timeout, self.linger = question_timeout, linger
         self.watch = watch
         self.distilled: Distilled | None = None
-        """What the run left, once `start` has returned."""
+        """The result of the loop, once `start` has returned."""
         self.cards: tuple[Card, ...] = ()
         """Of the institutions that took part."""
-        self.counters: Mapping[str, Counters] = {}
-        """What passed between hub and institutions, by name, once `start` has returned."""
-        self._session: _Session | None = None
+        self.counters: Mapping[str, ParticipantCounters] = {}
+        """Of each institution, by name, once `start` has returned."""
+        self._open_run: _OpenRun | None = None
 
     def start(
         self,
@@ -132,14 +131,14 @@ class DataFreeDistillation(Strategy):
         evaluate_config: ConfigRecord | None = None,
         evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
     ) -> Result:
-        """Distil in ``num_rounds`` rounds over one session; see `Strategy.start`.
+        """Distil in ``num_rounds`` rounds; see `Strategy.start`.
 
-        ``train_config`` and ``evaluate_config`` reach the institutions as they are: simulated ones
-        find their experiment there.
+        ``train_config`` and ``evaluate_config`` are sent to the institutions unchanged: simulated
+        ones find their experiment there.
 
         Raises:
-            SettingsError: no round, or arrays that do not fit the student.
-            QuorumLost: too few institutions came, or answered.
+            SettingsError: no rounds, or arrays that do not fit the student.
+            QuorumLost: too few institutions connected, or answered.
         """
         if num_rounds < 1:
             raise SettingsError(f"{num_rounds} rounds; a student needs 1 or more to be trained in")
@@ -149,14 +148,14 @@ class DataFreeDistillation(Strategy):
             text = " ".join(str(error).split())
             raise SettingsError(f"the initial arrays do not fit the student: {text}") from error
         token = secrets.token_urlsafe()
-        way_back = self.parts.checkpoint
-        known, strikes = (way_back.known, way_back.strikes) if way_back else ((), Strikes())
-        with Hub(token, self.address, self.credentials, known=known, strikes=strikes) as hub:
-            if way_back is not None:
-                way_back.counted = lambda: {
+        checkpoint = self.parts.checkpoint
+        known, bans = (checkpoint.known_cards, checkpoint.bans) if checkpoint else ((), Bans())
+        with Hub(token, self.address, self.credentials, known=known, bans=bans) as hub:
+            if checkpoint is not None:
+                checkpoint.current_counts = lambda: {
                     name: counters.counts for name, counters in hub.counters.items()
                 }
-            self._session = _Session(hub, token, num_rounds, timeout)
+            self._open_run = _OpenRun(hub, token, num_rounds, timeout)
             try:
                 return super().start(
                     *(grid, initial_arrays, num_rounds, timeout),
@@ -164,70 +163,70 @@ class DataFreeDistillation(Strategy):
                 )
             finally:
                 self.counters = hub.counters
-                self._session = None
+                self._open_run = None
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """The doorbell of every node in the first round; nothing later, the session stays open."""
-        session = self._open()
+        """In the first round, a message that asks each node to connect to the hub; later none."""
+        run = self._open()
         if server_round > 1:
             return []
         fewest = self.min_available_nodes
-        session.nodes = await_nodes(grid, Muster(fewest, fewest, session.timeout))
-        address = self.advertised or session.hub.address
-        told = {**config, "address": address, "token": session.token}
-        content = RecordDict({CONFIG: ConfigRecord(told)})
-        return to_all(session.nodes, content, "query.session", session.timeout)
+        run.nodes = await_nodes(grid, Quorum(fewest, fewest, run.timeout))
+        address = self.advertised or run.hub.address
+        settings = {**config, "address": address, "token": run.token}
+        content = RecordDict({CONFIG: ConfigRecord(settings)})
+        return broadcast(run.nodes, content, "query.session", run.timeout)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Advance the loop by one round: the student, and how it is doing.
+        """Advance the loop by one round; returns the student and its training metrics.
 
         Raises:
-            QuorumLost: too few institutions opened, dialled in, or answered a question.
+            QuorumLost: too few institutions accepted, connected, or answered a question.
         """
-        session = self._open()
+        run = self._open()
         if server_round == 1:
-            self._convene(session, len(accepted(replies, self.min_available_nodes)))
-        coordinator, audience = self._coordinator()
-        coordinator.advance(server_round / session.rounds)
-        self.distilled, self.cards = coordinator.distilled, tuple(audience.cards)
+            self._start_coordinator(run, len(successful_replies(replies, self.min_available_nodes)))
+        coordinator, participants = self._coordinator()
+        coordinator.advance(server_round / run.rounds)
+        self.distilled, self.cards = coordinator.distilled, tuple(participants.cards)
         trained, asked = (coordinator.latest.get(kind, {}) for kind in ("trained", "asked"))
-        metrics = {"asked": asked.get("asked", 0), "institutions": audience.answering}
+        metrics = {"asked": asked.get("asked", 0), "institutions": participants.answering}
         metrics |= {k: trained[k] for k in ("loss", "difficulty", "pace") if k in trained}
         return ArrayRecord(self.parts.student.state_dict()), MetricRecord(metrics)
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """The student for every node that was rung, where institutions can build it."""
-        session = self._open()
+        """The student for every node, if institutions can build it."""
+        run = self._open()
         before = self._coordinator()[0].notes.get("examined", 0)  # in an earlier life of the run
         if not self.model or not self.cards or server_round <= before:
             return []
-        names, shape = Labels.of(self.cards).names, self.cards[0].shape
-        told = {**config, "model": self.model, "classes": list(names), "shape": list(shape)}
-        content = RecordDict({CONFIG: ConfigRecord(told), "student": arrays})
-        return to_all(session.nodes, content, "evaluate", session.timeout)
+        names, shape = LabelSpaces.of(self.cards).names, self.cards[0].shape
+        settings = {**config, "model": self.model, "classes": list(names), "shape": list(shape)}
+        content = RecordDict({CONFIG: ConfigRecord(settings), "student": arrays})
+        return broadcast(run.nodes, content, "evaluate", run.timeout)
 
     def aggregate_evaluate(
         self, server_round: int, replies: Iterable[Message]
     ) -> MetricRecord | None:
-        """Accuracy over the test data of the institutions that tell; None if none does."""
+        """Accuracy on the test data of the institutions that report it; None if none does."""
         notes = self._coordinator()[0].notes
         notes["examined"] = max(server_round, notes.get("examined", 0))
-        right, examples, telling = 0.0, 0, 0
-        for reply in accepted(replies, 0):
+        correct, examples, reporting = 0.0, 0, 0
+        for reply in successful_replies(replies, 0):
             score = reply.content.metric_records["score"]
             if "accuracy" in score:
                 count = cast(int, score["num-examples"])
-                right += cast(float, score["accuracy"]) * count
-                examples, telling = examples + count, telling + 1
+                correct += cast(float, score["accuracy"]) * count
+                examples, reporting = examples + count, reporting + 1
         if not examples:
             return None
-        accuracy = right / examples
+        accuracy = correct / examples
         facts = {
             "asked": 0,
             "step": 0,
@@ -237,7 +236,7 @@ class DataFreeDistillation(Strategy):
         seen = {key: facts[key] for key in ("asked", "step", "done")}
         self.watch(Progress("scored", {**seen, "accuracy": accuracy}))
         return MetricRecord(
-            {"accuracy": accuracy, "num-examples": examples, "institutions": telling}
+            {"accuracy": accuracy, "num-examples": examples, "institutions": reporting}
         )
 
     def summary(self) -> None:
@@ -250,29 +249,31 @@ class DataFreeDistillation(Strategy):
         log.info("\t├── priors: %s", ", ".join(parts.priors) or "none")
         log.info("\t└── institutions: %s or more", self.min_available_nodes)
 
-    def _convene(self, session: _Session, count: int) -> None:
-        way_back, quorum = self.parts.checkpoint, self.parts.quorum
-        earlier, struck = (way_back.cards, len(way_back.strikes)) if way_back else ([], 0)
-        # Whoever was struck off opens when it is rung, and is refused when it dials in.
-        expected = max(quorum, count - struck)
+    def _start_coordinator(self, run: _OpenRun, count: int) -> None:
+        checkpoint, quorum = self.parts.checkpoint, self.parts.quorum
+        earlier, banned = (checkpoint.cards, len(checkpoint.bans)) if checkpoint else ([], 0)
+        # A banned institution accepts Flower's message, and is refused when it connects.
+        expected = max(quorum, count - banned)
         linger = self.question_timeout if earlier else None
-        muster = Muster(expected, quorum, session.timeout, linger)
-        present = muster.assemble(lambda: session.hub.cards)
+        wait = Quorum(expected, quorum, run.timeout, linger)
+        present = wait.wait_for(lambda: run.hub.cards)
         if len(present) < quorum:
-            raise too_few(present, quorum, session.timeout)
+            raise quorum_lost(present, quorum, run.timeout)
         cards = earlier or present
-        audience = Audience(session.hub, self.parts, cards, self.question_timeout, self.linger)
-        coordinator = Coordinator(self.parts, audience.cards, audience.answer, self.watch)
-        audience.cards = coordinator.cards  # of a run that is taken up again: whoever took part
-        session.audience, session.coordinator = audience, coordinator
+        participants = ParticipantList(
+            run.hub, self.parts, cards, self.question_timeout, self.linger
+        )
+        coordinator = Coordinator(self.parts, participants.cards, participants.answer, self.watch)
+        participants.cards = coordinator.cards  # of a run that is taken up again: whoever took part
+        run.participants, run.coordinator = participants, coordinator
 
-    def _open(self) -> _Session:
-        if self._session is None:
+    def _open(self) -> _OpenRun:
+        if self._open_run is None:
             raise SettingsError("no hub is open; call start, which opens one for the whole run")
-        return self._session
+        return self._open_run
 
-    def _coordinator(self) -> tuple[Coordinator, Audience]:
-        session = self._open()
-        if session.coordinator is None or session.audience is None:
-            raise SettingsError("no institution was rung; rounds count from 1")
-        return session.coordinator, session.audience
+    def _coordinator(self) -> tuple[Coordinator, ParticipantList]:
+        run = self._open()
+        if run.coordinator is None or run.participants is None:
+            raise SettingsError("no institution was asked to connect; rounds count from 1")
+        return run.coordinator, run.participants

@@ -1,4 +1,4 @@
-"""The command ``fedkd``. Knows the words that people type; every import that is slow waits."""
+"""The command line ``fedkd``: run, compare, methods, report, audit. Imports slow modules late."""
 
 import sys
 from pathlib import Path
@@ -10,7 +10,7 @@ from fedkd.errors import FedkdError, SettingsError
 from fedkd.simulations.audit.cli import app as audit
 
 CHECKPOINT = 60.0
-"""Seconds between states of a run, unless it is told otherwise."""
+"""Default seconds between checkpoints of a run."""
 
 app = typer.Typer(
     add_completion=False,
@@ -26,7 +26,7 @@ app.add_typer(audit, name="audit")
 def run(
     experiment: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Argument(help="A .toml file, or the name of one that ships."),
+        typer.Argument(help="A .toml file, or the name of a shipped experiment."),
     ] = None,
     engine: Annotated[
         Optional[str],  # noqa: UP045
@@ -35,35 +35,35 @@ def run(
     out: Annotated[
         Optional[Path], typer.Option(help="Folder of the run [runs/EXPERIMENT-TIME].")  # noqa: UP045
     ] = None,
-    seed: Annotated[Optional[int], typer.Option(help="In the place of the file's.")] = None,  # noqa: UP045
+    seed: Annotated[Optional[int], typer.Option(help="Overrides the seed of the file.")] = None,  # noqa: UP045
     set_: Annotated[
         Optional[list[str]], typer.Option("--set", help="section.key=value, as often as needed.")  # noqa: UP045
     ] = None,
-    record: Annotated[bool, typer.Option(help="Keep every reply, for a replay.")] = False,
+    record: Annotated[bool, typer.Option(help="Store every reply, for --replay.")] = False,
     replay: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option(help="Folder of a recorded run: ask nobody, hear its replies again."),
+        typer.Option(help="Folder of a recorded run, whose replies replace institutions."),
     ] = None,
     checkpoint: Annotated[
         Optional[float],  # noqa: UP045
-        typer.Option(min=0, help="Seconds between checkpoints; 0: no way back. [60]"),
+        typer.Option(min=0, help="Seconds between checkpoints; 0: none. [60]"),
     ] = None,
     resume: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option(help="Folder of a run that was cut short: go on with it as it was begun."),
+        typer.Option(help="Folder of an interrupted run: resume it with its own settings."),
     ] = None,
 ) -> None:
-    """Distil one student and leave a folder with its report."""
+    """Distil one student and write a run folder with its report."""
     given = (experiment, engine, out, seed, set_, record or None, replay, checkpoint)
     if (resume is None) == (experiment is None) or (resume and any(g is not None for g in given)):
         raise SettingsError(
-            "give an experiment, or --resume DIR and nothing else: DIR says what is run and how"
+            "give an experiment, or --resume DIR and nothing else: DIR holds all settings"
         )
     typer.echo("fedkd: loading ...", err=True)
-    from fedkd.simulations.engines.environment import quiet
+    from fedkd.simulations.engines.environment_variables import set_environment_defaults
 
-    quiet()
-    from fedkd.experiment.experiment import load
+    set_environment_defaults()
+    from fedkd.experiment import load_experiment
     from fedkd.simulations.run import resume as resume_run
     from fedkd.simulations.run import run as run_experiment
 
@@ -72,7 +72,7 @@ def run(
         return
     overrides = [*(set_ or []), *([f"seed={seed}"] if seed is not None else [])]
     run_experiment(
-        load(str(experiment), overrides),
+        load_experiment(str(experiment), overrides),
         engine or "local",
         out,
         record=record,
@@ -97,37 +97,37 @@ def compare(
     methods: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(
-            help="a,b,c: methods, or experiments that lend theirs; or a .toml file of tables."
+            help="a,b,c: methods, or experiments whose method is taken; or a .toml file of tables."
         ),
     ] = None,
     sweep: Annotated[
         Optional[list[str]],  # noqa: UP045
         typer.Option(
             help="section.key=value,value,...: a row each; none leaves the key out, "
-            'and "none" is the word.'
+            'and "none" is the string.'
         ),
     ] = None,
     columns: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(help="Of the tables: student,best,... A wrong one lists all."),
+        typer.Option(help="Columns of the tables: student,best,... An unknown one lists all."),
     ] = None,
 ) -> None:
-    """Run experiments over seeds: tables (mean ± sd), values as CSV, pictures.
+    """Run experiments over seeds: tables (mean ± sd), values as CSV, plots.
 
-    The same command with the same --out goes on with a comparison that was cut short.
+    The same command with the same --out resumes an interrupted comparison.
     """
     typer.echo("fedkd: loading ...", err=True)
-    from fedkd.simulations.engines.environment import quiet
+    from fedkd.simulations.engines.environment_variables import set_environment_defaults
 
-    quiet()
-    from fedkd.simulations.compare.compare import compare as compare_experiments
+    set_environment_defaults()
+    from fedkd.simulations.compare.comparison import compare as compare_experiments
 
     compare_experiments(experiments, seeds, engine, out, set_ or [], methods, sweep or [], columns)
 
 
 @app.command()
 def methods() -> None:
-    """Every method: its paper, what it asks of institutions, what that costs."""
+    """List every method: its paper, what it asks of institutions, what that discloses."""
     from fedkd.simulations.method_list import print_methods
 
     print_methods()
@@ -135,14 +135,14 @@ def methods() -> None:
 
 @app.command()
 def report(folder: Annotated[Path, typer.Argument(help="Folder of a finished run.")]) -> None:
-    """Make the page of a finished run again."""
+    """Build the report page of a finished run again."""
     from fedkd.server.report.page import build_report
 
     typer.echo(str(build_report(folder)))
 
 
 def main() -> None:
-    """Entry point: an error of ours is one line and exit status 2."""
+    """Entry point: a `FedkdError` is printed in one line, exit status 2."""
     try:
         app()
     except FedkdError as error:

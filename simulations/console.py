@@ -1,11 +1,11 @@
-"""What a terminal shows of a simulated run before it begins. Knows nothing of how it goes."""
+"""Print the resolved settings of an experiment in one line before its run."""
 
-from fedkd.experiment.experiment import Experiment
+from fedkd.experiment import Experiment
 from fedkd.server.run.console import console
 
 
-def resolved(experiment: Experiment, engine: str) -> None:
-    """Print what the run will do."""
+def print_experiment(experiment: Experiment, engine: str) -> None:
+    """Print name, engine, seed, institutions, method and budgets of a run."""
     i, q = experiment.institutions, experiment.questions
     split = f"Dirichlet {i.alpha}" if i.partition == "dirichlet" else i.partition
     arguments = ", ".join(f"{k}={v}" for k, v in experiment.method.arguments.items())

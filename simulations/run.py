@@ -1,4 +1,4 @@
-"""One experiment from its file to its report. The place where both sides meet."""
+"""Run or resume one experiment: start its engine, evaluate the student, write the report."""
 
 import hashlib
 import time
@@ -11,17 +11,18 @@ from typing import Any
 import torch
 
 from fedkd.errors import SettingsError
-from fedkd.experiment.experiment import Experiment
+from fedkd.experiment import Experiment
 from fedkd.server.coordinator import Coordinator, ingredients
-from fedkd.server.run import console as show
-from fedkd.server.run.checkpoint import REPLIES, Checkpoint, kept
-from fedkd.server.run.flower_run import Outcome
-from fedkd.server.run.recorder import Chronicle, Traffic, completed, traffic_of
-from fedkd.simulations.console import resolved
-from fedkd.simulations.engines.evaluation import data, score, verdict
-from fedkd.simulations.engines.flower import simulate
-from fedkd.simulations.engines.local import Local
-from fedkd.wire.recording import Replay
+from fedkd.server.run import console as server_console
+from fedkd.server.run.checkpoint import REPLIES, Checkpoint
+from fedkd.server.run.flower_run import RunOutcome
+from fedkd.server.run.interruption import complete_interrupted_run, resume_hint
+from fedkd.server.run.recorder import RunRecorder, Traffic, traffic_of
+from fedkd.simulations.console import print_experiment
+from fedkd.simulations.engines.evaluation import evaluate, load_dataset, student_accuracy
+from fedkd.simulations.engines.flower_simulation import simulate
+from fedkd.simulations.engines.local import LocalInstitutions
+from fedkd.wire import Replay
 
 ENGINES = ("local", "simulation")
 
@@ -41,10 +42,9 @@ def run(
         experiment: resolved.
         engine: one of `ENGINES`.
         out: folder of the run, empty or not there yet; None makes one under ``runs``.
-        record: keep every reply in the folder.
-        replay: folder of a recorded run, whose replies answer in the place of institutions.
-        checkpoint: seconds between states of the run; with 0 it leaves no way back, unless it is
-            recorded.
+        record: store every reply in the folder.
+        replay: folder of a recorded run, whose replies are used instead of asking institutions.
+        checkpoint: seconds between checkpoints; 0 writes none, unless the run is recorded.
 
     Raises:
         FedkdError: whatever went wrong, in one line.
@@ -52,115 +52,121 @@ def run(
     if engine not in ENGINES:
         raise SettingsError(f"unknown engine {engine!r}; choose one of {', '.join(ENGINES)}")
     path = out or Path("runs") / f"{experiment.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    resolved(experiment, "replay" if replay else engine)
-    # Unreadable data should be known before anybody is started.
-    data(experiment.institutions.data, experiment.institutions.root)
+    print_experiment(experiment, "replay" if replay else engine)
+    # Unreadable data should be reported before anything is started.
+    load_dataset(experiment.institutions.data, experiment.institutions.root)
     if replay is not None:
-        source = Replay(replay / REPLIES)
-        return _carry_out(experiment, "replay", path, partial(_replayed, source), None)
-    way_back = None
+        recording = Replay(replay / REPLIES)
+        return _execute(experiment, "replay", path, partial(_run_replay, recording), None)
+    run_checkpoint = None
     if checkpoint or record:
-        way_back = Checkpoint.begin(path, experiment, engine, checkpoint, record)
-    return _carry_out(experiment, engine, path, _DRIVERS[engine], way_back)
+        run_checkpoint = Checkpoint.begin(path, experiment, engine, checkpoint, record)
+    return _execute(experiment, engine, path, _DRIVERS[engine], run_checkpoint)
 
 
 def resume(path: Path) -> dict[str, Any]:
-    """Take a run up again that was cut short; returns what stands in its ``result.json``.
+    """Resume a run that was interrupted; returns what stands in its ``result.json``.
 
-    One that was killed after its result was written lacks no more than its page.
+    A run that was killed after its result was written lacks only its report page.
 
     Args:
-        path: of its folder, which says what is run and how.
+        path: folder of the run, with its manifest and checkpoint.
 
     Raises:
         FedkdError: there is no such run, or whatever else went wrong, in one line.
     """
-    if (result := completed(path)) is not None:
-        show.outcome(result, str(path / "report.html"))
+    if (result := complete_interrupted_run(path)) is not None:
+        server_console.print_result(result, str(path / "report.html"))
         return result
-    way_back = Checkpoint.resume(path, *ENGINES)
-    manifest = way_back.manifest
-    resolved(manifest.experiment, manifest.engine)
-    show.resumed(manifest.resumed, way_back.questions, manifest.warning)
+    run_checkpoint = Checkpoint.resume(path, *ENGINES)
+    manifest = run_checkpoint.manifest
+    print_experiment(manifest.experiment, manifest.engine)
+    server_console.print_resumed(manifest.resumed, run_checkpoint.questions, manifest.warning)
     driver = _DRIVERS[manifest.engine]
-    return _carry_out(manifest.experiment, manifest.engine, path, driver, way_back)
+    return _execute(manifest.experiment, manifest.engine, path, driver, run_checkpoint)
 
 
 @dataclass(frozen=True, eq=False)
-class _Setting:
-    """What a driver has at hand."""
+class _RunContext:
+    """What an engine is given."""
 
     experiment: Experiment
     vaults: Path
-    chronicle: Chronicle
-    bars: show.Bars
+    recorder: RunRecorder
+    bars: server_console.ProgressBars
     checkpoint: Checkpoint | None
 
 
-Ran = tuple[Outcome, dict[str, Traffic]]
-Driver = Callable[[_Setting], Ran]
+EngineResult = tuple[RunOutcome, dict[str, Traffic]]
+Driver = Callable[[_RunContext], EngineResult]
 
 
-def _carry_out(
+def _execute(
     experiment: Experiment,
     engine: str,
     path: Path,
     driver: Driver,
     checkpoint: Checkpoint | None,
 ) -> dict[str, Any]:
-    # Teachers too: their sums depend on it, and Flower's workers have one thread each.
+    # For teachers too: sums depend on it, and Flower's workers have one thread each.
     torch.set_num_threads(experiment.student.threads)
     vaults = path.resolve().parent / ".institutions" / _fingerprint(experiment)
-    with kept(checkpoint, f"fedkd run --resume {path}"):
-        with show.bars(experiment) as bars:
-            chronicle = Chronicle(
-                path, experiment, engine, partial(score, experiment), (bars,), checkpoint
+    with resume_hint(checkpoint, f"fedkd run --resume {path}"):
+        with server_console.progress_bars(experiment) as bars:
+            recorder = RunRecorder(
+                path, experiment, engine, partial(student_accuracy, experiment), (bars,), checkpoint
             )
-            outcome, traffic = driver(_Setting(experiment, vaults, chronicle, bars, checkpoint))
-        judged = verdict(experiment, vaults, outcome.cards, outcome.distilled.student)
+            outcome, traffic = driver(_RunContext(experiment, vaults, recorder, bars, checkpoint))
+        evaluation = evaluate(experiment, vaults, outcome.cards, outcome.distilled.student)
         if checkpoint is not None:
-            traffic = {name: traffic_of(counts) for name, counts in checkpoint.total().items()}
-        result = chronicle.finish(outcome.distilled, outcome.cards, traffic, judged)
+            traffic = {
+                name: traffic_of(counts) for name, counts in checkpoint.total_counts().items()
+            }
+        result = recorder.finish(outcome.distilled, outcome.cards, traffic, evaluation)
         if checkpoint is not None:
             checkpoint.finish()
-    show.outcome(result, str(path / "report.html"))
+    server_console.print_result(result, str(path / "report.html"))
     return result
 
 
-def _locally(setting: _Setting) -> Ran:
-    checkpoint = setting.checkpoint
-    books = None if checkpoint is None else checkpoint.books
-    local = Local(setting.experiment, setting.vaults, setting.bars.ready, books=books)
+def _run_local(context: _RunContext) -> EngineResult:
+    checkpoint = context.checkpoint
+    ledgers = None if checkpoint is None else checkpoint.ledgers
+    local = LocalInstitutions(
+        context.experiment, context.vaults, context.bars.ready, ledgers=ledgers
+    )
     if checkpoint is not None:
-        checkpoint.counted = lambda: {name: vars(of) for name, of in local.traffic.items()}
-    parts = ingredients(setting.experiment, local.cards, checkpoint)
-    setting.chronicle.student = parts.student
-    coordinator = Coordinator(parts, list(local.cards), local.answer, setting.chronicle)
-    return Outcome(coordinator.finish(), local.cards, {}, None), local.traffic
+        checkpoint.current_counts = lambda: {name: vars(of) for name, of in local.traffic.items()}
+    parts = ingredients(context.experiment, local.cards, checkpoint)
+    context.recorder.student = parts.student
+    coordinator = Coordinator(parts, list(local.cards), local.answer, context.recorder)
+    return RunOutcome(coordinator.finish(), local.cards, {}, None), local.traffic
 
 
-def _replayed(replay: Replay, setting: _Setting) -> Ran:
-    parts = ingredients(setting.experiment, replay.cards)
-    setting.chronicle.student = parts.student
+def _run_replay(replay: Replay, context: _RunContext) -> EngineResult:
+    parts = ingredients(context.experiment, replay.cards)
+    context.recorder.student = parts.student
     coordinator = Coordinator(
-        parts, replay.cards, lambda request: (replay.answer(request), {}), setting.chronicle
+        parts, replay.cards, lambda request: (replay.answer(request), {}), context.recorder
     )
     distilled = coordinator.finish()
-    heard = Traffic(distilled.asked, distilled.pulled_back)  # then, from a recording now
-    return Outcome(distilled, tuple(replay.cards), {}, None), {c.name: heard for c in replay.cards}
+    traffic = Traffic(distilled.asked, distilled.pulled_back)  # counted when the run was recorded
+    return RunOutcome(distilled, tuple(replay.cards), {}, None), {
+        c.name: traffic for c in replay.cards
+    }
 
 
-def _in_simulation(setting: _Setting) -> Ran:
+def _run_simulation(context: _RunContext) -> EngineResult:
     outcome = simulate(
-        setting.experiment, setting.vaults, setting.chronicle, checkpoint=setting.checkpoint
+        context.experiment, context.vaults, context.recorder, checkpoint=context.checkpoint
     )
     return outcome, {name: traffic_of(of.counts) for name, of in outcome.counters.items()}
 
 
-_DRIVERS: dict[str, Driver] = {"local": _locally, "simulation": _in_simulation}
+_DRIVERS: dict[str, Driver] = {"local": _run_local, "simulation": _run_simulation}
 
 
 def _fingerprint(experiment: Experiment) -> str:
-    """Of everything that the teachers depend on; runs that share it share their teachers."""
+    """Digest of all settings that teachers depend on; runs with equal digests share teachers."""
     text = experiment.institutions.model_dump_json() + experiment.privacy.model_dump_json()
     return hashlib.sha256(text.encode()).hexdigest()[:16]

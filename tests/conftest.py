@@ -1,8 +1,8 @@
 """For all tests: nothing calls home, and sums do not depend on the number of cores."""
 
-from fedkd.simulations.engines.environment import quiet
+from fedkd.simulations.engines.environment_variables import set_environment_defaults
 
-quiet()
+set_environment_defaults()
 
 import torch  # noqa: E402 -- Flower, Ray and gRPC read their variables as they are imported
 
@@ -14,7 +14,7 @@ import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
 from fedkd.server.hub.hub import Hub  # noqa: E402
-from tests.support.dialling import TOKEN, Raw  # noqa: E402
+from tests.support.hub_clients import TOKEN, RawClient  # noqa: E402
 
 # How long an example takes says more of the machine than of the code.
 settings.register_profile("fedkd", deadline=None)
@@ -28,7 +28,7 @@ def hub() -> Iterator[Hub]:
 
 
 @pytest.fixture
-def raw(hub: Hub) -> Iterator[Raw]:
-    raw = Raw(hub)
+def raw(hub: Hub) -> Iterator[RawClient]:
+    raw = RawClient(hub)
     yield raw
     raw.close()

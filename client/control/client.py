@@ -18,11 +18,11 @@ from flwr.app import ConfigRecord, Context, Error, Message, MetricRecord, Record
 from flwr.clientapp.typing import ClientAppCallable
 from safetensors.torch import save
 
-from fedkd.client.agent import Agent
 from fedkd.client.control import framing as frames
 from fedkd.client.institution import Institution, simulated
+from fedkd.client.sessions.agent import Agent
 from fedkd.errors import FedkdError, RemoteProtocolError
-from fedkd.experiment.experiment import Experiment
+from fedkd.experiment import Experiment
 
 AGENT = "agent"
 """In a node's configuration: the Unix socket of the owner's own agent."""
@@ -44,7 +44,7 @@ EXAMINATION_SECONDS = 600.0
 log = logging.getLogger(__name__)
 
 
-def discreet(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+def forwarding_mod(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
     """A Flower mod: no exception's text leaves, and nothing is opened on an owner's machine.
 
     Flower would send the text of an exception to the coordinator, and it may quote private data.

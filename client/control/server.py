@@ -20,13 +20,13 @@ from typing import Any, Self
 
 from fedkd.client.control import framing as frames
 from fedkd.client.institution import Institution
-from fedkd.client.service.console import told
-from fedkd.client.service.sessions import Sessions
-from fedkd.client.service.submitted_student import fill, most_bytes, network
+from fedkd.client.institution.submitted_student import fill, most_bytes, network
+from fedkd.client.monitoring.console import told
+from fedkd.client.sessions.session_manager import SessionManager
 from fedkd.core.logs import say
 from fedkd.errors import DataError, FedkdError, RemoteProtocolError, SettingsError
-from fedkd.protocol.signals import Refusal
-from fedkd.wire.messages import one_line
+from fedkd.protocol import Refusal
+from fedkd.wire import one_line
 
 AT_ONCE = 8
 """Rings at a time; those that come then wait to be heard."""
@@ -44,7 +44,7 @@ Answer = dict[str, Any]
 log = logging.getLogger(__name__)
 
 
-class Bell:
+class ControlServer:
     """Listens from its construction until `close`; as a context manager it closes itself.
 
     Args:
@@ -58,7 +58,7 @@ class Bell:
     """
 
     def __init__(
-        self, path: Path, institution: Institution, sessions: Sessions, group: str | None = None
+        self, path: Path, institution: Institution, sessions: SessionManager, group: str | None = None
     ) -> None:
         self._path, self._institution, self._sessions = path, institution, sessions
         self._listener = _listening(path, group)

@@ -1,6 +1,6 @@
-"""What an owner has paid for with privacy: noisy answers, which are told again and not drawn again.
+"""Cache of noisy answers in the ledger's file: the same sample gets the same noise again, free.
 
-A table of his books beside the journal. It knows no policy and no teacher.
+New noise for an old sample would release more, so an answer that was charged is stored and reused.
 """
 
 import sqlite3
@@ -11,62 +11,66 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fedkd.privacy.budget import Spending
+from fedkd.privacy import Spending
 
-FOUND = "SELECT told FROM answers WHERE row = ?"
+FIND_ANSWER = "SELECT told FROM answers WHERE row = ?"
 
 
 @dataclass(frozen=True)
-class Price:
+class PrivacyCost:
     """What a question costs in privacy."""
 
-    rows: tuple[bytes, ...]
-    """One key an image: equal where the same answer is due."""
-    each: int
-    """Micro-rho of a row that has no answer yet, >= 1."""
+    keys: tuple[bytes, ...]
+    """One cache key for each sample; samples with the same key get the same answer."""
+    per_answer: int
+    """Micro-rho of a sample that has no cached answer yet, >= 1."""
     limit: Callable[[Spending], int]
-    """Micro-rho that may be charged to the images in all, from what was told of them before."""
+    """Micro-rho that may be charged to the data set in all, given what was spent on it before."""
 
 
-class Paid:
-    """Answers that were kept.
+class AnswerCache:
+    """The table of noisy answers.
 
     Args:
-        db: of the books.
-        using: a transaction of their own, raising `DataError` where the books cannot be used.
+        db: connection to the ledger's file.
+        transaction: opens a transaction; raises `DataError` where the ledger cannot be used.
     """
 
     def __init__(
-        self, db: sqlite3.Connection, using: Callable[[], AbstractContextManager[None]]
+        self, db: sqlite3.Connection, transaction: Callable[[], AbstractContextManager[None]]
     ) -> None:
-        self._db, self._using = db, using
+        self._db, self._transaction = db, transaction
 
-    def told(self, rows: Sequence[bytes]) -> dict[bytes, Tensor]:
-        """Answers that were kept under these rows, (W,) int64.
+    def get(self, keys: Sequence[bytes]) -> dict[bytes, Tensor]:
+        """The cached answers under these keys, (W,) int64; keys without one are left out.
 
         Raises:
-            DataError: the books cannot be read.
+            DataError: the ledger cannot be read.
         """
-        with self._using():
-            found = {row: self._db.execute(FOUND, (row,)).fetchone() for row in set(rows)}
+        with self._transaction():
+            found = {key: self._db.execute(FIND_ANSWER, (key,)).fetchone() for key in set(keys)}
         return {
-            row: torch.frombuffer(bytearray(kept[0]), dtype=torch.int64)
-            for row, kept in found.items()
-            if kept is not None
+            key: torch.frombuffer(bytearray(row[0]), dtype=torch.int64)
+            for key, row in found.items()
+            if row is not None
         }
 
-    def keep(self, rows: Sequence[bytes], answers: Tensor) -> None:
-        """Keep (n, W) int64 answers; where somebody was quicker, his stands.
+    def store(self, keys: Sequence[bytes], answers: Tensor) -> None:
+        """Store (n, W) int64 answers; an answer that another process stored first stays.
 
         Raises:
-            DataError: the books cannot be written.
+            DataError: the ledger cannot be written.
         """
         contents = (answer.numpy().tobytes() for answer in answers.contiguous())
-        kept = zip(rows, contents, strict=True)
-        with self._using():
-            self._db.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?)", kept)
+        rows = zip(keys, contents, strict=True)
+        with self._transaction():
+            self._db.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?)", rows)
 
-    def due(self, price: Price) -> int:
-        """In the caller's transaction: micro-rho of rows that have no answer yet, each once."""
-        missing = [r for r in set(price.rows) if self._db.execute(FOUND, (r,)).fetchone() is None]
-        return price.each * len(missing)
+    def cost_of(self, cost: PrivacyCost) -> int:
+        """Micro-rho of the distinct keys without an answer; runs in the caller's transaction."""
+        missing = [
+            key
+            for key in set(cost.keys)
+            if self._db.execute(FIND_ANSWER, (key,)).fetchone() is None
+        ]
+        return cost.per_answer * len(missing)

@@ -1,7 +1,7 @@
-"""The rows of an owner's books, and how each hangs on the one before. Knows no file and no policy.
+"""Ledger entries linked in a hash chain: create, hash and verify.
 
-A row holds the hash of the row before it, so that none can be changed, taken out or put in between
-unless all that follow are written anew.
+An entry holds the hash of the entry before it. So none can be changed, removed or inserted unless
+all that follow are rewritten.
 """
 
 import hashlib
@@ -12,18 +12,18 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from fedkd.errors import DataError
-from fedkd.protocol.signals import Ask, PullBack
+from fedkd.protocol import Ask, PullBack
 
 ANSWERED, REPEAT, REFUSED = "answered", "repeat", "refused"
-"""What may be decided of a question."""
+"""Decisions about a question."""
 EXAMINATION, TRAINING = "examination", "training"
-"""Kinds of rows that are no questions about images: a student sat the private test, a teacher was
-trained with differential privacy."""
+"""Kinds of entries that are no questions about samples: a student was evaluated on the private
+test data, a teacher was trained with differential privacy."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One row: a question, or what else is counted, and what was decided of it."""
+    """One entry: a question, an evaluation or a training, and the decision about it."""
 
     time: str
     """UTC, ISO 8601 with microseconds."""
@@ -34,9 +34,9 @@ class Entry:
     signals: str
     """Their names, sorted, with a space between them."""
     count: int
-    """Images of the question; 0 where it is none."""
+    """Samples of the question; 0 where it is none."""
     digest: str
-    """Of what was asked, and of which teacher; the key of a training; "" where it was not read."""
+    """Digest of the question and the teacher; the key of a training; "" where it was not read."""
     sequence: int = 0
     """1, 2, 3, ..."""
     decision: str = REFUSED
@@ -46,26 +46,26 @@ class Entry:
     cost: int = 0
     """Samples charged."""
     micro_rho: int = 0
-    """Millionths of zCDP charged; of a repeat too, where an answer that was paid for was lost."""
+    """Millionths of zCDP charged; for a repeat too, where an answer was charged and then lost."""
     epsilon: float = 0.0
-    """Charged for a training; 0 of any other row."""
+    """Charged for a training; 0 for any other entry."""
     delta: float = 0.0
     """Likewise."""
     data_set: str = ""
-    """Private images that the answer tells of; "" where nobody said."""
+    """The private data set that the charge is for; "" where it is not known."""
     mode: str = ""
-    """Of the policy that decided, see `fedkd.privacy.release_policy.MODES`; "" where none was asked."""
+    """Release mode of the policy that decided; "" where no policy was asked."""
     before: int = 0
-    """Samples spent before it."""
+    """Samples charged before this entry."""
     after: int = 0
-    """Samples spent with it."""
+    """Samples charged with this entry."""
     previous: str = ""
-    """Hash of the row before; "" at the first."""
+    """Hash of the entry before; "" at the first."""
     hash: str = ""
-    """Of all the above, blake2b in hexadecimal."""
+    """blake2b of all the above, in hexadecimal."""
 
-    def following(self, question: "Entry", decision: str, reason: str = "") -> "Entry":
-        """The row after this one."""
+    def successor(self, question: "Entry", decision: str, reason: str = "") -> "Entry":
+        """The entry after this one: `question` with a decision, charged and hashed."""
         cost = question.count if decision == ANSWERED else 0
         row = replace(
             question,
@@ -80,30 +80,30 @@ class Entry:
             after=self.after + cost,
             previous=self.hash,
         )
-        return replace(row, hash=row.sealed())
+        return replace(row, hash=row.computed_hash())
 
-    def sealed(self) -> str:
-        """The hash that belongs to what stands here."""
-        said = [value for name, value in vars(self).items() if name != "hash"]
+    def computed_hash(self) -> str:
+        """The hash of this entry's content."""
+        content = [value for name, value in vars(self).items() if name != "hash"]
         # A column that was tampered with may hold what JSON does not know.
-        text = json.dumps(said, separators=(",", ":"), default=repr)
+        text = json.dumps(content, separators=(",", ":"), default=repr)
         return hashlib.blake2b(text.encode(), digest_size=32).hexdigest()
 
 
-BEGINNING = Entry("", "", "", "", 0, "")
-"""What the first row follows."""
+GENESIS = Entry("", "", "", "", 0, "")
+"""The empty entry that the first one follows."""
 
 
 class Head(NamedTuple):
-    """Where the log ends. An owner who writes it down elsewhere can hold the log against it."""
+    """The last entry's number and hash. An owner who writes it down can verify against it later."""
 
     sequence: int
     hash: str
 
 
 @dataclass(frozen=True)
-class Spent:
-    """What stands in the books, in samples; ``refused`` in questions, ``examined`` in students."""
+class LedgerTotals:
+    """Totals: samples asked and pulled back, questions refused, students evaluated."""
 
     asked: int = 0
     pulled_back: int = 0
@@ -112,90 +112,90 @@ class Spent:
 
     @property
     def samples(self) -> int:
-        """Everything that counts against the policy's cap."""
+        """All samples that count against the policy's cap."""
         return self.asked + self.pulled_back
 
 
-def followed(rows: Iterable[Entry], *marks: Head) -> Iterator[Entry]:
-    """The same rows, once each is found to hold.
+def verified_chain(rows: Iterable[Entry], *heads: Head) -> Iterator[Entry]:
+    """The same entries, each after it was verified.
 
     Args:
-        rows: all, from the first.
-        marks: ends that must lie on the way.
+        rows: all entries, from the first.
+        heads: heads that were noted earlier and must be met on the way.
 
     Raises:
-        DataError: naming the first row that does not hold.
+        DataError: naming the first entry that fails.
     """
-    last = BEGINNING
+    last = GENESIS
     charged: set[str] = set()
     for row in rows:
-        if objection := _objection(row, last, charged):
-            raise DataError(f"row {last.sequence + 1} {objection}")
-        if any(mark.sequence == row.sequence and mark.hash != row.hash for mark in marks):
+        if fault := _fault(row, last, charged):
+            raise DataError(f"row {last.sequence + 1} {fault}")
+        if any(head.sequence == row.sequence and head.hash != row.hash for head in heads):
             raise DataError(f"row {row.sequence} is not the one that was noted")
         if row.decision == ANSWERED:
             charged.add(row.digest)
         last = row
         yield row
-    if any(mark.sequence > last.sequence for mark in marks):
+    if any(head.sequence > last.sequence for head in heads):
         raise DataError(f"row {last.sequence + 1} and what follows it are missing")
 
 
-def _objection(row: Entry, last: Entry, charged: set[str]) -> str | None:
+def _fault(row: Entry, last: Entry, charged: set[str]) -> str | None:
     """Why ``row`` cannot follow ``last``; None where it can."""
     if row.sequence != last.sequence + 1:
         return "is missing"
-    if row.hash != row.sealed():
+    if row.hash != row.computed_hash():
         return "was changed"
     if row.previous != last.hash:
         return "does not follow the row before it"
-    # From here on the hash is right: only a chain that was written anew gets this far.
+    # From here on the hash is right: only a chain that was rewritten gets this far.
     if row.decision not in (ANSWERED, REPEAT, REFUSED) or not (
-        _count(row.count) and _count(row.micro_rho) and _promise(row)
+        _is_count(row.count) and _is_count(row.micro_rho) and _training_charge_fits(row)
     ):
         return "is none that a ledger writes"
-    if row != last.following(row, row.decision, row.reason):
+    if row != last.successor(row, row.decision, row.reason):
         return "does not charge what its question costs"
     if row.decision != REFUSED and (row.digest in charged) != (row.decision == REPEAT):
         return "charges a repeat, or repeats what was never charged"
     return None
 
 
-def _count(value: object) -> bool:
+def _is_count(value: object) -> bool:
     return isinstance(value, int) and value >= 0
 
 
-def _promise(row: Entry) -> bool:
-    """Whether a training that was begun is charged, and nothing else is charged as one."""
+def _training_charge_fits(row: Entry) -> bool:
+    """Whether a training that was begun has a charge, and no other entry has one."""
     numbers = (row.epsilon, row.delta)
     if row.kind == TRAINING and row.decision == ANSWERED:
         return all(isinstance(number, float) and number > 0 for number in numbers)
     return numbers == (0.0, 0.0)
 
 
-def entry_of(
+def question_entry(
     request: Ask | PullBack,
     server: str,
     now: datetime,
-    content: str,
+    content_digest: str,
     data_set: str = "",
     mode: str = "",
 ) -> Entry:
-    """The row of a question, before anything is decided: what was asked, by whom, of what, when."""
+    """The entry of a question before the decision: who asked what, when, about which data set."""
     signals = request.signals if isinstance(request, Ask) else request.cotangents
     count = len(request.images) if request.images.dim() else 0
     return Entry(
-        written(now),
+        timestamp(now),
         server,
         "ask" if isinstance(request, Ask) else "pull_back",
         " ".join(sorted(signals)),
         count,
-        content,
+        content_digest,
         data_set=data_set,
         mode=mode,
     )
 
 
-def written(moment: datetime) -> str:
-    """A moment as rows have it: UTC, in an order that text keeps."""
+def timestamp(moment: datetime) -> str:
+    """A moment as entries store it: UTC, in text that sorts by time."""
     return moment.astimezone(UTC).isoformat(timespec="microseconds")

@@ -1,7 +1,7 @@
-"""The journal of an owner's books: rows that are only ever appended. Knows no policy, no charge.
+"""Append-only log of ledger entries in SQLite: append, read, verify the hash chain, export.
 
-A row is appended in one transaction with whatever decides it, and marked as the end in the same.
-What a row may say, and how it hangs on the one before, is for `fedkd.client.ledger.hash_chain`.
+An entry is appended in the same transaction that decides about it and that moves the head. What an
+entry holds, and how it is linked to the one before, is for `fedkd.client.ledger.hash_chain`.
 """
 
 import json
@@ -14,8 +14,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from fedkd.client.ledger.hash_chain import BEGINNING, Entry, Head, followed
-from fedkd.client.ledger.storage import in_memory, opened
+from fedkd.client.ledger.hash_chain import GENESIS, Entry, Head, verified_chain
+from fedkd.client.ledger.sqlite_storage import open_file, open_in_memory
 from fedkd.errors import DataError
 
 PAGE = 1000
@@ -28,22 +28,22 @@ APPEND = f"INSERT INTO entries ({COLUMNS}) VALUES ({', '.join('?' for _ in field
 
 
 class Journal:
-    """Rows in a file, or in memory. Threads may share one; every process opens its own.
+    """Entries in a file, or in memory. Threads may share one; every process opens its own.
 
     Args:
-        path: of the file, made readable to its owner alone; None keeps rows in memory.
-        durable: a row is on the disk before its transaction ends. Without it a row survives the
-            end of the process, but the last ones may not survive a loss of power.
+        path: of the file, made readable to its owner alone; None keeps the entries in memory.
+        durable: an entry is on the disk before its transaction ends. Without it an entry survives
+            the end of the process, but the last ones may not survive a loss of power.
 
     Raises:
-        DataError: the file cannot be opened or written, is no ledger, or does not hold together.
+        DataError: the file cannot be opened or written, is no ledger, or fails verification.
     """
 
     def __init__(self, path: Path | None, *, durable: bool = True) -> None:
         self._name = "the ledger in memory" if path is None else f"the ledger {path}"
-        self._alone = threading.Lock()
+        self._lock = threading.Lock()
         try:
-            self._db = in_memory() if path is None else opened(path, durable)
+            self._db = open_in_memory() if path is None else open_file(path, durable)
         except (OSError, sqlite3.Error) as error:
             raise self._unreadable(error) from error
         try:
@@ -54,60 +54,60 @@ class Journal:
             raise error if isinstance(error, DataError) else self._unreadable(error) from error
 
     def entries(self) -> Iterator[Entry]:
-        """Every row from the first on; rows that are appended meanwhile come too.
+        """Every entry from the first on; entries that are appended meanwhile come too.
 
         Raises:
-            DataError: the books cannot be read.
+            DataError: the ledger cannot be read.
         """
-        after = -(2**63)  # a row of ours is above 0; one that somebody put there is seen
+        after = -(2**63)  # our entries start at 1; an inserted one below that is seen too
         while rows := self._read(NEXT, after):
             page = [Entry(*row) for row in rows]
             yield from page
             after = page[-1].sequence
 
     def head(self) -> Head:
-        """Where the log ends now; to be written down where whoever can write the file cannot.
+        """The head of the chain now. Write it down where nobody who can write the file can.
 
         Raises:
-            DataError: the books cannot be read.
+            DataError: the ledger cannot be read.
         """
         rows = self._read(HEAD)
         if len(rows) != 1 or [type(value) for value in rows[0]] != [int, str]:
-            raise self._broken("its end is not marked")
+            raise self._corrupt("its end is not marked")
         return Head(*rows[0])
 
     def verify(self, noted: Head | None = None) -> Head:
-        """Recompute the chain, and that every row charges what its question costs.
+        """Recompute the hash chain, and check that every entry charges what its question costs.
 
-        Found are a row that was changed, put in or taken out, and an end that was cut off. Whoever
-        can write the file can also write a whole chain and its mark anew, or put back an older
-        copy: that is found against a ``noted`` head, and not otherwise. What was appended falsely
-        after the noted head is not found at all.
+        Found are an entry that was changed, inserted or removed, and an end that was cut off.
+        Whoever can write the file can also rewrite the whole chain and its head, or put back an
+        older copy. That is found against a ``noted`` head, and not otherwise. False entries that
+        were appended after the noted head are not found at all.
 
         Returns:
-            Where the log ended when this began.
+            The head when this began.
 
         Raises:
-            DataError: naming the first row that does not hold, or what cannot be read.
+            DataError: naming the first entry that fails, or what cannot be read.
         """
         head = self.head()
-        last = BEGINNING
+        last = GENESIS
         try:
-            for last in followed(self.entries(), *filter(None, (head, noted))):
-                # Others may append meanwhile, and mark the end in the same transaction.
+            for last in verified_chain(self.entries(), *filter(None, (head, noted))):
+                # Others may append meanwhile, and move the head in the same transaction.
                 if last.sequence > head.sequence and last.sequence > self.head().sequence:
                     raise DataError(f"row {last.sequence} stands behind the end")
         except DataError as error:
-            raise self._broken(str(error)) from error
+            raise self._corrupt(str(error)) from error
         if (found := self._read("PRAGMA integrity_check")) != [("ok",)]:
-            raise self._broken(f"SQLite finds: {' '.join(str(found[0][0]).split())}")
+            raise self._corrupt(f"SQLite finds: {' '.join(str(found[0][0]).split())}")
         return head
 
     def export(self, path: Path) -> int:
-        """Write every row as a line of JSON, readable to its owner alone; returns how many.
+        """Write every entry as a line of JSON, readable to its owner alone; returns how many.
 
         Raises:
-            DataError: ``path`` exists or cannot be written, or the books cannot be read.
+            DataError: ``path`` exists or cannot be written, or the ledger cannot be read.
         """
         try:
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -123,12 +123,13 @@ class Journal:
             ) from error
 
     def close(self) -> None:
-        """Books that are closed refuse; closing twice does no harm."""
-        with self._alone:
+        """Close the file. A closed ledger refuses every question; closing twice does no harm."""
+        with self._lock:
             self._db.close()
 
     @contextmanager
-    def _using(self) -> Iterator[None]:
+    def _checked_transaction(self) -> Iterator[None]:
+        """As `_transaction`, with SQLite's errors as `DataError`."""
         try:
             with self._transaction():
                 yield
@@ -137,8 +138,8 @@ class Journal:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        """All or nothing, and nobody else's in between."""
-        with self._alone:
+        """An exclusive transaction: all of it is written, or nothing."""
+        with self._lock:
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield
@@ -149,28 +150,28 @@ class Journal:
                 raise
 
     def _last(self) -> Entry:
-        """The last row, in a transaction: what is charged next stands on it, so it must hold."""
+        """The last entry, in a transaction; verified, since the next charge builds on it."""
         row = self._db.execute(LAST).fetchone()
-        last = BEGINNING if row is None else Entry(*row)
-        marked = self._db.execute(HEAD).fetchall() == [(last.sequence, last.hash)]
-        if not marked or (row is not None and last.hash != last.sealed()):
-            raise self._broken(f"row {last.sequence}, its last, was changed or is not the last")
+        last = GENESIS if row is None else Entry(*row)
+        is_head = self._db.execute(HEAD).fetchall() == [(last.sequence, last.hash)]
+        if not is_head or (row is not None and last.hash != last.computed_hash()):
+            raise self._corrupt(f"row {last.sequence}, its last, was changed or is not the last")
         return last
 
     def _append(self, entry: Entry) -> None:
         self._db.execute(APPEND, tuple(vars(entry).values()))
         self._db.execute("UPDATE head SET sequence = ?, hash = ?", (entry.sequence, entry.hash))
 
-    def _read(self, question: str, *values: int) -> list[tuple[Any, ...]]:
+    def _read(self, query: str, *values: int) -> list[tuple[Any, ...]]:
         try:
-            with self._alone:
-                return self._db.execute(question, values).fetchall()
+            with self._lock:
+                return self._db.execute(query, values).fetchall()
         except sqlite3.Error as error:
             raise self._unreadable(error) from error
 
-    def _broken(self, what: str) -> DataError:
+    def _corrupt(self, fault: str) -> DataError:
         return DataError(
-            f"{self._name} does not hold together: {what}; find out who changed it, keep it, and "
+            f"{self._name} fails verification: {fault}; find out who changed it, keep it, and "
             "put the last good copy in its place"
         )
 

@@ -1,153 +1,151 @@
-"""What an institution's images have spent, in whichever mode, held against its policy.
+"""Privacy accountant: charge DP trainings, hold the spending of a data set against the policy.
 
-It is opened before the teacher is: a private training is charged here before it begins, and nobody
-serves who has spent more than he promises. Then it says what is left to answer with, and what the
-card may promise of all of it.
+It is opened before the teacher: a training with differential privacy is charged before it begins,
+and an institution that has spent more than its policy grants does not serve. Then it tells what
+budget is left for answers, and which guarantee the card may state for all releases together.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 
-from fedkd.client.ledger.answer_cache import Price
-from fedkd.client.ledger.dataset_accounts import Training
+from fedkd.client.ledger.answer_cache import PrivacyCost
+from fedkd.client.ledger.dataset_accounts import DpTraining
 from fedkd.client.ledger.ledger import Ledger
 from fedkd.errors import SettingsError
-from fedkd.privacy.accounting import epsilon_of_rho
-from fedkd.privacy.budget import Spending
-from fedkd.privacy.release_policy import MODES, Policy
-from fedkd.protocol.guarantee import Guarantee
+from fedkd.privacy import MODES, Policy, Spending, epsilon_of_rho
+from fedkd.protocol import Guarantee
 
 COMPOSED = "and all before it"
-"""Ends the name of a mechanism where more than that is promised of."""
+"""Suffix of a guarantee's mechanism where it also covers earlier releases."""
 
 
 @dataclass(frozen=True)
-class Account:
-    """Of one data set under one policy; see `Account.of`."""
+class PrivacyAccountant:
+    """The account of one data set under one policy; see `PrivacyAccountant.open`."""
 
     policy: Policy
     data_set: str
-    """Name in the books."""
+    """Its name in the ledger."""
     spent: Spending
-    """When it was opened, the training of this teacher included."""
-    training: Training | None = None
-    """The one that this teacher is charged for."""
+    """When the account was opened, the training of this teacher included."""
+    training: DpTraining | None = None
+    """The DP training that this teacher is charged for."""
 
     @classmethod
-    def of(
+    def open(
         cls,
         ledger: Ledger,
         policy: Policy,
         fingerprints: Iterable[bytes],
-        training: Training | None,
-    ) -> "Account":
-        """Charge what is to be charged before the teacher is opened.
+        training: DpTraining | None,
+    ) -> "PrivacyAccountant":
+        """Register the data set and charge the teacher's training, before the teacher is opened.
 
         Args:
-            ledger: the owner's books.
-            policy: his word.
-            fingerprints: of the images; none where nobody knows them.
-            training: that the teacher comes from, or will.
+            ledger: the owner's.
+            policy: the owner's.
+            fingerprints: digests of the samples; none where they are unknown.
+            training: the DP training that the teacher comes from, or will come from.
 
         Raises:
-            SettingsError: the mode cannot promise what it would, after what was spent.
-            DataError: the books cannot be read or written.
+            SettingsError: after what was spent, the mode cannot give its guarantee any more.
+            DataError: the ledger cannot be read or written.
         """
-        data_set = ledger.data_sets.enrol(fingerprints)
+        data_set = ledger.dataset_accounts.register(fingerprints)
         if MODES[policy.mode].charged:
-            # All that is told of the teacher has noise of its own, whatever it was trained by.
+            # Every answer has noise of its own, however the teacher was trained.
             training = None
-        allowed = training is None or ledger.train(training, data_set, policy)
-        spent = ledger.data_sets.spending(data_set)
+        allowed = training is None or ledger.charge_training(training, data_set, policy)
+        spent = ledger.dataset_accounts.spending(data_set)
         if training is not None and not allowed:
             raise SettingsError(
                 f"a training of epsilon {training.epsilon:g} at delta {training.delta:g} is more "
-                f"than policy.budget, {policy.budget}, has left: {_said(spent)} on these images; "
-                "both numbers add up, so grant the sums, or serve the teacher that there is"
+                f"than policy.budget, {policy.budget}, has left: {_spent_text(spent)} on these "
+                "images; both numbers add up, so grant the sums, or serve the teacher that there is"
             )
         _check(policy, spent)
         return cls(policy, data_set, spent, training)
 
     @property
-    def word(self) -> Policy:
-        """The policy by which answers are made: its budget is what trainings have left of it."""
+    def answer_policy(self) -> Policy:
+        """The policy for answers: its budget is what the trainings have left of the owner's."""
         budget = self.policy.budget
         if budget is None or not MODES[self.policy.mode].charged:
             return self.policy
-        return replace(self.policy, budget=budget.beside(self.spent))
+        return replace(self.policy, budget=budget.remaining_after(self.spent))
 
-    def promise(self, promised: Guarantee | None) -> Guarantee | None:
-        """What the card may say: of these answers, with all that was spent on the images before.
+    def total_guarantee(self, release: Guarantee | None) -> Guarantee | None:
+        """The guarantee on the card: of these answers with all earlier releases of the data set.
 
         Args:
-            promised: by the release alone; None where nothing is.
+            release: the guarantee of the release mode alone; None where it gives none.
         """
-        if promised is None:
+        if release is None:
             return None
         epsilon, delta = float(self.spent.epsilon), float(self.spent.delta)
         if self.training is not None:
-            # What its steps have come to is known better than what was charged before them.
-            others = self.spent.without(self.training.epsilon, self.training.delta)
+            # The training's accounted epsilon is tighter than the target that was charged.
+            others = self.spent.without_training(self.training.epsilon, self.training.delta)
             epsilon, delta = float(others.epsilon), float(others.delta)
             if rho := self.spent.micro_rho:
                 budget = self.policy.budget
-                rest = None if budget is None else budget.beside(self.spent)
-                at = promised.delta if rest is None else rest.delta
+                rest = None if budget is None else budget.remaining_after(self.spent)
+                at = release.delta if rest is None else rest.delta
                 epsilon, delta = epsilon + epsilon_of_rho(rho, at), delta + at
-        told = replace(promised, unpromised=self.spent.unpromised)
+        total = replace(release, unpromised=self.spent.unpromised)
         if not epsilon:
-            return told
+            return total
         return replace(
-            told,
-            epsilon=promised.epsilon + epsilon,
-            delta=promised.delta + delta,
-            mechanism=f"{promised.mechanism} {COMPOSED}",
+            total,
+            epsilon=release.epsilon + epsilon,
+            delta=release.delta + delta,
+            mechanism=f"{release.mechanism} {COMPOSED}",
         )
 
 
-def price_of(policy: Policy, rows: tuple[bytes, ...], each: int) -> Price | None:
-    """Of a question; None where answers cost no privacy.
+def privacy_cost(policy: Policy, keys: tuple[bytes, ...], per_answer: int) -> PrivacyCost | None:
+    """The privacy cost of a question; None where answers cost no privacy.
 
     Args:
-        policy: the owner's word.
-        rows: see `Price`.
-        each: micro-rho of one answer.
+        policy: the owner's.
+        keys: see `PrivacyCost`.
+        per_answer: micro-rho of one answer.
     """
     mode, budget = MODES[policy.mode], policy.budget
     if budget is None or not mode.charged:
         return None
-    return Price(rows, each, partial(budget.limit, whole=mode.whole))
+    return PrivacyCost(keys, per_answer, partial(budget.limit, whole=mode.protects_data_set))
 
 
 def _check(policy: Policy, spent: Spending) -> None:
-    """Raise where the policy's mode can no longer promise what it would."""
+    """Raise where the policy's mode can no longer give its guarantee."""
     mode, budget = MODES[policy.mode], policy.budget
-    if mode.whole and (spent.image_rho or spent.trainings):
+    if mode.protects_data_set and (spent.image_rho or spent.trainings):
         raise SettingsError(
-            f"policy.mode {policy.mode} promises the whole data set, and {_said(spent)} on these "
-            "images, some of it for promises of one image alone; choose pate or dp-teacher"
+            f"policy.mode {policy.mode} promises the whole data set, and {_spent_text(spent)} on "
+            "these images, some of it for promises of one image alone; choose pate or dp-teacher"
         )
     if budget is None:
         return
     if mode.charged:
-        limit = budget.limit(spent, mode.whole)
+        limit = budget.limit(spent, mode.protects_data_set)
         if spent.micro_rho > limit or not limit:
             raise SettingsError(
-                f"policy.budget grants {limit} micro-rho and {_said(spent)} on these images; what "
-                "was told cannot be promised less for, so grant more"
+                f"policy.budget grants {limit} micro-rho and {_spent_text(spent)} on these images; "
+                "what was told cannot be promised less for, so grant more"
             )
     elif not budget.covers(spent):
         raise SettingsError(
-            f"policy.budget grants {budget} and {_said(spent)} on these images; what was told "
-            "cannot be promised less for, so grant more"
+            f"policy.budget grants {budget} and {_spent_text(spent)} on these images; what was "
+            "told cannot be promised less for, so grant more"
         )
 
 
-def _said(spent: Spending) -> str:
-    said = [f"{spent.micro_rho} micro-rho"] if spent.micro_rho or not spent.trainings else []
+def _spent_text(spent: Spending) -> str:
+    parts = [f"{spent.micro_rho} micro-rho"] if spent.micro_rho or not spent.trainings else []
     if spent.trainings:
-        said.append(
+        parts.append(
             f"epsilon {float(spent.epsilon):g} at delta {float(spent.delta):g} of trainings"
         )
-    return f"{' and '.join(said)} are spent"
+    return f"{' and '.join(parts)} are spent"

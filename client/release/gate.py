@@ -13,29 +13,19 @@ from hashlib import blake2b
 import torch
 from torch import Tensor
 
-from fedkd.client.ledger.answer_cache import Price
-from fedkd.client.ledger.hash_chain import Spent
+from fedkd.client.ledger.answer_cache import PrivacyCost
+from fedkd.client.ledger.hash_chain import LedgerTotals
 from fedkd.client.ledger.ledger import Ledger
 from fedkd.client.ledger.privacy_accountant import price_of
-from fedkd.client.release.release_mode import Release
-from fedkd.privacy.release_policy import MODES, Policy
-from fedkd.protocol.signals import (
-    Ask,
-    Card,
-    PullBack,
-    Reason,
-    Refusal,
-    Reply,
-    Signal,
-    as_float,
-    rounded,
-)
+from fedkd.client.release.release_mode import ReleaseMode
+from fedkd.privacy import MODES, Policy
+from fedkd.protocol import Ask, Card, PullBack, Reason, Refusal, Reply, Signal, as_float, rounded
 
 FAILED = Refusal(Reason.FAILED, "the teacher could not answer")
 UNREADABLE = Refusal(Reason.MALFORMED, "a question that cannot be read")
 
 
-class Door:
+class ReleaseGate:
     """Lets out what the policy names, and charges it first.
 
     Args:
@@ -50,7 +40,7 @@ class Door:
     def __init__(
         self,
         policy: Policy,
-        release: Release,
+        release: ReleaseMode,
         card: Card,
         ledger: Ledger | None = None,
         mark: bytes = b"",
@@ -64,13 +54,13 @@ class Door:
         self._data_set = data_set
 
     @property
-    def tally(self) -> Spent:
+    def tally(self) -> LedgerTotals:
         """What has been charged and refused, as the books have it.
 
         Raises:
             DataError: they cannot be read.
         """
-        return self._ledger.spent
+        return self._ledger.totals
 
     def answer(self, request: Ask | PullBack, server: str = "") -> Reply | Refusal:
         """A reply, or a refusal whose text is fit for the other side. Never raises.
@@ -84,7 +74,7 @@ class Door:
         # Causes are private throughout: neither their text nor their type may leave.
         try:
             if refusal := self._malformed(request):
-                return self._ledger.refuse(request, refusal, server)
+                return self._ledger.record_refusal(request, refusal, server)
         except Exception:
             return UNREADABLE
         try:
@@ -95,11 +85,11 @@ class Door:
             try:
                 return self._answer(request, price)
             except Exception:
-                return self._ledger.refuse(request, FAILED, server)
+                return self._ledger.record_refusal(request, FAILED, server)
         except Exception:
             return FAILED
 
-    def _price(self, request: Ask | PullBack) -> Price | None:
+    def _price(self, request: Ask | PullBack) -> PrivacyCost | None:
         """In privacy; None where answers cost none. Gradients no mode that charges lets out."""
         if isinstance(request, PullBack) or not MODES[self._policy.mode].charged:
             return None
@@ -110,7 +100,7 @@ class Door:
         )
         return price_of(self._policy, rows, self._release.cost)
 
-    def _answer(self, request: Ask | PullBack, price: Price | None) -> Reply:
+    def _answer(self, request: Ask | PullBack, price: PrivacyCost | None) -> Reply:
         if isinstance(request, PullBack):
             gradient = self._release.pulled_back(request.images, request.cotangents)
             return Reply(gradient=_sound(gradient, tuple(request.images.shape)))
@@ -120,15 +110,15 @@ class Door:
             said = {Signal.LOGITS: self._paid(request.images, price)}
         return Reply({s: self._checked(said[s], s, request) for s in request.signals})
 
-    def _paid(self, images: Tensor, price: Price) -> Tensor:
-        """Noisy logits of images that are charged; drawn once for each, and kept."""
-        books, place = self._ledger.paid, {row: i for i, row in enumerate(price.rows)}
-        known = books.told(price.rows)
+    def _paid(self, images: Tensor, price: PrivacyCost) -> Tensor:
+        """NoisyRelease logits of images that are charged; drawn once for each, and kept."""
+        books, place = self._ledger.answer_cache, {row: i for i, row in enumerate(price.keys)}
+        known = cache.get(price.keys)
         new = [row for row in place if row not in known]
         if new:
-            books.keep(new, self._release.draw(images[[place[row] for row in new]]))
-            known |= books.told(new)  # another process may have been quicker
-        return self._release.say(torch.stack([known[row] for row in price.rows]))
+            cache.store(new, self._release.draw(images[[place[row] for row in new]]))
+            known |= cache.get(new)  # another process may have been quicker
+        return self._release.say(torch.stack([known[row] for row in price.keys]))
 
     def _checked(self, value: Tensor, signal: Signal, ask: Ask) -> Tensor:
         sound = _sound(value, self._shape(signal, len(ask.images), value))

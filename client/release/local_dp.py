@@ -10,16 +10,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fedkd.client.release.noisy import Noisy, deviation
-from fedkd.models.teacher import Teacher
-from fedkd.privacy.mechanisms import ClippedGaussian
-from fedkd.privacy.release_policy import Policy
-from fedkd.protocol.guarantee import Guarantee
-from fedkd.protocol.signals import Signal
+from fedkd.client.release.noisy import NoisyRelease, deviation
+from fedkd.models import Teacher
+from fedkd.privacy import ClippedGaussian, Policy
+from fedkd.protocol import Guarantee, Signal
 
 
 @dataclass(frozen=True)
-class LocalDp(Noisy[Teacher, ClippedGaussian]):
+class LocalDpRelease(NoisyRelease[Teacher, ClippedGaussian]):
     """A release of noisy logits.
 
     Guarantees:
@@ -32,7 +30,7 @@ class LocalDp(Noisy[Teacher, ClippedGaussian]):
     adjacency = "any change"
 
     @classmethod
-    def of(cls, policy: Policy, teacher: Teacher, promised: Guarantee | None) -> "LocalDp":
+    def of(cls, policy: Policy, teacher: Teacher, promised: Guarantee | None) -> "LocalDpRelease":
         """The release of this teacher.
 
         Raises:
@@ -56,5 +54,5 @@ class LocalDp(Noisy[Teacher, ClippedGaussian]):
         return self.mechanism(logits)
 
     def say(self, drawn: Tensor) -> Tensor:
-        """See `Release.say`."""
-        return self.mechanism.told(drawn)
+        """See `ReleaseMode.say`."""
+        return self.mechanism.to_logits(drawn)

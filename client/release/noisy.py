@@ -10,21 +10,17 @@ from typing import ClassVar, Generic, TypeVar
 from torch import Tensor
 
 from fedkd.errors import NeedsError, SettingsError
-from fedkd.models.teacher import Teacher
-from fedkd.privacy.accounting import least_deviation
-from fedkd.privacy.budget import Budget
-from fedkd.privacy.mechanisms import Mechanism
-from fedkd.privacy.release_policy import Policy
-from fedkd.protocol.guarantee import Guarantee
-from fedkd.protocol.signals import Signal
+from fedkd.models import Teacher
+from fedkd.privacy import Budget, Mechanism, Policy, min_deviation
+from fedkd.protocol import Guarantee, Signal
 
 _Teacher = TypeVar("_Teacher", bound=Teacher)
 _Mechanism = TypeVar("_Mechanism", bound=Mechanism)
 
 
 @dataclass(frozen=True)
-class Noisy(ABC, Generic[_Teacher, _Mechanism]):
-    """A release whose answers have noise, but for how it draws them; see `Release`.
+class NoisyRelease(ABC, Generic[_Teacher, _Mechanism]):
+    """A release whose answers have noise, but for how it draws them; see `ReleaseMode`.
 
     Raises:
         SettingsError: the budget does not pay for one answer.
@@ -54,12 +50,12 @@ class Noisy(ABC, Generic[_Teacher, _Mechanism]):
 
     @property
     def cost(self) -> int:
-        """See `Release.cost`."""
+        """See `ReleaseMode.cost`."""
         return self.mechanism.cost
 
     @property
     def name(self) -> str:
-        """See `Release.name`."""
+        """See `ReleaseMode.name`."""
         return f"{self.policy.mode} {self.mechanism}"
 
     @property
@@ -81,11 +77,11 @@ class Noisy(ABC, Generic[_Teacher, _Mechanism]):
 
     @abstractmethod
     def draw(self, images: Tensor) -> Tensor:
-        """See `Release.draw`."""
+        """See `ReleaseMode.draw`."""
 
     @abstractmethod
     def say(self, drawn: Tensor) -> Tensor:
-        """See `Release.say`."""
+        """See `ReleaseMode.say`."""
 
     def ask(self, images: Tensor, signals: frozenset[Signal]) -> dict[Signal, Tensor]:
         """Always raises: nothing leaves without a charge."""
@@ -112,4 +108,4 @@ def deviation(policy: Policy, squared_sensitivity: Fraction) -> Fraction:
             f"policy.budget grants {policy.budget.micro_rho} micro-rho, which {policy.samples} "
             "samples cannot share; raise it, or lower policy.samples"
         )
-    return least_deviation(squared_sensitivity, each)
+    return min_deviation(squared_sensitivity, each)

@@ -8,18 +8,17 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from fedkd.client.release.noisy import Noisy, deviation
-from fedkd.client.release.plain import one_hot
-from fedkd.client.vault.pate_ensemble import Committee
+from fedkd.client.release.noiseless import one_hot
+from fedkd.client.release.noisy import NoisyRelease, deviation
+from fedkd.client.vault.pate_ensemble import PateEnsemble
 from fedkd.errors import SettingsError
-from fedkd.models.teacher import Teacher
-from fedkd.privacy.mechanisms import NoisyArgmax
-from fedkd.privacy.release_policy import Policy
-from fedkd.protocol.guarantee import Guarantee
+from fedkd.models import Teacher
+from fedkd.privacy import NoisyArgmax, Policy
+from fedkd.protocol import Guarantee
 
 
 @dataclass(frozen=True)
-class Pate(Noisy[Committee, NoisyArgmax]):
+class PateRelease(NoisyRelease[PateEnsemble, NoisyArgmax]):
     """A release of elected labels.
 
     Guarantees:
@@ -33,13 +32,13 @@ class Pate(Noisy[Committee, NoisyArgmax]):
     adjacency = "add or remove"
 
     @classmethod
-    def of(cls, policy: Policy, teacher: Teacher, promised: Guarantee | None) -> "Pate":
+    def of(cls, policy: Policy, teacher: Teacher, promised: Guarantee | None) -> "PateRelease":
         """The release of this committee.
 
         Raises:
             SettingsError: a teacher that is no committee, or a budget that pays for nothing.
         """
-        if not isinstance(teacher, Committee):
+        if not isinstance(teacher, PateEnsemble):
             raise SettingsError(
                 "policy.mode pate needs voters, each trained on images of its own; set "
                 "teacher.voters, or choose another mode"
@@ -52,5 +51,5 @@ class Pate(Noisy[Committee, NoisyArgmax]):
         return self.mechanism(self.teacher.votes(images))[:, None]
 
     def say(self, drawn: Tensor) -> Tensor:
-        """See `Release.say`."""
+        """See `ReleaseMode.say`."""
         return one_hot(drawn[:, 0], self.teacher.classes)

@@ -5,11 +5,10 @@ from typing import Protocol
 
 from torch import Tensor
 
-from fedkd.protocol.guarantee import Guarantee
-from fedkd.protocol.signals import Signal
+from fedkd.protocol import Guarantee, Signal
 
 
-class Release(Protocol):
+class ReleaseMode(Protocol):
     """A teacher's answers under one mode."""
 
     @property
@@ -39,7 +38,7 @@ class Release(Protocol):
         """Gradients, likewise."""
 
     def draw(self, images: Tensor) -> Tensor:
-        """Noisy answers to (B, C, H, W) images, (B, W) int64, drawn anew at each call.
+        """NoisyRelease answers to (B, C, H, W) images, (B, W) int64, drawn anew at each call.
 
         To be charged before, and called once for an image. Does not fail for any reason that
         depends on private data.

@@ -1,14 +1,17 @@
-"""What an institution has, in its owner's words. Opens nothing."""
+"""Assets of an institution as its owner states them: its share of the data, and its model."""
 
 from dataclasses import asdict, dataclass, field
 
-from fedkd.client.vault.training.supervised import PrivateSettings, TeachSettings
+from fedkd.client.vault.training.settings import DpSgdSettings, SupervisedSettings
 from fedkd.errors import SettingsError
+
+_STORED_NAMES = {"class_names": "names", "training": "teach", "dp_training": "private"}
+"""Fields whose names in the metadata of cached teachers are older than their names here."""
 
 
 @dataclass(frozen=True)
-class Holding:
-    """What an institution has, in its owner's words: its share of some data, and a model.
+class Assets:
+    """An institution's share of some data, and the model to train on it. Nothing is opened.
 
     An owner whose data are all his own leaves ``count`` at 1.
 
@@ -19,9 +22,9 @@ class Holding:
     data: str = "digits"
     """A name that `fedkd.data.datasets.open_data` knows."""
     root: str | None = None
-    """Where the data lie."""
+    """Folder of the data."""
     index: int = 0
-    """Which share is his, 0..count-1."""
+    """Number of his share, 0..count-1."""
     count: int = 1
     """Institutions that share the data."""
     partition: str = "iid"
@@ -35,26 +38,26 @@ class Holding:
     partition_seed: int = 0
     """The same for all who share the data."""
     labels: tuple[tuple[str, ...], ...] = ()
-    """Names of the classes that each of them knows, dealt in turn; none: everybody knows all."""
-    names: tuple[str, ...] = ()
-    """What the classes of the data are called, in their order; none: by their numbers."""
+    """Label sets, assigned to the institutions in turn; none: every institution has all classes."""
+    class_names: tuple[str, ...] = ()
+    """Names of the classes of the data, in their order; none: numbers."""
     model: str = "cnn"
     """A name that `fedkd.client.vault.training.supervised.train_teacher` knows."""
     seed: int = 0
     """Of the training; institutions with one seed still train differently, by their index."""
-    teach: TeachSettings = field(default_factory=TeachSettings)
-    private: PrivateSettings | None = None
-    """Where it is given the teacher is trained with differential privacy, and not by ``teach``."""
+    training: SupervisedSettings = field(default_factory=SupervisedSettings)
+    dp_training: DpSgdSettings | None = None
+    """Where given, the teacher is trained with differential privacy, instead of by ``training``."""
     voters: int = 0
-    """Teachers that vote, each trained on images of its own by ``teach``; 0: one, on all of them.
-    To be chosen without looking at the images."""
+    """PATE teachers, each trained by ``training`` on samples of its own; 0: one teacher on all.
+    To be chosen without looking at the data."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.index < self.count:
             raise SettingsError(
                 f"institution {self.index} of {self.count}; expected 0 to {self.count - 1}"
             )
-        if self.voters < 0 or (self.voters and self.private is not None):
+        if self.voters < 0 or (self.voters and self.dp_training is not None):
             raise SettingsError(
                 f"{self.voters} voters; expected 0 or more, and 0 beside a private training"
             )
@@ -65,12 +68,13 @@ class Holding:
             )
 
     @property
-    def note(self) -> dict[str, object]:
-        """All of it by name, as it is noted beside a teacher that is kept.
+    def cache_fields(self) -> dict[str, object]:
+        """All fields as the metadata of a cached teacher name them.
 
-        Views are noted where there are any: teachers kept before there were are found again.
+        Views are left out where there are none, as before views existed: teachers that were cached
+        then are found again.
         """
-        noted = asdict(self)
-        if not self.teach.views:
-            del noted["teach"]["views"]
-        return noted
+        fields = asdict(self)
+        if not self.training.views:
+            del fields["training"]["views"]
+        return {_STORED_NAMES.get(name, name): value for name, value in fields.items()}

@@ -1,6 +1,6 @@
-"""An institution's own part of its data, as its holding names it. Only the vault opens one.
+"""An institution's local data: open the data set and take the institution's share of it.
 
-It knows no teacher. Errors name files and settings, never contents.
+Only the vault opens them. Errors name files and settings, never contents.
 """
 
 from dataclasses import dataclass, field, replace
@@ -9,15 +9,15 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from fedkd.client.vault.assets import Holding
+from fedkd.client.vault.assets import Assets
 from fedkd.data.datasets import Dataset, open_data
-from fedkd.data.partition import Deal, deal, partition, read_partition
+from fedkd.data.partition import Assignment, assign_samples, partition, read_partition
 from fedkd.errors import DataError
 
 
 @dataclass(frozen=True, eq=False)
-class Shard:
-    """An institution's own part. Its printed form shows no content."""
+class LocalData:
+    """An institution's share of a data set. Its printed form shows no content."""
 
     images: Tensor = field(repr=False)
     """(N, C, H, W) uint8."""
@@ -27,46 +27,48 @@ class Shard:
     classes: int = 0
 
 
-def open_shard(own: Holding) -> Shard:
-    """What an institution has.
+def open_local_data(assets: Assets) -> LocalData:
+    """The local data of an institution.
 
     Raises:
-        DataError: there are no such data, or no such part of them.
+        DataError: there are no such data, or no such share of them.
         SettingsError: a partition that does not exist.
     """
-    data = _opened(own.data, own.root)
-    if own.names and len(own.names) != data.classes:
+    data = _open_dataset(assets.data, assets.root)
+    if assets.class_names and len(assets.class_names) != data.classes:
         raise DataError(
-            f"class_names names {len(own.names)} classes and the data have {data.classes}; "
-            "name each of them, in their order"
+            f"class_names names {len(assets.class_names)} classes and the data have "
+            f"{data.classes}; name each of them, in their order"
         )
-    dealt = _dealt(replace(own, index=0, model=""))
-    mine, tested, classes = (of[own.index] for of in (dealt.parts, dealt.tests, dealt.known))
+    assignment = _assignment(replace(assets, index=0, model=""))
+    train = assignment.parts[assets.index]
+    test = assignment.tests[assets.index]
+    classes = assignment.known[assets.index]
     number = torch.full((data.classes,), -1)
     number[list(classes)] = torch.arange(len(classes))
-    return Shard(
-        data.train_images[mine],
-        number[data.train_labels[mine]],
-        data.test_images[tested],
-        number[data.test_labels[tested]],
+    return LocalData(
+        data.train_images[train],
+        number[data.train_labels[train]],
+        data.test_images[test],
+        number[data.test_labels[test]],
         len(classes),
     )
 
 
 @lru_cache(maxsize=1)
-def _opened(name: str, root: str | None) -> Dataset:
-    """Shared by the institutions of a simulation, which would else open it once each."""
+def _open_dataset(name: str, root: str | None) -> Dataset:
+    """Cached: the institutions of a simulation share it, and would else open it once each."""
     return open_data(name, root)
 
 
 @lru_cache(maxsize=1)
-def _dealt(share: Holding) -> Deal:
-    """How the data of a share are dealt out; a thousand institutions would deal a thousand times.
+def _assignment(share: Assets) -> Assignment:
+    """Which samples each institution has; cached, since a thousand institutions share it.
 
     Args:
-        share: of anybody, with nothing in it that differs from one institution to another.
+        share: of any institution, with nothing in it that differs between institutions.
     """
-    data = _opened(share.data, share.root)
+    data = _open_dataset(share.data, share.root)
     if share.partition_file is not None:
         parts = read_partition(share.partition_file, share.count, len(data.train_labels))
     else:
@@ -78,4 +80,4 @@ def _dealt(share: Holding) -> Deal:
             shards_per_institution=share.shards,
             seed=share.partition_seed,
         )
-    return deal(parts, data.train_labels, data.test_labels, data.classes, share.labels)
+    return assign_samples(parts, data.train_labels, data.test_labels, data.classes, share.labels)

@@ -1,6 +1,6 @@
-"""A network that was trained once, kept in a folder that only its owner can read.
+"""Cache of trained networks in a folder that only the owner can read: store, find, load.
 
-Keeps no data: a note of what the network was trained on tells whether it is still the right one.
+No data are cached. Metadata with a digest of the training data tell whether a network is current.
 """
 
 import hashlib
@@ -16,85 +16,85 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from fedkd.errors import DataError, SettingsError
-from fedkd.models.networks import Network
-from fedkd.models.teacher import ModuleTeacher
-from fedkd.protocol.guarantee import Guarantee
+from fedkd.models import ModuleTeacher, Network
+from fedkd.protocol import Guarantee
 
-WEIGHTS, NOTE, KEY = "teacher.safetensors", "teacher.json", "key"
-PROMISE, TRAINING = "guarantee", "training"
-"""Keys of the note under which a promise of differential privacy stands, and which training it is
-of, as the books know it."""
+WEIGHTS, METADATA, KEY = "teacher.safetensors", "teacher.json", "key"
+GUARANTEE, TRAINING_KEY = "guarantee", "training"
+"""Entries of the metadata: the DP guarantee of the training, and its key in the ledger."""
 
 
 @dataclass(frozen=True)
-class Kept:
-    """A network that was found again."""
+class CachedModel:
+    """A network that was loaded from the cache."""
 
     network: Network
-    promised: Guarantee | None
-    """By its training."""
-    training: str
-    """Key of that training; "" of one that promises nothing."""
+    guarantee: Guarantee | None
+    """DP guarantee of its training."""
+    training_key: str
+    """Key of that training in the ledger; "" of one without a guarantee."""
 
 
-def note_of(
-    model: str, classes: int, images: Tensor, labels: Tensor, holding: Mapping[str, object]
+def cache_metadata(
+    model: str, classes: int, images: Tensor, labels: Tensor, assets: Mapping[str, object]
 ) -> dict[str, object]:
-    """All that a network of these images depends on; of the images and the holding, a digest."""
-    origin = hashlib.sha256(json.dumps(holding, sort_keys=True).encode())
+    """All that a trained network depends on; of the data and the assets, a digest."""
+    origin = hashlib.sha256(json.dumps(assets, sort_keys=True).encode())
     origin.update(images.numpy().tobytes())
     origin.update(labels.numpy().tobytes())
     shape = list(images.shape[1:])
     return {"model": model, "classes": classes, "shape": shape, "origin": origin.hexdigest()}
 
 
-def find(folder: Path, note: Mapping[str, object], network: Network) -> Kept | None:
-    """The network that the folder keeps under this very note; None where it keeps none.
+def load_cached_model(
+    folder: Path, metadata: Mapping[str, object], network: Network
+) -> CachedModel | None:
+    """The network that is cached with exactly these metadata; None where there is none.
 
     Args:
-        folder: need not be there.
-        note: all that the network depends on, as JSON would give it back.
+        folder: need not exist.
+        metadata: all that the network depends on, as JSON would give it back.
         network: of its architecture; its weights are overwritten.
 
     Raises:
-        DataError: what is kept cannot be read.
+        DataError: the cache cannot be read.
     """
-    weights, noted = folder / WEIGHTS, folder / NOTE
-    if not (weights.is_file() and noted.is_file()):
+    weights, file = folder / WEIGHTS, folder / METADATA
+    if not (weights.is_file() and file.is_file()):
         return None
     try:
-        said = json.loads(noted.read_text())
-        promised, training = said.pop(PROMISE, None), said.pop(TRAINING, "")
-        if said != note:
+        stored = json.loads(file.read_text())
+        values, training_key = stored.pop(GUARANTEE, None), stored.pop(TRAINING_KEY, "")
+        if stored != metadata:
             return None
-        guarantee = None if promised is None else Guarantee(**promised)
+        guarantee = None if values is None else Guarantee(**values)
         network.load_state_dict(load(weights.read_bytes()))
     except (
         *(OSError, ValueError, TypeError, AttributeError),
         *(RuntimeError, SafetensorError, SettingsError),
     ):
-        # What these say may quote the file, so nothing of it is passed on.
+        # The texts of these may quote the file, so none is passed on.
         raise DataError(
-            f"the teacher in {folder} cannot be read; delete {NOTE} there to train anew"
+            f"the teacher in {folder} cannot be read; delete {METADATA} there to train anew"
         ) from None
-    return Kept(network, guarantee, str(training))
+    return CachedModel(network, guarantee, str(training_key))
 
 
-def keep(
+def store_model(
     folder: Path,
-    note: Mapping[str, object],
+    metadata: Mapping[str, object],
     teacher: ModuleTeacher,
-    promised: Guarantee | None = None,
-    training: str = "",
+    guarantee: Guarantee | None = None,
+    training_key: str = "",
 ) -> None:
-    """Keep a network: the note last, so that it never tells of other weights.
+    """Cache a network. Metadata are written last, so that they never belong to other weights.
 
     Args:
         folder: made where there is none.
-        note: all that the network depends on.
+        metadata: all that the network depends on.
         teacher: has the network.
-        promised: by its training.
-        training: key of that training.
+        guarantee: of its training.
+        training_key: of that training in the ledger.
 
     Raises:
         DataError: the folder cannot be written.
@@ -102,19 +102,19 @@ def keep(
     weights = {n: t.contiguous() for n, t in teacher.module.state_dict().items()}
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        (folder / NOTE).unlink(missing_ok=True)
+        (folder / METADATA).unlink(missing_ok=True)
         _write_private(folder / WEIGHTS, save(weights))
-        promise = None if promised is None else asdict(promised)
-        whole = {**note, PROMISE: promise, TRAINING: training}
-        _write_private(folder / NOTE, json.dumps(whole).encode())
+        values = None if guarantee is None else asdict(guarantee)
+        stored = {**metadata, GUARANTEE: values, TRAINING_KEY: training_key}
+        _write_private(folder / METADATA, json.dumps(stored).encode())
     except OSError as error:
         raise DataError(
             f"cannot keep the teacher in {folder}: {error.strerror}; make it writable"
         ) from error
 
 
-def key_of(folder: Path | None) -> bytes:
-    """32 secret bytes that a folder keeps, made when they are first wanted; None: new ones.
+def load_or_create_key(folder: Path | None) -> bytes:
+    """The folder's 32 secret bytes, created at the first call; without a folder, new ones.
 
     Raises:
         DataError: the folder cannot be read or written, or they are no key.

@@ -1,6 +1,6 @@
-"""The voters of PATE as one teacher. Knows neither images nor how the voters came about.
+"""PATE ensemble: teachers of disjoint data as one teacher whose logits are counts of votes.
 
-The exact votes are no answer that may leave; noise is added elsewhere.
+The exact counts must not leave the institution; `fedkd.client.release.pate` adds the noise.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,23 +11,23 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fedkd.errors import NeedsError
-from fedkd.models.teacher import Teacher, must_know
-from fedkd.protocol.signals import Signal
+from fedkd.models import Teacher, require_signals
+from fedkd.protocol import Signal
 
 
 @dataclass(frozen=True)
-class Committee:
-    """Voters, as one teacher whose logits are counts of votes: exact, so not to be told as such."""
+class PateEnsemble:
+    """Teachers that vote, as one teacher. Its counts are exact, so they may not be released."""
 
     voters: Sequence[Teacher | None] = field(repr=False)
-    """None: it has too few images to be taught, and casts no vote."""
+    """None: too few samples to train on; it casts no vote."""
     classes: int
 
     signals = frozenset({Signal.LOGITS})
     differentiable = False
 
     def votes(self, images: Tensor) -> Tensor:
-        """How many name each class, (B, K) int64; a voter that fails casts no vote."""
+        """Votes for each class, (B, K) int64; a voter that fails casts no vote."""
         total = torch.zeros(len(images), self.classes + 1, dtype=torch.int64)
         for voter in self.voters:
             total += F.one_hot(self._vote(voter, images), self.classes + 1)
@@ -35,7 +35,7 @@ class Committee:
 
     def ask(self, images: Tensor, signals: frozenset[Signal]) -> dict[Signal, Tensor]:
         """See `fedkd.models.teacher.Teacher.ask`."""
-        must_know(signals, self.signals)
+        require_signals(signals, self.signals)
         return {signal: self.votes(images).float() for signal in signals}
 
     def pull_back(self, images: Tensor, cotangents: Mapping[Signal, Tensor]) -> Tensor:
@@ -48,12 +48,12 @@ class Committee:
 
     def _vote(self, voter: Teacher | None, images: Tensor) -> Tensor:
         """(B,) classes; K where there is no vote."""
-        nobody = torch.full((len(images),), self.classes)
+        no_vote = torch.full((len(images),), self.classes)
         if voter is None:
-            return nobody
+            return no_vote
         try:
-            said = voter.ask(images, self.signals)[Signal.LOGITS]
-            return torch.where(said.isfinite().all(1), said.argmax(1), nobody)
+            logits = voter.ask(images, self.signals)[Signal.LOGITS]
+            return torch.where(logits.isfinite().all(1), logits.argmax(1), no_vote)
         except Exception:
-            # One voter's failure must not become the whole committee's, nor be told.
-            return nobody
+            # One voter's failure must neither fail the ensemble nor become visible.
+            return no_vote

@@ -9,8 +9,7 @@ from torch import Tensor
 from fedkd.aggregation.fusion import Fusion, fusion_of
 from fedkd.core.interfaces import Context, Stateless
 from fedkd.core.proposals import Proposal
-from fedkd.protocol.label_spaces import Labels
-from fedkd.protocol.signals import Answers, Card
+from fedkd.protocol import Answers, Card, LabelSpaces
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +49,9 @@ class RuleAggregation(Stateless):
         """Of whoever takes part by now."""
         return fusion_of(self.rule, tuple(cards))
 
-    def hear(self, answers: Answers, labels: Labels, kept: Tensor | None, of: Proposal) -> None:
+    def hear(
+        self, answers: Answers, labels: LabelSpaces, kept: Tensor | None, of: Proposal
+    ) -> None:
         """A rule learns nothing."""
 
     def improve(self, rng: torch.Generator) -> Tensor | None:

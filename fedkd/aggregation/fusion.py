@@ -23,8 +23,7 @@ import torch
 from torch import Tensor
 
 from fedkd.errors import SettingsError
-from fedkd.protocol.label_spaces import Labels
-from fedkd.protocol.signals import Answers, Card, Signal
+from fedkd.protocol import Answers, Card, LabelSpaces, Signal
 
 FLOOR = -8.0
 """Log-probabilities below this say only "no": a louder no is not more evidence."""
@@ -186,7 +185,7 @@ class Fusion:
     rule: str
     counts: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     """Counts of its own classes by institution; empty where the rule does without."""
-    labels: Labels | None = None
+    labels: LabelSpaces | None = None
     """Who has which class; None: everybody has all, in one order."""
     weights: Mapping[str, float] = field(default_factory=dict)
     """By institution, what its logits weigh in their mean; empty: the rule decides."""
@@ -216,7 +215,7 @@ class Fusion:
         rule, labels = RULES[self.rule], self.labels
         logits = torch.stack([self._spread(name, said, -math.inf) for name, said in own.items()])
         counts = torch.cat([self._spread(n, self._counts(n, said), 0.0) for n, said in own.items()])
-        if labels is None or all(len(labels.places[n]) == len(labels.names) for n in own):
+        if labels is None or all(len(labels.indices[n]) == len(labels.names) for n in own):
             return rule(logits, counts)
         known = torch.cat(
             [self._spread(n, torch.ones_like(said[:1]), 0.0) for n, said in own.items()]
@@ -225,7 +224,7 @@ class Fusion:
         return _even_odds(rule(logits[..., heard], counts[:, heard], known[:, heard]), heard)
 
     def _spread(self, name: str, own: Tensor, elsewhere: float) -> Tensor:
-        return own if self.labels is None else self.labels.spread(name, own, elsewhere)
+        return own if self.labels is None else self.labels.to_union(name, own, elsewhere)
 
     def _counts(self, name: str, logits: Tensor) -> Tensor:
         """Of an institution's own classes, (1, K_i); all 1 where the rule does without."""
@@ -256,14 +255,14 @@ def fusion(rule: str, cards: Sequence[Card]) -> Fusion:
         SettingsError: an unknown rule, one that needs counts which somebody keeps, or one that
             needs the same classes everywhere.
     """
-    labels = Labels.of(cards)
+    labels = LabelSpaces.of(cards)
     silent = [card.name for card in cards if card.class_counts is None]
     if rule == "auto":
-        rule = "mean_probabilities" if silent and labels.alike else "log_linear_pool"
+        rule = "mean_probabilities" if silent and labels.identical else "log_linear_pool"
     if rule not in RULES:
         raise SettingsError(f"unknown rule {rule!r}; choose auto or one of {', '.join(RULES)}")
-    _check_sets(rule, labels.alike)
-    if rule in BLIND or (silent and rule == "log_linear_pool" and not labels.alike):
+    _check_sets(rule, labels.identical)
+    if rule in BLIND or (silent and rule == "log_linear_pool" and not labels.identical):
         return Fusion(rule, labels=labels)
     if silent:
         raise SettingsError(_silent(rule, silent))

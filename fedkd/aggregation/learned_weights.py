@@ -16,8 +16,7 @@ from fedkd.core.interfaces import Context, Record
 from fedkd.core.proposals import Proposal
 from fedkd.core.state import State
 from fedkd.errors import SettingsError
-from fedkd.protocol.label_spaces import Labels
-from fedkd.protocol.signals import Answers, Card, Signal
+from fedkd.protocol import Answers, Card, LabelSpaces, Signal
 
 RULE = "mean_logits"
 """The rule that is weighted."""
@@ -99,13 +98,15 @@ class WeightedAggregation:
             self.weights.setdefault(name, 1 / len(names))
         return self.weights
 
-    def hear(self, answers: Answers, labels: Labels, kept: Tensor | None, of: Proposal) -> None:
+    def hear(
+        self, answers: Answers, labels: LabelSpaces, kept: Tensor | None, of: Proposal
+    ) -> None:
         """Keep each institution's logits, spread over all classes, of what the bank keeps.
 
         Where the proposal has labels, weights are due to be learned.
         """
         own = {name: reply.signals[Signal.LOGITS].float() for name, reply in answers.items()}
-        spread = {name: labels.spread(name, logits, 0.0) for name, logits in own.items()}
+        spread = {name: labels.to_union(name, logits, 0.0) for name, logits in own.items()}
         self.keep(spread, kept, of.labels)
         self._due = self._due or of.labels is not None
 

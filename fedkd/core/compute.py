@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fedkd.errors import SettingsError
-from fedkd.protocol.signals import as_float
+from fedkd.protocol import as_float
 
 MEMORY = torch.device("cpu")
 Precision = Literal["auto", "float32", "bfloat16"]

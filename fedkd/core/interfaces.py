@@ -17,9 +17,7 @@ from fedkd.core.compute import Compute
 from fedkd.core.plan import Plan
 from fedkd.core.proposals import AnsweredBatch, Cost, FollowUps, Fusion, Needs, Proposal, Turn
 from fedkd.core.state import State, Stateful
-from fedkd.procedural.transforms import Prior
-from fedkd.protocol.label_spaces import Labels
-from fedkd.protocol.signals import Answers, Card
+from fedkd.protocol import Answers, Card, LabelSpaces
 
 Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """((B, K) student logits, (B, K) target logits) -> (B,) distillation loss of each sample."""
@@ -108,7 +106,9 @@ class Aggregation(Stateful, Protocol):
     def fusion(self, cards: Sequence[Card]) -> Fusion:
         """Of whoever takes part by now."""
 
-    def hear(self, answers: Answers, labels: Labels, kept: Tensor | None, of: Proposal) -> None:
+    def hear(
+        self, answers: Answers, labels: LabelSpaces, kept: Tensor | None, of: Proposal
+    ) -> None:
         """Answers to a batch, of which the bank keeps ``kept``, (B,) bool; None: all."""
 
     def improve(self, rng: torch.Generator) -> Tensor | None:
@@ -128,6 +128,17 @@ class AggregationSpec(Spec[Aggregation], Protocol):
 
     def with_rule(self, rule: str) -> "AggregationSpec":
         """The same with that fusion rule."""
+
+
+class Prior(Protocol):
+    """A distribution of synthetic images that needs no data."""
+
+    def draw(self, count: int, shape: tuple[int, int, int], rng: torch.Generator) -> Tensor:
+        """Sample ``count`` images of ``shape`` (C, H, W): (count, C, H, W) uint8 in 0..255.
+
+        Raises:
+            SettingsError: a negative count, or a side below 1.
+        """
 
 
 class Clock(Protocol):

@@ -7,8 +7,7 @@ from typing import Protocol, TypeAlias
 import torch
 from torch import Tensor
 
-from fedkd.protocol.label_spaces import Labels
-from fedkd.protocol.signals import Answers, Recipe, Request, Signal
+from fedkd.protocol import Answers, LabelSpaces, Recipe, Request, Signal
 
 LOGITS: Mapping[Signal, str] = {Signal.LOGITS: "the student"}
 """What every source needs, and who reads it."""
@@ -82,7 +81,7 @@ class Proposal:
         return replace(
             self,
             images=self.images[which.to(self.images.device)],
-            recipe=None if self.recipe is None else self.recipe.only(which),
+            recipe=None if self.recipe is None else self.recipe.select(which),
             class_targets=of(self.class_targets),
             labels=of(self.labels),
         )
@@ -110,7 +109,7 @@ class AnsweredBatch:
     """(B, K) fused logits, as they were banked."""
     selected: Tensor | None
     """(B,) bool, which of the samples entered the bank; None: all."""
-    labels: Labels
+    labels: LabelSpaces
     fusion: Fusion
     progress: float
     """That of the turn."""

@@ -123,7 +123,7 @@ def read_partition(path: str | Path, count: int, total: int) -> tuple[Tensor, ..
 
 
 @dataclass(frozen=True, eq=False)
-class Deal:
+class Assignment:
     """Who has which images of a data set and knows which of its classes; an entry for each."""
 
     parts: Sequence[Tensor]
@@ -134,13 +134,13 @@ class Deal:
     """Numbers of classes."""
 
 
-def deal(
+def assign_samples(
     parts: Sequence[Tensor],
     train_labels: Tensor,
     test_labels: Tensor,
     classes: int,
     sets: Sequence[Sequence[str]] = (),
-) -> Deal:
+) -> Assignment:
     """A partition, with test images dealt in turn, among institutions that know some classes.
 
     Args:
@@ -157,11 +157,11 @@ def deal(
     count = len(parts)
     tests = [torch.arange(len(test_labels))[index::count] for index in range(count)]
     if not sets:
-        return Deal(parts, tests, [tuple(range(classes))] * count)
+        return Assignment(parts, tests, [tuple(range(classes))] * count)
     known = known_classes(sets, count, classes)
-    return Deal(
-        to_those_who_know(parts, train_labels, known),
-        to_those_who_know(tests, test_labels, known),
+    return Assignment(
+        reassign_unknown_classes(parts, train_labels, known),
+        reassign_unknown_classes(tests, test_labels, known),
         known,
     )
 
@@ -199,7 +199,7 @@ def known_classes(
     return tuple(tuple(numbers[name] for name in own) for own in dealt)
 
 
-def to_those_who_know(
+def reassign_unknown_classes(
     parts: Sequence[Tensor], labels: Tensor, known: Sequence[Sequence[int]]
 ) -> tuple[Tensor, ...]:
     """A partition in which everybody knows what they hold.

@@ -1,1 +1,28 @@
-"""Evaluation metrics of a student: accuracy, agreement, fidelity, training stability."""
+"""Evaluation metrics of a student: accuracy, recall, agreement, fidelity, stability.
+
+They read logits and labels; nothing here opens data.
+"""
+
+from fedkd.evaluation.metrics import (
+    TrainingStability,
+    accuracy,
+    agreement,
+    fidelity,
+    fidelity_double_root,
+    js_divergence,
+    predict_logits,
+    recall,
+    training_stability,
+)
+
+__all__ = [
+    "TrainingStability",
+    "accuracy",
+    "agreement",
+    "fidelity",
+    "fidelity_double_root",
+    "js_divergence",
+    "predict_logits",
+    "recall",
+    "training_stability",
+]

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from fedkd.protocol.signals import as_float
+from fedkd.protocol import as_float
 
 
-def logits(model: nn.Module, images: Tensor, batch: int = 1024) -> Tensor:
+def predict_logits(model: nn.Module, images: Tensor, batch: int = 1024) -> Tensor:
     """(N, C, H, W) -> (N, K) in evaluation mode; the model is left in the mode it was in."""
     was_training, first = model.training, next(model.parameters(), None)
     device = images.device if first is None else first.device
@@ -41,7 +41,7 @@ def agreement(student: Tensor, teacher: Tensor) -> float:
     return accuracy(student, teacher.argmax(1))
 
 
-def divergence(student: Tensor, teacher: Tensor) -> Tensor:
+def js_divergence(student: Tensor, teacher: Tensor) -> Tensor:
     """Jensen-Shannon divergence of two (N, K) logits' probabilities, ``(N,)`` in [0, ln 2].
 
     JSD(p, q) = KL(p || m) / 2 + KL(q || m) / 2 with m = (p + q) / 2 and the natural logarithm, at
@@ -60,10 +60,10 @@ def divergence(student: Tensor, teacher: Tensor) -> Tensor:
 def fidelity(student: Tensor, teacher: Tensor) -> float:
     """Probability fidelity of two (N, K) logits: the mean of 1 - sqrt(JSD) over images.
 
-    JSD as in `divergence`. 1 where all probabilities are alike; 1 - sqrt(ln 2), about 0.167, where
+    JSD as in `js_divergence`. 1 where all probabilities are alike; 1 - sqrt(ln 2), about 0.167, where
     the two never name the same class at all.
     """
-    return float((1.0 - divergence(student, teacher).sqrt()).mean())
+    return float((1.0 - js_divergence(student, teacher).sqrt()).mean())
 
 
 def fidelity_double_root(student: Tensor, teacher: Tensor) -> float:
@@ -72,11 +72,11 @@ def fidelity_double_root(student: Tensor, teacher: Tensor) -> float:
     It takes the root of what is a root already (a Jensen-Shannon distance), so it reads lower
     than `fidelity`. For comparison with published figures alone.
     """
-    return float((1.0 - divergence(student, teacher).sqrt().sqrt()).mean())
+    return float((1.0 - js_divergence(student, teacher).sqrt().sqrt()).mean())
 
 
 @dataclass(frozen=True)
-class Course:
+class TrainingStability:
     """How accuracies spread over a stretch of a run: how steady the learning was.
 
     Over the scores a_1 ... a_n of the stretch, all of equal weight,
@@ -90,7 +90,7 @@ class Course:
     """n."""
 
 
-def course(scores: Sequence[float], last: float = 1.0) -> Course | None:
+def training_stability(scores: Sequence[float], last: float = 1.0) -> TrainingStability | None:
     """Mean and variance of the later scores of a run; None without any.
 
     Args:
@@ -103,4 +103,4 @@ def course(scores: Sequence[float], last: float = 1.0) -> Course | None:
     if not counted:
         return None
     mean = statistics.fmean(counted)
-    return Course(mean, statistics.pvariance(counted, mean), len(counted))
+    return TrainingStability(mean, statistics.pvariance(counted, mean), len(counted))

@@ -1,1 +1,48 @@
-"""Experiment files: TOML settings, their defaults and validation."""
+"""Experiments as TOML files: sections with defaults and ranges, loading and overrides.
+
+What a key does stands in the package that it configures.
+"""
+
+from fedkd.experiment.loading import (
+    SHIPPED_FOLDER,
+    find_experiment,
+    load_experiment,
+    parse_experiment,
+)
+from fedkd.experiment.sections import (
+    Experiment,
+    Images,
+    Institutions,
+    MethodSection,
+    PolicySection,
+    Privacy,
+    Questions,
+    Student,
+)
+from fedkd.experiment.toml_settings import (
+    ResolvedPath,
+    Section,
+    did_you_mean,
+    read_toml,
+    validate_settings,
+)
+
+__all__ = [
+    "SHIPPED_FOLDER",
+    "Experiment",
+    "Images",
+    "Institutions",
+    "MethodSection",
+    "PolicySection",
+    "Privacy",
+    "Questions",
+    "ResolvedPath",
+    "Section",
+    "Student",
+    "did_you_mean",
+    "find_experiment",
+    "load_experiment",
+    "parse_experiment",
+    "read_toml",
+    "validate_settings",
+]

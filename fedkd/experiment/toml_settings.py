@@ -26,13 +26,13 @@ def _located(path: Path, info: ValidationInfo) -> Path:
     return folder / path.expanduser()
 
 
-Located = Annotated[Path, AfterValidator(_located)]
-"""A path; where it is relative, relative to the folder that `validated` was given."""
+ResolvedPath = Annotated[Path, AfterValidator(_located)]
+"""A path; where it is relative, relative to the folder that `validate_settings` was given."""
 
 _Settings = TypeVar("_Settings", bound=BaseModel)
 
 
-def read(path: Path) -> dict[str, Any]:
+def read_toml(path: Path) -> dict[str, Any]:
     """The tables of a TOML file.
 
     Raises:
@@ -48,7 +48,7 @@ def read(path: Path) -> dict[str, Any]:
         raise SettingsError(f"cannot read {path.name}: {error}; correct the file") from error
 
 
-def validated(
+def validate_settings(
     model: type[_Settings], values: Mapping[str, Any], folder: Path | None = None, within: str = ""
 ) -> _Settings:
     """Settings from nested tables.
@@ -56,7 +56,7 @@ def validated(
     Args:
         model: knows every key, its type and its range.
         values: as TOML gives them.
-        folder: to which a `Located` path is relative; None for the current one.
+        folder: to which a `ResolvedPath` path is relative; None for the current one.
         within: the table that they stand in; "" for the whole file.
 
     Raises:
@@ -71,7 +71,7 @@ def validated(
         if first["type"] == "extra_forbidden":
             known = _keys(model, first["loc"][:-1])
             raise SettingsError(
-                f"unknown key {where}{nearest(str(first['loc'][-1]), known)}; "
+                f"unknown key {where}{did_you_mean(str(first['loc'][-1]), known)}; "
                 f"known here: {', '.join(known)}"
             ) from None
         if first["type"] == "missing":
@@ -81,7 +81,7 @@ def validated(
         ) from None
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
+def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`` (did you mean X?)`` where something known is near ``word``, else nothing."""
     close = difflib.get_close_matches(word, list(known), 1)
     return f" (did you mean {close[0]}?)" if close else ""

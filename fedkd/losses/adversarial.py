@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fedkd.losses.term import LOGITS, Batch, Term
-from fedkd.protocol.signals import Signal
+from fedkd.protocol import Signal
 
 
 def adversarial_kl(

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from fedkd.errors import SettingsError
 from fedkd.losses.term import LEAST, LOGITS, Batch, Term
-from fedkd.protocol.signals import Signal
+from fedkd.protocol import Signal
 
 
 def one_hot() -> Term:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fedkd.losses.term import Batch, Term
-from fedkd.protocol.signals import Signal
+from fedkd.protocol import Signal
 
 
 def total_variation() -> Term:

@@ -1,7 +1,7 @@
 """Feature-statistics terms: how far synthesised images are from the teacher's training statistics."""
 
 from fedkd.losses.term import Term
-from fedkd.protocol.signals import Signal
+from fedkd.protocol import Signal
 
 
 def bn_gap() -> Term:

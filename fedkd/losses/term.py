@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fedkd.core.schedules import Schedule, ever, expect_weights
-from fedkd.protocol.signals import Signal
+from fedkd.protocol import Signal
 
 LEAST = 1e-30
 """Below this a probability is zero: p log p is, and its logarithm stays finite."""

@@ -1,27 +1,32 @@
 """Methods: one paper, one file, one factory; found by name, by entry point, or as module:factory."""
 
-from fedkd.methods.cmi import cmi
-from fedkd.methods.co_boosting import co_boosting
-from fedkd.methods.cudfkd import cudfkd
-from fedkd.methods.dafl import dafl
-from fedkd.methods.ddad import ddad
-from fedkd.methods.deepinversion import deepinversion
-from fedkd.methods.dense import dense
-from fedkd.methods.dfad import dfad
-from fedkd.methods.dfme import dfme
-from fedkd.methods.dfq import dfq
-from fedkd.methods.dip_kd import dip_kd
-from fedkd.methods.disguide import disguide
-from fedkd.methods.fast_dfkd import fast_dfkd
-from fedkd.methods.hidfd import hidfd
-from fedkd.methods.ideal import ideal
-from fedkd.methods.method import Method, Share
-from fedkd.methods.pre_dfkd import pre_dfkd
-from fedkd.methods.rdskd import rdskd
-from fedkd.methods.registry import METHODS, factory_of, known_methods, make, ways
-from fedkd.methods.ta_dfkd import ta_dfkd
-from fedkd.methods.zskd import zskd
-from fedkd.methods.zskt import zskt
+from fedkd.methods.cmi import cmi as cmi
+from fedkd.methods.co_boosting import co_boosting as co_boosting
+from fedkd.methods.cudfkd import cudfkd as cudfkd
+from fedkd.methods.dafl import dafl as dafl
+from fedkd.methods.ddad import ddad as ddad
+from fedkd.methods.deepinversion import deepinversion as deepinversion
+from fedkd.methods.dense import dense as dense
+from fedkd.methods.dfad import dfad as dfad
+from fedkd.methods.dfme import dfme as dfme
+from fedkd.methods.dfq import dfq as dfq
+from fedkd.methods.dip_kd import dip_kd as dip_kd
+from fedkd.methods.disguide import disguide as disguide
+from fedkd.methods.fast_dfkd import fast_dfkd as fast_dfkd
+from fedkd.methods.hidfd import hidfd as hidfd
+from fedkd.methods.ideal import ideal as ideal
+from fedkd.methods.method import Method as Method
+from fedkd.methods.method import Share as Share
+from fedkd.methods.pre_dfkd import pre_dfkd as pre_dfkd
+from fedkd.methods.rdskd import rdskd as rdskd
+from fedkd.methods.registry import METHODS as METHODS
+from fedkd.methods.registry import factory_of as factory_of
+from fedkd.methods.registry import known_methods as known_methods
+from fedkd.methods.registry import make as make
+from fedkd.methods.registry import ways as ways
+from fedkd.methods.ta_dfkd import ta_dfkd as ta_dfkd
+from fedkd.methods.zskd import zskd as zskd
+from fedkd.methods.zskt import zskt as zskt
 
 PAPERS = (
     *(cudfkd, dafl, zskt, dfad, dfme, ta_dfkd, rdskd, dip_kd, deepinversion, dfq),

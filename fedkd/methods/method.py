@@ -12,7 +12,7 @@ from fedkd.core.proposals import Needs
 from fedkd.core.schedules import Schedule, constant, expect_weights
 from fedkd.errors import NeedsError, SettingsError
 from fedkd.losses.distillation import l1_centred
-from fedkd.protocol.signals import Card, Signal
+from fedkd.protocol import Card, Signal
 from fedkd.student.curriculum import UNIFORM, Curriculum
 from fedkd.synthesis.gradients import NONE, Gradient
 from fedkd.synthesis.priors import ProceduralPriors

@@ -1,7 +1,7 @@
-"""Features that nobody learned: a wavelet scattering transform of two layers.
+"""Wavelet scattering transform of two layers: image features with fixed filters.
 
-Its filters are formulas, so that it says nothing of anybody's images, and a linear layer on top is
-all that a private training has to pay for (Tramer and Boneh, ICLR 2021). Knows no model.
+Its filters are formulas, so that it discloses nothing about anybody's images, and only a linear
+layer on top has to be trained with privacy (Tramer and Boneh, ICLR 2021).
 """
 
 import math
@@ -13,13 +13,13 @@ from torch import Tensor, nn
 ANGLES = 8
 """Directions of the wavelets, over half a turn."""
 CHANNELS = 1 + 2 * ANGLES + ANGLES * ANGLES
-"""Maps that one channel of an image becomes."""
-REACH = 4
-"""Pixels from the middle of a filter to its edge."""
-WIDTH, SLANT, FREQUENCY = 0.8, 0.5, 0.75 * math.pi
+"""Feature maps for each channel of the image."""
+RADIUS = 4
+"""Pixels from the centre of a filter to its edge."""
+WIDTH, ASPECT_RATIO, FREQUENCY = 0.8, 0.5, 0.75 * math.pi
 """Of a Morlet wavelet: its width in pixels, width over length, and radians per pixel."""
-LEAST = 1e-6
-"""Added below the root of a modulus, which has no slope at 0."""
+EPSILON = 1e-6
+"""Added under the square root of a modulus, whose gradient is infinite at 0."""
 
 
 class Scattering(nn.Module):
@@ -54,9 +54,9 @@ class Scattering(nn.Module):
     def _modulus(self, maps: Tensor) -> Tensor:
         """(M, P, H, W) -> (M, 8 P, H, W): how much of each direction is at each place."""
         count, planes, height, width = maps.shape
-        single = F.pad(maps.reshape(-1, 1, height, width), (REACH,) * 4, mode="replicate")
+        single = F.pad(maps.reshape(-1, 1, height, width), (RADIUS,) * 4, mode="replicate")
         even, odd = F.conv2d(single, self.get_buffer("wavelets")).chunk(2, 1)
-        modulus = (even.square() + odd.square() + LEAST).sqrt()
+        modulus = (even.square() + odd.square() + EPSILON).sqrt()
         return modulus.reshape(count, planes * ANGLES, height, width)
 
     def _halved(self, maps: Tensor) -> Tensor:
@@ -69,12 +69,12 @@ class Scattering(nn.Module):
 
 def morlets() -> Tensor:
     """Even parts of eight wavelets, then their odd parts, (16, 1, 9, 9); each sums to 0."""
-    line = torch.arange(-REACH, REACH + 1, dtype=torch.float64)
+    line = torch.arange(-RADIUS, RADIUS + 1, dtype=torch.float64)
     y, x = torch.meshgrid(line, line, indexing="ij")
     angle = (torch.arange(ANGLES, dtype=torch.float64) * (math.pi / ANGLES)).view(-1, 1, 1)
     along = x * angle.cos() + y * angle.sin()
     across = y * angle.cos() - x * angle.sin()
-    window = torch.exp(-(along**2 + (SLANT * across) ** 2) / (2 * WIDTH**2))
+    window = torch.exp(-(along**2 + (ASPECT_RATIO * across) ** 2) / (2 * WIDTH**2))
     window /= window.sum((1, 2), keepdim=True)
     even, odd = window * (FREQUENCY * along).cos(), window * (FREQUENCY * along).sin()
     even -= window * even.sum((1, 2), keepdim=True)

@@ -1,6 +1,6 @@
-"""The mathematics of answering: signals of a batch, and their vector-Jacobian products.
+"""Teachers: the signals of a batch, and their vector-Jacobian products.
 
-It knows no secret and no policy; what may leave an institution is decided elsewhere.
+Nothing here decides what may leave an institution; see `fedkd.client.release`.
 """
 
 import copy
@@ -14,18 +14,18 @@ import torch
 from torch import Tensor, nn
 
 from fedkd.errors import NeedsError
-from fedkd.models.networks import Network
-from fedkd.protocol.signals import Signal, as_float
+from fedkd.models.architectures import Network
+from fedkd.protocol import Signal, as_float
 
 CHUNK = 1024
-"""Images evaluated at once; a batch that asks for BN_GAP is one piece, whatever its size."""
+"""Images in one forward pass; a batch that asks for BN_GAP is one piece, whatever its size."""
 
-LEAST_PROBABILITY = 1e-7
-"""Probabilities below it count as it, so that their logarithm is finite."""
+MIN_PROBABILITY = 1e-7
+"""Smaller probabilities are raised to it, so that their logarithm is finite."""
 
 
 class Teacher(Protocol):
-    """Something that can say what images look like to it."""
+    """A trained model that computes signals of images, and gradients of them where it can."""
 
     @property
     def classes(self) -> int:
@@ -33,11 +33,11 @@ class Teacher(Protocol):
 
     @property
     def signals(self) -> frozenset[Signal]:
-        """What it is able to compute."""
+        """Signals that it can compute."""
 
     @property
     def differentiable(self) -> bool:
-        """Whether it can pull back."""
+        """Whether it can compute vector-Jacobian products."""
 
     def ask(self, images: Tensor, signals: frozenset[Signal]) -> dict[Signal, Tensor]:
         """The signals of a batch.
@@ -47,7 +47,7 @@ class Teacher(Protocol):
             signals: a subset of ``self.signals``.
 
         Returns:
-            float32, shaped as `Signal` says; no graph behind them.
+            float32, shaped as `Signal` says, detached from any graph.
 
         Raises:
             NeedsError: a signal that it cannot compute.
@@ -64,15 +64,15 @@ class Teacher(Protocol):
             (B, C, H, W) float32, with respect to images in [0, 1].
 
         Raises:
-            NeedsError: a signal that it cannot compute, or it cannot pull back at all.
+            NeedsError: a signal that it cannot compute, or it has no gradient at all.
         """
 
 
 class ModuleTeacher:
-    """A network that answers, as it was when it was given: the teacher keeps a frozen copy.
+    """A frozen copy of a network as a teacher.
 
-    Can say LOGITS; BN_GAP where it has batch norm; FEATURES where it is a `Network`. Several
-    threads may ask it.
+    It computes LOGITS; BN_GAP where it has batch norm; FEATURES where it is a `Network`. It is
+    safe to use from several threads.
 
     Args:
         module: (B, C, H, W) float in [0, 1] -> (B, K), on any device.
@@ -86,35 +86,35 @@ class ModuleTeacher:
         self.module = copy.deepcopy(module).eval().requires_grad_(False)
         # Convolutions over few channels are up to half faster in this order.
         self.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        # A forward pass of one thread must not be heard by the hooks of another's.
-        self._alone = threading.Lock()
+        # A forward pass of one thread must not run the hooks of another's.
+        self._lock = threading.Lock()
         self._norms = [m for m in self.module.modules() if isinstance(m, nn.BatchNorm2d)]
         first = next(self.module.parameters(), None)
         self._device = torch.device("cpu") if first is None else first.device
 
     @property
     def signals(self) -> frozenset[Signal]:
-        """What it is able to compute."""
-        able = {Signal.LOGITS}
+        """Signals that it can compute."""
+        signals = {Signal.LOGITS}
         if any(norm.track_running_stats for norm in self._norms):
-            able.add(Signal.BN_GAP)
+            signals.add(Signal.BN_GAP)
         if isinstance(self.module, Network):
-            able.add(Signal.FEATURES)
-        return frozenset(able)
+            signals.add(Signal.FEATURES)
+        return frozenset(signals)
 
     def ask(self, images: Tensor, signals: frozenset[Signal]) -> dict[Signal, Tensor]:
         """See `Teacher.ask`."""
-        must_know(signals, self.signals)
+        require_signals(signals, self.signals)
         with torch.no_grad():
-            pieces = [self._say(piece, signals) for piece in self._pieces(images, signals)]
+            pieces = [self._forward(piece, signals) for piece in self._pieces(images, signals)]
         if Signal.BN_GAP in signals:
-            return {signal: said.cpu() for signal, said in pieces[0].items()}
+            return {signal: value.cpu() for signal, value in pieces[0].items()}
         return {s: torch.cat([piece[s] for piece in pieces]).cpu() for s in signals}
 
     def pull_back(self, images: Tensor, cotangents: Mapping[Signal, Tensor]) -> Tensor:
         """See `Teacher.pull_back`."""
         asked = frozenset(cotangents)
-        must_know(asked, self.signals)
+        require_signals(asked, self.signals)
         gradients = []
         start = 0
         for piece in self._pieces(images, asked):
@@ -124,7 +124,7 @@ class ModuleTeacher:
                 signal: cotangent if signal is Signal.BN_GAP else cotangent[start:stop]
                 for signal, cotangent in cotangents.items()
             }
-            gradients.append(self._pull(piece, own))
+            gradients.append(self._vector_jacobian_product(piece, own))
             start = stop
         return torch.cat(gradients).contiguous()
 
@@ -134,35 +134,37 @@ class ModuleTeacher:
             unit = as_float(piece.to(self._device))
             yield unit.contiguous(memory_format=torch.channels_last)
 
-    def _pull(self, piece: Tensor, cotangents: Mapping[Signal, Tensor]) -> Tensor:
+    def _vector_jacobian_product(
+        self, piece: Tensor, cotangents: Mapping[Signal, Tensor]
+    ) -> Tensor:
         with torch.enable_grad():
             leaf = piece.detach().requires_grad_()
-            said = self._say(leaf, frozenset(cotangents))
-            products = [(c.to(said[s]) * said[s]).sum() for s, c in cotangents.items()]
+            values = self._forward(leaf, frozenset(cotangents))
+            products = [(c.to(values[s]) * values[s]).sum() for s, c in cotangents.items()]
             (gradient,) = torch.autograd.grad(torch.stack(products).sum(), leaf)
         return gradient.float().cpu()
 
-    def _say(self, x: Tensor, signals: frozenset[Signal]) -> dict[Signal, Tensor]:
+    def _forward(self, x: Tensor, signals: frozenset[Signal]) -> dict[Signal, Tensor]:
         """All signals from one forward pass."""
-        said = {}
+        values = {}
         norms = self._norms if Signal.BN_GAP in signals else []
-        with self._alone, _hearing(norms) as gaps:
+        with self._lock, _batch_norm_gaps(norms) as gaps:
             if isinstance(self.module, Network):
                 features = self.module.embed(x)
                 logits = self.module.head(features)
-                said[Signal.FEATURES] = features
+                values[Signal.FEATURES] = features
             else:
                 logits = self.module(x)
-        said[Signal.LOGITS] = logits
+        values[Signal.LOGITS] = logits
         if gaps:
-            said[Signal.BN_GAP] = torch.stack(gaps).sum()
-        return {signal: said[signal] for signal in signals}
+            values[Signal.BN_GAP] = torch.stack(gaps).sum()
+        return {signal: values[signal] for signal in signals}
 
 
 class ScikitTeacher:
-    """A fitted scikit-learn classifier that answers. It has no gradient, and says LOGITS only.
+    """A fitted scikit-learn classifier as a teacher: LOGITS only, no gradient.
 
-    Its logits are the logarithms of its probabilities; a class that it never saw has the least.
+    Its logits are the logarithms of its probabilities; a class that it never saw has the lowest.
 
     Args:
         model: fitted on (N, C H W) floats in [0, 1]; has ``predict_proba`` and ``classes_``.
@@ -179,13 +181,13 @@ class ScikitTeacher:
 
     def ask(self, images: Tensor, signals: frozenset[Signal]) -> dict[Signal, Tensor]:
         """See `Teacher.ask`."""
-        must_know(signals, self.signals)
+        require_signals(signals, self.signals)
         probabilities = np.zeros((len(images), self.classes))
         for start in range(0, len(images), CHUNK):
             flat = as_float(images[start : start + CHUNK]).flatten(1).numpy()
             columns = self._model.classes_
             probabilities[start : start + CHUNK, columns] = self._model.predict_proba(flat)
-        logits = np.log(np.maximum(probabilities, LEAST_PROBABILITY))
+        logits = np.log(np.maximum(probabilities, MIN_PROBABILITY))
         return {signal: torch.tensor(logits, dtype=torch.float32) for signal in signals}
 
     def pull_back(self, images: Tensor, cotangents: Mapping[Signal, Tensor]) -> Tensor:
@@ -198,25 +200,25 @@ class ScikitTeacher:
 
 
 @contextmanager
-def _hearing(norms: list[nn.BatchNorm2d]) -> Iterator[list[Tensor]]:
-    """Collects the gap at each of the norms during forward passes; no hook outlives it.
+def _batch_norm_gaps(norms: list[nn.BatchNorm2d]) -> Iterator[list[Tensor]]:
+    """Collects the gap at each batch-norm layer during forward passes; its hooks are then removed.
 
-    For a layer that reads h and remembers (mu, v), the gap is
+    For a layer with input h and running statistics (mu, v), the gap is
     ``||v - var(h)||_2 + ||mu - mean(h)||_2`` over channels, moments over N, H, W, variance
     biased. Source: DeepInversion (Yin et al., CVPR 2020), as in CuDFKD (arXiv 2208.13648).
     """
     gaps: list[Tensor] = []
 
-    def listen(mean: Tensor, variance: Tensor) -> Callable[[nn.Module, tuple[Tensor]], None]:
-        def hear(_: nn.Module, read: tuple[Tensor]) -> None:
-            v, m = torch.var_mean(read[0], dim=(0, 2, 3), correction=0)
+    def hook_of(mean: Tensor, variance: Tensor) -> Callable[[nn.Module, tuple[Tensor]], None]:
+        def hook(_: nn.Module, inputs: tuple[Tensor]) -> None:
+            v, m = torch.var_mean(inputs[0], dim=(0, 2, 3), correction=0)
             norm = torch.linalg.vector_norm
             gaps.append(norm(variance - v) + norm(mean - m))
 
-        return hear
+        return hook
 
     hooks = [
-        norm.register_forward_pre_hook(listen(norm.running_mean, norm.running_var))
+        norm.register_forward_pre_hook(hook_of(norm.running_mean, norm.running_var))
         for norm in norms
         if norm.running_mean is not None and norm.running_var is not None
     ]
@@ -227,14 +229,14 @@ def _hearing(norms: list[nn.BatchNorm2d]) -> Iterator[list[Tensor]]:
             hook.remove()
 
 
-def must_know(asked: frozenset[Signal], able: frozenset[Signal]) -> None:
-    """Refuse what a teacher cannot say.
+def require_signals(asked: frozenset[Signal], available: frozenset[Signal]) -> None:
+    """Check that a teacher can compute all signals that are asked for.
 
     Raises:
-        NeedsError: naming it, and what the teacher can.
+        NeedsError: naming those that it cannot compute, and those that it can.
     """
-    if missing := asked - able:
+    if missing := asked - available:
         raise NeedsError(
-            f"this teacher cannot say {', '.join(sorted(missing))}, only "
-            f"{', '.join(sorted(able))}; choose a method that needs no more"
+            f"this teacher cannot compute {', '.join(sorted(missing))}, only "
+            f"{', '.join(sorted(available))}; choose a method that needs no more"
         )

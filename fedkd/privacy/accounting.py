@@ -1,13 +1,13 @@
-"""How much privacy is spent. Knows no teacher and no ledger.
+"""Privacy accounting: zero-concentrated DP of noisy answers, and epsilon of DP-SGD trainings.
 
-Two currencies; `fedkd.privacy.budget` says what both come to together:
+Two units of cost; `fedkd.privacy.budget` composes them:
 
     micro-rho     zero-concentrated DP of (discrete) Gaussian releases: whole millionths, rounded
                   up when charged and down when granted, so that sums are exact and may be capped
                   whatever the questions are (rho is a valid filter under adaptive choice)
     events        steps of DP-SGD, fixed before the training begins: epsilon by Opacus' accountants
 
-Both promise (epsilon, delta) under adding or removing one unit.
+Both give (epsilon, delta) under adding or removing one unit.
 """
 
 import math
@@ -19,14 +19,14 @@ from functools import lru_cache
 
 from fedkd.errors import SettingsError
 
-MICRO = 10**6
+MICRO_PER_RHO = 10**6
 """Micro-rho in one rho."""
-MOST = 10**12
-"""Micro-rho beyond which nothing is promised any more; epsilon is then above a million."""
+MAX_MICRO_RHO = 10**12
+"""Largest micro-rho that is converted; epsilon is then above a million."""
 ACCOUNTANTS = ("prv", "rdp")
 """prv is tight to 0.01 and an upper bound; rdp is 5 to 10 % looser and exact to compute."""
 TOLERANCE = 0.005
-"""How far below its target a calibrated epsilon may end."""
+"""How far below its target the epsilon of a calibrated noise multiplier may be."""
 
 
 # --- zero-concentrated DP, in whole millionths
@@ -39,7 +39,7 @@ def gaussian_cost(sensitivity: Fraction | int, deviation: Fraction | int, rows: 
         sensitivity: D, the most by which one row may move in L2 norm, > 0; the diameter of all
             answers, where nothing better is proven of the teacher.
         deviation: s of the noise on each coordinate, in the unit of ``sensitivity``, > 0.
-        rows: each counts, >= 1.
+        rows: released, >= 1.
 
     Raises:
         SettingsError: a number out of range.
@@ -52,7 +52,7 @@ def gaussian_cost(sensitivity: Fraction | int, deviation: Fraction | int, rows: 
 
 
 def squared_cost(squared: Fraction | int, deviation: Fraction | int, rows: int = 1) -> int:
-    """`gaussian_cost` by D^2, where D itself is no fraction, such as the root of 2.
+    """`gaussian_cost` from D^2, where D itself is no fraction, such as the square root of 2.
 
     Raises:
         SettingsError: a number out of range.
@@ -62,11 +62,11 @@ def squared_cost(squared: Fraction | int, deviation: Fraction | int, rows: int =
             f"squared sensitivity {squared}, noise {deviation}, {rows} rows; each must be above 0"
         )
     rho = rows * Fraction(squared) / (2 * Fraction(deviation) ** 2)
-    return math.ceil(rho * MICRO)
+    return math.ceil(rho * MICRO_PER_RHO)
 
 
-def least_deviation(squared: Fraction | int, micro_rho: int) -> Fraction:
-    """The least noise, in 64ths, by which a release of this squared sensitivity costs no more.
+def min_deviation(squared: Fraction | int, micro_rho: int) -> Fraction:
+    """The smallest deviation, in 64ths, with which a release costs at most ``micro_rho``.
 
     Raises:
         SettingsError: a number out of range.
@@ -76,12 +76,14 @@ def least_deviation(squared: Fraction | int, micro_rho: int) -> Fraction:
             f"squared sensitivity {squared} within {micro_rho} micro-rho; each must be above 0"
         )
     # s^2 >= D^2 / (2 rho), in 64ths and rounded up.
-    sixty_fourths = math.isqrt(math.ceil(4096 * Fraction(squared) * MICRO / (2 * micro_rho)) - 1)
+    sixty_fourths = math.isqrt(
+        math.ceil(4096 * Fraction(squared) * MICRO_PER_RHO / (2 * micro_rho)) - 1
+    )
     return Fraction(sixty_fourths + 1, 64)
 
 
 def epsilon_of_rho(micro_rho: int, delta: float) -> float:
-    """The epsilon that ``micro_rho`` promises at ``delta``.
+    """The epsilon that ``micro_rho`` guarantees at ``delta``.
 
     Canonne, Kamath and Steinke (2020): the bound holds at every order, so whichever order is
     taken as the best, what is returned is no less than what is true.
@@ -89,12 +91,12 @@ def epsilon_of_rho(micro_rho: int, delta: float) -> float:
     Raises:
         SettingsError: a number out of range.
     """
-    if not 0 <= micro_rho <= MOST:
-        raise SettingsError(f"micro-rho {micro_rho}; expected 0 to {MOST}")
+    if not 0 <= micro_rho <= MAX_MICRO_RHO:
+        raise SettingsError(f"micro-rho {micro_rho}; expected 0 to {MAX_MICRO_RHO}")
     _check_delta(delta)
     if micro_rho == 0:
         return 0.0
-    rho = micro_rho / MICRO
+    rho = micro_rho / MICRO_PER_RHO
 
     def bound(log_excess: float) -> float:
         order = 1 + math.exp(log_excess)
@@ -114,13 +116,13 @@ def epsilon_of_rho(micro_rho: int, delta: float) -> float:
 
 @lru_cache(maxsize=256)
 def rho_of_epsilon(epsilon: float, delta: float) -> int:
-    """The most micro-rho whose promise is (epsilon, delta) or better: a cap for a ledger.
+    """The most micro-rho that guarantees (epsilon, delta): a cap for a ledger.
 
     Raises:
         SettingsError: a number out of range.
     """
     _check_epsilon(epsilon)
-    low, high = 0, MOST + 1
+    low, high = 0, MAX_MICRO_RHO + 1
     while high - low > 1:
         middle = (low + high) // 2
         if epsilon_of_rho(middle, delta) <= epsilon:
@@ -135,16 +137,16 @@ def rho_of_epsilon(epsilon: float, delta: float) -> int:
 
 @dataclass(frozen=True)
 class Event:
-    """Steps that each add Gaussian noise to a sum over a Poisson sample of the units.
+    """DP-SGD steps: each adds Gaussian noise to a sum over a Poisson sample of the units.
 
     Raises:
         SettingsError: a number out of range. Opacus' accountants take them all.
     """
 
     noise_multiplier: float
-    """Standard deviation over sensitivity, > 0."""
+    """Standard deviation of the noise divided by the sensitivity, > 0."""
     sampling_rate: float
-    """Chance of each unit to be in the sample, independently of the others; in (0, 1]."""
+    """Probability of each unit to be in the sample, independently of the others; in (0, 1]."""
     steps: int
     """>= 1."""
 
@@ -158,7 +160,7 @@ class Event:
 
 
 def epsilon_of_events(events: Sequence[Event], delta: float, accountant: str = "prv") -> float:
-    """The epsilon that these events promise together at ``delta``; 0 for none.
+    """The epsilon that these events guarantee together at ``delta``; 0 for none.
 
     The events must have been fixed before the first of them: prv is no filter.
 
@@ -171,24 +173,24 @@ def epsilon_of_events(events: Sequence[Event], delta: float, accountant: str = "
         return 0.0
     from opacus.accountants import create_accountant
 
-    books = create_accountant(accountant)
-    books.history = [(e.noise_multiplier, e.sampling_rate, e.steps) for e in events]
+    opacus_accountant = create_accountant(accountant)
+    opacus_accountant.history = [(e.noise_multiplier, e.sampling_rate, e.steps) for e in events]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        epsilon = max(0.0, float(books.get_epsilon(delta)))
+        epsilon = max(0.0, float(opacus_accountant.get_epsilon(delta)))
     if not epsilon < math.inf:
         raise SettingsError(f"the accountant {accountant} gives epsilon {epsilon}; add noise")
     return epsilon
 
 
 @lru_cache(maxsize=256)
-def calibrated(
+def calibrated_noise_multiplier(
     epsilon: float, delta: float, sampling_rate: float, steps: int, accountant: str = "prv"
 ) -> float:
-    """The least noise multiplier, nearly, whose promise is (epsilon, delta); found by bisection.
+    """Nearly the smallest noise multiplier that guarantees (epsilon, delta), found by bisection.
 
     Raises:
-        SettingsError: a number out of range, or a promise that no noise keeps.
+        SettingsError: a number out of range, or an epsilon that no noise reaches.
     """
     _check_epsilon(epsilon)
 
@@ -200,10 +202,13 @@ def calibrated(
     # prv where rdp, which is quick, has ended: a little too high.
     high, factor = 1.0, 2.0
     if accountant == "prv":
-        high, factor = calibrated(epsilon, delta, sampling_rate, steps, "rdp"), 1.15
+        high, factor = (
+            calibrated_noise_multiplier(epsilon, delta, sampling_rate, steps, "rdp"),
+            1.15,
+        )
     while spent(high) > epsilon:
         high *= factor
-        if high > MICRO:
+        if high > MICRO_PER_RHO:
             raise SettingsError(f"epsilon {epsilon} at delta {delta} is out of reach; raise it")
     low = high / factor
     while low > 1e-2 and spent(low) <= epsilon:
@@ -217,26 +222,26 @@ def calibrated(
 # --- several institutions
 
 
-def in_parallel(promises: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """(epsilon, delta) of several institutions' releases taken together: the worst of each.
+def parallel_composition(guarantees: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """(epsilon, delta) of several institutions' releases by parallel composition: the maxima.
 
-    It holds only where all of this is so:
+    It holds only under all of these conditions:
 
-    * every unit is at one institution; whoever has images at two of them is promised the sum;
+    * every unit is at one institution; for a unit at two of them the sum holds;
     * each institution chose its settings and trained without looking at another's answers;
-    * institutions were divided without looking at the images, or the division itself is public;
+    * data were partitioned without looking at the images, or the partition itself is public;
     * neighbours differ by adding or removing a unit; for replacing one, which may then move to
       another institution, it is twice the epsilon and more of the delta.
 
     Raises:
-        SettingsError: nobody, or a promise out of range.
+        SettingsError: none, or a number out of range.
     """
-    if not promises:
-        raise SettingsError("no promise to compose; expected one or more")
-    for epsilon, delta in promises:
+    if not guarantees:
+        raise SettingsError("no guarantee to compose; expected one or more")
+    for epsilon, delta in guarantees:
         _check_epsilon(epsilon)
         _check_delta(delta)
-    return max(e for e, _ in promises), max(d for _, d in promises)
+    return max(e for e, _ in guarantees), max(d for _, d in guarantees)
 
 
 def _check_epsilon(epsilon: float) -> None:

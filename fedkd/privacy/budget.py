@@ -1,13 +1,13 @@
-"""One budget for a data set, whichever modes spend it. Knows no books: it is told what they say.
+"""Privacy budget of a data set: composition of trainings and noisy answers, and what is left.
 
-What promises have been spent on the same images is put together by basic composition: epsilons
-add and deltas add. That is loose, and it holds whatever later settings were chosen by (Rogers,
-Roth, Ullman and Vadhan, 2016), which the best order of a sum of Renyi curves does not. Noisy
-answers add up among themselves in micro-rho, which is tight, and become one (epsilon, delta).
+Guarantees about the same images are put together by basic composition: epsilons add and deltas
+add. That is loose, and it holds whatever later settings were chosen by (Rogers, Roth, Ullman and
+Vadhan, 2016), which the best order of a sum of Renyi curves does not. Noisy answers add up among
+themselves in micro-rho, which is tight, and become one (epsilon, delta).
 
-A unit decides what counts for what. A promise about the whole data set holds for each image in it;
-a promise about an image says nothing of the whole data set, so that nothing can be promised of that
-any more once there is one.
+The unit of privacy decides what is added to what. A guarantee for the whole data set holds for each
+image in it; a guarantee for an image says nothing of the whole data set, so that nothing can be
+guaranteed for that any more once there is one.
 """
 
 import math
@@ -20,38 +20,38 @@ from fedkd.privacy.accounting import epsilon_of_rho, rho_of_epsilon
 
 @dataclass(frozen=True)
 class Spending:
-    """What was told of some images, as the books know it."""
+    """The privacy spent on a data set, as the ledger states it."""
 
     image_rho: int = 0
     """Micro-rho of answers that protect one image."""
-    whole_rho: int = 0
+    data_set_rho: int = 0
     """Micro-rho of answers that protect the whole data set, and by that each image in it."""
     trainings: tuple[tuple[float, float], ...] = ()
-    """(epsilon, delta) for one image of each private training that was begun."""
+    """(epsilon, delta) for one image of each private training that was started."""
     unpromised: int = 0
-    """Images that were answered without any promise."""
+    """Samples that were answered without any guarantee."""
 
     @property
     def micro_rho(self) -> int:
-        """Of all noisy answers, for one image."""
-        return self.image_rho + self.whole_rho
+        """Cost of all noisy answers, for one image."""
+        return self.image_rho + self.data_set_rho
 
     @property
     def epsilon(self) -> Fraction:
-        """Of all trainings."""
+        """Sum over all trainings."""
         return sum((_exact(epsilon) for epsilon, _ in self.trainings), Fraction())
 
     @property
     def delta(self) -> Fraction:
-        """Of all trainings."""
+        """Sum over all trainings."""
         return sum((_exact(delta) for _, delta in self.trainings), Fraction())
 
-    def after(self, epsilon: float, delta: float) -> "Spending":
-        """The same with one training more."""
+    def with_training(self, epsilon: float, delta: float) -> "Spending":
+        """The same spending and one training more."""
         return replace(self, trainings=(*self.trainings, (epsilon, delta)))
 
-    def without(self, epsilon: float, delta: float) -> "Spending":
-        """The same with one such training less."""
+    def without_training(self, epsilon: float, delta: float) -> "Spending":
+        """The same spending without one training of this (epsilon, delta)."""
         trainings = list(self.trainings)
         trainings.remove((epsilon, delta))
         return replace(self, trainings=tuple(trainings))
@@ -59,7 +59,7 @@ class Spending:
 
 @dataclass(frozen=True)
 class Budget:
-    """All the privacy that one data set may ever cost, in every mode together.
+    """The (epsilon, delta) that one data set may ever cost, in all modes together.
 
     Raises:
         SettingsError: a number out of range, or a budget that grants nothing.
@@ -81,15 +81,15 @@ class Budget:
 
     @property
     def micro_rho(self) -> int:
-        """What noisy answers may cost where nothing else is spent."""
+        """Largest cost of noisy answers where nothing else is spent."""
         return rho_of_epsilon(self.epsilon, self.delta)
 
     def epsilon_of(self, micro_rho: int) -> float:
-        """What so much is worth at this delta."""
+        """The epsilon of that many micro-rho at this budget's delta."""
         return epsilon_of_rho(micro_rho, self.delta)
 
-    def beside(self, spent: Spending) -> "Budget | None":
-        """What trainings leave of it for noisy answers; None where they leave nothing."""
+    def remaining_after(self, spent: Spending) -> "Budget | None":
+        """The budget left for noisy answers after all trainings; None where nothing is left."""
         if not spent.trainings:
             return self
         epsilon = _exact(self.epsilon) - spent.epsilon
@@ -98,31 +98,31 @@ class Budget:
             return None
         return Budget(_below(epsilon), _below(delta))
 
-    def limit(self, spent: Spending, whole: bool) -> int:
-        """Micro-rho that noisy answers may cost in all, with what they have cost already.
+    def limit(self, spent: Spending, whole_data_set: bool) -> int:
+        """Micro-rho that noisy answers may cost in all, including what they have cost already.
 
         Args:
             spent: on the same images.
-            whole: the promise is of the whole data set, and not of one image.
+            whole_data_set: the guarantee is for the whole data set, and not for one image.
         """
-        if whole:
+        if whole_data_set:
             return 0 if spent.image_rho or spent.trainings else self.micro_rho
-        left = self.beside(spent)
+        left = self.remaining_after(spent)
         return 0 if left is None else left.micro_rho
 
     def covers(self, spent: Spending) -> bool:
-        """Whether all that was spent is within it, for one image."""
+        """Whether ``spent`` is within the budget, for one image."""
         if spent.epsilon > _exact(self.epsilon) or spent.delta > _exact(self.delta):
             return False
-        return not spent.micro_rho or spent.micro_rho <= self.limit(spent, whole=False)
+        return not spent.micro_rho or spent.micro_rho <= self.limit(spent, whole_data_set=False)
 
 
 def _exact(number: float) -> Fraction:
-    """As it is written in decimals, so that 1e-5 and 1e-5 are 2e-5."""
+    """The fraction with the same decimal digits, so that 1e-5 and 1e-5 are 2e-5."""
     return Fraction(str(number))
 
 
 def _below(number: Fraction) -> float:
-    """The float next to it, on the safe side."""
+    """The nearest float that is not greater."""
     near = float(number)
     return near if Fraction(near) <= number else math.nextafter(near, 0.0)

@@ -1,7 +1,7 @@
-"""Lower bounds on epsilon from what was released. Knows no mechanism: it is told scores and counts.
+"""Empirical lower bounds on epsilon, from scores of releases or guesses about canaries.
 
-A bound that lies above a claim proves the claim wrong, but for the stated chance of an error. One
-that lies below it proves nothing: a better attack or more trials may still find what this missed.
+A bound above a claimed epsilon refutes the claim, with the stated probability of an error. A bound
+below it proves nothing: a better attack or more trials may still find what this one missed.
 """
 
 from dataclasses import dataclass
@@ -16,19 +16,19 @@ from fedkd.errors import SettingsError
 Floats: TypeAlias = NDArray[np.float64]
 
 THRESHOLDS = 512
-"""Most thresholds that are tried, evenly spread over the scores."""
-LARGEST = 64.0
-"""Epsilon up to which a one-run bound is looked for; no audit of this size comes near it."""
+"""Most thresholds that are tried, evenly spaced over the scores."""
+MAX_EPSILON = 64.0
+"""Largest epsilon of a one-run bound; no audit of this size comes near it."""
 
 
 # --- rates
 
 
 def clopper_pearson(successes: int, trials: int, error: float = 0.05) -> tuple[float, float]:
-    """Exact interval of a rate: each end is wrong with a chance of at most ``error / 2``.
+    """Exact confidence interval of a rate; each end is wrong with probability ``error / 2``.
 
     Raises:
-        SettingsError: counts or a chance that cannot be.
+        SettingsError: impossible counts, or a probability out of range.
     """
     _check_error(error)
     if trials < 1 or not 0 <= successes <= trials:
@@ -38,7 +38,7 @@ def clopper_pearson(successes: int, trials: int, error: float = 0.05) -> tuple[f
 
 
 def _rate_bounds(successes: Floats, trials: int, error: float) -> tuple[Floats, Floats]:
-    """Of many counts at once; each end errs with a chance of at most ``error``."""
+    """Bounds for many counts at once; each is wrong with probability ``error`` at most."""
     with np.errstate(invalid="ignore"):
         low = special.betaincinv(successes, trials - successes + 1, error)
         high = special.betaincinv(successes + 1, trials - successes, 1 - error)
@@ -49,54 +49,54 @@ def _rate_bounds(successes: Floats, trials: int, error: float) -> tuple[Floats, 
 
 
 def epsilon_of_rates(tpr: float, fpr: float, delta: float) -> float:
-    """The least epsilon that allows a test with these rates; inf where none does.
+    """The smallest epsilon that allows a test with these rates; inf where none does.
 
-    At (epsilon, delta) TPR <= e^epsilon FPR + delta, and the same for the rates of not accusing.
+    At (epsilon, delta) TPR <= e^epsilon FPR + delta, and the same for the true and false negatives.
     """
     return float(_epsilons(np.array([tpr]), np.array([fpr]), delta)[0])
 
 
 def _epsilons(tpr: Floats, fpr: Floats, delta: float) -> Floats:
     with np.errstate(divide="ignore", invalid="ignore"):
-        accusing = np.log(np.maximum(tpr - delta, 0)) - np.log(fpr)
-        sparing = np.log(np.maximum(1 - fpr - delta, 0)) - np.log1p(-tpr)
-    best = np.fmax(accusing, sparing)
+        positives = np.log(np.maximum(tpr - delta, 0)) - np.log(fpr)
+        negatives = np.log(np.maximum(1 - fpr - delta, 0)) - np.log1p(-tpr)
+    best = np.fmax(positives, negatives)
     return np.maximum(np.where(np.isnan(best), 0.0, best), 0.0)
 
 
 @dataclass(frozen=True)
 class Distinguished:
-    """How well the releases of two neighbouring inputs were told apart."""
+    """How well a test distinguished the releases of two neighbouring inputs."""
 
     epsilon: float
-    """Lower bound at ``delta``, >= 0; wrong with a chance of at most ``error``."""
+    """Lower bound at ``delta``, >= 0; wrong with probability ``error`` at most."""
     delta: float
     error: float
     threshold: float
-    """Scores above it were taken to come of the first input."""
+    """Scores above it were attributed to the first input."""
     tpr: float
-    """Lower bound on the chance that a score of the first input is above it."""
+    """Lower bound on the probability that a score of the first input is above it."""
     fpr: float
     """Upper bound on the same for the second."""
     trials: int
-    """Of each input, on which the bound was computed; as many had chosen the threshold."""
+    """Scores of each input on which the bound was computed; as many chose the threshold."""
 
 
 def distinguish(one: Floats, other: Floats, delta: float, error: float = 0.05) -> Distinguished:
     """A lower bound on epsilon from scores of releases of two neighbouring inputs.
 
-    The first half of the scores chooses the threshold, the second half alone is counted. So the
+    The first half of the scores chooses the threshold, only the second half is counted. So the
     bound holds however the threshold, and the score itself, were fitted to the first half.
 
     Args:
-        one: (n,) scores of independent releases of one input, the greater the more they look it.
+        one: (n,) scores of independent releases of one input, greater where they look more like it.
         other: (n,) of its neighbour; as many.
         delta: at which epsilon is bounded, in [0, 1).
-        error: chance that the bound is above the truth, in (0, 1).
+        error: probability that the bound is above the truth, in (0, 1).
 
     Raises:
-        SettingsError: fewer than four scores, different numbers of them, NaN, or a chance out of
-            range.
+        SettingsError: fewer than four scores, different numbers of them, NaN, or a probability out
+            of range.
     """
     _check_error(error)
     _check_delta(delta)
@@ -105,13 +105,12 @@ def distinguish(one: Floats, other: Floats, delta: float, error: float = 0.05) -
     if np.isnan(one).any() or np.isnan(other).any():
         raise SettingsError("a score is not a number; expected finite scores")
     half = len(one) // 2
-    # Among the scores themselves: between two of them nothing changes.
-    seen = np.unique(np.concatenate([one[:half], other[:half]]))
-    places = np.linspace(0, len(seen) - 1, min(THRESHOLDS, len(seen))).round().astype(int)
-    chosen = seen[places]
-    threshold = float(chosen[np.argmax(_bounds(one[:half], other[:half], chosen, delta, error)[0])])
-    rest = np.array([threshold])
-    epsilon, tpr, fpr = _bounds(one[half:], other[half:], rest, delta, error)
+    # Only the scores themselves are candidates: between two of them nothing changes.
+    scores = np.unique(np.concatenate([one[:half], other[:half]]))
+    indices = np.linspace(0, len(scores) - 1, min(THRESHOLDS, len(scores))).round().astype(int)
+    tried = scores[indices]
+    threshold = float(tried[np.argmax(_bounds(one[:half], other[:half], tried, delta, error)[0])])
+    epsilon, tpr, fpr = _bounds(one[half:], other[half:], np.array([threshold]), delta, error)
     trials = len(one) - half
     return Distinguished(
         float(epsilon[0]), delta, error, threshold, float(tpr[0]), float(fpr[0]), trials
@@ -136,10 +135,10 @@ def _above(scores: Floats, thresholds: Floats) -> Floats:
 
 
 def one_run_p_value(canaries: int, guesses: int, right: int, epsilon: float, delta: float) -> float:
-    """The chance, at most, of so many right guesses where the training is (epsilon, delta)-DP.
+    """Upper bound on the probability of so many right guesses under (epsilon, delta)-DP.
 
     Each canary is in the training set by a fair coin of its own, and ``guesses`` of them are
-    guessed. Their theorem bounds the chance of ``right`` or more right ones by
+    guessed. The theorem bounds the probability of ``right`` or more right guesses by
 
         P[B >= v] + 2 m delta max_i P[v > B >= v - i] / i,   B ~ Bin(r, e^epsilon / (e^epsilon + 1))
 
@@ -171,14 +170,14 @@ def one_run_p_value(canaries: int, guesses: int, right: int, epsilon: float, del
 def one_run_epsilon(
     canaries: int, guesses: int, right: int, delta: float, error: float = 0.05
 ) -> float:
-    """The greatest epsilon that so many right guesses refute; 0 where they refute none.
+    """The largest epsilon that so many right guesses refute; 0 where they refute none.
 
     Args:
         canaries: m, >= 1.
         guesses: r in 0..m, fixed before the canaries are scored.
         right: v in 0..r.
         delta: in [0, 1).
-        error: chance that the bound is above the truth, in (0, 1).
+        error: probability that the bound is above the truth, in (0, 1).
 
     Raises:
         SettingsError: a number out of range.
@@ -186,7 +185,7 @@ def one_run_epsilon(
     _check_error(error)
     if one_run_p_value(canaries, guesses, right, 0.0, delta) >= error:
         return 0.0
-    low, high = 0.0, LARGEST
+    low, high = 0.0, MAX_EPSILON
     while high - low > 1e-6:
         middle = (low + high) / 2
         if one_run_p_value(canaries, guesses, right, middle, delta) < error:
@@ -196,12 +195,12 @@ def one_run_epsilon(
     return low
 
 
-def guessed_right(scores: Floats, inside: NDArray[np.bool_], guesses: int) -> int:
-    """Right guesses where the highest half of ``guesses`` is taken to be in, the lowest to be out.
+def correct_guesses(scores: Floats, inside: NDArray[np.bool_], guesses: int) -> int:
+    """Right guesses: the highest half of ``guesses`` is guessed to be in, the lowest to be out.
 
     Args:
-        scores: (m,) the greater, the more a canary looks like one that was trained on.
-        inside: (m,) how the coins fell.
+        scores: (m,) greater where a canary looks more like one that was trained on.
+        inside: (m,) whether each canary was in the training set.
         guesses: r in 0..m; the canaries in between are not guessed.
 
     Raises:
@@ -209,7 +208,7 @@ def guessed_right(scores: Floats, inside: NDArray[np.bool_], guesses: int) -> in
     """
     if scores.shape != inside.shape or scores.ndim != 1 or not 0 <= guesses <= len(scores):
         raise SettingsError(
-            f"{guesses} guesses, scores {scores.shape}, coins {inside.shape}; expected (m,) twice "
+            f"{guesses} guesses, scores {scores.shape}, inside {inside.shape}; expected (m,) twice "
             f"and at most m guesses"
         )
     order = np.argsort(scores, kind="stable")
@@ -219,7 +218,7 @@ def guessed_right(scores: Floats, inside: NDArray[np.bool_], guesses: int) -> in
 
 def _check_error(error: float) -> None:
     if not 0 < error < 1:
-        raise SettingsError(f"chance of an error {error}; expected in (0, 1)")
+        raise SettingsError(f"probability of an error {error}; expected in (0, 1)")
 
 
 def _check_delta(delta: float) -> None:

@@ -1,8 +1,8 @@
-"""What noise makes of an answer, and what a row of it costs. Knows no teacher and no ledger.
+"""DP mechanisms for answers: noisy argmax of votes (GNMax), clipped Gaussian of logits.
 
-A mechanism is a value that is called with exact values and gives back what may be told. Its noise
-is the operating system's and has no seed. How long a call takes depends on the noise that is drawn:
-the time is no part of any guarantee.
+A mechanism is a value that is called with exact values and returns what may be released. Its noise
+comes from the operating system and has no seed. How long a call takes depends on the noise that is
+drawn: the time is not covered by any guarantee.
 """
 
 from dataclasses import dataclass
@@ -16,16 +16,16 @@ from fedkd.errors import SettingsError
 from fedkd.privacy.accounting import squared_cost
 from fedkd.privacy.noise import discrete_gaussian
 
-STEPS = 4096
+GRID_STEPS = 4096
 """Steps of the grid from zero to the largest norm of a clipped answer."""
 
 
 class Mechanism(Protocol):
-    """Makes exact values tellable."""
+    """Adds noise to exact values so that they may be released."""
 
     @property
     def deviation(self) -> Fraction:
-        """Of the noise on every coordinate."""
+        """Standard deviation of the noise on every coordinate."""
 
     @property
     def squared_sensitivity(self) -> Fraction:
@@ -36,7 +36,7 @@ class Mechanism(Protocol):
         """Micro-rho of one row."""
 
     def __call__(self, values: Tensor, /) -> Tensor:
-        """What may be told of values, row by row."""
+        """A private version of values, row by row."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,9 @@ class NoisyArgmax:
 
     Guarantees:
         A label is D^2 / (2 s^2)-zCDP under neighbours whose histograms of votes differ by at most
-        D in L2 norm. Where every image has taught one voter and no other, adding or removing an
+        D in L2 norm. Where every image has trained one teacher and no other, adding or removing an
         image changes one vote: a count falls by one, another rises by one, D^2 = 2. Replacing an
-        image changes two voters, who may change from one class to the same other: D^2 = 8. The
+        image changes two teachers, who may change from one class to the same other: D^2 = 8. The
         former is what is charged. The noise does not depend on the votes, nor does the cost.
 
     Raises:
@@ -60,7 +60,7 @@ class NoisyArgmax:
     squared_sensitivity = Fraction(2)
     """Under adding or removing one image."""
     replacing = Fraction(8)
-    """D^2 under replacing one image; here to be known, and charged nowhere."""
+    """D^2 under replacing one image; stated here, and charged nowhere."""
 
     def __post_init__(self) -> None:
         _above_zero(deviation=self.deviation)
@@ -82,8 +82,8 @@ class ClippedGaussian:
 
     Guarantees:
         A row is D^2 / (2 s^2)-zCDP whatever two data sets or teachers it comes from, D = 2 C the
-        diameter of the ball: no stability of any training is presumed. So it protects the whole
-        data set at once, and by that each image in it; that is why so much noise is needed.
+        diameter of the ball: no stability of any training is assumed. So it protects the whole
+        data set at once, and thereby each image in it; that is why so much noise is needed.
         Coordinates are rounded towards zero, so that no norm grows, and the norm of what was
         rounded is compared in whole numbers. Values that are not finite count as zero.
 
@@ -112,27 +112,27 @@ class ClippedGaussian:
     @property
     def step(self) -> Fraction:
         """Of the grid, in logits."""
-        return self.clipping / STEPS
+        return self.clipping / GRID_STEPS
 
     def clipped(self, logits: Tensor) -> Tensor:
-        """(B, K) logits -> (B, K) int64 steps of the grid, each row of norm `STEPS` or less."""
+        """(B, K) logits -> (B, K) int64 steps of the grid, rows of norm `GRID_STEPS` at most."""
         centred = logits.double().nan_to_num(0.0, 0.0, 0.0)
         centred = centred - centred.mean(1, keepdim=True)
         norm = torch.linalg.vector_norm(centred, dim=1, keepdim=True)
         shrunk = centred * (float(self.clipping) / norm.clamp_min(float(self.clipping)))
         steps = (shrunk / float(self.step)).trunc()
         # Floating point may leave a row a little outside.
-        while bool((outside := steps.long().square().sum(1) > STEPS**2).any()):
+        while bool((outside := steps.long().square().sum(1) > GRID_STEPS**2).any()):
             steps[outside] = (steps[outside] * (1 - 1e-6)).trunc()
         exact: Tensor = steps.long()
         return exact
 
     def __call__(self, logits: Tensor) -> Tensor:
-        """(B, K) logits -> (B, K) int64 noisy steps of the grid; `told` makes logits of them."""
+        """(B, K) logits -> (B, K) int64 noisy grid steps; see `to_logits`."""
         steps = self.clipped(logits)
         return steps + discrete_gaussian(steps.shape, self.deviation / self.step)
 
-    def told(self, steps: Tensor) -> Tensor:
+    def to_logits(self, steps: Tensor) -> Tensor:
         """Steps of the grid as logits, float32."""
         return (steps.double() * float(self.step)).float()
 

@@ -1,8 +1,8 @@
-"""Whether an image was trained on, from what models say of it. Knows matrices, and no model.
+"""Membership inference attacks (LiRA, RMIA) with shadow models, and their ROC statistics.
 
-An attacker compares what a model says of an image with what shadow models say that were trained
-with it and without it. How well that goes is a ROC curve. What counts is its left end, where few
-are accused wrongly: an attack that names a few members for certain has a mean accuracy of a half.
+An attacker compares a model's output on an image with those of shadow models that were trained with
+and without it. The result is a ROC curve. What counts is its left end, at low false positive rates:
+an attack that finds a few members with certainty has a mean accuracy of a half.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,12 +19,12 @@ from fedkd.privacy.empirical_epsilon import clopper_pearson
 Floats: TypeAlias = NDArray[np.float64]
 Flags: TypeAlias = NDArray[np.bool_]
 Scored: TypeAlias = tuple[Floats, Floats]
-"""Scores of members, scores of all others."""
+"""Scores of members, scores of non-members."""
 _SMALLEST = 1e-12
-"""Probability below which one is as good as another."""
+"""Lower bound on probabilities and deviations by which is divided."""
 
 
-# --- what a model says of the right class
+# --- confidence in the right class
 
 
 def margin(logits: Floats, labels: NDArray[np.int64]) -> Floats:
@@ -41,20 +41,20 @@ def margin(logits: Floats, labels: NDArray[np.int64]) -> Floats:
 
 
 def lira(target: Floats, shadows: Floats, inside: Flags, online: bool = True) -> Floats:
-    """Likelihood ratios of Carlini et al. (2022) with Gaussians that share one variance, (N,).
+    """LiRA: likelihood ratios of Carlini et al. (2022), Gaussians with one shared variance, (N,).
 
-    One variance for all images is what they advise where shadows are few. An image that no shadow
-    has on the one side takes the mean of the images that are there.
+    They advise one variance for all images where shadow models are few. An image that has no shadow
+    model on one side takes the mean over the images that have some.
 
     Args:
         target: (N,) `margin` of the attacked model.
-        shadows: (M, N) of the shadows.
-        inside: (M, N) whether shadow m was trained on image n.
-        online: compare with shadows inside and outside; otherwise only with those outside, and
-            the score is how far above them the target is, in standard deviations.
+        shadows: (M, N) of the shadow models.
+        inside: (M, N) whether shadow model m was trained on image n.
+        online: compare with shadow models inside and outside; otherwise only with those outside,
+            and the score is how far above them the target is, in standard deviations.
 
     Raises:
-        SettingsError: shapes that do not fit, or no shadow at all on a side that is needed.
+        SettingsError: shapes that do not fit, or no shadow model on a side that is needed.
     """
     _check_shadows(target, shadows, inside)
     without, deviation = _fitted(shadows, ~inside)
@@ -68,7 +68,7 @@ def lira(target: Floats, shadows: Floats, inside: Flags, online: bool = True) ->
 
 
 def _fitted(shadows: Floats, taken: Flags) -> tuple[Floats, float]:
-    """Means (N,) of the taken, and the standard deviation around them."""
+    """Means (N,) of the ``taken`` values, and the common standard deviation around them."""
     means = _means(shadows, taken)
     counts = taken.sum(0)
     freedom = max(1, int((counts - 1).clip(0).sum()))
@@ -79,19 +79,21 @@ def _fitted(shadows: Floats, taken: Flags) -> tuple[Floats, float]:
 def _means(values: Floats, taken: Flags) -> Floats:
     counts = taken.sum(0)
     if not counts.any():
-        raise SettingsError("no shadow on one side; train some with and some without the images")
+        raise SettingsError(
+            "no shadow model on one side; train some with and some without the images"
+        )
     means: Floats = np.where(taken, values, 0.0).sum(0) / np.maximum(counts, 1)
     return np.where(counts > 0, means, means[counts > 0].mean())
 
 
 @dataclass(frozen=True, eq=False)
 class Population:
-    """What the same models say of images that none of them was trained on."""
+    """Outputs of the same models on images that none of them was trained on."""
 
     target: Floats
     """(Z,) probability of the right class under the attacked model."""
     shadows: Floats
-    """(M, Z) under the shadows."""
+    """(M, Z) under the shadow models."""
 
 
 def rmia(
@@ -103,41 +105,41 @@ def rmia(
     gamma: float = 1.0,
     offline: float | None = None,
 ) -> Floats:
-    """Share of the population that each image dominates, (N,) in [0, 1]: Zarifzadeh et al. (2024).
+    """RMIA: share of the population that each image dominates, (N,) in [0, 1].
 
-    An image dominates another where the attacked model, compared with the shadows' mean, has come
-    to believe in its label ``gamma`` times as much more.
+    An image dominates another where the ratio of the attacked model's probability of its label to
+    the shadow models' mean is ``gamma`` times as large (Zarifzadeh et al., 2024).
 
     Args:
         target: (N,) probability of the right class under the attacked model.
-        shadows: (M, N) under the shadows.
-        inside: (M, N) whether shadow m was trained on image n.
+        shadows: (M, N) under the shadow models.
+        inside: (M, N) whether shadow model m was trained on image n.
         population: of other images.
         gamma: > 0.
-        offline: None: the mean is taken over shadows inside and outside. A number in [0, 1]: only
-            shadows outside are used, and their mean p stands for ((1 + a) p + 1 - a) / 2.
+        offline: None: the mean is taken over shadow models inside and outside. A number a in
+            [0, 1]: only those outside are used, and their mean p becomes ((1 + a) p + 1 - a) / 2.
 
     Raises:
         SettingsError: shapes that do not fit, an empty population, or a number out of range.
     """
     _check_shadows(target, shadows, inside)
-    of = population
-    if of.shadows.shape != (len(shadows), len(of.target)) or not len(of.target):
+    size = len(population.target)
+    if population.shadows.shape != (len(shadows), size) or not size:
         raise SettingsError(
-            f"a population of {of.target.shape} and {of.shadows.shape}; expected (Z,), Z > 0, and "
-            f"({len(shadows)}, Z)"
+            f"a population of {population.target.shape} and {population.shadows.shape}; expected "
+            f"(Z,), Z > 0, and ({len(shadows)}, Z)"
         )
     if not gamma > 0 or not (offline is None or 0 <= offline <= 1):
         raise SettingsError(f"gamma {gamma}, offline {offline}; expected > 0, and 0 to 1")
-    without, others = _means(shadows, ~inside), of.shadows.mean(0)
+    without, others = _means(shadows, ~inside), population.shadows.mean(0)
     if offline is None:
-        usual = (without + _means(shadows, inside)) / 2
+        mean = (without + _means(shadows, inside)) / 2
     else:
-        usual = ((1 + offline) * without + 1 - offline) / 2
+        mean = ((1 + offline) * without + 1 - offline) / 2
         others = ((1 + offline) * others + 1 - offline) / 2
-    ratio = target / np.maximum(usual, _SMALLEST)
-    theirs = np.sort(of.target / np.maximum(others, _SMALLEST))
-    return np.searchsorted(theirs, ratio / gamma, side="right") / len(theirs)
+    ratio = target / np.maximum(mean, _SMALLEST)
+    population_ratios = np.sort(population.target / np.maximum(others, _SMALLEST))
+    return np.searchsorted(population_ratios, ratio / gamma, side="right") / size
 
 
 def _check_shadows(target: Floats, shadows: Floats, inside: Flags) -> None:
@@ -148,12 +150,12 @@ def _check_shadows(target: Floats, shadows: Floats, inside: Flags) -> None:
         )
 
 
-# --- how well it went
+# --- ROC statistics
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure and its interval."""
+    """A value and its confidence interval."""
 
     value: float
     low: float
@@ -164,7 +166,7 @@ class Estimate:
 
 
 def roc(members: Floats, others: Floats) -> tuple[Floats, Floats]:
-    """(FPR, TPR) at every threshold, from (0, 0) to (1, 1); equal scores are accused together."""
+    """(FPR, TPR) at every threshold, from (0, 0) to (1, 1); equal scores are classified alike."""
     _check_scores(members, others)
     thresholds = np.unique(np.concatenate([members, others]))[::-1]
     tpr, fpr = _share_from(members, thresholds), _share_from(others, thresholds)
@@ -172,9 +174,9 @@ def roc(members: Floats, others: Floats) -> tuple[Floats, Floats]:
 
 
 def auc(members: Floats, others: Floats, error: float = 0.05) -> Estimate:
-    """Chance that a member scores above another image, ties by half; for one attacked model.
+    """Area under the ROC curve, ties count one half; for one attacked model.
 
-    The interval is Wilson's, as if the lesser number of scores were so many coins: the variance of
+    The interval is Wilson's for as many trials as the smaller number of scores: the variance of
     this statistic is at most that (Birnbaum and Klose, 1957), whatever the distributions.
     """
     value = area(members, others)
@@ -186,7 +188,7 @@ def auc(members: Floats, others: Floats, error: float = 0.05) -> Estimate:
 
 
 def area(members: Floats, others: Floats) -> float:
-    """The value of `auc`."""
+    """The value of `auc`, without an interval."""
     _check_scores(members, others)
     ranks = stats.rankdata(np.concatenate([members, others]))[: len(members)].sum()
     own = len(members) * (len(members) + 1) / 2
@@ -196,7 +198,7 @@ def area(members: Floats, others: Floats) -> float:
 def tpr_at(fpr: float, members: Floats, others: Floats, error: float = 0.05) -> Estimate:
     """TPR at the lowest threshold whose FPR is at most ``fpr``; for one attacked model.
 
-    The interval is Clopper and Pearson's, and takes the threshold as given.
+    The interval is Clopper and Pearson's, for a given threshold.
     """
     value = true_positives(fpr, members, others)
     low, high = clopper_pearson(round(value * len(members)), len(members), error)
@@ -204,28 +206,28 @@ def tpr_at(fpr: float, members: Floats, others: Floats, error: float = 0.05) -> 
 
 
 def true_positives(fpr: float, members: Floats, others: Floats) -> float:
-    """The value of `tpr_at`; 0 where even the highest score is shared by too many others."""
+    """The value of `tpr_at` alone; 0 where too many others share the highest score."""
     false, true = roc(members, others)
     return float(true[false <= fpr][-1])
 
 
-def over_models(
+def bootstrap_over_models(
     statistic: Callable[[Floats, Floats], float],
     models: Sequence[Scored],
     rng: np.random.Generator,
     error: float = 0.05,
     draws: int = 200,
 ) -> Estimate:
-    """A statistic of the scores of several attacked models together, with a bootstrap interval.
+    """A statistic of the pooled scores of several attacked models, with a bootstrap interval.
 
-    Whole models are drawn again, since the scores of one model depend on each other. With few
-    models such an interval is somewhat too narrow.
+    Whole models are resampled, since the scores of one model depend on each other. With few models
+    such an interval is somewhat too narrow.
 
     Args:
         statistic: of the scores of members, and of others.
         models: scores for each of them.
-        rng: draws them.
-        error: chance that the interval misses, in (0, 1), about.
+        rng: of the resampling.
+        error: approximate probability that the interval misses the truth, in (0, 1).
         draws: >= 1.
     """
     drawn = [rng.integers(len(models), size=len(models)) for _ in range(draws)]
@@ -235,7 +237,7 @@ def over_models(
 
 
 def pooled(models: Sequence[Scored]) -> Scored:
-    """The scores of several models as one."""
+    """The scores of several models, concatenated."""
     members, others = zip(*models, strict=True)
     return np.concatenate(members), np.concatenate(others)
 

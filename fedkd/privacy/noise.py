@@ -1,7 +1,7 @@
-"""Noise that nobody can predict. Knows neither what it hides nor what that costs.
+"""Cryptographically secure noise: exact discrete Gaussian, continuous Gaussian, uniform.
 
-All randomness is the operating system's, fresh at each call. There is no seed, since whoever knows
-the seed of noise can subtract it.
+All randomness comes from the operating system, fresh at each call. There is no seed, since whoever
+knows the seed of noise can subtract it.
 """
 
 import math
@@ -18,7 +18,7 @@ from torch import Tensor
 from fedkd.errors import SettingsError
 
 GRID = 2.0**-16
-"""Steps to which a continuous sum is rounded, in powers of two near its noise's deviation."""
+"""Step to which a continuous sum is rounded, relative to a power of two near the deviation."""
 
 
 # --- exact, for released answers
@@ -30,8 +30,8 @@ def discrete_gaussian(shape: Sequence[int], deviation: Fraction | int) -> Tensor
     Guarantees:
         The distribution is exact: whole numbers and comparisons of them, no floating point.
         Added to a whole-numbered vector of L2 sensitivity D it is D^2 / (2 s^2)-zCDP (Canonne,
-        Kamath and Steinke, 2020). How long a draw takes depends on what is drawn, so it is to be
-        drawn before the question that it answers is looked at, or the time told to nobody.
+        Kamath and Steinke, 2020). How long a draw takes depends on what is drawn, so it has to be
+        drawn before the query that it answers is read, or the time disclosed to nobody.
 
     Args:
         shape: of the result.
@@ -49,7 +49,7 @@ def discrete_gaussian(shape: Sequence[int], deviation: Fraction | int) -> Tensor
 
 
 def _gaussian(variance: Fraction, width: int) -> int:
-    """A proposal of two-sided geometric noise, kept where a coin of the right bias says so."""
+    """Rejection sampling: a proposal of two-sided geometric noise, accepted by a biased coin."""
     top, bottom = variance.numerator, variance.denominator
     # The bias is exp(-(|n| - s^2 / width)^2 / (2 s^2)); here with one common denominator.
     denominator = 2 * top * bottom * width * width
@@ -83,7 +83,7 @@ def _chance_exp(top: int, bottom: int) -> bool:
 
 
 def _chance_exp_below_one(top: int, bottom: int) -> bool:
-    """The same for top <= bottom: the series of exp, summed by when a run of luck ends."""
+    """The same for top <= bottom, by the alternating series of exp."""
     k = 1
     while secrets.randbelow(bottom * k) < top:
         k += 1
@@ -100,7 +100,7 @@ def uniform(count: int) -> NDArray[np.float64]:
     return unit
 
 
-def with_gaussian(values: Tensor, deviation: float) -> Tensor:
+def with_gaussian_noise(values: Tensor, deviation: float) -> Tensor:
     """``values`` plus Gaussian noise on each, in their type.
 
     Guarantees:

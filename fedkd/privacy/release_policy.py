@@ -1,7 +1,7 @@
-"""What an owner lets out. Knows no teacher and no network; the door in ``client`` obeys it.
+"""Release policy of an owner: which queries are answered, within which limits and privacy mode.
 
-Everything here is a pure function of the policy and what it is told: the time, and what the books
-say, are the caller's.
+Everything here is a pure function of the policy and its arguments: the time, and what the ledger
+states, are given by the caller. The release gate in ``client`` enforces it.
 """
 
 from dataclasses import dataclass
@@ -10,81 +10,82 @@ from fractions import Fraction
 
 from fedkd.errors import SettingsError
 from fedkd.privacy.budget import Budget
-from fedkd.protocol.signals import Ask, PullBack, Reason, Refusal, Signal
+from fedkd.protocol import Ask, PullBack, Reason, Refusal, Signal
 
 
 @dataclass(frozen=True)
 class Mode:
-    """What a way to make answers private asks of a policy."""
+    """Properties of a privacy mode that decide which policies are valid."""
 
-    promises: bool
-    """It promises differential privacy, beside which nothing without noise may be told."""
+    guarantees: bool
+    """It guarantees differential privacy, so that nothing without noise may be released."""
     charged: bool
-    """Every answer has noise, and is paid for out of a budget."""
-    whole: bool = False
-    """Its promise is of the whole data set, and not of one image."""
+    """Every answer has noise, and is charged to a budget."""
+    protects_data_set: bool = False
+    """Its guarantee is for the whole data set, and not for one image."""
 
 
 MODES = {
-    "none": Mode(promises=False, charged=False),
-    "dp-teacher": Mode(promises=True, charged=False),
-    "pate": Mode(promises=True, charged=True),
-    "local-dp": Mode(promises=True, charged=True, whole=True),
+    "none": Mode(guarantees=False, charged=False),
+    "dp-teacher": Mode(guarantees=True, charged=False),
+    "pate": Mode(guarantees=True, charged=True),
+    "local-dp": Mode(guarantees=True, charged=True, protects_data_set=True),
 }
-"""Ways to make answers private, see `fedkd.client.release`; ``none`` promises nothing."""
+"""Privacy modes of answers, see `fedkd.client.release`; ``none`` guarantees nothing."""
 
 
 @dataclass(frozen=True)
 class Policy:
-    """The owner's word. What is not named here is refused.
+    """What an owner allows to be released. What is not named here is refused.
 
     Raises:
         SettingsError: a value that no policy can have.
     """
 
     signals: frozenset[Signal] = frozenset({Signal.LOGITS})
-    """Signals that may be asked for."""
+    """Signals that may be released."""
     pull_back: bool = False
-    """Whether gradients of those signals may be asked for: a release like any other."""
+    """Whether gradients of those signals may be released: a release like any other."""
     samples: int | None = None
-    """Most images answered, pulled back ones included; None for no cap. What was answered before
-    is charged once, so its repetition is not counted here."""
+    """Most samples answered, those of pull-backs included; None for no cap. A sample is charged
+    once: repetitions are not counted here."""
     largest_batch: int = 4096
+    """Most samples in one query."""
     class_counts: bool = False
-    """Whether the number of training images of each class may be told."""
+    """Whether the number of training images of each class may be released."""
     scores: bool = False
-    """Whether the accuracy of a student on the private test data may be told."""
+    """Whether the accuracy of a student on the private test data may be released."""
     examinations: int | None = None
-    """Most students of which that is told; None for no cap. One that comes again counts once."""
+    """Most students that are evaluated; None for no cap. The same student counts once."""
     samples_per_hour: int | None = None
-    """Most images charged in any sixty minutes; None for no cap."""
+    """Rate limit: most samples charged in any sixty minutes; None for no cap."""
     hours: tuple[time, time] | None = None
-    """Local time of day from which, and until which, questions are answered; may pass midnight."""
+    """Local time of day from which, and until which, queries are answered; may pass midnight."""
     servers: frozenset[str] | None = None
     """host:port of the servers that are answered; None for all that the agent is told to dial."""
     shape: tuple[int, int, int] | None = None
-    """(C, H, W) of the images that are taken; None for the teacher's."""
+    """(C, H, W) of the images that are accepted; None for the teacher's."""
     low: float = 0.0
-    """Least value of a pixel that is taken, images in [0, 1]."""
+    """Lowest pixel value that is accepted, images in [0, 1]."""
     high: float = 1.0
-    """Greatest value of a pixel that is taken."""
+    """Highest pixel value that is accepted."""
     recipes: bool = True
-    """Whether images may be named by recipe and are then drawn here; else they have to be shown."""
+    """Whether queries by recipe are accepted and rendered here; else the images have to be sent."""
     labels: bool = False
-    """Only which class the teacher names is told. Like the next two it discloses less and
-    promises nothing."""
+    """Only the predicted class is released. Like the next two it discloses less and guarantees
+    nothing."""
     top_k: int | None = None
-    """Only the probabilities of so many classes are told."""
+    """Only the probabilities of so many classes are released."""
     rounding: int | None = None
-    """Decimal digits to which probabilities are told."""
+    """Decimal digits to which probabilities are released."""
     mode: str = "none"
-    """How answers are made private, one of `MODES`."""
+    """The privacy mode of answers, one of `MODES`."""
     budget: Budget | None = None
-    """All that the images may cost, in every promising mode together. dp-teacher can do without:
-    then what trainings have cost is told, and not bounded."""
+    """All that the data set may cost, in all modes with a guarantee together. dp-teacher can do
+    without: then the cost of trainings is stated, and not bounded."""
     noise: Fraction | None = None
-    """Its standard deviation, in votes or in logits; None for the least with which ``samples``
-    images are answered within the budget."""
+    """Standard deviation of the noise, in votes or in logits; None for the smallest with which
+    ``samples`` images are answered within the budget."""
     clipping: Fraction = Fraction(8)
     """Of local-dp: largest L2 norm of centred logits."""
 
@@ -101,16 +102,16 @@ class Policy:
             "largest_batch": 1,
         }.items():
             value = getattr(self, name)
-            if not (_whole(value, least) or (value is None and name != "largest_batch")):
+            if not (_is_integer(value, least) or (value is None and name != "largest_batch")):
                 raise SettingsError(f"policy.{name} = {value!r}: expected an integer >= {least}")
-        if self.hours is not None and not _daytime(self.hours):
+        if self.hours is not None and not _is_time_range(self.hours):
             raise SettingsError("policy.hours: expected two different local times without a zone")
         for server in self.servers or ():
             host, _, port = server.rpartition(":")
             if not (host and port.isascii() and port.isdigit() and 0 < int(port) < 65536):
                 raise SettingsError(f"policy.servers names {server!r}: expected host:port")
         if self.shape is not None and not (
-            len(self.shape) == 3 and all(_whole(side, 1) for side in self.shape)
+            len(self.shape) == 3 and all(_is_integer(side, 1) for side in self.shape)
         ):
             raise SettingsError(f"policy.shape = {self.shape}: expected (C, H, W), each >= 1")
         if not 0.0 <= self.low < self.high <= 1.0:
@@ -126,7 +127,7 @@ class Policy:
     def _check_disclosure(self) -> None:
         for name in ("top_k", "rounding"):
             value = getattr(self, name)
-            if value is not None and not (_whole(value, 1) and value <= 1000):
+            if value is not None and not (_is_integer(value, 1) and value <= 1000):
                 raise SettingsError(f"policy.{name} = {value!r}: expected an integer >= 1")
         if self.labels and (self.top_k or self.rounding):
             raise SettingsError("policy.labels leaves nothing for top_k or rounding; keep one")
@@ -137,20 +138,20 @@ class Policy:
             )
 
     def _check_mode(self, mode: Mode) -> None:
-        if mode.promises and (self.class_counts or self.scores):
+        if mode.guarantees and (self.class_counts or self.scores):
             raise SettingsError(
-                f"policy.mode {self.mode} promises privacy, and class counts and scores are told "
-                "of private images; no noise covers them, so set class_counts and scores to false"
+                f"policy.mode {self.mode} guarantees privacy, and class counts and scores are of "
+                "private images without noise; set class_counts and scores to false"
             )
         if mode.charged and self.budget is None:
             raise SettingsError(
                 f"policy.mode {self.mode} needs a policy.budget of epsilon and delta, to which "
                 "answers are charged"
             )
-        if self.budget is not None and not mode.promises:
+        if self.budget is not None and not mode.guarantees:
             raise SettingsError(
-                f"policy.mode {self.mode} has no policy.budget: it promises nothing; choose a mode "
-                "that does"
+                f"policy.mode {self.mode} has no policy.budget: it guarantees nothing; choose a "
+                "mode that does"
             )
         if not mode.charged:
             if self.noise is not None:
@@ -166,14 +167,14 @@ class Policy:
 
     @property
     def reduced(self) -> bool:
-        """Whether less is told than the teacher says."""
+        """Whether less is released than the teacher's logits."""
         return self.labels or self.top_k is not None or self.rounding is not None
 
-    def objection(self, request: Ask | PullBack, server: str, at: time) -> Refusal | None:
-        """Why ``request`` may not be answered whatever the books say; None where it may.
+    def refusal(self, request: Ask | PullBack, server: str, at: time) -> Refusal | None:
+        """Why ``request`` may not be answered whatever the ledger states; None where it may.
 
         Args:
-            request: as it came.
+            request: as it was received.
             server: host:port that was dialled, "" where nobody dialled.
             at: local time of day.
         """
@@ -197,14 +198,14 @@ class Policy:
             )
         return None
 
-    def overexamined(self, examined: int) -> Refusal | None:
-        """Why no further student may be examined, after so many; None where one may."""
+    def examination_cap_refusal(self, examined: int) -> Refusal | None:
+        """Why no further student may be evaluated, after so many; None where one may."""
         if self.examinations is None or examined < self.examinations:
             return None
         text = f"all {self.examinations} examinations of students are spent here"
         return Refusal(Reason.SPENT, text)
 
-    def excess(self, count: int, spent: int, in_last_hour: int) -> Refusal | None:
+    def sample_cap_refusal(self, count: int, spent: int, in_last_hour: int) -> Refusal | None:
         """Why ``count`` more samples are too many; None where they are not.
 
         Args:
@@ -216,19 +217,19 @@ class Policy:
             (Reason.SPENT, self.samples, spent, "are left"),
             (Reason.RATE, self.samples_per_hour, in_last_hour, "are left in this hour"),
         )
-        for reason, cap, used, words in caps:
+        for reason, cap, used, text in caps:
             if cap is not None and used + count > cap:
                 left = max(0, cap - used)  # the owner may have lowered the cap below what is spent
-                return Refusal(reason, f"asked about {count} images, {left} of {cap} {words}")
+                return Refusal(reason, f"asked about {count} images, {left} of {cap} {text}")
         return None
 
 
-def overspent(count: int, asked: int, left: int, cap: int) -> Refusal:
-    """A refusal of a question that the budget does not pay for.
+def budget_refusal(count: int, asked: int, left: int, cap: int) -> Refusal:
+    """The refusal of a query whose cost exceeds what is left of the privacy budget.
 
     Args:
-        count: images asked about.
-        asked: micro-rho that they cost, those that were answered before costing nothing.
+        count: samples of the query.
+        asked: micro-rho that they cost; those that were answered before cost nothing.
         left: micro-rho.
         cap: micro-rho.
     """
@@ -238,11 +239,11 @@ def overspent(count: int, asked: int, left: int, cap: int) -> Refusal:
     )
 
 
-def _whole(value: object, least: int) -> bool:
+def _is_integer(value: object, least: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
-def _daytime(hours: tuple[time, time]) -> bool:
+def _is_time_range(hours: tuple[time, time]) -> bool:
     return (
         len(hours) == 2
         and all(isinstance(each, time) and each.tzinfo is None for each in hours)

@@ -1,1 +1,46 @@
-"""Procedural priors: synthetic samples drawn without data, and their rendering from recipes."""
+"""Procedural priors: synthetic samples drawn without any data, and their rendering from recipes.
+
+A prior is a frozen value; the same prior, count, shape and seed give the same bytes.
+"""
+
+from fedkd.core.interfaces import Prior
+from fedkd.procedural.base import ProceduralPrior
+from fedkd.procedural.collage import Collage
+from fedkd.procedural.priors import (
+    DEFAULT_PRIORS,
+    PRIORS,
+    DeadLeaves,
+    LevelSets,
+    MultiscaleNoise,
+    PinkNoise,
+    Strokes,
+    UniformNoise,
+    build_prior,
+    build_priors,
+)
+from fedkd.procedural.random_fields import Shape
+from fedkd.procedural.renderer import SEED_LIMIT, frozen_generator, named_prior, render
+from fedkd.procedural.transforms import CutMixed, Warped
+
+__all__ = [
+    "DEFAULT_PRIORS",
+    "PRIORS",
+    "SEED_LIMIT",
+    "Collage",
+    "CutMixed",
+    "DeadLeaves",
+    "LevelSets",
+    "MultiscaleNoise",
+    "PinkNoise",
+    "Prior",
+    "ProceduralPrior",
+    "Shape",
+    "Strokes",
+    "UniformNoise",
+    "Warped",
+    "build_prior",
+    "build_priors",
+    "frozen_generator",
+    "named_prior",
+    "render",
+]

@@ -1,4 +1,4 @@
-"""What every procedural prior shares: it paints in blocks, and paint becomes bytes."""
+"""Base class of procedural priors: rendering in blocks of float32, and conversion to uint8."""
 
 from abc import ABC, abstractmethod
 
@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 from fedkd.errors import SettingsError
-from fedkd.procedural.random_fields import Shape, as_bytes
-from fedkd.procedural.transforms import per_block
+from fedkd.procedural.random_fields import Shape, to_uint8
+from fedkd.procedural.transforms import images_per_block
 
 
-class Painted(ABC):
-    """A prior that paints in float32, block by block; what exceeds [0, 1] is cut off."""
+class ProceduralPrior(ABC):
+    """A prior that renders in float32, block by block; values outside [0, 1] are clamped."""
 
     def draw(self, count: int, shape: Shape, rng: torch.Generator) -> Tensor:
         """As `Prior.draw`."""
@@ -20,10 +20,10 @@ class Painted(ABC):
                 f"asked for {count} images of shape {shape}; expected a count >= 0 and sides >= 1"
             )
         images = torch.empty(count, *shape, dtype=torch.uint8)
-        for block in torch.split(images, per_block(shape)) if count else ():
-            block.copy_(as_bytes(self._paint(len(block), shape, rng)))
+        for block in torch.split(images, images_per_block(shape)) if count else ():
+            block.copy_(to_uint8(self._render(len(block), shape, rng)))
         return images
 
     @abstractmethod
-    def _paint(self, count: int, shape: Shape, rng: torch.Generator) -> Tensor:
+    def _render(self, count: int, shape: Shape, rng: torch.Generator) -> Tensor:
         """(count, C, H, W) float32, black at 0 and white at 1."""

@@ -1,10 +1,10 @@
-"""Images invented without any data: procedural priors. Knows neither teachers nor students.
+"""Procedural priors: distributions of synthetic images that need no data, and their registry.
 
     images = prior("levels", warp=0.5).draw(256, (1, 28, 28), torch.Generator().manual_seed(0))
 
 A prior is a frozen value. The same value, count, shape and state of the generator give the same
-bytes, whatever the number of threads. What makes a prior good is that teachers find every class
-in it, which depends on the teachers: `fedkd.synthesis.sources` chooses among priors by what is answered.
+bytes, whatever the number of threads. A prior is good where teachers find every class in it, which
+depends on the teachers: `fedkd.synthesis.sources` chooses among priors by their answers.
 """
 
 import difflib
@@ -16,48 +16,32 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fedkd.core.interfaces import Prior
 from fedkd.errors import SettingsError
-from fedkd.procedural.base import Painted
+from fedkd.procedural.base import ProceduralPrior
 from fedkd.procedural.collage import Collage
 from fedkd.procedural.random_fields import (
     Shape,
-    between,
-    centres,
-    clouds,
-    mixed_colours,
-    placed,
-    squared_distance,
-    two_colours,
+    colourised,
+    correlated_channels,
+    pixel_centres,
+    power_law_noise,
+    random_placement,
+    squared_distance_to_curve,
     uniform,
+    uniform_between,
 )
-from fedkd.procedural.transforms import CutMixed, Prior, Warped, expect
+from fedkd.procedural.transforms import CutMixed, Warped, require
 
-__all__ = [
-    "GENERAL",
-    "PRIORS",
-    "Collage",
-    "CutMixed",
-    "Leaves",
-    "Levels",
-    "Noise",
-    "Pink",
-    "Prior",
-    "Scales",
-    "Strokes",
-    "Warped",
-    "prior",
-    "priors",
-]
-
-_HAIR = 0.6  # pixels: a pen of a smaller radius would leave a faint and broken line
+_MIN_RADIUS = 0.6  # pixels: a pen of a smaller radius would leave a faint and broken line
 
 
 @dataclass(frozen=True)
-class Pink(Painted):
-    """Clouds, from fine grain to a slow gradient, from faint to burnt out.
+class PinkNoise(ProceduralPrior):
+    """Gaussian noise of amplitude spectrum 1/f^b, normalised per image.
 
-    Natural images have this spectrum, so that filters learned on them all respond.
-    Gaussian noise of amplitude spectrum 1/f^b, normalised per image.
+    From fine grain to a slow gradient, from faint to saturated. Natural images have this spectrum,
+    so that filters learned on them all respond.
 
     Source: power laws of natural images (Field, JOSA A 1987), where b is near 1.
     """
@@ -65,20 +49,20 @@ class Pink(Painted):
     exponents: tuple[float, float] = (0.5, 2.5)
     """Range of b, uniform over images; 0 <= low <= high."""
     gains: tuple[float, float] = (0.1, 1.0)
-    """Range of the standard deviation before cutting off, 1 = black to white; 0 <= low <= high."""
+    """Range of the standard deviation before clamping, 1 = black to white; 0 <= low <= high."""
 
     def __post_init__(self) -> None:
         for name, (low, high) in (("exponents", self.exponents), ("gains", self.gains)):
-            expect(0 <= low <= high, self, f"0 <= low <= high for {name}")
+            require(0 <= low <= high, self, f"0 <= low <= high for {name}")
 
-    def _paint(self, count: int, shape: Shape, rng: torch.Generator) -> Tensor:
-        fields = clouds(count, shape, between(*self.exponents, count, rng), rng)
-        gain, brightness = between(*self.gains, count, rng), uniform(count, rng)
-        return mixed_colours(fields, rng) * gain + brightness
+    def _render(self, count: int, shape: Shape, rng: torch.Generator) -> Tensor:
+        fields = power_law_noise(count, shape, uniform_between(*self.exponents, count, rng), rng)
+        gain, brightness = uniform_between(*self.gains, count, rng), uniform(count, rng)
+        return correlated_channels(fields, rng) * gain + brightness
 
 
 @dataclass(frozen=True)
-class Leaves(Painted):
+class DeadLeaves(ProceduralPrior):
     """Dead leaves: flat ovals and boxes that hide one another, on an even ground.
 
     Objects with sharp outlines, corners and occlusion, which noise lacks. From one leaf (a lone
@@ -95,11 +79,11 @@ class Leaves(Painted):
     """Share of images whose ground is black and not of a random colour, in [0, 1]."""
 
     def __post_init__(self) -> None:
-        expect(self.leaves >= 1, self, "leaves >= 1")
-        expect(0 < self.radii[0] <= self.radii[1], self, "0 < low <= high for radii")
-        expect(0 <= self.black <= 1, self, "black in [0, 1]")
+        require(self.leaves >= 1, self, "leaves >= 1")
+        require(0 < self.radii[0] <= self.radii[1], self, "0 < low <= high for radii")
+        require(0 <= self.black <= 1, self, "black in [0, 1]")
 
-    def _paint(self, count: int, shape: Shape, rng: torch.Generator) -> Tensor:
+    def _render(self, count: int, shape: Shape, rng: torch.Generator) -> Tensor:
         channels, height, width = shape
         ground = uniform(count, rng, channels) * (uniform(count, rng) >= self.black)
         image = ground.expand(count, *shape).clone()
@@ -108,19 +92,19 @@ class Leaves(Painted):
         for leaf in range(self.leaves):
             cover = (self._inside(count, shape, rng) * steepness + 0.5).clamp_(0.0, 1.0)
             image += cover * (leaf < many) * (uniform(count, rng, channels) - image)
-        grain = between(-0.1, 0.1, count, rng).clamp_min_(0.0)
-        return image + grain * clouds(count, shape, torch.ones(count, 1, 1, 1), rng)
+        grain = uniform_between(-0.1, 0.1, count, rng).clamp_min_(0.0)
+        return image + grain * power_law_noise(count, shape, torch.ones(count, 1, 1, 1), rng)
 
     def _inside(self, count: int, shape: Shape, rng: torch.Generator) -> Tensor:
-        """How deep each pixel lies in a random leaf, in sides; (count, 1, H, W)."""
-        radius, across, along, squeeze = placed(count, shape, self.radii, rng)
+        """Depth of each pixel inside a random leaf, in sides of the image; (count, 1, H, W)."""
+        radius, across, along, squeeze = random_placement(count, shape, self.radii, rng)
         along = along / squeeze
         oval, box = torch.hypot(across, along), torch.maximum(across, along)
         return radius - torch.where(uniform(count, rng) < 0.6, oval, box)
 
 
 @dataclass(frozen=True)
-class Levels(Painted):
+class LevelSets(ProceduralPrior):
     """Level sets of smooth noise: light blobs and curved bands on a dark, even ground.
 
     Sparse shapes, which noise of a full spectrum never shows; teachers of sparse images call
@@ -137,28 +121,31 @@ class Levels(Painted):
     """Most by which f is raised in the middle over the corners, in standard deviations; >= 0."""
 
     def __post_init__(self) -> None:
-        expect(0 <= self.bands <= 1 and 0 <= self.inverted <= 1, self, "shares in [0, 1]")
-        expect(self.centring >= 0, self, "centring >= 0")
+        require(0 <= self.bands <= 1 and 0 <= self.inverted <= 1, self, "shares in [0, 1]")
+        require(self.centring >= 0, self, "centring >= 0")
 
-    def _paint(self, count: int, shape: Shape, rng: torch.Generator) -> Tensor:
-        field = clouds(count, (1, *shape[1:]), between(2.0, 4.0, count, rng), rng)
-        y, x = centres(shape)
+    def _render(self, count: int, shape: Shape, rng: torch.Generator) -> Tensor:
+        field = power_law_noise(count, (1, *shape[1:]), uniform_between(2.0, 4.0, count, rng), rng)
+        y, x = pixel_centres(shape)
         bowl = 2 * ((y - 0.5) ** 2 + (x - 0.5) ** 2) - 1 / 3  # of zero mean, deep by one
         field -= self.centring * uniform(count, rng) * bowl
-        level, softness = between(0.0, 1.0, count, rng), between(0.05, 0.3, count, rng)
+        level, softness = (
+            uniform_between(0.0, 1.0, count, rng),
+            uniform_between(0.05, 0.3, count, rng),
+        )
         inside = torch.sigmoid((field - level) / softness)
-        reach = between(0.15, 0.6, count, rng)
+        reach = uniform_between(0.15, 0.6, count, rng)
         # Bands lie nearer the median than sets do, where a level set has its longest outline.
         band = torch.sigmoid((reach - (field - level / 2).abs_()) / (softness / 2))
         shown = torch.where(uniform(count, rng) < self.bands, band, inside)
-        shown *= between(0.5, 1.0, count, rng)
+        shown *= uniform_between(0.5, 1.0, count, rng)
         shown = torch.where(uniform(count, rng) < self.inverted, 1.0 - shown, shown)
-        return two_colours(shown, shape[0], rng)
+        return colourised(shown, shape[0], rng)
 
 
 @dataclass(frozen=True)
-class Scales(Painted):
-    """Soft mosaics: random grids of 1, 2, 4, ... cells, enlarged and added with random weights.
+class MultiscaleNoise(ProceduralPrior):
+    """Multiscale noise: random grids of 1, 2, 4, ... cells, upsampled, added with random weights.
 
     One scale stands out on each image, as one does in textures.
 
@@ -171,9 +158,9 @@ class Scales(Painted):
     """Most by which the range, once stretched to black and white, is stretched again; >= 1."""
 
     def __post_init__(self) -> None:
-        expect(self.sharpness >= 0 and self.contrast >= 1, self, "sharpness >= 0, contrast >= 1")
+        require(self.sharpness >= 0 and self.contrast >= 1, self, "sharpness >= 0, contrast >= 1")
 
-    def _paint(self, count: int, shape: Shape, rng: torch.Generator) -> Tensor:
+    def _render(self, count: int, shape: Shape, rng: torch.Generator) -> Tensor:
         channels, *size = shape
         scales = math.ceil(math.log2(max(size))) + 1
         weight = (self.sharpness * torch.randn(scales, count, 1, 1, 1, generator=rng)).softmax(0)
@@ -183,15 +170,15 @@ class Scales(Painted):
             total += weight[d] * F.interpolate(grid, size=size, mode="bilinear")
         dark, light = total.amin((1, 2, 3), keepdim=True), total.amax((1, 2, 3), keepdim=True)
         unit = (total - dark) / (light - dark).clamp_min_(1e-6)
-        middle = between(0.1, 0.9, count, rng)
-        return (unit - middle) * between(1.0, self.contrast, count, rng) + 0.5
+        middle = uniform_between(0.1, 0.9, count, rng)
+        return (unit - middle) * uniform_between(1.0, self.contrast, count, rng) + 0.5
 
 
 @dataclass(frozen=True)
-class Strokes(Painted):
-    """Strokes of a pen: a few curves, light on dark, that may join and close into loops.
+class Strokes(ProceduralPrior):
+    """Pen strokes: a few curves, light on dark, that may join and close into loops.
 
-    Knows that somebody writes: for teachers of handwriting, line drawings, wires and vessels.
+    For teachers of handwriting, line drawings, wires and vessels.
     Cubic Bezier curves whose outer control points may leave the image, which bends them more.
 
     Source: ours.
@@ -200,18 +187,18 @@ class Strokes(Painted):
     curves: int = 3
     """Most on one image, >= 1."""
     radii: tuple[float, float] = (0.03, 0.12)
-    """Of the pen in sides of the image, log-uniform, but never under a hair; 0 < low <= high."""
+    """Of the pen in sides of the image, log-uniform, at least 0.6 pixels; 0 < low <= high."""
     joined: float = 0.5
     """Share of curves that begin where the last one ended, in [0, 1]."""
     closed: float = 0.15
     """Share of curves that end where they began, in [0, 1]."""
 
     def __post_init__(self) -> None:
-        expect(self.curves >= 1, self, "curves >= 1")
-        expect(0 < self.radii[0] <= self.radii[1], self, "0 < low <= high for radii")
-        expect(0 <= self.joined <= 1 and 0 <= self.closed <= 1, self, "shares in [0, 1]")
+        require(self.curves >= 1, self, "curves >= 1")
+        require(0 < self.radii[0] <= self.radii[1], self, "0 < low <= high for radii")
+        require(0 <= self.joined <= 1 and 0 <= self.closed <= 1, self, "shares in [0, 1]")
 
-    def _paint(self, count: int, shape: Shape, rng: torch.Generator) -> Tensor:
+    def _render(self, count: int, shape: Shape, rng: torch.Generator) -> Tensor:
         pixels = max(shape[1:])
         many = torch.randint(1, self.curves + 1, (count, 1, 1, 1), generator=rng)
         squared = torch.full((count, 1, *shape[1:]), math.inf)
@@ -219,12 +206,12 @@ class Strokes(Painted):
         for curve in range(self.curves):
             knots = self._knots(end, count, rng)
             end = knots[3]
-            near = squared_distance(knots, shape)
+            near = squared_distance_to_curve(knots, shape)
             squared = torch.where(curve < many, torch.minimum(squared, near), squared)
         thin, thick = self.radii
-        radius = (thin * (thick / thin) ** uniform(count, rng)).clamp_min_(_HAIR / pixels)
+        radius = (thin * (thick / thin) ** uniform(count, rng)).clamp_min_(_MIN_RADIUS / pixels)
         ink = ((radius - squared.sqrt_()) * pixels + 0.5).clamp_(0.0, 1.0)
-        return two_colours(ink * between(0.5, 1.0, count, rng), shape[0], rng)
+        return colourised(ink * uniform_between(0.5, 1.0, count, rng), shape[0], rng)
 
     def _knots(self, end: Tensor | None, count: int, rng: torch.Generator) -> Tensor:
         """Control points of one curve for each image, (4, 2, count, 1, 1, 1), y before x."""
@@ -237,31 +224,31 @@ class Strokes(Painted):
 
 
 @dataclass(frozen=True)
-class Noise(Painted):
-    """Snow: every value uniform and on its own. The control that must lose.
+class UniformNoise(ProceduralPrior):
+    """Uniform noise, each value independent: the baseline that every other prior has to beat.
 
     All of it looks alike to a network, and teachers find a class or two in it.
     """
 
-    def _paint(self, count: int, shape: Shape, rng: torch.Generator) -> Tensor:
+    def _render(self, count: int, shape: Shape, rng: torch.Generator) -> Tensor:
         return torch.randint(0, 256, (count, *shape), generator=rng) / 255.0
 
 
 PRIORS: Mapping[str, Callable[[], Prior]] = {
-    "pink": Pink,
-    "leaves": Leaves,
-    "levels": Levels,
-    "scales": Scales,
+    "pink": PinkNoise,
+    "leaves": DeadLeaves,
+    "levels": LevelSets,
+    "scales": MultiscaleNoise,
     "strokes": Strokes,
     "collage": Collage,
-    "noise": Noise,
+    "noise": UniformNoise,
 }
-GENERAL = ("pink", "leaves", "levels", "scales")
-"""Priors that presume nothing of the teachers' world."""
+DEFAULT_PRIORS = ("pink", "leaves", "levels", "scales")
+"""Priors that presume nothing about the teachers' data."""
 
 
-def prior(name: str, warp: float = 0.0, mix: float = 0.0) -> Prior:
-    """The prior of that name, a share ``warp`` of it warped, then a share ``mix`` cut and mixed.
+def build_prior(name: str, warp: float = 0.0, mix: float = 0.0) -> Prior:
+    """The prior of that name, a share ``warp`` of it warped, then a share ``mix`` of it cut-mixed.
 
     Raises:
         SettingsError: there is none of that name, or a share outside [0, 1].
@@ -275,6 +262,6 @@ def prior(name: str, warp: float = 0.0, mix: float = 0.0) -> Prior:
     return CutMixed(warped, mix) if mix else warped
 
 
-def priors(*names: str, warp: float = 0.0, mix: float = 0.0) -> dict[str, Prior]:
-    """Priors by name, as the loop wants them; `GENERAL` where none is named."""
-    return {name: prior(name, warp, mix) for name in names or GENERAL}
+def build_priors(*names: str, warp: float = 0.0, mix: float = 0.0) -> dict[str, Prior]:
+    """Priors by name, as `fedkd.distil` takes them; `DEFAULT_PRIORS` where none is named."""
+    return {name: build_prior(name, warp, mix) for name in names or DEFAULT_PRIORS}

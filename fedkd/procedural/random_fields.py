@@ -1,4 +1,4 @@
-"""Random fields and curves: what priors paint with. Knows no prior and no teacher.
+"""Random fields, curves and colours from which procedural priors are composed.
 
 B images, C channels, H by W pixels; a field is float32.
 """
@@ -19,19 +19,19 @@ def uniform(count: int, rng: torch.Generator, channels: int = 1) -> Tensor:
     return torch.rand(count, channels, 1, 1, generator=rng)
 
 
-def between(low: float, high: float, count: int, rng: torch.Generator) -> Tensor:
+def uniform_between(low: float, high: float, count: int, rng: torch.Generator) -> Tensor:
     """U(low, high) for each image, (count, 1, 1, 1)."""
     return low + (high - low) * uniform(count, rng)
 
 
-def centres(shape: Shape) -> tuple[Tensor, Tensor]:
-    """Where pixels lie in the unit square, (1, 1, H, 1) and (1, 1, 1, W)."""
+def pixel_centres(shape: Shape) -> tuple[Tensor, Tensor]:
+    """Centres of pixels in the unit square, (1, 1, H, 1) and (1, 1, 1, W)."""
     _, height, width = shape
     y, x = (torch.arange(0.5, n) / n for n in (height, width))
     return y.view(1, 1, -1, 1), x.view(1, 1, 1, -1)
 
 
-def clouds(count: int, shape: Shape, exponent: Tensor, rng: torch.Generator) -> Tensor:
+def power_law_noise(count: int, shape: Shape, exponent: Tensor, rng: torch.Generator) -> Tensor:
     """Gaussian noise of amplitude 1/f^exponent, (count, 1, 1, 1); mean 0 and variance 1."""
     _, height, width = shape
     # In float32 the transform's last bits vary with the number of threads, and bytes with them.
@@ -48,12 +48,13 @@ def clouds(count: int, shape: Shape, exponent: Tensor, rng: torch.Generator) -> 
     return (field / deviation.clamp_min(1e-12)).float()
 
 
-def squared_distance(knots: Tensor, shape: Shape) -> Tensor:
-    """From each pixel to a cubic Bezier curve, (4, 2, B, 1, 1, 1) -> (B, 1, H, W), in sides.
+def squared_distance_to_curve(knots: Tensor, shape: Shape) -> Tensor:
+    """Squared distance of each pixel to a cubic Bezier curve, in sides of the image.
 
-    The curve is taken as twenty straight pieces.
+    (4, 2, B, 1, 1, 1) control points -> (B, 1, H, W). The curve is approximated by twenty straight
+    segments.
     """
-    y, x = centres(shape)
+    y, x = pixel_centres(shape)
     squared = torch.full((1,), math.inf)
     here = knots[0]
     for t in (step / 20 for step in range(1, 21)):
@@ -68,40 +69,46 @@ def squared_distance(knots: Tensor, shape: Shape) -> Tensor:
     return squared
 
 
-def placed(
+def random_placement(
     count: int, shape: Shape, radii: tuple[float, float], rng: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """A thing anywhere on each image, turned by any angle, large ones rarer: density ~ r^-3.
+    """A random position, angle, radius and aspect ratio for each image; radii of density ~ r^-3.
 
     Returns:
-        Its radius in sides of the image; how far each pixel lies from it across and along its axis,
-        (count, 1, H, W); and by how much it is squeezed, in [0.3, 1].
+        The radius in sides of the image; the distance of each pixel across and along its axis,
+        (count, 1, H, W); and the aspect ratio, in [0.3, 1].
     """
-    y, x = centres(shape)
+    y, x = pixel_centres(shape)
     small, large = radii
     u = uniform(count, rng)
     radius = (u / small**2 + (1 - u) / large**2).rsqrt()
-    angle, squeeze = between(0.0, math.pi, count, rng), between(0.3, 1.0, count, rng)
+    angle, squeeze = (
+        uniform_between(0.0, math.pi, count, rng),
+        uniform_between(0.3, 1.0, count, rng),
+    )
     dy, dx = y - uniform(count, rng), x - uniform(count, rng)
     across = (dx * angle.cos() + dy * angle.sin()).abs_()
     along = (dy * angle.cos() - dx * angle.sin()).abs_()
     return radius, across, along, squeeze
 
 
-def bent(images: Tensor, rng: torch.Generator) -> Tensor:
-    """(B, C, H, W) -> (B, C, H, W), see `Warped`."""
+def warped(images: Tensor, rng: torch.Generator) -> Tensor:
+    """Images under a random affine map and a smooth random displacement, see `Warped`.
+
+    (B, C, H, W) -> (B, C, H, W).
+    """
     count, shape = len(images), (images.shape[1], images.shape[2], images.shape[3])
-    y, x = (2 * side - 1 for side in centres(shape))
-    angle = between(-math.pi / 4, math.pi / 4, count, rng)
+    y, x = (2 * side - 1 for side in pixel_centres(shape))
+    angle = uniform_between(-math.pi / 4, math.pi / 4, count, rng)
     zoom = 0.7 * 2.0 ** uniform(count, rng)
     shift = 0.3 * (2 * uniform(count, rng, 2) - 1)
     turned = torch.cat([angle.cos() * x - angle.sin() * y, angle.sin() * x + angle.cos() * y], 1)
-    bend = 0.06 * clouds(count, (2, *shape[1:]), torch.full((count, 1, 1, 1), 3.0), rng)
+    bend = 0.06 * power_law_noise(count, (2, *shape[1:]), torch.full((count, 1, 1, 1), 3.0), rng)
     grid = (turned / zoom + shift + bend).permute(0, 2, 3, 1)
     return F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
 
 
-def mixed_colours(fields: Tensor, rng: torch.Generator) -> Tensor:
+def correlated_channels(fields: Tensor, rng: torch.Generator) -> Tensor:
     """Independent channels -> correlated ones of the same variance, (B, C, H, W)."""
     channels = fields.shape[1]
     if channels == 1:
@@ -111,8 +118,8 @@ def mixed_colours(fields: Tensor, rng: torch.Generator) -> Tensor:
     return (weights * fields[:, None]).sum(2)
 
 
-def two_colours(grey: Tensor, channels: int, rng: torch.Generator) -> Tensor:
-    """(B, 1, H, W) in [0, 1] -> (B, C, H, W): from a random colour, or black, to another."""
+def colourised(grey: Tensor, channels: int, rng: torch.Generator) -> Tensor:
+    """(B, 1, H, W) in [0, 1] -> (B, C, H, W), blends of a random colour, or black, and another."""
     if channels == 1:
         return grey
     light, dark = torch.rand(2, len(grey), channels, 1, 1, generator=rng)
@@ -120,6 +127,6 @@ def two_colours(grey: Tensor, channels: int, rng: torch.Generator) -> Tensor:
     return torch.lerp(dark, light, grey)
 
 
-def as_bytes(unit: Tensor) -> Tensor:
-    """[0, 1] and beyond -> uint8 in 0..255."""
+def to_uint8(unit: Tensor) -> Tensor:
+    """Floats, clamped to [0, 1] -> uint8 in 0..255."""
     return (unit * 255.0).round_().clamp_(0, 255).to(torch.uint8)

@@ -1,35 +1,24 @@
-"""Variations of a prior: its images warped, or mixed with one another. Knows no prior by name."""
+"""Transforms of a procedural prior: warping and CutMix; and the protocol that priors follow."""
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from fedkd.core.interfaces import Prior
 from fedkd.errors import SettingsError
-from fedkd.procedural.random_fields import Shape, as_bytes, bent, between, clouds
+from fedkd.procedural.random_fields import Shape, power_law_noise, to_uint8, uniform_between, warped
 
-_BLOCK = 2**18  # pixel values painted at once: a few float32 copies of them fit a core's cache
-
-
-class Prior(Protocol):
-    """Something that draws images out of nothing."""
-
-    def draw(self, count: int, shape: Shape, rng: torch.Generator) -> Tensor:
-        """``count`` images of ``shape`` (C, H, W): (count, C, H, W) uint8 in 0..255.
-
-        Raises:
-            SettingsError: a negative count, or a side below 1.
-        """
+_BLOCK = 2**18  # pixel values rendered at once: a few float32 copies of them fit a core's cache
 
 
 @dataclass(frozen=True)
 class Warped:
-    """Another prior's images turned, zoomed, shifted and bent.
+    """A share of another prior's images under a random affine map and a smooth displacement.
 
-    New outlines out of old ones. Turned by up to 45 degrees, zoomed by 0.7 to 1.4, shifted by up
-    to 15 % of a side, bent smoothly by about 3 % of it; mirrored where the image ends.
+    Rotation by up to 45 degrees, zoom of 0.7 to 1.4, shift by up to 15 % of a side, displacement by
+    about 3 % of it; reflected at the border.
 
     Source: the nonlinear transform of DIP-KD (arXiv 2604.25794).
     """
@@ -40,21 +29,21 @@ class Warped:
     """Of the images that are, in [0, 1]; 0 leaves every byte as it was."""
 
     def __post_init__(self) -> None:
-        expect(0 <= self.share <= 1, self, "share in [0, 1]")
+        require(0 <= self.share <= 1, self, "share in [0, 1]")
 
     def draw(self, count: int, shape: Shape, rng: torch.Generator) -> Tensor:
         """As `Prior.draw`."""
         images = self.prior.draw(count, shape, rng)
         for part in _chosen(count, self.share, shape, rng):
-            images[part] = as_bytes(bent(images[part] / 255.0, rng))
+            images[part] = to_uint8(warped(images[part] / 255.0, rng))
         return images
 
 
 @dataclass(frozen=True)
 class CutMixed:
-    """Two images of a batch in one, divided along the outline of a blob.
+    """A share of another prior's images, each mixed with a second one by a mask of smooth blobs.
 
-    Evidence for two classes on one image, which asks a teacher how it weighs them.
+    Such an image has evidence for two classes, and shows how a teacher weighs them.
 
     Source: CutMix (Yun et al., ICCV 2019), with blobs as in DIP-KD (arXiv 2604.25794).
     """
@@ -65,7 +54,7 @@ class CutMixed:
     """Of the images that are mixed, in [0, 1]; 0 leaves every byte as it was."""
 
     def __post_init__(self) -> None:
-        expect(0 <= self.share <= 1, self, "share in [0, 1]")
+        require(0 <= self.share <= 1, self, "share in [0, 1]")
 
     def draw(self, count: int, shape: Shape, rng: torch.Generator) -> Tensor:
         """As `Prior.draw`; of a single image nothing is mixed."""
@@ -73,28 +62,30 @@ class CutMixed:
         step = int(torch.randint(1, max(2, count), (), generator=rng))
         others = images.roll(step, 0)
         for part in _chosen(count, self.share, shape, rng):
-            field = clouds(len(part), (1, *shape[1:]), torch.full((len(part), 1, 1, 1), 3.0), rng)
-            blob = torch.sigmoid(8.0 * (field - between(-0.7, 0.7, len(part), rng)))
-            images[part] = as_bytes(torch.lerp(images[part] / 255.0, others[part] / 255.0, blob))
+            field = power_law_noise(
+                len(part), (1, *shape[1:]), torch.full((len(part), 1, 1, 1), 3.0), rng
+            )
+            blob = torch.sigmoid(8.0 * (field - uniform_between(-0.7, 0.7, len(part), rng)))
+            images[part] = to_uint8(torch.lerp(images[part] / 255.0, others[part] / 255.0, blob))
         return images
 
 
-def expect(held: bool, value: object, law: str) -> None:
-    """A parameter is as it must be.
+def require(valid: bool, value: object, expected: str) -> None:
+    """Check a parameter of a prior.
 
     Raises:
-        SettingsError: it is not.
+        SettingsError: it is not as expected.
     """
-    if not held:
-        raise SettingsError(f"{value!r} cannot be; expected {law}")
+    if not valid:
+        raise SettingsError(f"{value!r} cannot be; expected {expected}")
 
 
-def per_block(shape: Shape) -> int:
-    """Images painted at once."""
+def images_per_block(shape: Shape) -> int:
+    """Images rendered at once."""
     return max(1, _BLOCK // math.prod(shape))
 
 
 def _chosen(count: int, share: float, shape: Shape, rng: torch.Generator) -> tuple[Tensor, ...]:
-    """Indices of a random share of the images, in blocks."""
+    """Indices of a random share of the images, split into blocks."""
     chosen = (torch.rand(count, generator=rng) < share).nonzero().flatten()
-    return torch.split(chosen, per_block(shape)) if len(chosen) else ()
+    return torch.split(chosen, images_per_block(shape)) if len(chosen) else ()

@@ -1,1 +1,59 @@
-"""What coordinator and institutions exchange: signals, requests, replies, cards, recipes, label spaces."""
+"""Values that coordinator and institutions exchange: requests, replies, signals, cards.
+
+Also the recipes of synthetic samples, label spaces, quantisation of logits and DP guarantees.
+"""
+
+from fedkd.protocol.card import Card
+from fedkd.protocol.guarantee import Guarantee
+from fedkd.protocol.label_spaces import (
+    LabelSpaces,
+    abbreviated,
+    check_outputs,
+    class_names_of,
+    common_shape,
+    label_spaces_of,
+)
+from fedkd.protocol.quantisation import quantised
+from fedkd.protocol.recipes import RECIPE_VERSION, FrozenGenerator, NamedPrior, Recipe
+from fedkd.protocol.requests import (
+    Answers,
+    Ask,
+    PullBack,
+    Reason,
+    Refusal,
+    Reply,
+    Request,
+    digest,
+    fingerprint,
+    without_recipe,
+)
+from fedkd.protocol.signals import Signal, as_float, rounded
+
+__all__ = [
+    "RECIPE_VERSION",
+    "Answers",
+    "Ask",
+    "Card",
+    "FrozenGenerator",
+    "Guarantee",
+    "LabelSpaces",
+    "NamedPrior",
+    "PullBack",
+    "Reason",
+    "Recipe",
+    "Refusal",
+    "Reply",
+    "Request",
+    "Signal",
+    "abbreviated",
+    "as_float",
+    "check_outputs",
+    "class_names_of",
+    "common_shape",
+    "digest",
+    "fingerprint",
+    "label_spaces_of",
+    "quantised",
+    "rounded",
+    "without_recipe",
+]

@@ -1,11 +1,11 @@
-"""What classes are called where not everybody has the same. Knows cards and places, no opinion.
+"""Label spaces: the union of the institutions' classes, and the mapping between each and the union.
 
-    labels = Labels.of(cards)
-    labels.names              of all classes that somebody knows, (K,)
-    labels.places["north"]    where each of its own K_i classes stands among them
+    labels = LabelSpaces.of(cards)
+    labels.names               of all classes that some institution knows, (K,)
+    labels.indices["north"]    index of each of its own K_i classes in the union
 
 An institution answers for its own classes in its own order; the student and every target have the
-federation's. `own` goes one way and `spread` the other.
+union's. `LabelSpaces.to_local` maps one way and `LabelSpaces.to_union` the other.
 """
 
 import functools
@@ -16,75 +16,78 @@ import torch
 from torch import Tensor, nn
 
 from fedkd.errors import SettingsError
-from fedkd.protocol.signals import Card
+from fedkd.protocol.card import Card
 
 
-def names_of(card: Card) -> tuple[str, ...]:
-    """What an institution calls its classes: numbers from 0, where it has no names for them."""
+def class_names_of(card: Card) -> tuple[str, ...]:
+    """Class names of an institution: numbers from 0, where its card names none."""
     return card.class_names or tuple(str(number) for number in range(card.classes))
 
 
 @dataclass(frozen=True)
-class Labels:
-    """The classes of a federation, and of each institution in it."""
+class LabelSpaces:
+    """The union of all institutions' classes, and where each institution's classes are in it."""
 
     names: tuple[str, ...]
-    """(K,)."""
-    places: Mapping[str, tuple[int, ...]]
+    """(K,) of the union."""
+    indices: Mapping[str, tuple[int, ...]]
     """By institution, (K_i,): the index of each of its classes among ``names``."""
 
     @classmethod
-    def of(cls, cards: Sequence[Card]) -> "Labels":
-        """Everything that somebody knows.
+    def of(cls, cards: Sequence[Card]) -> "LabelSpaces":
+        """The union of the classes on these cards.
 
-        Names that are all whole numbers stand by size, others by the alphabet, so that the order
-        depends on nobody's turn: whoever joins with classes that are known changes nothing.
+        Names that are all whole numbers are sorted by size, others by the alphabet, so that the
+        order does not depend on the order of the cards: who joins with known classes changes
+        nothing.
         """
-        names = sorted({name for card in cards for name in names_of(card)})
+        names = sorted({name for card in cards for name in class_names_of(card)})
         if all(name.isascii() and name.isdecimal() for name in names):
             names.sort(key=lambda name: (int(name), name))
-        index = {name: place for place, name in enumerate(names)}
-        places = {card.name: tuple(index[name] for name in names_of(card)) for card in cards}
-        return cls(tuple(names), places)
+        position = {name: index for index, name in enumerate(names)}
+        indices = {
+            card.name: tuple(position[name] for name in class_names_of(card)) for card in cards
+        }
+        return cls(tuple(names), indices)
 
     @property
-    def alike(self) -> bool:
-        """Whether everybody knows every class, in whatever order."""
-        return all(len(places) == len(self.names) for places in self.places.values())
+    def identical(self) -> bool:
+        """Whether every institution knows every class, in whatever order."""
+        return all(len(indices) == len(self.names) for indices in self.indices.values())
 
     @property
-    def alone(self) -> tuple[str, ...]:
-        """Names of the classes that one institution alone knows."""
-        known = [place for places in self.places.values() for place in places]
-        return tuple(name for place, name in enumerate(self.names) if known.count(place) == 1)
+    def exclusive(self) -> tuple[str, ...]:
+        """Names of the classes that exactly one institution knows."""
+        known = [index for indices in self.indices.values() for index in indices]
+        return tuple(name for index, name in enumerate(self.names) if known.count(index) == 1)
 
-    def own(self, institution: str, said: Tensor) -> Tensor:
-        """(B, K) over the federation's classes -> (B, K_i) over an institution's own."""
+    def to_local(self, institution: str, logits: Tensor) -> Tensor:
+        """(B, K) over the union's classes -> (B, K_i) over an institution's own."""
         if self._same(institution):
-            return said
-        return said[:, torch.tensor(self.places[institution], device=said.device)]
+            return logits
+        return logits[:, torch.tensor(self.indices[institution], device=logits.device)]
 
-    def spread(self, institution: str, own: Tensor, elsewhere: float) -> Tensor:
-        """(B, K_i) over an institution's own classes -> (B, K), ``elsewhere`` where it has none."""
+    def to_union(self, institution: str, local: Tensor, fill: float) -> Tensor:
+        """(B, K_i) over an institution's own classes -> (B, K), ``fill`` for classes it lacks."""
         if self._same(institution):
-            return own
-        places = torch.tensor(self.places[institution], device=own.device)
-        everything = own.new_full((len(own), len(self.names)), elsewhere)
-        return everything.index_copy(1, places, own)
+            return local
+        indices = torch.tensor(self.indices[institution], device=local.device)
+        union = local.new_full((len(local), len(self.names)), fill)
+        return union.index_copy(1, indices, local)
 
     def _same(self, institution: str) -> bool:
-        return self.places[institution] == tuple(range(len(self.names)))
+        return self.indices[institution] == tuple(range(len(self.names)))
 
 
-def some(names: Sequence[str], most: int = 8) -> str:
-    """Names for a line of text, the first few of many."""
+def abbreviated(names: Sequence[str], most: int = 8) -> str:
+    """The first few of many names, as one line of text."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 @functools.lru_cache(maxsize=8)
-def labels_of(cards: tuple[Card, ...]) -> Labels:
-    """`Labels.of`, remembered: a run asks at every question, and its cards seldom change."""
-    return Labels.of(cards)
+def label_spaces_of(cards: tuple[Card, ...]) -> LabelSpaces:
+    """`LabelSpaces.of`, cached: a run needs it at every query, and its cards seldom change."""
+    return LabelSpaces.of(cards)
 
 
 def common_shape(cards: Sequence[Card]) -> tuple[int, int, int]:
@@ -105,8 +108,8 @@ def common_shape(cards: Sequence[Card]) -> tuple[int, int, int]:
     return first.shape
 
 
-def check_outputs(student: nn.Module, shape: tuple[int, int, int], labels: Labels) -> None:
-    """A student's outputs are the classes that somebody knows, and no others.
+def check_outputs(student: nn.Module, shape: tuple[int, int, int], labels: LabelSpaces) -> None:
+    """Check that a student has one output for each class of the union.
 
     Args:
         student: (B, C, H, W) -> (B, K).
@@ -118,11 +121,11 @@ def check_outputs(student: nn.Module, shape: tuple[int, int, int], labels: Label
     """
     was_training = student.training
     with torch.no_grad():
-        said = student.eval()(torch.zeros(1, *shape))
+        logits = student.eval()(torch.zeros(1, *shape))
     student.train(was_training)
-    if said.shape != (1, len(labels.names)):
+    if logits.shape != (1, len(labels.names)):
         raise SettingsError(
-            f"the student answers {tuple(said.shape)} to one image and institutions know "
-            f"{len(labels.names)} classes ({some(labels.names)}); a class that nobody knows cannot "
-            f"be learned, so build it for {len(labels.names)}"
+            f"the student answers {tuple(logits.shape)} to one image and institutions know "
+            f"{len(labels.names)} classes ({abbreviated(labels.names)}); a class that nobody knows "
+            f"cannot be learned, so build it for {len(labels.names)}"
         )

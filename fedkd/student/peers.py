@@ -14,7 +14,7 @@ from fedkd.core.proposals import AnsweredBatch
 from fedkd.core.state import State, gather, scatter
 from fedkd.errors import SettingsError
 from fedkd.losses.term import Batch
-from fedkd.models.networks import anew
+from fedkd.models import reinitialised
 from fedkd.student.training import Trainer
 
 
@@ -49,7 +49,7 @@ class TrainedPeers(BaseStudentPart):
         self._context = context
         self._trainers = [
             Trainer(
-                anew(context.student, context.seed + 1 + i),
+                reinitialised(context.student, context.seed + 1 + i),
                 context.loss,
                 context.sample_weights,
                 context.plan,

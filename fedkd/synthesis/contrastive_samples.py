@@ -17,8 +17,8 @@ from fedkd.core.proposals import Cost, Needs, Proposal, Turn
 from fedkd.core.state import State, gather, scatter
 from fedkd.errors import SettingsError
 from fedkd.losses.contrastive import contrastive
-from fedkd.models.networks import features
-from fedkd.protocol.signals import as_float
+from fedkd.models import penultimate_features
+from fedkd.protocol import as_float
 from fedkd.student.primer import Primer
 from fedkd.synthesis.target import to_bytes
 
@@ -119,4 +119,4 @@ class MovedApart(BaseSource):
 
     def _features(self, x: Tensor) -> Tensor:
         """(B, D)."""
-        return features(self.primer, x)
+        return penultimate_features(self.primer, x)

@@ -17,7 +17,7 @@ from fedkd.core.proposals import AnsweredBatch
 from fedkd.core.state import State, gather, scatter
 from fedkd.errors import SettingsError
 from fedkd.losses.term import Batch
-from fedkd.protocol.signals import Signal
+from fedkd.protocol import Signal
 from fedkd.synthesis.public_samples import PublicPool, PublicSamples
 
 WIDTH = 32

@@ -18,8 +18,8 @@ from fedkd.core.state import State, gather, scatter
 from fedkd.errors import SettingsError
 from fedkd.losses.class_prior import class_balance, one_hot
 from fedkd.losses.term import Batch
-from fedkd.models.generators import Generator
-from fedkd.protocol.signals import Signal, as_float
+from fedkd.models import Generator
+from fedkd.protocol import Signal, as_float
 
 WIDTH = 32
 """Channels of the encoder."""

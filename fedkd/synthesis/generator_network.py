@@ -12,9 +12,9 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from fedkd.core.interfaces import Context
 from fedkd.core.state import Part, State, gather, scatter
 from fedkd.errors import SettingsError
-from fedkd.models.generators import Generator
-from fedkd.procedural.renderer import SEEDS, draw, network
-from fedkd.protocol.signals import Recipe
+from fedkd.models import Generator
+from fedkd.procedural import SEED_LIMIT, frozen_generator, render
+from fedkd.protocol import Recipe
 from fedkd.synthesis.target import BaseTarget, Drawn, seeded
 
 
@@ -75,9 +75,9 @@ class NetworkTarget(BaseTarget):
         painter: nn.Module = self.network
         if not learning and self.average is not None:
             painter = self.average
-        elif not (learning or self.classes) and (source := network(self.network)):
-            recipe = Recipe(source, int(torch.randint(SEEDS, (), generator=rng)), count)
-            return Drawn(draw(recipe, self.network.shape), recipe=recipe)
+        elif not (learning or self.classes) and (source := frozen_generator(self.network)):
+            recipe = Recipe(source, int(torch.randint(SEED_LIMIT, (), generator=rng)), count)
+            return Drawn(render(recipe, self.network.shape), recipe=recipe)
         painter.train(learning)
         z, targets = torch.randn(count, self.network.latent - self.classes, generator=rng), None
         if self.classes:

@@ -13,7 +13,7 @@ from fedkd.core.schedules import expect_weights
 from fedkd.core.state import Part, State, gather, scatter
 from fedkd.errors import SettingsError
 from fedkd.losses.term import Batch, Objective
-from fedkd.protocol.signals import Signal
+from fedkd.protocol import Signal
 from fedkd.synthesis.companions import Companions
 from fedkd.synthesis.gradients import Cotangents, Gradient, Point
 from fedkd.synthesis.target import TargetSpec
@@ -183,7 +183,7 @@ class TrainedSource(BaseSource):
         signals: Mapping[str, Mapping[Signal, Tensor]] = leaves
         if gradient.believes_student:
             own = student.cpu()
-            signals = {n: {Signal.LOGITS: answered.labels.own(n, own)} for n in leaves}
+            signals = {n: {Signal.LOGITS: answered.labels.to_local(n, own)} for n in leaves}
         fused = {s: value.to(compute.device) for s, value in answered.fusion(signals).items()}
         targets = answered.proposal.class_targets
         batch = self.batch(pixels, fused, student, targets, answered)

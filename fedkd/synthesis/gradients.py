@@ -16,8 +16,7 @@ import torch
 from torch import Tensor
 
 from fedkd.errors import SettingsError
-from fedkd.protocol.label_spaces import Labels
-from fedkd.protocol.signals import Answers, Ask, PullBack, Request, Signal, as_float
+from fedkd.protocol import Answers, Ask, LabelSpaces, PullBack, Request, Signal, as_float
 
 Cotangents: TypeAlias = Mapping[str, Mapping[Signal, Tensor]]
 """d loss / d signal, by institution."""
@@ -35,7 +34,7 @@ class Point:
     student: Callable[[Tensor], Tensor]
     """(B, C, H, W) in [0, 1] -> (B, K), both in ordinary memory."""
     rng: torch.Generator
-    labels: Labels | None = None
+    labels: LabelSpaces | None = None
     """Who has which class; None: everybody has all, in one order."""
 
 
@@ -71,7 +70,7 @@ def _through_student(at: Point) -> Pulled:
     leaf = as_float(at.images).clone().requires_grad_()
     cotangents = {name: c[Signal.LOGITS] for name, c in at.cotangents.items()}
     if at.labels is not None:
-        cotangents = {name: at.labels.spread(name, c, 0.0) for name, c in cotangents.items()}
+        cotangents = {name: at.labels.to_union(name, c, 0.0) for name, c in cotangents.items()}
     cotangent = torch.stack(list(cotangents.values())).sum(0)  # (B, K)
     (gradient,) = torch.autograd.grad(at.student(leaf), leaf, cotangent)
     return gradient

@@ -16,8 +16,8 @@ from fedkd.core.proposals import AnsweredBatch
 from fedkd.core.state import State, gather, scatter
 from fedkd.errors import SettingsError
 from fedkd.losses.term import Batch
-from fedkd.models.networks import features
-from fedkd.protocol.signals import as_float
+from fedkd.models import penultimate_features
+from fedkd.protocol import as_float
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +78,7 @@ class TrainedInstanceDiscriminator:
         student.eval()
         device = device_of(student)
         with torch.no_grad():
-            size = features(student, torch.zeros(1, *shape, device=device)).shape[1]
+            size = penultimate_features(student, torch.zeros(1, *shape, device=device)).shape[1]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.head = nn.Sequential(nn.Linear(size, size), nn.ReLU(), nn.Linear(size, how.width))
@@ -135,7 +135,7 @@ class TrainedInstanceDiscriminator:
 
     def _compared(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, width), of length 1."""
-        return F.normalize(self.head(features(self.student, x)), dim=1)
+        return F.normalize(self.head(penultimate_features(self.student, x)), dim=1)
 
     @property
     def _parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:

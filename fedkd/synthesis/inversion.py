@@ -15,7 +15,7 @@ from fedkd.core.augmentation import jittered
 from fedkd.core.interfaces import Context
 from fedkd.core.state import Part, State, gather, scatter
 from fedkd.errors import SettingsError
-from fedkd.models.generators import Generator
+from fedkd.models import Generator
 from fedkd.synthesis.target import BaseTarget, Drawn, reset, seeded
 
 

@@ -16,7 +16,7 @@ from torch import nn
 from fedkd.core.interfaces import Context
 from fedkd.core.state import Part, State, gather, scatter
 from fedkd.errors import SettingsError
-from fedkd.models.generators import Generator
+from fedkd.models import Generator
 from fedkd.synthesis.inversion import InvertedBatch, InvertedLatents, LatentBatch
 
 

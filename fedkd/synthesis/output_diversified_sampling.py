@@ -16,7 +16,7 @@ from fedkd.core.interfaces import Context
 from fedkd.core.proposals import AnsweredBatch, Cost, FollowUps, Needs, Proposal, Turn
 from fedkd.core.state import State
 from fedkd.errors import SettingsError
-from fedkd.protocol.signals import Answers, Request, Signal, as_float
+from fedkd.protocol import Answers, Request, Signal, as_float
 from fedkd.synthesis.generator_training import TrainedGenerator, TrainedSource
 from fedkd.synthesis.gradients import Gradient, Point
 from fedkd.synthesis.target import to_bytes

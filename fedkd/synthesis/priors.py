@@ -11,9 +11,8 @@ from torch import Tensor
 from fedkd.core.interfaces import BaseSource, Context
 from fedkd.core.proposals import AnsweredBatch, Cost, FollowUps, Needs, Proposal, Turn
 from fedkd.core.state import State
-from fedkd.procedural.renderer import SEEDS, draw, procedural
-from fedkd.procedural.transforms import Prior
-from fedkd.protocol.signals import Recipe
+from fedkd.procedural import SEED_LIMIT, Prior, named_prior, render
+from fedkd.protocol import Recipe
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,10 +81,10 @@ class PriorChoice(BaseSource):
     def draw(self, count: int, rng: torch.Generator) -> Proposal:
         """``count`` samples of one prior; by recipe, where there is one."""
         name = self._choose(rng)
-        prior, seed = self.priors[name], int(torch.randint(SEEDS, (), generator=rng))
-        if source := procedural(prior):
+        prior, seed = self.priors[name], int(torch.randint(SEED_LIMIT, (), generator=rng))
+        if source := named_prior(prior):
             recipe = Recipe(source, seed, count)
-            return Proposal(draw(recipe, self.shape), name, recipe=recipe)
+            return Proposal(render(recipe, self.shape), name, recipe=recipe)
         return Proposal(prior.draw(count, self.shape, torch.Generator().manual_seed(seed)), name)
 
     def learn(self, answered: AnsweredBatch) -> FollowUps | None:

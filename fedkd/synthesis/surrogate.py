@@ -13,7 +13,7 @@ from fedkd.core.proposals import AnsweredBatch, Cost, FollowUps, Proposal, Turn
 from fedkd.core.state import State
 from fedkd.errors import SettingsError
 from fedkd.losses.term import Batch
-from fedkd.protocol.signals import Signal
+from fedkd.protocol import Signal
 from fedkd.student.peers import Peers
 from fedkd.synthesis.generator_training import TrainedGenerator, TrainedSource
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fedkd.core.interfaces import Spec
 from fedkd.core.state import Stateful
-from fedkd.protocol.signals import Recipe
+from fedkd.protocol import Recipe
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,1 +1,54 @@
-"""The wire: what is said, in what order, in which bytes, over which channel. Knows no strategy."""
+"""The wire protocol: messages, their encoding, the session state machine, recordings of replies.
+
+gRPC is set up in `fedkd.wire.channel`, which is imported by itself where a network is needed.
+"""
+
+from fedkd.wire.codec import decode_from_coordinator, decode_from_institution, encode
+from fedkd.wire.messages import (
+    MAX_NAME_LENGTH,
+    VERSION,
+    Answer,
+    Close,
+    Declined,
+    FromCoordinator,
+    FromInstitution,
+    Hello,
+    Invalid,
+    Message,
+    Query,
+    RecipeQuery,
+    Welcome,
+    one_line,
+)
+from fedkd.wire.recipes import exceeds_limits
+from fedkd.wire.recording import MissingInstitutions, QueryOutcome, Replay, ReplyRecorder
+from fedkd.wire.session import MAX_IN_FLIGHT, Role, Session, State
+
+__all__ = [
+    "MAX_IN_FLIGHT",
+    "MAX_NAME_LENGTH",
+    "VERSION",
+    "Answer",
+    "Close",
+    "Declined",
+    "FromCoordinator",
+    "FromInstitution",
+    "Hello",
+    "Invalid",
+    "Message",
+    "MissingInstitutions",
+    "Query",
+    "QueryOutcome",
+    "RecipeQuery",
+    "Replay",
+    "ReplyRecorder",
+    "Role",
+    "Session",
+    "State",
+    "Welcome",
+    "decode_from_coordinator",
+    "decode_from_institution",
+    "encode",
+    "exceeds_limits",
+    "one_line",
+]

@@ -62,7 +62,7 @@ def dial(address: str, credentials: grpc.ChannelCredentials | None) -> grpc.Chan
     return grpc.secure_channel(address, credentials, options=_INSTITUTION)
 
 
-def call(channel: grpc.Channel, outbox: Iterator[bytes]) -> grpc.Call:
+def open_stream(channel: grpc.Channel, outbox: Iterator[bytes]) -> grpc.Call:
     """Opens the stream: iterates over what the hub sends, sends what ``outbox`` yields.
 
     It fails at once where nobody listens: waiting and trying again is the agent's, which can then
@@ -72,7 +72,7 @@ def call(channel: grpc.Channel, outbox: Iterator[bytes]) -> grpc.Call:
     return channel.stream_stream(f"/{SERVICE}/{METHOD}")(outbox)
 
 
-def listen(
+def create_server(
     connect: Connect,
     address: str,
     credentials: grpc.ServerCredentials | None,

@@ -15,17 +15,8 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from torch import Tensor
 
 from fedkd.errors import LocalProtocolError, SettingsError
-from fedkd.protocol.guarantee import Guarantee
-from fedkd.protocol.signals import (
-    Ask,
-    Card,
-    PullBack,
-    Reason,
-    Refusal,
-    Reply,
-    Signal,
-)
-from fedkd.wire.framing import splice, split
+from fedkd.protocol import Ask, Card, Guarantee, PullBack, Reason, Refusal, Reply, Signal
+from fedkd.wire.framing import join_envelope, split_envelope
 from fedkd.wire.messages import (
     Answer,
     Close,
@@ -35,8 +26,8 @@ from fedkd.wire.messages import (
     Hello,
     Invalid,
     Message,
-    Named,
-    Question,
+    Query,
+    RecipeQuery,
     Welcome,
     check,
     one_line,
@@ -47,15 +38,15 @@ from fedkd.wire.tensors import (
     GRADIENT,
     IMAGES,
     SIGNALS,
-    Form,
-    Incoming,
-    Outgoing,
+    TensorReader,
+    TensorSpec,
+    TensorWriter,
 )
 from fedkd.wire.v1 import teacher_pb2 as pb
 
-NUMBERS = {signal: pb.Signal.Value(f"SIGNAL_{signal.name}") for signal in Signal}
+SIGNAL_NUMBERS = {signal: pb.Signal.Value(f"SIGNAL_{signal.name}") for signal in Signal}
 """Of each signal; signals of one message stand in this order."""
-_SIGNALS = {number: signal for signal, number in NUMBERS.items()}
+_SIGNALS = {number: signal for signal, number in SIGNAL_NUMBERS.items()}
 _REASON_NUMBERS = {reason: pb.Reason.Value(f"REASON_{reason.name}") for reason in Reason}
 _REASONS = {number: reason for reason, number in _REASON_NUMBERS.items()}
 
@@ -73,12 +64,12 @@ def encode(message: Message, packed: bool = False) -> bytes:
         LocalProtocolError: the other side would not take it.
     """
     check(message)
-    out = Outgoing(packed)
+    out = TensorWriter(packed)
     try:
         body = _envelope(message, out)
     except ValueError as error:  # a number out of protobuf's range
         raise LocalProtocolError(f"cannot be sent: {error}") from error
-    return splice(body.SerializeToString(), out.arrays)
+    return join_envelope(body.SerializeToString(), out.arrays)
 
 
 def decode_from_institution(data: bytes) -> FromInstitution | Invalid:
@@ -94,18 +85,18 @@ def decode_from_coordinator(data: bytes) -> FromCoordinator | Invalid:
 # --- out
 
 
-def _envelope(message: Message, out: Outgoing) -> pb.ConnectRequest | pb.ConnectResponse:
+def _envelope(message: Message, out: TensorWriter) -> pb.ConnectRequest | pb.ConnectResponse:
     match message:
         case Hello(version, token, card):
             hello = pb.Hello(version=version, token=token, card=_card_out(card))
             return pb.ConnectRequest(hello=hello)
         case Welcome():
             return pb.ConnectResponse(welcome=pb.Welcome(**vars(message)))
-        case Question(number, request):
+        case Query(number, request):
             if isinstance(request, Ask):
                 return pb.ConnectResponse(ask=_ask_out(number, request, out))
             return pb.ConnectResponse(pull_back=_pull_back_out(number, request, out))
-        case Named():
+        case RecipeQuery():
             return pb.ConnectResponse(ask=_named_out(message, out))
         case Answer(number, reply):
             return pb.ConnectRequest(reply=_reply_out(number, reply, out))
@@ -119,40 +110,40 @@ def _envelope(message: Message, out: Outgoing) -> pb.ConnectRequest | pb.Connect
             return pb.ConnectRequest(close=pb.Close(reason=farewell))
 
 
-def _ask_out(number: int, ask: Ask, out: Outgoing) -> pb.Ask:
+def _ask_out(number: int, ask: Ask, out: TensorWriter) -> pb.Ask:
     return pb.Ask(id=number, images=out.put(IMAGES, ask.images), **_wanted_out(ask))
 
 
-def _named_out(named: Named, out: Outgoing) -> pb.Ask:
+def _named_out(named: RecipeQuery, out: TensorWriter) -> pb.Ask:
     recipe = recipe_out(named.recipe, named.images, out)
     return pb.Ask(id=named.id, recipe=recipe, **_wanted_out(named))
 
 
-def _wanted_out(ask: Ask | Named) -> dict[str, Any]:
+def _wanted_out(ask: Ask | RecipeQuery) -> dict[str, Any]:
     return {
-        "signals": sorted(NUMBERS[signal] for signal in ask.signals),
+        "signals": sorted(SIGNAL_NUMBERS[signal] for signal in ask.signals),
         "reply_dtype": pb.DTYPE_FLOAT32 if ask.exact else pb.DTYPE_FLOAT16,
     }
 
 
-def _pull_back_out(number: int, pull_back: PullBack, out: Outgoing) -> pb.PullBack:
+def _pull_back_out(number: int, pull_back: PullBack, out: TensorWriter) -> pb.PullBack:
     images = out.put(IMAGES, pull_back.images)
     cotangents = _said_out(pull_back.cotangents, COTANGENTS, out)
     return pb.PullBack(id=number, images=images, cotangents=cotangents)
 
 
-def _reply_out(number: int, reply: Reply, out: Outgoing) -> pb.Reply:
+def _reply_out(number: int, reply: Reply, out: TensorWriter) -> pb.Reply:
     said = _said_out(reply.signals, SIGNALS, out)
     gradient = None if reply.gradient is None else out.put(GRADIENT, reply.gradient)
     return pb.Reply(id=number, signals=said, gradient=gradient)
 
 
 def _said_out(
-    said: Mapping[Signal, Tensor], forms: Mapping[Signal, Form], out: Outgoing
+    said: Mapping[Signal, Tensor], forms: Mapping[Signal, TensorSpec], out: TensorWriter
 ) -> list[pb.Said]:
     return [
-        pb.Said(signal=NUMBERS[signal], tensor=out.put(forms[signal], said[signal]))
-        for signal in sorted(said, key=NUMBERS.__getitem__)
+        pb.Said(signal=SIGNAL_NUMBERS[signal], tensor=out.put(forms[signal], said[signal]))
+        for signal in sorted(said, key=SIGNAL_NUMBERS.__getitem__)
     ]
 
 
@@ -164,7 +155,7 @@ def _card_out(card: Card) -> pb.Card:
         channels=channels,
         height=height,
         width=width,
-        signals=sorted(NUMBERS[signal] for signal in card.signals),
+        signals=sorted(SIGNAL_NUMBERS[signal] for signal in card.signals),
         pull_back=card.pull_back,
         samples=card.samples,
         largest_batch=card.largest_batch,
@@ -185,12 +176,12 @@ def _decode(
     readers: Mapping[str, Callable[..., _Said]],
 ) -> _Said | Invalid:
     try:
-        body, places = split(data)
+        body, places = split_envelope(data)
         parsed = envelope.FromString(body)
         kind = parsed.WhichOneof("body")
         if kind is None or parsed.payload:
             raise LocalProtocolError("a message without a body")
-        contents = Incoming(data, places)
+        contents = TensorReader(data, places)
         message = readers[kind](getattr(parsed, kind), contents)
         contents.finish()
         check(message)
@@ -201,53 +192,55 @@ def _decode(
     return message
 
 
-def _hello_in(hello: pb.Hello, _: Incoming) -> Hello:
+def _hello_in(hello: pb.Hello, _: TensorReader) -> Hello:
     return Hello(hello.version, hello.token, _card_in(hello.card))
 
 
-def _welcome_in(welcome: pb.Welcome, _: Incoming) -> Welcome:
+def _welcome_in(welcome: pb.Welcome, _: TensorReader) -> Welcome:
     return Welcome(welcome.version, welcome.packing)
 
 
-def _ask_in(ask: pb.Ask, contents: Incoming) -> Question | Named:
+def _ask_in(ask: pb.Ask, contents: TensorReader) -> Query | RecipeQuery:
     if ask.reply_dtype not in (pb.DTYPE_FLOAT16, pb.DTYPE_FLOAT32):
         raise LocalProtocolError("asks for an answer of another type than float16 or float32")
     signals, exact = frozenset(_rising(ask.signals)), ask.reply_dtype == pb.DTYPE_FLOAT32
     if ask.HasField("recipe"):
         if ask.HasField("images"):
             raise LocalProtocolError("images beside a recipe")
-        return Named(ask.id, recipe_in(ask.recipe, contents), ask.recipe.images, signals, exact)
-    return Question(ask.id, Ask(contents.take(IMAGES, ask.images), signals, exact))
+        return RecipeQuery(
+            ask.id, recipe_in(ask.recipe, contents), ask.recipe.images, signals, exact
+        )
+    return Query(ask.id, Ask(contents.take(IMAGES, ask.images), signals, exact))
 
 
-def _pull_back_in(pull_back: pb.PullBack, contents: Incoming) -> Question:
+def _pull_back_in(pull_back: pb.PullBack, contents: TensorReader) -> Query:
     images = contents.take(IMAGES, pull_back.images)
-    return Question(
+    return Query(
         pull_back.id, PullBack(images, _said_in(pull_back.cotangents, COTANGENTS, contents))
     )
 
 
-def _answer_in(reply: pb.Reply, contents: Incoming) -> Answer:
+def _answer_in(reply: pb.Reply, contents: TensorReader) -> Answer:
     signals = _said_in(reply.signals, SIGNALS, contents)
     has_gradient = reply.HasField("gradient")
     gradient = contents.take(GRADIENT, reply.gradient) if has_gradient else None
     return Answer(reply.id, Reply(signals, gradient))
 
 
-def _declined_in(refusal: pb.Refusal, _: Incoming) -> Declined:
+def _declined_in(refusal: pb.Refusal, _: TensorReader) -> Declined:
     if refusal.reason not in _REASONS:
         raise LocalProtocolError("a refusal for an unknown reason")
     return Declined(refusal.id, Refusal(_REASONS[refusal.reason], one_line(refusal.text)))
 
 
-def _close_in(close: pb.Close, _: Incoming) -> Close:
+def _close_in(close: pb.Close, _: TensorReader) -> Close:
     return Close(one_line(close.reason))
 
 
 def _said_in(
-    said: Sequence[pb.Said], forms: Mapping[Signal, Form], contents: Incoming
+    said: Sequence[pb.Said], forms: Mapping[Signal, TensorSpec], contents: TensorReader
 ) -> dict[Signal, Tensor]:
-    signals = _rising([each.signal for each in said[: len(NUMBERS) + 1]])
+    signals = _rising([each.signal for each in said[: len(SIGNAL_NUMBERS) + 1]])
     return {
         signal: contents.take(forms[signal], each.tensor)
         for signal, each in zip(signals, said, strict=True)
@@ -295,7 +288,7 @@ def _guarantee_in(said: pb.Guarantee) -> Guarantee:
 
 def _rising(numbers: Sequence[int]) -> list[Signal]:
     """The signals of these numbers, which rise: so none is said twice."""
-    if len(numbers) > len(NUMBERS) or any(number not in _SIGNALS for number in numbers):
+    if len(numbers) > len(SIGNAL_NUMBERS) or any(number not in _SIGNALS for number in numbers):
         raise LocalProtocolError("an unknown signal")
     if any(second <= first for first, second in pairwise(numbers)):
         raise LocalProtocolError("signals twice or out of order")

@@ -25,7 +25,7 @@ _LENGTH_DELIMITED = 2
 _FIXED_SIZES = {1: 8, 5: 4}
 
 
-def splice(body: bytes, contents: Sequence[np.ndarray]) -> bytes:
+def join_envelope(body: bytes, contents: Sequence[np.ndarray]) -> bytes:
     """The envelope of ``body`` and ``contents``, each content copied once.
 
     Raises:
@@ -41,7 +41,7 @@ def splice(body: bytes, contents: Sequence[np.ndarray]) -> bytes:
     return message
 
 
-def split(data: bytes) -> tuple[bytes, list[slice]]:
+def split_envelope(data: bytes) -> tuple[bytes, list[slice]]:
     """The body, and where in ``data`` each content lies; nothing large is copied.
 
     What is not a payload goes to the body untouched, for protobuf to judge.

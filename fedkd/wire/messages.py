@@ -20,26 +20,17 @@ from typing import TypeAlias
 from torch import Tensor
 
 from fedkd.errors import LocalProtocolError
-from fedkd.protocol.signals import (
-    Ask,
-    Card,
-    PullBack,
-    Recipe,
-    Refusal,
-    Reply,
-    Signal,
-    fingerprint,
-)
-from fedkd.wire.packed_rows import PACKING
+from fedkd.protocol import Ask, Card, PullBack, Recipe, Refusal, Reply, Signal, fingerprint
+from fedkd.wire.packed_rows import PACKING_VERSION
 from fedkd.wire.recipes import check_recipe
 
 VERSION = 1
 """Of this vocabulary. Two ends of different versions do not talk."""
-LONGEST_TEXT = 500
+MAX_TEXT_LENGTH = 500
 """Characters of a reason that are shown."""
-LONGEST_NAME = 64
+MAX_NAME_LENGTH = 64
 """Characters of the name of an institution or of a class."""
-MOST_CLASSES = 65_536
+MAX_CLASSES = 65_536
 """Of one institution: a card with more would have a coordinator build a giant."""
 
 
@@ -58,12 +49,12 @@ class Welcome:
     """The coordinator takes the institution in."""
 
     version: int
-    packing: int = PACKING
-    """The `PACKING` in which it reads logits; 0: it wants them as they are."""
+    packing: int = PACKING_VERSION
+    """The `PACKING_VERSION` in which it reads logits; 0: it wants them as they are."""
 
 
 @dataclass(frozen=True, eq=False)
-class Question:
+class Query:
     """The coordinator asks; ``id`` is 1 or more."""
 
     id: int
@@ -71,7 +62,7 @@ class Question:
 
 
 @dataclass(frozen=True, eq=False)
-class Named:
+class RecipeQuery:
     """The coordinator asks about images that the institution draws; ``id`` is 1 or more."""
 
     id: int
@@ -81,7 +72,7 @@ class Named:
     signals: frozenset[Signal]
     exact: bool = False
 
-    def shows(self, images: Tensor) -> Ask | None:
+    def resolve(self, images: Tensor) -> Ask | None:
         """The question, if ``images`` are those that are meant."""
         if fingerprint(images) != self.images:
             return None
@@ -119,7 +110,7 @@ class Invalid:
 
 
 FromInstitution: TypeAlias = Hello | Answer | Declined | Close
-FromCoordinator: TypeAlias = Welcome | Question | Named | Close
+FromCoordinator: TypeAlias = Welcome | Query | RecipeQuery | Close
 Message: TypeAlias = FromInstitution | FromCoordinator
 
 
@@ -128,16 +119,16 @@ def check(message: Message) -> None:
 
     What a tensor may be is checked where tensors are written and read, in `fedkd.wire.tensors`.
     """
-    if isinstance(message, Question | Named | Answer | Declined) and message.id < 1:
+    if isinstance(message, Query | RecipeQuery | Answer | Declined) and message.id < 1:
         raise LocalProtocolError("a question without a number")
     match message:
         case Hello(card=card):
             _check_card(card)
-        case Question(request=Ask(signals=signals)) | Named(signals=signals) if not signals:
+        case Query(request=Ask(signals=signals)) | RecipeQuery(signals=signals) if not signals:
             raise LocalProtocolError("a question that asks for no signal")
-        case Named(recipe=recipe, images=digest):
+        case RecipeQuery(recipe=recipe, images=digest):
             check_recipe(recipe, digest)
-        case Question(request=PullBack(images, cotangents)):
+        case Query(request=PullBack(images, cotangents)):
             if not cotangents:
                 raise LocalProtocolError("a pull-back of no signal")
             if any(each.dim() and len(each) != len(images) for each in cotangents.values()):
@@ -145,14 +136,14 @@ def check(message: Message) -> None:
 
 
 def _check_card(card: Card) -> None:
-    if not (0 < len(card.name) <= LONGEST_NAME and card.name.isprintable()):
+    if not (0 < len(card.name) <= MAX_NAME_LENGTH and card.name.isprintable()):
         raise LocalProtocolError(
-            f"a name must be 1 to {LONGEST_NAME} printable characters, got {len(card.name)}"
+            f"a name must be 1 to {MAX_NAME_LENGTH} printable characters, got {len(card.name)}"
         )
     if min(card.classes, *card.shape, card.largest_batch) < 1:
         raise LocalProtocolError("a card with no class, no pixel or no image in a batch")
-    if card.classes > MOST_CLASSES:
-        raise LocalProtocolError(f"a card with more than {MOST_CLASSES} classes")
+    if card.classes > MAX_CLASSES:
+        raise LocalProtocolError(f"a card with more than {MAX_CLASSES} classes")
     if card.class_counts is not None and len(card.class_counts) != card.classes:
         raise LocalProtocolError("a card with class counts for another number of classes")
     if card.class_names is not None:
@@ -162,12 +153,12 @@ def _check_card(card: Card) -> None:
 def _check_class_names(names: tuple[str, ...], classes: int) -> None:
     if len(names) != classes or len(set(names)) != classes:
         raise LocalProtocolError("a card must name each of its classes once, no two alike")
-    if not all(0 < len(name) <= LONGEST_NAME and name.isprintable() for name in names):
+    if not all(0 < len(name) <= MAX_NAME_LENGTH and name.isprintable() for name in names):
         raise LocalProtocolError(
-            f"names of classes must be 1 to {LONGEST_NAME} printable characters"
+            f"names of classes must be 1 to {MAX_NAME_LENGTH} printable characters"
         )
 
 
 def one_line(text: str) -> str:
-    """``text`` fit for a screen: printable, at most LONGEST_TEXT characters."""
-    return "".join(each if each.isprintable() else " " for each in text[:LONGEST_TEXT])
+    """``text`` fit for a screen: printable, at most MAX_TEXT_LENGTH characters."""
+    return "".join(each if each.isprintable() else " " for each in text[:MAX_TEXT_LENGTH])

@@ -2,7 +2,7 @@
 
 Contents of a (B, K) tensor, one part after the other:
 
-    B exponents      int8      of each row's step, 2**k; `PLAIN` where the row is on no grid
+    B exponents      int8      of each row's step, 2**k; `UNPACKED` where the row is on no grid
     B first steps    int16     of each row, from zero; 0 where it is on no grid
     steps            uint8     K from its first, of each row on a grid
     numbers          float16   K of each row on none
@@ -15,16 +15,23 @@ import torch
 from torch import Tensor
 
 from fedkd.errors import LocalProtocolError
-from fedkd.protocol.quantisation import COARSEST, FARTHEST, FINEST, STEPS, length, steps_of
+from fedkd.protocol.quantisation import (
+    MAX_EXPONENT,
+    MAX_STEP_INDEX,
+    MIN_EXPONENT,
+    STEP_LENGTHS,
+    quantisation_steps,
+    step_length,
+)
 
-PACKING = 1
+PACKING_VERSION = 1
 """Version of this form: a coordinator says in its Welcome which one it reads."""
-PLAIN = 127
+UNPACKED = 127
 """In the place of an exponent."""
-HEAD = 3
+ROW_HEADER_BYTES = 3
 """Bytes of a row beside its numbers."""
 
-_STEPS = STEPS.numpy()
+_STEPS = STEP_LENGTHS.numpy()
 
 
 def pack(rows: Tensor) -> np.ndarray | None:
@@ -34,17 +41,17 @@ def pack(rows: Tensor) -> np.ndarray | None:
         Bytes, (n,) uint8; None where they would not be fewer than those of float16.
     """
     batch, classes = rows.shape
-    places, first, steps = steps_of(rows.float())
+    places, first, steps = quantisation_steps(rows.float())
     # Bits are compared and not numbers, or a zero would lose its sign.
-    bits, numbers = rows.view(torch.int16), (steps * length(places)).half().view(torch.int16)
+    bits, numbers = rows.view(torch.int16), (steps * step_length(places)).half().view(torch.int16)
     codes = steps.sub_(first[:, None]).byte().numpy()
-    exponents, firsts = (places + FINEST).numpy(), first.numpy()
+    exponents, firsts = (places + MIN_EXPONENT).numpy(), first.numpy()
     parts = [exponents, firsts, codes]
     if not torch.equal(bits, numbers):
         on = (bits == numbers).all(1).numpy()
-        parts = [np.where(on, exponents, PLAIN), np.where(on, firsts, 0), codes[on]]
+        parts = [np.where(on, exponents, UNPACKED), np.where(on, firsts, 0), codes[on]]
         parts.append(rows.numpy()[~on])
-    if HEAD * batch >= len(parts[2]) * classes:
+    if ROW_HEADER_BYTES * batch >= len(parts[2]) * classes:
         return None
     parts[:2] = parts[0].astype(np.int8), parts[1].astype("<i2")
     return np.concatenate([part.reshape(-1).view(np.uint8) for part in parts])
@@ -56,17 +63,17 @@ def unpack(contents: memoryview, batch: int, classes: int) -> Tensor:
     Raises:
         LocalProtocolError: they are no contents of that many rows, or more than float16's.
     """
-    if HEAD * batch > len(contents):
+    if ROW_HEADER_BYTES * batch > len(contents):
         raise LocalProtocolError(f"{len(contents)} bytes for {batch} packed rows")
     exponents = np.frombuffer(contents, np.int8, batch)
     firsts = np.frombuffer(contents, "<i2", batch, batch)
-    on = exponents != PLAIN
+    on = exponents != UNPACKED
     packed = int(on.sum())
-    plain_at = HEAD * batch + packed * classes
+    plain_at = ROW_HEADER_BYTES * batch + packed * classes
     size = plain_at + 2 * (batch - packed) * classes
     if len(contents) != size or size >= 2 * batch * classes:
         raise LocalProtocolError(f"{len(contents)} bytes for packed rows ({batch}, {classes})")
-    codes = np.frombuffer(contents, np.uint8, packed * classes, HEAD * batch)
+    codes = np.frombuffer(contents, np.uint8, packed * classes, ROW_HEADER_BYTES * batch)
     if packed == batch:
         return torch.from_numpy(_numbers(exponents, firsts, codes.reshape(batch, classes)))
     if firsts[~on].any():
@@ -79,10 +86,10 @@ def unpack(contents: memoryview, batch: int, classes: int) -> Tensor:
 
 def _numbers(exponents: np.ndarray, firsts: np.ndarray, codes: np.ndarray) -> np.ndarray:
     """float16, (n, K), of n rows on grids."""
-    if exponents.min() < FINEST or exponents.max() > COARSEST:
+    if exponents.min() < MIN_EXPONENT or exponents.max() > MAX_EXPONENT:
         raise LocalProtocolError("packed rows of steps that float16 does not have")
     steps = codes + firsts[:, None].astype(np.float32)
-    if firsts.min() < -FARTHEST or steps.max() > FARTHEST:
+    if firsts.min() < -MAX_STEP_INDEX or steps.max() > MAX_STEP_INDEX:
         raise LocalProtocolError("packed rows with numbers that float16 does not have")
-    steps *= _STEPS[exponents.astype(np.intp) - FINEST][:, None]
+    steps *= _STEPS[exponents.astype(np.intp) - MIN_EXPONENT][:, None]
     return steps.astype(np.float16)

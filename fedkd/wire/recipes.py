@@ -5,73 +5,77 @@ import torch
 from torch import Tensor
 
 from fedkd.errors import LocalProtocolError
-from fedkd.protocol.signals import Network, Procedural, Recipe
-from fedkd.wire.tensors import WEIGHTS, Incoming, Outgoing
+from fedkd.protocol import FrozenGenerator, NamedPrior, Recipe
+from fedkd.wire.tensors import WEIGHTS, TensorReader, TensorWriter
 from fedkd.wire.v1 import teacher_pb2 as pb
 
-MOST_DRAWN = 65_536
+MAX_RECIPE_SAMPLES = 65_536
 """Images of one recipe."""
-MOST_PIXELS = {Procedural: 1 << 24, Network: 1 << 22}
+MAX_RECIPE_PIXELS = {NamedPrior: 1 << 24, FrozenGenerator: 1 << 22}
 """Of one recipe, each image counted as a square of its longer side in every channel: seconds of an
 institution's time at most. A batch of 4,096 CIFAR images by a prior, of 1,365 by a network."""
-LONGEST_NAME = 64
+MAX_NAME_LENGTH = 64
 """Characters of the name of a prior."""
-FINGERPRINT = 16
+FINGERPRINT_BYTES = 16
 """Bytes."""
 
 
-def too_large(recipe: Recipe, shape: tuple[int, int, int]) -> bool:
+def exceeds_limits(recipe: Recipe, shape: tuple[int, int, int]) -> bool:
     """Whether it draws more images of ``shape`` (C, H, W) than an institution may be asked to."""
     channels, height, width = shape
     drawn = recipe.count * channels * max(height, width) ** 2
-    return drawn > MOST_PIXELS[type(recipe.source)]
+    return drawn > MAX_RECIPE_PIXELS[type(recipe.source)]
 
 
 def check_recipe(recipe: Recipe, images: bytes) -> None:
     """Raises LocalProtocolError where a recipe, or the fingerprint of its images, cannot be."""
-    if not (1 <= recipe.count <= MOST_DRAWN and 0 <= recipe.seed < 2**32):
-        raise LocalProtocolError(f"a recipe of no image, of more than {MOST_DRAWN}, or of no seed")
+    if not (1 <= recipe.count <= MAX_RECIPE_SAMPLES and 0 <= recipe.seed < 2**32):
+        raise LocalProtocolError(
+            f"a recipe of no image, of more than {MAX_RECIPE_SAMPLES}, or of no seed"
+        )
     kept = recipe.kept
     if kept is not None and not (len(kept) == recipe.count and 0 < len(recipe) < recipe.count):
         raise LocalProtocolError("a recipe whose bits mean no image, or all, or others than it has")
-    if len(images) != FINGERPRINT:
-        raise LocalProtocolError(f"a fingerprint of {len(images)} bytes, expected {FINGERPRINT}")
+    if len(images) != FINGERPRINT_BYTES:
+        raise LocalProtocolError(
+            f"a fingerprint of {len(images)} bytes, expected {FINGERPRINT_BYTES}"
+        )
     match recipe.source:
-        case Procedural(name, warp, mix):
-            if not (0 < len(name) <= LONGEST_NAME and 0 <= warp <= 1 and 0 <= mix <= 1):
+        case NamedPrior(name, warp, mix):
+            if not (0 < len(name) <= MAX_NAME_LENGTH and 0 <= warp <= 1 and 0 <= mix <= 1):
                 raise LocalProtocolError("a prior without a name, or with shares outside [0, 1]")
-        case Network(latent, digest):
-            if latent < 1 or len(digest) != FINGERPRINT:
+        case FrozenGenerator(latent, digest):
+            if latent < 1 or len(digest) != FINGERPRINT_BYTES:
                 raise LocalProtocolError("a network without latents, or without a fingerprint")
 
 
-def recipe_out(recipe: Recipe, images: bytes, out: Outgoing) -> pb.Recipe:
+def recipe_out(recipe: Recipe, images: bytes, out: TensorWriter) -> pb.Recipe:
     """The body of a recipe; a network's weights are contents."""
     kept = b"" if recipe.kept is None else np.packbits(recipe.kept.numpy()).tobytes()
     body = pb.Recipe(seed=recipe.seed, count=recipe.count, kept=kept, images=images)
     match recipe.source:
-        case Procedural(name, warp, mix):
+        case NamedPrior(name, warp, mix):
             body.prior.CopyFrom(pb.Procedural(name=name, warp=warp, mix=mix))
-        case Network(latent, digest, weights):
+        case FrozenGenerator(latent, digest, weights):
             told = None if weights is None else out.put(WEIGHTS, weights)
             body.network.CopyFrom(pb.Network(latent=latent, digest=digest, weights=told))
     return body
 
 
-def recipe_in(recipe: pb.Recipe, contents: Incoming) -> Recipe:
+def recipe_in(recipe: pb.Recipe, contents: TensorReader) -> Recipe:
     """The recipe of a body.
 
     Raises:
         LocalProtocolError: it is of no kind that is known, or its bits say nothing.
     """
-    source: Procedural | Network
+    source: NamedPrior | FrozenGenerator
     match recipe.WhichOneof("source"):
         case "prior":
-            source = Procedural(recipe.prior.name, recipe.prior.warp, recipe.prior.mix)
+            source = NamedPrior(recipe.prior.name, recipe.prior.warp, recipe.prior.mix)
         case "network":
             told = recipe.network
             weights = contents.take(WEIGHTS, told.weights) if told.HasField("weights") else None
-            source = Network(told.latent, told.digest, weights)
+            source = FrozenGenerator(told.latent, told.digest, weights)
         case _:
             raise LocalProtocolError("a recipe of unknown kind")
     return Recipe(source, recipe.seed, recipe.count, _kept(recipe.kept, recipe.count))
@@ -81,7 +85,7 @@ def _kept(bits: bytes, count: int) -> Tensor | None:
     """Which of ``count`` images are meant; None for all."""
     if not bits:
         return None
-    if len(bits) != -(-count // 8) or count > MOST_DRAWN:
+    if len(bits) != -(-count // 8) or count > MAX_RECIPE_SAMPLES:
         raise LocalProtocolError(f"{len(bits)} bytes that say which of {count} images are meant")
     kept = np.unpackbits(np.frombuffer(bits, np.uint8)).astype(bool)
     if kept[count:].any():

@@ -19,34 +19,34 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from fedkd.errors import DataError
-from fedkd.protocol.signals import Answers, Card, Reply, Request, digest
+from fedkd.protocol import Answers, Card, Reply, Request, digest
 from fedkd.wire.codec import decode_from_institution, encode
 from fedkd.wire.messages import VERSION, Answer, Hello
 
-FRAME = struct.Struct("<Q")
+FRAME_LENGTH = struct.Struct("<Q")
 """Length of what follows, in bytes."""
-KIND = b"fedkd replies 2"
+FILE_HEADER = b"fedkd replies 2"
 """What the file begins with."""
-SEAL = 16
+CHECKSUM_BYTES = 16
 """Bytes of a question's seal."""
-NEW = b""
+JOINED = b""
 """In the place of a name: what follows is the Hello of whoever joined."""
 
-Lost = Mapping[str, tuple[str, str]]
+MissingInstitutions = Mapping[str, tuple[str, str]]
 """Who did not answer: name -> kind of event, and why."""
 
 
 @dataclass(frozen=True, eq=False)
-class Heard:
+class QueryOutcome:
     """What came of one question."""
 
     answers: Answers
-    lost: Lost
+    missing: MissingInstitutions
     joined: tuple[Card, ...]
     """Who takes part since this question."""
 
 
-class Recorder:
+class ReplyRecorder:
     """Writes a run's replies down, whole questions at a time.
 
     Args:
@@ -63,7 +63,7 @@ class Recorder:
         self.note: Mapping[str, Any] = {}
         """Of the last question that was kept, whatever whoever kept it wanted to know later."""
 
-    def begin(self, cards: Sequence[Card], first: int = 0) -> None:
+    def start(self, cards: Sequence[Card], first: int = 0) -> None:
         """Who takes part; to be called before the first question.
 
         Called again it begins anew, and what was kept until then goes, once the new file is there.
@@ -78,7 +78,7 @@ class Recorder:
         part = self.path.with_name(f".{self.path.name}.part")
         file = part.open("wb")
         try:
-            _write(file, KIND)
+            _write(file, FILE_HEADER)
             _write(file, _number(first))
             _write(file, _number(len(cards)))
             for card in cards:
@@ -93,7 +93,7 @@ class Recorder:
         self.close()
         self._file, self._questions, self.cards = file, first, list(cards)
 
-    def go_on(self) -> "Replay":
+    def resume(self) -> "Replay":
         """Go on with a file that is there, after its last whole question; the rest is cut off.
 
         Returns:
@@ -109,8 +109,8 @@ class Recorder:
         self.note, self.cards = replay.note, replay.cards
         replay.close()
         self._file = self.path.open("r+b")
-        self._file.truncate(replay.whole)
-        self._file.seek(replay.whole)
+        self._file.truncate(replay.valid_bytes)
+        self._file.seek(replay.valid_bytes)
         return Replay(self.path)
 
     @property
@@ -118,11 +118,11 @@ class Recorder:
         """Of the run that were answered so far."""
         return self._questions
 
-    def keep(
+    def append(
         self,
         request: Request,
         answers: Answers,
-        lost: Lost | None = None,
+        lost: MissingInstitutions | None = None,
         note: Mapping[str, Any] | None = None,
         joined: Sequence[Card] = (),
     ) -> None:
@@ -153,13 +153,13 @@ class Recorder:
         request: Request,
         joined: Sequence[Card],
         answers: Answers,
-        lost: Lost,
+        lost: MissingInstitutions,
         note: Mapping[str, Any],
     ) -> Iterator[bytes]:
         yield digest(request)
         yield _number(len(joined) + len(answers))
         for card in joined:
-            yield NEW
+            yield JOINED
             yield encode(Hello(VERSION, "-", card))
         for name in sorted(answers):
             yield name.encode()
@@ -197,7 +197,7 @@ class Replay:
         self.note: Mapping[str, Any] = {}
         """Of the last question that was read."""
         try:
-            if self._frame() != KIND:
+            if self._frame() != FILE_HEADER:
                 raise EOFError
             self.first = int.from_bytes(self._frame(), "little")
             """Questions of the run that were answered before the file begins."""
@@ -209,7 +209,7 @@ class Replay:
             raise DataError(
                 f"{path} is no recording of replies, or one of another release; record it again"
             ) from None
-        self.whole = self._file.tell()
+        self.valid_bytes = self._file.tell()
         """Bytes of the file up to the end of the last whole question that was read."""
 
     def answer(self, request: Request) -> Answers:
@@ -218,11 +218,11 @@ class Replay:
         Raises:
             DataError: another question came next in the recorded run, or none.
         """
-        if (heard := self.hear(request)) is None:
+        if (heard := self.outcome(request)) is None:
             raise DataError(f"{self._path} ends before the run does; record it again")
         return heard.answers
 
-    def hear(self, request: Request) -> Heard | None:
+    def outcome(self, request: Request) -> QueryOutcome | None:
         """What came of this question; None where no more whole ones are there.
 
         Raises:
@@ -236,10 +236,10 @@ class Replay:
                 "seed and versions that it was recorded with"
             )
         said = list(zip(frames[2:-1:2], frames[3:-1:2], strict=True))
-        return Heard(
-            {name.decode(): self._reply(content) for name, content in said if name != NEW},
+        return QueryOutcome(
+            {name.decode(): self._reply(content) for name, content in said if name != JOINED},
             {name: (kind, text) for name, (kind, text) in json.loads(frames[-1])["lost"].items()},
-            tuple(_card(content) for name, content in said if name == NEW),
+            tuple(_card(content) for name, content in said if name == JOINED),
         )
 
     def skip(self) -> bool:
@@ -262,12 +262,12 @@ class Replay:
             if self._frame() != seal.digest():
                 raise EOFError
         except EOFError:
-            self._file.seek(self.whole)
+            self._file.seek(self.valid_bytes)
             return None
-        self.whole = self._file.tell()
+        self.valid_bytes = self._file.tell()
         self.note = json.loads(frames[-1])["note"]
         said = zip(frames[2:-1:2], frames[3:-1:2], strict=True)
-        self.cards.extend(_card(content) for name, content in said if name == NEW)
+        self.cards.extend(_card(content) for name, content in said if name == JOINED)
         return frames
 
     def _reply(self, content: bytes) -> Reply:
@@ -278,15 +278,15 @@ class Replay:
 
     def _frame(self) -> bytes:
         """What was written next. A torn length may be anything: no more is read than is there."""
-        head = self._file.read(FRAME.size)
-        size = FRAME.unpack(head)[0] if len(head) == FRAME.size else self._size
+        head = self._file.read(FRAME_LENGTH.size)
+        size = FRAME_LENGTH.unpack(head)[0] if len(head) == FRAME_LENGTH.size else self._size
         if size > self._size - self._file.tell():
             raise EOFError
         return self._file.read(size)
 
 
 def _write(file: BinaryIO, content: bytes) -> None:
-    file.write(FRAME.pack(len(content)))
+    file.write(FRAME_LENGTH.pack(len(content)))
     file.write(content)
 
 
@@ -302,4 +302,4 @@ def _number(value: int) -> bytes:
 
 
 def _seal() -> "hashlib.blake2b":
-    return hashlib.blake2b(digest_size=SEAL)
+    return hashlib.blake2b(digest_size=CHECKSUM_BYTES)

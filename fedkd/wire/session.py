@@ -1,6 +1,6 @@
 """The law of a session, as a table, and a `Session` that holds both ends to it. Does no I/O.
 
-    OPENING --Hello--> GREETED --Welcome--> OPEN, in which questions and answers pass
+    CONNECTED --Hello--> IDENTIFIED --Welcome--> OPEN, in which questions and answers pass
     any of them --Close, from either--> CLOSED
 
 Everything that decides what may be said stands in this file, and none of it knows which end we
@@ -20,7 +20,7 @@ from types import MappingProxyType
 import torch
 
 from fedkd.errors import LocalProtocolError, RemoteProtocolError
-from fedkd.protocol.signals import RECIPES, Ask, Card, PullBack, Reason, Refusal, Reply, Signal
+from fedkd.protocol import RECIPE_VERSION, Ask, Card, PullBack, Reason, Refusal, Reply, Signal
 from fedkd.wire.messages import (
     Answer,
     Close,
@@ -28,12 +28,12 @@ from fedkd.wire.messages import (
     Hello,
     Invalid,
     Message,
-    Named,
-    Question,
+    Query,
+    RecipeQuery,
     Welcome,
 )
-from fedkd.wire.packed_rows import PACKING
-from fedkd.wire.recipes import too_large
+from fedkd.wire.packed_rows import PACKING_VERSION
+from fedkd.wire.recipes import exceeds_limits
 
 MAX_IN_FLIGHT = 2
 """Unanswered questions at a time: the second travels while the first is answered."""
@@ -54,9 +54,9 @@ class Role(Enum):
 class State(Enum):
     """How far a session is."""
 
-    OPENING = auto()
+    CONNECTED = auto()
     """Nothing was said."""
-    GREETED = auto()
+    IDENTIFIED = auto()
     """The institution said who it is."""
     OPEN = auto()
     """Questions may be put."""
@@ -64,12 +64,12 @@ class State(Enum):
     """Nothing more is said, but for a Close that crossed another."""
 
 
-LAW: Mapping[tuple[State, Role, type[Message]], State] = MappingProxyType(
+TRANSITIONS: Mapping[tuple[State, Role, type[Message]], State] = MappingProxyType(
     {
-        (State.OPENING, Role.INSTITUTION, Hello): State.GREETED,
-        (State.GREETED, Role.COORDINATOR, Welcome): State.OPEN,
-        (State.OPEN, Role.COORDINATOR, Question): State.OPEN,
-        (State.OPEN, Role.COORDINATOR, Named): State.OPEN,
+        (State.CONNECTED, Role.INSTITUTION, Hello): State.IDENTIFIED,
+        (State.IDENTIFIED, Role.COORDINATOR, Welcome): State.OPEN,
+        (State.OPEN, Role.COORDINATOR, Query): State.OPEN,
+        (State.OPEN, Role.COORDINATOR, RecipeQuery): State.OPEN,
         (State.OPEN, Role.INSTITUTION, Answer): State.OPEN,
         (State.OPEN, Role.INSTITUTION, Declined): State.OPEN,
         **{(state, role, Close): State.CLOSED for state in State for role in Role},
@@ -88,13 +88,13 @@ class Session:
     """
 
     def __init__(self, role: Role, max_in_flight: int = MAX_IN_FLIGHT) -> None:
-        self.state = State.OPENING
+        self.state = State.CONNECTED
         self.card: Card | None = None
         self.packs = False
         self._role = role
         self._max_in_flight = max_in_flight
         self._last = 0
-        self._unanswered: dict[int, Ask | PullBack | Named] = {}
+        self._unanswered: dict[int, Ask | PullBack | RecipeQuery] = {}
         self._undrawn: set[int] = set()
 
     @property
@@ -125,22 +125,22 @@ class Session:
         self._take_down(self._role.other, message)
 
     def _take_down(self, speaker: Role, message: Message) -> None:
-        self.state = LAW[self.state, speaker, type(message)]
+        self.state = TRANSITIONS[self.state, speaker, type(message)]
         match message:
             case Hello(card=card):
                 self.card = card
             case Welcome(packing=packing):
-                self.packs = packing == PACKING
-            case Question(number, request):
+                self.packs = packing == PACKING_VERSION
+            case Query(number, request):
                 self._take_question(number, request)
-            case Named(number):
+            case RecipeQuery(number):
                 self._take_question(number, message)
             case Answer(number) | Declined(number):
                 del self._unanswered[number]
                 if isinstance(message, Declined) and message.refusal.reason is Reason.UNDRAWN:
                     self._undrawn.add(number)
 
-    def _take_question(self, number: int, question: Ask | PullBack | Named) -> None:
+    def _take_question(self, number: int, question: Ask | PullBack | RecipeQuery) -> None:
         self._last = max(self._last, number)
         self._undrawn.discard(number)
         self._unanswered[number] = question
@@ -148,27 +148,27 @@ class Session:
     def _objection(self, speaker: Role, message: Message) -> str | None:
         """Why ``speaker`` may not say ``message`` now; None where it may."""
         kind = type(message)
-        if (self.state, speaker, kind) not in LAW:
+        if (self.state, speaker, kind) not in TRANSITIONS:
             state = self.state.name.lower()
             return f"{kind.__name__} from {speaker.value} in a session that is {state}"
         match message:
-            case Question(number):
+            case Query(number):
                 return self._question_objection(number)
-            case Named(number):
+            case RecipeQuery(number):
                 return self._recipe_objection(message) or self._question_objection(number)
             case Answer(number, reply) if number in self._unanswered:
                 return _misfit(self._unanswered[number], reply, self.card)
             case Answer(number) | Declined(number) if number not in self._unanswered:
                 return f"an answer to question {number}, which is not open"
             case Declined(number, Refusal(reason=Reason.UNDRAWN)):
-                if not isinstance(self._unanswered[number], Named):
+                if not isinstance(self._unanswered[number], RecipeQuery):
                     return f"question {number} showed its images, and they were not drawn"
         return None
 
-    def _recipe_objection(self, named: Named) -> str | None:
-        if self.card is None or self.card.recipes != RECIPES:
-            return f"a recipe of version {RECIPES} for an institution that takes none of it"
-        if too_large(named.recipe, self.card.shape):
+    def _recipe_objection(self, named: RecipeQuery) -> str | None:
+        if self.card is None or self.card.recipes != RECIPE_VERSION:
+            return f"a recipe of version {RECIPE_VERSION} for an institution that takes none of it"
+        if exceeds_limits(named.recipe, self.card.shape):
             return f"a recipe of {named.recipe.count} images, which are too many of that size"
         if named.id in self._undrawn:
             return f"question {named.id} by recipe again, which could not be drawn"
@@ -184,7 +184,7 @@ class Session:
         return None
 
 
-def _misfit(request: Ask | PullBack | Named, reply: Reply, card: Card | None) -> str | None:
+def _misfit(request: Ask | PullBack | RecipeQuery, reply: Reply, card: Card | None) -> str | None:
     """Why ``reply`` does not answer ``request``; None where it does."""
     if isinstance(request, PullBack):
         if reply.signals or reply.gradient is None:
@@ -194,7 +194,7 @@ def _misfit(request: Ask | PullBack | Named, reply: Reply, card: Card | None) ->
         asked = ", ".join(sorted(request.signals))
         return f"an answer must hold exactly the signals asked for: {asked}"
     rounded = torch.float32 if request.exact else torch.float16
-    batch = len(request.recipe if isinstance(request, Named) else request.images)
+    batch = len(request.recipe if isinstance(request, RecipeQuery) else request.images)
     for signal, tensor in reply.signals.items():
         dtype = torch.float32 if signal is Signal.BN_GAP else rounded
         shape = {

@@ -1,6 +1,6 @@
 """Tensors as metadata and raw contents, little-endian in C order. Knows no message.
 
-A `Form` is what one kind of tensor must be; both directions check by it.
+A `TensorSpec` is what one kind of tensor must be; both directions check by it.
 """
 
 import math
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fedkd.errors import LocalProtocolError
-from fedkd.protocol.signals import Signal
+from fedkd.protocol import Signal
 from fedkd.wire.packed_rows import pack, unpack
 from fedkd.wire.v1 import teacher_pb2 as pb
 
@@ -33,7 +33,7 @@ _BY_NUMBER = {number: dtype for dtype, number in DTYPES.items()}
 
 
 @dataclass(frozen=True)
-class Form:
+class TensorSpec:
     """What one kind of tensor must be.
 
     Attributes:
@@ -75,21 +75,21 @@ class Form:
             raise LocalProtocolError(f"{self.name} out of [0, 1]")
 
 
-IMAGES = Form("images", "BCHW", (torch.uint8, torch.float32), unit=True)
-WEIGHTS = Form("weights", "P", (torch.float16,))
-GRADIENT = Form("a gradient", "BCHW", (torch.float32,))
+IMAGES = TensorSpec("images", "BCHW", (torch.uint8, torch.float32), unit=True)
+WEIGHTS = TensorSpec("weights", "P", (torch.float16,))
+GRADIENT = TensorSpec("a gradient", "BCHW", (torch.float32,))
 SIGNALS = {
-    Signal.LOGITS: Form("logits", "BK", (torch.float16, torch.float32), packs=True),
-    Signal.BN_GAP: Form("a batch-norm gap", "", (torch.float32,)),
-    Signal.FEATURES: Form("features", "BD", (torch.float16, torch.float32)),
+    Signal.LOGITS: TensorSpec("logits", "BK", (torch.float16, torch.float32), packs=True),
+    Signal.BN_GAP: TensorSpec("a batch-norm gap", "", (torch.float32,)),
+    Signal.FEATURES: TensorSpec("features", "BD", (torch.float16, torch.float32)),
 }
 COTANGENTS = {
-    signal: Form(f"a cotangent of {form.name}", form.axes, (torch.float32,))
+    signal: TensorSpec(f"a cotangent of {form.name}", form.axes, (torch.float32,))
     for signal, form in SIGNALS.items()
 }
 
 
-class Outgoing:
+class TensorWriter:
     """The contents of one message on its way out, in the order in which they were put.
 
     Args:
@@ -100,7 +100,7 @@ class Outgoing:
         self.arrays: list[np.ndarray] = []
         self._packed = packed
 
-    def put(self, form: Form, tensor: Tensor) -> pb.Tensor:
+    def put(self, form: TensorSpec, tensor: Tensor) -> pb.Tensor:
         """Metadata of ``tensor``, whose contents follow; copied only if not contiguous on a CPU.
 
         Raises:
@@ -119,14 +119,14 @@ class Outgoing:
         return pb.Tensor(dtype=DTYPES[tensor.dtype], shape=shape)
 
 
-class Incoming:
+class TensorReader:
     """The contents of one message that came, taken in the order in which they stand."""
 
     def __init__(self, data: bytes, places: list[slice]) -> None:
         self._data = data
         self._places = iter(places)
 
-    def take(self, form: Form, metadata: pb.Tensor) -> Tensor:
+    def take(self, form: TensorSpec, metadata: pb.Tensor) -> Tensor:
         """The next tensor: a view of the message's bytes, but for one that was packed.
 
         Raises:

@@ -1,7 +1,7 @@
-"""Who may come in: what a Hello's token is held against. Knows no session and no question.
+"""Admission of institutions by token: one token per run, or one-time join tokens in SQLite.
 
-A refusal says no more than whoever holds the token knows already: an unknown token, and the token
-of somebody else, are refused in the same words.
+A rejection reveals nothing that the holder of the token does not know: an unknown token and the
+token of another institution are rejected in the same words.
 """
 
 import hashlib
@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Protocol
 
 from fedkd.errors import DataError, SettingsError
-from fedkd.wire.messages import LONGEST_NAME
+from fedkd.wire import MAX_NAME_LENGTH
 
-STRANGER = "the token is not of this run; ask the coordinator for it"
-EXPIRED = "the token has expired; ask the coordinator for another"
-USED = "the token was used already; ask the coordinator for another"
-BUSY_SECONDS = 10.0
-"""For another process to finish with the file."""
+UNKNOWN_TOKEN = "the token is not of this run; ask the coordinator for it"
+EXPIRED_TOKEN = "the token has expired; ask the coordinator for another"
+USED_TOKEN = "the token was used already; ask the coordinator for another"
+LOCK_TIMEOUT_SECONDS = 10.0
+"""Timeout for the database lock of another process."""
 
 _TABLE = """
 CREATE TABLE IF NOT EXISTS tokens (
@@ -32,20 +32,20 @@ CREATE TABLE IF NOT EXISTS tokens (
 
 
 class Admission(Protocol):
-    """Decides who may come in. Called in a thread of its own, at most a few at a time."""
+    """Decides which institutions are admitted. Called in worker threads, a few at a time."""
 
     def admit(self, token: str, name: str, certificate: bytes | None) -> str | None:
-        """Why ``name`` may not come in with ``token``, in one line; None where it may.
+        """Why ``name`` is not admitted with ``token``, in one line; None if it is.
 
         Args:
-            token: as it was said.
-            name: of the institution; where there is a certificate, it stands in it.
-            certificate: DER, checked by TLS; None where the connection has none.
+            token: as received.
+            name: of the institution; if there is a certificate, it names it.
+            certificate: DER, verified by TLS; None if the connection has none.
         """
 
 
 class RunToken:
-    """One secret for everybody in a run.
+    """One token that all institutions of a run share.
 
     Raises:
         SettingsError: it is empty.
@@ -57,26 +57,26 @@ class RunToken:
         self._digest = _digest(token)
 
     def admit(self, token: str, name: str, certificate: bytes | None) -> str | None:
-        """Whoever knows the secret may come in, under any name; see `Admission`."""
-        return None if hmac.compare_digest(_digest(token), self._digest) else STRANGER
+        """Admits every institution that has the token, under any name; see `Admission`."""
+        return None if hmac.compare_digest(_digest(token), self._digest) else UNKNOWN_TOKEN
 
 
 class JoinTokens:
-    """Tokens for named institutions, each good for one: whoever uses it first.
+    """One-time join tokens for named institutions, in an SQLite file.
 
-    The first admission binds a token to the certificate that came with it, by its SHA-256. That
-    certificate may come back with it, after a lost connection, for as long as the file is there;
-    nobody else may. **Without certificates a token is bound to its name alone**, so that whoever
-    learns it may come back in its owner's place: that is for loopback.
+    The first admission binds a token to the client certificate that came with it, by its SHA-256.
+    That certificate may use it again, after a lost connection, for as long as the file exists;
+    no other may. **Without certificates a token is bound to its name alone**, so that anybody who
+    learns it may use it again: that is for loopback only.
 
-    The file holds digests of tokens and can be read by its owner only. Several processes may use
+    The file holds digests of tokens and is readable by its owner only. Several processes may use
     it at once.
 
     Args:
-        path: of the file; it is made where there is none.
+        path: of the file; created if it does not exist.
 
     Raises:
-        DataError: the file cannot be opened, or is none of ours.
+        DataError: the file cannot be opened, or holds something else.
         SettingsError: others can read it.
     """
 
@@ -89,61 +89,63 @@ class JoinTokens:
             raise DataError(f"cannot open {path}: {error.strerror}; choose another file") from error
         if mode & 0o077:
             raise SettingsError(f"others can read {path}; chmod 600 it, and issue its tokens again")
-        with self._books() as books:
-            books.execute(_TABLE)
+        with self._transaction() as database:
+            database.execute(_TABLE)
 
     def issue(self, name: str, hours: float = 24.0) -> str:
-        """A new token for ``name``, in the place of any that it had; it is shown this once.
+        """A new token for ``name``, which replaces any that it had; only its digest is stored.
 
         Args:
             name: of the institution, 1 to 64 printable characters.
-            hours: in which it must be used for the first time, > 0.
+            hours: until it expires if it was not used, > 0.
 
         Raises:
             SettingsError: no such name, or no such time.
             DataError: the file cannot be written.
         """
-        if not (0 < len(name) <= LONGEST_NAME and name.isprintable()):
+        if not (0 < len(name) <= MAX_NAME_LENGTH and name.isprintable()):
             raise SettingsError(
-                f"a name of {len(name)} characters; give 1 to {LONGEST_NAME} printable ones"
+                f"a name of {len(name)} characters; give 1 to {MAX_NAME_LENGTH} printable ones"
             )
         if not 0 < hours < float("inf"):
             raise SettingsError(f"a token for {hours} hours; give a time above 0")
         token = secrets.token_urlsafe(32)
         row = (name, _digest(token), time.time() + 3600.0 * hours)
-        with self._books() as books:
-            books.execute("REPLACE INTO tokens VALUES (?, ?, ?, NULL)", row)
+        with self._transaction() as database:
+            database.execute("REPLACE INTO tokens VALUES (?, ?, ?, NULL)", row)
         return token
 
     def admit(self, token: str, name: str, certificate: bytes | None) -> str | None:
-        """See `Admission`; a token's first admission uses it up.
+        """See `Admission`; the first admission binds the token.
 
         Raises:
             DataError: the file cannot be read or written.
         """
-        digest, holder = _digest(token), _holder(certificate)
-        with self._books() as books:
-            found = books.execute(
+        digest, holder = _digest(token), _certificate_digest(certificate)
+        with self._transaction() as database:
+            found = database.execute(
                 "SELECT digest, expires, holder FROM tokens WHERE name = ?", (name,)
             ).fetchone()
-            known, expires, bound = found or (bytes(32), 0.0, None)
+            known, expires, bound_to = found or (bytes(32), 0.0, None)
             if not hmac.compare_digest(digest, known):
-                return STRANGER
-            if bound is not None:
-                return None if hmac.compare_digest(bound, holder) else USED
+                return UNKNOWN_TOKEN
+            if bound_to is not None:
+                return None if hmac.compare_digest(bound_to, holder) else USED_TOKEN
             if time.time() > expires:
-                return EXPIRED
-            books.execute("UPDATE tokens SET holder = ? WHERE name = ?", (holder, name))
+                return EXPIRED_TOKEN
+            database.execute("UPDATE tokens SET holder = ? WHERE name = ?", (holder, name))
         return None
 
     @contextmanager
-    def _books(self) -> Iterator[sqlite3.Connection]:
-        """The file in one transaction, which no other process sees half of."""
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """The database within one exclusive transaction."""
         try:
-            with closing(sqlite3.connect(self._path, BUSY_SECONDS, isolation_level=None)) as books:
-                books.execute("BEGIN IMMEDIATE")
-                yield books
-                books.execute("COMMIT")
+            with closing(
+                sqlite3.connect(self._path, LOCK_TIMEOUT_SECONDS, isolation_level=None)
+            ) as database:
+                database.execute("BEGIN IMMEDIATE")
+                yield database
+                database.execute("COMMIT")
         except sqlite3.Error as error:
             raise DataError(
                 f"cannot use {self._path}: {error}; give the file of this run's tokens"
@@ -151,17 +153,17 @@ class JoinTokens:
 
 
 def _digest(token: str) -> bytes:
-    # Tokens are random and long: a slow hash would protect nothing more.
+    # Tokens are long and random, so a slow password hash would not protect them better.
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
 
 
-def _holder(certificate: bytes | None) -> bytes:
-    """What a used token is bound to; no certificate has the empty digest."""
+def _certificate_digest(certificate: bytes | None) -> bytes:
+    """What a used token is bound to; empty without a certificate."""
     return b"" if certificate is None else hashlib.sha256(certificate).digest()
 
 
-def kept_token(file: Path) -> str:
-    """The token of a run that can be taken up again: drawn once, and kept in a file of its own.
+def persistent_run_token(file: Path) -> str:
+    """The token of a run that can be resumed: drawn once, then read from ``file``.
 
     Raises:
         DataError: the file cannot be written or read.

@@ -1,7 +1,7 @@
-"""Who was struck off a run, and why. Knows no session and no question.
+"""Bans of institutions that violated the protocol, stored durably for the whole run.
 
-Where there is a file, a strike is on the disk before anybody hears of it, the institution that was
-struck included: whoever takes the run up again keeps it out, at whatever moment the process died.
+A ban is on the disk before anybody is informed of it, the banned institution included. So a resumed
+run refuses it too, whenever the process was killed.
 """
 
 import json
@@ -12,51 +12,51 @@ from pathlib import Path
 log = logging.getLogger(__name__)
 
 
-class Struck(str):
-    """Why an institution is struck off a run: in words, told apart from other reasons by type."""
+class BanReason(str):
+    """Why an institution is banned from a run; its type distinguishes it from other reasons."""
 
     __slots__ = ()
 
 
-class Strikes:
-    """Names that may not come back, and why. One thread adds, any may look.
+class Bans:
+    """Banned institutions, by name, with reasons. One thread adds, any thread may read.
 
-    The file is only ever added to. Each strike begins a line of its own, so that one which was torn
-    as its process or its machine died spoils no other.
+    The file is append-only. Each ban begins a line of its own, so that a line that was torn when
+    its process or its machine died spoils no other.
 
     Args:
-        path: of the file, there or not; None keeps strikes in memory.
+        path: of the file, which need not exist; None keeps bans in memory.
 
     Raises:
-        OSError: the file is there and cannot be read.
+        OSError: the file exists and cannot be read.
     """
 
     def __init__(self, path: Path | None = None) -> None:
         self._path = path
-        self._known: dict[str, Struck] = {}
+        self._reasons: dict[str, BanReason] = {}
         if path is not None and path.exists():
             for line in path.read_bytes().split(b"\n"):
-                self._remember(line)
+                self._load_line(line)
 
     def __len__(self) -> int:
-        return len(self._known)
+        return len(self._reasons)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._known
+        return name in self._reasons
 
-    def why(self, name: str) -> Struck | None:
-        """Why ``name`` may not come back; None where it may."""
-        return self._known.get(name)
+    def reason(self, name: str) -> BanReason | None:
+        """Why ``name`` is banned; None if it is not."""
+        return self._reasons.get(name)
 
-    def add(self, name: str, why: Struck) -> None:
-        """Strike ``name`` off; it is on the disk once this returns.
+    def add(self, name: str, why: BanReason) -> None:
+        """Bans ``name``; the ban is on the disk once this returns.
 
-        Where it cannot be written it holds until this process ends, and the log says so.
+        If it cannot be written, it lasts until this process ends, and the log says so.
         """
-        if name in self._known:
+        if name in self._reasons:
             return
-        self._known[name] = why
-        log.warning("%s is struck off: %s", name, why)
+        self._reasons[name] = why
+        log.warning("%s is banned: %s", name, why)
         if self._path is None:
             return
         try:
@@ -64,16 +64,16 @@ class Strikes:
         except OSError as error:
             log.error("a resumed run will not know of it: %s: %s", self._path, error.strerror)
 
-    def _remember(self, line: bytes) -> None:
+    def _load_line(self, line: bytes) -> None:
         try:
-            told = json.loads(line)
-            self._known[str(told["name"])] = Struck(told["why"])
+            ban = json.loads(line)
+            self._reasons[str(ban["name"])] = BanReason(ban["why"])
         except (ValueError, TypeError, KeyError):  # torn, or empty
             return
 
 
 def _append(path: Path, content: bytes) -> None:
-    """Add to a file, and wait until it is on the disk; its name too, where it is new."""
+    """Appends to a file and waits until it is on the disk, with its name if it is new."""
     new = not path.exists()
     with path.open("ab") as file:
         file.write(content)

@@ -1,9 +1,9 @@
-"""Certificates: made for development, read and checked for any run. Knows no hub and no loop.
+"""TLS certificates: make a development CA with its certificates, load and check the server's.
 
-    DIR/ca.pem, ca.key            who vouches for everybody; production keeps this key elsewhere
+    DIR/ca.pem, ca.key            the certificate authority; production keeps this key elsewhere
     DIR/server.pem, server.key    the coordinator's, for localhost, 127.0.0.1 and hosts given
     DIR/NAME.pem, NAME.key        an institution's: its name stands in the certificate
-    DIR/NAME.node, NAME.node.pub  where asked for: by which Flower knows the institution's SuperNode
+    DIR/NAME.node, NAME.node.pub  on request: keys that authenticate its SuperNode to Flower
 
 A coordinator needs ca.pem, server.pem and server.key; an institution ca.pem and its own two files.
 """
@@ -33,20 +33,20 @@ from fedkd.errors import SettingsError
 from fedkd.wire.channel import grpc
 
 CA, SERVER = "ca", "server"
-HERE = ("localhost", "127.0.0.1")
-"""Hosts that every server certificate is for."""
-SOON = timedelta(days=14)
-"""A certificate that ends earlier is warned of."""
-SKEW = timedelta(minutes=5)
-"""By which clocks may differ."""
+LOCAL_HOSTS = ("localhost", "127.0.0.1")
+"""Hosts that stand in every server certificate."""
+EXPIRY_WARNING = timedelta(days=14)
+"""A certificate that expires sooner is warned of."""
+CLOCK_SKEW = timedelta(minutes=5)
+"""Tolerated difference between clocks."""
 NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
-"""What may stand in a certificate as an institution's name, and in a file's."""
+"""Valid names of institutions in certificates and file names."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class _Authority:
+class _KeyPair:
     certificate: x509.Certificate
     key: ec.EllipticCurvePrivateKey
 
@@ -60,23 +60,23 @@ def make_certificates(
     flower: bool = False,
     start: datetime | None = None,
 ) -> list[Path]:
-    """Write a certificate authority, and what the coordinator and each institution need of it.
+    """Write a certificate authority, and certificates of the coordinator and each institution.
 
-    For development: whoever reads this folder can be anybody.
+    For development only: anybody who can read this folder can impersonate every party.
 
     Args:
-        folder: made if it is not there, for its owner alone.
+        folder: created for its owner alone if it does not exist.
         institutions: their names, as on their cards.
         hosts: names or addresses of the coordinator, besides this machine's.
-        days: for which they hold, >= 1.
-        flower: also keys by which Flower knows SuperNodes.
-        start: from which they hold; None for now.
+        days: of validity, >= 1.
+        flower: also write authentication keys of SuperNodes.
+        start: of validity; None for now.
 
     Returns:
         The files.
 
     Raises:
-        SettingsError: a name that cannot be one, or a file that is there already.
+        SettingsError: a name is not valid, or a file exists already.
     """
     if days < 1:
         raise SettingsError(f"certificates for {days} days; expected 1 or more")
@@ -89,25 +89,27 @@ def make_certificates(
     if len({name.lower() for name in institutions}) < len(institutions):
         raise SettingsError("two institutions have one name; give each its own")
     began = start or datetime.now(UTC)
-    span = (began - SKEW, began + timedelta(days=days))
-    authority = _authority(span)
-    files = _pair(CA, authority)
-    files |= _pair(SERVER, _issue(authority, SERVER, [_host(h) for h in (*HERE, *hosts)], span))
+    validity = (began - CLOCK_SKEW, began + timedelta(days=days))
+    authority = _authority(validity)
+    files = _pem_files(CA, authority)
+    files |= _pem_files(
+        SERVER, _issue(authority, SERVER, [_host(h) for h in (*LOCAL_HOSTS, *hosts)], validity)
+    )
     for name in institutions:
-        files |= _pair(name, _issue(authority, name, [x509.DNSName(name)], span))
+        files |= _pem_files(name, _issue(authority, name, [x509.DNSName(name)], validity))
         if flower:
             files |= _node_keys(name)
     return _write(folder, files)
 
 
 def server_credentials(folder: Path) -> grpc.ServerCredentials:
-    """The coordinator's TLS, which asks every institution for a certificate of its own.
+    """The coordinator's TLS credentials, which require client certificates.
 
     Args:
         folder: with ca.pem, server.pem and server.key.
 
     Raises:
-        SettingsError: a file is missing or is none, they do not fit, or one has expired.
+        SettingsError: a file is missing or malformed, they do not match, or one has expired.
     """
     authority, server, key = (
         _read(folder, name) for name in ("ca.pem", "server.pem", "server.key")
@@ -138,7 +140,7 @@ def _read(folder: Path, name: str) -> bytes:
 
 
 def _check_dates(data: bytes, path: Path) -> x509.Certificate:
-    """The first certificate of a file, if it holds today."""
+    """The first certificate of a file, if it is valid today."""
     try:
         certificate = x509.load_pem_x509_certificates(data)[0]
     except (ValueError, IndexError):
@@ -151,36 +153,36 @@ def _check_dates(data: bytes, path: Path) -> x509.Certificate:
             f"{path} holds only from {certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC; "
             "set this machine's clock, or wait"
         )
-    if end - now < SOON:
+    if end - now < EXPIRY_WARNING:
         log.warning("%s expires on %s UTC; renew it", path, f"{end:%Y-%m-%d %H:%M}")
     return certificate
 
 
-Span = tuple[datetime, datetime]
+Validity = tuple[datetime, datetime]
 
 
-def _authority(span: Span) -> _Authority:
+def _authority(validity: Validity) -> _KeyPair:
     key = ec.generate_private_key(ec.SECP256R1())
     name = _subject("fedkd development CA")
     certificate = (
-        _unsigned(name, name, key.public_key(), span)
+        _unsigned(name, name, key.public_key(), validity)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_usage(signs_certificates=True), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .sign(key, SHA256())
     )
-    return _Authority(certificate, key)
+    return _KeyPair(certificate, key)
 
 
 def _issue(
-    authority: _Authority, name: str, names: Sequence[x509.GeneralName], span: Span
-) -> _Authority:
-    """A certificate for these names, and its key: a coordinator serves, an institution dials."""
+    authority: _KeyPair, name: str, names: Sequence[x509.GeneralName], validity: Validity
+) -> _KeyPair:
+    """A server or client certificate for these names, and its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     purpose = ExtendedKeyUsageOID.SERVER_AUTH if name == SERVER else ExtendedKeyUsageOID.CLIENT_AUTH
     issuer = authority.key.public_key()
     certificate = (
-        _unsigned(_subject(name), authority.certificate.subject, key.public_key(), span)
+        _unsigned(_subject(name), authority.certificate.subject, key.public_key(), validity)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(signs_certificates=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
@@ -189,13 +191,13 @@ def _issue(
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer), critical=False)
         .sign(authority.key, SHA256())
     )
-    return _Authority(certificate, key)
+    return _KeyPair(certificate, key)
 
 
 def _unsigned(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, span: Span
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, validity: Validity
 ) -> x509.CertificateBuilder:
-    return x509.CertificateBuilder(issuer, subject, key, x509.random_serial_number(), *span)
+    return x509.CertificateBuilder(issuer, subject, key, x509.random_serial_number(), *validity)
 
 
 def _subject(name: str) -> x509.Name:
@@ -227,13 +229,13 @@ def _host(host: str) -> x509.GeneralName:
         return x509.DNSName(host)
 
 
-def _pair(name: str, issued: _Authority) -> dict[str, bytes]:
+def _pem_files(name: str, issued: _KeyPair) -> dict[str, bytes]:
     key = issued.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     return {f"{name}.pem": issued.certificate.public_bytes(Encoding.PEM), f"{name}.key": key}
 
 
 def _node_keys(name: str) -> dict[str, bytes]:
-    """OpenSSH's format and a NIST curve, which Flower asks for; P-384 is what it recommends."""
+    """A key pair as Flower requires it: OpenSSH's format, a NIST curve (P-384 is recommended)."""
     key = ec.generate_private_key(ec.SECP384R1())
     private = key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
     public = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
@@ -241,7 +243,7 @@ def _node_keys(name: str) -> dict[str, bytes]:
 
 
 def _write(folder: Path, files: dict[str, bytes]) -> list[Path]:
-    """All files or none, keys for their owner's eyes alone."""
+    """Writes all files or none; keys are readable by their owner only."""
     there = [name for name in files if (folder / name).exists()]
     if there:
         raise SettingsError(

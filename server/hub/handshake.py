@@ -1,4 +1,4 @@
-"""The first word of a stream: who is it, and may it come in? Knows no seat and no question."""
+"""The handshake of a stream: receive Hello, check version, certificate and token, or reject."""
 
 import asyncio
 import logging
@@ -6,23 +6,21 @@ import ssl
 
 from fedkd.core.logs import say
 from fedkd.errors import RemoteProtocolError
-from fedkd.protocol.signals import Card
+from fedkd.protocol import Card
 from fedkd.server.hub.admission import Admission
+from fedkd.wire import VERSION, Hello, Session, decode_from_institution
 from fedkd.wire.channel import grpc
-from fedkd.wire.codec import decode_from_institution
-from fedkd.wire.messages import VERSION, Hello
-from fedkd.wire.session import Session
 
 HELLO_SECONDS = 10.0
-"""For whoever connects to say who it is."""
+"""Timeout of the Hello."""
 
 log = logging.getLogger(__name__)
 
 
-async def greet(
-    stream: grpc.aio.ServicerContext, session: Session, admission: Admission
+async def perform_handshake(
+    stream: grpc.aio.ServicerContext, protocol: Session, admission: Admission
 ) -> Card | None:
-    """Hears a Hello; whoever may not come in is told why by a status, as gRPC has it."""
+    """Receives the Hello of an institution and returns its card, or aborts with a gRPC status."""
     try:
         data = await asyncio.wait_for(stream.read(), HELLO_SECONDS)
     except TimeoutError:
@@ -31,25 +29,25 @@ async def greet(
         return None
     hello = decode_from_institution(data)
     try:
-        session.receive(hello)
+        protocol.receive(hello)
     except RemoteProtocolError as error:
         await stream.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
     if not isinstance(hello, Hello):
         return None
-    if objection := await _objection(hello, stream, admission):
-        # Whoever waits for an institution may be waiting for one that came with an old token.
-        say(log, "refused", logging.WARNING, name=hello.card.name, reason=objection[1])
-        await stream.abort(*objection)
+    if rejection := await _rejection(hello, stream, admission):
+        # The operator may be waiting for an institution that came with an old token.
+        say(log, "refused", logging.WARNING, name=hello.card.name, reason=rejection[1])
+        await stream.abort(*rejection)
     return hello.card
 
 
-async def _objection(
+async def _rejection(
     hello: Hello, stream: grpc.aio.ServicerContext, admission: Admission
 ) -> tuple[grpc.StatusCode, str] | None:
-    """Why whoever says ``hello`` may not come in; None where it may.
+    """Why the sender of ``hello`` is not admitted; None if it is.
 
-    A token is looked at only when everything else that the stranger says of itself is right,
-    for it may be good only once; and nothing is told of a name before its token was good.
+    The token is checked last, since it may be valid only once; and nothing is revealed about a
+    name before its token was valid.
     """
     code, name = grpc.StatusCode, hello.card.name
     if hello.version != VERSION:
@@ -63,8 +61,8 @@ async def _objection(
     certificate = _certificate(stream)
     try:  # in another thread: it may have to wait for a disk
         refused = await asyncio.to_thread(admission.admit, hello.token, name, certificate)
-    except Exception:  # whatever is wrong here is no stranger's business
-        log.exception("cannot tell who may come in")
+    except Exception:  # the details must not reach the peer
+        log.exception("admission check failed")
         return code.UNAVAILABLE, "the coordinator cannot check tokens now; try again later"
     if refused:
         return code.UNAUTHENTICATED, refused
@@ -72,6 +70,6 @@ async def _objection(
 
 
 def _certificate(stream: grpc.aio.ServicerContext) -> bytes | None:
-    """The institution's, as DER; None where the connection has none."""
+    """The client certificate of the connection, as DER; None if it has none."""
     pem = stream.auth_context().get("x509_pem_cert")
     return ssl.PEM_cert_to_DER_cert(pem[0].decode()) if pem else None

@@ -1,25 +1,25 @@
-"""gRPC's standard health service beside the hub's own. Knows no institution.
+"""gRPC's standard health checking service, on the same server as the hub's own.
 
-It is there where ``grpcio-health-checking`` is (the extra ``metrics``), and missing elsewhere.
+It needs ``grpcio-health-checking`` (the extra ``metrics``) and is left out without it.
 """
 
 from collections.abc import Awaitable, Callable
 
 from fedkd.wire.channel import SERVICE, grpc
 
-Farewell = Callable[[], Awaitable[None]]
-"""Tells whoever asks that nobody is served any more."""
+ShutdownHook = Callable[[], Awaitable[None]]
+"""Sets the status of all services to NOT_SERVING."""
 
 
-async def add_health(server: grpc.aio.Server) -> Farewell:
-    """Has ``server`` answer ``Check`` for itself and for the hub's service.
+async def add_health(server: grpc.aio.Server) -> ShutdownHook:
+    """Adds ``Check`` to ``server``, for the server as a whole and for the hub's service.
 
-    ``Watch`` is not offered: a stream that stays open would take an institution's place.
+    ``Watch`` is not offered: its open streams would take the place of institutions.
     """
     try:
         from grpc_health.v1 import health, health_pb2, health_pb2_grpc
     except ImportError:
-        return _nothing
+        return _no_health_service
 
     class Health(health.aio.HealthServicer):  # type: ignore[misc]  # the base is untyped
         async def Watch(self, request: object, context: grpc.aio.ServicerContext) -> None:  # noqa: N802
@@ -28,9 +28,9 @@ async def add_health(server: grpc.aio.Server) -> Farewell:
     servicer = Health()
     await servicer.set(SERVICE, health_pb2.HealthCheckResponse.SERVING)
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
-    farewell: Farewell = servicer.enter_graceful_shutdown
-    return farewell
+    shutdown: ShutdownHook = servicer.enter_graceful_shutdown
+    return shutdown
 
 
-async def _nothing() -> None:
-    """Where there is no health service, nobody is told."""
+async def _no_health_service() -> None:
+    """Does nothing: there is no health service."""

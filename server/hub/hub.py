@@ -1,6 +1,6 @@
-"""The hub: one gRPC server, to which institutions dial in, behind calls that block.
+"""The hub: a gRPC server in a thread of its own, with blocking calls that query institutions.
 
-It knows no method and no student: it carries questions out and answers back.
+Institutions connect to it and stay; the coordinator asks them through it. Safe for threads.
 """
 
 import asyncio
@@ -15,49 +15,48 @@ from types import TracebackType
 from typing import Self
 
 from fedkd.errors import QuorumLost
-from fedkd.protocol.signals import Answers, Ask, Card, PullBack, Refusal, Reply
+from fedkd.protocol import Answers, Ask, Card, PullBack, Refusal, Reply
 from fedkd.server.hub.admission import Admission, RunToken
-from fedkd.server.hub.bans import Strikes
-from fedkd.server.hub.handshake import greet
+from fedkd.server.hub.bans import Bans
+from fedkd.server.hub.handshake import perform_handshake
 from fedkd.server.hub.health import add_health
-from fedkd.server.hub.participant import ABSENT, Member
-from fedkd.server.hub.pending_query import Parcel, await_outcomes, sorted_out
-from fedkd.server.hub.query_encoding import Letter
-from fedkd.server.hub.session import PARTING_SECONDS, Counters
-from fedkd.wire.channel import grpc, host_of, listen
+from fedkd.server.hub.participant import NEVER_CONNECTED, Participant
+from fedkd.server.hub.participant_session import PARTING_SECONDS, ParticipantCounters
+from fedkd.server.hub.pending_query import PendingQuery, collect_outcomes, wait_for_outcomes
+from fedkd.server.hub.query_encoding import QueryEncodings
+from fedkd.wire import Query, Role, Session
+from fedkd.wire.channel import create_server, grpc, host_of
 from fedkd.wire.framing import MAX_MESSAGE_BYTES
-from fedkd.wire.messages import Question
-from fedkd.wire.session import Role, Session
 
-MOST_INSTITUTIONS = 256
-MOST_PROBES = 16
-"""Calls to the health service at a time, beside the institutions' sessions."""
-PATIENCE = 600.0
-"""Seconds that an institution may owe an answer for which nobody waits any more."""
-OVER = "the run is over"
+MAX_INSTITUTIONS = 256
+MAX_HEALTH_CALLS = 16
+"""Concurrent calls to the health service, beside the institutions' sessions."""
+LATE_ANSWER_SECONDS = 600.0
+"""How long an answer that nobody waits for may be overdue before its session ends."""
+RUN_OVER = "the run is over"
 
 
 class Hub:
-    """Institutions dial in and stay; the coordinator asks them. Safe for threads.
+    """A gRPC server for institutions, and the calls by which a coordinator queries them.
 
     It listens from its construction until `close`; as a context manager it closes itself. An
-    institution that sends garbage or breaks the law of the session loses its session and is struck
-    off: its name may not come back. Nothing else happens. One that loses its connection may come
-    back, and one that is late is not asked anything before it has answered.
+    institution that sends malformed messages or violates the protocol loses its session and is
+    banned: its name is refused for the rest of the run. One that loses its connection may
+    reconnect, and one whose answer is overdue is not asked anything before it has answered.
 
     Args:
-        admission: who may come in; a str is the secret of this run, known to all who may.
+        admission: decides who is admitted; a str is a token that all institutions share.
         address: host:port, with port 0 for any that is free.
-        credentials: TLS; without them only this machine can dial in. Where they ask institutions
-            for certificates, an institution's name must stand in its own.
-        max_message_bytes: most that an institution may say at once.
-        patience: seconds that an institution may owe a late answer; its session then ends.
-        known: cards of whoever took part in an earlier life of the run, and is to come back as it
-            was then.
-        strikes: who is struck off, from earlier lives too, and where that is kept.
+        credentials: TLS; without them only this machine can connect. If they require client
+            certificates, an institution's name must stand in its own.
+        max_message_bytes: size limit of one message.
+        late_answer_seconds: how long an answer that nobody waits for may be overdue; the
+            institution's session then ends.
+        known: cards of the participants of an interrupted run, which may not change.
+        bans: of an interrupted run too, with the file that stores them.
 
     Raises:
-        SettingsError: the address cannot be had, or would be plain text for other machines.
+        SettingsError: the address is not available, or would accept plain text from other machines.
     """
 
     def __init__(
@@ -66,17 +65,17 @@ class Hub:
         address: str = "127.0.0.1:0",
         credentials: grpc.ServerCredentials | None = None,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
-        patience: float = PATIENCE,
+        late_answer_seconds: float = LATE_ANSWER_SECONDS,
         known: Iterable[Card] = (),
-        strikes: Strikes | None = None,
+        bans: Bans | None = None,
     ) -> None:
         self._admission = RunToken(admission) if isinstance(admission, str) else admission
-        self._patience = patience
+        self._late_answer_seconds = late_answer_seconds
         self._numbers = itertools.count(1)
-        self._asking = threading.Lock()  # numbers must reach every session in their order
-        self._presence = threading.Condition()  # guards who is a member, and who is here
-        self._strikes = Strikes() if strikes is None else strikes
-        self._members = {card.name: self._member(card) for card in known}
+        self._submitting = threading.Lock()  # numbers must reach every session in their order
+        self._presence = threading.Condition()  # guards the participants and their sessions
+        self._bans = Bans() if bans is None else bans
+        self._participants = {card.name: self._participant(card) for card in known}
         self._calls: set[asyncio.Task[object]] = set()
         started: Future[int] = Future()
         self._thread = threading.Thread(
@@ -89,7 +88,7 @@ class Hub:
         self._thread.start()
         port = started.result()
         self.address = f"{host_of(address)}:{port}"
-        """Where institutions dial in: host:port."""
+        """host:port to which institutions connect."""
 
     def __enter__(self) -> Self:
         return self
@@ -104,19 +103,20 @@ class Hub:
 
     @property
     def cards(self) -> tuple[Card, ...]:
-        """Of the institutions that are here, by name."""
+        """Of the connected institutions, by name."""
         with self._presence:
-            seats = [member.seat for member in self._members.values()]
-        return tuple(sorted((seat.card for seat in seats if seat), key=lambda card: card.name))
+            sessions = [each.session for each in self._participants.values()]
+        cards = (session.card for session in sessions if session)
+        return tuple(sorted(cards, key=lambda card: card.name))
 
     @property
-    def counters(self) -> Mapping[str, Counters]:
-        """What passed so far, for every institution that was ever here."""
+    def counters(self) -> Mapping[str, ParticipantCounters]:
+        """Of every institution that was ever connected."""
         with self._presence:
-            return {name: replace(member.counters) for name, member in self._members.items()}
+            return {name: replace(each.counters) for name, each in self._participants.items()}
 
     def wait_for(self, count: int, timeout: float) -> tuple[Card, ...]:
-        """Cards of the institutions that are here, once ``count`` of them are.
+        """Cards of the connected institutions, once there are ``count``.
 
         Raises:
             QuorumLost: fewer came within ``timeout`` seconds.
@@ -125,21 +125,21 @@ class Hub:
             self._presence.wait_for(lambda: len(self.cards) >= count, timeout)
         cards = self.cards
         if len(cards) < count:
-            raise too_few(cards, count, timeout)
+            raise quorum_lost(cards, count, timeout)
         return cards
 
-    def put(self, name: str, request: Ask | PullBack) -> "Future[Reply | Refusal]":
+    def submit(self, name: str, request: Ask | PullBack) -> "Future[Reply | Refusal]":
         """Asks one institution; does not block.
 
         Returns:
-            What comes of it. Tensors in it are views of received bytes, not to be written to. It
-            fails with a RemoteProtocolError where the session ends first. Cancelling it takes the
-            question back if it was not sent yet.
+            Its reply or refusal. Tensors in it are views of received bytes, not to be written to.
+            It fails with a RemoteProtocolError if the session ends first. Cancelling it withdraws
+            a question that was not sent yet.
 
         Raises:
-            LocalProtocolError: the request cannot be asked of anybody.
+            LocalProtocolError: the request is not valid.
         """
-        return self._put_all({name: request}, returns=False)[name].outcome
+        return self._submit_all({name: request}, retry=False)[name].outcome
 
     def ask(
         self,
@@ -149,114 +149,114 @@ class Hub:
         quorum: int = 0,
         linger: float | None = None,
     ) -> tuple[Answers, dict[str, Refusal | str]]:
-        """Asks several institutions, by name, and waits at most ``timeout`` seconds for all.
+        """Asks several institutions and waits at most ``timeout`` seconds for all of them.
 
-        A question whose session is lost is put again under its number, if the institution is back
-        in time. Whoever is not here, or owes an answer, is absent at once.
+        A query whose session is lost is sent again under its number, if the institution
+        reconnects in time. One that is not connected, or overdue, counts as absent at once.
 
         Args:
-            requests: what each is asked.
+            requests: by name of institution.
             timeout: seconds, > 0.
-            quorum: of them must be here, or ``timeout`` have passed, before anybody is asked.
+            quorum: how many of them must be connected before any is asked; waits for them.
             linger: seconds that the others may take once ``quorum``, and at least one, have
                 answered; None for the whole of ``timeout``.
 
         Returns:
-            The replies, and for whoever else was asked its refusal, or in words why there is none:
-            a `Struck` where it may not come back. An answer that comes later is dropped.
+            The replies, and for each other institution its refusal, or the reason why there is
+            no answer: a `BanReason` if it is banned. An answer that comes later is dropped.
 
         Raises:
-            LocalProtocolError: a request cannot be asked of anybody.
+            LocalProtocolError: a request is not valid.
         """
         self._await_quorum(requests.keys(), quorum, timeout)
         deadline = time.monotonic() + timeout
-        parcels = self._put_all(requests, returns=True)
+        queries = self._submit_all(requests, retry=True)
         waited = 0.0
         try:
-            outcomes = [parcel.outcome for parcel in parcels.values()]
-            await_outcomes(outcomes, deadline, max(1, quorum), linger)
+            outcomes = [query.outcome for query in queries.values()]
+            wait_for_outcomes(outcomes, deadline, max(1, quorum), linger)
             if linger is None or time.monotonic() >= deadline:
                 waited, why = timeout, f"no answer within {timeout:g} s"
             else:
                 why = f"no answer within {linger:g} s after the quorum's"
-            return sorted_out(parcels, why)
+            return collect_outcomes(queries, why)
         finally:
             # To wake the hub's thread costs as much as to read an answer.
-            if not all(parcel.outcome.done() for parcel in parcels.values()):
-                self._tell(self._conclude, parcels, waited)
+            if not all(query.outcome.done() for query in queries.values()):
+                self._call_on_hub_thread(self._stop_waiting, queries, waited)
 
-    def turn_away(self, name: str, why: str) -> None:
-        """Ends the session of an institution that has no place in this run, and tells it why."""
-        self._tell(self._dismiss, name, why)
+    def disconnect(self, name: str, why: str) -> None:
+        """Ends the session of an institution that does not fit this run, with the reason."""
+        self._call_on_hub_thread(self._close_session, name, why)
 
     def close(self) -> None:
-        """Tells everyone that the run is over, and stops. Calling it again does nothing."""
-        with self._asking:
+        """Closes all sessions and stops the server. Calling it again does nothing."""
+        with self._submitting:
             if self._thread.is_alive():
-                self._loop.call_soon_threadsafe(self._over.set)
+                self._loop.call_soon_threadsafe(self._run_over.set)
                 self._thread.join()
         with self._presence:
             self._presence.notify_all()
 
     def _await_quorum(self, names: Collection[str], quorum: int, timeout: float) -> None:
-        """Waits for ``quorum`` of ``names`` to be here, as long as that can be."""
-        fewest = min(quorum, len(names))
+        """Waits until ``quorum`` of ``names`` are connected, or can no longer be."""
+        needed = min(quorum, len(names))
 
         def settled() -> bool:
-            members = [self._members.get(name) for name in names]
-            here = sum(member is not None and member.seat is not None for member in members)
-            hopeless = sum(name in self._strikes for name in names)
-            possible = len(members) - hopeless if self._thread.is_alive() else 0
-            return here >= fewest or possible < fewest
+            each = [self._participants.get(name) for name in names]
+            connected = sum(one is not None and one.session is not None for one in each)
+            banned = sum(name in self._bans for name in names)
+            possible = len(each) - banned if self._thread.is_alive() else 0
+            return connected >= needed or possible < needed
 
         with self._presence:
             self._presence.wait_for(settled, timeout)
 
-    def _put_all(
-        self, requests: Mapping[str, Ask | PullBack], *, returns: bool
-    ) -> dict[str, Parcel]:
-        letters: dict[int, Letter] = {}
-        with self._asking:
+    def _submit_all(
+        self, requests: Mapping[str, Ask | PullBack], *, retry: bool
+    ) -> dict[str, PendingQuery]:
+        encodings: dict[int, QueryEncodings] = {}
+        with self._submitting:
             for request in requests.values():
-                if id(request) not in letters:  # one Ask for everybody is encoded once
-                    letters[id(request)] = Letter(Question(next(self._numbers), request))
-            # Only now: where one of them cannot be asked, none is.
-            parcels = {
-                name: Parcel(letters[id(request)], Future(), returns)
+                if id(request) not in encodings:  # an Ask that several share is encoded once
+                    encodings[id(request)] = QueryEncodings(Query(next(self._numbers), request))
+            # Only now: if one request is not valid, nobody is asked.
+            queries = {
+                name: PendingQuery(encodings[id(request)], Future(), retry)
                 for name, request in requests.items()
             }
             if self._thread.is_alive():
-                self._loop.call_soon_threadsafe(self._deliver, parcels)
+                self._loop.call_soon_threadsafe(self._distribute, queries)
             else:
-                for parcel in parcels.values():
-                    parcel.lose(OVER)
-        return parcels
+                for query in queries.values():
+                    query.fail(RUN_OVER)
+        return queries
 
-    def _tell(self, call: Callable[..., None], *said: object) -> None:
-        """Has the hub's thread make a call, if there still is one."""
-        with self._asking:
+    def _call_on_hub_thread(self, call: Callable[..., None], *arguments: object) -> None:
+        """Makes a call in the hub's thread, if that still runs."""
+        with self._submitting:
             if self._thread.is_alive():
-                self._loop.call_soon_threadsafe(call, *said)
+                self._loop.call_soon_threadsafe(call, *arguments)
 
     # --- on the hub's own thread
 
-    def _deliver(self, parcels: Mapping[str, Parcel]) -> None:
-        for name, parcel in parcels.items():
-            if struck := self._strikes.why(name):
-                parcel.lose(struck)
-            elif member := self._members.get(name):
-                member.put(parcel)
+    def _distribute(self, queries: Mapping[str, PendingQuery]) -> None:
+        for name, query in queries.items():
+            if reason := self._bans.reason(name):
+                query.fail(reason)
+            elif participant := self._participants.get(name):
+                participant.submit(query)
             else:
-                parcel.lose(ABSENT)
+                query.fail(NEVER_CONNECTED)
 
-    def _conclude(self, parcels: Mapping[str, Parcel], waited: float) -> None:
-        for name, parcel in parcels.items():
-            if member := self._members.get(name):
-                member.conclude(parcel, waited)
+    def _stop_waiting(self, queries: Mapping[str, PendingQuery], waited: float) -> None:
+        for name, query in queries.items():
+            if participant := self._participants.get(name):
+                participant.stop_waiting(query, waited)
 
-    def _dismiss(self, name: str, why: str) -> None:
-        if member := self._members.get(name):
-            member.dismiss(why)
+    def _close_session(self, name: str, why: str) -> None:
+        if participant := self._participants.get(name):
+            participant.close(why)
 
     async def _serve(
         self,
@@ -266,61 +266,63 @@ class Hub:
         max_message_bytes: int,
     ) -> None:
         self._loop = asyncio.get_running_loop()
-        self._over = asyncio.Event()
+        self._run_over = asyncio.Event()
         try:
-            calls = MOST_INSTITUTIONS + MOST_PROBES
-            server, port = listen(self._connect, address, credentials, max_message_bytes, calls)
-            say_over = await add_health(server)
+            calls = MAX_INSTITUTIONS + MAX_HEALTH_CALLS
+            server, port = create_server(
+                self._connect, address, credentials, max_message_bytes, calls
+            )
+            announce_shutdown = await add_health(server)
             await server.start()
-        except Exception as error:  # to be raised where the hub was called
+        except Exception as error:  # to be raised in the thread that made the hub
             started.set_exception(error)
             return
         started.set_result(port)
-        await self._over.wait()
-        await say_over()
-        for member in self._members.values():
-            member.dismiss(OVER)
-        # Calls that end by themselves end well at the other side, and in silence at this one:
-        # gRPC logs a traceback for each that it has to cut.
+        await self._run_over.wait()
+        await announce_shutdown()
+        for participant in self._participants.values():
+            participant.close(RUN_OVER)
+        # Calls that end by themselves end cleanly on both sides; gRPC logs a traceback for each
+        # call that it has to cancel.
         if self._calls:
             await asyncio.wait(self._calls, timeout=PARTING_SECONDS)
         await server.stop(PARTING_SECONDS / 2)
 
     async def _connect(self, stream: grpc.aio.ServicerContext) -> None:
-        """One stream, from its Hello to its end."""
+        """Serves one stream, from its Hello to its end."""
         if call := asyncio.current_task():
             self._calls.add(call)
             call.add_done_callback(self._calls.discard)
-        session = Session(Role.COORDINATOR)
-        card = await greet(stream, session, self._admission)
+        protocol = Session(Role.COORDINATOR)
+        card = await perform_handshake(stream, protocol, self._admission)
         if card is None:
             return
-        if objection := self._objection(card):
-            await stream.abort(*objection)
+        if rejection := self._rejection(card):
+            await stream.abort(*rejection)
         with self._presence:
-            member = self._members.setdefault(card.name, self._member(card))
-            seat = member.sit(card, stream, session)
+            participant = self._participants.setdefault(card.name, self._participant(card))
+            session = participant.open_session(card, stream, protocol)
             self._presence.notify_all()
         try:
-            await seat.serve()
+            await session.serve()
         finally:
             with self._presence:
                 self._presence.notify_all()
 
-    def _member(self, card: Card) -> Member:
-        return Member(card, self._patience, partial(self._strikes.add, card.name))
+    def _participant(self, card: Card) -> Participant:
+        return Participant(card, self._late_answer_seconds, partial(self._bans.add, card.name))
 
-    def _objection(self, card: Card) -> tuple[grpc.StatusCode, str] | None:
-        if self._over.is_set():
-            return grpc.StatusCode.UNAVAILABLE, OVER
-        if struck := self._strikes.why(card.name):
-            return grpc.StatusCode.PERMISSION_DENIED, f"struck off this run: {struck}"
-        member = self._members.get(card.name)
-        return member.objection(card) if member else None
+    def _rejection(self, card: Card) -> tuple[grpc.StatusCode, str] | None:
+        if self._run_over.is_set():
+            return grpc.StatusCode.UNAVAILABLE, RUN_OVER
+        if reason := self._bans.reason(card.name):
+            return grpc.StatusCode.PERMISSION_DENIED, f"banned from this run: {reason}"
+        participant = self._participants.get(card.name)
+        return participant.rejection(card) if participant else None
 
 
-def too_few(cards: Sequence[Card], count: int, timeout: float) -> QuorumLost:
-    """That of ``count`` institutions only those of ``cards`` came within ``timeout`` seconds."""
+def quorum_lost(cards: Sequence[Card], count: int, timeout: float) -> QuorumLost:
+    """The error that only ``cards`` of ``count`` institutions came within ``timeout`` seconds."""
     present = ", ".join(card.name for card in cards) or "none"
     return QuorumLost(
         f"{len(cards)} institutions came within {timeout:g} s ({present}), expected {count}; start "

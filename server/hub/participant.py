@@ -1,125 +1,132 @@
-"""One institution in a run, over all its sessions: what it owes, and whether it may come in.
+"""A participating institution over all its sessions: reconnection, retries, back-off when late.
 
-Knows no other institution. Everything here runs on the hub's thread, but `objection` reads only.
+Everything here runs on the hub's thread. `rejection` only reads.
 """
 
 import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from fedkd.protocol.signals import Card
-from fedkd.server.hub.bans import Struck
-from fedkd.server.hub.pending_query import Parcel
-from fedkd.server.hub.query_encoding import Wording
-from fedkd.server.hub.session import Counters, Seat
+from fedkd.protocol import Card
+from fedkd.server.hub.bans import BanReason
+from fedkd.server.hub.participant_session import ParticipantCounters, ParticipantSession
+from fedkd.server.hub.pending_query import PendingQuery
+from fedkd.server.hub.query_encoding import EncodingSelector
+from fedkd.wire import Session
 from fedkd.wire.channel import grpc
-from fedkd.wire.session import Session
 
-TRIES = 5
-"""Times that a question is put, where its session is lost each time."""
-MOST_DOUBLINGS = 16
-ABSENT = "it has not come yet"
+MAX_ATTEMPTS = 5
+"""Times that a question is sent, if its session is lost each time."""
+MAX_BACKOFF_DOUBLINGS = 16
+NEVER_CONNECTED = "it has not come yet"
 
 
-class Member:
-    """An institution that was let in once.
+class Participant:
+    """An institution that was admitted at least once.
 
     Args:
-        card: the first that it showed.
-        patience: seconds that it may owe an answer for which nobody waits any more.
-        strike: is told at once how it broke the law.
+        card: the first that it sent.
+        late_answer_seconds: how long an answer that nobody waits for may be overdue.
+        on_violation: called at once with the protocol violation of the institution.
     """
 
-    def __init__(self, card: Card, patience: float, strike: Callable[[Struck], None]) -> None:
-        self.counters = Counters(ended=ABSENT)
-        self.seat: Seat | None = None
+    def __init__(
+        self, card: Card, late_answer_seconds: float, on_violation: Callable[[BanReason], None]
+    ) -> None:
+        self.counters = ParticipantCounters(end_reason=NEVER_CONNECTED)
+        self.session: ParticipantSession | None = None
         """Its open session; None while it is away."""
         self._card = card
-        self._wording = Wording()
-        self._strike = strike
-        self._patience = patience
-        self._orphans: list[Parcel] = []
-        self._missed = 0
-        self._rests_until = 0.0
+        self._selector = EncodingSelector()
+        self._on_violation = on_violation
+        self._late_answer_seconds = late_answer_seconds
+        self._to_retry: list[PendingQuery] = []
+        self._consecutive_late = 0
+        self._backoff_until = 0.0
 
-    def objection(self, card: Card) -> tuple[grpc.StatusCode, str] | None:
-        """Why it may not open a session as ``card`` says; None where it may."""
+    def rejection(self, card: Card) -> tuple[grpc.StatusCode, str] | None:
+        """Why it may not open a session with ``card``; None if it may."""
         code = grpc.StatusCode
-        if self.seat is not None:
+        if self.session is not None:
             return code.ALREADY_EXISTS, f"{card.name!r} is here already; choose another name"
-        if _lasting(card) != _lasting(self._card):
+        if _fixed_fields(card) != _fixed_fields(self._card):
             return code.FAILED_PRECONDITION, (
                 f"{card.name!r} came with another card before: classes and shape stay as they are "
                 "through a run; bring the same teacher back, or choose another name"
             )
         return None
 
-    def sit(self, card: Card, stream: grpc.aio.ServicerContext, session: Session) -> Seat:
-        """Opens a session: what was lost with the last one is put again, under its numbers."""
-        seat = self.seat = Seat(
-            *(card, stream, session, self._wording, self.counters, self._patience),
-            in_time=self._punctual,
-            strike=self._strike,
-            vacate=lambda: self._vacate(seat),
+    def open_session(
+        self, card: Card, stream: grpc.aio.ServicerContext, protocol: Session
+    ) -> ParticipantSession:
+        """Opens a session; questions lost with the last one are sent again under their numbers."""
+        session = self.session = ParticipantSession(
+            *(card, stream, protocol, self._selector, self.counters, self._late_answer_seconds),
+            on_timely_answer=self._on_timely_answer,
+            on_violation=self._on_violation,
+            on_end=lambda: self._on_end(session),
         )
-        self._wording.begin()
-        self.counters.ended = ""
-        for parcel in self._orphans:
-            seat.put(parcel)
-        self._orphans.clear()
-        return seat
+        self._selector.start_session()
+        self.counters.end_reason = ""
+        for query in self._to_retry:
+            session.submit(query)
+        self._to_retry.clear()
+        return session
 
-    def put(self, parcel: Parcel) -> None:
-        """Takes a question; one that it cannot be asked now is lost at once."""
-        if self.seat is None:
-            parcel.lose(self.counters.ended)
-        elif self.seat.owes:
-            parcel.lose(f"it still owes the answer to question {self.seat.owes}")
-        elif (rest := self._rests_until - time.monotonic()) > 0:
-            parcel.lose(f"{self._missed} answers in a row were late; asked again in {rest:.1f} s")
+    def submit(self, query: PendingQuery) -> None:
+        """Accepts a question, or fails it at once if the institution cannot be asked now."""
+        if self.session is None:
+            query.fail(self.counters.end_reason)
+        elif self.session.overdue_question:
+            query.fail(f"it still owes the answer to question {self.session.overdue_question}")
+        elif (backoff := self._backoff_until - time.monotonic()) > 0:
+            query.fail(
+                f"{self._consecutive_late} answers in a row were late; "
+                f"asked again in {backoff:.1f} s"
+            )
         else:
-            self.seat.put(parcel)
+            self.session.submit(query)
 
-    def conclude(self, parcel: Parcel, waited: float) -> None:
-        """Whoever asked has stopped waiting, after ``waited`` seconds that this one cost alone.
+    def stop_waiting(self, query: PendingQuery, waited: float) -> None:
+        """The caller stopped waiting, after ``waited`` seconds that this institution alone cost.
 
-        Whoever is late once is asked again as soon as it has answered. Whoever is late again and
-        again rests for as long as its delays have cost, doubled at each.
+        An institution that is late once is asked again as soon as it has answered. One that is
+        late repeatedly is left out for as long as its delays have cost, doubled each time.
         """
-        if parcel.outcome.done():
+        if query.outcome.done():
             return
-        if parcel in self._orphans:
-            self._orphans.remove(parcel)
-        elif self.seat is not None:
-            self.seat.release(parcel)
+        if query in self._to_retry:
+            self._to_retry.remove(query)
+        elif self.session is not None:
+            self.session.abandon(query)
         if waited:
-            self._missed += 1
-            rest = waited * (2 ** min(self._missed - 1, MOST_DOUBLINGS) - 1)
-            self._rests_until = time.monotonic() + min(rest, self._patience)
+            self._consecutive_late += 1
+            backoff = waited * (2 ** min(self._consecutive_late - 1, MAX_BACKOFF_DOUBLINGS) - 1)
+            self._backoff_until = time.monotonic() + min(backoff, self._late_answer_seconds)
 
-    def dismiss(self, why: str) -> None:
-        """Ends its session, and the wait for whatever it was asked."""
-        if self.seat is not None:
-            self.seat.dismiss(why)
-        for parcel in self._orphans:
-            parcel.lose(why)
-        self._orphans.clear()
+    def close(self, why: str) -> None:
+        """Ends its session and fails all its pending questions."""
+        if self.session is not None:
+            self.session.close(why)
+        for query in self._to_retry:
+            query.fail(why)
+        self._to_retry.clear()
 
-    def _punctual(self) -> None:
-        self._missed = 0
+    def _on_timely_answer(self) -> None:
+        self._consecutive_late = 0
 
-    def _vacate(self, seat: Seat) -> None:
-        why = self.counters.ended
-        for parcel in seat.unanswered():
-            if seat.returns and parcel.returns and parcel.tries < TRIES:
-                self._orphans.append(parcel)
+    def _on_end(self, session: ParticipantSession) -> None:
+        why = self.counters.end_reason
+        for query in session.take_unanswered():
+            if session.may_return and query.retry and query.attempts < MAX_ATTEMPTS:
+                self._to_retry.append(query)
             else:
-                parcel.lose(why)
-        self.seat = None
+                query.fail(why)
+        self.session = None
 
 
-def _lasting(card: Card) -> Card:
-    """What of ``card`` may not change: an owner may release more or less after a restart."""
+def _fixed_fields(card: Card) -> Card:
+    """The fields of ``card`` that may not change; a release policy may, after a restart."""
     return replace(
         card,
         signals=frozenset(),

@@ -1,6 +1,6 @@
-"""A question on its way to one institution, and what it is to wait for several. Knows no session.
+"""Pending queries: one future per query and institution; waiting for several with a deadline.
 
-The futures in parcels are where the hub's thread and its callers meet.
+The hub's thread resolves the futures, and its callers wait for them.
 """
 
 import time
@@ -9,51 +9,51 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 
 from fedkd.errors import RemoteProtocolError
-from fedkd.protocol.signals import Answers, Refusal, Reply
-from fedkd.server.hub.query_encoding import Letter
-from fedkd.wire.messages import Question
+from fedkd.protocol import Answers, Refusal, Reply
+from fedkd.server.hub.query_encoding import QueryEncodings
+from fedkd.wire import Query
 
 
 @dataclass(eq=False)
-class Parcel:
-    """A question on its way to one institution.
+class PendingQuery:
+    """A query to one institution that has no answer yet.
 
     Attributes:
-        letter: the question, which may be shared with other seats.
-        outcome: what comes of it.
-        returns: whether it is put again where its session is lost.
-        tries: times that it was sent.
-        sent: the loop's time at the last of them, in seconds.
+        encodings: of the query; may be shared with other institutions.
+        outcome: the answer, when it comes.
+        retry: whether it is sent again if its session is lost.
+        attempts: times that it was sent.
+        sent_at: the event loop's time when it was last sent, in seconds.
     """
 
-    letter: Letter
+    encodings: QueryEncodings
     outcome: "Future[Reply | Refusal]"
-    returns: bool = False
-    tries: int = 0
-    sent: float = 0.0
+    retry: bool = False
+    attempts: int = 0
+    sent_at: float = 0.0
 
     @property
-    def question(self) -> Question:
-        """Under its number."""
-        return self.letter.question
+    def message(self) -> Query:
+        """The message, with its number."""
+        return self.encodings.query
 
     def start(self) -> bool:
-        """Whether somebody waits for it still; from here on it cannot be cancelled."""
+        """Whether it was not cancelled; from here on it cannot be."""
         return self.outcome.running() or self.outcome.set_running_or_notify_cancel()
 
-    def lose(self, why: str) -> None:
-        """Ends the wait for it, in failure."""
+    def fail(self, why: str) -> None:
+        """Sets an error as its outcome."""
         if self.start():
             self.outcome.set_exception(RemoteProtocolError(why))
 
 
-def await_outcomes(
+def wait_for_outcomes(
     outcomes: "Collection[Future[Reply | Refusal]]",
     deadline: float,
     quorum: int,
     linger: float | None,
 ) -> None:
-    """Waits for all, until ``deadline``, or ``linger`` seconds after ``quorum`` of them came."""
+    """Waits for all, until ``deadline`` or ``linger`` seconds after ``quorum`` replies came."""
     pending, answered = set(outcomes), 0
     while linger is not None and pending and answered < quorum:
         done, pending = wait(pending, max(0.0, deadline - time.monotonic()), FIRST_COMPLETED)
@@ -66,16 +66,18 @@ def await_outcomes(
     wait(pending, left if linger is None else min(left, linger))
 
 
-def sorted_out(parcels: Mapping[str, Parcel], why: str) -> tuple[Answers, dict[str, Refusal | str]]:
-    """Replies, and for everybody else the refusal or the reason; ``why`` where nothing came."""
+def collect_outcomes(
+    queries: Mapping[str, PendingQuery], why: str
+) -> tuple[Answers, dict[str, Refusal | str]]:
+    """The replies, and for all others the refusal or the error; ``why`` if nothing came."""
     answers: dict[str, Reply] = {}
     absent: dict[str, Refusal | str] = {}
-    for name, parcel in parcels.items():
-        outcome = parcel.outcome
+    for name, query in queries.items():
+        outcome = query.outcome
         if not outcome.done():
             absent[name] = why
         elif error := outcome.exception():
-            absent[name] = error.args[0]  # the reason itself, which may be a Struck
+            absent[name] = error.args[0]  # the reason itself, which may be a BanReason
         elif isinstance(result := outcome.result(), Refusal):
             absent[name] = result
         else:
@@ -84,6 +86,6 @@ def sorted_out(parcels: Mapping[str, Parcel], why: str) -> tuple[Answers, dict[s
 
 
 def _own(reply: Reply) -> Reply:
-    """``reply`` with tensors of its own, so that the message's bytes can go."""
+    """A copy of ``reply``, so that the bytes of its message can be freed."""
     gradient = None if reply.gradient is None else reply.gradient.clone()
-    return Reply({signal: said.clone() for signal, said in reply.signals.items()}, gradient)
+    return Reply({signal: value.clone() for signal, value in reply.signals.items()}, gradient)

@@ -1,6 +1,6 @@
-"""A hub's counters for Prometheus, read when they are scraped. Knows no question and no answer.
+"""Prometheus metrics of the hub, by institution, collected when they are scraped.
 
-Needs the extra ``metrics``; nothing else in fedkd does.
+Needs the extra ``metrics``.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,32 +19,34 @@ from fedkd.errors import SettingsError
 from fedkd.server.hub.hub import Hub
 
 LOOPBACK = "127.0.0.1"
-COUNTED = {
+METRICS = {
     "questions": "Questions sent.",
     "answers": "Answers that came, late ones included.",
     "refusals": "Questions declined.",
-    "strikes": "Sessions ended because the institution broke the law.",
-    "samples_asked": "Images asked about.",
-    "samples_pulled_back": "Images whose gradient was asked for.",
+    "protocol_violations": "Sessions ended because the institution violated the protocol.",
+    "samples_asked": "Samples asked about.",
+    "samples_pulled_back": "Samples whose gradient was asked for.",
     "bytes_sent": "Bytes of questions.",
-    "bytes_received": "Bytes of everything that the institution said.",
+    "bytes_received": "Bytes of all messages of the institution.",
 }
-"""Fields of `fedkd.server.hub.session.Counters`, and what they count."""
+"""Fields of `ParticipantCounters` that are exported, with help texts."""
 
 
 class HubCollector(Collector):
-    """What a hub counts, by institution."""
+    """Collects the counters of a hub, by institution."""
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
 
     def collect(self) -> Iterator[Metric]:
         """See `prometheus_client.registry.Collector`."""
-        present = GaugeMetricFamily("fedkd_institutions_present", "Institutions that are here.")
+        present = GaugeMetricFamily(
+            "fedkd_institutions_present", "Institutions that are connected."
+        )
         present.add_metric([], len(self._hub.cards))
         yield present
         counters = self._hub.counters
-        for field, words in COUNTED.items():
+        for field, words in METRICS.items():
             family = CounterMetricFamily(f"fedkd_{field}", words, labels=["institution"])
             for name, each in counters.items():
                 family.add_metric([name], attrgetter(field)(each))

@@ -1,109 +1,121 @@
-"""The forms in which one question may travel, and which of them an institution is put. No I/O.
+"""Encodings of a query, with samples or by recipe, and the choice of one per institution.
 
-Images by recipe cost some fifty bytes, in the place of one a pixel. They are shown to whoever takes
-no recipes, or did not come to the same images by the same source before.
+A recipe takes some fifty bytes, in place of one byte per pixel. The samples themselves are sent to
+an institution that accepts no recipes, or that could not reproduce samples of the same source.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from fedkd.protocol.signals import RECIPES, Ask, Card, Network, Procedural, Recipe, fingerprint
-from fedkd.wire.codec import encode
-from fedkd.wire.messages import Named, Question
-from fedkd.wire.recipes import too_large
+from fedkd.protocol import (
+    RECIPE_VERSION,
+    Ask,
+    Card,
+    FrozenGenerator,
+    NamedPrior,
+    Recipe,
+    fingerprint,
+)
+from fedkd.wire import Query, RecipeQuery, encode, exceeds_limits
 
 
 @dataclass(frozen=True, eq=False)
-class Form:
-    """A question as it is said, and the same as bytes."""
+class QueryEncoding:
+    """A query as a message and as bytes."""
 
-    message: Question | Named
+    message: Query | RecipeQuery
     data: bytes
 
 
-class Letter:
-    """A question on its way to several institutions: each form is written once, for all of them.
+class QueryEncodings:
+    """All encodings of a query, each computed once for all institutions.
 
     Args:
-        question: under its number.
+        query: the message, with its number.
 
     Raises:
-        LocalProtocolError: it cannot be asked of anybody.
+        LocalProtocolError: it is not a valid query.
     """
 
-    def __init__(self, question: Question) -> None:
-        self.question = question
-        self.shown = Form(question, encode(question))
-        """With its images."""
+    def __init__(self, query: Query) -> None:
+        self.query = query
+        self.explicit = QueryEncoding(query, encode(query))
+        """With its samples."""
 
     @property
     def recipe(self) -> Recipe | None:
-        """Of its images, where they have one."""
-        return self.question.request.recipe if isinstance(self.question.request, Ask) else None
+        """Of its samples, if they have one."""
+        return self.query.request.recipe if isinstance(self.query.request, Ask) else None
 
     @cached_property
-    def named(self) -> Form:
-        """By recipe; the weights of a network came before."""
-        return self._by(lambda source: replace(source, weights=None))
+    def by_recipe(self) -> QueryEncoding:
+        """By recipe, for an institution that already has the weights of its network."""
+        return self._recipe_encoding(lambda source: replace(source, weights=None))
 
     @cached_property
-    def taught(self) -> Form:
+    def by_recipe_with_weights(self) -> QueryEncoding:
         """By recipe, with the weights of its network."""
-        return self._by(lambda source: source)
+        return self._recipe_encoding(lambda source: source)
 
-    def _by(self, told: Callable[[Network], Network]) -> Form:
-        ask, recipe = self.question.request, self.recipe
+    def _recipe_encoding(
+        self, weights_of: Callable[[FrozenGenerator], FrozenGenerator]
+    ) -> QueryEncoding:
+        ask, recipe = self.query.request, self.recipe
         if not isinstance(ask, Ask) or recipe is None:
-            raise RuntimeError("a question without a recipe was to be put by one")
-        if isinstance(recipe.source, Network):
-            recipe = replace(recipe, source=told(recipe.source))
-        message = Named(self.question.id, recipe, fingerprint(ask.images), ask.signals, ask.exact)
-        return Form(message, encode(message))
+            raise RuntimeError("this query has no recipe to be encoded by")
+        if isinstance(recipe.source, FrozenGenerator):
+            recipe = replace(recipe, source=weights_of(recipe.source))
+        message = RecipeQuery(
+            self.query.id, recipe, fingerprint(ask.images), ask.signals, ask.exact
+        )
+        return QueryEncoding(message, encode(message))
 
 
-class Wording:
-    """Which form one institution is put, question by question.
+class EncodingSelector:
+    """Chooses the encoding of each query for one institution.
 
-    The weights of a network travel once in a session, and not before the images that were shown of
-    it have cost as much: one that still learns is then never told, and one that learns no more is
-    told at the latest when half of what it cost could have been saved.
+    The weights of a generator network are sent once in a session, and only after the samples that
+    were sent of it have cost as many bytes. So the weights of a generator that is still trained are
+    never sent; those of a frozen one are sent before twice the necessary bytes were spent.
     """
 
     def __init__(self) -> None:
-        self._misdrawn: set[str] = set()
-        self._known = b""
-        self._shown, self._of = 0, b""
+        self._failed_sources: set[str] = set()
+        self._sent_digest = b""
+        self._explicit_bytes, self._digest = 0, b""
 
-    def begin(self) -> None:
-        """Another session, in which no weights have come."""
-        self._known = b""
+    def start_session(self) -> None:
+        """Begins another session, in which no weights were sent yet."""
+        self._sent_digest = b""
 
-    def of(self, letter: Letter, card: Card) -> Form:
-        """The form of ``letter`` for the institution of ``card``."""
-        recipe = letter.recipe
-        if recipe is None or card.recipes != RECIPES or too_large(recipe, card.shape):
-            return letter.shown
-        if _kind(recipe) in self._misdrawn:
-            return letter.shown
-        if isinstance(recipe.source, Procedural) or recipe.source.digest == self._known:
-            return letter.named
-        return self._of_network(letter, recipe.source)
+    def select(self, encodings: QueryEncodings, card: Card) -> QueryEncoding:
+        """The one of ``encodings`` for the institution of ``card``."""
+        recipe = encodings.recipe
+        if recipe is None or card.recipes != RECIPE_VERSION or exceeds_limits(recipe, card.shape):
+            return encodings.explicit
+        if _source_name(recipe) in self._failed_sources:
+            return encodings.explicit
+        if isinstance(recipe.source, NamedPrior) or recipe.source.digest == self._sent_digest:
+            return encodings.by_recipe
+        return self._select_for_network(encodings, recipe.source)
 
-    def misdrawn(self, letter: Letter) -> None:
-        """It did not come to these images: whatever this source draws is shown from here on."""
-        if letter.recipe is not None:
-            self._misdrawn.add(_kind(letter.recipe))
+    def recipe_failed(self, encodings: QueryEncodings) -> None:
+        """The institution could not reproduce these samples: no more recipes of this source."""
+        if encodings.recipe is not None:
+            self._failed_sources.add(_source_name(encodings.recipe))
 
-    def _of_network(self, letter: Letter, network: Network) -> Form:
-        if network.digest != self._of:
-            self._shown, self._of = 0, network.digest
-        if network.weights is None or self._shown < network.weights.nbytes:
-            self._shown += len(letter.shown.data)
-            return letter.shown
-        self._known = network.digest
-        return letter.taught
+    def _select_for_network(
+        self, encodings: QueryEncodings, network: FrozenGenerator
+    ) -> QueryEncoding:
+        if network.digest != self._digest:
+            self._explicit_bytes, self._digest = 0, network.digest
+        if network.weights is None or self._explicit_bytes < network.weights.nbytes:
+            self._explicit_bytes += len(encodings.explicit.data)
+            return encodings.explicit
+        self._sent_digest = network.digest
+        return encodings.by_recipe_with_weights
 
 
-def _kind(recipe: Recipe) -> str:
-    return recipe.source.name if isinstance(recipe.source, Procedural) else "a network"
+def _source_name(recipe: Recipe) -> str:
+    return recipe.source.name if isinstance(recipe.source, NamedPrior) else "a network"

@@ -1,4 +1,4 @@
-"""What people look at after a run: its folder, and the page made from it.
+"""The folder of a run (`run_folder`) and the HTML report made from it (`page`).
 
-It knows no network and no loop: whoever runs one writes here through `RunFolder`.
+Import from the modules: drivers write to a folder without waiting for matplotlib.
 """

@@ -1,4 +1,4 @@
-"""The student, in files that others can open. It knows no run and no folder's other contents.
+"""Export of the student: safetensors and ONNX, with a comparison of the two.
 
 Images are float32 in [0, 1], ``(B, C, H, W)``; normalisation is inside the model.
 """
@@ -29,11 +29,11 @@ def save_student(
     shape: tuple[int, int, int],
     metadata: Mapping[str, str] | None = None,
 ) -> Path:
-    """Write the weights to ``student.safetensors``, whole or not at all.
+    """Write the weights to ``student.safetensors`` atomically.
 
     The file's metadata has one key, ``fedkd``: a JSON object with the class of the model, the image
-    shape ``CxHxW``, and whatever ``metadata`` adds (a key to `fedkd.models.networks`, say). Nothing in the
-    file can run code. The same weights give the same bytes.
+    shape ``CxHxW``, and what ``metadata`` adds (a name in `fedkd.models.registry`, say). Nothing in
+    the file can run code. The same weights give the same bytes.
     """
     path = folder / "student.safetensors"
     temporary = path.with_name(f".{path.name}.part")
@@ -46,7 +46,7 @@ def save_student(
         **(metadata or {}),
     }
     try:
-        # One key, since the format writes several in an order that changes from run to run.
+        # One key, since the format writes several in a random order.
         save_file(weights, temporary, {"fedkd": json.dumps(notes, sort_keys=True)})
         os.replace(temporary, path)
     finally:
@@ -119,7 +119,7 @@ def _compare(model: nn.Module, path: Path, images: Tensor) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter prints, logs and warns of its own insides; its errors still come through."""
+    """Suppress the exporter's output, logs and warnings, but not its errors."""
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:

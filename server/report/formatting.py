@@ -1,4 +1,4 @@
-"""Numbers and promises as people read them. It knows no page."""
+"""Format numbers, sizes, durations and privacy guarantees for people."""
 
 import math
 
@@ -45,14 +45,14 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def promise(teacher: TeacherRecord) -> str:
-    """What an institution promises, in short; never a zero where it promises nothing."""
+def guarantee(teacher: TeacherRecord) -> str:
+    """The guarantee of an institution, in short."""
     if teacher.epsilon is None:
-        return "none promised"
-    return pair(teacher.epsilon, teacher.delta)
+        return "none guaranteed"
+    return epsilon_delta(teacher.epsilon, teacher.delta)
 
 
-def pair(epsilon: float, delta: float | None) -> str:
+def epsilon_delta(epsilon: float, delta: float | None) -> str:
     """``ε = 4, δ = 1e-5``; both are bounds, so ε is rounded up to four digits."""
     step = 10.0 ** (math.floor(math.log10(epsilon)) - 3)
     # First to the nearest in a millionth of a step: 8.001 is no whole number of steps in floats.

@@ -1,4 +1,4 @@
-"""Invented images, small enough to stand inside a page. It knows no run and no HTML."""
+"""The page's gallery of synthetic samples: select, scale down, encode as PNG data URLs."""
 
 import base64
 import io
@@ -11,30 +11,30 @@ from PIL import Image
 
 from fedkd.server.report.result_records import Gallery
 
-MOST = 48
-"""Images on a page."""
+MAX_IMAGES = 48
+"""Limit of images on a page."""
 _LARGEST_SIDE = 64
 _STAGES = 6
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One invented image and what the teachers together said of it."""
+    """One synthetic image with its fused label."""
 
     source: str
-    """A ``data:`` address of a PNG."""
+    """A ``data:`` URL of a PNG."""
     width: int
     height: int
     origin: str
     label: str
-    """What its class is called."""
+    """Name of its class."""
     confidence: float
     """Of that label, in [0, 1]."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Pictures of one stretch of the run."""
+    """Pictures of one interval of the run."""
 
     first: int
     """Samples asked of each teacher when the first of them was asked about."""
@@ -43,27 +43,27 @@ class Stage:
 
 
 def stages(gallery: Gallery, classes: Sequence[str] = ()) -> list[Stage]:
-    """At most `MOST` images of ``gallery`` in order of time, in a few stretches of the run.
+    """At most `MAX_IMAGES` images of ``gallery`` in order of time, in a few intervals of the run.
 
-    ``classes`` names the classes; what has no name is called by its number.
+    ``classes`` are their names; a class without a name is shown by its number.
     """
     order = np.argsort(gallery.asked_at, kind="stable")
-    if len(order) > MOST:
-        order = order[np.linspace(0, len(order) - 1, MOST).round().astype(int)]
+    if len(order) > MAX_IMAGES:
+        order = order[np.linspace(0, len(order) - 1, MAX_IMAGES).round().astype(int)]
     return [
         Stage(
             first=int(gallery.asked_at[part[0]]),
             last=int(gallery.asked_at[part[-1]]),
             pictures=[_picture(gallery, index, classes) for index in part],
         )
-        for part in _stretches(order, gallery.asked_at)
+        for part in _intervals(order, gallery.asked_at)
     ]
 
 
-def _stretches(
+def _intervals(
     order: NDArray[np.int64], asked_at: NDArray[np.int64]
 ) -> Iterator[NDArray[np.int64]]:
-    """One for each time of asking, or a few of equal size where the times are many."""
+    """One interval for each time of asking, or a few of equal size if there are many times."""
     changes = np.flatnonzero(np.diff(asked_at[order])) + 1
     cut: Sequence[int] | int = changes.tolist() if len(changes) < _STAGES else _STAGES
     parts = np.split(order, cut) if not isinstance(cut, int) else np.array_split(order, cut)
@@ -80,18 +80,18 @@ def _picture(gallery: Gallery, index: int, classes: Sequence[str]) -> Picture:
         width=image.width,
         height=image.height,
         origin=str(gallery.origin[index]),
-        label=_called(int(gallery.label[index]), classes),
+        label=_class_name(int(gallery.label[index]), classes),
         confidence=float(gallery.confidence[index]),
     )
 
 
-def _called(label: int, classes: Sequence[str]) -> str:
+def _class_name(label: int, classes: Sequence[str]) -> str:
     name = classes[label] if 0 <= label < len(classes) else str(label)
     return f"class {name}" if name.isdecimal() else name
 
 
 def _image(pixels: NDArray[np.uint8]) -> Image.Image:
-    """``(C, H, W)`` in colour where C is 3, else the mean of its channels in grey."""
+    """``(C, H, W)`` in colour if C is 3, else the mean of its channels in grey."""
     if len(pixels) == 3:
         image = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
     else:

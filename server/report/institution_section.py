@@ -1,27 +1,24 @@
-"""What the page says of one institution, and of all their promises together. It knows no markup.
-
-Everything here is the coordinator's view: what it asked, what it was told, what it was promised.
-"""
+"""The page's section on each institution, and the privacy guarantees of all of them combined."""
 
 import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fedkd.server.report.formatting import count, pair
+from fedkd.server.report.formatting import count, epsilon_delta
 from fedkd.server.report.result_records import (
     Asked,
-    Back,
+    Banned,
     Event,
     Joined,
     Lost,
     Result,
-    Struck,
+    Returned,
     TeacherRecord,
 )
 
-TRAINED_PRIVATELY = "DP-SGD"
-"""The mechanism that covers whatever is computed from a teacher."""
+TRAINING_MECHANISM = "DP-SGD"
+"""The mechanism by which everything computed from a teacher is covered."""
 _ADD_OR_REMOVE = "add or remove"
 _NAMED_CLASSES = 24
 _SIGNALS = {
@@ -32,54 +29,54 @@ _SIGNALS = {
 
 
 @dataclass(frozen=True)
-class Sheet:
-    """One institution."""
+class InstitutionSection:
+    """The values shown of one institution."""
 
     number: int
     """From 1, in the order of the result."""
     teacher: TeacherRecord
     summary: str
     asked_signals: str
-    """What the method asked for; empty where it was not recorded."""
+    """The signals that the method asked for; empty if not recorded."""
     signals: str
-    """What its policy releases."""
+    """The signals that its policy releases."""
     history: Sequence[str]
-    """When it came, went and came back; empty: it was there throughout."""
+    """When it joined, dropped out and returned; empty: it took part throughout."""
     reasons: Sequence[str]
-    """Why it did not answer, each with how often it was noted."""
+    """Why it did not answer, with the number of times."""
     classes: str
     factor: str
-    """e to its epsilon, as people read it; empty where it promises nothing."""
+    """e to its epsilon, formatted; empty without a guarantee."""
 
     @property
     def trained_privately(self) -> bool:
-        """Whether its promise covers everything that is computed from its teacher."""
-        said = self.teacher.guarantee.mechanism if self.teacher.guarantee else None
-        return (said or self.teacher.mechanism or "").startswith(TRAINED_PRIVATELY)
+        """Whether its guarantee covers everything that is computed from its teacher."""
+        mechanism = self.teacher.guarantee.mechanism if self.teacher.guarantee else None
+        return (mechanism or self.teacher.mechanism or "").startswith(TRAINING_MECHANISM)
 
 
 @dataclass(frozen=True)
-class Together:
-    """The promises of institutions that hold different data, taken together."""
+class CombinedGuarantee:
+    """The combined guarantee of all institutions, by parallel composition and summed."""
 
     unit: str
     parallel: str
     summed: str
 
 
-def sheets(result: Result, events: Sequence[Event]) -> list[Sheet]:
-    """A sheet for each institution, in the order of the result."""
-    asked = _words(result.signals_asked) if result.signals_asked else ""
-    moments = _moments(events)
+def institution_sections(result: Result, events: Sequence[Event]) -> list[InstitutionSection]:
+    """One section for each institution, in the order of the result."""
+    asked = _signal_names(result.signals_asked) if result.signals_asked else ""
+    changes = _participation_events(events)
     return [
-        Sheet(
+        InstitutionSection(
             number,
             teacher,
             f"{count(teacher.samples_asked)} samples asked",
             asked,
-            _words(teacher.signals),
-            [words for name, words, _ in moments if name == teacher.name],
-            _reasons([reason for name, _, reason in moments if name == teacher.name and reason]),
+            _signal_names(teacher.signals),
+            [words for name, words, _ in changes if name == teacher.name],
+            _reasons([reason for name, _, reason in changes if name == teacher.name and reason]),
             _classes(teacher),
             factor(teacher.epsilon) if teacher.epsilon is not None else "",
         )
@@ -87,69 +84,69 @@ def sheets(result: Result, events: Sequence[Event]) -> list[Sheet]:
     ]
 
 
-def together(teachers: Sequence[TeacherRecord]) -> Together | None:
-    """What all promises come to where no unit lies at two institutions.
+def combined_guarantee(teachers: Sequence[TeacherRecord]) -> CombinedGuarantee | None:
+    """Parallel composition of all guarantees, for units that lie at one institution only.
 
-    As `fedkd.privacy.accounting.in_parallel` has it, with what else that asks for.
+    As `fedkd.privacy.accounting.parallel_composition` has it, with what else that asks for.
 
     Returns:
-        None where somebody promises nothing, alone, or where institutions do not all say that
-        neighbours differ by adding or removing one and the same kind of unit.
+        None if there is one institution only, if one of them has no guarantee, or if they do not
+        all define neighbours by adding or removing one unit of the same kind.
     """
-    promises = _promises(teachers)
+    guarantees = _guarantees(teachers)
     said = {(t.guarantee.unit, t.guarantee.adjacency) if t.guarantee else None for t in teachers}
-    if not promises or len(said) != 1:
+    if not guarantees or len(said) != 1:
         return None
     unit, adjacency = said.pop() or (None, None)
     if unit is None or adjacency != _ADD_OR_REMOVE:
         return None
-    worst = pair(max(e for e, _ in promises), max(d for _, d in promises))
-    return Together(unit.removeprefix("one "), worst, _sum(promises))
+    worst = epsilon_delta(max(e for e, _ in guarantees), max(d for _, d in guarantees))
+    return CombinedGuarantee(unit.removeprefix("one "), worst, _sum(guarantees))
 
 
-def overlap(teachers: Sequence[TeacherRecord]) -> str:
-    """The sum of all promises, which holds wherever a unit lies; empty where there is none."""
-    promises = _promises(teachers)
-    return _sum(promises) if promises else ""
+def summed_guarantee(teachers: Sequence[TeacherRecord]) -> str:
+    """Sequential composition of all guarantees, which always holds; empty if there is none."""
+    guarantees = _guarantees(teachers)
+    return _sum(guarantees) if guarantees else ""
 
 
 def factor(epsilon: float) -> str:
-    """By how much a conclusion may become likelier: e to ``epsilon``, in a few digits."""
+    """E to ``epsilon``, in a few digits."""
     if epsilon > 30:
         return f"e^{epsilon:.4g}, beyond any use"
     value = math.exp(epsilon)
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def _promises(teachers: Sequence[TeacherRecord]) -> list[tuple[float, float]]:
-    """Everybody's; none where somebody promises nothing, or there is nobody to compose with."""
+def _guarantees(teachers: Sequence[TeacherRecord]) -> list[tuple[float, float]]:
+    """All guarantees; none if an institution has no guarantee, or there is one institution only."""
     known = [
         (t.epsilon, t.delta) for t in teachers if t.epsilon is not None and t.delta is not None
     ]
     return known if len(known) == len(teachers) > 1 else []
 
 
-def _sum(promises: Sequence[tuple[float, float]]) -> str:
-    return pair(math.fsum(e for e, _ in promises), math.fsum(d for _, d in promises))
+def _sum(guarantees: Sequence[tuple[float, float]]) -> str:
+    return epsilon_delta(math.fsum(e for e, _ in guarantees), math.fsum(d for _, d in guarantees))
 
 
-def _words(signals: Sequence[str]) -> str:
+def _signal_names(signals: Sequence[str]) -> str:
     return ", ".join(_SIGNALS.get(signal, signal) for signal in signals) or "not recorded"
 
 
-def _moments(events: Sequence[Event]) -> list[tuple[str, str, str]]:
-    """Who came or went: name, what happened in words, and the reason where there is one."""
-    asked, told = 0, []
+def _participation_events(events: Sequence[Event]) -> list[tuple[str, str, str]]:
+    """Changes of participation: name, text, and the reason if there is one."""
+    asked, changes = 0, []
     for event in events:
         if isinstance(event, Asked):
             asked = event.asked
-        elif isinstance(event, Lost | Struck):
-            what = "did not answer" if isinstance(event, Lost) else "was struck off"
-            told.append((event.name, f"{what} after sample {count(asked)}", event.reason))
-        elif isinstance(event, Back | Joined):
-            what = "answered again" if isinstance(event, Back) else "joined"
-            told.append((event.name, f"{what} after sample {count(asked)}", ""))
-    return told
+        elif isinstance(event, Lost | Banned):
+            what = "did not answer" if isinstance(event, Lost) else "was banned"
+            changes.append((event.name, f"{what} after sample {count(asked)}", event.reason))
+        elif isinstance(event, Returned | Joined):
+            what = "answered again" if isinstance(event, Returned) else "joined"
+            changes.append((event.name, f"{what} after sample {count(asked)}", ""))
+    return changes
 
 
 def _reasons(reasons: Sequence[str]) -> list[str]:

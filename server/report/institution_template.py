@@ -1,20 +1,21 @@
-"""The markup of one institution's part of a run's page. It knows no values."""
+"""Jinja template of one institution's section of the report page."""
 
-SHEET = """\
-<details class="sheet">
-<summary><b>{{ sheet.teacher.name }}</b>
-<span>{{ sheet.summary }}</span>
-<span{% if sheet.teacher.epsilon is none %} class="none"{% endif %}>
-{{- "no promise" if sheet.teacher.epsilon is none else sheet.teacher | promise }}</span></summary>
-<div class="inside" id="institution-{{ sheet.number }}">
-{% set teacher = sheet.teacher %}
+INSTITUTION_HTML = """\
+<details class="section">
+<summary><b>{{ section.teacher.name }}</b>
+<span>{{ section.summary }}</span>
+<span{% if section.teacher.epsilon is none %} class="none"{% endif %}>
+{{- "no guarantee" if section.teacher.epsilon is none
+ else section.teacher | guarantee }}</span></summary>
+<div class="inside" id="institution-{{ section.number }}">
+{% set teacher = section.teacher %}
 {% set guarantee = teacher.guarantee %}
 <h3>What it was asked</h3>
 <dl class="says">
 <dt>Images</dt><dd>{{ teacher.samples_asked | count }} samples
 {%- if teacher.questions %} in {{ teacher.questions | count }} questions
 {%- if teacher.samples_pulled_back %}, pull-backs among them{% endif %}
-{%- if teacher.recipes %}; {{ teacher.recipes | count }} times it drew the images itself
+{%- if teacher.recipes %}; {{ teacher.recipes | count }} times it rendered the images itself
 {%- endif %}{% endif %}
 {%- if teacher.sample_cap is not none %}; its policy answers at most
 {{ teacher.sample_cap | count }}{% endif %}</dd>
@@ -22,26 +23,28 @@ SHEET = """\
 {%- if teacher.samples_pulled_back %}with respect to the pixels of
 {{ teacher.samples_pulled_back | count }} samples
 {%- else %}none{% if teacher.pull_back %}, though its policy allows them{% endif %}{% endif %}</dd>
-{% if sheet.asked_signals %}
-<dt>Signals</dt><dd>{{ sheet.asked_signals }}</dd>
+{% if section.asked_signals %}
+<dt>Signals</dt><dd>{{ section.asked_signals }}</dd>
 {% endif %}
-<dt>Over the run</dt><dd>{{ sheet.history | join("; ") or "took part throughout" }}</dd>
+<dt>Over the run</dt><dd>{{ section.history | join("; ") or "took part throughout" }}</dd>
 </dl>
-<h3>What it told</h3>
+<h3>What it released</h3>
 <dl class="says">
-<dt>Its policy releases</dt><dd>{{ sheet.signals }}
+<dt>Its policy releases</dt><dd>{{ section.signals }}
 {%- if teacher.pull_back %}, and gradients of these{% endif %}</dd>
-<dt>Classes</dt><dd>{{ sheet.classes }}</dd>
+<dt>Classes</dt><dd>{{ section.classes }}</dd>
 <dt>Class counts</dt><dd>
-{%- if teacher.class_counts %}told: {{ teacher.class_counts | sum | count }} training images in all
-{%- else %}not told{% endif %}</dd>
+{%- if teacher.class_counts %}released:
+{{ teacher.class_counts | sum | count }} training images in all
+{%- else %}not released{% endif %}</dd>
 <dt>Scores of the student</dt><dd>
 {%- if teacher.tells_scores is none %}not recorded
-{%- elif teacher.tells_scores %}its policy tells them, on its private test data
-{%- else %}not told{% endif %}</dd>
+{%- elif teacher.tells_scores %}its policy releases them, on its private test data
+{%- else %}not released{% endif %}</dd>
 <dt>Its own accuracy</dt><dd>{{ teacher.accuracy | percent }}</dd>
 <dt>Refusals</dt><dd>{{ teacher.refusals | count }}
-{%- if sheet.reasons %}; when it did not answer: {{ sheet.reasons | join("; ") }}{% endif %}</dd>
+{%- if section.reasons %}; when it did not answer:
+{{ section.reasons | join("; ") }}{% endif %}</dd>
 <dt>Bytes</dt><dd>
 {%- if teacher.bytes_received or teacher.bytes_sent %}{{ teacher.bytes_received | size }} from it,
 {{ teacher.bytes_sent | size }} to it
@@ -49,12 +52,12 @@ SHEET = """\
 </dl>
 <h3>What it cost</h3>
 {% if teacher.epsilon is none %}
-<p><span class="none">It promises no differential privacy</span>, so what this cost cannot be
+<p><span class="none">It guarantees no differential privacy</span>, so what this cost cannot be
 put into a number. Nothing bounds what its answers reveal of single training records, however few
 were asked for.</p>
 {% else %}
-<p><b>{{ teacher | promise }}</b>: whatever anybody concludes from what is covered is at most
-{{ sheet.factor }} times likelier with one protected unit in the training data than without it, or
+<p><b>{{ teacher | guarantee }}</b>: whatever anybody concludes from what is covered is at most
+{{ section.factor }} times likelier with one protected unit in the training data than without it, or
 the other way round
 {%- if teacher.delta is not none %}, but for a chance of
 {{ teacher.delta | small }}{% endif %}.</p>
@@ -75,7 +78,7 @@ the other way round
 {%- endif %}</dd>
 </dl>
 <h3>What the claim covers</h3>
-{% if sheet.trained_privately %}
+{% if section.trained_privately %}
 <p>The teacher itself was trained with noise. So everything computed from it is covered: its
 answers here, their gradients, the student, and answers to whoever asks next, however many.</p>
 {% else %}
@@ -88,18 +91,19 @@ it.</p>
 <li>What it says of itself: that it takes part, its name, its classes
 {%- if teacher.class_counts %}, its class counts{% endif %}, its policy, its refusals.</li>
 <li>Scores and accuracies on its test data
-{%- if teacher.tells_scores %}, which its policy tells{% endif %}: the teacher was not trained on
+{%- if teacher.tells_scores %}, which its policy releases{% endif %}: the teacher was not trained on
 those images.</li>
 <li>The choice of settings, where it was made by looking at the same data.</li>
 {% if guarantee and guarantee.unpromised %}
-<li>What it told of the same data before: by its books, {{ guarantee.unpromised | count }} images
-were answered without any promise. The promise is of what is told since.</li>
+<li>Earlier answers about the same data: by its ledger, {{ guarantee.unpromised | count }} images
+were answered without any guarantee. The guarantee is of what is released since.</li>
 {% endif %}
-<li>Other models of the same data that stand in no books of its own. Their ε and δ add to
+<li>Other models of the same data that stand in no ledger of its own. Their ε and δ add to
 these.</li>
 <li>More than one unit: somebody of whom there are n has n times this ε, and more of the δ.</li>
 </ul>
-<p class="small">All of this is the institution's word. The coordinator cannot check it.</p>
+<p class="small">All of this is the institution's own statement. The coordinator cannot check
+it.</p>
 {% endif %}
 </div>
 </details>

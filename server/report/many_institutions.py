@@ -1,4 +1,4 @@
-"""What the page says where there are more institutions than it can show. It knows no markup."""
+"""Summaries for the page of a run with many institutions: ranges of figures, shortened lists."""
 
 import statistics
 from collections.abc import Callable, Sequence
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from fedkd.server.report.formatting import count, percent, size
 from fedkd.server.report.result_records import TeacherRecord
 
-SHOWN = 60
-"""Institutions that are shown one by one, the first of the result; a page of more is not read."""
+MAX_SHOWN = 60
+"""Institutions that are shown one by one: the first of the result."""
 
 
 @dataclass(frozen=True)
 class Range:
-    """One figure over all institutions that have it, in words."""
+    """Minimum, median and maximum of one figure over all institutions that have it, as text."""
 
     label: str
     least: str
@@ -22,8 +22,8 @@ class Range:
 
 
 def ranges(teachers: Sequence[TeacherRecord]) -> list[Range]:
-    """How the figures spread over all institutions; nothing where each of them is shown."""
-    if len(teachers) <= SHOWN:
+    """The ranges of all figures; none if each institution is shown."""
+    if len(teachers) <= MAX_SHOWN:
         return []
     found = [
         _range("Own accuracy", [t.accuracy for t in teachers], percent),
@@ -32,15 +32,15 @@ def ranges(teachers: Sequence[TeacherRecord]) -> list[Range]:
         _range("Sent to it", [t.bytes_sent for t in teachers], size),
         _range("Received", [t.bytes_received for t in teachers], size),
         _range("Refusals", [t.refusals for t in teachers], _whole),
-        _range("Promised ε", [t.epsilon for t in teachers], "{:.4g}".format),
+        _range("Guaranteed ε", [t.epsilon for t in teachers], "{:.4g}".format),
     ]
     return [each for each in found if each is not None]
 
 
-def some(names: Sequence[str]) -> str:
+def abbreviated_names(names: Sequence[str]) -> str:
     """``a, b and 998 others``: as many names as are shown, and how many more there are."""
-    more = len(names) - SHOWN
-    return ", ".join(names[:SHOWN]) + (f" and {count(more)} others" if more > 0 else "")
+    more = len(names) - MAX_SHOWN
+    return ", ".join(names[:MAX_SHOWN]) + (f" and {count(more)} others" if more > 0 else "")
 
 
 def _range(

@@ -1,4 +1,4 @@
-"""The page of a finished run, made from its folder. It knows no engine and asks nobody anything."""
+"""The HTML report of a finished run, rendered from its folder alone."""
 
 import json
 import shlex
@@ -11,26 +11,30 @@ from jinja2 import DictLoader, Environment, StrictUndefined
 from markupsafe import Markup
 
 from fedkd.server.report import plots
-from fedkd.server.report.formatting import count, duration, percent, plural, promise, size, small
+from fedkd.server.report.formatting import count, duration, guarantee, percent, plural, size, small
 from fedkd.server.report.gallery import stages
-from fedkd.server.report.institution_section import overlap, sheets, together
-from fedkd.server.report.institution_template import SHEET
-from fedkd.server.report.many_institutions import SHOWN, ranges, some
+from fedkd.server.report.institution_section import (
+    combined_guarantee,
+    institution_sections,
+    summed_guarantee,
+)
+from fedkd.server.report.institution_template import INSTITUTION_HTML
+from fedkd.server.report.many_institutions import MAX_SHOWN, abbreviated_names, ranges
 from fedkd.server.report.page_template import HTML
-from fedkd.server.report.participation import membership
-from fedkd.server.report.result_records import Record, Result, TeacherRecord
-from fedkd.server.report.run_folder import PAGE, load, write_whole
-from fedkd.server.report.student_metrics import measures
+from fedkd.server.report.participation import participation_section
+from fedkd.server.report.result_records import Result, RunRecord, TeacherRecord
+from fedkd.server.report.run_folder import PAGE, load_run, write_atomic
+from fedkd.server.report.student_metrics import student_metrics
 from fedkd.server.report.stylesheet import CSS
 
 _FOLDED = """\
-<details class="sheet"><summary><b>The first %s</b><span>of %s institutions</span></summary>
+<details class="section"><summary><b>The first %s</b><span>of %s institutions</span></summary>
 <div class="inside">"""
-"""Before what is said of one institution after another, where there are too many."""
+"""Opening of a collapsed part with the first institutions, if there are many."""
 
 
 @dataclass(frozen=True)
-class Card:
+class HeadlineFigure:
     """One headline figure."""
 
     label: str
@@ -49,14 +53,14 @@ def build_report(path: Path) -> Path:
     """
     page = path / PAGE
     # A name may hold a lone surrogate, which JSON can write and UTF-8 cannot.
-    write_whole(page, render(load(path)).encode("utf-8", errors="replace"))
+    write_atomic(page, render(load_run(path)).encode("utf-8", errors="replace"))
     return page
 
 
-def render(record: Record) -> str:
+def render(record: RunRecord) -> str:
     """``record`` as one self-contained HTML page."""
     result, events = record.result, record.events
-    environment, many = _environment(), len(result.teachers) > SHOWN
+    environment, many = _environment(), len(result.teachers) > MAX_SHOWN
     figures = {
         "accuracy": plots.accuracy(result, events),
         "curriculum": plots.curriculum(events),
@@ -74,28 +78,28 @@ def render(record: Record) -> str:
         title=title(result),
         result=result,
         duration=duration(result.seconds),
-        cards=cards(result),
-        membership=membership(events, result.resumed),
+        headline=headline_figures(result),
+        participation=participation_section(events, result.resumed),
         stages=stages(record.gallery, result.classes) if record.gallery else [],
         colours=plots.origin_colours(events),
-        promising=[teacher for teacher in result.teachers if teacher.epsilon is not None],
-        telling=[teacher.name for teacher in result.teachers if teacher.class_counts],
-        measures=measures(result.student),
-        sheets=sheets(result, events)[:SHOWN],
-        shown=result.teachers[:SHOWN],
+        with_guarantee=[teacher for teacher in result.teachers if teacher.epsilon is not None],
+        releasing=[teacher.name for teacher in result.teachers if teacher.class_counts],
+        measures=student_metrics(result.student),
+        sections=institution_sections(result, events)[:MAX_SHOWN],
+        shown=result.teachers[:MAX_SHOWN],
         ranges=ranges(result.teachers),
-        folded=Markup(_FOLDED % (SHOWN, count(len(result.teachers)))) if many else "",
+        folded=Markup(_FOLDED % (MAX_SHOWN, count(len(result.teachers)))) if many else "",
         folded_end=Markup("</div></details>") if many else "",
-        together=together(result.teachers),
-        overlap=overlap(result.teachers),
-        settings=settings(result.config),
+        combined=combined_guarantee(result.teachers),
+        summed=summed_guarantee(result.teachers),
+        settings=flatten_config(result.config),
         files=record.files or {},
     )
 
 
 def _environment() -> Environment:
     environment = Environment(
-        loader=DictLoader({"page": HTML, "institution": SHEET}),
+        loader=DictLoader({"page": HTML, "institution": INSTITUTION_HTML}),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -105,16 +109,16 @@ def _environment() -> Environment:
         percent=percent,
         count=count,
         size=size,
-        promise=promise,
+        guarantee=guarantee,
         plural=plural,
         small=small,
-        some=some,
+        abbreviated_names=abbreviated_names,
     )
     return environment
 
 
-def cards(result: Result) -> list[Card]:
-    """The headline: what came out, what it is to be measured against, and what it took."""
+def headline_figures(result: Result) -> list[HeadlineFigure]:
+    """The headline figures: accuracies, questions, traffic, privacy."""
     teachers, student = result.teachers, result.student
     known = [teacher for teacher in teachers if teacher.accuracy is not None]
     best = max(known, key=lambda teacher: teacher.accuracy or 0, default=None)
@@ -124,57 +128,59 @@ def cards(result: Result) -> list[Card]:
     received = sum(teacher.bytes_received for teacher in teachers) / max(1, len(teachers))
     agreement = student.agreement
     return [
-        Card(
+        HeadlineFigure(
             "Student",
             percent(student.accuracy),
             "after the last step"
             + ("" if agreement is None else f"; agrees with the ensemble on {percent(agreement)}"),
         ),
-        Card("Ensemble", percent(result.ensemble.accuracy), "the teachers' fused answer"),
-        Card(
+        HeadlineFigure("Ensemble", percent(result.ensemble.accuracy), "the teachers' fused answer"),
+        HeadlineFigure(
             "Best single teacher",
             percent(best.accuracy if best else None),
-            best.name if best else "no institution told its accuracy",
+            best.name if best else "no institution released its accuracy",
         ),
-        Card(
+        HeadlineFigure(
             "Questions per teacher",
             count(asked),
             f"samples asked; {count(pulled)} pulled back" if pulled else "samples; no gradients",
         ),
-        Card(
+        HeadlineFigure(
             "Traffic per teacher",
             size(sent + received),
             f"{size(sent)} sent to it, {size(received)} received",
         ),
-        _privacy_card(teachers),
+        _privacy_figure(teachers),
     ]
 
 
-def _privacy_card(teachers: Sequence[TeacherRecord]) -> Card:
-    promised = [teacher.epsilon for teacher in teachers if teacher.epsilon is not None]
-    if not promised:
-        return Card("Privacy", "none promised", "by any institution")
-    largest = f"{max(promised):.3g}"
-    if len(promised) == len(teachers):
-        return Card("Privacy", f"ε ≤ {largest}", "the largest of all teachers' promises")
-    return Card(
+def _privacy_figure(teachers: Sequence[TeacherRecord]) -> HeadlineFigure:
+    guaranteed = [teacher.epsilon for teacher in teachers if teacher.epsilon is not None]
+    if not guaranteed:
+        return HeadlineFigure("Privacy", "none guaranteed", "by any institution")
+    largest = f"{max(guaranteed):.3g}"
+    if len(guaranteed) == len(teachers):
+        return HeadlineFigure(
+            "Privacy", f"ε ≤ {largest}", "the largest of all teachers' guarantees"
+        )
+    return HeadlineFigure(
         "Privacy",
-        f"{len(promised)} of {len(teachers)} promise",
-        f"ε ≤ {largest} at these; the others promise nothing",
+        f"{len(guaranteed)} of {len(teachers)} guarantee",
+        f"ε ≤ {largest} at these; the others guarantee nothing",
     )
 
 
 def title(result: Result) -> str:
-    """The run in one line."""
+    """The title of the page."""
     return f"One student from {plural(len(result.teachers), 'teacher')}"
 
 
-def settings(config: Mapping[str, Any], above: str = "") -> list[tuple[str, str]]:
+def flatten_config(config: Mapping[str, Any], above: str = "") -> list[tuple[str, str]]:
     """A nested configuration as ``(dotted key, value)`` rows, in its own order."""
     rows: list[tuple[str, str]] = []
     for key, value in config.items():
         if isinstance(value, Mapping) and value:
-            rows += settings(value, f"{above}{key}.")
+            rows += flatten_config(value, f"{above}{key}.")
         else:
             rows.append((f"{above}{key}", json.dumps(value, ensure_ascii=False)))
     return rows

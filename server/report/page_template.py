@@ -1,4 +1,4 @@
-"""The markup of a run's page. It knows no values; `fedkd.server.report.stylesheet` says how it looks.
+"""Jinja template of the report page; its style sheet is in `fedkd.server.report.stylesheet`.
 
 It is a constant and not a file of its own, since a Flower bundle carries Python files only.
 """
@@ -30,7 +30,7 @@ HTML = """\
 <li>took <b>{{ duration }}</b></li>
 </ul>
 <dl class="cards">
-{% for card in cards %}
+{% for card in headline %}
 <div class="card{{ " first" if loop.first }}"><dt>{{ card.label }}</dt>
 <dd class="value">{{ card.value }}</dd><dd class="note">{{ card.note }}</dd></div>
 {% endfor %}
@@ -97,7 +97,7 @@ is in <code>result.json</code>.</p>
 <td class="n">{{ teacher.bytes_sent | size }}</td>
 <td class="n">{{ teacher.bytes_received | size }}</td>
 <td class="n">{{ teacher.refusals | count }}</td>
-<td{% if teacher.epsilon is none %} class="none"{% endif %}>{{ teacher | promise }}</td></tr>
+<td{% if teacher.epsilon is none %} class="none"{% endif %}>{{ teacher | guarantee }}</td></tr>
 {% endfor %}
 </tbody></table></div>
 {{ folded_end }}
@@ -110,19 +110,19 @@ Together they were sent {{ result.teachers | sum(attribute="bytes_sent") | size 
 {%- endif %}.
 {% endif %}
 </p>
-{{ membership }}
+{{ participation }}
 {% if figures.counts %}
 <h3>Training images of each class</h3>
 {{ folded }}
 <figure>{{ figures.counts }}
-<figcaption>Told by {{ telling | length }} of {{ result.teachers | length }} institutions.
-{%- if telling | length > shown | length %} Here are the first {{ shown | length }} of these.
+<figcaption>Released by {{ releasing | length }} of {{ result.teachers | length }} institutions.
+{%- if releasing | length > shown | length %} Here are the first {{ shown | length }} of these.
 {%- endif %}
 
 </figcaption></figure>
 {{ folded_end }}
 {% else %}
-<p class="small">No institution told how many training images it has of each class.</p>
+<p class="small">No institution released how many training images it has of each class.</p>
 {% endif %}
 </section>
 
@@ -188,57 +188,57 @@ the origin of the image.</p>
 <section id="privacy">
 <h2>What privacy it cost</h2>
 <div class="note-box"><p>
-{% if not promising %}
-No institution promises differential privacy. The answers of a teacher trained without
+{% if not with_guarantee %}
+No institution guarantees differential privacy. The answers of a teacher trained without
 differential privacy carry no guarantee: whoever holds them may infer something about single
 training records, and asking few questions does not bound how much.
-{% elif promising | length < result.teachers | length %}
-{{ promising | length }} of {{ result.teachers | length }} institutions promise differential
+{% elif with_guarantee | length < result.teachers | length %}
+{{ with_guarantee | length }} of {{ result.teachers | length }} institutions guarantee differential
 privacy, each with the figures below. The answers of a teacher trained without
 differential privacy carry no guarantee.
 {% else %}
-Every institution promises differential privacy, with the figures below.
+Every institution guarantees differential privacy, with the figures below.
 {% endif %}
 </p></div>
-<p>Each by itself: what it was asked, what it told, what that cost it, and what is claimed of
+<p>Each by itself: what it was asked, what it released, what that cost it, and what is claimed of
 it.</p>
 {{ folded }}
-{% for sheet in sheets %}
+{% for section in sections %}
 {% include "institution" %}
 {% endfor %}
 {{ folded_end }}
-{% if promising %}
-<p>A promise (ε, δ) says: whatever an observer concludes from everything that this teacher
+{% if with_guarantee %}
+<p>A guarantee (ε, δ) says: whatever an observer concludes from everything that this teacher
 answered becomes at most e<sup>ε</sup> times likelier, but for a chance of δ, by one protected
 unit being in the training data or not. It is the institution's own statement; the coordinator
 cannot check it, and this page repeats it.</p>
 {% endif %}
-{% if together %}
+{% if combined %}
 <h3>All institutions together</h3>
-<p><b>{{ together.parallel }}</b> for every {{ together.unit }} that lies at one institution only:
-the largest of the promises, and not their sum. This holds exactly where all of the following is so,
-none of which the coordinator can check.</p>
+<p><b>{{ combined.parallel }}</b> for every {{ combined.unit }} that lies at one institution only:
+the largest of the guarantees, and not their sum. This holds exactly where all of the following is
+so, none of which the coordinator can check.</p>
 <ul>
-<li>Each {{ together.unit }} is at one institution. One that lies at several has the sum of their
-promises: at most <b>{{ together.summed }}</b>, where it lies at all of them.</li>
+<li>Each {{ combined.unit }} is at one institution. One that lies at several has the sum of their
+guarantees: at most <b>{{ combined.summed }}</b>, where it lies at all of them.</li>
 <li>Each institution chose its settings and trained without looking at what another had
 answered.</li>
 <li>What lies where was decided without looking at the data, or the division itself is public.</li>
-<li>Neighbouring data sets differ by adding or removing one {{ together.unit }}, as every
+<li>Neighbouring data sets differ by adding or removing one {{ combined.unit }}, as every
 institution here says. Where one is replaced instead, and may so move to another institution, it is
 twice the ε and more of the δ.</li>
 </ul>
-{% elif overlap %}
+{% elif summed %}
 <h3>All institutions together</h3>
-<p>A unit that lies at every institution has the sum of their promises, at most
-<b>{{ overlap }}</b>. Nothing smaller is claimed here, since not every institution says that
+<p>A unit that lies at every institution has the sum of their guarantees, at most
+<b>{{ summed }}</b>. Nothing smaller is claimed here, since not every institution says that
 neighbouring data sets differ by adding or removing one and the same kind of unit.</p>
 {% endif %}
 <h3>What is not covered</h3>
 <ul>
-{% if telling %}
-<li>Class counts, told by {{ telling | some }}. They are a release of their own, and lie
-inside a promise only where the institution charged them to it.</li>
+{% if releasing %}
+<li>Class counts, released by {{ releasing | abbreviated_names }}. They are a release of
+their own, and lie inside a guarantee only where the institution charged them to it.</li>
 {% endif %}
 <li>Accuracies on this page. Where the test data is private, each is a further release.</li>
 <li>When an answer came, how large it was, that it was refused, and that an institution took part

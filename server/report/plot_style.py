@@ -1,4 +1,4 @@
-"""How figures look: colours, type, and the way to inline SVG. It knows nothing of what they show.
+"""Style of the plots: colours, fonts, layout helpers, conversion to inline SVG.
 
 One unit of a figure is one CSS pixel at the page's full width, so that sizes here and in the
 page's style sheet are the same sizes. Text stays text and takes the page's own typeface.

@@ -1,7 +1,6 @@
-"""The figures of a run's page, each as inline SVG. It knows no file and no HTML around them.
+"""Plots of the page as inline SVG: accuracy, curriculum, generator terms, origins, class counts.
 
-Each takes what the run recorded and returns one ``<svg>`` element, or None where the run
-recorded nothing of the kind.
+Each function returns one ``<svg>`` element, or None if the run recorded no such data.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +13,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
-from fedkd.server.report.many_institutions import SHOWN
+from fedkd.server.report.many_institutions import MAX_SHOWN
 from fedkd.server.report.plot_style import (
     ACCENT,
     FAINT,
@@ -41,11 +40,11 @@ from fedkd.server.report.result_records import (
 )
 
 _NAMED_TEACHERS = 8
-"""Beyond this many, names beside a plot are a thicket."""
-_LINES = SHOWN
-"""Beyond this many, lines of as many teachers are one grey block; so many of them are drawn."""
+"""Limit of names beside a plot."""
+_LINES = MAX_SHOWN
+"""Limit of lines of teachers in a plot."""
 _RASTER_CELLS = 1500
-"""Beyond this many cells, a heat map is smaller as a picture."""
+"""A heat map with more cells is embedded as a raster image, which is smaller."""
 
 
 def accuracy(result: Result, events: Sequence[Event]) -> str | None:
@@ -103,7 +102,7 @@ def curriculum(events: Sequence[Event]) -> str | None:
 
 
 def loss(events: Sequence[Event]) -> str | None:
-    """The student's loss over its steps: all there is to see where no curriculum was at work."""
+    """The student's loss over its steps, for runs without a curriculum."""
     panels = {"Loss": _line((e.step, e.loss) for e in events if isinstance(e, Trained))}
     return _small_panels("loss", panels, "student steps", "Student loss over its steps")
 
@@ -117,7 +116,7 @@ def generator(events: Sequence[Event]) -> str | None:
 
 
 def origins(events: Sequence[Event]) -> str | None:
-    """Which source the asked images came from, and how varied the answers on them were."""
+    """Shares of the sources of the asked samples, and class entropy of the answers."""
     asks = [event for event in events if isinstance(event, Asked)]
     if not asks or asks[-1].asked == 0:
         return None
@@ -161,23 +160,23 @@ def origin_colours(events: Sequence[Event]) -> dict[str, str]:
 
 
 def class_counts(teachers: Sequence[TeacherRecord], names: Sequence[str]) -> str | None:
-    """Training images of each class at each institution that tells them; blank where it has none.
+    """Heat map of the training images by institution and class, from those that release them.
 
     ``names`` are those of the columns; without any they are numbers.
     """
-    telling = [teacher for teacher in teachers if teacher.class_counts][:SHOWN]
-    told = [(teacher, teacher.class_counts) for teacher in telling if teacher.class_counts]
-    if not told:
+    known_teachers = [teacher for teacher in teachers if teacher.class_counts][:MAX_SHOWN]
+    known = [(teacher, teacher.class_counts) for teacher in known_teachers if teacher.class_counts]
+    if not known:
         return None
-    names = names or [str(index) for index in range(max(len(counts) for _, counts in told))]
+    names = names or [str(index) for index in range(max(len(counts) for _, counts in known))]
     classes = len(names)
-    table = np.full((len(told), classes), np.nan)
+    table = np.full((len(known), classes), np.nan)
     column = {name: index for index, name in enumerate(names)}
-    for row, (teacher, counts) in enumerate(told):
+    for row, (teacher, counts) in enumerate(known):
         own = [column[name] for name in teacher.classes or names[: len(counts)]]
         table[row, own] = counts
     with style("counts"):
-        drawn = figure(height=62 + 30 * len(told))
+        drawn = figure(height=62 + 30 * len(known))
         axes = drawn.subplots()
         axes.grid(visible=False)
         shades = LinearSegmentedColormap.from_list("counts", ["#f6f5fb", "#8f86c4", ACCENT])
@@ -192,7 +191,7 @@ def class_counts(teachers: Sequence[TeacherRecord], names: Sequence[str]) -> str
         if classes <= 20:
             _write_counts(axes, table)
             axes.set_xticks(np.arange(classes) + 0.5, [short(name) for name in names])
-        axes.set_yticks(np.arange(len(told)) + 0.5, [short(teacher.name) for teacher, _ in told])
+        axes.set_yticks(np.arange(len(known)) + 0.5, [short(teacher.name) for teacher, _ in known])
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
         axes.invert_yaxis()
@@ -201,7 +200,7 @@ def class_counts(teachers: Sequence[TeacherRecord], names: Sequence[str]) -> str
 
 
 def difficulty_by_institution(events: Sequence[Event]) -> str | None:
-    """How hard the student finds each institution's answers, over its steps."""
+    """Mean loss of the student against each institution's answers, over its steps."""
     steps = [
         (event.step, event.difficulty_by_institution)
         for event in events
@@ -236,12 +235,12 @@ def difficulty_by_institution(events: Sequence[Event]) -> str | None:
 
 
 def _others(number: int) -> str:
-    """What the lines without a colour of their own are called."""
+    """Legend of the lines without a colour of their own."""
     return f"the {number} others" if number <= _LINES else f"{_LINES} of {number} others"
 
 
 def _references(result: Result) -> list[tuple[float, str, bool]]:
-    """Accuracies to compare the student's with: value, what to call it, whether it stands out."""
+    """Accuracies to compare the student's with: value, name, whether it is emphasised."""
     known = [(t.accuracy, t.name) for t in result.teachers if t.accuracy is not None]
     named = len(known) <= _NAMED_TEACHERS
     lines = [(value, short(name) if named else "", False) for value, name in known]
@@ -257,7 +256,7 @@ def _references(result: Result) -> list[tuple[float, str, bool]]:
 
 
 def _name_lines(axes: Axes, lines: Sequence[tuple[float, str, bool]]) -> None:
-    """Write the names of horizontal lines to the right of them, moved apart where they collide."""
+    """Write the names of horizontal lines beside them, moved apart where they collide."""
     named = [line for line in lines if line[1]]
     low, high = axes.get_ylim()
     gap = (high - low) * 0.062

@@ -1,4 +1,4 @@
-"""What a finished run says of itself: result, events, gallery. Knows no file and no page.
+"""Schemas of a run's stored results: ``result.json``, the events, the gallery of samples.
 
 Accuracies are in [0, 1]; None means that the coordinator does not know the value.
 """
@@ -19,44 +19,44 @@ Variance: TypeAlias = Annotated[float, Field(ge=0, le=0.25)] | None
 """Of shares in [0, 1]."""
 
 
-class _Part(BaseModel):
+class _ResultModel(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
 
 
-class StudentScore(_Part):
-    """The student, as it stood after the last step."""
+class StudentScore(_ResultModel):
+    """Scores of the student after its last step."""
 
     accuracy: Accuracy
     best_test_accuracy: Accuracy = None
-    """The best seen on the way, chosen by looking at the test set."""
+    """The best during training, selected on the test set."""
     agreement: Accuracy = None
-    """Share of test images on which student and ensemble name the same class."""
+    """Share of test images on which student and ensemble predict the same class."""
     fidelity: Accuracy = None
-    """How alike their probabilities are, see `fedkd.evaluation.metrics.fidelity`."""
+    """Similarity of their probabilities, see `fedkd.evaluation.metrics.fidelity`."""
     fidelity_double_root: Accuracy = None
-    """The same as the released code of CuDFKD has it."""
+    """The same, as computed by the released code of CuDFKD."""
     scores: Count | None = None
-    """Times that it was scored on the way, evenly over its steps."""
+    """Number of times that it was scored during training, evenly over its steps."""
     mean_accuracy: Accuracy = None
-    """Over all these scores; this and the next three as in `fedkd.evaluation.metrics.course`."""
+    """Over all these scores; for this and the next three see `training_stability` there."""
     variance_of_accuracy: Variance = None
     mean_accuracy_last_half: Accuracy = None
     """Over the last half of them."""
     variance_of_accuracy_last_half: Variance = None
     recall: dict[str, Accuracy] | None = None
-    """Share of the test images of each class that the student finds, by name of class."""
+    """Recall of each class on the test images, by name of class."""
 
 
-class EnsembleScore(_Part):
-    """The fused answer of all institutions."""
+class EnsembleScore(_ResultModel):
+    """Scores of the fused answer of all institutions."""
 
     accuracy: Accuracy
 
 
-class Promise(_Part):
-    """What an institution's guarantee says beside epsilon and delta, see `fedkd.protocol.guarantee`.
+class GuaranteeRecord(_ResultModel):
+    """A differential privacy guarantee beside epsilon and delta, see `fedkd.protocol.guarantee`.
 
-    Everything may be missing: a mechanism has the figures that it has.
+    Every field may be missing, since mechanisms have different parameters.
     """
 
     mechanism: str | None = None
@@ -70,17 +70,17 @@ class Promise(_Part):
     noise_multiplier: float | None = None
     """Standard deviation of the noise, in units of ``clipping``."""
     sampling_rate: float | None = None
-    """Chance of a unit to take part in a step."""
+    """Probability that a unit takes part in a step."""
     clipping: float | None = None
-    """Largest L2 norm of what one unit adds to a step."""
+    """Clipping norm: largest L2 norm of one unit's gradient."""
     accountant: str | None = None
-    """How epsilon was computed from these."""
+    """Name of the accountant that computed epsilon."""
     unpromised: Count = 0
-    """Images that were answered before without any promise, as the institution's books say."""
+    """Samples answered before without any guarantee, according to the institution's ledger."""
 
 
-class TeacherRecord(_Part):
-    """One institution, as the coordinator saw it."""
+class TeacherRecord(_ResultModel):
+    """One institution and its teacher, as known to the coordinator."""
 
     name: str
     model: str
@@ -93,42 +93,42 @@ class TeacherRecord(_Part):
     """By the coordinator, to this institution."""
     refusals: Count
     epsilon: Annotated[float, Field(gt=0)] | None
-    """None where no differential privacy is promised; 0 would claim the impossible."""
+    """None without a differential privacy guarantee."""
     delta: Annotated[float, Field(ge=0, lt=1)] | None
     classes: tuple[str, ...] = ()
-    """What it calls its classes, ``(K,)``; empty: by their numbers."""
+    """Its names of its classes, ``(K,)``; empty: their numbers."""
     class_counts: tuple[Count, ...] | None = None
-    """Training images of each class, ``(K,)``, where the institution tells them."""
+    """Training images of each class, ``(K,)``, if its policy releases them."""
     mechanism: str | None = None
-    """How the promise is kept and what it protects: ``DP-SGD, one training image``."""
-    guarantee: Promise | None = None
-    """The promise in full; None where there is none, and in records from before it was kept."""
+    """Mechanism of the guarantee and unit of privacy: ``DP-SGD, one training image``."""
+    guarantee: GuaranteeRecord | None = None
+    """The whole guarantee; None without one, and in results of earlier releases."""
     signals: tuple[str, ...] = ()
     """What its policy releases: ``logits``, ``bn_gap``, ``features``."""
     questions: Count = 0
-    """That were put to it; 0 where nobody counted."""
+    """Sent to it; 0 if not counted."""
     recipes: Count = 0
-    """Of them, those that named their images and did not show them."""
+    """Of them, those sent with a recipe in place of the samples."""
     pull_back: bool | None = None
-    """Whether it answers with gradients; this and the next two are None where not recorded."""
+    """Whether its policy allows gradients; this and the next two are None if not recorded."""
     tells_scores: bool | None = None
-    """Whether it tells how well a student does on its private test data."""
+    """Whether its policy releases scores of a student on its private test data."""
     sample_cap: Count | None = None
-    """Most samples that it answers; None also where it sets no cap."""
+    """Limit of samples that it answers; None also without a limit."""
 
 
-class OnnxParity(_Part):
-    """How far ``student.onnx`` is from the student, or why there is none."""
+class OnnxParity(_ResultModel):
+    """Comparison of ``student.onnx`` with the student, or why there is no such file."""
 
     skipped: str | None = None
     max_difference: float | None = None
     """Largest absolute difference of a logit."""
     argmax_agreement: Accuracy = None
-    """Share of random images on which both name the same class."""
+    """Share of random images on which both predict the same class."""
 
 
-class Result(_Part):
-    """``result.json``: what a run came to. Further keys are kept and not read."""
+class Result(_ResultModel):
+    """``result.json``. Further keys are kept and not read."""
 
     student: StudentScore
     ensemble: EnsembleScore
@@ -137,7 +137,7 @@ class Result(_Part):
     """Names of the student's outputs, in order; empty: their numbers."""
     method: str
     signals_asked: tuple[str, ...] = ()
-    """What the method asked of institutions, some of it of generated images alone."""
+    """Signals that the method asked for, some of them only for generated samples."""
     engine: str
     seed: int
     student_steps: Count
@@ -146,12 +146,12 @@ class Result(_Part):
     config: dict[str, Any]
     versions: dict[str, str]
     resumed: Count = 0
-    """Times that the run was cut short and taken up again."""
+    """Number of times that the run was resumed."""
     onnx: OnnxParity | None = None
     """What `fedkd.server.report.export.export_onnx` returned."""
 
 
-class Asked(_Part):
+class Asked(_ResultModel):
     """A batch was put to every institution."""
 
     kind: Literal["asked"] = "asked"
@@ -165,7 +165,7 @@ class Asked(_Part):
     """The same over all origins."""
 
 
-class Trained(_Part):
+class Trained(_ResultModel):
     """The student took a step."""
 
     kind: Literal["trained"] = "trained"
@@ -182,8 +182,8 @@ class Trained(_Part):
     difficulty_by_institution: dict[str, float | None] | None = None
 
 
-class Scored(_Part):
-    """The student sat the test."""
+class Scored(_ResultModel):
+    """The student was evaluated on test data."""
 
     kind: Literal["scored"] = "scored"
     step: Count
@@ -191,7 +191,7 @@ class Scored(_Part):
     accuracy: Accuracy
 
 
-class Generated(_Part):
+class Generated(_ResultModel):
     """The generator took a step."""
 
     kind: Literal["generated"] = "generated"
@@ -200,62 +200,65 @@ class Generated(_Part):
     """Each term of its objective; all are minimised."""
 
 
-class Weighed(_Part):
-    """The weights of institutions were learned anew."""
+class Reweighted(_ResultModel):
+    """The learned ensemble weights of the institutions were updated."""
 
     kind: Literal["weighed"] = "weighed"
     weights: dict[str, float]
     """By institution, in [0, 1]."""
 
 
-class Lost(_Part):
-    """An institution went away and the run went on."""
+class Lost(_ResultModel):
+    """An institution did not answer a question, and the run went on."""
 
     kind: Literal["lost"] = "lost"
     name: str
     reason: str
 
 
-class Back(_Part):
+class Returned(_ResultModel):
     """An institution that was lost answered again."""
 
-    kind: Literal["back"] = "back"
+    kind: Literal["returned"] = "returned"
     name: str
 
 
-class Joined(_Part):
-    """An institution came while the run went on, and takes part from here."""
+class Joined(_ResultModel):
+    """An institution joined while the run went on."""
 
     kind: Literal["joined"] = "joined"
     name: str
 
 
-class Struck(_Part):
-    """An institution broke the law of its session and may not come back in this run."""
+class Banned(_ResultModel):
+    """An institution violated the protocol and is refused for the rest of the run."""
 
-    kind: Literal["struck"] = "struck"
+    kind: Literal["banned"] = "banned"
     name: str
     reason: str
 
 
-class Warned(_Part):
-    """Something went wrong that the run can do without."""
+class Warned(_ResultModel):
+    """An error that does not stop the run."""
 
     kind: Literal["warned"] = "warned"
     text: str
 
 
 Event: TypeAlias = Annotated[
-    Asked | Trained | Scored | Generated | Weighed | Lost | Back | Joined | Struck | Warned,
+    Asked | Trained | Scored | Generated | Reweighted | Lost | Returned | Joined | Banned | Warned,
     Field(discriminator="kind"),
 ]
 
 _EVENT: TypeAdapter[Event] = TypeAdapter(Event)
 
+_OLD_KINDS = {"struck": "banned", "back": "returned"}
+"""Kinds of events in files of earlier releases, and their names now."""
+
 
 @dataclass(frozen=True, eq=False)
 class Gallery:
-    """A few dozen invented images, from all along the run.
+    """A few dozen synthetic samples, evenly from the whole run.
 
     Raises:
         DataError: the arrays do not fit one another.
@@ -266,7 +269,7 @@ class Gallery:
     origin: NDArray[np.str_]
     """``(n,)``, the prior or the source."""
     asked_at: NDArray[np.int64]
-    """``(n,)``, samples asked of each teacher when the image was asked about."""
+    """``(n,)``, samples asked of each teacher when this one was asked about."""
     label: NDArray[np.int64]
     """``(n,)``, the class of the fused answer."""
     confidence: NDArray[np.float32]
@@ -285,8 +288,8 @@ class Gallery:
 
 
 @dataclass(frozen=True, eq=False)
-class Record:
-    """All that a run's folder says."""
+class RunRecord:
+    """The content of a run's folder."""
 
     name: str
     """Of the folder."""
@@ -297,24 +300,31 @@ class Record:
     """Size in bytes of each file that the run left, by name."""
 
 
-def read_result(value: object, where: str) -> Result:
-    """Check ``value`` against the contract; `DataError` names ``where`` and the first fault."""
+def parse_result(value: object, where: str) -> Result:
+    """Validate a result; `DataError` names ``where`` and the first error."""
     try:
         return Result.model_validate(value)
     except ValidationError as error:
-        raise DataError(f"{where}: {_first_fault(error)}") from None
+        raise DataError(f"{where}: {_first_error(error)}") from None
 
 
-def read_event(value: object, where: str) -> Event:
-    """Check one event against the contract; `DataError` names ``where`` and the first fault."""
+def parse_event(value: object, where: str) -> Event:
+    """Validate an event; `DataError` names ``where`` and the first error."""
+    if isinstance(value, Mapping) and value.get("kind") in _OLD_KINDS:
+        value = {**value, "kind": current_kind(value["kind"])}
     try:
         return _EVENT.validate_python(value)
     except ValidationError as error:
-        raise DataError(f"{where}: {_first_fault(error)}") from None
+        raise DataError(f"{where}: {_first_error(error)}") from None
 
 
-def _first_fault(error: ValidationError) -> str:
-    fault = error.errors(include_url=False, include_context=False)[0]
-    place = ".".join(str(part) for part in fault["loc"]) or "the whole"
-    came = " ".join(repr(fault["input"]).split())
-    return f"{place}: {fault['msg']}; came {came[:60]}"
+def current_kind(kind: str) -> str:
+    """The name of a kind of event, given that or its name in earlier releases."""
+    return _OLD_KINDS.get(kind, kind)
+
+
+def _first_error(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_context=False)[0]
+    place = ".".join(str(part) for part in first["loc"]) or "the whole"
+    value = " ".join(repr(first["input"]).split())
+    return f"{place}: {first['msg']}; got {value[:60]}"

@@ -1,14 +1,14 @@
-"""The folder that a run leaves behind, and its way back. Knows no loop and no page.
+"""The folder of a run: create, lock, append events, write results atomically, load.
 
-    result.json          what the run came to; written last, so it marks a finished run
-    events.jsonl         what happened on the way, one JSON object a line
-    gallery.npz          invented images
+    result.json          the result; written last, so it marks a finished run
+    events.jsonl         the events of the run, one JSON object a line
+    gallery.npz          synthetic samples
     student.safetensors  the last student, and student.onnx where the extra is installed
-    experiment.json      what is run, written first, and checkpoint/ while it runs: the way back
-                         of a run that was cut short, see `fedkd.server.run.checkpoint`
+    experiment.json      the manifest, written first, and checkpoint/ while the run goes on: see
+                         `fedkd.server.run.checkpoint`
     report.html          the page, made from the files above by `fedkd.server.report.page`
 
-Files that the page needs are written whole or not at all, but for the events, which grow.
+Files that the page needs are written atomically, except for the events, which are appended.
 """
 
 import fcntl
@@ -31,10 +31,11 @@ from fedkd.server.report.export import export_onnx, save_student
 from fedkd.server.report.result_records import (
     Event,
     Gallery,
-    Record,
     Result,
-    read_event,
-    read_result,
+    RunRecord,
+    current_kind,
+    parse_event,
+    parse_result,
 )
 
 RESULT = "result.json"
@@ -44,24 +45,24 @@ PAGE = "report.html"
 
 
 class RunFolder:
-    """A run's folder, open for writing by one process."""
+    """The folder of a run, open for writing in one process."""
 
     def __init__(self, path: Path, events: int) -> None:
         """Use `create` or `resume`."""
         self.path = path
         self.events = events
-        """Events written so far: a checkpoint keeps this number for `resume`."""
+        """Number of events written so far; a checkpoint saves it for `resume`."""
 
     @classmethod
     def create(cls, path: Path) -> "RunFolder":
-        """Make the folder.
+        """Create the folder.
 
         Raises:
-            SettingsError: it is there already and holds something, or cannot be made.
+            SettingsError: it exists and is not empty, or cannot be created.
         """
         try:
             path.mkdir(parents=True, exist_ok=True)
-            # A run that was killed as it began may have left half of a hidden file.
+            # A run that was killed at its start may have left a hidden temporary file.
             taken = any(not file.name.startswith(".") for file in path.iterdir())
         except OSError as error:
             raise SettingsError(
@@ -73,12 +74,12 @@ class RunFolder:
 
     @classmethod
     def resume(cls, path: Path, events: int) -> "RunFolder":
-        """Reopen the folder of a run that was cut short, as it was after ``events`` events.
+        """Reopen the folder of an interrupted run, as it was after ``events`` events.
 
         Later events are dropped, since the resumed run writes them again.
 
         Raises:
-            DataError: fewer events are on disk than the checkpoint knew of.
+            DataError: there are fewer events in the file than the checkpoint counted.
         """
         file = path / EVENTS
         lines = file.read_bytes().splitlines(keepends=True) if file.exists() else []
@@ -89,18 +90,17 @@ class RunFolder:
                 "start the run again in another folder"
             )
         if lines:
-            write_whole(file, b"".join(whole[:events]))
+            write_atomic(file, b"".join(whole[:events]))
         return cls(path, events)
 
-    def event(self, event: Mapping[str, Any]) -> None:
-        """Append one event, checked and flushed; numbers that are not finite become null.
+    def append_event(self, event: Mapping[str, Any]) -> None:
+        """Validate and append one event; numbers that are not finite become null.
 
         Raises:
-            DataError: the event's kind or one of its fields is not in the contract
-                (`fedkd.server.report.result_records`), or it cannot be written.
+            DataError: the event does not fit the schema, or cannot be written.
         """
-        plain = _plain(event)
-        read_event(plain, f"event {self.events + 1}")
+        plain = _plain({**event, "kind": current_kind(str(event.get("kind")))})
+        parse_event(plain, f"event {self.events + 1}")
         try:
             with (self.path / EVENTS).open("a", encoding="utf-8") as file:
                 file.write(json.dumps(plain, ensure_ascii=False, allow_nan=False) + "\n")
@@ -110,33 +110,33 @@ class RunFolder:
             ) from error
         self.events += 1
 
-    def told(self) -> list[dict[str, Any]]:
-        """Every event so far, as it was written."""
+    def stored_events(self) -> list[dict[str, Any]]:
+        """All events so far, as they were written."""
         file = self.path / EVENTS
         lines = file.read_bytes().splitlines() if file.exists() else []
         return [json.loads(line) for line in lines]
 
-    def settle(self) -> int:
-        """Events so far, which are on the disk once this returns."""
+    def flush_events(self) -> int:
+        """Number of events so far, which are on the disk once this returns."""
         if self.events:
-            _settle(self.path / EVENTS)
+            _fsync(self.path / EVENTS)
         return self.events
 
     def write_result(self, result: Mapping[str, Any]) -> Result:
-        """Write ``result.json`` whole or not at all, then check it.
+        """Write ``result.json`` atomically, then validate it.
 
-        It is on disk even where the check fails: a long run is not lost to a missing key.
+        It is on the disk even if it is not valid, so that no long run is lost to a missing key.
 
         Raises:
-            DataError: it is written, and does not keep the contract (`Result`).
+            DataError: it was written, and does not fit the schema (`Result`).
         """
         plain = _plain(result)
         text = json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False)
-        write_whole(self.path / RESULT, (text + "\n").encode())
-        return read_result(plain, RESULT)
+        write_atomic(self.path / RESULT, (text + "\n").encode())
+        return parse_result(plain, RESULT)
 
     def write_gallery(self, gallery: Gallery) -> None:
-        """Write the invented images, whole or not at all."""
+        """Write the synthetic samples atomically."""
         content = io.BytesIO()
         np.savez_compressed(
             content,
@@ -146,7 +146,7 @@ class RunFolder:
             label=gallery.label,
             confidence=gallery.confidence,
         )
-        write_whole(self.path / GALLERY, content.getvalue())
+        write_atomic(self.path / GALLERY, content.getvalue())
 
     def write_student(
         self,
@@ -155,19 +155,19 @@ class RunFolder:
         rng: torch.Generator,
         metadata: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
-        """Write ``student.safetensors`` and ``student.onnx``; the module is left as it is.
+        """Write ``student.safetensors`` and ``student.onnx``; the module is not changed.
 
-        Returns what belongs under ``onnx`` in the result: see `fedkd.server.report.export.export_onnx`.
+        Returns the field ``onnx`` of the result, see `fedkd.server.report.export.export_onnx`.
         """
         save_student(module, self.path, shape, metadata)
         return export_onnx(module, self.path / "student.onnx", shape, rng)
 
 
-def load(path: Path) -> Record:
-    """Read a finished run's folder.
+def load_run(path: Path) -> RunRecord:
+    """Load the folder of a finished run.
 
     Raises:
-        DataError: there is no such run, it did not finish, or a file is not what it should be.
+        DataError: there is no such run, it did not finish, or a file is malformed.
     """
     if not path.is_dir():
         raise DataError(f"{path} is not a folder; name the folder that a run left")
@@ -178,7 +178,7 @@ def load(path: Path) -> Record:
         for file in sorted(path.iterdir())
         if file.is_file() and file.name != PAGE and not file.name.startswith(".")
     }
-    return Record(
+    return RunRecord(
         name=path.resolve().name,
         result=_load_result(path / RESULT),
         events=_load_events(path / EVENTS),
@@ -187,11 +187,11 @@ def load(path: Path) -> Record:
     )
 
 
-def hold(path: Path) -> int:
-    """Hold a run's folder until this process ends, however it ends, or closes what is returned.
+def lock_folder(path: Path) -> int:
+    """Lock a run's folder until this process ends, or closes the returned descriptor.
 
     Raises:
-        SettingsError: another process holds it.
+        SettingsError: another process holds the lock.
     """
     folder = os.open(path, os.O_RDONLY)
     try:
@@ -204,31 +204,31 @@ def hold(path: Path) -> int:
     return folder
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Put ``content`` at ``path`` whole or not at all; what was there stays until then."""
-    with replacing(path) as temporary:
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write a file atomically: the previous content stays until the new one is on the disk."""
+    with atomic_path(path) as temporary:
         temporary.write_bytes(content)
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Where to write what is to stand at ``path``: it does once the block has ended well.
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary path that replaces ``path`` when the block ends without an error.
 
     Raises:
-        OSError: it cannot be written, and what was at ``path`` still is.
+        OSError: it cannot be written, and ``path`` is as before.
     """
     temporary = path.with_name(f".{path.name}.part")
     try:
         yield temporary
-        _settle(temporary)
+        _fsync(temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-    _settle(path.parent)  # the new name is durable only once the folder that holds it is
+    _fsync(path.parent)  # the new name is durable only once its folder is
 
 
-def _settle(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk and not on their way there."""
+def _fsync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
     opened = os.open(path, os.O_RDONLY)
     try:
         os.fsync(opened)
@@ -237,7 +237,7 @@ def _settle(path: Path) -> None:
 
 
 def _load_result(file: Path) -> Result:
-    return read_result(_parse(file.read_bytes(), str(file)), str(file))
+    return parse_result(_parse(file.read_bytes(), str(file)), str(file))
 
 
 def _load_events(file: Path) -> tuple[Event, ...]:
@@ -246,7 +246,7 @@ def _load_events(file: Path) -> tuple[Event, ...]:
     lines = file.read_bytes().splitlines()
     places = [f"{file} line {number}" for number in range(1, len(lines) + 1)]
     return tuple(
-        read_event(_parse(line, place), place) for line, place in zip(lines, places, strict=True)
+        parse_event(_parse(line, place), place) for line, place in zip(lines, places, strict=True)
     )
 
 
@@ -274,7 +274,7 @@ def _parse(text: bytes, where: str) -> object:
 
 
 def _plain(value: Any) -> Any:
-    """``value`` in JSON's own types; a number that is not finite has no name there."""
+    """``value`` in JSON types; numbers that are not finite become None."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

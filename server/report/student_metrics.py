@@ -1,4 +1,4 @@
-"""How good the student is, beside its accuracy: rows of a table. It knows no page."""
+"""The page's table of student metrics: stability, agreement, fidelity, recall."""
 
 import math
 from collections.abc import Mapping
@@ -8,31 +8,31 @@ from fedkd.server.report.formatting import percent
 from fedkd.server.report.result_records import StudentScore
 
 _NAMED_CLASSES = 5
-"""Of the least recall."""
+"""Classes of the lowest recall that are named."""
 _POINTS = 100.0
 """Percentage points in a share of 1."""
 
 
 @dataclass(frozen=True)
-class Measure:
-    """One figure, and what it is a figure of."""
+class Metric:
+    """One row: name, value and explanation."""
 
     label: str
     value: str
     note: str
 
 
-def measures(student: StudentScore) -> list[Measure]:
-    """What was measured of the student; nothing stands for what was not."""
+def student_metrics(student: StudentScore) -> list[Metric]:
+    """The metrics that were measured."""
     rows = [
-        *_course(
+        *_stability(
             "all scores",
             student.mean_accuracy,
             student.variance_of_accuracy,
             f"over all {student.scores or ''} scores, evenly spaced over the student's steps, "
             "the first before it has learned anything",
         ),
-        *_course(
+        *_stability(
             "last half",
             student.mean_accuracy_last_half,
             student.variance_of_accuracy_last_half,
@@ -41,35 +41,35 @@ def measures(student: StudentScore) -> list[Measure]:
     ]
     if student.agreement is not None:
         note = "of the test images: student and ensemble name the same class"
-        rows.append(Measure("Agreement", percent(student.agreement), note))
+        rows.append(Metric("Agreement", percent(student.agreement), note))
     if student.fidelity is not None:
         note = (
             "mean of 1 − √JSD between the probabilities of student and ensemble, JSD by the "
             "natural logarithm; 1 where all are alike, 0.167 at the least"
         )
-        rows.append(Measure("Probability fidelity", f"{student.fidelity:.3f}", note))
+        rows.append(Metric("Probability fidelity", f"{student.fidelity:.3f}", note))
     if student.fidelity_double_root is not None:
         note = (
             "mean of 1 − √√JSD: the released code of CuDFKD takes the root twice; only for "
             "comparison with figures printed from it"
         )
         value = f"{student.fidelity_double_root:.3f}"
-        rows.append(Measure("The same, double root", value, note))
+        rows.append(Metric("The same, double root", value, note))
     if recall := _known(student.recall):
         mean = sum(recall.values()) / len(recall)
         least = sorted(recall.items(), key=lambda item: item[1])[:_NAMED_CLASSES]
         named = ", ".join(f"{name}: {percent(share)}" for name, share in least)
-        rows.append(Measure("Mean recall of a class", percent(mean), f"least: {named}"))
+        rows.append(Metric("Mean recall of a class", percent(mean), f"least: {named}"))
     return rows
 
 
-def _course(window: str, mean: float | None, variance: float | None, note: str) -> list[Measure]:
+def _stability(window: str, mean: float | None, variance: float | None, note: str) -> list[Metric]:
     if mean is None or variance is None:
         return []
     spread = f"population variance, squared points; σ = {_POINTS * math.sqrt(variance):.2f} points"
     return [
-        Measure(f"μ, {window}", percent(mean), f"mean accuracy {note}"),
-        Measure(f"σ², {window}", f"{_POINTS**2 * variance:.2f}", spread),
+        Metric(f"μ, {window}", percent(mean), f"mean accuracy {note}"),
+        Metric(f"σ², {window}", f"{_POINTS**2 * variance:.2f}", spread),
     ]
 
 

@@ -1,4 +1,4 @@
-"""The style sheet of a run's page. It knows no values, and no markup but names of classes."""
+"""CSS style sheet of the report page."""
 
 CSS = """
 :root {
@@ -79,32 +79,32 @@ code, .plain td.k { font-family: var(--mono); font-size: 12.5px; }
 pre { background: var(--wash); border-radius: 8px; padding: 12px 16px; overflow-x: auto;
   font: 13px/1.5 var(--mono); margin: 10px 0; }
 li { margin: 5px 0; max-width: 80ch; }
-details.sheet { border: 1px solid var(--line); border-radius: 10px; margin: 5px 0; }
-details.sheet > summary { display: grid; grid-template-columns: .7em 1fr 13em 13em;
+details.section { border: 1px solid var(--line); border-radius: 10px; margin: 5px 0; }
+details.section > summary { display: grid; grid-template-columns: .7em 1fr 13em 13em;
   align-items: baseline; gap: 2px 12px; padding: 7px 18px; cursor: pointer; list-style: none;
   overflow-wrap: anywhere; }
-details.sheet > summary::-webkit-details-marker { display: none; }
-details.sheet > summary::before { content: "+"; color: var(--accent); font-weight: 700; }
-details.sheet[open] > summary::before { content: "–"; }
-details.sheet > summary:focus-visible { outline: 2px solid var(--accent); border-radius: 10px; }
-details.sheet > summary span { color: var(--soft); font-size: 13px; text-align: right; }
-details.sheet > summary span.none { color: #9a3412; }
-.sheet .inside { padding: 0 18px 16px; border-top: 1px solid var(--line);
+details.section > summary::-webkit-details-marker { display: none; }
+details.section > summary::before { content: "+"; color: var(--accent); font-weight: 700; }
+details.section[open] > summary::before { content: "–"; }
+details.section > summary:focus-visible { outline: 2px solid var(--accent); border-radius: 10px; }
+details.section > summary span { color: var(--soft); font-size: 13px; text-align: right; }
+details.section > summary span.none { color: #9a3412; }
+.section .inside { padding: 0 18px 16px; border-top: 1px solid var(--line);
   scroll-margin-top: 60px; }
-.sheet h3 { margin: 18px 0 4px; }
+.section h3 { margin: 18px 0 4px; }
 .says { display: grid; grid-template-columns: 172px 1fr; gap: 3px 20px; margin: 6px 0 0;
   font-size: 14px; }
 .says dt { color: var(--soft); }
 .says dd { margin: 0; min-width: 0; overflow-wrap: anywhere; max-width: 80ch; }
-.sheet ul, .sheet p { font-size: 14px; }
-.sheet ul { margin: 4px 0 0; padding-left: 20px; }
+.section ul, .section p { font-size: 14px; }
+.section ul { margin: 4px 0 0; padding-left: 20px; }
 a { color: inherit; text-decoration-color: var(--faint, #c9d0d9); text-underline-offset: 3px; }
 .measures th { min-width: 13em; }
 @media (max-width: 760px) {
   .measures th { min-width: 7em; }
-  details.sheet > summary { grid-template-columns: .7em 1fr 1fr; }
-  details.sheet > summary b { grid-column: 2 / 4; }
-  details.sheet > summary span:nth-of-type(1) { grid-column: 2; text-align: left; }
+  details.section > summary { grid-template-columns: .7em 1fr 1fr; }
+  details.section > summary b { grid-column: 2 / 4; }
+  details.section > summary span:nth-of-type(1) { grid-column: 2; text-align: left; }
   .says { grid-template-columns: 1fr; gap: 0; }
   .says dd { margin-bottom: 8px; }
   main { padding: 24px 16px 48px; }
@@ -121,7 +121,7 @@ a { color: inherit; text-decoration-color: var(--faint, #c9d0d9); text-underline
   h2, h3 { break-after: avoid; }
   figure, .table { overflow: visible; }
   figure svg, table { min-width: 0; }
-  details.sheet::details-content { content-visibility: visible; block-size: auto; }
+  details.section::details-content { content-visibility: visible; block-size: auto; }
   * { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
 }
 """

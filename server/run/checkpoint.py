@@ -1,106 +1,108 @@
-"""A run's way back: every reply in a journal, and now and then all of its state. Knows no loop.
+"""Checkpoint of a run: a journal of all replies, and the saved state; begin, save, resume.
 
-    experiment.json               what is run, how, and how often it was taken up again
-    checkpoint/state.safetensors  what the run had come to after so many questions
-    checkpoint/replies.bin        what was answered since; replies.bin and all of it, if recorded
-    checkpoint/struck             who may not come back, see `fedkd.server.hub.bans`
-    checkpoint/institutions/      books of simulated institutions; others keep theirs at home
+    experiment.json               the manifest
+    checkpoint/state.safetensors  the state of the run after some number of questions
+    checkpoint/replies.bin        the journal since then; replies.bin and all of it, if recorded
+    checkpoint/bans.jsonl         banned institutions, see `fedkd.server.hub.bans`
+    checkpoint/institutions/      ledgers of simulated institutions
 
-A reply is on the disk before the loop hears it. A run that is cut short, at whatever moment, loads
-its state, hears from the journal what was answered since, and then asks on: nothing is asked
-twice but a question whose replies were still on their way, and that one in the same words.
+A reply is on the disk before the loop receives it. An interrupted run loads its state, replays the
+journal since then, and goes on asking. Nothing is asked twice, except for a question whose replies
+were still on their way, which is sent again with the same content.
 """
 
 import os
 import shutil
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from fedkd.core.state import State, read, write
-from fedkd.errors import DataError, FedkdError, SettingsError
-from fedkd.experiment.experiment import Experiment
-from fedkd.protocol.signals import Answers, Card, Request
-from fedkd.server.hub.bans import Strikes
-from fedkd.server.report.run_folder import PAGE, RESULT, RunFolder, hold, replacing, write_whole
+from fedkd.errors import DataError, SettingsError
+from fedkd.experiment import Experiment
+from fedkd.protocol import Answers, Card, Request
+from fedkd.server.hub.bans import Bans
+from fedkd.server.report.result_records import current_kind
+from fedkd.server.report.run_folder import RESULT, RunFolder, atomic_path, lock_folder, write_atomic
 from fedkd.server.run.manifest import MANIFEST, Manifest, read_manifest, versions
-from fedkd.wire.recording import Heard, Lost, Recorder, Replay
+from fedkd.wire import MissingInstitutions, QueryOutcome, Replay, ReplyRecorder
 
 FOLDER = "checkpoint"
 STATE = "state.safetensors"
 REPLIES = "replies.bin"
-STRUCK = "struck"
-BOOKS = "institutions"
-LEAST_APART = 20
-"""Times what a state took that lie between it and the next: a slow disk may not slow a run."""
-Spent = Mapping[str, Mapping[str, int]]
-"""What was counted of each institution: its name -> what -> how many."""
+BANS = "bans.jsonl"
+OLD_BANS = "struck"
+"""Name of `BANS` in folders of earlier releases."""
+LEDGERS = "institutions"
+MIN_SPACING = 20
+"""Least time between two states, in units of the time that saving takes."""
+Counts = Mapping[str, Mapping[str, int]]
+"""Name of an institution -> name of a counter -> value."""
 
 
 class Checkpoint:
-    """The way back of one run, open in one process. Use `begin` or `resume`."""
+    """The checkpoint of one run, open in one process. Use `begin` or `resume`."""
 
     def __init__(self, folder: RunFolder, manifest: Manifest, lock: int) -> None:
         self.folder, self.manifest = folder, manifest
         self.state: State | None = None
-        """What the run had come to when it was last set down."""
+        """The last saved state, if the run was resumed."""
         self.notes: Mapping[str, Any] = {}
-        """What its driver noted with that."""
+        """What its driver saved with the state."""
         self.cards: list[Card] = []
         """Of the institutions that take part; none before the first question."""
-        self.counted: Callable[[], Spent] = dict
-        """What the engine has counted since this process began."""
-        self.earlier: Spent = {}
-        """What was counted in the lives before."""
-        self.strikes = Strikes(folder.path / FOLDER / STRUCK)
-        """Of this run, in whichever life of it."""
-        self._lock, self._before, self._started = lock, 0.0, time.monotonic()
-        self._written, self._took, self._asking = self._started, 0.0, True
+        self.current_counts: Callable[[], Counts] = dict
+        """Returns what the engine has counted since this process began."""
+        self.previous_counts: Counts = {}
+        """What was counted before the run was interrupted."""
+        self.bans = Bans(folder.path / FOLDER / BANS)
+        """Of the whole run."""
+        self._lock, self._previous_seconds, self._started = lock, 0.0, time.monotonic()
+        self._saved_at, self._save_seconds, self._asking = self._started, 0.0, True
         path = folder.path
-        self._state = path / FOLDER / STATE
-        self._recorder = Recorder(
+        self._state_file = path / FOLDER / STATE
+        self._recorder = ReplyRecorder(
             path / REPLIES if manifest.record else path / FOLDER / REPLIES, durable=True
         )
         self._replay: Replay | None = None
-        self._ahead = 0  # questions that the journal has yet to tell of
+        self._left_to_replay = 0  # questions in the journal that were not replayed yet
 
     @classmethod
     def begin(
         cls, path: Path, experiment: Experiment, engine: str, every: float, record: bool = False
     ) -> "Checkpoint":
-        """Of a new run.
+        """The checkpoint of a new run.
 
         Args:
-            path: of its folder, empty or not there yet.
+            path: of its folder, which is empty or does not exist.
             experiment: resolved.
-            engine: which one drives it.
-            every: seconds between states, 0 for none.
-            record: keep every reply when it is over.
+            engine: name of the engine that drives it.
+            every: seconds between saved states, 0 for none.
+            record: keep all replies when the run is over.
 
         Raises:
-            SettingsError: the folder is taken, or cannot be made.
+            SettingsError: the folder is not empty, or cannot be made.
         """
         folder = RunFolder.create(path)
         manifest = Manifest(
             experiment=experiment, engine=engine, every=every, record=record, versions=versions()
         )
-        return cls(folder, manifest, hold(path))._noted()
+        return cls(folder, manifest, lock_folder(path))._write_manifest()
 
     @classmethod
     def resume(cls, path: Path, *engines: str) -> "Checkpoint":
-        """Of a run that was cut short, as it was when its state was last written.
+        """The checkpoint of an interrupted run, as it was when its state was last saved.
 
         Args:
             path: of its folder.
-            engines: that the run may have been begun by; none: any.
+            engines: by which the run may have been begun; none: any.
 
         Raises:
             SettingsError: there is none, it is finished, it is another engine's, or another
-                process is at it.
-            DataError: what it left cannot be read, is of another version, or nothing can be
+                process uses it.
+            DataError: its files cannot be read, are of another version, or nothing can be
                 written there.
         """
         if (path / RESULT).exists():
@@ -113,17 +115,19 @@ class Checkpoint:
                 f"the run in {path} was begun by engine {manifest.engine!r}, this one resumes "
                 f"{' and '.join(engines)}; fedkd-server goes on with a hub's, fedkd with the others"
             )
-        lock = hold(path)
+        lock = lock_folder(path)
         try:
             again = manifest.model_copy(update={"resumed": manifest.resumed + 1})
             for torn in (path / FOLDER).glob(".*"):
                 torn.unlink()
+            if (path / FOLDER / OLD_BANS).exists():
+                os.replace(path / FOLDER / OLD_BANS, path / FOLDER / BANS)
             state = read(file) if (file := path / FOLDER / STATE).exists() else None
             notes = state.numbers["notes"] if state is not None else {}
             found = cls(RunFolder.resume(path, notes.get("events", 0)), again, lock)
-            found.state, found.notes = state, notes
-            found._rewind()
-            return found._noted()
+            found.state, found.notes = state, _with_current_names(notes)
+            found._open_journal()
+            return found._write_manifest()
         except BaseException as error:
             os.close(lock)
             if isinstance(error, OSError):
@@ -131,41 +135,42 @@ class Checkpoint:
             raise
 
     @property
-    def books(self) -> Path:
-        """Where simulated institutions keep what they were asked, through all lives of the run."""
-        return self.folder.path.resolve() / FOLDER / BOOKS
+    def ledgers(self) -> Path:
+        """Folder with the ledgers of simulated institutions."""
+        return self.folder.path.resolve() / FOLDER / LEDGERS
 
     @property
     def questions(self) -> int:
-        """Answered and kept so far."""
+        """Number of questions in the journal."""
         return self._recorder.questions
 
     @property
     def seconds(self) -> float:
-        """That the run took so far, in all its lives."""
-        return self._before + time.monotonic() - self._started
+        """That the run took so far, before interruptions too."""
+        return self._previous_seconds + time.monotonic() - self._started
 
-    def total(self) -> dict[str, dict[str, int]]:
-        """What was counted of each institution since the run began."""
-        now = self.counted()
+    def total_counts(self) -> dict[str, dict[str, int]]:
+        """What was counted of each institution since the run began, before interruptions too."""
+        now = self.current_counts()
         return {
             name: {
-                what: self.earlier.get(name, {}).get(what, 0) + now.get(name, {}).get(what, 0)
-                for what in {**self.earlier.get(name, {}), **now.get(name, {})}
+                what: self.previous_counts.get(name, {}).get(what, 0)
+                + now.get(name, {}).get(what, 0)
+                for what in {**self.previous_counts.get(name, {}), **now.get(name, {})}
             }
-            for name in {**self.earlier, **now}
+            for name in {**self.previous_counts, **now}
         }
 
     @property
-    def known(self) -> tuple[Card, ...]:
-        """Of everybody who ever took part, as far as the journal goes."""
+    def known_cards(self) -> tuple[Card, ...]:
+        """Of all institutions in the journal."""
         return tuple(self._recorder.cards)
 
-    def agreed(self, cards: list[Card]) -> list[Card]:
-        """Who takes part: whoever did when the run was set down. Joiners are added to the list.
+    def check_participants(self, cards: list[Card]) -> list[Card]:
+        """The participants of a resumed run, or ``cards`` for a new one.
 
         Raises:
-            DataError: an institution is no longer what it was.
+            DataError: the card of an institution differs from the one that it had before.
         """
         before = {card.name: card for card in self.cards}
         for card in cards:
@@ -176,98 +181,112 @@ class Checkpoint:
                 )
         return self.cards or cards
 
-    def convene(self, cards: list[Card]) -> None:
-        """The institutions are known, and the first question may come.
+    def record_participants(self, cards: list[Card]) -> None:
+        """Write the cards of the participants, before the first question.
 
         Raises:
-            DataError: that cannot be written.
+            DataError: they cannot be written.
         """
         if not self.cards:
             self.cards = cards
             try:
-                self._recorder.begin(cards)
+                self._recorder.start(cards)
             except OSError as error:
-                raise self._full(error) from error
+                raise self._write_error(error) from error
 
-    def hear(self, request: Request) -> Heard | None:
-        """What was answered to this question in an earlier life, if it was.
+    def replayed(self, request: Request) -> QueryOutcome | None:
+        """The outcome of this question in the journal; None once all of that was replayed.
 
         Raises:
-            DataError: another one was asked then.
+            DataError: the journal has another question.
         """
-        if self._replay is None or not self._ahead:
+        if self._replay is None or not self._left_to_replay:
             return None
-        self._ahead -= 1
-        return self._replay.hear(request)
+        self._left_to_replay -= 1
+        outcome = self._replay.outcome(request)
+        if outcome is None:
+            return None
+        missing = {n: (current_kind(kind), why) for n, (kind, why) in outcome.missing.items()}
+        return replace(outcome, missing=missing)
 
-    def keep(
-        self, request: Request, answers: Answers, lost: Lost, joined: Sequence[Card] = ()
+    def append(
+        self,
+        request: Request,
+        answers: Answers,
+        lost: MissingInstitutions,
+        joined: Sequence[Card] = (),
     ) -> None:
-        """Put what was answered on the disk, and who takes part since.
+        """Append the outcome of a question to the journal, and the cards of late joiners.
 
         Raises:
             DataError: it cannot be written.
         """
         try:
-            self._recorder.keep(request, answers, lost, self._spent(), joined)
+            self._recorder.append(request, answers, lost, self._running_totals(), joined)
         except OSError as error:
-            raise self._full(error) from error
+            raise self._write_error(error) from error
 
-    def rest(self, asking: bool, take: Callable[[], State], notes: Mapping[str, Any]) -> None:
-        """The run rests: write its state, if that is due.
+    def save_if_due(
+        self, asking: bool, take: Callable[[], State], notes: Mapping[str, Any]
+    ) -> None:
+        """Save the state of the run, if that is due.
 
         Args:
-            asking: whether there are questions to come; the last one is a reason to write.
-            take: the state.
-            notes: what the driver wants to know after a resume, JSON.
+            asking: whether there are questions to come; saves when this becomes False.
+            take: returns the state.
+            notes: of the driver, JSON; available after a resume.
 
         Raises:
-            OSError: it cannot be written; the one before is still there.
+            OSError: it cannot be written; the previous one is intact.
         """
-        if not self.manifest.every or self._ahead:
+        if not self.manifest.every or self._left_to_replay:
             return
-        apart = max(self.manifest.every, LEAST_APART * self._took)
+        apart = max(self.manifest.every, MIN_SPACING * self._save_seconds)
         started = time.monotonic()
-        if started - self._written < apart and asking == self._asking:
+        if started - self._saved_at < apart and asking == self._asking:
             return
-        self._written, self._asking = started, asking
+        self._saved_at, self._asking = started, asking
         try:
-            self._write(take(), {**notes, "asking": asking})
+            self._save(take(), {**notes, "asking": asking})
         finally:
-            self._took = time.monotonic() - started
+            self._save_seconds = time.monotonic() - started
 
     def finish(self) -> None:
-        """The run is over, and its result written: there is no way back."""
+        """Delete the checkpoint of a run whose result was written."""
         self.close()
         shutil.rmtree(self.folder.path / FOLDER, ignore_errors=True)
 
-    def abandon(self) -> None:
-        """Leave no trace of a run that could not begin."""
+    def discard(self) -> None:
+        """Delete the checkpoint of a run that did not begin to ask."""
         self.close()
         if not self.cards:
             shutil.rmtree(self.folder.path / FOLDER, ignore_errors=True)
             (self.folder.path / MANIFEST).unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Let go of the folder; closing twice does no harm."""
+        """Unlock the folder; closing twice does no harm."""
         self._recorder.close()
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
 
-    def _write(self, state: State, notes: Mapping[str, Any]) -> None:
-        own = {"events": self.folder.settle(), "questions": self.questions, **self._spent()}
+    def _save(self, state: State, notes: Mapping[str, Any]) -> None:
+        own = {
+            "events": self.folder.flush_events(),
+            "questions": self.questions,
+            **self._running_totals(),
+        }
         whole = State(state.tensors, {**state.numbers, "notes": {**notes, **own}})
-        with replacing(self._state) as file:
+        with atomic_path(self._state_file) as file:
             write(whole, file)
-        if not self.manifest.record:  # what was answered before is in the state
-            self._recorder.begin(self.cards, self.questions)
+        if not self.manifest.record:  # the state contains the effect of all earlier answers
+            self._recorder.start(self.cards, self.questions)
 
-    def _rewind(self) -> None:
-        """Open the journal at the question that comes after the state."""
+    def _open_journal(self) -> None:
+        """Open the journal at the first question after the state."""
         if not self._recorder.path.exists() and self.state is None:
-            return  # it had not begun to ask
-        self._replay = self._recorder.go_on()
+            return  # no question was asked yet
+        self._replay = self._recorder.resume()
         self.cards = self._replay.cards
         start = self.notes.get("questions", 0)
         if not self._replay.first <= start <= self._recorder.questions:
@@ -277,72 +296,33 @@ class Checkpoint:
             )
         for _ in range(start - self._replay.first):
             self._replay.skip()
-        self._ahead = self._recorder.questions - start
+        self._left_to_replay = self._recorder.questions - start
         self._asking = self.notes.get("asking", True)
-        spent = max(self._recorder.note, self.notes, key=lambda of: of.get("seconds", 0.0))
-        self._before, self.earlier = spent.get("seconds", 0.0), spent.get("counted", {})
+        totals = max(self._recorder.note, self.notes, key=lambda of: of.get("seconds", 0.0))
+        self._previous_seconds, self.previous_counts = (
+            totals.get("seconds", 0.0),
+            totals.get("counted", {}),
+        )
 
-    def _spent(self) -> dict[str, Any]:
-        """What no replay can tell."""
-        return {"seconds": self.seconds, "counted": self.total()}
+    def _running_totals(self) -> dict[str, Any]:
+        """Time and counters, which a replay does not restore."""
+        return {"seconds": self.seconds, "counted": self.total_counts()}
 
-    def _noted(self) -> "Checkpoint":
+    def _write_manifest(self) -> "Checkpoint":
         text = self.manifest.model_dump_json(indent=2)
-        write_whole(self.folder.path / MANIFEST, (text + "\n").encode())
+        write_atomic(self.folder.path / MANIFEST, (text + "\n").encode())
         (self.folder.path / FOLDER).mkdir(exist_ok=True)
         return self
 
-    def _full(self, error: OSError) -> DataError:
+    def _write_error(self, error: OSError) -> DataError:
         return DataError(
             f"cannot write {self._recorder.path}: {error.strerror}; make room there and resume"
         )
 
 
-def settle(path: Path, last: Callable[[Path], object]) -> bool:
-    """End a run that was killed between its result and its end.
-
-    Args:
-        path: of its folder.
-        last: makes what is missing there.
-
-    Returns:
-        Whether there was such a run.
-
-    Raises:
-        SettingsError: another process is at it.
-    """
-    way_back = path / FOLDER
-    if not (path / RESULT).exists() or ((path / PAGE).exists() and not way_back.exists()):
-        return False
-    lock = hold(path)
-    try:
-        last(path)
-        shutil.rmtree(way_back, ignore_errors=True)
-    finally:
-        os.close(lock)
-    return True
-
-
-@contextmanager
-def kept(checkpoint: Checkpoint | None, again: str) -> Iterator[None]:
-    """Whoever cuts the run short is told how it goes on; the folder is let go of in any case.
-
-    Args:
-        checkpoint: its way back, if it has one.
-        again: the command that takes it up again.
-    """
-    if checkpoint is None:
-        yield
-        return
-    try:
-        yield
-    except KeyboardInterrupt:
-        print(f"fedkd: interrupted; go on with: {again}", file=sys.stderr)
-        raise
-    except FedkdError:
-        checkpoint.abandon()
-        if checkpoint.questions:
-            print(f"fedkd: go on with: {again}", file=sys.stderr)
-        raise
-    finally:
-        checkpoint.close()
+def _with_current_names(notes: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The notes of a state, with names of earlier releases replaced."""
+    own = notes.get("own", {})
+    if "struck" not in own or "banned" in own:
+        return notes
+    return {**notes, "own": {**own, "banned": own["struck"]}}

@@ -1,4 +1,4 @@
-"""What a terminal shows while a run goes on, whoever drives it. Knows progress, not its makers."""
+"""Terminal output of a run: progress bars while it runs, a table of results at its end."""
 
 import sys
 from collections import Counter
@@ -10,20 +10,20 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from fedkd.experiment.experiment import Experiment
-from fedkd.loop import Progress as Happening
+from fedkd.experiment import Experiment
+from fedkd.loop import Progress as RunProgress
 
 console = Console()
 
 
-class Bars:
-    """Progress bars: institutions that are ready, questions asked, the student's steps.
+class ProgressBars:
+    """Progress bars: institutions that are ready, samples asked, the student's steps.
 
     Args:
         progress: of rich.
         experiment: resolved.
-        ready: what the first bar counts: teachers that are taught, institutions that are here.
-        count: how many of them there will be; None for as many as the experiment simulates.
+        ready: what the first bar counts: trained teachers, or connected institutions.
+        count: total of the first bar; None for as many as the experiment simulates.
     """
 
     def __init__(
@@ -38,15 +38,15 @@ class Bars:
         self._student = progress.add_task("student", total=experiment.student.steps, start=False)
 
     def ready(self, count: int) -> None:
-        """So many of them are."""
+        """Set the first bar."""
         self._progress.update(self._readying, completed=count)
 
-    def __call__(self, happening: Happening) -> None:
-        """A `fedkd.loop.Watch`."""
-        facts = happening.facts
-        match happening.kind:
+    def __call__(self, event: RunProgress) -> None:
+        """Update the bars; see `fedkd.loop.Watch`."""
+        facts = event.facts
+        match event.kind:
             case "asked":
-                # Whoever answers has a teacher; in Flower's simulation nothing says so earlier.
+                # Those who answer have a teacher; Flower's simulation reports it no earlier.
                 self.ready(self._count)
                 self._progress.start_task(self._asking)
                 self._progress.update(self._asking, completed=float(str(facts["asked"])))
@@ -56,19 +56,19 @@ class Bars:
             case "scored":
                 accuracy = float(str(facts["accuracy"]))
                 self._progress.update(self._student, description=f"student {accuracy:.1%}")
-            case "lost" | "struck":
+            case "lost" | "banned":
                 self._progress.console.print(
-                    f"{happening.kind} {facts['name']}: {facts['reason']}", markup=False
+                    f"{event.kind} {facts['name']}: {facts['reason']}", markup=False
                 )
-            case "joined" | "back":
-                self._progress.console.print(f"{happening.kind} {facts['name']}", markup=False)
+            case "joined" | "returned":
+                self._progress.console.print(f"{event.kind} {facts['name']}", markup=False)
 
 
 @contextmanager
-def bars(
+def progress_bars(
     experiment: Experiment, ready: str = "teachers", count: int | None = None
-) -> Iterator[Bars]:
-    """Bars for one run; they stay on the screen when it is over."""
+) -> Iterator[ProgressBars]:
+    """Progress bars of one run; they stay on the screen when it is over."""
     columns = (
         TextColumn("{task.description:<14}"),
         BarColumn(),
@@ -76,17 +76,17 @@ def bars(
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=console) as progress:
-        yield Bars(progress, experiment, ready, count)
+        yield ProgressBars(progress, experiment, ready, count)
 
 
-def resumed(times: int, questions: int, warning: str) -> None:
-    """Print where a run is taken up again."""
+def print_resumed(times: int, questions: int, warning: str) -> None:
+    """Print where a run is resumed."""
     console.print(f"resumed ({times}); {questions:,} questions were answered before")
     if warning:
         print(f"fedkd: {warning}", file=sys.stderr)
 
 
-def outcome(result: dict[str, Any], path: str) -> None:
+def print_result(result: dict[str, Any], path: str) -> None:
     """Print the figures of a finished run."""
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column()
@@ -95,8 +95,8 @@ def outcome(result: dict[str, Any], path: str) -> None:
     if isinstance(student, dict) and isinstance(ensemble, dict):
         table.add_row("student (last)", _percent(student["accuracy"]))
         table.add_row("teachers' ensemble", _percent(ensemble["accuracy"]))
-        if alone := _alone(result):
-            table.add_row("recall of a class that one knows", alone)
+        if recall := _recall_of_unique_classes(result):
+            table.add_row("recall of a class that one knows", recall)
     teachers = result["teachers"]
     if isinstance(teachers, list):
         each = ", ".join(_percent(t["accuracy"]) for t in teachers[:10])
@@ -107,8 +107,8 @@ def outcome(result: dict[str, Any], path: str) -> None:
     console.print(table)
 
 
-def _alone(result: dict[str, Any]) -> str:
-    """The student's recall of every class that one institution alone knows."""
+def _recall_of_unique_classes(result: dict[str, Any]) -> str:
+    """The student's recall of every class that only one institution knows."""
     known = Counter(name for teacher in result["teachers"] for name in teacher["classes"])
     recall = result["student"]["recall"] or {}
     return ", ".join(f"{n}: {_percent(r)}" for n, r in recall.items() if known[n] == 1)

@@ -1,7 +1,7 @@
-"""What goes through Flower: who is there, short questions, the bell. Knows no image and no loop.
+"""Messages through Flower's grid: await nodes, broadcast, check replies, collect cards.
 
-Flower waits for ever and keeps messages for half a day unless it is told otherwise, so everything
-here has its limit in seconds.
+Flower waits without a limit and keeps messages for half a day by default, so everything here has a
+timeout in seconds.
 """
 
 import logging
@@ -12,50 +12,50 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
 from fedkd.errors import QuorumLost, SettingsError
-from fedkd.protocol.signals import Card
-from fedkd.server.run.quorum import Muster
+from fedkd.protocol import Card
+from fedkd.server.run.quorum import Quorum
 
 CONFIG = "config"
-"""Name of the record that tells an institution what is wanted."""
+"""Name of the record with the settings of a message."""
 
 log = logging.getLogger("flwr")
 
 
-def await_nodes(grid: Grid, muster: Muster) -> tuple[int, ...]:
-    """Every node that is there, once they are enough; none may be when a ServerApp starts.
+def await_nodes(grid: Grid, quorum: Quorum) -> tuple[int, ...]:
+    """The connected nodes, once they are enough; there may be none when a ServerApp starts.
 
     Raises:
         QuorumLost: fewer than a quorum came.
     """
-    count, seconds, told = muster.count, muster.patience, -1
+    count, seconds, reported = quorum.expected, quorum.timeout, -1
 
-    def tell(here: int) -> None:
-        nonlocal told
-        if here not in (told, count):
+    def progress(here: int) -> None:
+        nonlocal reported
+        if here not in (reported, count):
             log.info("%s of %s nodes are here; waiting at most %g s", here, count, seconds)
-        told = here
+        reported = here
 
-    nodes = muster.assemble(lambda: sorted(grid.get_node_ids()), tell)
-    if len(nodes) < muster.quorum:
+    nodes = quorum.wait_for(lambda: sorted(grid.get_node_ids()), progress)
+    if len(nodes) < quorum.minimum:
         raise QuorumLost(
-            f"{len(nodes)} nodes came within {seconds:g} s, expected {muster.quorum}; start the "
-            f"SuperNodes that are missing, or give the simulation {muster.quorum}"
+            f"{len(nodes)} nodes came within {seconds:g} s, expected {quorum.minimum}; start the "
+            f"SuperNodes that are missing, or give the simulation {quorum.minimum}"
         )
     return nodes
 
 
-def to_all(
+def broadcast(
     nodes: Sequence[int], content: RecordDict, kind: str, timeout: float
 ) -> Iterable[Message]:
-    """The same message for every node; its content is shared, not copied."""
+    """One message for each node; their content is shared, not copied."""
     return [Message(content, dst_node_id=node, message_type=kind, ttl=timeout) for node in nodes]
 
 
-def accepted(replies: Iterable[Message], fewest: int) -> list[Message]:
-    """The replies that are none of errors.
+def successful_replies(replies: Iterable[Message], fewest: int) -> list[Message]:
+    """The replies without an error.
 
     Raises:
-        QuorumLost: there are fewer than ``fewest``; the message says what the others said.
+        QuorumLost: there are fewer than ``fewest``; the message has the errors of the others.
     """
     every = list(replies)
     good = [reply for reply in every if not reply.has_error()]
@@ -68,18 +68,18 @@ def accepted(replies: Iterable[Message], fewest: int) -> list[Message]:
     return good
 
 
-def roll_call(grid: Grid, muster: Muster, config: ConfigRecord) -> tuple[Card, ...]:
-    """What nodes are asked about: cards with name, classes and the shape that they share.
+def collect_cards(grid: Grid, quorum: Quorum, config: ConfigRecord) -> tuple[Card, ...]:
+    """The nodes' cards, with name, classes and input shape only.
 
-    Signals are not on them; each institution shows its whole card when it dials in.
+    Each institution sends its whole card when it connects to the hub.
 
     Raises:
         QuorumLost: fewer than a quorum came, or replied.
-        SettingsError: they do not agree on the shape.
+        SettingsError: their shapes differ.
     """
-    nodes, timeout = await_nodes(grid, muster), muster.patience
-    messages = to_all(nodes, RecordDict({CONFIG: config}), "query.card", timeout)
-    replies = accepted(grid.send_and_receive(messages, timeout=timeout), muster.quorum)
+    nodes, timeout = await_nodes(grid, quorum), quorum.timeout
+    messages = broadcast(nodes, RecordDict({CONFIG: config}), "query.card", timeout)
+    replies = successful_replies(grid.send_and_receive(messages, timeout=timeout), quorum.minimum)
     cards = tuple(_card(reply.content.config_records["card"]) for reply in replies)
     if len(shapes := {card.shape for card in cards}) > 1:
         kinds = "; ".join(f"images of {shape}" for shape in sorted(shapes))
@@ -87,12 +87,12 @@ def roll_call(grid: Grid, muster: Muster, config: ConfigRecord) -> tuple[Card, .
     return cards
 
 
-def _card(told: ConfigRecord) -> Card:
-    channels, height, width = cast(list[int], told["shape"])
+def _card(record: ConfigRecord) -> Card:
+    channels, height, width = cast(list[int], record["shape"])
     return Card(
-        cast(str, told["name"]),
-        cast(int, told["classes"]),
+        cast(str, record["name"]),
+        cast(int, record["classes"]),
         (channels, height, width),
         frozenset(),
-        class_names=tuple(cast(list[str], told["class_names"])) or None,
+        class_names=tuple(cast(list[str], record["class_names"])) or None,
     )

@@ -1,4 +1,4 @@
-"""An experiment, run over the nodes of a Flower grid. Knows no data and no engine beneath it."""
+"""Driver of a run through Flower: an experiment over the nodes of a grid."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,37 +8,37 @@ from typing import cast
 from flwr.app import ArrayRecord, ConfigRecord
 from flwr.serverapp import Grid
 
-from fedkd.experiment.experiment import Experiment
+from fedkd.experiment import Experiment
 from fedkd.loop import Distilled, Watch
-from fedkd.protocol.signals import Card
+from fedkd.protocol import Card
 from fedkd.server.coordinator import ingredients
-from fedkd.server.hub.session import Counters
+from fedkd.server.hub.participant_session import ParticipantCounters
 from fedkd.server.run.checkpoint import Checkpoint
-from fedkd.server.run.flower_messages import roll_call
-from fedkd.server.run.quorum import Muster
+from fedkd.server.run.flower_messages import collect_cards
+from fedkd.server.run.quorum import Quorum
 from fedkd.server.strategy import DataFreeDistillation
 from fedkd.wire.channel import grpc
 
 ROUNDS = 20
-"""Times that the student is examined on the way."""
-PATIENCE = 300.0
-"""Seconds that nodes may take to come, to open an institution, or to examine a student."""
+"""Flower rounds of a run; the student is evaluated after each."""
+NODE_TIMEOUT = 300.0
+"""Seconds that nodes may take to connect, to start an institution, or to evaluate a student."""
 
 
 @dataclass(frozen=True, eq=False)
-class Outcome:
-    """What came of a run through Flower."""
+class RunOutcome:
+    """The student of a run with its participants, counters and accuracy."""
 
     distilled: Distilled
     cards: Sequence[Card]
     """Of the institutions that took part."""
-    counters: Mapping[str, Counters]
-    """What passed between hub and institutions, by name."""
+    counters: Mapping[str, ParticipantCounters]
+    """Of each institution, by name."""
     accuracy: float | None
-    """Of the last student on all test data of the institutions that tell; None if none does."""
+    """Of the final student on all test data of the institutions that report; None if none does."""
 
 
-def federate(
+def distil_over_flower(
     grid: Grid,
     experiment: Experiment,
     vaults: Path,
@@ -47,31 +47,31 @@ def federate(
     checkpoint: Checkpoint | None = None,
     advertised: str = "",
     credentials: grpc.ServerCredentials | None = None,
-) -> Outcome:
+) -> RunOutcome:
     """Distil the student of an experiment from the institutions behind a grid.
 
     Args:
         grid: as a ServerApp is given it.
-        experiment: resolved; simulated institutions are told the whole of it.
-        vaults: where simulated institutions keep what is theirs. An owner's does not read it.
-        watch: is told of progress; changes nothing.
+        experiment: resolved; sent to simulated institutions.
+        vaults: folder of the simulated institutions; real ones ignore it.
+        watch: called with progress events.
         rounds: > 0.
-        checkpoint: the way back of the run, where it is to have one.
-        advertised: where institutions are told to dial; empty for where the hub listens.
-        credentials: TLS of the hub; without them only this machine can dial in.
+        checkpoint: of the run; None for none.
+        advertised: address to which institutions connect; empty for that of the hub.
+        credentials: TLS of the hub; without them only this machine can connect.
 
     Raises:
-        SettingsError: the experiment asks for what is not there.
-        QuorumLost: too few institutions came, or answered.
+        SettingsError: the experiment names something that does not exist.
+        QuorumLost: too few institutions connected, or answered.
     """
     asked, earlier = experiment.questions, [] if checkpoint is None else checkpoint.cards
     linger = asked.timeout if earlier else None
-    muster = Muster(experiment.institutions.count, asked.quorum, PATIENCE, linger)
+    quorum = Quorum(experiment.institutions.count, asked.quorum, NODE_TIMEOUT, linger)
     config = ConfigRecord({"experiment": experiment.model_dump_json(), "folder": str(vaults)})
     if checkpoint is not None:
-        config["books"] = str(checkpoint.books)
-    rolled = roll_call(grid, muster, config)
-    parts = ingredients(experiment, earlier or rolled)
+        config["books"] = str(checkpoint.ledgers)
+    cards = collect_cards(grid, quorum, config)
+    parts = ingredients(experiment, earlier or cards)
     strategy = DataFreeDistillation(
         method=parts.method,
         student=parts.student,
@@ -91,14 +91,14 @@ def federate(
         checkpoint=checkpoint,
         overlap=parts.overlap,
         compute=parts.compute,
-        collected=parts.collected,
+        public=parts.public,
     )
     arrays = ArrayRecord(parts.student.state_dict())
     result = strategy.start(
-        grid, arrays, rounds, PATIENCE, train_config=config, evaluate_config=config
+        grid, arrays, rounds, NODE_TIMEOUT, train_config=config, evaluate_config=config
     )
     last = result.evaluate_metrics_clientapp.get(rounds)
     accuracy = None if last is None else cast(float, last["accuracy"])
     if strategy.distilled is None:
         raise RuntimeError("the last round ended and the loop had not")
-    return Outcome(strategy.distilled, strategy.cards, strategy.counters, accuracy)
+    return RunOutcome(strategy.distilled, strategy.cards, strategy.counters, accuracy)

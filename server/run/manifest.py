@@ -1,4 +1,4 @@
-"""What a run is begun with, as it stands in its folder. Knows no run and no loop."""
+"""The manifest of a run, ``experiment.json``: experiment, engine, versions, times resumed."""
 
 import importlib.metadata
 import platform
@@ -7,23 +7,23 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fedkd.errors import DataError, SettingsError
-from fedkd.experiment.experiment import Experiment
+from fedkd.experiment import Experiment
 
 MANIFEST = "experiment.json"
 PACKAGES = ("fedkd", "torch", "flwr", "grpcio", "numpy", "scikit-learn")
 DECISIVE = ("fedkd", "torch")
-"""Packages whose next release may make another student of the same replies."""
+"""Packages of which another release may train another student from the same replies."""
 
 
 class Manifest(BaseModel):
-    """``experiment.json``: all that a run is begun with."""
+    """``experiment.json``: all settings of a run."""
 
     model_config = ConfigDict(frozen=True)
 
     experiment: Experiment
     engine: str
     every: float = Field(ge=0)
-    """Seconds between states; 0 writes none, and the journal alone leads back."""
+    """Seconds between saved states; 0 saves none, and a resumed run replays the whole journal."""
     record: bool = False
     """Whether every reply is kept when the run is over."""
     resumed: int = Field(0, ge=0)
@@ -31,7 +31,7 @@ class Manifest(BaseModel):
 
     @property
     def warning(self) -> str:
-        """Why the student may differ from that of a run that was not cut short; mostly nothing."""
+        """Why the student may differ from that of an uninterrupted run; empty if it will not."""
         now, then = versions(), self.versions
         changed = [f"{n} {then.get(n)}, now {now[n]}" for n in DECISIVE if then.get(n) != now[n]]
         if not changed:
@@ -44,7 +44,7 @@ def read_manifest(path: Path) -> Manifest:
 
     Raises:
         SettingsError: there is none.
-        DataError: it is none, or of another release.
+        DataError: it is malformed, or of another release.
     """
     try:
         return Manifest.model_validate_json((path / MANIFEST).read_bytes())
@@ -61,7 +61,7 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def versions() -> dict[str, str]:
-    """Of Python and the packages that decide a run."""
+    """Versions of Python and of the packages on which a run depends."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:

@@ -1,4 +1,4 @@
-"""Notes a run's progress on the log, where no terminal shows bars. Knows nobody who writes them."""
+"""Progress log: a `fedkd.loop.Watch` that writes log events when no terminal shows progress."""
 
 import logging
 
@@ -8,27 +8,29 @@ from fedkd.loop import Progress
 log = logging.getLogger(__name__)
 
 
-class Diary:
-    """A `fedkd.loop.Watch` that writes an event now and then.
+class ProgressLog:
+    """Logs participants that come and go, and the progress of training at regular intervals.
 
     Args:
-        parts: into so many a run is divided; each is noted once.
+        intervals: number of intervals of a run; each is logged once.
     """
 
-    def __init__(self, parts: int) -> None:
-        self._parts, self._noted = parts, -1
+    def __init__(self, intervals: int) -> None:
+        self._intervals, self._logged = intervals, -1
 
     def __call__(self, progress: Progress) -> None:
-        """Note what is worth it: who comes and goes, and each part of the run once."""
+        """Log one progress event, unless its interval was logged already."""
         facts = progress.facts
         match progress.kind:
-            case "lost" | "struck":
+            case "lost" | "banned":
                 say(log, progress.kind, logging.WARNING, **facts)
-            case "joined" | "back":
+            case "joined" | "returned":
                 say(log, progress.kind, logging.INFO, **facts)
             case "trained":
                 done = facts.get("done")
-                if isinstance(done, float) and (part := int(done * self._parts)) > self._noted:
-                    self._noted = part
-                    told = {key: facts.get(key) for key in ("done", "asked", "step", "loss")}
-                    say(log, "trained", logging.INFO, **told)
+                if not isinstance(done, float):
+                    return
+                if (interval := int(done * self._intervals)) > self._logged:
+                    self._logged = interval
+                    values = {key: facts.get(key) for key in ("done", "asked", "step", "loss")}
+                    say(log, "trained", logging.INFO, **values)

@@ -1,11 +1,11 @@
-"""Images that the coordinator has collected, opened from wherever they lie. None is private.
+"""Public data: load the coordinator's own unlabelled images from a folder, an array or fonts.
 
     typeset-digits      0 to 9 in 21 typefaces that ship with matplotlib; nothing to be brought
     PATH                a folder of images, searched to its bottom
     PATH.npz            an array ``images``, (N, H, W) or (N, H, W, C) uint8
 
-They have no labels: what institutions answer says what is on them. Whoever collects sees to it that
-they are of the classes that teachers know, and are nobody's secret.
+They are labelled by the answers of institutions. Whoever provides them makes sure that they show
+classes that teachers know, and that they are not confidential.
 """
 
 from collections.abc import Iterator
@@ -28,17 +28,17 @@ TYPEFACES = (
     *(f"STIXGeneral{style}" for style in ("", "Bol", "Italic", "BolIta")),
     *("cmb10", "cmr10", "cmss10", "cmti10", "cmtt10"),
 )
-FINE = 16
-"""Times as fine as they are shown are typeset digits drawn."""
+SUPERSAMPLING = 16
+"""Factor of supersampling of typeset digits."""
 
 
-def collection(name: str, shape: Shape) -> Tensor:
-    """Collected images, as teachers read them.
+def load_public_images(name: str, shape: Shape) -> Tensor:
+    """Public images in the input shape of the teachers.
 
     Args:
-        name: as the module says.
-        shape: (C, H, W). A picture of another size is cut to this one's proportions in its middle,
-            and made smaller or larger; colours are made grey, or grey is made of three colours.
+        name: as the module docstring says.
+        shape: (C, H, W). An image of another size is cropped at its centre and resized; it is
+            converted to grey, or to three channels.
 
     Returns:
         (N, C, H, W) uint8.
@@ -48,9 +48,9 @@ def collection(name: str, shape: Shape) -> Tensor:
     """
     if shape[0] not in (1, 3):
         raise DataError(f"teachers read {shape[0]} channels; collected images have 1 or 3")
-    pictures = typeset_digits(shape) if name == "typeset-digits" else _found(Path(name))
+    images = typeset_digits(shape) if name == "typeset-digits" else _open_images(Path(name))
     mode, size = "L" if shape[0] == 1 else "RGB", (shape[2], shape[1])
-    read = [np.asarray(ImageOps.fit(each.convert(mode), size)) for each in pictures]
+    read = [np.asarray(ImageOps.fit(each.convert(mode), size)) for each in images]
     if not read:
         raise DataError(f"no collected images at {name}; put some there")
     return torch.tensor(np.stack(read)).view(len(read), *shape[1:], shape[0]).permute(0, 3, 1, 2)
@@ -60,7 +60,7 @@ def typeset_digits(shape: Shape) -> Iterator[Image.Image]:
     """Digits, white on black, each as large as an image of ``shape`` allows."""
     from matplotlib import get_data_path  # takes a second, and few runs need it
 
-    height, width = (FINE * side for side in shape[1:])
+    height, width = (SUPERSAMPLING * side for side in shape[1:])
     for typeface in TYPEFACES:
         path = Path(get_data_path(), "fonts", "ttf", f"{typeface}.ttf")
         font = ImageFont.truetype(str(path), height)
@@ -71,15 +71,15 @@ def typeset_digits(shape: Shape) -> Iterator[Image.Image]:
             yield ImageOps.pad(glyph, (width, height))
 
 
-def _found(path: Path) -> Iterator[Image.Image]:
+def _open_images(path: Path) -> Iterator[Image.Image]:
     try:
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as file:
                 yield from (Image.fromarray(pixels) for pixels in file["images"])
         for file in sorted(path.rglob("*")):
             if file.suffix.lower() in SUFFIXES:
-                with Image.open(file) as picture:
-                    yield picture.convert("RGB")
+                with Image.open(file) as image:
+                    yield image.convert("RGB")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"collected images at {path} cannot be read; give a folder of images, or an .npz file "

@@ -1,7 +1,6 @@
-"""When a run may begin, or go on: one rule for every driver. Knows neither hub nor grid.
+"""Quorum: wait until all expected participants are there, or a minimum when time is up.
 
-Everybody who is expected is waited for. Whoever is missing when time is up does not hold up the
-others, if they are a quorum.
+Every driver waits by this rule, at the start of a run and when it is resumed.
 """
 
 import time
@@ -9,48 +8,51 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-LOOK_AGAIN = 0.1
-"""Seconds between looks for those who are not here yet."""
+POLL_SECONDS = 0.1
+"""Interval between calls of ``present``."""
 
-Who = TypeVar("Who")
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
-class Muster:
-    """Who is waited for, and how long.
+class Quorum:
+    """How many participants are waited for, and how long.
 
     Attributes:
-        count: that are expected, >= 1; once they are here nobody else is waited for.
-        quorum: without which nothing begins, >= 1.
-        patience: seconds that all may take.
-        linger: seconds of them that the others may take once a quorum is here; None for all. A
-            first beginning gives all: the student knows the classes of whoever is there.
+        expected: once so many are there nobody else is waited for, >= 1.
+        minimum: without so many nothing starts, >= 1.
+        timeout: seconds that all of them may take.
+        linger: seconds of ``timeout`` that the others may take once the minimum is there; None
+            for all of it, as at a first start, since the student has outputs for the classes of
+            those who are there.
     """
 
-    count: int
-    quorum: int
-    patience: float
+    expected: int
+    minimum: int
+    timeout: float
     linger: float | None = None
 
-    def assemble(
-        self, look: Callable[[], Sequence[Who]], tell: Callable[[int], None] = lambda here: None
-    ) -> tuple[Who, ...]:
-        """Waits.
+    def wait_for(
+        self,
+        present: Callable[[], Sequence[Item]],
+        progress: Callable[[int], None] = lambda count: None,
+    ) -> tuple[Item, ...]:
+        """Waits for participants.
 
         Args:
-            look: who is here.
-            tell: is told how many are, at each look.
+            present: returns those who are there.
+            progress: called with their number at each poll.
 
         Returns:
-            Whoever is here: fewer than a quorum where patience has ended.
+            Those who are there: fewer than the minimum if the time is up.
         """
-        last = until = time.monotonic() + self.patience
+        last = until = time.monotonic() + self.timeout
         while True:
-            here = tuple(look())
-            tell(len(here))
-            now, enough = time.monotonic(), len(here) >= self.quorum
+            here = tuple(present())
+            progress(len(here))
+            now, enough = time.monotonic(), len(here) >= self.minimum
             if enough and self.linger is not None:
                 until = min(until, now + self.linger)
-            if len(here) >= self.count or now > last or (enough and now > until):
+            if len(here) >= self.expected or now > last or (enough and now > until):
                 return here
-            time.sleep(LOOK_AGAIN)
+            time.sleep(POLL_SECONDS)

@@ -1,7 +1,4 @@
-"""Keeps the record of a run: events, scores, gallery, result, page. Knows no wire and no data.
-
-A chronicle is a `fedkd.loop.Watch`: whatever drives the loop tells it of progress.
-"""
+"""Run recorder: a `fedkd.loop.Watch` that writes events, scores, gallery, result and report."""
 
 import json
 import time
@@ -16,30 +13,29 @@ from torch import nn
 
 from fedkd.aggregation.fusion import fusion
 from fedkd.core.bank import Bank
-from fedkd.evaluation.metrics import course
-from fedkd.experiment.experiment import Experiment
+from fedkd.evaluation import training_stability
+from fedkd.experiment import Experiment
 from fedkd.loop import Distilled, Progress
 from fedkd.methods import Method, make
-from fedkd.protocol.label_spaces import Labels, names_of
-from fedkd.protocol.signals import Card, Signal
+from fedkd.protocol import Card, LabelSpaces, Signal, class_names_of
 from fedkd.server.report.page import build_report
-from fedkd.server.report.result_records import Gallery
-from fedkd.server.report.run_folder import RESULT, RunFolder
-from fedkd.server.run.checkpoint import Checkpoint, settle
+from fedkd.server.report.result_records import Gallery, current_kind
+from fedkd.server.report.run_folder import RunFolder
+from fedkd.server.run.checkpoint import Checkpoint
 from fedkd.server.run.manifest import versions
 
 SCORES = 40
-"""Times that the student is scored on the way, where there is something to score it on."""
-SHOWN = 48
+"""Number of evaluations of the student during a run, if there is test data."""
+GALLERY_SIZE = 48
 """Images in the gallery."""
 
 Score = Callable[[nn.Module], float]
-"""Accuracy of a student in [0, 1]; leaves it as it was."""
+"""Returns the accuracy of a student in [0, 1], and does not change it."""
 
 
 @dataclass(frozen=True)
 class Traffic:
-    """What one institution was asked, and what that cost in bytes, as its counters say."""
+    """Queries to one institution and bytes of traffic, from its counters."""
 
     samples_asked: int = 0
     samples_pulled_back: int = 0
@@ -49,19 +45,19 @@ class Traffic:
     """From it."""
     refusals: int = 0
     questions: int = 0
-    """That were put to it; 0 where nobody counted."""
+    """Sent to it; 0 if not counted."""
     recipes: int = 0
-    """Of them, those that named their images and did not show them."""
+    """Of them, those sent with a recipe in place of the samples."""
 
 
 def traffic_of(counts: Mapping[str, int]) -> Traffic:
-    """What was counted of an institution, as the record has it."""
+    """The counters of an institution that belong in the result."""
     return Traffic(**{name: counts.get(name, 0) for name in Traffic.__dataclass_fields__})
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """Accuracies that only an engine can know; None where nobody told."""
+class Evaluation:
+    """Scores that only an engine with test data can compute; None if unknown."""
 
     student: float | None = None
     ensemble: float | None = None
@@ -73,20 +69,19 @@ class Verdict:
     fidelity_double_root: float | None = None
     """Both of student and ensemble, see `fedkd.evaluation.metrics`."""
     simulated: bool = True
-    """Whether the experiment says what the teachers are; an owner's own are nobody's business."""
+    """Whether the experiment defines the teachers' models; real institutions bring their own."""
 
 
-class Chronicle:
-    """The record of one run.
+class RunRecorder:
+    """Writes the folder of one run.
 
     Args:
-        path: folder of the run, empty or not there yet.
+        path: folder of the run, which is empty or does not exist.
         experiment: resolved.
-        engine: which one drives the loop.
-        score: how well the student does, None where the coordinator cannot know.
-        listeners: further watchers, a progress bar say.
-        checkpoint: the way back of the run, whose folder it then is; the record of one that was
-            resumed goes on where the run does.
+        engine: name of the engine that drives the loop.
+        score: evaluates the student; None if the coordinator has no test data.
+        listeners: called with the same events, progress bars say.
+        checkpoint: of the run, whose folder is used; a resumed one continues its events.
     """
 
     def __init__(
@@ -102,16 +97,17 @@ class Chronicle:
         self.experiment, self.engine, self.score = experiment, engine, score
         self.listeners = listeners
         self.student: nn.Module | None = None
-        """The student that is being trained; whoever builds it puts it here."""
+        """The student that is being trained; set by the driver."""
         self._asked: list[tuple[int, int, str]] = []  # asked so far, images, origin
         self._scores: list[float] = []
         self._started = time.monotonic() - (checkpoint.seconds if checkpoint else 0.0)
         self._resumed = checkpoint.manifest.resumed if checkpoint else 0
-        for event in self.folder.told():
-            self._remember(event)
+        for event in self.folder.stored_events():
+            self._track(event)
 
     def __call__(self, progress: Progress) -> None:
-        """Write one event down, and score the student if that is due."""
+        """Write one event, and score the student if that is due."""
+        progress = Progress(current_kind(progress.kind), progress.facts)
         facts = dict(progress.facts)
         done = facts.pop("done", 0.0)
         self._write({"kind": progress.kind, **facts})
@@ -130,11 +126,11 @@ class Chronicle:
             listener(Progress("scored", {**event, "done": done}))
 
     def _write(self, event: Mapping[str, Any]) -> None:
-        self.folder.event(event)
-        self._remember(event)
+        self.folder.append_event(event)
+        self._track(event)
 
-    def _remember(self, event: Mapping[str, Any]) -> None:
-        """What the result and the gallery will need of it."""
+    def _track(self, event: Mapping[str, Any]) -> None:
+        """Keep what the result and the gallery need of an event."""
         if event["kind"] == "asked":
             self._asked.append((event["asked"], event["count"], event["origin"]))
         if event["kind"] == "scored":
@@ -145,11 +141,11 @@ class Chronicle:
         distilled: Distilled,
         cards: Sequence[Card],
         traffic: Mapping[str, Traffic],
-        verdict: Verdict,
+        evaluation: Evaluation,
     ) -> dict[str, Any]:
-        """Write student, gallery, result and page; returns what stands in ``result.json``."""
+        """Write student, gallery, result and page; returns the content of ``result.json``."""
         rng = torch.Generator().manual_seed(self.experiment.seed)
-        shape, labels = cards[0].shape, Labels.of(cards)
+        shape, labels = cards[0].shape, LabelSpaces.of(cards)
         notes = {
             "student": self.experiment.student.model,
             "classes": str(len(labels.names)),
@@ -163,13 +159,13 @@ class Chronicle:
         result = {
             "name": self.experiment.name,
             "classes": labels.names,
-            "student": self._student(distilled.student, verdict),
+            "student": self._student(distilled.student, evaluation),
             "ensemble": {
-                "accuracy": verdict.ensemble,
+                "accuracy": evaluation.ensemble,
                 "rule": fusion(self._method.rule_for(self.experiment.questions.rule), cards).rule,
             },
             "teachers": [
-                self._teacher(index, card, traffic.get(card.name, Traffic()), verdict)
+                self._teacher(index, card, traffic.get(card.name, Traffic()), evaluation)
                 for index, card in enumerate(cards)
             ],
             "method": self.experiment.method.name,
@@ -189,45 +185,45 @@ class Chronicle:
         return result
 
     def _signals(self, trained: bool) -> list[str]:
-        """What institutions were asked for; what judges a generator, only if one was trained."""
+        """The signals that were asked for; those for a generator only if one was trained."""
         return sorted(self._method.needs.signals if trained else {Signal.LOGITS})
 
     @property
     def _method(self) -> Method:
         return make(self.experiment.method.name, self.experiment.method.arguments)
 
-    def _student(self, student: nn.Module, verdict: Verdict) -> dict[str, Any]:
-        whole, half = course(self._scores), course(self._scores, last=0.5)
+    def _student(self, student: nn.Module, evaluation: Evaluation) -> dict[str, Any]:
+        whole, half = training_stability(self._scores), training_stability(self._scores, last=0.5)
         return {
             "model": self.experiment.student.model,
-            "accuracy": verdict.student,
+            "accuracy": evaluation.student,
             "best_test_accuracy": max(self._scores, default=None),
             "scores": len(self._scores),
             "mean_accuracy": whole and whole.mean,
             "variance_of_accuracy": whole and whole.variance,
             "mean_accuracy_last_half": half and half.mean,
             "variance_of_accuracy_last_half": half and half.variance,
-            "agreement": verdict.agreement,
-            "fidelity": verdict.fidelity,
-            "fidelity_double_root": verdict.fidelity_double_root,
-            "recall": verdict.recall,
+            "agreement": evaluation.agreement,
+            "fidelity": evaluation.fidelity,
+            "fidelity_double_root": evaluation.fidelity_double_root,
+            "recall": evaluation.recall,
             "parameters": sum(p.numel() for p in student.parameters()),
         }
 
     def _teacher(
-        self, index: int, card: Card, traffic: Traffic, verdict: Verdict
+        self, index: int, card: Card, traffic: Traffic, evaluation: Evaluation
     ) -> dict[str, Any]:
-        models, promise = self.experiment.institutions.models, card.guarantee
+        models, guarantee = self.experiment.institutions.models, card.guarantee
         return {
             "name": card.name,
-            "model": models[index % len(models)] if verdict.simulated else "its own",
-            "accuracy": (verdict.teachers or {}).get(card.name),
+            "model": models[index % len(models)] if evaluation.simulated else "its own",
+            "accuracy": (evaluation.teachers or {}).get(card.name),
             **vars(traffic),
-            "epsilon": promise.epsilon if promise else None,
-            "delta": promise.delta if promise else None,
-            "mechanism": str(promise) if promise else None,
-            "guarantee": asdict(promise) if promise else None,
-            "classes": names_of(card),
+            "epsilon": guarantee.epsilon if guarantee else None,
+            "delta": guarantee.delta if guarantee else None,
+            "mechanism": str(guarantee) if guarantee else None,
+            "guarantee": asdict(guarantee) if guarantee else None,
+            "classes": class_names_of(card),
             "class_counts": card.class_counts,
             "signals": sorted(card.signals),
             "pull_back": card.pull_back,
@@ -236,35 +232,16 @@ class Chronicle:
         }
 
 
-def completed(path: Path) -> dict[str, Any] | None:
-    """Finish a run that was killed between its result and its end: its page, and no way back.
-
-    Args:
-        path: of its folder.
-
-    Returns:
-        What stands in its ``result.json``; None where nothing, or more than that, is left to do.
-
-    Raises:
-        SettingsError: another process is at it.
-        DataError: what it left cannot be read.
-    """
-    if not settle(path, build_report):
-        return None
-    result: dict[str, Any] = json.loads((path / RESULT).read_bytes())
-    return result
-
-
 def gallery(bank: Bank, asked: Sequence[tuple[int, int, str]]) -> Gallery:
-    """Images from all along the run, out of the bank.
+    """Samples from the whole run, taken from the bank.
 
     Args:
-        bank: everything that was asked about, in order (the last of it where it is bounded).
-        asked: for each question the samples asked so far, its images and their origin.
+        bank: all samples that were asked about, in order (the last ones if it is bounded).
+        asked: for each question the samples asked so far, its samples and their origin.
     """
     at = np.concatenate([np.full(count, so_far) for so_far, count, _ in asked])[-len(bank) :]
     origin = np.concatenate([np.full(n, name, dtype="U32") for _, n, name in asked])[-len(bank) :]
-    picked = np.unique(np.linspace(0, len(at) - 1, min(SHOWN, len(at))).astype(int))
+    picked = np.unique(np.linspace(0, len(at) - 1, min(GALLERY_SIZE, len(at))).astype(int))
     images, targets = bank.history()
     confidence, label = targets[torch.from_numpy(picked)].softmax(1).max(1)
     return Gallery(

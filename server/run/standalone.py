@@ -1,62 +1,59 @@
-"""A run without Flower: institutions dial in at a hub, the loop asks them. Knows no data.
-
-The loop, the questions and the report are those of every other engine.
-"""
+"""Driver of a run without Flower: wait for institutions at the hub, distil, write the report."""
 
 import logging
 from collections.abc import Callable
 from typing import Any
 
 from fedkd.core.logs import say
-from fedkd.experiment.experiment import Experiment
-from fedkd.protocol.signals import Card
+from fedkd.experiment import Experiment
+from fedkd.protocol import Card
 from fedkd.server.coordinator import Coordinator, ingredients
-from fedkd.server.hub.hub import Hub, too_few
-from fedkd.server.hub.participant_list import Audience
+from fedkd.server.hub.hub import Hub, quorum_lost
+from fedkd.server.hub.participant_list import ParticipantList
 from fedkd.server.run.checkpoint import Checkpoint
-from fedkd.server.run.quorum import Muster
-from fedkd.server.run.recorder import Chronicle, Verdict, traffic_of
+from fedkd.server.run.quorum import Quorum
+from fedkd.server.run.recorder import Evaluation, RunRecorder, traffic_of
 
 log = logging.getLogger(__name__)
 
 
-def gather(
-    hub: Hub, muster: Muster, here: Callable[[int], None] = lambda count: None
+def await_institutions(
+    hub: Hub, quorum: Quorum, progress: Callable[[int], None] = lambda count: None
 ) -> tuple[Card, ...]:
-    """Cards of the institutions that have dialled in, once they are enough.
+    """Cards of the institutions that have connected, once they are enough.
 
     Args:
-        hub: where they dial in.
-        muster: how many are waited for, and how long.
-        here: is told how many are here, whenever one comes.
+        hub: to which they connect.
+        quorum: how many are waited for, and how long.
+        progress: called with the number of connected institutions, whenever one connects.
 
     Raises:
         QuorumLost: fewer than a quorum came.
     """
-    count, known = muster.count, set[str]()
-    say(log, "waiting", address=hub.address, institutions=count, seconds=muster.patience)
+    count, seen = quorum.expected, set[str]()
+    say(log, "waiting", address=hub.address, institutions=count, seconds=quorum.timeout)
 
-    def look() -> tuple[Card, ...]:
+    def present() -> tuple[Card, ...]:
         cards = hub.cards
-        for name in sorted({card.name for card in cards} - known):
-            known.add(name)
-            say(log, "here", name=name, institutions=f"{len(known)} of {count}")
-            here(len(known))
+        for name in sorted({card.name for card in cards} - seen):
+            seen.add(name)
+            say(log, "connected", name=name, institutions=f"{len(seen)} of {count}")
+            progress(len(seen))
         return cards
 
-    cards = muster.assemble(look)
-    if len(cards) < muster.quorum:
-        raise too_few(cards, muster.quorum, muster.patience)
+    cards = quorum.wait_for(present)
+    if len(cards) < quorum.minimum:
+        raise quorum_lost(cards, quorum.minimum, quorum.timeout)
     if len(cards) < count:
-        say(log, "begins without all", institutions=f"{len(cards)} of {count}")
+        say(log, "starting without all", institutions=f"{len(cards)} of {count}")
     return cards
 
 
-def conduct(
+def distil_over_hub(
     experiment: Experiment,
     hub: Hub,
     cards: tuple[Card, ...],
-    chronicle: Chronicle,
+    recorder: RunRecorder,
     checkpoint: Checkpoint | None = None,
 ) -> dict[str, Any]:
     """Distil the experiment's student from these institutions, and leave its report.
@@ -64,33 +61,33 @@ def conduct(
     Args:
         experiment: resolved.
         hub: open, with the institutions of ``cards``.
-        cards: of those that are here.
-        chronicle: of this run.
-        checkpoint: its way back; one that was resumed goes on where it was set down.
+        cards: of those that are connected.
+        recorder: of this run.
+        checkpoint: of this run; a resumed one continues from its last state.
 
     Returns:
-        What stands in ``result.json``. Accuracies are None: a coordinator has no data.
+        The content of ``result.json``. Accuracies are None: a coordinator has no data.
 
     Raises:
-        SettingsError: the experiment asks for what is not there.
+        SettingsError: the experiment names something that does not exist.
         QuorumLost: too few institutions answered a question.
     """
     asked, earlier = experiment.questions, [] if checkpoint is None else checkpoint.cards
     parts = ingredients(experiment, earlier or cards, checkpoint)
-    chronicle.student = parts.student
-    audience = Audience(hub, parts, earlier or cards, asked.timeout, asked.linger)
+    recorder.student = parts.student
+    participants = ParticipantList(hub, parts, earlier or cards, asked.timeout, asked.linger)
 
     def counted() -> dict[str, dict[str, int]]:
         return {name: counters.counts for name, counters in hub.counters.items()}
 
     if checkpoint is not None:
-        checkpoint.counted = counted
-    coordinator = Coordinator(parts, audience.cards, audience.answer, chronicle)
-    audience.cards = coordinator.cards  # of a run that is taken up again: whoever took part
+        checkpoint.current_counts = counted
+    coordinator = Coordinator(parts, participants.cards, participants.answer, recorder)
+    participants.cards = coordinator.cards  # of a resumed run: those who took part before
     distilled = coordinator.finish()
-    total = counted() if checkpoint is None else checkpoint.total()
+    total = counted() if checkpoint is None else checkpoint.total_counts()
     traffic = {name: traffic_of(counts) for name, counts in total.items()}
-    result = chronicle.finish(distilled, audience.cards, traffic, Verdict(simulated=False))
+    result = recorder.finish(distilled, participants.cards, traffic, Evaluation(simulated=False))
     if checkpoint is not None:
         checkpoint.finish()
     return result

@@ -1,7 +1,7 @@
-"""What one training gives away of canaries: images with wrong labels, each in it by a fair coin.
+"""Audit one training by canaries: images with wrong labels, each a member by a fair coin.
 
-Knows one teacher and its data, and no network. The teacher is trained for the audit and answers
-nobody: its canaries have harmed it, and what is printed here would have to be charged.
+The teacher is trained for the audit and never answers: its canaries have harmed it, and the printed
+results would have to be charged.
 """
 
 from collections.abc import Callable
@@ -11,53 +11,54 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedkd.client.vault.training.dp_sgd import train_privately
-from fedkd.client.vault.training.supervised import PrivateSettings, TeachSettings, train_teacher
+from fedkd.client.vault.training.dp_sgd import train_with_dp_sgd
+from fedkd.client.vault.training.settings import DpSgdSettings, SupervisedSettings
+from fedkd.client.vault.training.supervised import train_teacher
 from fedkd.data.datasets import Dataset
 from fedkd.errors import SettingsError
-from fedkd.evaluation.metrics import accuracy, logits
-from fedkd.models.teacher import ModuleTeacher
-from fedkd.privacy.empirical_epsilon import guessed_right, one_run_epsilon
+from fedkd.evaluation import accuracy, predict_logits
+from fedkd.models import ModuleTeacher
+from fedkd.privacy.empirical_epsilon import correct_guesses, one_run_epsilon
 from fedkd.privacy.membership_inference import margin
 
-Watch = Callable[[int, int], None]
+EpochCallback = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Canaries:
-    """What one training came to."""
+class CanaryResult:
+    """Result of the audit of one training."""
 
     claim: float | None
-    """Epsilon that the training promises; None where it promises nothing."""
+    """Epsilon that the training claims; None without differential privacy."""
     bound: float
-    """Epsilon that the guesses refute."""
+    """Lower bound on epsilon from the right guesses."""
     delta: float
     error: float
-    """Chance that the bound is above the truth."""
+    """Probability that the bound is above the truth."""
     canaries: int
     guesses: int
     right: int
     accuracy: float
-    """Of the teacher, on test images."""
+    """Accuracy of the teacher on test images."""
 
     @property
     def violated(self) -> bool:
-        """Whether the promise is proven wrong, but for the chance of an error."""
+        """Whether the claim is refuted, up to ``error``."""
         return self.claim is not None and self.bound > self.claim
 
 
 @dataclass(frozen=True)
-class Canary:
-    """How a training is attacked."""
+class CanaryAttack:
+    """Settings of the attack on a training."""
 
     model: str
     images: int
-    """Canaries, >= 1."""
+    """Number of canaries, >= 1."""
     guesses: int
-    """Fixed beforehand: a number chosen by what is seen would void the bound."""
+    """Number of guesses, fixed beforehand: choosing it by the results would void the bound."""
     error: float = 0.05
     delta: float = 1e-5
-    """Where the training promises nothing; else its own."""
+    """For a training without differential privacy; otherwise its own delta counts."""
 
     def __post_init__(self) -> None:
         if not 0 < self.guesses <= self.images:
@@ -66,68 +67,68 @@ class Canary:
             )
 
 
-def audit(
-    how: Canary,
+def audit_canaries(
+    attack: CanaryAttack,
     data: Dataset,
-    settings: TeachSettings | PrivateSettings,
+    settings: SupervisedSettings | DpSgdSettings,
     rng: np.random.Generator,
-    watch: Watch | None = None,
-) -> Canaries:
-    """Train one teacher with and among canaries, and guess which of them it has seen.
+    on_epoch: EpochCallback | None = None,
+) -> CanaryResult:
+    """Train one teacher with canaries, and guess which of them are members.
 
     Args:
-        how: the attack.
-        data: the first training images get wrong labels and are the canaries; all others are
-            the teacher's in any case.
+        attack: settings of the attack.
+        data: randomly chosen training images get wrong labels and are the canaries; all others are
+            in the training set in any case.
         settings: of the training, which is private or not.
-        rng: tosses the coins and draws wrong labels.
-        watch: is told of epochs.
+        rng: draws membership and wrong labels.
+        on_epoch: called after each epoch.
 
     Raises:
         SettingsError: no such model, or more canaries than images.
-        DataError: too little to learn from.
+        DataError: too few training images.
     """
     count = len(data.train_labels)
-    if how.images >= count:
-        raise SettingsError(f"{how.images} canaries of {count} images; expected fewer")
+    if attack.images >= count:
+        raise SettingsError(f"{attack.images} canaries of {count} images; expected fewer")
     canaries = torch.from_numpy(rng.permutation(count))
-    canaries, rest = canaries[: how.images], canaries[how.images :]
+    canaries, others = canaries[: attack.images], canaries[attack.images :]
     labels = data.train_labels.clone()
-    shift = torch.from_numpy(rng.integers(1, data.classes, how.images))
+    shift = torch.from_numpy(rng.integers(1, data.classes, attack.images))
     labels[canaries] = (labels[canaries] + shift) % data.classes
-    inside = rng.random(how.images) < 0.5
-    taken = torch.cat([rest, canaries[torch.from_numpy(inside)]])
-    taken = taken[torch.from_numpy(rng.permutation(len(taken)))]
-    teacher, claim, delta = _taught(how, data, taken, labels, settings, watch)
-    said = logits(teacher.module, data.train_images[canaries])
-    scores = margin(said.double().numpy(), labels[canaries].numpy())
-    right = guessed_right(scores, inside, how.guesses)
-    return Canaries(
+    is_member = rng.random(attack.images) < 0.5
+    training_set = torch.cat([others, canaries[torch.from_numpy(is_member)]])
+    training_set = training_set[torch.from_numpy(rng.permutation(len(training_set)))]
+    teacher, claim, delta = _train(attack, data, training_set, labels, settings, on_epoch)
+    logits = predict_logits(teacher.module, data.train_images[canaries])
+    scores = margin(logits.double().numpy(), labels[canaries].numpy())
+    right = correct_guesses(scores, is_member, attack.guesses)
+    return CanaryResult(
         claim,
-        one_run_epsilon(how.images, how.guesses, right, delta, how.error),
+        one_run_epsilon(attack.images, attack.guesses, right, delta, attack.error),
         delta,
-        how.error,
-        how.images,
-        how.guesses,
+        attack.error,
+        attack.images,
+        attack.guesses,
         right,
-        accuracy(logits(teacher.module, data.test_images), data.test_labels),
+        accuracy(predict_logits(teacher.module, data.test_images), data.test_labels),
     )
 
 
-def _taught(
-    how: Canary,
+def _train(
+    attack: CanaryAttack,
     data: Dataset,
-    taken: Tensor,
+    training_set: Tensor,
     labels: Tensor,
-    settings: TeachSettings | PrivateSettings,
-    watch: Watch | None,
+    settings: SupervisedSettings | DpSgdSettings,
+    on_epoch: EpochCallback | None,
 ) -> tuple[ModuleTeacher, float | None, float]:
-    """The teacher, and the epsilon and delta that it promises."""
-    told = (how.model, data.train_images[taken], labels[taken], data.classes)
-    if isinstance(settings, PrivateSettings):
-        teacher, promised = train_privately(*told, settings, 0, watch)
-        return teacher, promised.epsilon, promised.delta
-    taught = train_teacher(*told, settings, 0, watch)
-    if not isinstance(taught, ModuleTeacher):
-        raise SettingsError(f"{how.model} is no network; choose one for an audit by canaries")
-    return taught, None, how.delta
+    """Train the teacher; returns it with the epsilon and delta that it claims."""
+    arguments = (attack.model, data.train_images[training_set], labels[training_set], data.classes)
+    if isinstance(settings, DpSgdSettings):
+        teacher, guarantee = train_with_dp_sgd(*arguments, settings, 0, on_epoch)
+        return teacher, guarantee.epsilon, guarantee.delta
+    teacher = train_teacher(*arguments, settings, 0, on_epoch)
+    if not isinstance(teacher, ModuleTeacher):
+        raise SettingsError(f"{attack.model} is no network; choose one for an audit by canaries")
+    return teacher, None, attack.delta

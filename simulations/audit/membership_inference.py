@@ -1,8 +1,7 @@
-"""Who was trained on? LiRA and RMIA against teachers' answers and against the student.
+"""Audit membership inference: LiRA and RMIA against teachers' answers and against the student.
 
-Every world is attacked once, with the teachers or students of all other worlds as shadows; their
-images were dealt anew, so they say what is usual with an image and without it. The attacker knows
-the labels, the architecture, how everybody is trained and with which initial weights.
+Every federation is attacked once, with the teachers or students of all others as shadow models. The
+attacker knows labels, architecture, training and initial weights.
 """
 
 from collections.abc import Callable
@@ -16,8 +15,8 @@ from numpy.typing import NDArray
 from scipy import special
 
 from fedkd.errors import SettingsError
-from fedkd.evaluation.metrics import accuracy
-from fedkd.experiment.experiment import Experiment
+from fedkd.evaluation import accuracy
+from fedkd.experiment import Experiment
 from fedkd.privacy.membership_inference import (
     Estimate,
     Flags,
@@ -25,157 +24,174 @@ from fedkd.privacy.membership_inference import (
     Population,
     Scored,
     area,
+    bootstrap_over_models,
     lira,
     margin,
-    over_models,
     pooled,
     rmia,
     roc,
     true_positives,
 )
-from fedkd.simulations.audit.shadow_models import Pool, World, pool, worlds
+from fedkd.simulations.audit.shadow_federations import (
+    CandidateData,
+    ShadowFederation,
+    draw_candidates,
+    train_federations,
+)
 
-LOW = (0.001, 0.01)
-"""False positive rates at which true ones are told."""
+LOW_FPRS = (0.001, 0.01)
+"""False positive rates at which the true positive rate is reported."""
 ATTACKS = ("LiRA", "RMIA")
 Curve: TypeAlias = tuple[Floats, Floats]
 """FPR, TPR."""
 
 
 @dataclass(frozen=True, eq=False)
-class Attacked:
-    """How one attack on one kind of release went."""
+class AttackResult:
+    """Result of one attack on one kind of release."""
 
     release: str
-    """answers or student."""
+    """``answers`` or ``student``."""
     epsilon: float | None
-    """What the teachers promise; None: nothing."""
+    """Privacy guarantee of the teachers; None without one."""
     attack: str
     """One of `ATTACKS`."""
-    area: Estimate
-    """AUC."""
-    low: dict[float, Estimate]
-    """TPR by each FPR of `LOW`."""
+    auc: Estimate
+    """Area under the ROC curve."""
+    tpr_at_fpr: dict[float, Estimate]
+    """TPR by each FPR of `LOW_FPRS`."""
     curve: Curve
 
 
 @dataclass(frozen=True, eq=False)
-class Release:
-    """What was released of some data, model by model."""
+class ReleasedMargins:
+    """Margins of the released models or answers on candidates and population."""
 
     name: str
     margins: Floats
     """(M, N + Z) `margin` of each model on candidates, then on the population."""
-    inside: Flags
-    """(M, N) whether model m learned, directly or not, from candidate n."""
-    world: NDArray[np.int64]
-    """(M,) which world it is of."""
-    right: float
+    members: Flags
+    """(M, N) whether model m was trained, directly or not, on candidate n."""
+    federation: NDArray[np.int64]
+    """(M,) index of the federation of each model."""
+    accuracy: float
     """Mean accuracy on the population, with the true labels."""
 
     def scores(self, attack: str) -> list[Scored]:
-        """Scores of members and others, for each model in turn."""
-        return [self._attacked(attack, model) for model in range(len(self.margins))]
+        """Attack scores of members and of non-members, for each model."""
+        return [self._scores_of(attack, model) for model in range(len(self.margins))]
 
-    def _attacked(self, attack: str, model: int) -> Scored:
-        count = self.inside.shape[1]
-        # Models of one world share out the images, and would tell of each other.
-        shadows = self.world != self.world[model]
-        inside = self.inside[shadows]
+    def _scores_of(self, attack: str, model: int) -> Scored:
+        count = self.members.shape[1]
+        # Models of one federation divide the images, so one would reveal the others' members.
+        shadows = self.federation != self.federation[model]
+        members = self.members[shadows]
         if attack == "LiRA":
-            score = lira(self.margins[model, :count], self.margins[shadows, :count], inside)
+            score = lira(self.margins[model, :count], self.margins[shadows, :count], members)
         else:
-            chance = special.expit(self.margins)
-            others = Population(chance[model, count:], chance[shadows, count:])
-            score = rmia(chance[model, :count], chance[shadows, :count], inside, others)
-        own = self.inside[model]
+            probability = special.expit(self.margins)
+            population = Population(probability[model, count:], probability[shadows, count:])
+            score = rmia(
+                probability[model, :count], probability[shadows, :count], members, population
+            )
+        own = self.members[model]
         return score[own], score[~own]
 
 
-def audit(
+def audit_membership(
     experiment: Experiment,
     count: int,
     images: int,
     label_noise: float,
-    done: Callable[[str], None] = lambda stage: None,
-) -> tuple[list[Attacked], dict[str, float]]:
+    on_federation: Callable[[str], None] = lambda stage: None,
+) -> tuple[list[AttackResult], dict[str, float]]:
     """Attack an experiment, without differential privacy and with as much as it asks for.
 
     Args:
         experiment: resolved.
-        count: worlds of each kind, >= 3.
+        count: federations of each kind, >= 3.
         images: candidates.
-        label_noise: chance that a label is wrong, in the training too; in [0, 1].
-        done: is told of each world.
+        label_noise: probability that a label is wrong, also in training; in [0, 1].
+        on_federation: called with the kind of each finished federation.
 
     Returns:
-        What every attack came to, and the accuracy of teachers and students by release.
+        Results of all attacks, and the accuracy of teachers and students by release.
 
     Raises:
         SettingsError: a number out of range.
         FedkdError: whatever a run raises.
     """
     if count < 3:
-        raise SettingsError(f"{count} worlds; expected 3 or more, of which all but one are shadows")
+        raise SettingsError(
+            f"{count} federations; expected 3 or more, of which all but one are shadows"
+        )
     rng = np.random.default_rng(experiment.seed)
-    of = pool(experiment, images, label_noise, rng)
-    attacked, right = [], {}
-    for epsilon in kinds(experiment):
+    data = draw_candidates(experiment, images, label_noise, rng)
+    results, accuracies = [], {}
+    for epsilon in audited_epsilons(experiment):
         privacy = experiment.privacy.model_copy(update={"epsilon": epsilon})
         private = experiment.model_copy(update={"privacy": privacy})
-        made = worlds(private, of, count, rng, partial(done, label(epsilon)))
-        for release in releases(made, of):
-            right[f"{release.name}, {label(epsilon)}"] = release.right
-            attacked += [_judged(release, epsilon, attack, rng) for attack in ATTACKS]
-    return attacked, right
+        federations = train_federations(
+            private, data, count, rng, partial(on_federation, epsilon_label(epsilon))
+        )
+        for release in releases(federations, data):
+            accuracies[f"{release.name}, {epsilon_label(epsilon)}"] = release.accuracy
+            results += [_attack(release, epsilon, attack, rng) for attack in ATTACKS]
+    return results, accuracies
 
 
-def kinds(experiment: Experiment) -> tuple[float | None, ...]:
-    """Epsilons with which an experiment is audited; None stands for none."""
+def audited_epsilons(experiment: Experiment) -> tuple[float | None, ...]:
+    """Epsilons with which an experiment is audited; None is without differential privacy."""
     return (None,) if experiment.privacy.epsilon is None else (None, experiment.privacy.epsilon)
 
 
-def label(epsilon: float | None) -> str:
-    """What an epsilon is called in a table."""
+def epsilon_label(epsilon: float | None) -> str:
+    """Label of an epsilon in tables."""
     return "no DP" if epsilon is None else f"ε = {epsilon:g}"
 
 
-def releases(made: list[World], of: Pool) -> tuple[Release, Release]:
-    """Answers of every teacher, and students; (M, N + Z) margins each."""
-    labels = torch.cat([of.labels, of.population_labels]).numpy()
-    teachers = len(made[0].inside)
-    said = [answer for world in made for answer in world.answers]
-    numbers = np.arange(len(made))
-    answers = Release(
+def releases(
+    federations: list[ShadowFederation], data: CandidateData
+) -> tuple[ReleasedMargins, ReleasedMargins]:
+    """Margins (M, N + Z) of all teachers' answers, and of all students."""
+    labels = torch.cat([data.labels, data.population_labels]).numpy()
+    teachers = len(federations[0].members)
+    outputs = [answer for federation in federations for answer in federation.answers]
+    indices = np.arange(len(federations))
+    answers = ReleasedMargins(
         "answers",
-        np.stack([margin(each.double().numpy(), labels) for each in said]),
-        np.concatenate([world.inside for world in made]),
-        numbers.repeat(teachers),
-        _right([each[len(of.labels) :] for each in said], of),
+        np.stack([margin(each.double().numpy(), labels) for each in outputs]),
+        np.concatenate([federation.members for federation in federations]),
+        indices.repeat(teachers),
+        _mean_accuracy([each[len(data.labels) :] for each in outputs], data),
     )
-    student = Release(
+    student = ReleasedMargins(
         "student",
-        np.stack([margin(world.student.double().numpy(), labels) for world in made]),
-        np.stack([world.inside.any(0) for world in made]),
-        numbers,
-        _right([world.student[len(of.labels) :] for world in made], of),
+        np.stack(
+            [margin(federation.student.double().numpy(), labels) for federation in federations]
+        ),
+        np.stack([federation.members.any(0) for federation in federations]),
+        indices,
+        _mean_accuracy(
+            [federation.student[len(data.labels) :] for federation in federations], data
+        ),
     )
     return answers, student
 
 
-def _right(said: list[torch.Tensor], of: Pool) -> float:
-    return float(np.mean([accuracy(each, of.truth) for each in said]))
+def _mean_accuracy(outputs: list[torch.Tensor], data: CandidateData) -> float:
+    return float(np.mean([accuracy(each, data.truth) for each in outputs]))
 
 
-def _judged(
-    release: Release, epsilon: float | None, attack: str, rng: np.random.Generator
-) -> Attacked:
+def _attack(
+    release: ReleasedMargins, epsilon: float | None, attack: str, rng: np.random.Generator
+) -> AttackResult:
     models = release.scores(attack)
-    return Attacked(
+    return AttackResult(
         release.name,
         epsilon,
         attack,
-        over_models(area, models, rng),
-        {fpr: over_models(partial(true_positives, fpr), models, rng) for fpr in LOW},
+        bootstrap_over_models(area, models, rng),
+        {fpr: bootstrap_over_models(partial(true_positives, fpr), models, rng) for fpr in LOW_FPRS},
         roc(*pooled(models)),
     )

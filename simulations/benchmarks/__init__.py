@@ -1,1 +1,5 @@
-"""What fedkd costs in time, measured side by side; a file for each thing that is measured."""
+"""Benchmarks of running time, one program for each subject.
+
+``wire``, ``loop``, ``overlap`` and ``many_institutions`` run as
+``python -m fedkd.simulations.benchmarks.NAME``. Nothing is imported here: ``--help`` stays quick.
+"""

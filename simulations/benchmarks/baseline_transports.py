@@ -1,7 +1,6 @@
-"""What our wire is held against: a generated unary call, and a bare TCP connection.
+"""Baselines for the wire benchmark: a generated unary gRPC call, and a plain TCP connection.
 
-Each is written as anybody would write it who needs no more than this: no session, no law, no
-check of a value, no books.
+Both are written in the obvious way: no session, no checks of values, no ledger.
 """
 
 import importlib
@@ -25,8 +24,12 @@ from torch import Tensor
 
 from fedkd.errors import SettingsError
 from fedkd.server.hub.certificates import server_credentials
-from fedkd.simulations.benchmarks.child_process import partner, until_over
-from fedkd.simulations.benchmarks.wire_stream import CLASSES, own, preset_logits
+from fedkd.simulations.benchmarks.child_process import child_process, wait_until_closed
+from fedkd.simulations.benchmarks.fedkd_transport import (
+    CLASSES,
+    institution_credentials,
+    preset_logits,
+)
 from fedkd.wire.channel import grpc
 
 PROTO = """
@@ -41,20 +44,20 @@ message Logits { bytes content = 1; repeated uint32 shape = 2; }
 message Floats { repeated float content = 1; repeated uint32 shape = 2; }
 """
 NAME = "fedkd_benchmark_plain"
-LARGEST = 64 << 20
+MAX_MESSAGE_BYTES = 64 << 20
 OPTIONS = (
-    ("grpc.max_receive_message_length", LARGEST),
-    ("grpc.max_send_message_length", LARGEST),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     # Channels of one process are then as separate as those of several.
     ("grpc.use_local_subchannel_pool", 1),
 )
 
 
 def generated(folder: Path) -> tuple[Any, Any]:
-    """Messages and stubs of `PROTO`, generated into ``folder``.
+    """Generate messages and stubs of `PROTO` into ``folder``.
 
     Raises:
-        SettingsError: there is no generator.
+        SettingsError: grpcio-tools is not installed.
     """
     try:
         from grpc_tools import protoc
@@ -70,7 +73,7 @@ def generated(folder: Path) -> tuple[Any, Any]:
 
 
 def imported(folder: Path) -> tuple[Any, Any]:
-    """Messages and stubs that were generated into ``folder``."""
+    """Import messages and stubs that were generated into ``folder``."""
     sys.path.insert(0, str(folder))
     try:
         return tuple(importlib.import_module(f"{NAME}_{kind}") for kind in ("pb2", "pb2_grpc"))  # type: ignore[return-value]
@@ -79,28 +82,28 @@ def imported(folder: Path) -> tuple[Any, Any]:
 
 
 @dataclass(frozen=True)
-class Plain:
-    """Servers that are here, and connections to them.
+class BaselineServers:
+    """Baseline servers in another process, and connections to them.
 
     Attributes:
         messages: generated.
-        stubs: one a connection.
-        guarded: the same with mutual TLS; none where no certificates were given.
-        sockets: one a connection.
+        stubs: one for each connection.
+        with_tls: the same with mutual TLS; empty where no certificates were given.
+        sockets: one for each connection.
         process: of all servers.
     """
 
     messages: Any
     stubs: Sequence[Any]
-    guarded: Sequence[Any]
+    with_tls: Sequence[Any]
     sockets: Sequence[socket.socket]
     process: int
 
     def unary(
-        self, batches: Iterable[Tensor], count: int = 1, *, guarded: bool = False
+        self, batches: Iterable[Tensor], count: int = 1, *, with_tls: bool = False
     ) -> list[Tensor]:
-        """Put several questions to ``count`` servers before any is answered; all logits."""
-        stubs = (self.guarded if guarded else self.stubs)[:count]
+        """Send several queries to ``count`` servers before any is answered; returns all logits."""
+        stubs = (self.with_tls if with_tls else self.stubs)[:count]
         calls = []
         for images in batches:
             array = images.numpy()
@@ -111,13 +114,13 @@ class Plain:
         return [_logits_in(call.result()) for call in calls]
 
     def unary_in_floats(self, images: Tensor) -> Tensor:
-        """Ask one server, every number a ``float`` of the message."""
+        """Ask one server, with every number as a ``float`` of the message."""
         question = self.messages.Floats(content=images.numpy().ravel(), shape=images.shape)
         reply = self.stubs[0].AskInFloats(question)
         return torch.tensor(reply.content).view(tuple(reply.shape))
 
     def tcp(self, batches: Iterable[Tensor], count: int = 1) -> Tensor:
-        """Send several questions to ``count`` servers before any reply is read; the last one."""
+        """Send several queries to ``count`` servers before reading; returns the last reply."""
         sockets, sent = self.sockets[:count], 0
         for images in batches:
             data = images.numpy().data.cast("B")
@@ -127,10 +130,10 @@ class Plain:
                 each.sendall(data)
             sent += 1
         reply = torch.empty(len(images), CLASSES)
-        place = reply.numpy().data.cast("B")
+        buffer = reply.numpy().data.cast("B")
         for _ in range(sent):
             for each in sockets:
-                _read_into(each, place)
+                _read_into(each, buffer)
         return reply
 
 
@@ -140,33 +143,40 @@ def _logits_in(reply: Any) -> Tensor:
 
 
 @contextmanager
-def plain(count: int, tls: Path | None = None, name: str = "") -> Iterator[Plain]:
-    """Servers in another process and ``count`` connections to each kind, for the time of a block.
+def baseline_servers(
+    count: int, tls: Path | None = None, name: str = ""
+) -> Iterator[BaselineServers]:
+    """Servers in another process, with ``count`` connections to each kind, within the block.
 
     Args:
         count: of connections.
         tls: folder of certificates, for a second unary server; None for none.
-        name: of whoever dials that one, as in a certificate.
+        name: of the client of that one, as in its certificate.
     """
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fedkd-plain-")))
         messages, stubs = generated(folder)
-        (port, guarded, bare), process = stack.enter_context(partner(_servers, folder, count, tls))
+        (port, with_tls, tcp_port), process = stack.enter_context(
+            child_process(_servers, folder, count, tls)
+        )
         channels = [
             grpc.insecure_channel(f"127.0.0.1:{port}", options=OPTIONS) for _ in range(count)
         ]
         if tls is not None:
-            to = f"127.0.0.1:{guarded}"
-            channels.append(grpc.secure_channel(to, own(tls, name), options=OPTIONS))
+            to = f"127.0.0.1:{with_tls}"
+            channels.append(
+                grpc.secure_channel(to, institution_credentials(tls, name), options=OPTIONS)
+            )
         for channel in channels:
             stack.enter_context(channel)
-        made = [stubs.TeacherStub(channel) for channel in channels]
+        stubs_ = [stubs.TeacherStub(channel) for channel in channels]
         sockets = [
-            stack.enter_context(socket.create_connection(("127.0.0.1", bare))) for _ in range(count)
+            stack.enter_context(socket.create_connection(("127.0.0.1", tcp_port)))
+            for _ in range(count)
         ]
         for each in sockets:
             each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        yield Plain(messages, made[:count], made[count:], sockets, process)
+        yield BaselineServers(messages, stubs_[:count], stubs_[count:], sockets, process)
 
 
 # --- in the other process
@@ -176,20 +186,20 @@ def _servers(connection: Connection, folder: Path, count: int, tls: Path | None)
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")  # torch's, of memory that is not to be written to
     messages, stubs = imported(folder)
-    ready = preset_logits(4096)
+    logits_ = preset_logits(4096)
 
     class Teacher(stubs.TeacherServicer):  # type: ignore[misc, name-defined]
-        """Has its answers ready."""
+        """Answers with precomputed logits."""
 
         def Ask(self, request: Any, context: Any) -> Any:  # noqa: N802
             array = np.frombuffer(request.content, dtype=request.dtype)
             images = torch.from_numpy(array.reshape(tuple(request.shape)))
-            logits = ready[: len(images)].numpy()
+            logits = logits_[: len(images)].numpy()
             return messages.Logits(content=logits.tobytes(), shape=logits.shape)
 
         def AskInFloats(self, request: Any, context: Any) -> Any:  # noqa: N802
             images = torch.tensor(request.content).view(tuple(request.shape))
-            logits = ready[: len(images)]
+            logits = logits_[: len(images)]
             return messages.Floats(content=logits.numpy().ravel(), shape=logits.shape)
 
     def serve(credentials: Any) -> tuple[grpc.Server, int]:
@@ -203,39 +213,39 @@ def _servers(connection: Connection, folder: Path, count: int, tls: Path | None)
         return server, port
 
     open_server, port = serve(None)
-    guarded, guarded_port = (None, 0) if tls is None else serve(server_credentials(tls))
+    with_tls, guarded_port = (None, 0) if tls is None else serve(server_credentials(tls))
     listener = socket.create_server(("127.0.0.1", 0))
-    threading.Thread(target=_accept, args=(listener, ready), daemon=True).start()
+    threading.Thread(target=_accept, args=(listener, logits_), daemon=True).start()
     connection.send((port, guarded_port, listener.getsockname()[1]))
-    until_over(connection)
-    for server in (open_server, guarded):
+    wait_until_closed(connection)
+    for server in (open_server, with_tls):
         if server is not None:
             server.stop(None)
 
 
-def _accept(listener: socket.socket, ready: Tensor) -> None:
+def _accept(listener: socket.socket, logits_: Tensor) -> None:
     while True:
         peer, _ = listener.accept()
         peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        threading.Thread(target=_answer, args=(peer, ready), daemon=True).start()
+        threading.Thread(target=_answer, args=(peer, logits_), daemon=True).start()
 
 
-def _answer(peer: socket.socket, ready: Tensor) -> None:
-    """Reads every batch that comes into one place, and answers."""
-    header, place = memoryview(bytearray(16)), memoryview(bytearray(LARGEST))
+def _answer(peer: socket.socket, logits_: Tensor) -> None:
+    """Read every batch into the same buffer, and answer."""
+    header, buffer = memoryview(bytearray(16)), memoryview(bytearray(MAX_MESSAGE_BYTES))
     try:
         while True:
             _read_into(peer, header)
             size, batch = struct.unpack("<QQ", header)
-            _read_into(peer, place[:size])
-            peer.sendall(ready[:batch].numpy().data.cast("B"))
+            _read_into(peer, buffer[:size])
+            peer.sendall(logits_[:batch].numpy().data.cast("B"))
     except (ConnectionError, OSError):
         return
 
 
-def _read_into(source: socket.socket, place: memoryview) -> None:
-    while len(place):
-        count = source.recv_into(place)
+def _read_into(source: socket.socket, buffer: memoryview) -> None:
+    while len(buffer):
+        count = source.recv_into(buffer)
         if not count:
             raise ConnectionError("the other end is gone")
-        place = place[count:]
+        buffer = buffer[count:]

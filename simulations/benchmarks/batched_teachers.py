@@ -1,8 +1,7 @@
-"""Teachers of one architecture asked together, in the ways that torch has. Knows no institution.
+"""Evaluate many teachers of one architecture in a batch: loop, vmap, grouped convolutions.
 
-Institutions are asked one by one: on a CPU no way that takes any network is faster, see "Many
-institutions" in ``docs/performance.md``. This file is how that is known, and where to look again on
-another machine.
+Institutions are asked one by one: on a CPU no method for arbitrary networks is faster, see "Many
+institutions" in ``docs/performance.md``. This module measures it, also on other machines.
 """
 
 import copy
@@ -14,16 +13,16 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 from torch.nn import functional as F
 
-from fedkd.models.networks import Network, build
+from fedkd.models import Network, build_network
 
 Shape = tuple[int, int, int]
-Together = Callable[[Tensor], Tensor]
+BatchedQuery = Callable[[Tensor], Tensor]
 """(B, C, H, W) in [0, 1] -> (T, B, K)."""
 
 
-def teachers(model: str, shape: Shape, count: int) -> list[Network]:
+def build_teachers(model: str, shape: Shape, count: int) -> list[Network]:
     """Networks in evaluation mode, laid out as a `fedkd.models.teacher.ModuleTeacher` has them."""
-    made = (build(model, 10, shape, seed) for seed in range(count))
+    made = (build_network(model, 10, shape, seed) for seed in range(count))
     layout = torch.channels_last
     return [
         each.eval().requires_grad_(False).to(memory_format=layout)  # type: ignore[call-overload]
@@ -31,8 +30,8 @@ def teachers(model: str, shape: Shape, count: int) -> list[Network]:
     ]
 
 
-def one_by_one(networks: Sequence[nn.Module]) -> Together:
-    """As institutions are asked."""
+def one_by_one(networks: Sequence[nn.Module]) -> BatchedQuery:
+    """One teacher after another, as institutions are asked."""
 
     def ask(images: Tensor) -> Tensor:
         x = images.contiguous(memory_format=torch.channels_last)
@@ -41,8 +40,8 @@ def one_by_one(networks: Sequence[nn.Module]) -> Together:
     return torch.no_grad()(ask)
 
 
-def vmapped(networks: Sequence[nn.Module], at_once: int) -> Together:
-    """Weights stacked, so many at once; torch makes one grouped convolution of theirs."""
+def vmapped(networks: Sequence[nn.Module], at_once: int) -> BatchedQuery:
+    """Stacked weights, ``at_once`` teachers at a time; torch makes grouped convolutions."""
     network = copy.deepcopy(networks[0])
     stacks = [
         stack_module_state(list(networks[start : start + at_once]))
@@ -51,8 +50,8 @@ def vmapped(networks: Sequence[nn.Module], at_once: int) -> Together:
 
     def ask(images: Tensor) -> Tensor:
         def say(*state: dict[str, Tensor]) -> Tensor:
-            said: Tensor = functional_call(network, state, (images,))
-            return said
+            logits: Tensor = functional_call(network, state, (images,))
+            return logits
 
         with warnings.catch_warnings():  # pooling over all places has no batching rule
             warnings.simplefilter("ignore", UserWarning)
@@ -61,8 +60,8 @@ def vmapped(networks: Sequence[nn.Module], at_once: int) -> Together:
     return torch.no_grad()(ask)
 
 
-def grouped(networks: Sequence[Network], at_once: int) -> Together:
-    """The ``cnn`` by hand: grouped convolutions with batch norm folded into their weights."""
+def grouped(networks: Sequence[Network], at_once: int) -> BatchedQuery:
+    """The ``cnn`` by hand: grouped convolutions, with batch norm folded into the weights."""
     stacks = [
         _Grouped(networks[start : start + at_once]) for start in range(0, len(networks), at_once)
     ]
@@ -86,7 +85,7 @@ class _Grouped:
     def __call__(self, images: Tensor) -> Tensor:
         x = (images - 0.5) / 0.5
         for place, (weight, bias) in enumerate(self._layers):
-            groups = self._teachers if place else 1  # all read the same images
+            groups = self._teachers if place else 1  # the first layer reads the same images
             x = F.conv2d(x, weight, bias, padding=1, groups=groups).relu_()
             if place == 1 or (place == 0 and min(images.shape[2:]) >= 16):
                 x = F.max_pool2d(x, 2)

@@ -1,4 +1,4 @@
-"""A process beside ours, for the time of a block. Knows nothing of what it does."""
+"""A child process that lives as long as a block."""
 
 import multiprocessing
 from collections.abc import Callable, Iterator
@@ -8,49 +8,50 @@ from typing import Any
 
 from fedkd.errors import SettingsError
 
-STARTING = 60.0
-"""Seconds that a partner may take until it says that it is there."""
-ENDING = 10.0
-"""Seconds that it may take to go."""
+START_TIMEOUT = 60.0
+"""Seconds that the process may take to report that it is ready."""
+EXIT_TIMEOUT = 10.0
+"""Seconds that it may take to exit."""
 
 
 @contextmanager
-def partner(work: Callable[..., None], *told: object) -> Iterator["tuple[Any, int]"]:
-    """Have ``work(connection, *told)`` done in another process.
+def child_process(work: Callable[..., None], *arguments: object) -> Iterator["tuple[Any, int]"]:
+    """Run ``work(connection, *arguments)`` in another process.
 
-    It sends one word over its connection once it is there, and ends when the connection does: so
-    it also ends when we are killed.
+    It sends one message over its connection once it is ready, and ends when the connection is
+    closed, so also when this process is killed.
 
     Yields:
-        Its word, and its process id.
+        Its message, and its process id.
 
     Raises:
-        SettingsError: it did not come.
+        SettingsError: it did not start.
     """
     # Not a fork: gRPC's threads and torch's do not survive one.
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=work, args=(theirs, *told), daemon=True)
+    process = context.Process(target=work, args=(theirs, *arguments), daemon=True)
     process.start()
     theirs.close()
     try:
-        if not ours.poll(STARTING):
+        if not ours.poll(START_TIMEOUT):
             raise SettingsError(
-                f"a process of the benchmark was not ready within {STARTING:g} s; free the machine"
+                f"a process of the benchmark was not ready within {START_TIMEOUT:g} s; "
+                "free the machine"
             )
         yield ours.recv(), process.pid or 0
     except EOFError:
         raise SettingsError("a process of the benchmark ended early; see above why") from None
     finally:
         ours.close()
-        process.join(ENDING)
+        process.join(EXIT_TIMEOUT)
         if process.is_alive():
             process.kill()
             process.join()
 
 
-def until_over(connection: Connection) -> None:
-    """Wait for the other end to go."""
+def wait_until_closed(connection: Connection) -> None:
+    """Wait until the other end is closed."""
     try:
         connection.recv()
     except EOFError:

@@ -1,6 +1,6 @@
-"""One question by Flower's own messages, in its simulation: what our stream is there to avoid.
+"""A query as a Flower message in its simulation, as a baseline for the wire benchmark.
 
-Imports Flower as it is imported: to be imported only within `fedkd.simulations.engines.flower.world`.
+Imports Flower: import it only within `fedkd.simulations.engines.flower_simulation.flower_runtime`.
 """
 
 import os
@@ -15,35 +15,35 @@ from flwr.simulation import run_simulation
 from torch import Tensor
 
 from fedkd.errors import SettingsError
-from fedkd.simulations.benchmarks.wire_stream import preset_logits
+from fedkd.simulations.benchmarks.fedkd_transport import preset_logits
 
 if TYPE_CHECKING:
     from flwr.serverapp import Grid
 
-COMING = 60.0
-"""Seconds for the node to be there, and for a reply."""
+TIMEOUT = 60.0
+"""Seconds for the node to start, and for a reply."""
 
 client_app = ClientApp()
 
 
 @client_app.query("ask")
 def ask(message: Message, context: Context) -> Message:
-    """The institution's answer, which is ready, and its process."""
+    """The institution's precomputed answer, and its process id."""
     images = message.content.array_records["question"]["images"].numpy()
     logits = ArrayRecord({"logits": Array(preset_logits(len(images)).numpy())})
     where = ConfigRecord({"process": os.getpid()})
     return Message(RecordDict({"answer": logits, "where": where}), reply_to=message)
 
 
-def within_a_run(measure: "Callable[[Callable[[Tensor], int]], None]") -> None:
-    """Call ``measure`` from within a run of Flower's with one node.
+def measure_in_run(measure: "Callable[[Callable[[Tensor], int]], None]") -> None:
+    """Call ``measure`` within a Flower run with one node.
 
     Args:
-        measure: is given a function that asks the node about images, waits for its logits and
-            returns the process that they come from.
+        measure: called with a function that asks the node about images, waits for its logits
+            and returns its process id.
 
     Raises:
-        SettingsError: no node came, or it did not answer.
+        SettingsError: no node started, or it did not answer.
     """
     server_app = ServerApp()
     errors: list[Exception] = []
@@ -52,7 +52,7 @@ def within_a_run(measure: "Callable[[Callable[[Tensor], int]], None]") -> None:
     def main(grid: "Grid", context: Context) -> None:
         try:
             node = _node(grid)
-            measure(lambda images: _trip(grid, node, images))
+            measure(lambda images: _round_trip(grid, node, images))
         except Exception as error:  # Flower would only log it
             errors.append(error)
 
@@ -67,18 +67,18 @@ def within_a_run(measure: "Callable[[Callable[[Tensor], int]], None]") -> None:
 
 
 def _node(grid: "Grid") -> int:
-    end = time.monotonic() + COMING
+    end = time.monotonic() + TIMEOUT
     while not (nodes := list(grid.get_node_ids())):
         if time.monotonic() > end:
-            raise SettingsError(f"no node of Flower's came within {COMING:g} s; free the machine")
+            raise SettingsError(f"no Flower node started within {TIMEOUT:g} s; free the machine")
         time.sleep(0.05)
     return nodes[0]
 
 
-def _trip(grid: "Grid", node: int, images: Tensor) -> int:
+def _round_trip(grid: "Grid", node: int, images: Tensor) -> int:
     question = RecordDict({"question": ArrayRecord({"images": Array(images.numpy())})})
     message = Message(question, dst_node_id=node, message_type="query.ask")
-    replies = list(grid.send_and_receive([message], timeout=COMING))
+    replies = list(grid.send_and_receive([message], timeout=TIMEOUT))
     if not replies or replies[0].has_error():
         raise SettingsError("Flower's node did not answer a message; free the machine")
     content = replies[0].content

@@ -1,11 +1,10 @@
-"""What a simulation costs with ten, a hundred and a thousand institutions.
+"""Benchmark of the engine ``local`` with ten, a hundred and a thousand institutions.
 
     python -m fedkd.simulations.benchmarks.many_institutions [--json FILE] [--quick]
 
-Each count has a process of its own, so that its memory is its own. What is counted is CPU time:
-one process does all of it, and a machine that others use has no other measure. Institutions are
-whole ones, with vault, door and books; their teachers are small and have learned next to nothing,
-which costs as much to ask.
+Each count has a process of its own, to measure its memory. Times are CPU times: one process does
+all of it, and the machine is shared. Institutions are complete: vault, release gate and ledger.
+Their teachers are small and hardly trained, which costs as much to ask.
 """
 
 import argparse
@@ -24,66 +23,66 @@ import numpy as np
 import torch
 
 from fedkd.aggregation.fusion import fusion_of
-from fedkd.experiment.experiment import Experiment, parse
+from fedkd.experiment import Experiment, parse_experiment
 from fedkd.loop import Distillation
-from fedkd.protocol.signals import Ask, Request
+from fedkd.protocol import Ask, Request
 from fedkd.server.coordinator import ingredients
-from fedkd.simulations.benchmarks import measure
+from fedkd.simulations.benchmarks import timing
 from fedkd.simulations.benchmarks.batched_teachers import (
     Shape,
+    build_teachers,
     grouped,
     one_by_one,
-    teachers,
     vmapped,
 )
-from fedkd.simulations.engines.local import Local
+from fedkd.simulations.engines.local import LocalInstitutions
 
 COUNTS, QUICK_COUNTS = (10, 100, 1000), (10, 100)
 ROUNDS = 6
-"""That are counted, after one that is not."""
+"""Counted rounds, after one that is not counted."""
 BATCH = 64
-EACH = 4
-"""Images of an institution."""
+IMAGES_PER_INSTITUTION = 4
+"""Training images of an institution."""
 STEPS = 6
-"""Of the student in a round, as ``digits`` has it."""
-STACKED: tuple[tuple[str, Shape], ...] = (
+"""Student steps in a round, as in ``digits``."""
+BATCHED_MODELS: tuple[tuple[str, Shape], ...] = (
     ("cnn", (1, 8, 8)),
     ("mlp", (1, 8, 8)),
     ("lenet5", (1, 28, 28)),
     ("mlp", (1, 28, 28)),
 )
-TOGETHER = 50
-"""Teachers that the ways of asking are compared on."""
+BATCHED_TEACHERS = 50
+"""Teachers in the comparison of batched evaluation."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one count. Milliseconds of CPU a round, the medians of several rounds."""
+    """Cost of one count of institutions: median CPU milliseconds of a round."""
 
     institutions: int
     opened: float
-    """Seconds until all institutions, each with a teacher, are there."""
+    """Seconds until all institutions and their teachers are created."""
     answers: float
-    """Door, books and teacher of every institution."""
+    """Release gate, ledger and teacher of every institution."""
     fusion: float
-    """T replies into one target."""
+    """Fusion of T replies into one target."""
     rest: float
-    """Drawing images, keeping answers, the student's steps."""
+    """Generating images, storing targets, student steps."""
     megabytes: float
-    """Most memory that the process had."""
+    """Peak memory of the process."""
 
     @property
     def round(self) -> float:
-        """All of it."""
+        """The whole round."""
         return self.answers + self.fusion + self.rest
 
 
-def cost(institutions: int, folder: Path) -> Cost:
-    """Measured here and now; the memory is that of the whole process."""
+def measure_cost(institutions: int, folder: Path) -> Cost:
+    """Measure in this process; the memory is that of the whole process."""
     torch.set_num_threads(1)
     experiment = _experiment(institutions, folder)
     began = time.process_time()
-    local = Local(experiment, folder / "teachers", lambda count: None)
+    local = LocalInstitutions(experiment, folder / "teachers", lambda count: None)
     opened = time.process_time() - began
     parts = ingredients(experiment, local.cards)
     run = Distillation(
@@ -91,7 +90,7 @@ def cost(institutions: int, folder: Path) -> Cost:
     )
     loop = run.requests()
     request: Request = next(loop)
-    taken = []
+    samples = []
     for _ in range(1 + ROUNDS):
         times = [time.process_time()]
         answers, _ = local.answer(request)
@@ -103,15 +102,17 @@ def cost(institutions: int, folder: Path) -> Cost:
         if not isinstance(request, Ask):
             raise RuntimeError("the questions ended before the measurement")
         asked, fused, sent = np.diff(times)
-        taken.append((asked, fused, max(0.0, sent - fused)))  # the loop fuses once more
-    answered, fused, rest = (1e3 * statistics.median(each) for each in zip(*taken[1:], strict=True))
+        samples.append((asked, fused, max(0.0, sent - fused)))  # the loop fuses once more
+    answered, fused, rest = (
+        1e3 * statistics.median(each) for each in zip(*samples[1:], strict=True)
+    )
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
     return Cost(institutions, opened, answered, fused, rest, peak)
 
 
 def _experiment(institutions: int, folder: Path) -> Experiment:
     """Institutions of a few random images each, with the teachers of ``digits``."""
-    path, images = folder / "images.npz", institutions * EACH
+    path, images = folder / "images.npz", institutions * IMAGES_PER_INSTITUTION
     rng = np.random.default_rng(0)
     np.savez(
         path,
@@ -120,8 +121,8 @@ def _experiment(institutions: int, folder: Path) -> Experiment:
         test_images=rng.integers(0, 256, (10, 8, 8), dtype=np.uint8),
         test_labels=np.arange(10),
     )
-    questions = 10 * (1 + ROUNDS)  # more than are put, spread as in a run
-    return parse(
+    questions = 10 * (1 + ROUNDS)  # more than are measured, spread as in a run
+    return parse_experiment(
         {
             "name": "scale",
             "institutions": {
@@ -135,47 +136,49 @@ def _experiment(institutions: int, folder: Path) -> Experiment:
     )
 
 
-def costs(counts: tuple[int, ...]) -> list[Cost]:
-    """Of each count, in a fresh process."""
-    found = []
+def measure_costs(counts: tuple[int, ...]) -> list[Cost]:
+    """Measure each count, in a new process."""
+    costs = []
     for count in counts:
         with tempfile.TemporaryDirectory(prefix="fedkd-scale-") as folder:
-            words = [
+            command = [
                 sys.executable,
                 "-m",
                 "fedkd.simulations.benchmarks.many_institutions",
                 "--one",
                 folder,
             ]
-            said = subprocess.run(
-                [*words, str(count)], stdout=subprocess.PIPE, text=True, check=True
+            output = subprocess.run(
+                [*command, str(count)], stdout=subprocess.PIPE, text=True, check=True
             )
-            found.append(Cost(**json.loads(said.stdout.splitlines()[-1])))
-    return found
+            costs.append(Cost(**json.loads(output.stdout.splitlines()[-1])))
+    return costs
 
 
-def together(seconds: float) -> dict[str, dict[str, measure.Figure]]:
-    """Teachers of one architecture, one by one and stacked: figures of a teacher and batch."""
+def compare_batching(seconds: float) -> dict[str, dict[str, timing.Timing]]:
+    """Compare one-by-one with batched evaluation of teachers: times for a teacher and batch."""
     torch.set_num_threads(1)
-    found = {}
-    for model, shape in STACKED:
-        networks, images = teachers(model, shape, TOGETHER), torch.rand(BATCH, *shape)
-        ways = {"one by one": one_by_one(networks)}
-        ways |= {f"vmap, {n} at once": vmapped(networks, n) for n in (10, TOGETHER)}
+    costs = {}
+    for model, shape in BATCHED_MODELS:
+        networks, images = build_teachers(model, shape, BATCHED_TEACHERS), torch.rand(BATCH, *shape)
+        alternatives = {"one by one": one_by_one(networks)}
+        alternatives |= {f"vmap, {n} at once": vmapped(networks, n) for n in (10, BATCHED_TEACHERS)}
         if model == "cnn":
-            ways["norms folded, alone"] = grouped(networks, 1)
-            ways |= {f"norms folded, grouped {n}": grouped(networks, n) for n in (2, 10)}
+            alternatives["norms folded, alone"] = grouped(networks, 1)
+            alternatives |= {f"norms folded, grouped {n}": grouped(networks, n) for n in (2, 10)}
         measured = [
-            measure.Way(name, partial(ask, images), unit=TOGETHER, calls=1)
-            for name, ask in ways.items()
+            timing.Alternative(name, partial(ask, images), unit=BATCHED_TEACHERS, calls=1)
+            for name, ask in alternatives.items()
         ]
-        found[f"{model} {'x'.join(map(str, shape))}"] = measure.side_by_side(measured, seconds, 1)
-    return found
+        costs[f"{model} {'x'.join(map(str, shape))}"] = timing.measure_interleaved(
+            measured, seconds, 1
+        )
+    return costs
 
 
-def _show(found: list[Cost], figures: dict[str, dict[str, measure.Figure]]) -> None:
+def _print_tables(costs: list[Cost], figures: dict[str, dict[str, timing.Timing]]) -> None:
     head = ("institutions", "opened s", "round ms", "answers", "fusion", "rest")
-    measure.show(
+    timing.print_table(
         f"CPU of a round of {BATCH} images and {STEPS} student steps",
         (*head, "fusion %", "x before", "peak MB"),
         [
@@ -187,14 +190,14 @@ def _show(found: list[Cost], figures: dict[str, dict[str, measure.Figure]]) -> N
                 f"{each.round / before.round:.1f}" if before else "",
                 f"{each.megabytes:.0f}",
             )
-            for before, each in zip([None, *found], found, strict=False)
+            for before, each in zip([None, *costs], costs, strict=False)
         ],
     )
-    for name, ways in figures.items():
-        measure.show(
-            f"{name}, {TOGETHER} teachers, a teacher's share of a batch of {BATCH}",
-            measure.HEAD,
-            measure.rows_of(ways, "one by one"),
+    for name, alternatives in figures.items():
+        timing.print_table(
+            f"{name}, {BATCHED_TEACHERS} teachers, a teacher's share of a batch of {BATCH}",
+            timing.TIMING_HEADER,
+            timing.timing_rows(alternatives, "one by one"),
         )
 
 
@@ -203,18 +206,22 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         "fedkd.simulations.benchmarks.many_institutions", description=__doc__
     )
-    parser.add_argument("--json", type=Path, help="leave the figures here too")
-    parser.add_argument("--quick", action="store_true", help="no thousand, and a second each")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    parser.add_argument(
+        "--quick", action="store_true", help="at most a hundred institutions, and a second each"
+    )
     parser.add_argument("--one", nargs=2, metavar=("FOLDER", "COUNT"), help=argparse.SUPPRESS)
-    given = parser.parse_args(arguments)
-    if given.one is not None:
-        print(json.dumps(asdict(cost(int(given.one[1]), Path(given.one[0])))))
+    options = parser.parse_args(arguments)
+    if options.one is not None:
+        print(json.dumps(asdict(measure_cost(int(options.one[1]), Path(options.one[0])))))
         return 0
-    found = costs(QUICK_COUNTS if given.quick else COUNTS)
-    figures = together(1.0 if given.quick else 10.0)
-    _show(found, figures)
-    stacked = {m: {w: asdict(f) for w, f in ways.items()} for m, ways in figures.items()}
-    measure.write({"scale": [asdict(each) for each in found], "stacked": stacked}, given.json)
+    costs = measure_costs(QUICK_COUNTS if options.quick else COUNTS)
+    figures = compare_batching(1.0 if options.quick else 10.0)
+    _print_tables(costs, figures)
+    stacked = {
+        m: {w: asdict(f) for w, f in alternatives.items()} for m, alternatives in figures.items()
+    }
+    timing.write_json({"scale": [asdict(each) for each in costs], "stacked": stacked}, options.json)
     return 0
 
 

@@ -1,10 +1,10 @@
-"""What it saves that the student learns while answers travel, over a hub with slow institutions.
+"""Benchmark of overlap: student steps while queries are in flight, with slow institutions.
 
     python -m fedkd.simulations.benchmarks.overlap [--pause 0.03] [--json FILE]
 
-The same run twice in turns, with ``questions.overlap`` and without: two institutions that think for
-``--pause`` seconds about every question, and as much for the student to do. Both runs end with the
-same student, which is looked at.
+The same run with ``questions.overlap`` and without, in turns: two institutions wait ``--pause``
+seconds before every answer, and as much work for the student. Both must end with the same
+student.
 """
 
 import argparse
@@ -14,77 +14,78 @@ from pathlib import Path
 
 import torch
 
-from fedkd.client.agent import Agent
+from fedkd.client.sessions.agent import Agent
 from fedkd.loop import Plan
 from fedkd.methods import cudfkd
-from fedkd.models.in_process_teachers import InProcess
-from fedkd.models.networks import build
-from fedkd.procedural.priors import priors
-from fedkd.protocol.signals import Ask, PullBack, Reply
+from fedkd.models import InProcess, build_network
+from fedkd.procedural import build_priors
+from fedkd.protocol import Ask, PullBack, Reply
 from fedkd.server.coordinator import Coordinator, Ingredients
 from fedkd.server.hub.hub import Hub
-from fedkd.server.hub.participant_list import Audience
-from fedkd.simulations.benchmarks.measure import (
-    HEAD,
-    Way,
+from fedkd.server.hub.participant_list import ParticipantList
+from fedkd.simulations.benchmarks.timing import (
+    TIMING_HEADER,
+    Alternative,
+    measure_interleaved,
+    print_table,
     ratio,
-    rows_of,
-    show,
-    side_by_side,
-    write,
+    timing_rows,
+    write_json,
 )
 
-SHAPE, CLASSES, PATIENCE = (1, 8, 8), 10, 60.0
+SHAPE, CLASSES, TIMEOUT = (1, 8, 8), 10, 60.0
 PLAN = Plan(budget=40 * 64, batch=64, steps=160, student_batch=128, asking=1.0)
 
 
 def institution(address: str, name: str, seed: int, pause: float) -> Agent:
-    """An agent whose teacher thinks for so many seconds."""
-    at_hand = InProcess({name: build("cnn", CLASSES, SHAPE, seed)}, SHAPE, CLASSES)
+    """An agent whose teacher waits ``pause`` seconds before every answer."""
+    teachers = InProcess({name: build_network("cnn", CLASSES, SHAPE, seed)}, SHAPE, CLASSES)
 
     def answer(request: Ask | PullBack) -> Reply:
         time.sleep(pause)
-        return at_hand.answer(request if isinstance(request, Ask) else {name: request})[name]
+        return teachers.answer(request if isinstance(request, Ask) else {name: request})[name]
 
-    return Agent(address, "token", at_hand.cards[0], answer)
+    return Agent(address, "token", teachers.cards[0], answer)
 
 
 def main() -> None:
-    """Measure, show, and leave what was found."""
+    """Entry point."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument("--pause", type=float, default=0.03, help="seconds of an institution")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="leave the figures there")
-    told = parser.parse_args()
+    parser.add_argument("--pause", type=float, default=0.03, help="seconds before every answer")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file")
+    options = parser.parse_args()
     torch.set_num_threads(1)
     students: dict[bool, bytes] = {}
     with Hub("token") as hub:
-        agents = [institution(hub.address, name, i, told.pause) for i, name in enumerate("ab")]
+        agents = [institution(hub.address, name, i, options.pause) for i, name in enumerate("ab")]
         threads = [threading.Thread(target=agent.serve, daemon=True) for agent in agents]
         for thread in threads:
             thread.start()
-        cards = hub.wait_for(2, PATIENCE)
+        cards = hub.wait_for(2, TIMEOUT)
 
         def run(overlap: bool) -> None:
-            student = build("cnn", CLASSES, SHAPE, 7)
-            parts = Ingredients(student, cudfkd(), PLAN, priors("pink"), overlap=overlap)
-            audience = Audience(hub, parts, cards, PATIENCE)
-            Coordinator(parts, audience.cards, audience.answer).finish()
+            student = build_network("cnn", CLASSES, SHAPE, 7)
+            parts = Ingredients(student, cudfkd(), PLAN, build_priors("pink"), overlap=overlap)
+            participants = ParticipantList(hub, parts, cards, TIMEOUT)
+            Coordinator(parts, participants.cards, participants.answer).finish()
             weights = [t.numpy().tobytes() for t in student.state_dict().values()]
             students[overlap] = b"".join(weights)
 
         ways = [
-            Way("one after the other", lambda: run(False), calls=1),
-            Way("overlapping", lambda: run(True), calls=1),
+            Alternative("one after the other", lambda: run(False), calls=1),
+            Alternative("overlapping", lambda: run(True), calls=1),
         ]
-        figures = side_by_side(ways, seconds=0.0, warm_up=1)
-    for thread in threads:  # the hub has told them that the run is over
-        thread.join(PATIENCE)
+        figures = measure_interleaved(ways, seconds=0.0, warm_up=1)
+    for thread in threads:  # the hub has closed their sessions
+        thread.join(TIMEOUT)
     if students[True] != students[False]:
-        raise RuntimeError("the two runs came to two students")
-    title = f"a run of 40 questions and {PLAN.steps} steps, institutions of {1e3 * told.pause:g} ms"
-    show(title, HEAD, rows_of(figures, "overlapping"))
+        raise RuntimeError("the two runs have different students")
+    title = (
+        f"a run of 40 questions and {PLAN.steps} steps, institutions of {1e3 * options.pause:g} ms"
+    )
+    print_table(title, TIMING_HEADER, timing_rows(figures, "overlapping"))
     gain = ratio(figures, "one after the other", "overlapping")
-    write({"overlap_ratio": gain, "pause_seconds": told.pause}, told.json)
+    write_json({"overlap_ratio": gain, "pause_seconds": options.pause}, options.json)
 
 
 if __name__ == "__main__":

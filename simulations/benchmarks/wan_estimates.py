@@ -1,4 +1,4 @@
-"""What a wire of so many bytes takes over links that nobody here has: arithmetic, no network."""
+"""Estimate the duration of rounds over a WAN from measured bytes: arithmetic, no network."""
 
 import math
 from collections.abc import Sequence
@@ -11,18 +11,18 @@ FORMULA = (
     "and w what this machine takes for one of many institutions that all share it. A run has "
     "ceil(samples / batch) rounds, one after the other; a teacher's own time comes on top."
 )
-"""In words, for whoever reads the table."""
+"""The formula of the estimates, printed below the table."""
 
 
 @dataclass(frozen=True)
-class World:
-    """Institutions far away.
+class NetworkAssumptions:
+    """Assumed number and links of distant institutions.
 
     Attributes:
-        institutions: T, who are all asked at once.
-        link: of each of them, in bit/s, the same both ways.
-        rtt: seconds there and back.
-        samples: that each is asked about in a run.
+        institutions: T, all asked at once.
+        link: of each of them, in bit/s, the same in both directions.
+        rtt: round-trip time in seconds.
+        samples: asked of each in a run.
     """
 
     institutions: int = 100
@@ -32,13 +32,13 @@ class World:
 
 
 @dataclass(frozen=True)
-class Kind:
-    """A kind of question.
+class QueryKind:
+    """A kind of query.
 
     Attributes:
-        images: how they travel.
-        bytes: of a question.
-        drawing: seconds that an institution takes to come to the images.
+        images: how they are encoded.
+        bytes: of a query.
+        drawing: seconds that an institution needs to render the images.
     """
 
     images: str
@@ -48,10 +48,10 @@ class Kind:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a world would take.
+    """Estimated cost of a run.
 
     Attributes:
-        images: how they travel.
+        images: how they are encoded.
         uplink: of the coordinator, in bit/s.
         round: seconds.
         run: seconds of all rounds.
@@ -66,26 +66,26 @@ class Estimate:
 
 
 def estimates(
-    kinds: Sequence[Kind],
+    kinds: Sequence[QueryKind],
     answer: float,
     batch: int,
     handling: float,
     uplinks: Sequence[float] = (50e6, 1e9, 10e9),
-    world: World | None = None,
+    network: NetworkAssumptions | None = None,
 ) -> list[Estimate]:
-    """By `FORMULA`, for each kind of question and each uplink of the coordinator.
+    """Estimates by `FORMULA`, for each kind of query and each uplink of the coordinator.
 
     Args:
-        kinds: of questions.
+        kinds: of queries.
         answer: bytes.
-        batch: images of a question, >= 1.
+        batch: images of a query, >= 1.
         handling: w, seconds.
         uplinks: in bit/s.
-        world: None for the default.
+        network: assumptions; None for the defaults.
     """
-    w = world or World()
+    w = network or NetworkAssumptions()
     rounds = math.ceil(w.samples / batch)
-    made = []
+    estimated = []
     for kind in kinds:
         size = kind.bytes
         for uplink in uplinks:
@@ -97,5 +97,5 @@ def estimates(
                 + w.institutions * handling
             )
             sent = rounds * w.institutions * size
-            made.append(Estimate(kind.images, uplink, seconds, rounds * seconds, sent))
-    return made
+            estimated.append(Estimate(kind.images, uplink, seconds, rounds * seconds, sent))
+    return estimated

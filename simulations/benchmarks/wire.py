@@ -1,10 +1,10 @@
-"""What the wire costs, beside what else would carry the same: a table of ratios.
+"""Benchmark of the wire: hub and sessions against a unary call, TCP and Flower's messages.
 
     python -m fedkd.simulations.benchmarks.wire [--json FILE] [--quick] [--without-flower]
 
-Every way carries the same batch of images to a partner in another process on this machine, and an
-answer of ten classes back; what answers costs nothing. Ours is the hub, the agent, and behind it a
-real door with a policy and books in memory, to which every question is new.
+Each transport carries the same batch of images to another process on this machine, and an answer of
+ten classes back; the answer itself costs nothing. Ours is the hub and an agent, with a real release
+gate, a policy and a ledger in memory behind it, for which every query is new.
 """
 
 import argparse
@@ -13,30 +13,32 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fedkd.errors import FedkdError
-from fedkd.simulations.engines.environment import quiet
+from fedkd.simulations.engines.environment_variables import set_environment_defaults
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; the exit status: 0, or 2 on an error of ours."""
+    """Run the command; the exit status is 0, or 2 on a `FedkdError`."""
     parser = argparse.ArgumentParser("fedkd.simulations.benchmarks.wire", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--json", type=Path, help="leave the figures in this file")
-    parser.add_argument("--quick", action="store_true", help="a few calls of each, to try it")
-    parser.add_argument("--without-flower", action="store_true", help="leave Flower's trip out")
-    given = parser.parse_args(arguments)
-    quiet()
-    # Only now: none of this is needed to say what the command takes.
-    from fedkd.simulations.benchmarks.measure import write
-    from fedkd.simulations.benchmarks.transports import FULL, QUICK, measured
-    from fedkd.simulations.benchmarks.wire_tables import told
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    parser.add_argument("--quick", action="store_true", help="a few calls of each")
+    parser.add_argument(
+        "--without-flower", action="store_true", help="leave out Flower's round trip"
+    )
+    options = parser.parse_args(arguments)
+    set_environment_defaults()
+    # Imported late: --help does not need it.
+    from fedkd.simulations.benchmarks.timing import write_json
+    from fedkd.simulations.benchmarks.transport_measurements import FULL, QUICK, measure_transports
+    from fedkd.simulations.benchmarks.wire_report import report
 
-    size = QUICK if given.quick else FULL
+    size = QUICK if options.quick else FULL
     try:
-        figures = told(size, *measured(size, with_flower=not given.without_flower))
+        figures = report(size, *measure_transports(size, with_flower=not options.without_flower))
     except FedkdError as error:
         print(f"fedkd: {error}", file=sys.stderr)
         return 2
-    write(figures, given.json)
+    write_json(figures, options.json)
     return 0
 
 

@@ -1,1 +1,5 @@
-"""Programs that check a promise of the project at length: printed figures, exit status 0 if it holds."""
+"""Long-running checks: each prints figures, and exits with 0 if its promise holds.
+
+``fuzz``, ``soak``, ``ledger_race``, ``resume`` and ``golden`` run as
+``python -m fedkd.simulations.checks.NAME``. Nothing is imported here, so that ``--help`` is quick.
+"""

@@ -1,8 +1,8 @@
-"""Codec and session, both ways, fed with rubbish: does anything but the protocol's own errors come?
+"""Fuzz codec and session in both directions: nothing but the protocol's own errors may come.
 
     python -m fedkd.simulations.checks.fuzz --messages 100000 --json FILE
 
-Prints what came of how many messages, and how many a second.
+Prints the number of messages by outcome, and messages per second.
 """
 
 import argparse
@@ -17,24 +17,31 @@ from typing import Any
 from rich.progress import track
 
 
-def fuzz(count: int, seed: int, shown: bool = True) -> dict[str, Any]:
-    """``count`` messages; how many came to what, in all and by kind.
+def fuzz(count: int, seed: int, show_progress: bool = True) -> dict[str, Any]:
+    """Deliver ``count`` messages; returns outcomes, in all and by kind.
 
     Raises:
-        DefectError: something came that the protocol does not know.
+        DefectError: an outcome that the protocol does not allow.
     """
-    from fedkd.simulations.checks.malformed_messages import SPOILS, DefectError, hear, rubbish
+    from fedkd.simulations.checks.malformed_messages import (
+        MUTATIONS,
+        DefectError,
+        deliver,
+        malformed_messages,
+    )
 
     outcomes: Counter[str] = Counter()
-    kinds: dict[str, Counter[str]] = {spoil.__name__: Counter() for spoil in SPOILS}
+    kinds: dict[str, Counter[str]] = {mutation.__name__: Counter() for mutation in MUTATIONS}
     began = time.monotonic()
-    messages = track(rubbish(count, seed), "messages", total=count, disable=not shown)
-    for number, (speaker, kind, data, session) in enumerate(messages):
+    messages = track(
+        malformed_messages(count, seed), "messages", total=count, disable=not show_progress
+    )
+    for number, (sender, kind, data, session) in enumerate(messages):
         try:
-            outcome = hear(speaker, session, data)
+            outcome = deliver(sender, session, data)
         except DefectError as error:
             raise DefectError(
-                f"message {number} of seed {seed}, {kind}, from {speaker.value}: {error} "
+                f"message {number} of seed {seed}, {kind}, from {sender.value}: {error} "
                 f"({data[:200].hex()})"
             ) from error
         outcomes[outcome] += 1
@@ -44,27 +51,27 @@ def fuzz(count: int, seed: int, shown: bool = True) -> dict[str, Any]:
         "messages": count,
         "seed": seed,
         "outcomes": dict(outcomes.most_common()),
-        "by_kind": {kind: dict(came.most_common()) for kind, came in kinds.items()},
+        "by_kind": {kind: dict(counts.most_common()) for kind, counts in kinds.items()},
         "seconds": round(seconds, 2),
         "messages_per_second": round(count / seconds),
     }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; it fails, with the seed that makes it again, where a defect shows."""
+    """Run the command; a defect raises an error that names the seed."""
     parser = argparse.ArgumentParser(
         prog="python -m fedkd.simulations.checks.fuzz", description=__doc__
     )
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--messages", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path, help="leave the figures in this file")
-    told = parser.parse_args(arguments)
-    if told.messages < 1:
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    options = parser.parse_args(arguments)
+    if options.messages < 1:
         parser.error("--messages must be 1 or more")
-    figures = fuzz(told.messages, told.seed)
-    if told.json:
-        told.json.write_text(json.dumps(figures, indent=2) + "\n")
+    figures = fuzz(options.messages, options.seed)
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=2) + "\n")
     for outcome, count in figures["outcomes"].items():
         print(f"{count:>9,}  {outcome}")
     print(f"{figures['messages_per_second']:>9,}  messages a second")

@@ -1,13 +1,13 @@
 """SHA-256 digests of students: every method, experiment family and engine at a small budget.
 
-    python -m fedkd.simulations.checks.golden [--out FILE] [--against FILE] [--only WORD ...]
+    python -m fedkd.simulations.checks.golden [--out FILE] [--against FILE] [--skip-engines]
 
 A change that only moves or renames code leaves every digest as it was: write them to a file before
 the change, and compare afterwards. Digests hold on one machine with one release of each library,
-so that no file of them is kept in the repository.
+so the repository has no file of them.
 
 Each case is run twice where a generator is trained: at the learning rate of its experiment, and at
-``HIGH_RATE``, since at small rates a wrong gradient hardly moves the bytes that are asked about.
+``HIGH_RATE``, since at small rates a wrong gradient hardly changes the rounded images.
 """
 
 import argparse
@@ -22,12 +22,12 @@ import torch
 from torch import Tensor, nn
 
 from fedkd.errors import FedkdError
-from fedkd.experiment.experiment import Experiment, load
+from fedkd.experiment import Experiment, load_experiment
 from fedkd.server.coordinator import Coordinator, ingredients
 from fedkd.server.run.checkpoint import REPLIES
-from fedkd.simulations.checks.resume import survive
-from fedkd.simulations.engines.environment import quiet
-from fedkd.simulations.engines.local import Local
+from fedkd.simulations.checks.resume import kill_and_resume
+from fedkd.simulations.engines.environment_variables import set_environment_defaults
+from fedkd.simulations.engines.local import LocalInstitutions
 from fedkd.simulations.run import run
 
 SMALL = (
@@ -121,10 +121,7 @@ VARIANTS = (
     Case("hidfd-critic-alone", "digits-hidfd", ("method.frequency_weight=0.0",), True),
     Case("pre_dfkd-differences", "digits-pre_dfkd", ("method.gradient=finite_differences",), True),
     Case(
-        "fast_dfkd-reptile",
-        "digits-fast_dfkd",
-        ("method.meta_update=reptile", "method.steps_per_batch=3"),
-        True,
+        "fast_dfkd-reptile", "digits-fast_dfkd", ("method.meta_update=reptile", "method.steps_per_batch=3"), True
     ),
     Case(
         "ideal-warm",
@@ -165,12 +162,12 @@ def digest_of(student: nn.Module, *further: Tensor) -> str:
 
 
 def distilled(experiment: Experiment, vaults: Path) -> tuple[str, str]:
-    """Digests of the student, and of all that was banked, of one run in this process."""
+    """Digests of the student, and of all banked samples and targets, of one run in this process."""
     torch.set_num_threads(experiment.student.threads)
-    local = Local(experiment, vaults, lambda count: None)
+    local = LocalInstitutions(experiment, vaults, lambda count: None)
     parts = ingredients(experiment, local.cards)
-    left = Coordinator(parts, list(local.cards), local.answer).finish()
-    return digest_of(left.student), digest_of(nn.Module(), *left.bank.history())
+    outcome = Coordinator(parts, list(local.cards), local.answer).finish()
+    return digest_of(outcome.student), digest_of(nn.Module(), *outcome.bank.history())
 
 
 def cases(folder: Path) -> Iterator[tuple[str, str]]:
@@ -180,7 +177,7 @@ def cases(folder: Path) -> Iterator[tuple[str, str]]:
         if case.generator:
             rates.append(("@high", (f"method.generator_rate={HIGH_RATE}",)))
         for suffix, rate in rates:
-            experiment = load(case.experiment, (*SMALL, *case.overrides, *rate))
+            experiment = load_experiment(case.experiment, (*SMALL, *case.overrides, *rate))
             teachers = f"{experiment.institutions.model_dump_json()}"
             vaults = folder / hashlib.sha256(teachers.encode()).hexdigest()[:16]
             try:
@@ -191,25 +188,25 @@ def cases(folder: Path) -> Iterator[tuple[str, str]]:
 
 
 def engines(folder: Path) -> Iterator[tuple[str, str]]:
-    """Name and digest of the demo by each engine, replayed, and killed and resumed."""
-    experiment = load("digits", SMALL)
+    """Name and digest of the demo in each engine, replayed, and killed and resumed."""
+    experiment = load_experiment("digits", SMALL)
     written = "student.safetensors"
     for name in ("local", "simulation"):
         run(experiment, name, folder / name, record=name == "local")
-        yield f"engine-{name}", _file(folder / name / written)
+        yield f"engine-{name}", _file_digest(folder / name / written)
     assert (folder / "local" / REPLIES).exists()
     run(experiment, "local", folder / "replay", replay=folder / "local")
-    yield "engine-replay", _file(folder / "replay" / written)
-    words = ["digits", "--checkpoint", "0.5", *(w for s in SMALL for w in ("--set", s))]
-    trials = list(survive(words, folder / "resumed", kills=2, each=2))
+    yield "engine-replay", _file_digest(folder / "replay" / written)
+    command_line = ["digits", "--checkpoint", "0.5", *(w for s in SMALL for w in ("--set", s))]
+    trials = list(kill_and_resume(command_line, folder / "resumed", kills=2, kills_per_run=2))
     same = all(trial.same_student and trial.same_events for trial in trials)
     yield (
         "engine-resume",
-        f"{_file(folder / 'resumed' / 'whole' / written)} {'same' if same else 'DIFFERS'}",
+        f"{_file_digest(folder / 'resumed' / 'whole' / written)} {'same' if same else 'DIFFERS'}",
     )
 
 
-def _file(path: Path) -> str:
+def _file_digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
@@ -221,27 +218,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="file for the digests")
     parser.add_argument("--against", type=Path, help="file of digests to compare with")
     parser.add_argument("--skip-engines", action="store_true", help="cases in one process only")
-    given = parser.parse_args(arguments)
-    quiet()
+    options = parser.parse_args(arguments)
+    set_environment_defaults()
     before = {}
-    if given.against is not None:
-        lines = given.against.read_text().splitlines()
+    if options.against is not None:
+        lines = options.against.read_text().splitlines()
         before = dict(line.split(maxsplit=1) for line in lines)
     differing, lines = 0, []
     with tempfile.TemporaryDirectory(prefix="fedkd-golden-") as name:
         folder = Path(name)
         (folder / "resumed").mkdir()
         found = cases(folder)
-        for source in (found,) if given.skip_engines else (found, engines(folder)):
+        for source in (found,) if options.skip_engines else (found, engines(folder)):
             for case, digests in source:
                 lines.append(f"{case} {digests}")
-                was = before.get(case)
-                verdict = "" if was is None else "same " if was == digests else "DIFFERS "
-                differing += verdict == "DIFFERS "
+                expected = before.get(case)
+                comparison = (
+                    "" if expected is None else "same " if expected == digests else "DIFFERS "
+                )
+                differing += comparison == "DIFFERS "
                 short = " ".join(word[:16] for word in digests.split())
-                print(f"{case:<26}{verdict}{short}", flush=True)
-    if given.out is not None:
-        given.out.write_text("\n".join(lines) + "\n")
+                print(f"{case:<26}{comparison}{short}", flush=True)
+    if options.out is not None:
+        options.out.write_text("\n".join(lines) + "\n")
     if before:
         print(f"{differing} of {len(lines)} digests differ")
     return min(differing, 1)

@@ -1,8 +1,8 @@
-"""Rubbish for codec and session, and what must come of it. Knows no network.
+"""Malformed messages for fuzzing codec and session, and the check of their outcome.
 
-Bytes that are random, and valid messages that were changed, cut, joined, repeated or sent in the
-wrong order, meet a decoder and then a session. What is refused must be refused as `Invalid` or as
-a ProtocolError; whatever else comes is a `DefectError`.
+Random bytes, and valid messages that were mutated, truncated, spliced, repeated or sent in the
+wrong order, are decoded and then received by a session. They must be refused as `Invalid` or by a
+ProtocolError; any other outcome is a `DefectError`.
 """
 
 import random
@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 
 from fedkd.errors import LocalProtocolError, RemoteProtocolError
-from fedkd.protocol.signals import (
-    RECIPES,
+from fedkd.protocol import (
+    RECIPE_VERSION,
     Ask,
     Card,
-    Network,
-    Procedural,
+    FrozenGenerator,
+    NamedPrior,
     PullBack,
     Reason,
     Recipe,
@@ -27,8 +27,7 @@ from fedkd.protocol.signals import (
     fingerprint,
     rounded,
 )
-from fedkd.wire.codec import decode_from_coordinator, decode_from_institution, encode
-from fedkd.wire.messages import (
+from fedkd.wire import (
     VERSION,
     Answer,
     Close,
@@ -38,30 +37,35 @@ from fedkd.wire.messages import (
     Hello,
     Invalid,
     Message,
-    Named,
-    Question,
+    Query,
+    RecipeQuery,
+    Role,
+    Session,
+    State,
     Welcome,
+    decode_from_coordinator,
+    decode_from_institution,
+    encode,
 )
-from fedkd.wire.session import Role, Session, State
 
-SITTING = 50
-"""Messages that a session hears, at most, before it is opened again."""
-LARGE = (0, 1, 127, 128, 2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**63 - 1, 2**63, 2**64 - 1)
-"""Numbers at which number formats end."""
+MESSAGES_PER_SESSION = 50
+"""Most messages that a session receives before a new one is opened."""
+LIMIT_NUMBERS = (0, 1, 127, 128, 2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**63 - 1, 2**63, 2**64 - 1)
+"""Numbers at the limits of number formats."""
 
 CARD = Card(
     *("north", 5, (3, 2, 2), frozenset(Signal)),
     pull_back=True,
     class_counts=(1, 2, 3, 4, 5),
-    recipes=RECIPES,
+    recipes=RECIPE_VERSION,
 )
 IMAGES = torch.arange(48, dtype=torch.uint8).view(4, 3, 2, 2)
-HALF = torch.tensor([True, False, True, False, True, False, True, False])
+MASK = torch.tensor([True, False, True, False, True, False, True, False])
 WEIGHTS = torch.linspace(-1, 1, 9).half()
 LOGITS = torch.linspace(-1, 1, 20).view(4, 5)
 ROWS = rounded(LOGITS * torch.tensor([[1.0], [2.0], [4.0], [80.0]]), Signal.LOGITS, exact=False)
-"""The last of which is on no grid."""
-EVERY = frozenset(Signal)
+"""Rounded logits; the last row is not quantised."""
+ALL_SIGNALS = frozenset(Signal)
 
 FROM_INSTITUTION: tuple[FromInstitution, ...] = (
     Hello(VERSION, "token", CARD),
@@ -74,11 +78,17 @@ FROM_INSTITUTION: tuple[FromInstitution, ...] = (
 )
 FROM_COORDINATOR: tuple[FromCoordinator, ...] = (
     Welcome(VERSION),
-    Question(1, Ask(IMAGES)),
-    Question(2, Ask(IMAGES.float() / 255, EVERY, exact=True)),
-    Question(3, PullBack(IMAGES, {Signal.LOGITS: LOGITS, Signal.BN_GAP: torch.tensor(1.0)})),
-    Named(4, Recipe(Procedural("pink", 0.5), 7, 8, HALF), bytes(16), EVERY),
-    Named(5, Recipe(Network(3, fingerprint(WEIGHTS), WEIGHTS), 9, 4), bytes(16), EVERY, exact=True),
+    Query(1, Ask(IMAGES)),
+    Query(2, Ask(IMAGES.float() / 255, ALL_SIGNALS, exact=True)),
+    Query(3, PullBack(IMAGES, {Signal.LOGITS: LOGITS, Signal.BN_GAP: torch.tensor(1.0)})),
+    RecipeQuery(4, Recipe(NamedPrior("pink", 0.5), 7, 8, MASK), bytes(16), ALL_SIGNALS),
+    RecipeQuery(
+        5,
+        Recipe(FrozenGenerator(3, fingerprint(WEIGHTS), WEIGHTS), 9, 4),
+        bytes(16),
+        ALL_SIGNALS,
+        exact=True,
+    ),
     Close("over"),
 )
 VALID: dict[Role, tuple[bytes, ...]] = {
@@ -91,27 +101,27 @@ VALID: dict[Role, tuple[bytes, ...]] = {
 
 
 class DefectError(Exception):
-    """Something came that the protocol does not know."""
+    """An outcome that the protocol does not allow."""
 
 
-# --- what is sent
+# --- messages
 
-Spoil = Callable[[random.Random, Sequence[bytes]], bytes]
-"""Bytes made of valid messages."""
+Mutation = Callable[[random.Random, Sequence[bytes]], bytes]
+"""Makes bytes from valid messages."""
 
 
 def noise(rng: random.Random, _: Sequence[bytes]) -> bytes:
-    """Bytes of no meaning."""
+    """Random bytes."""
     return rng.randbytes(rng.randrange(200))
 
 
 def untouched(rng: random.Random, valid: Sequence[bytes]) -> bytes:
-    """A valid message, at whatever time."""
+    """A valid message, at any time."""
     return rng.choice(valid)
 
 
 def mutated(rng: random.Random, valid: Sequence[bytes]) -> bytes:
-    """A few bytes changed, put in or taken out."""
+    """A few bytes changed, inserted or removed."""
     data = bytearray(rng.choice(valid))
     for _ in range(rng.randint(1, 4)):
         at = rng.randrange(len(data) + 1)
@@ -139,13 +149,13 @@ def repeated(rng: random.Random, valid: Sequence[bytes]) -> bytes:
 
 
 def giant(rng: random.Random, valid: Sequence[bytes]) -> bytes:
-    """A number where numbers end, in the place of a byte."""
-    data, number = rng.choice(valid), rng.choice(LARGE)
+    """A byte replaced by a number at the limit of a format."""
+    data, number = rng.choice(valid), rng.choice(LIMIT_NUMBERS)
     at = rng.randrange(len(data))
     return data[:at] + _varint(number) + data[at + 1 :]
 
 
-SPOILS: tuple[Spoil, ...] = (noise, untouched, mutated, truncated, spliced, repeated, giant)
+MUTATIONS: tuple[Mutation, ...] = (noise, untouched, mutated, truncated, spliced, repeated, giant)
 
 
 def _varint(value: int) -> bytes:
@@ -157,16 +167,16 @@ def _varint(value: int) -> bytes:
     return bytes(encoded)
 
 
-# --- who hears it
+# --- receiver
 
 
-def hear(speaker: Role, session: Session, data: bytes) -> str:
-    """One message through decoder and session: what came of it, in a word or two.
+def deliver(sender: Role, session: Session, data: bytes) -> str:
+    """Pass one message through decoder and session; returns the outcome.
 
     Raises:
-        DefectError: anything but the protocol's own errors, or a message that is no message.
+        DefectError: any error other than the protocol's, or a decoded message that is invalid.
     """
-    decode = decode_from_institution if speaker is Role.INSTITUTION else decode_from_coordinator
+    decode = decode_from_institution if sender is Role.INSTITUTION else decode_from_coordinator
     before = session.state
     try:
         message = decode(data)
@@ -175,21 +185,21 @@ def hear(speaker: Role, session: Session, data: bytes) -> str:
         session.receive(message)
     except RemoteProtocolError as error:
         if session.state is not before:
-            raise DefectError("a session changed by what it refused") from error
-        return "no message" if isinstance(message, Invalid) else "unlawful"
+            raise DefectError("a refused message changed the session") from error
+        return "undecodable" if isinstance(message, Invalid) else "protocol error"
     except DefectError:
         raise
     except Exception as error:
         raise DefectError(f"{type(error).__name__}: {error}") from error
-    return f"taken: {type(message).__name__}"
+    return f"accepted: {type(message).__name__}"
 
 
 def _check(message: Message) -> None:
-    """What was read can be said, and means the same: a decoder takes nothing that we never say."""
+    """A decoded message can be encoded again: a decoder accepts only what an encoder can send."""
     try:
-        said = encode(message)
+        encoded = encode(message)
     except LocalProtocolError as error:
-        raise DefectError(f"a decoder took what an encoder refuses: {error}") from error
+        raise DefectError(f"a decoder accepted what an encoder refuses: {error}") from error
     tensors: list[torch.Tensor] = []
     match message:
         case Answer(reply=reply):
@@ -197,41 +207,45 @@ def _check(message: Message) -> None:
                 *reply.signals.values(),
                 *([] if reply.gradient is None else [reply.gradient]),
             ]
-        case Question(request=request):
+        case Query(request=request):
             tensors = [request.images]
-        case Named(recipe=Recipe(source=Network(weights=torch.Tensor() as weights))):
+        case RecipeQuery(recipe=Recipe(source=FrozenGenerator(weights=torch.Tensor() as weights))):
             tensors = [weights]
     if not all(bool(torch.isfinite(tensor.float()).all()) for tensor in tensors):
         raise DefectError("a number that is not finite")
-    if sum(tensor.nbytes for tensor in tensors) > len(said):
-        raise DefectError("more contents than came")
+    if sum(tensor.nbytes for tensor in tensors) > len(encoded):
+        raise DefectError("more content than was received")
 
 
-def opened(hearer: Role, rng: random.Random) -> Session:
-    """A session as far as it may come, with questions open or not."""
-    session = Session(hearer)
-    roads: list[tuple[Role, Message]] = [
+def open_session(receiver: Role, rng: random.Random) -> Session:
+    """A session in a random state, with queries pending or not."""
+    session = Session(receiver)
+    exchange: list[tuple[Role, Message]] = [
         (Role.INSTITUTION, FROM_INSTITUTION[0]),
         (Role.COORDINATOR, FROM_COORDINATOR[0]),
         (Role.COORDINATOR, FROM_COORDINATOR[1]),
         (Role.COORDINATOR, FROM_COORDINATOR[rng.choice((2, 3, 4, 5))]),
     ]
-    for speaker, message in roads[: rng.randint(0, len(roads))]:
-        (session.send if speaker is hearer else session.receive)(message)
+    for sender, message in exchange[: rng.randint(0, len(exchange))]:
+        (session.send if sender is receiver else session.receive)(message)
     return session
 
 
-def rubbish(count: int, seed: int) -> Iterator[tuple[Role, str, bytes, Session]]:
-    """Speaker, kind, bytes and the session that hears them; the same for the same seed."""
+def malformed_messages(count: int, seed: int) -> Iterator[tuple[Role, str, bytes, Session]]:
+    """Sender, kind, bytes and receiving session of each message; the same for the same seed."""
     rng = random.Random(seed)
     sessions: dict[Role, Session] = {}
-    heard: Counter[Role] = Counter()
+    received: Counter[Role] = Counter()
     for _ in range(count):
-        speaker = rng.choice(tuple(Role))
-        session = sessions.get(speaker)
-        if session is None or session.state is State.CLOSED or heard[speaker] >= SITTING:
-            session = sessions[speaker] = opened(speaker.other, rng)
-            heard[speaker] = 0
-        heard[speaker] += 1
-        spoil = rng.choice(SPOILS)
-        yield speaker, spoil.__name__, spoil(rng, VALID[speaker]), session
+        sender = rng.choice(tuple(Role))
+        session = sessions.get(sender)
+        if (
+            session is None
+            or session.state is State.CLOSED
+            or received[sender] >= MESSAGES_PER_SESSION
+        ):
+            session = sessions[sender] = open_session(sender.other, rng)
+            received[sender] = 0
+        received[sender] += 1
+        mutation = rng.choice(MUTATIONS)
+        yield sender, mutation.__name__, mutation(rng, VALID[sender]), session

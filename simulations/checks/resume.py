@@ -1,8 +1,10 @@
-"""Kills a run at random moments and resumes it: does the same student come of it? Knows no loop.
+"""Kill runs at random moments and resume them: is the student the same as without kills?
 
-    python -m fedkd.simulations.checks.resume [EXPERIMENT] [--kills N] [--json FILE] [--set KEY=VALUE ...]
+    python -m fedkd.simulations.checks.resume [EXPERIMENT] [--kills N] [--json FILE]
+        [--set KEY=VALUE ...]
 
-One run is left alone. Others are killed by SIGKILL, a few times each, and resumed until they end.
+The reference run is not killed. The others are killed by SIGKILL, a few times each, and resumed
+until they end.
 """
 
 import argparse
@@ -18,14 +20,14 @@ from pathlib import Path
 from typing import Any
 
 from fedkd.simulations import cli
-from fedkd.simulations.engines.environment import quiet
+from fedkd.simulations.engines.environment_variables import set_environment_defaults
 
-FORKS = multiprocessing.get_context("forkserver")
-"""Lives begin with everything imported: a moment is one of the run, and not of its start."""
-LEFT = ("student.safetensors", "events.jsonl")
+FORKSERVER = multiprocessing.get_context("forkserver")
+"""Processes start with everything imported, so that kills hit the run and not its start."""
+COMPARED_FILES = ("student.safetensors", "events.jsonl")
 """Files that must be the same, byte for byte."""
-LONGEST = 3600.0
-"""Seconds that one life of a run may take."""
+RUN_TIMEOUT = 3600.0
+"""Seconds that one process of a run may take."""
 
 
 @dataclass(frozen=True)
@@ -34,83 +36,102 @@ class Trial:
 
     kills: int
     same_student: bool
-    """Whether its student is that of the run that was left alone, byte for byte."""
+    """Whether its student equals that of the reference run, byte for byte."""
     same_events: bool
     same_traffic: bool
-    """Whether as many samples were asked of each institution."""
+    """Whether each institution was asked the same number of samples."""
     resumed: int
-    """As its result says."""
+    """Number of resumptions in its result."""
 
 
-def survive(
-    words: Sequence[str], folder: Path, kills: int, each: int = 4, seed: int = 0
+def kill_and_resume(
+    command_line: Sequence[str], folder: Path, kills: int, kills_per_run: int = 4, seed: int = 0
 ) -> Iterator[Trial]:
-    """Runs that were killed, beside one that was not.
+    """Compare runs that are killed and resumed with one that is not.
 
     Args:
-        words: of ``fedkd run``, without its folder.
-        folder: where runs are left; empty.
-        kills: > 0 in all.
-        each: most of one run.
+        command_line: of ``fedkd run``, without its folder.
+        folder: of the runs; empty at first.
+        kills: in all runs, > 0.
+        kills_per_run: most kills of one run.
         seed: of the moments.
 
     Raises:
-        RuntimeError: a run ended otherwise than it should.
+        RuntimeError: a run failed.
     """
     rng = random.Random(seed)
-    quiet()
-    FORKS.set_forkserver_preload(["fedkd.simulations.run"])
-    whole = folder / "whole"
-    if _live(["run", *words, "--out", str(whole)], folder / "log", LONGEST):
-        raise RuntimeError("the run that was left alone did not end")
-    seconds = float(json.loads((whole / "result.json").read_text())["seconds"])
+    set_environment_defaults()
+    FORKSERVER.set_forkserver_preload(["fedkd.simulations.run"])
+    reference = folder / "whole"
+    if _run_for(["run", *command_line, "--out", str(reference)], folder / "log", RUN_TIMEOUT):
+        raise RuntimeError("the reference run did not end")
+    seconds = float(json.loads((reference / "result.json").read_text())["seconds"])
     number = 0
     while kills > 0:
         number += 1
-        trial = _trial(words, folder / f"run-{number}", whole, min(kills, each), seconds, rng)
+        trial = _trial(
+            command_line,
+            folder / f"run-{number}",
+            reference,
+            min(kills, kills_per_run),
+            seconds,
+            rng,
+        )
         kills -= max(1, trial.kills)
         yield trial
 
 
 def _trial(
-    words: Sequence[str], out: Path, whole: Path, kills: int, seconds: float, rng: random.Random
+    command_line: Sequence[str],
+    out: Path,
+    reference: Path,
+    kills: int,
+    seconds: float,
+    rng: random.Random,
 ) -> Trial:
-    done = 0
+    killed = 0
     while not (out / "report.html").exists() or (out / "checkpoint").exists():
-        begun = (out / "experiment.json").exists()
-        command = ["run", "--resume", str(out)] if begun else ["run", *words, "--out", str(out)]
-        wait = rng.uniform(0.0, seconds) if done < kills else LONGEST
-        done += _live(command, out.parent / "log", wait)
-    ours, theirs = (json.loads((p / "result.json").read_text()) for p in (out, whole))
-    same = {name: (out / name).read_bytes() == (whole / name).read_bytes() for name in LEFT}
+        started = (out / "experiment.json").exists()
+        command = (
+            ["run", "--resume", str(out)] if started else ["run", *command_line, "--out", str(out)]
+        )
+        wait = rng.uniform(0.0, seconds) if killed < kills else RUN_TIMEOUT
+        killed += _run_for(command, out.parent / "log", wait)
+    result, reference_result = (
+        json.loads((p / "result.json").read_text()) for p in (out, reference)
+    )
+    same = {
+        name: (out / name).read_bytes() == (reference / name).read_bytes()
+        for name in COMPARED_FILES
+    }
     return Trial(
-        done,
+        killed,
         same["student.safetensors"],
         same["events.jsonl"],
-        _traffic(ours) == _traffic(theirs),
-        ours["resumed"],
+        _traffic(result) == _traffic(reference_result),
+        result["resumed"],
     )
 
 
-def _live(words: Sequence[str], log: Path, seconds: float) -> bool:
-    """Run a command for so long; whether it had to be killed then."""
-    process = FORKS.Process(target=_type, args=(tuple(words), log))
+def _run_for(command_line: Sequence[str], log: Path, seconds: float) -> bool:
+    """Run a command for at most ``seconds``; returns whether it was killed then."""
+    process = FORKSERVER.Process(target=_run_command, args=(tuple(command_line), log))
     process.start()
     process.join(seconds)
     killed = process.exitcode is None
     process.kill()
     process.join()
     if not killed and process.exitcode != 0:
-        raise RuntimeError(f"`fedkd {' '.join(words)}` failed: {log.read_text().strip()}")
+        raise RuntimeError(f"`fedkd {' '.join(command_line)}` failed: {log.read_text().strip()}")
     return killed
 
 
-def _type(words: Sequence[str], log: Path) -> None:
-    """One life: the command, as it is typed. In a process of its own."""
+def _run_command(command_line: Sequence[str], log: Path) -> None:
+    """Run the command line, in a process of its own."""
     with log.open("w") as file:
         for stream in (sys.stdout, sys.stderr):
             os.dup2(file.fileno(), stream.fileno())
-    sys.argv = ["fedkd", *words]
+    sys.argv = ["fedkd", *command_line]
     cli.main()
 
 
@@ -125,28 +146,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "fedkd.simulations.checks.resume", description=__doc__.split("\n")[0]
     )
     parser.add_argument("experiment", nargs="?", default="digits", help=".toml file, or a name")
-    parser.add_argument("--kills", type=int, default=20, help="of all runs together [20]")
+    parser.add_argument("--kills", type=int, default=20, help="in all runs together [20]")
     parser.add_argument("--each", type=int, default=4, help="most kills of one run [4]")
     parser.add_argument("--engine", default="local", help="local or simulation [local]")
-    parser.add_argument("--checkpoint", default="2", help="seconds between states [2]")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments [0]")
+    parser.add_argument("--checkpoint", default="2", help="seconds between checkpoints [2]")
+    parser.add_argument("--seed", type=int, default=0, help="of the random moments [0]")
     parser.add_argument("--set", action="append", default=[], help="section.key=value")
-    parser.add_argument("--json", type=Path, help="file for the figures")
-    given = parser.parse_args(arguments)
-    words = [given.experiment, "--engine", given.engine, "--checkpoint", given.checkpoint]
-    words += [word for assignment in given.set for word in ("--set", assignment)]
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    options = parser.parse_args(arguments)
+    command_line = [
+        options.experiment,
+        "--engine",
+        options.engine,
+        "--checkpoint",
+        options.checkpoint,
+    ]
+    command_line += [word for assignment in options.set for word in ("--set", assignment)]
     with tempfile.TemporaryDirectory(prefix="fedkd-resume-") as folder:
         trials = []
-        for trial in survive(words, Path(folder), given.kills, given.each, given.seed):
+        for trial in kill_and_resume(
+            command_line, Path(folder), options.kills, options.each, options.seed
+        ):
             trials.append(trial)
             print(f"killed {trial.kills} times: {trial}", flush=True)
     same = sum(trial.same_student for trial in trials)
     kills = sum(trial.kills for trial in trials)
     print(f"{same} of {len(trials)} students are the same, bit for bit, after {kills} kills")
-    if given.json is not None:
-        each = [asdict(trial) for trial in trials]
-        figures = {"kills": kills, "runs": len(trials), "same_students": same, "trials": each}
-        given.json.write_text(json.dumps(figures, indent=2) + "\n")
+    if options.json is not None:
+        trials_json = [asdict(trial) for trial in trials]
+        figures = {
+            "kills": kills,
+            "runs": len(trials),
+            "same_students": same,
+            "trials": trials_json,
+        }
+        options.json.write_text(json.dumps(figures, indent=2) + "\n")
     return 0 if same == len(trials) else 1
 
 

@@ -1,9 +1,9 @@
-"""Many agents on one hub for many rounds: does its memory grow?
+"""Soak test: many agents on one hub for many rounds; its memory must not grow.
 
     python -m fedkd.simulations.checks.soak --agents 64 --rounds 2000 --json FILE
 
-The agents live in processes of their own, so that what is measured is the hub's side alone: this
-process, which asks one small batch a round and drops the answers. Linux only, for /proc.
+The agents run in processes of their own, so that only the hub's side is measured: this process,
+which asks about one small batch in each round and drops the answers. Linux only, for /proc.
 """
 
 import argparse
@@ -21,34 +21,34 @@ from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-HOSTS = 2
+AGENT_PROCESSES = 2
 """Processes that the agents share."""
 BATCH, SHAPE, CLASSES = 8, (1, 8, 8), 10
-MARKS = (100, 500, 1000, 2000)
-"""Rounds after which memory is looked at; the last round always is one."""
-SETTLED = 500
-"""Round from which on memory must not grow: until then allocators take what they will need."""
+MEASURED_ROUNDS = (100, 500, 1000, 2000)
+"""Rounds after which memory is measured, besides the last."""
+WARM_UP_ROUNDS = 500
+"""Round after which memory must not grow: until then allocators reserve memory."""
 MOST_GROWTH = 8.0
-"""MiB from then to the end that count as no growth: one round passes a tenth of that."""
-COMING, ANSWERING = 120.0, 60.0
-"""Seconds for all agents to come, and for all to answer a question."""
+"""Tolerated growth in MiB from then to the end: one round transfers a tenth of that."""
+JOIN_TIMEOUT, ANSWER_TIMEOUT = 120.0, 60.0
+"""Seconds for all agents to join, and for all to answer a query."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; 0 where everybody answered every round and memory did not grow."""
+    """Run the command; 0 where all agents answered all rounds and memory did not grow."""
     parser = argparse.ArgumentParser(
         prog="python -m fedkd.simulations.checks.soak", description=__doc__
     )
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--agents", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=2000)
-    parser.add_argument("--json", type=Path, help="leave the figures in this file")
-    told = parser.parse_args(arguments)
-    if min(told.agents, told.rounds) < 1:
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    options = parser.parse_args(arguments)
+    if min(options.agents, options.rounds) < 1:
         parser.error("--agents and --rounds must be 1 or more")
-    figures = soak(told.agents, told.rounds)
-    if told.json:
-        told.json.write_text(json.dumps(figures, indent=2) + "\n")
+    figures = soak(options.agents, options.rounds)
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=2) + "\n")
     print(
         f"{figures['answers']:,} answers in {figures['seconds']:.0f} s, "
         f"{figures['absent']} absent; "
@@ -58,30 +58,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def soak(count: int, rounds: int) -> dict[str, Any]:
-    """Put ``rounds`` questions to ``count`` agents; what that came to, memory in MiB by round."""
+    """Send ``rounds`` queries to ``count`` agents; returns counts, and memory in MiB by round."""
     import torch
 
-    from fedkd.protocol.signals import Ask
+    from fedkd.protocol import Ask
     from fedkd.server.hub.hub import Hub
 
     torch.set_num_threads(1)
     token, answers, absent = secrets.token_urlsafe(), 0, 0
     memory: dict[int, float] = {}
     rng = torch.Generator().manual_seed(0)
-    with Hub(token) as hub, _hosts(hub.address, token, count), _bar() as bar:
-        names = [card.name for card in hub.wait_for(count, COMING)]
+    with Hub(token) as hub, _agent_processes(hub.address, token, count), _bar() as bar:
+        names = [card.name for card in hub.wait_for(count, JOIN_TIMEOUT)]
         task = bar.add_task("rounds", total=rounds)
         began = time.monotonic()
         for number in range(1, rounds + 1):
             images = torch.randint(0, 256, (BATCH, *SHAPE), generator=rng, dtype=torch.uint8)
-            replies, missing = hub.ask(dict.fromkeys(names, Ask(images)), ANSWERING)
+            replies, missing = hub.ask(dict.fromkeys(names, Ask(images)), ANSWER_TIMEOUT)
             answers, absent = answers + len(replies), absent + len(missing)
-            if number in MARKS or number == rounds:
-                memory[number] = resident()
+            if number in MEASURED_ROUNDS or number == rounds:
+                memory[number] = resident_memory()
                 bar.console.print(f"round {number:>5}: {memory[number]:.1f} MiB resident")
             bar.advance(task)
         seconds = time.monotonic() - began
-    settled = max((n for n in memory if n <= max(SETTLED, min(memory))), default=rounds)
+    settled = max((n for n in memory if n <= max(WARM_UP_ROUNDS, min(memory))), default=rounds)
     return {
         "agents": count,
         "rounds": rounds,
@@ -95,35 +95,41 @@ def soak(count: int, rounds: int) -> dict[str, Any]:
     }
 
 
-def resident() -> float:
-    """Memory of this process that is in use, in MiB."""
+def resident_memory() -> float:
+    """Resident memory of this process, in MiB."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 @contextmanager
-def _hosts(address: str, token: str, count: int) -> Iterator[None]:
-    """Processes with ``count`` agents between them, which go when the hub does."""
+def _agent_processes(address: str, token: str, count: int) -> Iterator[None]:
+    """Processes with ``count`` agents in all, which end with the hub."""
     context = multiprocessing.get_context("spawn")
     names = [f"institution-{number:03d}" for number in range(count)]
-    shares = [share for share in (names[host::HOSTS] for host in range(HOSTS)) if share]
-    hosts = [context.Process(target=host, args=(address, token, share)) for share in shares]
-    for process in hosts:
+    shares = [
+        share
+        for share in (names[index::AGENT_PROCESSES] for index in range(AGENT_PROCESSES))
+        if share
+    ]
+    processes = [
+        context.Process(target=run_agents, args=(address, token, share)) for share in shares
+    ]
+    for process in processes:
         process.start()
     try:
         yield
     finally:
-        for process in hosts:
+        for process in processes:
             process.terminate()
             process.join()
 
 
-def host(address: str, token: str, names: Sequence[str]) -> None:
-    """Agents of these names, each in a thread, until the hub says that the run is over."""
+def run_agents(address: str, token: str, names: Sequence[str]) -> None:
+    """Run agents of these names, each in a thread, until the hub closes the run."""
     import torch
 
-    from fedkd.client.agent import Agent
-    from fedkd.protocol.signals import Ask, Card, PullBack, Reply, Signal
+    from fedkd.client.sessions.agent import Agent
+    from fedkd.protocol import Ask, Card, PullBack, Reply, Signal
 
     torch.set_num_threads(1)
     reply = Reply({Signal.LOGITS: torch.zeros(BATCH, CLASSES, dtype=torch.float16)})

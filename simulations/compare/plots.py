@@ -1,4 +1,4 @@
-"""The pictures of a comparison. Knows what runs recorded, and nothing of how they went."""
+"""Plots of a comparison: accuracy against samples asked, and against epsilon."""
 
 import math
 from collections.abc import Sequence
@@ -13,47 +13,49 @@ from numpy.typing import NDArray
 
 from fedkd.server.report.plot_style import FAINT, SERIES, SOFT, figure, short, style, thousands
 from fedkd.server.report.result_records import Scored
-from fedkd.server.report.run_folder import load
-from fedkd.simulations.compare.tables import Row
+from fedkd.server.report.run_folder import load_run
+from fedkd.simulations.compare.tables import ComparisonRow
 
 _LINE = ("-", "--", ":", "-.")
-"""Lines beyond the colours that can be told apart."""
+"""Line styles, for more lines than colours."""
 _DOTS_PER_INCH = 110
 _LEGEND_ROW = 20
 """Pixels."""
 _BANDS = 8
-"""Lines of which each may have its band; those of more cover one another."""
+"""Most lines that are drawn with a band; more bands cover one another."""
 
 Curve = NDArray[np.float64]
 
 
-def draw_asked(rows: Sequence[Row], path: Path) -> None:
+def plot_accuracy_by_samples(rows: Sequence[ComparisonRow], path: Path) -> None:
     """Accuracy against samples asked of each institution: ``comparison.svg`` and ``.png``.
 
-    A line is the mean over seeds, a band one sample standard deviation to both sides, as long as
-    there are few. The dot at a line's end is the last student: it has trained on after the last
-    question. Of many lines the names stand in the order of the dots.
+    A line is the mean over seeds, a band one sample standard deviation to both sides, where lines
+    are few. The dot at the end of a line is the last student, which was trained further after the
+    last query. The names of many lines are in the order of the dots.
     """
     many = len(rows) > _BANDS
     columns = 4 if many else 2
     with style("compare"):
-        drawn = figure(height=430 + _LEGEND_ROW * -(-len(rows) // columns))
-        axes = drawn.subplots()
+        canvas = figure(height=430 + _LEGEND_ROW * -(-len(rows) // columns))
+        axes = canvas.subplots()
         lines: dict[Any, float] = {}
         for index, row in enumerate(rows):
             asked, curves, last = _curves(row)
             if not len(asked):
                 continue
-            look: dict[str, Any] = {"color": SERIES[index % len(SERIES)]}
-            mean, spread = curves.mean(0), _deviation(curves)
+            appearance: dict[str, Any] = {"color": SERIES[index % len(SERIES)]}
+            mean, deviation = curves.mean(0), _deviation(curves)
             dashes = _LINE[index // len(SERIES) % len(_LINE)]
             name = short(row.label, 24 if many else 56)
-            lines[axes.plot(asked, mean, ls=dashes, label=name, **look)[0]] = last.mean()
+            lines[axes.plot(asked, mean, ls=dashes, label=name, **appearance)[0]] = last.mean()
             if not many:
-                axes.fill_between(asked, mean - spread, mean + spread, alpha=0.15, lw=0, **look)
-            axes.plot([asked[-1]] * 2, [mean[-1], last.mean()], ls=":", lw=1, **look)
+                axes.fill_between(
+                    asked, mean - deviation, mean + deviation, alpha=0.15, lw=0, **appearance
+                )
+            axes.plot([asked[-1]] * 2, [mean[-1], last.mean()], ls=":", lw=1, **appearance)
             axes.errorbar(
-                asked[-1], last.mean(), _deviation(last), marker="o", ms=5, capsize=3, **look
+                asked[-1], last.mean(), _deviation(last), marker="o", ms=5, capsize=3, **appearance
             )
         axes.set_xlabel("samples asked of each institution")
         axes.set_ylabel("accuracy on test data")
@@ -62,55 +64,55 @@ def draw_asked(rows: Sequence[Row], path: Path) -> None:
         axes.set_xlim(left=0)
         axes.set_title("mean ± sd over seeds; dots: after the last student step", color=SOFT)
         order = sorted(lines, key=lambda line: -lines[line]) if many else list(lines)
-        drawn.legend(handles=order, loc="outside lower center", ncols=columns)
-        _save(drawn, path, "comparison")
+        canvas.legend(handles=order, loc="outside lower center", ncols=columns)
+        _save(canvas, path, "comparison")
 
 
-def draw_epsilon(rows: Sequence[Row], path: Path) -> None:
+def plot_accuracy_by_epsilon(rows: Sequence[ComparisonRow], path: Path) -> None:
     """Accuracy of the last student against epsilon: ``epsilon.svg`` and ``.png``.
 
-    Full dots: the student, with one sample standard deviation over seeds. Hollow ones: the
-    ensemble that taught it. Who is promised nothing stands at the right edge, beyond every number.
+    Full dots: the student, with one sample standard deviation over seeds. Hollow dots: the ensemble
+    that taught it. Runs without a guarantee are at the right edge.
     """
     families = dict.fromkeys(row.family for row in rows)
-    promised = [row.mean("epsilon") for row in rows]
-    numbers = sorted({epsilon for epsilon in promised if epsilon is not None})
+    epsilons = [row.mean("epsilon") for row in rows]
+    numbers = sorted({epsilon for epsilon in epsilons if epsilon is not None})
     edge = numbers[-1] * max(2.0, (numbers[-1] / numbers[0]) ** 0.2)
     with style("epsilon"):
-        drawn = figure(height=400 + _LEGEND_ROW * -(-len(families) // 2))
-        axes = drawn.subplots()
+        canvas = figure(height=400 + _LEGEND_ROW * -(-len(families) // 2))
+        axes = canvas.subplots()
         axes.set_xscale("log")
         for index, family in enumerate(families):
-            own = [
+            points = [
                 (edge if epsilon is None else epsilon, row)
-                for row, epsilon in zip(rows, promised, strict=True)
+                for row, epsilon in zip(rows, epsilons, strict=True)
                 if row.family == family
             ]
-            _family(axes, family, own, edge, SERIES[index % len(SERIES)])
-        if None in promised:
+            _family(axes, family, points, edge, SERIES[index % len(SERIES)])
+        if None in epsilons:
             axes.axvline(math.sqrt(edge * numbers[-1]), color=FAINT, lw=1, ls=(0, (5, 3)))
-        _epsilons(axes, numbers, edge if None in promised else None)
-        axes.set_xlabel("ε, the largest of any institution's promise")
+        _epsilons(axes, numbers, edge if None in epsilons else None)
+        axes.set_xlabel("ε, the largest of all institutions")
         axes.set_ylabel("accuracy on test data")
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
         axes.set_title("full: student, mean ± sd over seeds; hollow: ensemble", color=SOFT)
-        drawn.legend(loc="outside lower center", ncols=2)
-        _save(drawn, path, "epsilon")
+        canvas.legend(loc="outside lower center", ncols=2)
+        _save(canvas, path, "epsilon")
 
 
 def _family(
-    axes: Axes, family: str, rows: Sequence[tuple[float, Row]], edge: float, colour: str
+    axes: Axes, family: str, rows: Sequence[tuple[float, ComparisonRow]], edge: float, colour: str
 ) -> None:
-    known = sorted(
+    points_with_student = sorted(
         ((at, row) for at, row in rows if row.mean("student") is not None), key=lambda p: p[0]
     )
-    xs = np.array([at for at, _ in known])
-    students = np.array([row.mean("student") for _, row in known], dtype=float)
-    spread = [row.deviation("student") for _, row in known]
+    xs = np.array([at for at, _ in points_with_student])
+    students = np.array([row.mean("student") for _, row in points_with_student], dtype=float)
+    deviation = [row.deviation("student") for _, row in points_with_student]
     axes.errorbar(
         xs,
         students,
-        spread,
+        deviation,
         ls="",
         marker="o",
         ms=6,
@@ -118,14 +120,14 @@ def _family(
         color=colour,
         label=short(family, 56),
     )
-    numbered = xs < edge  # a line to "none" would claim a place between
+    numbered = xs < edge  # a line to "none" would suggest values between
     axes.plot(xs[numbered], students[numbered], color=colour, lw=1.2)
-    ensembles = np.array([row.mean("ensemble") for _, row in known], dtype=float)
+    ensembles = np.array([row.mean("ensemble") for _, row in points_with_student], dtype=float)
     axes.plot(xs, ensembles, ls="", marker="o", ms=6, mfc="none", color=colour, alpha=0.7)
 
 
 def _epsilons(axes: Axes, numbers: Sequence[float], edge: float | None) -> None:
-    """Ticks where points are, but for those that would stand in another's way."""
+    """Ticks at the points, except where they would overlap."""
     ticks: list[float] = []
     for number in numbers:
         if not ticks or number / ticks[-1] > 1.12:
@@ -147,13 +149,13 @@ def _epsilons(axes: Axes, numbers: Sequence[float], edge: float | None) -> None:
     axes.set_xlim(numbers[0] / 1.3, (edge or numbers[-1]) * 1.3)
 
 
-def _curves(row: Row) -> tuple[Curve, Curve, Curve]:
-    """Samples asked ``(n,)``, accuracy there ``(seeds, n)``, and that of the last students."""
+def _curves(row: ComparisonRow) -> tuple[Curve, Curve, Curve]:
+    """Samples asked ``(n,)``, accuracy there ``(seeds, n)``, and accuracy of the last students."""
     runs = [_curve(folder) for folder in row.folders]
     runs = [run for run in runs if len(run[0])]
     if not runs:
         return np.empty(0), np.empty((0, 0)), np.empty(0)
-    # Where the seeds were scored; they mostly agree, and where one lacks a score a line stands in.
+    # Points where seeds were scored; they mostly agree, and missing scores are interpolated.
     grid = np.unique(np.concatenate([asked for asked, _ in runs]))
     grid = grid[(grid >= max(a[0] for a, _ in runs)) & (grid <= min(a[-1] for a, _ in runs))]
     curves = np.stack([np.interp(grid, asked, accuracy) for asked, accuracy in runs])
@@ -161,9 +163,9 @@ def _curves(row: Row) -> tuple[Curve, Curve, Curve]:
 
 
 def _curve(folder: Path) -> tuple[Curve, Curve]:
-    """The first score at each number of samples asked: later ones tell of training alone."""
+    """The first score at each number of samples asked: later ones measure training alone."""
     first: dict[int, float] = {}
-    for event in load(folder).events:
+    for event in load_run(folder).events:
         if isinstance(event, Scored) and event.accuracy is not None:
             first.setdefault(event.asked, event.accuracy)
     return np.array(list(first), dtype=float), np.array(list(first.values()))
@@ -174,8 +176,8 @@ def _deviation(values: Curve) -> Curve:
     return values.std(0, ddof=1) if len(values) > 1 else np.zeros(values.shape[1:])
 
 
-def _save(drawn: Figure, path: Path, name: str) -> None:
-    drawn.patch.set_visible(True)
+def _save(canvas: Figure, path: Path, name: str) -> None:
+    canvas.patch.set_visible(True)
     blank = {"Creator": None, "Date": None, "Format": None, "Type": None}
-    drawn.savefig(path / f"{name}.svg", metadata=blank)
-    drawn.savefig(path / f"{name}.png", dpi=_DOTS_PER_INCH)
+    canvas.savefig(path / f"{name}.svg", metadata=blank)
+    canvas.savefig(path / f"{name}.png", dpi=_DOTS_PER_INCH)

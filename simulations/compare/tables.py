@@ -1,4 +1,4 @@
-"""The figures of a comparison: mean and deviation over seeds, as tables. Knows no run under way."""
+"""Tables of a comparison: means and standard deviations over seeds, as Markdown or CSV."""
 
 import csv
 import statistics
@@ -10,40 +10,40 @@ from typing import Any
 from rich.table import Table
 
 from fedkd.errors import SettingsError
-from fedkd.experiment.toml_settings import nearest
+from fedkd.experiment import did_you_mean
 
 Figures = Mapping[str, Any]
-"""What stands in a run's ``result.json``."""
+"""The content of a run's ``result.json``."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """One figure of a run, and how its mean is written."""
+    """One figure of a run, and the format of its mean."""
 
     heading: str
-    of: Callable[[Figures], float | None]
-    shown: str = "percent"
-    """percent, number (three digits), points2 (squared percentage points), count or epsilon."""
+    value_of: Callable[[Figures], float | None]
+    kind: str = "percent"
+    """Format: percent, number (three digits), points2 (squared percent), count or epsilon."""
 
 
 @dataclass(frozen=True)
-class Row:
+class ComparisonRow:
     """One experiment over its seeds."""
 
     label: str
     family: str
-    """Rows that differ in epsilon alone share it."""
+    """Shared by rows that differ only in epsilon."""
     results: tuple[Figures, ...]
-    """Of each seed, from 0."""
+    """Result of each seed, from 0."""
     folders: tuple[Path, ...]
 
     def values(self, column: str) -> list[float]:
-        """Of every seed that has one."""
-        found = [COLUMNS[column].of(result) for result in self.results]
+        """Values of all seeds that have one."""
+        found = [COLUMNS[column].value_of(result) for result in self.results]
         return [value for value in found if value is not None]
 
     def mean(self, column: str) -> float | None:
-        """Over seeds; None where no run knows."""
+        """Mean over seeds; None where no run has the figure."""
         values = self.values(column)
         return statistics.fmean(values) if values else None
 
@@ -62,9 +62,9 @@ def _largest(key: str) -> Callable[[Figures], float | None]:
 
 
 def _epsilon(result: Figures) -> float | None:
-    """The largest promise; None where somebody promises nothing."""
-    promises = [teacher["epsilon"] for teacher in result["teachers"]]
-    return None if None in promises else max(promises)
+    """The largest epsilon; None where a teacher has no guarantee."""
+    epsilons = [teacher["epsilon"] for teacher in result["teachers"]]
+    return None if None in epsilons else max(epsilons)
 
 
 def _teachers(result: Figures) -> float | None:
@@ -93,8 +93,8 @@ COLUMNS = {
     "pulled_back": Column("pulled back", _largest("samples_pulled_back"), "count"),
     "seconds": Column("seconds", lambda result: result["seconds"], "count"),
 }
-"""Every figure that can stand in a table, by the name that ``--columns`` takes."""
-USUAL = (
+"""All columns, by the name that ``--columns`` takes."""
+DEFAULT_COLUMNS = (
     "student",
     "best",
     "mean",
@@ -106,29 +106,33 @@ USUAL = (
     "seconds",
 )
 _SHARED = ("ensemble", "teachers", "epsilon", "asked", "pulled_back")
-"""Seeds mostly share these; their deviation is written only where they do not."""
+"""Mostly equal for all seeds; a deviation is shown only where they differ."""
 
 
-def chosen(columns: str | None, rows_promise: bool = False) -> tuple[str, ...]:
-    """Columns by name, with commas between them; the usual ones, and epsilon where promised.
+def select_columns(columns: str | None, has_epsilon: bool = False) -> tuple[str, ...]:
+    """Columns by name, separated by commas; None selects the defaults, and epsilon where known.
 
     Raises:
-        SettingsError: there is none of that name.
+        SettingsError: there is no column of that name.
     """
     if columns is None:
-        return (*USUAL[:-2], "epsilon", *USUAL[-2:]) if rows_promise else USUAL
+        return (
+            (*DEFAULT_COLUMNS[:-2], "epsilon", *DEFAULT_COLUMNS[-2:])
+            if has_epsilon
+            else DEFAULT_COLUMNS
+        )
     names = tuple(name.strip() for name in columns.split(","))
     for name in names:
         if name not in COLUMNS:
             raise SettingsError(
-                f"--columns: no {name!r}{nearest(name, list(COLUMNS))}; choose among "
+                f"--columns: no {name!r}{did_you_mean(name, list(COLUMNS))}; choose among "
                 f"{', '.join(COLUMNS)}"
             )
     return names
 
 
-def markdown(rows: Sequence[Row], columns: Sequence[str]) -> str:
-    """The table for a document."""
+def markdown(rows: Sequence[ComparisonRow], columns: Sequence[str]) -> str:
+    """The table in Markdown."""
     head = ["experiment", *(COLUMNS[column].heading for column in columns)]
     lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * len(columns)]
     for row in rows:
@@ -137,37 +141,37 @@ def markdown(rows: Sequence[Row], columns: Sequence[str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def table(rows: Sequence[Row], columns: Sequence[str], seeds: int) -> Table:
-    """The same for a terminal."""
-    drawn = Table(title=f"mean ± sd over {seeds} seeds", box=None)
-    drawn.add_column("experiment", no_wrap=True)
+def table(rows: Sequence[ComparisonRow], columns: Sequence[str], seeds: int) -> Table:
+    """The table for a terminal."""
+    terminal_table = Table(title=f"mean ± sd over {seeds} seeds", box=None)
+    terminal_table.add_column("experiment", no_wrap=True)
     for column in columns:
-        drawn.add_column(COLUMNS[column].heading, justify="right", no_wrap=True)
+        terminal_table.add_column(COLUMNS[column].heading, justify="right", no_wrap=True)
     for row in rows:
-        drawn.add_row(row.label, *(cell(row, column) for column in columns))
-    return drawn
+        terminal_table.add_row(row.label, *(cell(row, column) for column in columns))
+    return terminal_table
 
 
-def write_csv(rows: Sequence[Row], path: Path) -> None:
-    """Every figure of every run, a line each, as ``result.json`` has it; empty where not known."""
+def write_csv(rows: Sequence[ComparisonRow], path: Path) -> None:
+    """Write all figures of each run as a CSV line, as in ``result.json``; empty where not known."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(("experiment", "seed", "method", "folder", *COLUMNS))
         for row in rows:
             for seed, (result, folder) in enumerate(zip(row.results, row.folders, strict=True)):
-                figures = [column.of(result) for column in COLUMNS.values()]
+                figures = [column.value_of(result) for column in COLUMNS.values()]
                 writer.writerow((row.label, seed, result["method"], folder.name, *figures))
 
 
-def cell(row: Row, column: str) -> str:
-    """``97.59% ± 0.16``; no deviation for a single seed, or where seeds share the value."""
+def cell(row: ComparisonRow, column: str) -> str:
+    """``97.59% ± 0.16``; no deviation for a single seed, or where all seeds are equal."""
     mean, deviation = row.mean(column), row.deviation(column)
     if mean is None:
         return "none" if column == "epsilon" else "not known"
-    shown = COLUMNS[column].shown
-    alone = len(row.values(column)) < 2 or (column in _SHARED and deviation == 0)
-    factor = {"percent": 100.0, "points2": 1e4}.get(shown, 1.0)
-    digits = {"percent": 2, "points2": 1, "number": 3, "count": 0, "epsilon": 2}[shown]
-    unit = "%" if shown == "percent" else ""
+    kind = COLUMNS[column].kind
+    single = len(row.values(column)) < 2 or (column in _SHARED and deviation == 0)
+    factor = {"percent": 100.0, "points2": 1e4}.get(kind, 1.0)
+    digits = {"percent": 2, "points2": 1, "number": 3, "count": 0, "epsilon": 2}[kind]
+    unit = "%" if kind == "percent" else ""
     value = f"{factor * mean:,.{digits}f}{unit}"
-    return value if alone else f"{value} ± {factor * deviation:,.{digits}f}"
+    return value if single else f"{value} ± {factor * deviation:,.{digits}f}"

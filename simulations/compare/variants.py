@@ -1,4 +1,4 @@
-"""Which experiments a comparison is made of: names, by methods, by values of keys. Runs none."""
+"""Variants of a comparison: every experiment with every method and every value of a sweep."""
 
 import itertools
 import json
@@ -10,23 +10,29 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from fedkd.errors import SettingsError
-from fedkd.experiment.experiment import Experiment, MethodSection, find, load, parse
-from fedkd.experiment.toml_settings import read
+from fedkd.experiment import (
+    Experiment,
+    MethodSection,
+    find_experiment,
+    load_experiment,
+    parse_experiment,
+    read_toml,
+)
 from fedkd.methods import METHODS
 
 EPSILON = "privacy.epsilon"
-"""The key whose sweep is one line of the picture against epsilon."""
+"""The key whose values form one line of the plot against epsilon."""
 ABSENT = "none"
-"""The value of a sweep that leaves a key without any, as ``privacy.epsilon`` where none is paid.
+"""The value of a sweep that removes a key, such as ``privacy.epsilon``.
 
-In quotation marks it is the word itself, as ``method.curriculum`` takes it.
+In quotation marks it is a string, as for ``method.curriculum``.
 """
 
-CARRIED = ("policy", "images")
-"""Sections that a method takes along from its experiment: what it asks for, and what it draws."""
+METHOD_SECTIONS = ("policy", "images")
+"""Sections that are taken together with the method of an experiment."""
 
 Value: TypeAlias = tuple[str, str | None, str]
-"""A key, what it is set to as TOML (None for `ABSENT`), and the same in words."""
+"""A key, its value as TOML (None for `ABSENT`), and its value in labels."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +41,11 @@ class Variant:
 
     label: str
     family: str
-    """The label without its epsilon: variants that differ in nothing else share it."""
+    """The label without epsilon: shared by variants that differ only in epsilon."""
     overrides: tuple[str, ...]
     """``section.key=value``, in order."""
     absent: tuple[str, ...]
-    """Keys that are left without a value."""
+    """Keys that are removed."""
     name: str
     """Of the experiment."""
 
@@ -49,17 +55,17 @@ class Variant:
         Raises:
             SettingsError: an unknown name or key, or a value out of range.
         """
-        found = load(self.name, [*self.overrides, f"seed={seed}"])
+        found = load_experiment(self.name, [*self.overrides, f"seed={seed}"])
         if not self.absent:
             return found
         values = found.model_dump(mode="json")
         for key in self.absent:
             section, _, last = key.rpartition(".")
             values.get(section, {}).pop(last, None)
-        return parse(values)
+        return parse_experiment(values)
 
     def folder(self, seed: int) -> str:
-        """A name for the folder of its run."""
+        """Name of the folder of its run."""
         return re.sub(r"[^\w.=,-]+", "_", self.label) + f"-{seed}"
 
 
@@ -81,12 +87,12 @@ def variants(
     Raises:
         SettingsError: a sweep or a file of methods that is none, or the same row twice.
     """
-    ways = _methods(methods) if methods is not None else {"": []}
+    methods_by_label = _methods(methods) if methods is not None else {"": []}
     axes = [_sweep(sweep) for sweep in sweeps]
     rows = [
-        _row(name, way, [*of_method, *overrides], values)
+        _row(name, method, [*of_method, *overrides], values)
         for name in names
-        for way, of_method in ways.items()
+        for method, of_method in methods_by_label.items()
         for values in itertools.product(*axes)
     ]
     folders = [row.folder(0) for row in rows]
@@ -95,12 +101,12 @@ def variants(
     return rows
 
 
-def _row(name: str, way: str, overrides: Sequence[str], values: Sequence[Value]) -> Variant:
-    base = " ".join(part for part in (Path(name).stem, way) if part)
-    said = [(key, f"{key.rpartition('.')[2]}={word}") for key, _, word in values]
+def _row(name: str, method: str, overrides: Sequence[str], values: Sequence[Value]) -> Variant:
+    base = " ".join(part for part in (Path(name).stem, method) if part)
+    assignments = [(key, f"{key.rpartition('.')[2]}={text}") for key, _, text in values]
     return Variant(
-        " ".join([base, *(words for _, words in said)]),
-        " ".join([base, *(words for key, words in said if key != EPSILON)]),
+        " ".join([base, *(words for _, words in assignments)]),
+        " ".join([base, *(words for key, words in assignments if key != EPSILON)]),
         (*overrides, *(f"{key}={text}" for key, text, _ in values if text is not None)),
         tuple(key for key, text, _ in values if text is None),
         name,
@@ -116,9 +122,9 @@ def _sweep(sweep: str) -> list[Value]:
         found: list[Any] = tomllib.loads(f"values = [{text}]")["values"]
     except tomllib.TOMLDecodeError:
         pieces = [piece.strip() for piece in text.split(",")]
-        found = [None if piece == ABSENT else _value(piece) for piece in pieces]
+        found = [None if piece == ABSENT else _parse_value(piece) for piece in pieces]
     return [
-        (key, None, ABSENT) if value is None else (key, _toml(value), _word(value))
+        (key, None, ABSENT) if value is None else (key, _to_toml(value), _to_text(value))
         for value in found
     ]
 
@@ -127,8 +133,8 @@ def _methods(given: str) -> dict[str, list[str]]:
     """Overrides that put each method in the place of an experiment's, by label.
 
     A name is that of a method, or of an experiment whose method it is to be, with what that has in
-    sections `CARRIED`. A file has a table for each label. Its keys are the method's arguments, but
-    for ``name``, which is the label where it is left out; a table within is a section of the
+    sections `METHOD_SECTIONS`. A file has a table for each label. Its keys are the method's
+    arguments, but for ``name``, which defaults to the label; a table within is a section of the
     experiment, of which it sets the keys that it names:
 
         [exact]
@@ -138,49 +144,52 @@ def _methods(given: str) -> dict[str, list[str]]:
         pull_back = true
     """
     if not given.endswith(".toml"):
-        tables: Mapping[str, Any] = {name.strip(): _own(name.strip()) for name in given.split(",")}
+        tables: Mapping[str, Any] = {
+            name.strip(): _method_of(name.strip()) for name in given.split(",")
+        }
     else:
-        tables = read(Path(given))
-    ways = {}
+        tables = read_toml(Path(given))
+    methods_by_label = {}
     for label, table in tables.items():
         if not label or not isinstance(table, Mapping):
             raise SettingsError(f"--methods {given}: expected names, or a file of tables")
         arguments = {key: value for key, value in table.items() if not isinstance(value, Mapping)}
-        ways[label] = [f"method={_toml({'name': label, **arguments})}"] + [
-            f"{section}.{key}={_toml(value)}"
+        methods_by_label[label] = [f"method={_to_toml({'name': label, **arguments})}"] + [
+            f"{section}.{key}={_to_toml(value)}"
             for section, values in table.items()
             if isinstance(values, Mapping)
             for key, value in values.items()
         ]
-    return ways
+    return methods_by_label
 
 
-def _own(name: str) -> Mapping[str, Any]:
+def _method_of(name: str) -> Mapping[str, Any]:
     """The table of a method, or of an experiment: its method, what it asks for, and its images."""
     if not name or name in METHODS:
         return {}
-    values = read(find(name))
-    sections = {section: values[section] for section in CARRIED if section in values}
+    values = read_toml(find_experiment(name))
+    sections = {section: values[section] for section in METHOD_SECTIONS if section in values}
     return {"name": MethodSection().name, **values.get("method", {}), **sections}
 
 
-def _value(text: str) -> Any:
+def _parse_value(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
 
 
-def _toml(value: Any) -> str:
+def _to_toml(value: Any) -> str:
     if isinstance(value, Mapping):
         inner = ", ".join(
-            f"{json.dumps(key, ensure_ascii=False)} = {_toml(item)}" for key, item in value.items()
+            f"{json.dumps(key, ensure_ascii=False)} = {_to_toml(item)}"
+            for key, item in value.items()
         )
         return "{" + inner + "}"
     if isinstance(value, list):
-        return "[" + ", ".join(map(_toml, value)) + "]"
+        return "[" + ", ".join(map(_to_toml, value)) + "]"
     return json.dumps(value, ensure_ascii=False)
 
 
-def _word(value: Any) -> str:
+def _to_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)

@@ -1,1 +1,5 @@
-"""Simulation engines: one process, or Flower's simulation."""
+"""Simulation engines: run coordinator and institutions of an experiment on one machine.
+
+``local`` runs all in one process, ``flower_simulation`` in Flower's simulation; ``evaluation``
+scores the result. Nothing is imported here: torch, Flower and Ray take seconds.
+"""

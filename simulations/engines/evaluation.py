@@ -1,7 +1,7 @@
-"""How good everybody is on the test data, which only a simulation may see all of.
+"""Evaluate student, teachers and their ensemble on the pooled test data of a simulation.
 
-Everybody is asked about all test images, so that accuracies can be compared: an institution that
-does not know a class is wrong about each of its images.
+Only a simulation may see all test data. Each model predicts all test images, so that accuracies can
+be compared: an institution that does not know a class is wrong about each image of it.
 """
 
 import math
@@ -13,72 +13,72 @@ import torch
 from torch import Tensor, nn
 
 from fedkd.aggregation.fusion import Fusion, fusion
-from fedkd.client.institution import holding
-from fedkd.client.vault.vault import Vault
+from fedkd.client.institution import simulated_assets
+from fedkd.client.vault.trained_vault import TrainedVault
 from fedkd.data.datasets import Dataset, open_data
-from fedkd.evaluation.metrics import (
+from fedkd.evaluation import (
     accuracy,
     agreement,
     fidelity,
     fidelity_double_root,
-    logits,
+    predict_logits,
     recall,
 )
-from fedkd.experiment.experiment import Experiment
+from fedkd.experiment import Experiment
 from fedkd.methods import make
-from fedkd.protocol.label_spaces import Labels
-from fedkd.protocol.signals import Card, Signal
-from fedkd.server.run.recorder import Verdict
+from fedkd.protocol import Card, LabelSpaces, Signal
+from fedkd.server.run.recorder import Evaluation
 
-AT_ONCE = 16_000_000
-"""Logits fused at once: a few copies of them, 64 MB each, are what fusing needs beside them."""
+MAX_FUSED_LOGITS = 16_000_000
+"""Most logits that are fused at once: fusion needs a few copies of them, 64 MB each."""
 
 
 @lru_cache(maxsize=1)
-def data(name: str, root: str | None) -> Dataset:
-    """Data of an experiment, opened once."""
+def load_dataset(name: str, root: str | None) -> Dataset:
+    """The data set of an experiment, opened once."""
     return open_data(name, root)
 
 
-def score(experiment: Experiment, student: nn.Module) -> float:
-    """Accuracy of a student on all test images."""
-    test = data(experiment.institutions.data, experiment.institutions.root)
-    return accuracy(logits(student, test.test_images), test.test_labels)
+def student_accuracy(experiment: Experiment, student: nn.Module) -> float:
+    """Accuracy of the student on all test images."""
+    test = load_dataset(experiment.institutions.data, experiment.institutions.root)
+    return accuracy(predict_logits(student, test.test_images), test.test_labels)
 
 
-def verdict(
+def evaluate(
     experiment: Experiment, vaults: Path, cards: Sequence[Card], student: nn.Module
-) -> Verdict:
-    """Accuracies of student, teachers and their ensemble; teachers come out of their vaults."""
-    test = data(experiment.institutions.data, experiment.institutions.root)
-    said = {}
+) -> Evaluation:
+    """Accuracies of student, teachers and their ensemble; teachers are loaded from their vaults."""
+    test = load_dataset(experiment.institutions.data, experiment.institutions.root)
+    outputs = {}
     for index, card in enumerate(cards):
-        vault = Vault.open(holding(experiment, index), vaults / f"{index:04d}")
-        said[card.name] = vault.teacher.ask(test.test_images, frozenset({Signal.LOGITS}))
+        vault = TrainedVault(simulated_assets(experiment, index), vaults / f"{index:04d}")
+        outputs[card.name] = vault.teacher.ask(test.test_images, frozenset({Signal.LOGITS}))
     method = make(experiment.method.name, experiment.method.arguments)
-    fused = _fused(fusion(method.rule_for(experiment.questions.rule), cards), said)
-    own = logits(student, test.test_images)
-    labels = Labels.of(cards)  # somebody knows every class, so that places are the data's numbers
-    return Verdict(
-        accuracy(own, test.test_labels),
+    fused = _fuse_in_chunks(fusion(method.rule_for(experiment.questions.rule), cards), outputs)
+    student_logits = predict_logits(student, test.test_images)
+    # Every class is known to some institution, so columns are the data's class numbers.
+    labels = LabelSpaces.of(cards)
+    return Evaluation(
+        accuracy(student_logits, test.test_labels),
         accuracy(fused, test.test_labels),
-        agreement(own, fused),
+        agreement(student_logits, fused),
         {
-            name: accuracy(labels.spread(name, s[Signal.LOGITS], -math.inf), test.test_labels)
-            for name, s in said.items()
+            name: accuracy(labels.to_union(name, s[Signal.LOGITS], -math.inf), test.test_labels)
+            for name, s in outputs.items()
         },
-        dict(zip(labels.names, recall(own, test.test_labels), strict=True)),
-        fidelity=fidelity(own, fused),
-        fidelity_double_root=fidelity_double_root(own, fused),
+        dict(zip(labels.names, recall(student_logits, test.test_labels), strict=True)),
+        fidelity=fidelity(student_logits, fused),
+        fidelity_double_root=fidelity_double_root(student_logits, fused),
     )
 
 
-def _fused(fuse: Fusion, said: Mapping[str, Mapping[Signal, Tensor]]) -> Tensor:
-    """(N, K) of all test images; in pieces, where a thousand institutions say ten thousand each."""
-    each = next(iter(said.values()))[Signal.LOGITS]  # (N, K_i)
-    rows = max(1, AT_ONCE // (len(said) * each.shape[1]))
+def _fuse_in_chunks(fuse: Fusion, outputs: Mapping[str, Mapping[Signal, Tensor]]) -> Tensor:
+    """Fused logits (N, K) of all test images, computed in chunks to bound memory."""
+    each = next(iter(outputs.values()))[Signal.LOGITS]  # (N, K_i)
+    rows = max(1, MAX_FUSED_LOGITS // (len(outputs) * each.shape[1]))
     pieces = [
-        {n: {Signal.LOGITS: s[Signal.LOGITS][start : start + rows]} for n, s in said.items()}
+        {n: {Signal.LOGITS: s[Signal.LOGITS][start : start + rows]} for n, s in outputs.items()}
         for start in range(0, len(each), rows)
     ]
     return torch.cat([fuse(piece)[Signal.LOGITS] for piece in pieces])

@@ -1,7 +1,7 @@
-"""The engine ``local``: everybody in one process. Knows institutions, and no network.
+"""The engine ``local``: all institutions in one process, without a network.
 
-Answers go through the same door and the same rounding as on a wire, and bytes are counted that
-would have travelled there; images that would have been drawn by recipe are taken as they are.
+Answers pass the same release gate and the same rounding as over gRPC, and the bytes that would have
+been sent are counted. Images that a recipe would render are taken as they are.
 """
 
 import resource
@@ -9,112 +9,116 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from fedkd.client.institution import Institution, simulated
+from fedkd.client.institution import Institution, simulated_institution
 from fedkd.errors import SettingsError
-from fedkd.experiment.experiment import Experiment
-from fedkd.protocol.signals import Answers, Ask, Refusal, Reply, Request
-from fedkd.server.hub.query_encoding import Letter, Wording
+from fedkd.experiment import Experiment
+from fedkd.protocol import Answers, Ask, Refusal, Reply, Request
+from fedkd.server.hub.query_encoding import EncodingSelector, QueryEncodings
 from fedkd.server.run.recorder import Traffic, traffic_of
-from fedkd.wire.codec import encode
-from fedkd.wire.messages import Answer, Declined, Named, Question
+from fedkd.wire import Answer, Declined, Query, RecipeQuery, encode
 
-OPEN_FILES = 3
-"""Of a ledger: the database, its write-ahead log, and the index of that."""
-OTHER_FILES = 256
-"""Of everything else."""
+FILES_PER_LEDGER = 3
+"""Of one ledger: the database, its write-ahead log, and the log's index."""
+OTHER_OPEN_FILES = 256
+"""Of everything else in this process."""
 
 
-class Local:
-    """The institutions of an experiment, at hand.
+class LocalInstitutions:
+    """The institutions of an experiment in this process: answer requests, count traffic.
 
     Args:
         experiment: resolved.
-        vaults: where they keep their teachers.
-        taught: is told how many have theirs.
-        brought: institutions by index that take the place of simulated ones.
-        books: folder of ledgers that outlive this process; None keeps them in memory.
+        vaults: folder where they keep their teachers.
+        on_trained: called with the number of institutions whose teacher is trained.
+        replacements: institutions by index that replace simulated ones.
+        ledgers: folder of ledgers that outlive this process; None keeps them in memory.
 
     Raises:
-        SettingsError: this process may not open as many files as these ledgers are.
+        SettingsError: this process may not open as many files as these ledgers need.
     """
 
     def __init__(
         self,
         experiment: Experiment,
         vaults: Path,
-        taught: Callable[[int], None],
-        brought: Mapping[int, Institution] | None = None,
-        books: Path | None = None,
+        on_trained: Callable[[int], None],
+        replacements: Mapping[int, Institution] | None = None,
+        ledgers: Path | None = None,
     ) -> None:
-        if books is not None:
-            _make_room(experiment.institutions.count)
+        if ledgers is not None:
+            _raise_file_limit(experiment.institutions.count)
         self._institutions: dict[str, Institution] = {}
         self._counts: dict[str, Counter[str]] = {}
-        self._wordings: dict[str, Wording] = {}
+        self._selectors: dict[str, EncodingSelector] = {}
         self._number = 0
         for index in range(experiment.institutions.count):
-            institution = (brought or {}).get(index) or simulated(
-                experiment, index, vaults / f"{index:04d}", books=books
+            institution = (replacements or {}).get(index) or simulated_institution(
+                experiment, index, vaults / f"{index:04d}", ledgers=ledgers
             )
             self._institutions[institution.card.name] = institution
             self._counts[institution.card.name] = Counter()
-            self._wordings[institution.card.name] = Wording()
-            taught(index + 1)
+            self._selectors[institution.card.name] = EncodingSelector()
+            on_trained(index + 1)
         self.cards = tuple(i.card for i in self._institutions.values())
 
     def answer(self, request: Request) -> tuple[Answers, dict[str, Refusal | str]]:
-        """Replies, and refusals."""
+        """Replies and refusals, by institution."""
         answers: dict[str, Reply] = {}
-        lost: dict[str, Refusal | str] = {}
-        letters: dict[int, Letter] = {}
+        refusals: dict[str, Refusal | str] = {}
+        encodings_of: dict[int, QueryEncodings] = {}
         for name, institution in self._institutions.items():
-            own = request if isinstance(request, Ask) else request.get(name)
-            if own is None:
+            query = request if isinstance(request, Ask) else request.get(name)
+            if query is None:
                 continue
-            if id(own) not in letters:
+            if id(query) not in encodings_of:
                 self._number += 1
-                letters[id(own)] = Letter(Question(self._number, own))
-            said = institution.answer(own)
-            self._count(name, letters[id(own)], said)
-            if isinstance(said, Reply):
-                answers[name] = said
+                encodings_of[id(query)] = QueryEncodings(Query(self._number, query))
+            reply = institution.answer(query)
+            self._count(name, encodings_of[id(query)], reply)
+            if isinstance(reply, Reply):
+                answers[name] = reply
             else:
-                lost[name] = said
-        return answers, lost
+                refusals[name] = reply
+        return answers, refusals
 
-    def _count(self, name: str, letter: Letter, said: Reply | Refusal) -> None:
-        """What was asked, and what would have travelled."""
-        counts, number, own = self._counts[name], letter.question.id, letter.question.request
-        form = self._wordings[name].of(letter, self._institutions[name].card)
+    def _count(self, name: str, encodings: QueryEncodings, reply: Reply | Refusal) -> None:
+        """Count samples asked, and bytes that would have been sent."""
+        counts, number, query = (
+            self._counts[name],
+            encodings.query.id,
+            encodings.query.request,
+        )
+        form = self._selectors[name].select(encodings, self._institutions[name].card)
         counts["questions"] += 1
-        counts["recipes"] += isinstance(form.message, Named)
+        counts["recipes"] += isinstance(form.message, RecipeQuery)
         counts["bytes_sent"] += len(form.data)
-        if isinstance(said, Reply):
-            kind = "samples_asked" if isinstance(own, Ask) else "samples_pulled_back"
-            counts[kind] += len(own.images)
-            counts["bytes_received"] += len(encode(Answer(number, said), packed=True))
+        if isinstance(reply, Reply):
+            kind = "samples_asked" if isinstance(query, Ask) else "samples_pulled_back"
+            counts[kind] += len(query.images)
+            counts["bytes_received"] += len(encode(Answer(number, reply), packed=True))
         else:
             counts["refusals"] += 1
-            counts["bytes_received"] += len(encode(Declined(number, said)))
+            counts["bytes_received"] += len(encode(Declined(number, reply)))
 
     @property
     def traffic(self) -> dict[str, Traffic]:
-        """What each answered and refused here, and the bytes that would have travelled.
+        """Per institution: samples answered, refusals, and bytes that would have been sent.
 
-        The books may have more: earlier lives of the run, and a question that one of them died at.
+        Ledgers may have more: earlier processes of the run, and a query at which one was killed.
         """
         return {name: traffic_of(counts) for name, counts in self._counts.items()}
 
 
-def _make_room(institutions: int) -> None:
-    """Let this process open the ledgers of so many; most systems allow 1,024 files at first."""
-    needed = OPEN_FILES * institutions + OTHER_FILES
-    allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if allowed == resource.RLIM_INFINITY or allowed >= needed:
+def _raise_file_limit(institutions: int) -> None:
+    """Raise the limit of open files for so many ledgers; most systems allow 1,024 at first."""
+    needed = FILES_PER_LEDGER * institutions + OTHER_OPEN_FILES
+    soft_limit, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft_limit == resource.RLIM_INFINITY or soft_limit >= needed:
         return
-    if most != resource.RLIM_INFINITY and most < needed:
+    if hard_limit != resource.RLIM_INFINITY and hard_limit < needed:
         raise SettingsError(
             f"ledgers of {institutions:,} institutions are {needed:,} open files and this process "
-            f"may open {most:,}; raise `ulimit -Hn`, or keep them in memory with --checkpoint 0"
+            f"may open {hard_limit:,}; raise `ulimit -Hn`, or keep them in memory with "
+            "--checkpoint 0"
         )
-    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, most))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard_limit))

@@ -1,7 +1,8 @@
-"""A federation in real processes, and everything that can go wrong with it, on purpose.
+"""Fault injection: a federation of real processes, and faults of every kind while it runs.
 
     python -m fedkd.simulations.faults [--faults N] [--seed S] --json FILE
 
-`kinds` says what can go wrong, `site` what there is, `cast` which processes play, `run` injects
-while one run goes on, `audit` reads what is left in the books, and `campaign` adds it all up.
+``fault_kinds`` plans faults, ``deployment_files`` and ``cluster`` set the federation up,
+``faulty_run`` injects faults into one run, ``ledger_audit`` checks ledgers and journals afterwards,
+``campaign`` does all of it for many runs. Nothing is imported here, so that ``--help`` is quick.
 """

@@ -1,11 +1,11 @@
-"""Break a federation on purpose, again and again: does it answer, charge and end as it should?
+"""Inject faults into a federation of real processes: does it answer, charge and end correctly?
 
     python -m fedkd.simulations.faults [--faults N] [--seed S] --json FILE
 
-Thirteen kinds of fault, one or three of each in a run, strike a coordinator (``fedkd-server run``,
+Thirteen kinds of fault, one or three of each in a run, hit a coordinator (``fedkd-server run``,
 mutual TLS, join tokens, checkpoints), four honest institutions (``fedkd-client serve``) and five
-saboteurs, all of them processes, while one run after the other goes on. At the end the
-institutions' ledgers are held against the coordinator's journals.
+malicious ones, each a process of its own, during one run after another. At the end the
+institutions' ledgers are compared with the coordinator's journals.
 """
 
 import argparse
@@ -20,31 +20,35 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; 0 where nothing hung, was lost, or was charged twice."""
+    """Run the command; 0 where no run hung, and no answer was lost or charged wrongly."""
     parser = argparse.ArgumentParser(prog="python -m fedkd.simulations.faults", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--faults", type=int, default=200, help="in all [200]")
-    parser.add_argument("--seed", type=int, default=0, help="of when and whom [0]")
-    parser.add_argument("--references", type=int, default=2, help="calm runs of a seed [2]")
+    parser.add_argument("--faults", type=int, default=200, help="number of faults in all [200]")
+    parser.add_argument("--seed", type=int, default=0, help="of kinds, times and victims [0]")
+    parser.add_argument(
+        "--references", type=int, default=2, help="runs without faults for each seed [2]"
+    )
     parser.add_argument("--minutes", type=float, default=40, help="for all runs together [40]")
-    parser.add_argument("--json", type=Path, help="leave the figures in this file")
-    parser.add_argument("--keep", type=Path, help="folder for everything [a temporary one]")
-    told = parser.parse_args(arguments)
-    if told.faults < 1 or told.references < 0:
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    parser.add_argument("--keep", type=Path, help="folder for all files [a temporary one]")
+    options = parser.parse_args(arguments)
+    if options.faults < 1 or options.references < 0:
         parser.error("--faults must be 1 or more, --references 0 or more")
     with tempfile.TemporaryDirectory(prefix="fedkd-") as folder, _bar() as bar:
-        task = bar.add_task("faults", total=told.faults)
+        task = bar.add_task("faults", total=options.faults)
 
-        def say(text: str, injected: int) -> None:
+        def on_progress(text: str, injected: int) -> None:
             bar.update(task, description=text, completed=injected)
 
-        from fedkd.simulations.faults.campaign import Campaign
+        from fedkd.simulations.faults.campaign import FaultCampaign
 
-        where = (told.keep or Path(folder)).resolve()
-        campaign = Campaign(where, told.faults, told.seed, told.references, told.minutes, say)
-        figures = campaign.hold()
-    if told.json:
-        told.json.write_text(json.dumps(figures, indent=2) + "\n")
+        where = (options.keep or Path(folder)).resolve()
+        campaign = FaultCampaign(
+            where, options.faults, options.seed, options.references, options.minutes, on_progress
+        )
+        figures = campaign.run()
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=2) + "\n")
     print("\n".join(table(figures)))
     wrong = sum(figures[what] for what in ("hangs", "lost", "double_charges", "uncharged"))
     return 1 if wrong or figures["broken_ledgers"] else 0
@@ -52,19 +56,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def table(figures: dict[str, Any]) -> list[str]:
     """The figures as Markdown."""
-    lines = ["| fault | injected | noticed | recovered | what has to come of it |"]
+    lines = ["| fault | injected | noticed | recovered | required outcome |"]
     lines.append("|---|---|---|---|---|")
     for row in figures["kinds"]:
-        words = (row[key] for key in ("kind", "injected", "noticed", "recovered", "right"))
-        lines.append(f"| {' | '.join(map(str, words))} |")
+        cells = (row[key] for key in ("kind", "injected", "noticed", "recovered", "right"))
+        lines.append(f"| {' | '.join(map(str, cells))} |")
     lines += [
         "",
         f"{figures['injected']} faults in {figures['runs']} runs, {figures['ended']} of which "
         f"ended; coordinators were resumed {figures['resumed']} times, "
-        f"{figures['stops_without_cause']} stops had no cause of ours.",
+        f"{figures['stops_without_cause']} stops were not caused by a fault.",
         f"{figures['hangs']} hangs, {figures['lost']} lost answers, "
         f"{figures['double_charges']} double charges, {figures['uncharged']} uncharged answers, "
-        f"{figures['broken_ledgers']} broken ledgers; {figures['answers']:,} answers kept, "
+        f"{figures['broken_ledgers']} broken ledgers; {figures['answers']:,} answers recorded, "
         f"{figures['ledger_rows']:,} rows of ledgers, {figures['seconds']:.0f} s.",
     ]
     if figures["mean_difference"] is not None:
@@ -74,8 +78,8 @@ def table(figures: dict[str, Any]) -> list[str]:
             f"{100 * figures['worst_difference']:+.2f} at worst."
         )
     for what, runs in (("without faults", "calm_runs"), ("with faults", "each_run")):
-        told = ", ".join(_student(row) for row in figures[runs])
-        lines.append(f"Students of runs {what} (seed): {told or 'none'}.")
+        students = ", ".join(_student(row) for row in figures[runs])
+        lines.append(f"Students of runs {what} (seed): {students or 'none'}.")
     return lines
 
 

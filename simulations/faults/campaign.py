@@ -1,10 +1,9 @@
-"""Runs with faults, runs without, and what the books of all of them say. Knows no process.
+"""A campaign of faults: runs with faults, reference runs without, and an audit of all ledgers.
 
-The comparison is fair in what it leaves out. Saboteurs are struck off on the way, which makes a
-smaller ensemble, whatever else happens. So the runs without faults have the same institutions, of
-which the saboteurs leave in peace, each after the very question at which it sins in every other run
-of that seed; and a run is compared with runs of its own seed. They come last: everybody who was
-struck must be well again by then.
+Bans of malicious institutions make the ensemble smaller, which is no effect of a fault. So in the
+reference runs the malicious institutions leave by themselves, each after the query at which it
+violates the protocol in all other runs of that seed, and a run is compared with references of its
+own seed. These come last: every institution must have recovered by then.
 """
 
 import random
@@ -16,55 +15,55 @@ from typing import Any
 
 import torch
 
-from fedkd.client.institution import owned
-from fedkd.client.service.owner_config import load
-from fedkd.client.service.submitted_student import opened
-from fedkd.evaluation.metrics import accuracy, logits
-from fedkd.simulations.engines import evaluation as verdict
-from fedkd.simulations.faults import ledger_audit as audit
-from fedkd.simulations.faults.cluster import Cast, ready, until
-from fedkd.simulations.faults.deployment_files import LINGER, QUESTIONS, Site
+from fedkd.client.config.owner_config import load_owner_config
+from fedkd.client.institution import owner_institution
+from fedkd.client.institution.submitted_student import open_student
+from fedkd.evaluation import accuracy, predict_logits
+from fedkd.simulations.engines import evaluation
+from fedkd.simulations.faults import ledger_audit
+from fedkd.simulations.faults.cluster import Cluster, prepare_forkserver, wait_until
+from fedkd.simulations.faults.deployment_files import LINGER, QUESTIONS, DeploymentFiles
 from fedkd.simulations.faults.fault_kinds import (
-    RIGHT,
-    TO_INSTITUTIONS,
+    EXPECTED_OUTCOMES,
+    INSTITUTION_FAULTS,
     Fault,
-    Kind,
-    departures,
-    plan,
+    FaultKind,
+    departure_schedule,
+    plan_faults,
 )
-from fedkd.simulations.faults.faulty_run import Passed, Run, back
+from fedkd.simulations.faults.faulty_run import FaultyRun, FaultyRunResult, asked_again
 from fedkd.simulations.faults.proxy import Proxy
 
-HONEST, SABOTEURS = 4, 5
+HONEST_COUNT, MALICIOUS_COUNT = 4, 5
 SEEDS = (0, 1)
-COMING = 120.0
-"""Seconds for everybody to be ready."""
-WITHIN = 0.02
-"""By which a student may be worse than those of the runs without faults."""
+START_TIMEOUT = 120.0
+"""Seconds for all institutions to be ready."""
+TOLERANCE = 0.02
+"""Accuracy by which a student may be worse than those of the reference runs."""
 
 
 @dataclass
-class Findings:
-    """What the books say, over all runs."""
+class AuditFindings:
+    """Findings of the ledger audit, over all runs."""
 
-    lost: list[str] = field(default_factory=list)
+    lost_answers: list[str] = field(default_factory=list)
     double_charges: int = 0
-    uncharged: int = 0
+    uncharged_answers: int = 0
     answers: int = 0
-    rows: int = 0
+    ledger_rows: int = 0
     broken: list[str] = field(default_factory=list)
 
 
-class Campaign:
-    """Everything, in a folder of its own.
+class FaultCampaign:
+    """Runs with faults and reference runs, in a folder of their own.
 
     Args:
-        folder: empty.
-        faults: to inject, > 0.
-        seed: of what happens when and to whom.
-        references: runs without faults for each seed of a run.
-        minutes: for all runs; those without faults come last, and time is left for them.
-        say: is told what is done, and how many faults were injected by then.
+        folder: empty at first.
+        faults: number to inject, > 0.
+        seed: of kinds, times and victims.
+        references: runs without faults, for each seed of a run.
+        minutes: for all runs, reference runs included.
+        on_progress: called with a description and the number of injected faults.
     """
 
     def __init__(
@@ -74,169 +73,183 @@ class Campaign:
         seed: int,
         references: int,
         minutes: float,
-        say: Callable[[str, int], None],
+        on_progress: Callable[[str, int], None],
     ) -> None:
-        self._rng, self._wanted, self._seed = random.Random(seed), faults, seed
-        self._references, self._say = references, say
+        self._rng, self._fault_count, self._seed = random.Random(seed), faults, seed
+        self._reference_count, self._on_progress = references, on_progress
         self._deadline = time.monotonic() + 60 * minutes
-        self.site = Site(
+        self.files = DeploymentFiles(
             folder,
-            [f"clinic-{number}" for number in range(HONEST)],
-            [f"saboteur-{number}" for number in range(SABOTEURS)],
+            [f"clinic-{number}" for number in range(HONEST_COUNT)],
+            [f"malicious-{number}" for number in range(MALICIOUS_COUNT)],
         )
-        self.faulty: list[Passed] = []
-        self.calm: list[Passed] = []
+        self.faulty: list[FaultyRunResult] = []
+        self.reference_runs: list[FaultyRunResult] = []
 
     @property
     def injected(self) -> int:
-        """Faults so far."""
-        return sum(fault.injected for passed in self.faulty for fault in passed.faults)
+        """Number of injected faults."""
+        return sum(fault.injected for result in self.faulty for fault in result.faults)
 
-    def hold(self) -> dict[str, Any]:
-        """All of it; what stands in the file of figures."""
-        began, site = time.monotonic(), self.site
-        (site.folder / "runs").mkdir(parents=True)
+    def run(self) -> dict[str, Any]:
+        """Run the campaign; returns the figures for the JSON file."""
+        started, files = time.monotonic(), self.files
+        (files.folder / "runs").mkdir(parents=True)
         torch.set_num_threads(1)
-        ready()
-        proxy = Proxy(site.names, site.port)
-        site.prepare(proxy.ports, lambda name: self._say(f"teacher of {name}", 0))
-        with Cast(site, proxy, self._seed) as cast:
-            until(lambda: all(site.ledger(n).exists() for n in site.names), COMING, cast.tend)
-            while self.injected < self._wanted and self._time_left():
-                self._strike(cast)
+        prepare_forkserver()
+        proxy = Proxy(files.names, files.port)
+        files.create(proxy.ports, lambda name: self._on_progress(f"teacher of {name}", 0))
+        with Cluster(files, proxy, self._seed) as cluster:
+            wait_until(
+                lambda: all(files.ledger(n).exists() for n in files.names),
+                START_TIMEOUT,
+                cluster.supervise,
+            )
+            while self.injected < self._fault_count and self._time_left():
+                self._run_with_faults(cluster)
             for seed in SEEDS[: len(self.faulty)]:
-                for _ in range(self._references):
-                    self._leave_alone(cast, seed)
+                for _ in range(self._reference_count):
+                    self._run_without_faults(cluster, seed)
         proxy.close()
-        return self._figures(time.monotonic() - began)
+        return self._figures(time.monotonic() - started)
 
     def _time_left(self) -> bool:
-        """Whether one more run with faults leaves enough for those without."""
-        longest = max((passed.seconds for passed in self.faulty), default=0.0)
-        ahead = 1 + self._references * len(SEEDS)
+        """Whether one more run with faults leaves enough time for the reference runs."""
+        longest = max((result.seconds for result in self.faulty), default=0.0)
+        ahead = 1 + self._reference_count * len(SEEDS)
         return time.monotonic() + ahead * longest < self._deadline
 
-    def _strike(self, cast: Cast) -> None:
-        number, most = len(self.faulty), self._wanted - self.injected
+    def _run_with_faults(self, cluster: Cluster) -> None:
+        number, limit = len(self.faulty), self._fault_count - self.injected
         seed = SEEDS[number % len(SEEDS)]
-        leaving = departures(seed, self.site.saboteurs, QUESTIONS)
-        faults = plan(self._rng, self.site.honest, leaving, QUESTIONS, most)
-        out = self.site.folder / "runs" / f"{number}"
-        run = Run(cast, out, seed, faults, self._rng)
+        departures = departure_schedule(seed, self.files.malicious, QUESTIONS)
+        faults = plan_faults(self._rng, self.files.honest, departures, QUESTIONS, limit)
+        out = self.files.folder / "runs" / f"{number}"
+        run = FaultyRun(cluster, out, seed, faults, self._rng)
         done = self.injected
 
-        def tell(fault: Fault) -> None:
+        def report(fault: Fault) -> None:
             injected = done + sum(each.injected for each in faults)
-            self._say(f"run {number}: {fault.kind.value}", injected)
+            self._on_progress(f"run {number}: {fault.kind.value}", injected)
 
-        self.faulty.append(run.play(tell))
+        self.faulty.append(run.execute(report))
 
-    def _leave_alone(self, cast: Cast, seed: int) -> None:
-        number = len(self.calm)
-        self._say(f"run without faults {number}", self.injected)
-        leaving = departures(seed, self.site.saboteurs, QUESTIONS)
-        out = self.site.folder / "runs" / f"calm-{number}"
-        self.calm.append(Run(cast, out, seed, [], self._rng, leaving).play())
+    def _run_without_faults(self, cluster: Cluster, seed: int) -> None:
+        number = len(self.reference_runs)
+        self._on_progress(f"run without faults {number}", self.injected)
+        departures = departure_schedule(seed, self.files.malicious, QUESTIONS)
+        out = self.files.folder / "runs" / f"calm-{number}"
+        self.reference_runs.append(
+            FaultyRun(cluster, out, seed, [], self._rng, departures).execute()
+        )
 
-    # --- what came of it
+    # --- results
 
     def _figures(self, seconds: float) -> dict[str, Any]:
-        found = findings(self.site, [*self.faulty, *self.calm])
+        found = audit_ledgers(self.files, [*self.faulty, *self.reference_runs])
         reference = {seed: self._mean(seed) for seed in SEEDS}
-        runs = [self._run_row(passed, reference[passed.seed]) for passed in self.faulty]
-        told = [row["difference"] for row in runs if row["difference"] is not None]
-        everything = [*self.faulty, *self.calm]
+        runs = [self._run_row(result, reference[result.seed]) for result in self.faulty]
+        differences = [row["difference"] for row in runs if row["difference"] is not None]
+        results = [*self.faulty, *self.reference_runs]
         return {
             "injected": self.injected,
             "runs": len(self.faulty),
-            "ended": sum(passed.ended for passed in self.faulty),
-            "hangs": sum(passed.hung for passed in everything),
-            "lost": len(found.lost),
+            "ended": sum(result.ended for result in self.faulty),
+            "hangs": sum(result.hung for result in results),
+            "lost": len(found.lost_answers),
             "double_charges": found.double_charges,
-            "uncharged": found.uncharged,
+            "uncharged": found.uncharged_answers,
             "broken_ledgers": len(found.broken),
-            "stops_without_cause": sum(len(passed.stops) for passed in everything),
-            "resumed": sum(passed.lives - 1 for passed in self.faulty),
+            "stops_without_cause": sum(len(result.stops) for result in results),
+            "resumed": sum(result.starts - 1 for result in self.faulty),
             "answers": found.answers,
-            "ledger_rows": found.rows,
-            "within_2_points": sum(each >= -WITHIN for each in told),
-            "mean_difference": sum(told) / len(told) if told else None,
-            "worst_difference": min(told, default=None),
+            "ledger_rows": found.ledger_rows,
+            "within_2_points": sum(each >= -TOLERANCE for each in differences),
+            "mean_difference": sum(differences) / len(differences) if differences else None,
+            "worst_difference": min(differences, default=None),
             "references": {str(seed): value for seed, value in reference.items()},
-            "kinds": [self._kind_row(kind) for kind in Kind],
+            "kinds": [self._kind_row(kind) for kind in FaultKind],
             "each_run": runs,
-            "calm_runs": [self._run_row(passed, reference[passed.seed]) for passed in self.calm],
-            "details": [*found.lost, *found.broken],
+            "calm_runs": [
+                self._run_row(result, reference[result.seed]) for result in self.reference_runs
+            ],
+            "details": [*found.lost_answers, *found.broken],
             "seed": self._seed,
             "seconds": round(seconds, 1),
         }
 
-    def _kind_row(self, kind: Kind) -> dict[str, Any]:
-        both = [(p, f) for p in self.faulty for f in p.faults if f.kind is kind and f.injected]
+    def _kind_row(self, kind: FaultKind) -> dict[str, Any]:
+        injected = [(p, f) for p in self.faulty for f in p.faults if f.kind is kind and f.injected]
         return {
             "kind": kind.value,
-            "injected": len(both),
-            "noticed": sum(fault.noticed for _, fault in both),
-            "recovered": sum(self._recovered(passed, fault) for passed, fault in both),
-            "right": RIGHT[kind],
+            "injected": len(injected),
+            "noticed": sum(fault.noticed for _, fault in injected),
+            "recovered": sum(self._recovered(result, fault) for result, fault in injected),
+            "right": EXPECTED_OUTCOMES[kind],
         }
 
-    def _recovered(self, passed: Passed, fault: Fault) -> bool:
-        if fault.kind in TO_INSTITUTIONS:
-            return back(fault, self.site.ledger(fault.victim))
-        return passed.ended
+    def _recovered(self, result: FaultyRunResult, fault: Fault) -> bool:
+        if fault.kind in INSTITUTION_FAULTS:
+            return asked_again(fault, self.files.ledger(fault.victim))
+        return result.ended
 
-    def _run_row(self, passed: Passed, reference: float | None) -> dict[str, Any]:
-        score = self._score(passed)
+    def _run_row(self, result: FaultyRunResult, reference: float | None) -> dict[str, Any]:
+        score = self._score(result)
         known = score is not None and reference is not None
         return {
-            "run": passed.out.name,
-            "seed": passed.seed,
-            "ended": passed.ended,
+            "run": result.out.name,
+            "seed": result.seed,
+            "ended": result.ended,
             "accuracy": score,
             "difference": score - reference if known else None,  # type: ignore[operator]
-            "lives": passed.lives,
-            "seconds": round(passed.seconds, 1),
-            "stops": passed.stops,
-            "faults": [{**asdict(fault), "kind": fault.kind.name} for fault in passed.faults],
+            "lives": result.starts,
+            "seconds": round(result.seconds, 1),
+            "stops": result.stops,
+            "faults": [{**asdict(fault), "kind": fault.kind.name} for fault in result.faults],
         }
 
     def _mean(self, seed: int) -> float | None:
-        scores = [self._score(passed) for passed in self.calm if passed.seed == seed]
+        scores = [self._score(result) for result in self.reference_runs if result.seed == seed]
         known = [score for score in scores if score is not None]
         return sum(known) / len(known) if known else None
 
-    def _score(self, passed: Passed) -> float | None:
-        """On all test data, which nobody but the campaign sees."""
-        if not passed.ended:
+    def _score(self, result: FaultyRunResult) -> float | None:
+        """Accuracy of the student on all test data, which only the campaign sees."""
+        if not result.ended:
             return None
-        test = verdict.data("digits", None)
-        student = opened(passed.out / "student.safetensors")
-        return accuracy(logits(student, test.test_images), test.test_labels)
+        test = evaluation.load_dataset("digits", None)
+        student = open_student(result.out / "student.safetensors")
+        return accuracy(predict_logits(student, test.test_images), test.test_labels)
 
 
-def findings(site: Site, everything: Sequence[Passed]) -> Findings:
-    """The books of everybody, against the journals of all runs, in the order of these."""
-    found = Findings()
-    journals = [audit.journal(passed.out / "replies.bin") for passed in everything]
-    for passed in everything:
-        found.broken += passed.broken
-    for name in site.names:
-        books = audit.rows(site.ledger(name))
-        found.double_charges += audit.double_charges(books)
-        found.rows += len(books)
-        if why := audit.objection(site.ledger(name)):
+def audit_ledgers(files: DeploymentFiles, results: Sequence[FaultyRunResult]) -> AuditFindings:
+    """Compare the ledgers of all institutions with the journals of all runs, in their order."""
+    found = AuditFindings()
+    journals = [ledger_audit.read_journal(result.out / "replies.bin") for result in results]
+    for result in results:
+        found.broken += result.broken
+    for name in files.names:
+        rows = ledger_audit.ledger_rows(files.ledger(name))
+        found.double_charges += ledger_audit.double_charges(rows)
+        found.ledger_rows += len(rows)
+        if why := ledger_audit.chain_error(files.ledger(name)):
             found.broken.append(why)
-        mark = owned(load(site.of(name) / "owner.toml")).mark
-        starts = [*(passed.before[name] for passed in everything), len(books)]
-        for number, told in enumerate(journals):
-            mine = books[starts[number] : starts[number + 1]]
-            earlier = [asked for before in journals[:number] for asked in before]
-            found.answers += sum(name in asked.answered for asked in told)
-            found.uncharged += audit.uncharged(name, mark, books, told)
-            if name in site.honest:
-                found.lost += [
-                    f"run {everything[number].out.name}: {line}"
-                    for line in audit.lost(name, mark, mine, told, LINGER, earlier)
+        fingerprint = owner_institution(
+            load_owner_config(files.institution_folder(name) / "owner.toml")
+        ).teacher_fingerprint
+        starts = [*(result.before[name] for result in results), len(rows)]
+        for number, journal in enumerate(journals):
+            run_rows = rows[starts[number] : starts[number + 1]]
+            earlier = [entry for previous in journals[:number] for entry in previous]
+            found.answers += sum(name in entry.answered for entry in journal)
+            found.uncharged_answers += ledger_audit.uncharged_answers(
+                name, fingerprint, rows, journal
+            )
+            if name in files.honest:
+                found.lost_answers += [
+                    f"run {results[number].out.name}: {line}"
+                    for line in ledger_audit.lost_answers(
+                        name, fingerprint, run_rows, journal, LINGER, earlier
+                    )
                 ]
     return found

@@ -1,7 +1,7 @@
-"""The processes of a federation: started, struck down, started again. Knows no reason for either.
+"""Processes of a test federation: start, signal, kill and restart coordinator and institutions.
 
-Each runs a command as it is typed, forked from a server in which everything is imported: a moment
-of a process is one of its work, and not of Python's start.
+Each runs a command line, forked from a server in which all modules are imported already, so that a
+process that is killed at a random moment is killed at its work, and not while Python starts.
 """
 
 import multiprocessing
@@ -15,13 +15,13 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
-from fedkd.simulations.engines.environment import quiet
-from fedkd.simulations.faults.deployment_files import Site
-from fedkd.simulations.faults.fault_kinds import Kind
+from fedkd.simulations.engines.environment_variables import set_environment_defaults
+from fedkd.simulations.faults.deployment_files import DeploymentFiles
+from fedkd.simulations.faults.fault_kinds import FaultKind
 from fedkd.simulations.faults.proxy import Proxy
 
-FORKS = multiprocessing.get_context("forkserver")
-PRELOADED = [
+FORKSERVER = multiprocessing.get_context("forkserver")
+PRELOADED_MODULES = [
     *(
         "fedkd.server.cli",
         "fedkd.server.run.standalone",
@@ -30,195 +30,221 @@ PRELOADED = [
     ),
     *(
         "fedkd.client.cli",
-        "fedkd.client.service.daemon",
+        "fedkd.client.daemon",
         "fedkd.simulations.faults.malicious_institution",
         "fedkd.simulations.faults.stalling_teacher",
     ),
-    # What torch and the report load at their first use.
+    # Modules that torch and the report import at first use.
     *("torch._dynamo", "torch._inductor", "torch.onnx", "onnx", "onnxscript", "onnxruntime"),
     *("matplotlib.figure", "matplotlib.backends.backend_svg", "PIL.Image", "rich.progress"),
 ]
-ENDING = 10.0
-"""Seconds that a process may take to end."""
+EXIT_TIMEOUT = 10.0
+"""Seconds that a process may take to exit."""
 
 
-def ready() -> None:
-    """To be called before the first process is started."""
-    quiet()
+def prepare_forkserver() -> None:
+    """Set the environment and the modules to preload; call before the first process starts."""
+    set_environment_defaults()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    FORKS.set_forkserver_preload(PRELOADED)
+    FORKSERVER.set_forkserver_preload(PRELOADED_MODULES)
 
 
-class Coordinator:
-    """``fedkd-server run``, again and again, at one address.
+class CoordinatorProcess:
+    """``fedkd-server run`` at a fixed address, resumed whenever it is started again.
 
     Args:
-        site: where everything lies.
+        files: of the deployment.
         out: folder of the run.
         seed: of the run.
-        checkpoint: seconds between states.
+        checkpoint: seconds between checkpoints.
     """
 
-    def __init__(self, site: Site, out: Path, seed: int, checkpoint: float) -> None:
+    def __init__(self, files: DeploymentFiles, out: Path, seed: int, checkpoint: float) -> None:
         self.out, self.log = out, out.with_suffix(".log")
-        self.lives = 0
-        common = ["--address", f"127.0.0.1:{site.port}", "--tls", str(site.tls)]
-        common += ["--tokens", str(site.folder / "tokens"), "--wait", "60"]
-        common += ["--institutions", str(len(site.names))]
-        self._begin = [str(site.experiment), "--out", str(out), "--seed", str(seed), "--record"]
-        self._begin += ["--checkpoint", str(checkpoint), *common]
-        self._again = ["--resume", str(out), *common]
+        self.starts = 0
+        common = ["--address", f"127.0.0.1:{files.port}", "--tls", str(files.tls)]
+        common += ["--tokens", str(files.folder / "tokens"), "--wait", "60"]
+        common += ["--institutions", str(len(files.names))]
+        self._start_arguments = [
+            str(files.experiment),
+            "--out",
+            str(out),
+            "--seed",
+            str(seed),
+            "--record",
+        ]
+        self._start_arguments += ["--checkpoint", str(checkpoint), *common]
+        self._resume_arguments = ["--resume", str(out), *common]
         self.process: ForkServerProcess | None = None
 
     def start(self) -> None:
-        """Begin the run, or go on with it."""
-        begun = (self.out / "experiment.json").exists()
-        words = ["fedkd-server", "run", *(self._again if begun else self._begin)]
-        self.process = FORKS.Process(target=_type, args=(words, self.log))
+        """Start the run, or resume it."""
+        started = (self.out / "experiment.json").exists()
+        command_line = [
+            "fedkd-server",
+            "run",
+            *(self._resume_arguments if started else self._start_arguments),
+        ]
+        self.process = FORKSERVER.Process(target=_run_command, args=(command_line, self.log))
         self.process.start()
-        self.lives += 1
+        self.starts += 1
 
     @property
     def status(self) -> int | None:
-        """Of the process that ended; None while it runs."""
+        """Exit status of the process; None while it runs."""
         return None if self.process is None else self.process.exitcode
 
     @property
     def pid(self) -> int:
-        """Of the process."""
+        """Process id; 0 where there is none."""
         return (self.process.pid if self.process else None) or 0
 
     def kill(self) -> None:
-        """End it without a word."""
+        """Kill it with SIGKILL."""
         if self.process is not None:
             self.process.kill()
-            self.process.join(ENDING)
+            self.process.join(EXIT_TIMEOUT)
 
-    def said(self) -> str:
-        """Everything that it wrote, in all its lives."""
+    def output(self) -> str:
+        """Everything that it has written, since its first start."""
         return self.log.read_text(errors="replace") if self.log.exists() else ""
 
 
-class Agent:
-    """``fedkd-client serve`` of one institution, which is started again whenever it ended."""
+class InstitutionProcess:
+    """``fedkd-client serve`` of one honest institution, restarted whenever it has exited."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.starts = folder, 0
         self.process: ForkServerProcess | None = None
 
-    def tend(self) -> None:
+    def supervise(self) -> None:
         """Start it, if it does not run."""
         if self.process is None or self.process.exitcode is not None:
-            words = ["fedkd-client", "serve", str(self.folder / "owner.toml"), "--log", "json"]
-            self.process = FORKS.Process(target=_type, args=(words, self.folder / "log"))
+            command_line = [
+                "fedkd-client",
+                "serve",
+                str(self.folder / "owner.toml"),
+                "--log",
+                "json",
+            ]
+            self.process = FORKSERVER.Process(
+                target=_run_command, args=(command_line, self.folder / "log")
+            )
             self.process.start()
             self.starts += 1
 
     def send(self, number: signal.Signals) -> None:
-        """A signal."""
+        """Send a signal."""
         if self.process is not None and self.process.pid:
             with suppress(ProcessLookupError):
                 os.kill(self.process.pid, number)
 
     def kill(self) -> None:
-        """End it without a word."""
+        """Kill it with SIGKILL."""
         if self.process is not None:
             self.process.kill()
-            self.process.join(ENDING)
+            self.process.join(EXIT_TIMEOUT)
 
 
-class Saboteur:
-    """A process of `fedkd.simulations.faults.malicious_institution`, and what it has reported."""
+class MaliciousProcess:
+    """A process of `fedkd.simulations.faults.malicious_institution`, and its reports."""
 
     def __init__(self, folder: Path, seed: int) -> None:
-        from fedkd.simulations.faults.malicious_institution import live
+        from fedkd.simulations.faults.malicious_institution import run_malicious_institution
 
-        self.heard: list[tuple[str, str]] = []
-        self._told, theirs = FORKS.Pipe()
-        self.process = FORKS.Process(target=live, args=(folder, theirs, seed), daemon=True)
+        self.reports: list[tuple[str, str]] = []
+        self._pipe, theirs = FORKSERVER.Pipe()
+        self.process = FORKSERVER.Process(
+            target=run_malicious_institution, args=(folder, theirs, seed), daemon=True
+        )
         self.process.start()
         theirs.close()
 
-    def order(self, what: str) -> None:
-        """Have it sin, or leave, at its next question; "" takes that back."""
-        self._told.send(str(what))
+    def command(self, what: str) -> None:
+        """Command a protocol violation, or to leave, at its next query; "" cancels that."""
+        self._pipe.send(str(what))
 
-    def listen(self) -> None:
-        """Take in its reports."""
-        while self._told.poll():
-            self.heard.append(self._told.recv())
+    def read_reports(self) -> None:
+        """Read its reports."""
+        while self._pipe.poll():
+            self.reports.append(self._pipe.recv())
 
     def kill(self) -> None:
-        """End it."""
+        """Kill it."""
         self.process.kill()
-        self.process.join(ENDING)
+        self.process.join(EXIT_TIMEOUT)
 
 
-class Cast:
-    """Everybody but the coordinator, until the block ends.
+class Cluster:
+    """Processes of all institutions, until the block ends.
 
     Args:
-        site: prepared.
+        files: of the deployment, created.
         proxy: in front of the coordinator.
-        seed: of the saboteurs' rubbish.
+        seed: of random bytes that malicious institutions send.
     """
 
-    def __init__(self, site: Site, proxy: Proxy, seed: int) -> None:
-        self.site, self.proxy = site, proxy
-        self.agents = {name: Agent(site.of(name)) for name in site.honest}
-        self.saboteurs = {
-            name: Saboteur(site.of(name), seed + n) for n, name in enumerate(site.saboteurs)
+    def __init__(self, files: DeploymentFiles, proxy: Proxy, seed: int) -> None:
+        self.files, self.proxy = files, proxy
+        self.honest = {
+            name: InstitutionProcess(files.institution_folder(name)) for name in files.honest
         }
-        self.tend()
+        self.malicious = {
+            name: MaliciousProcess(files.institution_folder(name), seed + n)
+            for n, name in enumerate(files.malicious)
+        }
+        self.supervise()
 
-    def __enter__(self) -> "Cast":
+    def __enter__(self) -> "Cluster":
         return self
 
     def __exit__(self, *_: object) -> None:
-        for agent in self.agents.values():
-            agent.kill()
-        for saboteur in self.saboteurs.values():
-            saboteur.kill()
+        for institution in self.honest.values():
+            institution.kill()
+        for malicious in self.malicious.values():
+            malicious.kill()
 
-    def tend(self) -> None:
-        """Start whoever ended, hear whoever reports."""
-        for agent in self.agents.values():
-            agent.tend()
-        for saboteur in self.saboteurs.values():
-            saboteur.listen()
+    def supervise(self) -> None:
+        """Restart exited processes and read reports."""
+        for institution in self.honest.values():
+            institution.supervise()
+        for malicious in self.malicious.values():
+            malicious.read_reports()
 
-    def intruder(self, name: str, kind: Kind) -> tuple[ForkServerProcess, Connection]:
-        """Somebody who tries to come in under a saboteur's name, and where he reports."""
-        from fedkd.simulations.faults.malicious_institution import intrude
+    def start_intruder(self, name: str, kind: FaultKind) -> tuple[ForkServerProcess, Connection]:
+        """Start a process that tries to join under this name; returns it and its report pipe."""
+        from fedkd.simulations.faults.malicious_institution import try_to_join
 
-        hears, told = FORKS.Pipe(duplex=False)
-        arguments = (self.site.of(name), self.site.tls, kind, told)
-        process = FORKS.Process(target=intrude, args=arguments, daemon=True)
+        receiver, sender = FORKSERVER.Pipe(duplex=False)
+        arguments = (self.files.institution_folder(name), self.files.tls, kind, sender)
+        process = FORKSERVER.Process(target=try_to_join, args=arguments, daemon=True)
         process.start()
-        return process, hears
+        return process, receiver
 
 
-def until(happened: Callable[[], bool], seconds: float, tend: Callable[[], None]) -> bool:
-    """Whether it happened within so long."""
+def wait_until(
+    condition: Callable[[], bool], seconds: float, supervise: Callable[[], None]
+) -> bool:
+    """Whether the condition became true within so many seconds."""
     deadline = time.monotonic() + seconds
-    while not happened():
+    while not condition():
         if time.monotonic() > deadline:
             return False
-        tend()
+        supervise()
         time.sleep(0.02)
     return True
 
 
-def _type(words: Sequence[str], log: Path) -> None:
-    """A command, as it is typed. In a process of its own."""
+def _run_command(command_line: Sequence[str], log: Path) -> None:
+    """Run a command line, in a process of its own."""
     import torch
 
     torch.set_num_threads(1)
     with log.open("a") as file:
         for stream in (sys.stdout, sys.stderr):
             os.dup2(file.fileno(), stream.fileno())
-    sys.argv = list(words)
-    if words[0] == "fedkd-server":
+    sys.argv = list(command_line)
+    if command_line[0] == "fedkd-server":
         from fedkd.server.cli import main
     else:
         from fedkd.client.cli import main

@@ -1,13 +1,13 @@
-"""Where the campaign takes place: files, certificates, tokens, teachers. Knows no process.
+"""Files of a deployment for fault injection: certificates, join tokens, owner configs, teachers.
 
-    FOLDER/tls/            certificates of everybody, and an expired one for each saboteur
+    FOLDER/tls/            all certificates, and an expired one for each malicious institution
     FOLDER/tokens          digests of join tokens
-    FOLDER/experiment.toml what every run does
+    FOLDER/experiment.toml of every run
     FOLDER/NAME/           owner.toml, token, weights, state/ with ledger: one institution
     FOLDER/runs/           folders of runs
 
-Data are dealt evenly among the honest, and each saboteur has the images of one of them: whoever is
-struck off takes along no knowledge that the others have not. Each trains a teacher of its own.
+Data are divided evenly among honest institutions; each malicious one has the images of one of them,
+so that a ban removes no knowledge from the ensemble. Each trains a teacher of its own.
 """
 
 import json
@@ -22,23 +22,24 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 from safetensors.torch import save_file
 
-from fedkd.client.vault.training.supervised import TeachSettings, train_teacher
+from fedkd.client.vault.training.settings import SupervisedSettings
+from fedkd.client.vault.training.supervised import train_teacher
 from fedkd.data.datasets import open_data
 from fedkd.data.partition import partition
-from fedkd.models.networks import build
+from fedkd.models import build_network
 from fedkd.server.hub.admission import JoinTokens
 from fedkd.server.hub.certificates import make_certificates
-from fedkd.simulations.faults.stalling_teacher import Stalling
+from fedkd.simulations.faults.stalling_teacher import StallingTeacher
 from fedkd.simulations.rehearsal.flwr_run import free_ports
 
 MODEL, CLASSES, SHAPE = "cnn", 10, (1, 8, 8)
 BUDGET, BATCH, STEPS = 5120, 64, 1200
 QUESTIONS = BUDGET // BATCH
 TIMEOUT, LINGER = 4.0, 0.75
-"""Seconds that a question may take, and that late ones have once a quorum has answered."""
+"""Seconds that a query may take, and that late answers have once a quorum has answered."""
 QUORUM = 2
-PACE = 0.04
-"""Seconds that a teacher takes for an answer."""
+ANSWER_SECONDS = 0.04
+"""Seconds that a teacher adds to every answer."""
 EXPERIMENT = f"""\
 [institutions]
 count = %d
@@ -62,83 +63,88 @@ linger = {LINGER}
 
 
 @dataclass(frozen=True)
-class Site:
-    """A folder, and who lives in it.
+class DeploymentFiles:
+    """A folder with the files of coordinator and institutions.
 
     Attributes:
-        folder: empty at first, short of name: there are sockets in it.
-        honest: names of institutions.
-        saboteurs: names of institutions that will misbehave.
-        port: where the coordinator listens.
+        folder: empty at first; its path must be short, for Unix sockets.
+        honest: names of honest institutions.
+        malicious: names of institutions that will violate the protocol.
+        port: of the coordinator.
     """
 
     folder: Path
     honest: list[str]
-    saboteurs: list[str]
+    malicious: list[str]
     port: int = field(default_factory=lambda: free_ports(1)[0])
 
     @property
     def names(self) -> list[str]:
-        """Of everybody."""
-        return [*self.honest, *self.saboteurs]
+        """Names of all institutions."""
+        return [*self.honest, *self.malicious]
 
     @property
     def tls(self) -> Path:
-        """Certificates; on real machines each has only its own."""
+        """Folder of all certificates; on real machines each party has only its own."""
         return self.folder / "tls"
 
     @property
     def experiment(self) -> Path:
-        """What every run does."""
+        """The experiment of every run."""
         return self.folder / "experiment.toml"
 
-    def of(self, name: str) -> Path:
-        """What is one institution's."""
+    def institution_folder(self, name: str) -> Path:
+        """Folder of one institution."""
         return self.folder / name
 
     def ledger(self, name: str) -> Path:
-        """An institution's books."""
-        return self.of(name) / "state" / "ledger.sqlite"
+        """Ledger of one institution."""
+        return self.institution_folder(name) / "state" / "ledger.sqlite"
 
-    def prepare(
-        self, ports: dict[str, int], watch: Callable[[str], None], epochs: int = 40
+    def create(
+        self, ports: dict[str, int], on_ready: Callable[[str], None], epochs: int = 40
     ) -> None:
-        """Make everything.
+        """Create all files and train all teachers.
 
         Args:
-            ports: by institution, where it is to dial.
-            watch: is told who is ready.
+            ports: by institution, the port it dials.
+            on_ready: called with the name of each institution that is ready.
             epochs: of every teacher.
         """
         make_certificates(self.tls, self.names)
         tokens = JoinTokens(self.folder / "tokens")
         self.experiment.write_text(EXPERIMENT % len(self.names))
         data = open_data("digits")
-        shares = partition(data.train_labels, len(self.honest), "iid")
-        for index, (name, share) in enumerate(zip(self.names, cycle(shares), strict=False)):
-            here = self.of(name)
-            here.mkdir(mode=0o700)
-            images, labels = data.train_images[share], data.train_labels[share]
-            taught = train_teacher(MODEL, images, labels, CLASSES, TeachSettings(epochs), index)
-            network = build(MODEL, CLASSES, SHAPE, 0)
-            network.load_state_dict(taught.module.state_dict())  # type: ignore[union-attr]
-            save_file(Stalling(network, here, PACE).state_dict(), here / "weights.safetensors")
-            (here / "token").touch(mode=0o600)
-            (here / "token").write_text(tokens.issue(name))
-            (here / "owner.toml").write_text(self._owner(name, ports[name]))
-            if name in self.saboteurs:
-                _expire(self.tls, name)
-            watch(name)
+        parts = partition(data.train_labels, len(self.honest), "iid")
+        for index, (name, part) in enumerate(zip(self.names, cycle(parts), strict=False)):
+            folder = self.institution_folder(name)
+            folder.mkdir(mode=0o700)
+            images, labels = data.train_images[part], data.train_labels[part]
+            teacher = train_teacher(
+                MODEL, images, labels, CLASSES, SupervisedSettings(epochs), index
+            )
+            network = build_network(MODEL, CLASSES, SHAPE, 0)
+            network.load_state_dict(teacher.module.state_dict())  # type: ignore[union-attr]
+            save_file(
+                StallingTeacher(network, folder, ANSWER_SECONDS).state_dict(),
+                folder / "weights.safetensors",
+            )
+            (folder / "token").touch(mode=0o600)
+            (folder / "token").write_text(tokens.issue(name))
+            (folder / "owner.toml").write_text(self._owner_config(name, ports[name]))
+            if name in self.malicious:
+                _write_expired_certificate(self.tls, name)
+            on_ready(name)
 
-    def _owner(self, name: str, port: int) -> str:
-        """What an owner writes: TOML, and JSON's values are TOML's."""
+    def _owner_config(self, name: str, port: int) -> str:
+        """The owner config of an institution: TOML, whose values are written as JSON."""
         address = f"127.0.0.1:{port}"
         options = {
             "model": MODEL,
             "shape": list(SHAPE),
             "classes": CLASSES,
-            "folder": str(self.of(name)),
-            "pace": PACE,
+            "folder": str(self.institution_folder(name)),
+            "answer_seconds": ANSWER_SECONDS,
         }
         tables: dict[str, dict[str, object]] = {
             "teacher": {
@@ -163,21 +169,21 @@ class Site:
         return "\n".join([*lines, ""])
 
 
-def _expire(tls: Path, name: str) -> None:
-    """NAME.expired.pem: the same certificate by the same authority, until yesterday."""
+def _write_expired_certificate(tls: Path, name: str) -> None:
+    """Write NAME.expired.pem: the same certificate, expired since yesterday."""
     authority = x509.load_pem_x509_certificate((tls / "ca.pem").read_bytes())
     key = load_pem_private_key((tls / "ca.key").read_bytes(), None)
-    good = x509.load_pem_x509_certificate((tls / f"{name}.pem").read_bytes())
+    valid = x509.load_pem_x509_certificate((tls / f"{name}.pem").read_bytes())
     now = datetime.now(UTC)
     builder = x509.CertificateBuilder(
         authority.subject,
-        good.subject,
-        good.public_key(),
+        valid.subject,
+        valid.public_key(),
         x509.random_serial_number(),
         now - timedelta(days=30),
         now - timedelta(days=1),
     )
-    for extension in good.extensions:
+    for extension in valid.extensions:
         builder = builder.add_extension(extension.value, extension.critical)
     expired = builder.sign(key, SHA256())  # type: ignore[arg-type]
     (tls / f"{name}.expired.pem").write_bytes(expired.public_bytes(Encoding.PEM))

@@ -1,12 +1,12 @@
-"""What can go wrong, and when it does in one run. Knows no process."""
+"""Kinds of faults, what must come of each, and the random plan of the faults of one run."""
 
 import random
 from dataclasses import dataclass
 from enum import StrEnum
 
 
-class Kind(StrEnum):
-    """A fault; its value is what a table calls it."""
+class FaultKind(StrEnum):
+    """A kind of fault; its value is its name in tables."""
 
     KILLED = "agent killed (-9) at an answer"
     HANG = "teacher hangs past the deadline"
@@ -23,45 +23,53 @@ class Kind(StrEnum):
     COORDINATOR = "coordinator killed (-9)"
 
 
-TO_INSTITUTIONS = (Kind.KILLED, Kind.HANG, Kind.FROZEN, Kind.RESET)
-"""What strikes honest institutions."""
-MISDEEDS = (Kind.GARBAGE, Kind.SHAPE, Kind.NAN, Kind.DUPLICATE, Kind.STALE)
-"""What saboteurs say; each is struck off for it."""
-INTRUSIONS = (Kind.TOKEN, Kind.CERTIFICATE)
-TO_COORDINATOR = (Kind.DISK, Kind.COORDINATOR)
+INSTITUTION_FAULTS = (FaultKind.KILLED, FaultKind.HANG, FaultKind.FROZEN, FaultKind.RESET)
+"""Faults of honest institutions."""
+PROTOCOL_VIOLATIONS = (
+    FaultKind.GARBAGE,
+    FaultKind.SHAPE,
+    FaultKind.NAN,
+    FaultKind.DUPLICATE,
+    FaultKind.STALE,
+)
+"""Messages of malicious institutions, who are banned for them."""
+AUTHENTICATION_FAULTS = (FaultKind.TOKEN, FaultKind.CERTIFICATE)
+"""Attempts to join without valid credentials."""
+COORDINATOR_FAULTS = (FaultKind.DISK, FaultKind.COORDINATOR)
+"""Faults of the coordinator's process."""
 
-RIGHT: dict[Kind, str] = {
-    Kind.KILLED: "restarted, comes back; its ledger holds together",
-    Kind.HANG: "passed over, asked again once it has answered",
-    Kind.FROZEN: "passed over, asked again once it has answered",
-    Kind.RESET: "dials again, and is asked again",
-    **dict.fromkeys(MISDEEDS, "struck off for the run, and refused when it returns"),
-    Kind.TOKEN: "refused: UNAUTHENTICATED",
-    Kind.CERTIFICATE: "refused by TLS",
-    Kind.DISK: "stops with a clear error or goes on with a warning; resumed",
-    Kind.COORDINATOR: "resumed",
+EXPECTED_OUTCOMES: dict[FaultKind, str] = {
+    FaultKind.KILLED: "restarted, comes back; its ledger verifies",
+    FaultKind.HANG: "passed over, asked again once it has answered",
+    FaultKind.FROZEN: "passed over, asked again once it has answered",
+    FaultKind.RESET: "dials again, and is asked again",
+    **dict.fromkeys(PROTOCOL_VIOLATIONS, "banned for the run, and refused when it returns"),
+    FaultKind.TOKEN: "refused: UNAUTHENTICATED",
+    FaultKind.CERTIFICATE: "refused by TLS",
+    FaultKind.DISK: "stops with a clear error or goes on with a warning; resumed",
+    FaultKind.COORDINATOR: "resumed",
 }
-"""What has to come of it."""
+"""Required outcome of each kind."""
 
 
 @dataclass
 class Fault:
-    """One that is planned, and what came of it.
+    """A planned fault, and its outcome.
 
     Attributes:
         kind: what goes wrong.
         victim: name of an institution; "" for the coordinator.
-        question: after which it happens.
-        delay: seconds from then on.
-        before: rows in the victim's ledger when it happened.
-        injected: it did happen.
-        noticed: what has to come of it came.
-        recovered: whoever was struck works again; for a fault that excludes somebody, the run
-            ended without him.
-        note: what was heard of it.
+        question: number of the query after which it is injected.
+        delay: seconds after that query.
+        before: rows in the victim's ledger when it was injected.
+        injected: whether it was injected.
+        noticed: whether the required outcome was observed.
+        recovered: whether the victim works again; for a fault that bans the victim, whether the
+            run ended without it.
+        note: details of the outcome.
     """
 
-    kind: Kind
+    kind: FaultKind
     victim: str
     question: int
     delay: float
@@ -72,48 +80,52 @@ class Fault:
     note: str = ""
 
 
-PARTS = 3
-"""Of a run: thirds."""
-AGAIN = (*TO_INSTITUTIONS, *INTRUSIONS)
-"""What strikes in each part of a run; the rest strikes once."""
+PARTS_OF_RUN = 3
+"""A run is divided into thirds."""
+REPEATED_KINDS = (*INSTITUTION_FAULTS, *AUTHENTICATION_FAULTS)
+"""Kinds that are injected in each part of a run; all others once in a run."""
 
 
-def departures(seed: int, saboteurs: list[str], questions: int) -> dict[str, int]:
-    """After which question each saboteur leaves the runs of a seed, one way or the other."""
+def departure_schedule(seed: int, malicious: list[str], questions: int) -> dict[str, int]:
+    """Query after which each malicious institution leaves all runs of a seed, banned or not."""
     rng = random.Random(f"departures {seed}")
-    return {name: moment(rng, questions, rng.randrange(PARTS)) for name in saboteurs}
+    return {
+        name: random_question(rng, questions, rng.randrange(PARTS_OF_RUN)) for name in malicious
+    }
 
 
-def plan(
-    rng: random.Random, honest: list[str], leaving: dict[str, int], questions: int, most: int
+def plan_faults(
+    rng: random.Random, honest: list[str], departures: dict[str, int], questions: int, limit: int
 ) -> list[Fault]:
-    """What happens in one run, at most ``most`` faults, by rising question.
+    """The faults of one run, at most ``limit``, in the order of their queries.
 
-    Each saboteur commits one misdeed, at the question after which it leaves; each honest
-    institution suffers one thing in each part. Nothing happens at the first or the last eighth of
-    the questions: there is something to lose, and time to recover.
+    Each malicious institution sends one protocol violation, at the query after which it leaves;
+    each honest institution has one fault in each part. The first and the last eighth of the queries
+    have none: there must be something to lose, and time to recover.
     """
-    saboteurs = list(leaving)
-    kinds = [*((kind, part) for kind in AGAIN for part in range(PARTS))]
-    kinds += [(kind, rng.randrange(PARTS)) for kind in Kind if kind not in AGAIN]
-    sinners = rng.sample(saboteurs, len(saboteurs))
-    sufferers = [rng.sample(honest, len(honest)) for _ in range(PARTS)]
+    malicious = list(departures)
+    kinds = [*((kind, part) for kind in REPEATED_KINDS for part in range(PARTS_OF_RUN))]
+    kinds += [
+        (kind, rng.randrange(PARTS_OF_RUN)) for kind in FaultKind if kind not in REPEATED_KINDS
+    ]
+    violators = rng.sample(malicious, len(malicious))
+    targets = [rng.sample(honest, len(honest)) for _ in range(PARTS_OF_RUN)]
     faults = []
-    for kind, part in rng.sample(kinds, min(most, len(kinds))):
-        victim, question = "", moment(rng, questions, part)
-        if kind in MISDEEDS:
-            victim = sinners.pop()
-            question = leaving[victim]
-        elif kind in TO_INSTITUTIONS:
-            victim = sufferers[part].pop()
-        elif kind in INTRUSIONS:
-            victim = rng.choice(saboteurs)
+    for kind, part in rng.sample(kinds, min(limit, len(kinds))):
+        victim, question = "", random_question(rng, questions, part)
+        if kind in PROTOCOL_VIOLATIONS:
+            victim = violators.pop()
+            question = departures[victim]
+        elif kind in INSTITUTION_FAULTS:
+            victim = targets[part].pop()
+        elif kind in AUTHENTICATION_FAULTS:
+            victim = rng.choice(malicious)
         faults.append(Fault(kind, victim, question, rng.uniform(0.0, 0.1)))
     return sorted(faults, key=lambda fault: fault.question)
 
 
-def moment(rng: random.Random, questions: int, part: int) -> int:
-    """After which question something happens, in a part of the run counted from 0."""
+def random_question(rng: random.Random, questions: int, part: int) -> int:
+    """A random query in a part of the run, counted from 0."""
     eighth = questions // 8
-    long = 6 * eighth // PARTS
-    return eighth + part * long + rng.randrange(long)
+    length = 6 * eighth // PARTS_OF_RUN
+    return eighth + part * length + rng.randrange(length)

@@ -1,7 +1,7 @@
-"""One run, and what happens to it on the way. Knows processes by what may be done to them.
+"""Execute one run of a coordinator and inject its planned faults while it goes on.
 
-Every fault is a generator that is resumed at each look at the run, and ends when it has seen what
-comes of the fault. All of this is one thread, which looks fifty times a second.
+Each injection is a generator that is resumed at every poll of the run, and ends when it has seen
+the outcome of its fault. One thread does all of this, fifty times a second.
 """
 
 import random
@@ -12,37 +12,45 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fedkd.simulations.faults.cluster import Cast, Coordinator
+from fedkd.simulations.faults.cluster import Cluster, CoordinatorProcess
 from fedkd.simulations.faults.deployment_files import LINGER, TIMEOUT
-from fedkd.simulations.faults.fault_kinds import MISDEEDS, Fault, Kind
-from fedkd.simulations.faults.ledger_audit import Asked, Row, journal, objection, rows
-from fedkd.simulations.faults.malicious_institution import LEAVE
-from fedkd.simulations.faults.stalling_teacher import OBEYED, command, excuse
+from fedkd.simulations.faults.fault_kinds import PROTOCOL_VIOLATIONS, Fault, FaultKind
+from fedkd.simulations.faults.ledger_audit import (
+    JournalEntry,
+    LedgerRow,
+    chain_error,
+    ledger_rows,
+    read_journal,
+)
+from fedkd.simulations.faults.malicious_institution import LEAVE_COMMAND
+from fedkd.simulations.faults.stalling_teacher import STALL_STARTED, cancel_stall, request_stall
 
-LOOK_AGAIN = 0.02
-LONGEST = 300.0
-"""Seconds in which something must happen in a run: an event, or a line of its coordinator's."""
+POLL_INTERVAL = 0.02
+STALL_TIMEOUT = 300.0
+"""Seconds without an event or a log line after which a run counts as hung."""
 CHECKPOINT = 1.0
-MOST_LIVES = 6
-FULL = ("cannot write", "no checkpoint could be written")
-"""What a coordinator says whose disk is full: as it stops, and as it goes on."""
-Course = Iterator[None]
+MAX_STARTS = 6
+DISK_FULL_MESSAGES = ("cannot write", "no checkpoint could be written")
+"""Messages of a coordinator whose disk is full: when it stops, and when it goes on."""
+Injection = Iterator[None]
+"""A fault in progress: see the module."""
 
 
 @dataclass
-class Passed:
-    """What came of one run.
+class FaultyRunResult:
+    """The outcome of one run.
 
     Attributes:
         out: its folder.
         seed: of the run.
         faults: that were planned.
-        ended: its result is written.
-        hung: nothing happened in it any more.
-        lives: of its coordinator.
-        stops: that nothing of ours had caused; each with the coordinator's last line.
-        before: rows of each ledger when it began.
-        broken: ledgers that did not hold together after a kill.
+        ended: whether its result is written.
+        hung: whether it stopped making progress.
+        starts: of its coordinator.
+        seconds: of the run.
+        stops: of the coordinator that no fault had caused, each with its last line.
+        before: rows of each ledger when the run began.
+        broken: ledgers that did not verify after a kill.
     """
 
     out: Path
@@ -50,266 +58,273 @@ class Passed:
     faults: list[Fault]
     ended: bool = False
     hung: bool = False
-    lives: int = 0
+    starts: int = 0
     seconds: float = 0.0
     stops: list[str] = field(default_factory=list)
     before: dict[str, int] = field(default_factory=dict)
     broken: list[str] = field(default_factory=list)
 
 
-class Run:
-    """A run in progress.
+class FaultyRun:
+    """A run of the coordinator, and the injection of faults into it.
 
     Args:
-        cast: everybody but the coordinator.
+        cluster: all institutions.
         out: its folder, not there yet.
         seed: of the run.
-        faults: to be injected, by rising question.
-        rng: of what the faults leave open.
-        departures: saboteurs that leave in peace, and after which question.
+        faults: to be injected, in the order of their queries.
+        rng: of all that the plan leaves open.
+        departures: malicious institutions that leave without a violation, and after which query.
     """
 
     def __init__(
         self,
-        cast: Cast,
+        cluster: Cluster,
         out: Path,
         seed: int,
         faults: list[Fault],
         rng: random.Random,
         departures: Mapping[str, int] | None = None,
     ) -> None:
-        self.cast, self.rng = cast, rng
-        self.coordinator = Coordinator(cast.site, out, seed, CHECKPOINT)
-        self.passed = Passed(out, seed, faults)
+        self.cluster, self.rng = cluster, rng
+        self.coordinator = CoordinatorProcess(cluster.files, out, seed, CHECKPOINT)
+        self.result = FaultyRunResult(out, seed, faults)
         self._departures = dict(departures or {})
-        self._expected = False
-        """Whether a fault knows why the coordinator is not there."""
+        self._stop_expected = False
+        """Whether a fault has stopped the coordinator."""
         self._sizes: list[int] = []
-        self._moved = 0.0
-        """When something happened last."""
+        self._last_change = 0.0
+        """Time of the last event or log line."""
 
-    def play(self, watch: Callable[[Fault], None] = lambda fault: None) -> Passed:
-        """From the coordinator's start to the run's end, or to the end of our patience."""
-        passed, site = self.passed, self.cast.site
-        passed.before = {name: len(rows(site.ledger(name))) for name in site.names}
-        waiting, courses = list(passed.faults), dict[int, tuple[Fault, Course]]()
-        began = self._moved = time.monotonic()
+    def execute(self, on_injected: Callable[[Fault], None] = lambda fault: None) -> FaultyRunResult:
+        """Start the coordinator and wait for the end of the run, or until it hangs."""
+        result, files = self.result, self.cluster.files
+        result.before = {name: len(ledger_rows(files.ledger(name))) for name in files.names}
+        planned, injections = list(result.faults), dict[int, tuple[Fault, Injection]]()
+        started = self._last_change = time.monotonic()
         self.coordinator.start()
         while not self._over():
-            if self._stands_still() or self.coordinator.lives > MOST_LIVES:
-                passed.hung = True
+            if self._is_stalled() or self.coordinator.starts > MAX_STARTS:
+                result.hung = True
                 self.coordinator.kill()
                 break
-            asked = self.asked()
-            while waiting and waiting[0].question <= asked:
-                fault = waiting.pop(0)
-                courses[id(fault)] = fault, self._course(fault)
-            for name in [name for name, question in self._departures.items() if question <= asked]:
+            recorded_queries = self.recorded_queries()
+            while planned and planned[0].question <= recorded_queries:
+                fault = planned.pop(0)
+                injections[id(fault)] = fault, self._injection(fault)
+            for name in [
+                name for name, question in self._departures.items() if question <= recorded_queries
+            ]:
                 del self._departures[name]
-                self.cast.saboteurs[name].order(LEAVE)
-            self.cast.tend()
-            self._advance(courses, watch)
-            self._take_up()
-            time.sleep(LOOK_AGAIN)
-        passed.ended = (passed.out / "result.json").exists() and not passed.hung
-        passed.seconds, passed.lives = time.monotonic() - began, self.coordinator.lives
-        self._settle(courses, watch)
-        return passed
+                self.cluster.malicious[name].command(LEAVE_COMMAND)
+            self.cluster.supervise()
+            self._step_injections(injections, on_injected)
+            self._resume_coordinator()
+            time.sleep(POLL_INTERVAL)
+        result.ended = (result.out / "result.json").exists() and not result.hung
+        result.seconds, result.starts = time.monotonic() - started, self.coordinator.starts
+        self._finish_injections(injections, on_injected)
+        return result
 
-    def asked(self) -> int:
-        """Questions that are kept so far, as the run's record of events has it."""
-        path = self.passed.out / "events.jsonl"
+    def recorded_queries(self) -> int:
+        """Number of queries recorded so far in the events of the run."""
+        path = self.result.out / "events.jsonl"
         return path.read_bytes().count(b'"kind": "asked"') if path.exists() else 0
 
-    def _stands_still(self) -> bool:
-        """Whether nothing has happened for too long: how slow the machine is does not matter."""
-        files = (self.passed.out / "events.jsonl", self.coordinator.log)
+    def _is_stalled(self) -> bool:
+        """Whether nothing has happened for too long, however slow the machine is."""
+        files = (self.result.out / "events.jsonl", self.coordinator.log)
         sizes = [file.stat().st_size for file in files if file.exists()]
         if sizes != self._sizes:
-            self._sizes, self._moved = sizes, time.monotonic()
-        return time.monotonic() - self._moved > LONGEST
+            self._sizes, self._last_change = sizes, time.monotonic()
+        return time.monotonic() - self._last_change > STALL_TIMEOUT
 
     def _over(self) -> bool:
         return self.coordinator.status == 0
 
-    def _take_up(self) -> None:
-        """A coordinator that stopped for no reason of ours is resumed as well, and noted."""
+    def _resume_coordinator(self) -> None:
+        """Resume a coordinator that no fault has stopped, and record that stop."""
         status = self.coordinator.status
-        if status not in (None, 0) and not self._expected:
-            last = (self.coordinator.said().strip().splitlines() or ["it said nothing"])[-1]
-            self.passed.stops.append(f"status {status}: {last}")
+        if status not in (None, 0) and not self._stop_expected:
+            last = (self.coordinator.output().strip().splitlines() or ["no output"])[-1]
+            self.result.stops.append(f"status {status}: {last}")
             self.coordinator.start()
 
-    def _advance(
-        self, courses: dict[int, tuple[Fault, Course]], watch: Callable[[Fault], None]
+    def _step_injections(
+        self, injections: dict[int, tuple[Fault, Injection]], on_injected: Callable[[Fault], None]
     ) -> None:
-        for key, (fault, course) in list(courses.items()):
-            if next(course, "over") == "over":
-                del courses[key]
-                watch(fault)
+        for key, (fault, injection) in list(injections.items()):
+            if next(injection, "over") == "over":
+                del injections[key]
+                on_injected(fault)
 
-    def _settle(
-        self, courses: dict[int, tuple[Fault, Course]], watch: Callable[[Fault], None]
+    def _finish_injections(
+        self, injections: dict[int, tuple[Fault, Injection]], on_injected: Callable[[Fault], None]
     ) -> None:
-        """The run is over: what is still under way is given a moment, and then taken back."""
+        """After the run: give unfinished injections a moment, then cancel them."""
         deadline = time.monotonic() + 2 * TIMEOUT
-        while courses and time.monotonic() < deadline:
-            self.cast.tend()
-            self._advance(courses, watch)
-            time.sleep(LOOK_AGAIN)
-        for agent in self.cast.agents.values():
-            agent.send(signal.SIGCONT)
-            excuse(agent.folder)
-        for saboteur in self.cast.saboteurs.values():
-            saboteur.order("")
+        while injections and time.monotonic() < deadline:
+            self.cluster.supervise()
+            self._step_injections(injections, on_injected)
+            time.sleep(POLL_INTERVAL)
+        for institution in self.cluster.honest.values():
+            institution.send(signal.SIGCONT)
+            cancel_stall(institution.folder)
+        for malicious in self.cluster.malicious.values():
+            malicious.command("")
 
-    def _course(self, fault: Fault) -> Course:
-        course: dict[Kind, Callable[[Fault], Course]] = {
-            Kind.KILLED: self._kill_agent,
-            Kind.HANG: self._hang,
-            Kind.FROZEN: self._freeze,
-            Kind.RESET: self._reset,
-            Kind.DISK: self._fill_disk,
-            Kind.COORDINATOR: self._kill_coordinator,
-            Kind.TOKEN: self._intrude,
-            Kind.CERTIFICATE: self._intrude,
-            **dict.fromkeys(MISDEEDS, self._sin),
+    def _injection(self, fault: Fault) -> Injection:
+        injection: dict[FaultKind, Callable[[Fault], Injection]] = {
+            FaultKind.KILLED: self._kill_institution,
+            FaultKind.HANG: self._hang,
+            FaultKind.FROZEN: self._freeze,
+            FaultKind.RESET: self._reset,
+            FaultKind.DISK: self._fill_disk,
+            FaultKind.COORDINATOR: self._kill_coordinator,
+            FaultKind.TOKEN: self._join_without_credentials,
+            FaultKind.CERTIFICATE: self._join_without_credentials,
+            **dict.fromkeys(PROTOCOL_VIOLATIONS, self._violate_protocol),
         }
         yield from _pause(fault.delay)
-        yield from course[fault.kind](fault)
+        yield from injection[fault.kind](fault)
 
     # --- honest institutions
 
-    def _kill_agent(self, fault: Fault) -> Course:
-        agent = self.cast.agents[fault.victim]
-        command(agent.folder, LONGEST)
-        while not (agent.folder / OBEYED).exists():  # it is at an answer now, and has charged it
+    def _kill_institution(self, fault: Fault) -> Injection:
+        institution = self.cluster.honest[fault.victim]
+        request_stall(institution.folder, STALL_TIMEOUT)
+        while not (institution.folder / STALL_STARTED).exists():
             yield
-        starts = agent.starts
-        agent.kill()
-        self._happened(fault)
-        if broken := objection(self.cast.site.ledger(fault.victim)):
-            self.passed.broken.append(f"{fault.victim}: {broken}")
-        excuse(agent.folder)
-        while agent.starts == starts:
+        # It is at an answer now, and has charged it.
+        starts = institution.starts
+        institution.kill()
+        self._mark_injected(fault)
+        if broken := chain_error(self.cluster.files.ledger(fault.victim)):
+            self.result.broken.append(f"{fault.victim}: {broken}")
+        cancel_stall(institution.folder)
+        while institution.starts == starts:
             yield
         fault.noticed = True
-        yield from self._back(fault)
+        yield from self._wait_until_asked_again(fault)
 
-    def _hang(self, fault: Fault) -> Course:
-        agent = self.cast.agents[fault.victim]
-        command(agent.folder, TIMEOUT + self.rng.uniform(0.2, 1.0))
-        while not (agent.folder / OBEYED).exists():
+    def _hang(self, fault: Fault) -> Injection:
+        institution = self.cluster.honest[fault.victim]
+        request_stall(institution.folder, TIMEOUT + self.rng.uniform(0.2, 1.0))
+        while not (institution.folder / STALL_STARTED).exists():
             yield
-        self._happened(fault)
-        yield from self._missed(fault, len(self._told()))
-        yield from self._back(fault)
+        self._mark_injected(fault)
+        yield from self._wait_until_missing(fault, len(self._journal()))
+        yield from self._wait_until_asked_again(fault)
 
-    def _freeze(self, fault: Fault) -> Course:
-        agent = self.cast.agents[fault.victim]
-        known = len(self._told())
-        agent.send(signal.SIGSTOP)
-        self._happened(fault)
+    def _freeze(self, fault: Fault) -> Injection:
+        institution = self.cluster.honest[fault.victim]
+        known = len(self._journal())
+        institution.send(signal.SIGSTOP)
+        self._mark_injected(fault)
         yield from _pause(self.rng.uniform(2 * LINGER, TIMEOUT + 1.0))
-        agent.send(signal.SIGCONT)
-        yield from self._missed(fault, known)
-        yield from self._back(fault)
+        institution.send(signal.SIGCONT)
+        yield from self._wait_until_missing(fault, known)
+        yield from self._wait_until_asked_again(fault)
 
-    def _reset(self, fault: Fault) -> Course:
-        while not (sockets := self.cast.proxy.reset(fault.victim)):
+    def _reset(self, fault: Fault) -> Injection:
+        while not (sockets := self.cluster.proxy.reset(fault.victim)):
             yield
-        self._happened(fault)
+        self._mark_injected(fault)
         fault.note, fault.noticed = f"{sockets} sockets", True
-        yield from self._back(fault)
+        yield from self._wait_until_asked_again(fault)
 
-    def _happened(self, fault: Fault) -> None:
+    def _mark_injected(self, fault: Fault) -> None:
         fault.before, fault.injected = len(self._rows(fault)), True
 
-    def _missed(self, fault: Fault, known: int) -> Course:
-        """Until the journal says so, behind its first ``known`` questions."""
+    def _wait_until_missing(self, fault: Fault, known: int) -> Injection:
+        """Until the journal has it as missing, after its first ``known`` queries."""
         while not fault.noticed:
-            fault.noticed = any(fault.victim in asked.missing for asked in self._told()[known:])
+            fault.noticed = any(fault.victim in entry.missing for entry in self._journal()[known:])
             yield
 
-    def _back(self, fault: Fault) -> Course:
+    def _wait_until_asked_again(self, fault: Fault) -> Injection:
         """Until its ledger has new rows: it is asked again, in this run or in the next."""
-        while not back(fault, self.cast.site.ledger(fault.victim)):
+        while not asked_again(fault, self.cluster.files.ledger(fault.victim)):
             yield
         fault.recovered = True
 
-    def _rows(self, fault: Fault) -> list[Row]:
-        return rows(self.cast.site.ledger(fault.victim))
+    def _rows(self, fault: Fault) -> list[LedgerRow]:
+        return ledger_rows(self.cluster.files.ledger(fault.victim))
 
-    def _told(self) -> list[Asked]:
-        return journal(self.passed.out / "replies.bin")
+    def _journal(self) -> list[JournalEntry]:
+        return read_journal(self.result.out / "replies.bin")
 
-    # --- saboteurs
+    # --- malicious institutions
 
-    def _sin(self, fault: Fault) -> Course:
-        saboteur = self.cast.saboteurs[fault.victim]
-        heard = len(saboteur.heard)
-        saboteur.order(fault.kind)
-        while not any(what == "did" for what, _ in saboteur.heard[heard:]):
+    def _violate_protocol(self, fault: Fault) -> Injection:
+        malicious = self.cluster.malicious[fault.victim]
+        reports = len(malicious.reports)
+        malicious.command(fault.kind)
+        while not any(what == "did" for what, _ in malicious.reports[reports:]):
             yield
         fault.injected = True
-        heard += next(n for n, said in enumerate(saboteur.heard[heard:]) if said[0] == "did")
+        reports += next(
+            n for n, output in enumerate(malicious.reports[reports:]) if output[0] == "did"
+        )
         while not fault.noticed:
-            refused = [text for what, text in saboteur.heard[heard:] if what == "status"]
-            ends = [text for text in refused if text.startswith("INVALID_ARGUMENT")]
-            fault.noticed = any("struck off" in text for text in refused)
+            statuses = [text for what, text in malicious.reports[reports:] if what == "status"]
+            ends = [text for text in statuses if text.startswith("INVALID_ARGUMENT")]
+            fault.noticed = any("banned from this run" in text for text in statuses)
             fault.note = next(iter(ends), "")
             yield
 
-    def _intrude(self, fault: Fault) -> Course:
-        process, hears = self.cast.intruder(fault.victim, fault.kind)
+    def _join_without_credentials(self, fault: Fault) -> Injection:
+        process, receiver = self.cluster.start_intruder(fault.victim, fault.kind)
         fault.injected = True
-        while not hears.poll():
+        while not receiver.poll():
             yield
-        what, fault.note = hears.recv()
+        what, fault.note = receiver.recv()
         fault.noticed = what == "refused" and (
-            fault.kind is Kind.CERTIFICATE or fault.note.startswith("UNAUTHENTICATED")
+            fault.kind is FaultKind.CERTIFICATE or fault.note.startswith("UNAUTHENTICATED")
         )
         process.join(1.0)
 
     # --- the coordinator
 
-    def _kill_coordinator(self, fault: Fault) -> Course:
-        while self._expected or self.coordinator.status is not None:
+    def _kill_coordinator(self, fault: Fault) -> Injection:
+        while self._stop_expected or self.coordinator.status is not None:
             yield
-        self._expected = True
+        self._stop_expected = True
         self.coordinator.kill()
         fault.injected = fault.noticed = True
         self.coordinator.start()
-        self._expected = False
+        self._stop_expected = False
         yield
 
-    def _fill_disk(self, fault: Fault) -> Course:
-        """Let no file of the coordinator grow beyond what the journal has now, and a little."""
-        while self._expected or self.coordinator.status is not None:
+    def _fill_disk(self, fault: Fault) -> Injection:
+        """Limit the file size of the coordinator's process to a little more than its journal."""
+        while self._stop_expected or self.coordinator.status is not None:
             yield
-        self._expected = True
-        size = (self.passed.out / "replies.bin").stat().st_size
-        most = size + self.rng.randrange(1, 20_000)
-        said = len(self.coordinator.said())
-        resource.prlimit(self.coordinator.pid, resource.RLIMIT_FSIZE, (most, most))
+        self._stop_expected = True
+        size = (self.result.out / "replies.bin").stat().st_size
+        limit = size + self.rng.randrange(1, 20_000)
+        output = len(self.coordinator.output())
+        resource.prlimit(self.coordinator.pid, resource.RLIMIT_FSIZE, (limit, limit))
         fault.injected = True
         while self.coordinator.status is None:
             yield
-        self._expected = False
-        heard = self.coordinator.said()[said:]
-        fault.noticed = any(words in heard for words in FULL)
-        fault.note = "; ".join(line for line in heard.splitlines() if FULL[0] in line)
+        self._stop_expected = False
+        reports = self.coordinator.output()[output:]
+        fault.noticed = any(message in reports for message in DISK_FULL_MESSAGES)
+        fault.note = "; ".join(
+            line for line in reports.splitlines() if DISK_FULL_MESSAGES[0] in line
+        )
         if self.coordinator.status:
             self.coordinator.start()
         yield
 
 
-def _pause(seconds: float) -> Course:
+def _pause(seconds: float) -> Injection:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         yield
 
 
-def back(fault: Fault, ledger: Path) -> bool:
-    """Whether the victim was asked anew: the row behind the last may be of the question at hand."""
-    return len(rows(ledger)) > fault.before + 1
+def asked_again(fault: Fault, ledger: Path) -> bool:
+    """Whether the victim was asked again; the first new row may be of the query in progress."""
+    return len(ledger_rows(ledger)) > fault.before + 1

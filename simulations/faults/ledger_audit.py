@@ -1,8 +1,8 @@
-"""What is left in the books after a run: the institutions' ledgers and the coordinator's journal.
+"""Compare institutions' ledgers with coordinators' journals: lost, uncharged, doubled answers.
 
-Knows no process. Both are read by means of their own, so that a defect of what wrote them is not
-repeated by what reads them: SQLite's tables as they stand, the journal frame by frame. Only the
-chain of a ledger's rows is recomputed by its own `verify`.
+Both are read by code of their own, so that a defect of the code that writes them is not repeated:
+SQLite's tables as they are, the journal frame by frame. Only the hash chain of a ledger is
+recomputed by its own `verify`.
 """
 
 import hashlib
@@ -16,17 +16,17 @@ from pathlib import Path
 
 from fedkd.client.ledger.ledger import Ledger
 from fedkd.errors import DataError
-from fedkd.wire.recording import FRAME, KIND, NEW
+from fedkd.wire.recording import FILE_HEADER, FRAME_LENGTH, JOINED
 
-GIVEN = ("answered", "repeat")
-"""Decisions after which an answer is given."""
-LATE = "no answer within"
-"""How the reason begins of whoever was waited for, and did not answer in time."""
+ANSWERED_DECISIONS = ("answered", "repeat")
+"""Decisions in a ledger after which an answer is released."""
+TIMEOUT_REASON = "no answer within"
+"""Start of the reason that a coordinator records for an institution that answered too late."""
 
 
 @dataclass(frozen=True)
-class Row:
-    """A row of a ledger, as far as it matters here."""
+class LedgerRow:
+    """A row of a ledger: the columns that this audit reads."""
 
     sequence: int
     digest: str
@@ -36,14 +36,14 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A question of the journal.
+class JournalEntry:
+    """A query in the coordinator's journal.
 
     Attributes:
-        digest: of what was asked.
-        answered: who did.
-        missing: why others did not.
-        counted: answers that the coordinator had received of each by then.
+        digest: of the request.
+        answered: institutions whose answer was recorded.
+        missing: reason why others' answers were not, by institution.
+        counted: answers that the coordinator had received from each by then.
         seconds: of the run by then.
     """
 
@@ -54,128 +54,137 @@ class Asked:
     seconds: float
 
 
-def rows(ledger: Path, after: int = 0) -> list[Row]:
-    """Of an institution's books, those behind row ``after``."""
+def ledger_rows(ledger: Path, after: int = 0) -> list[LedgerRow]:
+    """Rows of an institution's ledger whose sequence number is above ``after``."""
     columns = "sequence, digest, decision, count, cost"
     with closing(sqlite3.connect(f"{ledger.absolute().as_uri()}?mode=ro", uri=True)) as db:
-        said = f"SELECT {columns} FROM entries WHERE sequence > ? ORDER BY sequence"
-        return [Row(*row) for row in db.execute(said, (after,))]
+        query = f"SELECT {columns} FROM entries WHERE sequence > ? ORDER BY sequence"
+        return [LedgerRow(*row) for row in db.execute(query, (after,))]
 
 
-def journal(path: Path) -> list[Asked]:
-    """Every question that was kept whole, of a run that was begun with ``--record``.
+def read_journal(path: Path) -> list[JournalEntry]:
+    """Every completely written query of a run that was started with ``--record``.
 
     Raises:
-        ValueError: it is no journal.
+        ValueError: the file is no journal.
     """
     content, at, frames = path.read_bytes(), 0, []
-    while at + FRAME.size <= len(content):
-        size = FRAME.unpack_from(content, at)[0]
-        if at + FRAME.size + size > len(content):
+    while at + FRAME_LENGTH.size <= len(content):
+        size = FRAME_LENGTH.unpack_from(content, at)[0]
+        if at + FRAME_LENGTH.size + size > len(content):
             break
-        frames.append(content[at + FRAME.size : at + FRAME.size + size])
-        at += FRAME.size + size
-    if not frames or frames[0] != KIND:
+        frames.append(content[at + FRAME_LENGTH.size : at + FRAME_LENGTH.size + size])
+        at += FRAME_LENGTH.size + size
+    if not frames or frames[0] != FILE_HEADER:
         raise ValueError(f"{path} is no journal")
     rest = iter(frames[3 + int.from_bytes(frames[2], "little") :])
-    asked = []
-    with suppress(StopIteration):  # the last question may be on its way to the disk
+    entries = []
+    with suppress(StopIteration):  # the last query may be incomplete on the disk
         for digest in rest:
-            said = [(next(rest), next(rest)) for _ in range(int.from_bytes(next(rest), "little"))]
-            told = json.loads(next(rest))
-            next(rest)  # the seal
-            counted = {name: of.get("answers", 0) for name, of in told["note"]["counted"].items()}
-            missing = {name: reason for name, (_, reason) in told["lost"].items()}
-            answered = frozenset(name.decode() for name, _ in said if name != NEW)
-            asked.append(Asked(digest, answered, missing, counted, told["note"]["seconds"]))
-    return asked
+            replies = [
+                (next(rest), next(rest)) for _ in range(int.from_bytes(next(rest), "little"))
+            ]
+            outcome = json.loads(next(rest))
+            next(rest)  # the checksum
+            note = outcome["note"]
+            counted = {name: counts.get("answers", 0) for name, counts in note["counted"].items()}
+            missing = {name: reason for name, (_, reason) in outcome["lost"].items()}
+            answered = frozenset(name.decode() for name, _ in replies if name != JOINED)
+            entries.append(JournalEntry(digest, answered, missing, counted, note["seconds"]))
+    return entries
 
 
-def content(digest: bytes, mark: bytes) -> str:
-    """What a ledger calls a question of this digest, where a teacher of this mark is asked."""
-    return hashlib.blake2b(digest, key=mark, digest_size=16).hexdigest()
+def ledger_digest(digest: bytes, fingerprint: bytes) -> str:
+    """The digest of a request as a ledger stores it: keyed by the fingerprint of the teacher."""
+    return hashlib.blake2b(digest, key=fingerprint, digest_size=16).hexdigest()
 
 
-def double_charges(books: Sequence[Row]) -> int:
-    """Questions of one institution that were charged more than once, or otherwise than once.
+def double_charges(rows: Sequence[LedgerRow]) -> int:
+    """Number of contents that one institution charged more than once, or at a wrong price.
 
-    ``books`` are all its rows. Each content is to be charged its number of images, and once.
+    ``rows`` are all rows of its ledger. Each content costs its number of images, once.
     """
-    charged = Counter(row.digest for row in books if row.cost or row.decision == "answered")
+    charged = Counter(row.digest for row in rows if row.cost or row.decision == "answered")
     twice = sum(times - 1 for times in charged.values())
-    due = {row.digest: row.count for row in books if row.decision in GIVEN}
-    wrong = sum(row.cost for row in books) != sum(due.values())
+    due = {row.digest: row.count for row in rows if row.decision in ANSWERED_DECISIONS}
+    wrong = sum(row.cost for row in rows) != sum(due.values())
     return max(twice, int(wrong))
 
 
-def lost(
+def lost_answers(
     name: str,
-    mark: bytes,
-    books: Sequence[Row],
-    told: Sequence[Asked],
+    fingerprint: bytes,
+    rows: Sequence[LedgerRow],
+    journal: Sequence[JournalEntry],
     linger: float,
-    earlier: Sequence[Asked] = (),
+    earlier: Sequence[JournalEntry] = (),
 ) -> list[str]:
-    """Answers that an institution gave in a run and that the run neither kept nor explains.
+    """Answers that an institution released in a run, and that its journal neither has nor explains.
 
-    Every question that the ledger says was answered must stand in the journal, with the answer or
-    with the reason why it was not waited for. "Late" is a reason only where the question took at
-    least as long as the late ones are given, and it explains one answer that came and was dropped.
+    Each query that the ledger says was answered must be in the journal, with the answer or the
+    reason why it is missing. A timeout is a reason only where the query took at least as long as
+    late answers are waited for; it explains one received answer that was dropped.
 
     Args:
         name: of the institution.
-        mark: of its teacher.
-        books: its rows of this run.
-        told: the run's journal.
-        linger: seconds that late ones have.
-        earlier: journals of the runs before it, whose questions may be read late.
+        fingerprint: of its teacher.
+        rows: of its ledger, in this run.
+        journal: of this run.
+        linger: seconds that late answers are waited for.
+        earlier: journals of the runs before, whose queries may be read late.
 
     Returns:
-        One line for each.
+        One line for each lost answer.
     """
-    known = {content(asked.digest, mark): asked for asked in (*earlier, *told)}
+    known = {ledger_digest(entry.digest, fingerprint): entry for entry in (*earlier, *journal)}
     found = []
-    for row in books:
-        if row.decision not in GIVEN:
+    for row in rows:
+        if row.decision not in ANSWERED_DECISIONS:
             continue
-        asked = known.get(row.digest)
-        if asked is None:
-            found.append(f"{name}, row {row.sequence}: answered, and no such question is known")
-        elif name not in asked.answered and name not in asked.missing:
-            found.append(f"{name}, row {row.sequence}: answered, and neither kept nor missed")
-    return found + hasty(name, told, linger) + dropped(name, told)
+        entry = known.get(row.digest)
+        if entry is None:
+            found.append(f"{name}, row {row.sequence}: answered, but the query is not known")
+        elif name not in entry.answered and name not in entry.missing:
+            found.append(f"{name}, row {row.sequence}: answered, but neither recorded nor missing")
+    return found + premature_timeouts(name, journal, linger) + dropped_answers(name, journal)
 
 
-def hasty(name: str, told: Sequence[Asked], linger: float) -> list[str]:
-    """Questions at which somebody was called late before his time was over."""
-    found, before = [], 0.0
-    for number, asked in enumerate(told, 1):
-        late = asked.missing.get(name, "").startswith(LATE)
-        if late and 0 <= asked.seconds - before < linger:
-            found.append(f"{name}, question {number}: not waited for")
-        before = asked.seconds
+def premature_timeouts(name: str, journal: Sequence[JournalEntry], linger: float) -> list[str]:
+    """Queries at which an institution was called late before its time was over."""
+    found, previous = [], 0.0
+    for number, entry in enumerate(journal, 1):
+        late = entry.missing.get(name, "").startswith(TIMEOUT_REASON)
+        if late and 0 <= entry.seconds - previous < linger:
+            found.append(f"{name}, query {number}: not waited for")
+        previous = entry.seconds
     return found
 
 
-def dropped(name: str, told: Sequence[Asked]) -> list[str]:
-    """More answers that came than were kept, or were late."""
-    came = told[-1].counted.get(name, 0) if told else 0
-    kept = sum(name in asked.answered for asked in told)
-    late = sum(asked.missing.get(name, "").startswith(LATE) for asked in told)
-    return [f"{name}: {came} answers came, {kept} kept, {late} late"] * max(0, came - kept - late)
+def dropped_answers(name: str, journal: Sequence[JournalEntry]) -> list[str]:
+    """Answers that were received but are neither recorded nor called late; one line for each."""
+    received = journal[-1].counted.get(name, 0) if journal else 0
+    recorded = sum(name in entry.answered for entry in journal)
+    late = sum(entry.missing.get(name, "").startswith(TIMEOUT_REASON) for entry in journal)
+    line = f"{name}: {received} answers received, {recorded} recorded, {late} late"
+    return [line] * max(0, received - recorded - late)
 
 
-def uncharged(name: str, mark: bytes, books: Sequence[Row], told: Sequence[Asked]) -> int:
-    """Answers in a journal that the institution's books know nothing of."""
-    given = {row.digest for row in books if row.decision in GIVEN}
-    return sum(name in a.answered and content(a.digest, mark) not in given for a in told)
+def uncharged_answers(
+    name: str, fingerprint: bytes, rows: Sequence[LedgerRow], journal: Sequence[JournalEntry]
+) -> int:
+    """Number of answers in a journal that the institution's ledger does not have."""
+    charged = {row.digest for row in rows if row.decision in ANSWERED_DECISIONS}
+    return sum(
+        name in entry.answered and ledger_digest(entry.digest, fingerprint) not in charged
+        for entry in journal
+    )
 
 
-def objection(ledger: Path) -> str:
-    """Why an institution's chain of rows does not hold together; "" where it does."""
+def chain_error(ledger: Path) -> str:
+    """Why the hash chain of a ledger does not verify; "" where it does."""
     try:
-        with closing(Ledger(ledger)) as books:
-            books.verify()
+        with closing(Ledger(ledger)) as opened:
+            opened.verify()
     except DataError as error:
         return str(error)
     return ""

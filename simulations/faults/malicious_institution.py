@@ -1,6 +1,6 @@
-"""Institutions that turn bad: honest until they are told, then rude on the wire. One process each.
+"""A malicious institution: answers honestly until commanded to violate the protocol.
 
-Everything but the last word is an institution's own: vault, ledger, door, certificate, token.
+Vault, ledger, release gate, certificate and token are those of an honest one. One process each.
 """
 
 import contextlib
@@ -14,148 +14,165 @@ from pathlib import Path
 
 import torch
 
-from fedkd.client.institution import Institution, owned
+from fedkd.client.config.owner_config import OwnerConfig, load_owner_config
+from fedkd.client.institution import Institution, owner_institution
 from fedkd.client.ledger.ledger import Ledger
-from fedkd.client.service.owner_config import Owner, load
-from fedkd.protocol.signals import Ask, Card, Refusal, Reply, Signal
+from fedkd.protocol import Ask, Card, Refusal, Reply, Signal
 from fedkd.simulations.faults.deployment_files import CLASSES, SHAPE
-from fedkd.simulations.faults.fault_kinds import Kind
-from fedkd.wire.channel import call, dial, grpc
-from fedkd.wire.codec import decode_from_coordinator, encode
-from fedkd.wire.messages import VERSION, Answer, Close, Declined, Hello, Question, Welcome
+from fedkd.simulations.faults.fault_kinds import FaultKind
+from fedkd.wire import (
+    VERSION,
+    Answer,
+    Close,
+    Declined,
+    Hello,
+    Query,
+    Welcome,
+    decode_from_coordinator,
+    encode,
+)
+from fedkd.wire.channel import dial, grpc, open_stream
 from fedkd.wire.v1 import teacher_pb2 as pb
 
-AGAIN = 0.3
-"""Seconds between two visits."""
-LEAVE = "leave"
-"""An order that is no fault: to go in peace, and not to come back in this run."""
+RECONNECT_DELAY = 0.3
+"""Seconds between two sessions."""
+LEAVE_COMMAND = "leave"
+"""A command that is no fault: close the session, and do not return in this run."""
 
 
-def live(folder: Path, told: Connection, seed: int) -> None:
-    """Visit a coordinator again and again, until this process is killed.
+def run_malicious_institution(folder: Path, pipe: Connection, seed: int) -> None:
+    """Open one session with the coordinator after another, until this process is killed.
 
-    Reports are pairs: what happened (welcome, did, closed, status) and what was heard of it.
+    Reports are pairs: an event (ready, welcome, did, closed, status) and its details.
 
     Args:
-        folder: of the institution, with its owner's file.
-        told: brings names of kinds, one at a time, "" to take one back; takes reports.
-        seed: of the rubbish.
+        folder: of the institution, with its owner config.
+        pipe: receives commands, one kind of fault at a time or "" to cancel it; sends reports.
+        seed: of random bytes.
     """
     torch.set_num_threads(1)
-    owner = load(folder / "owner.toml")
+    owner = load_owner_config(folder / "owner.toml")
     with contextlib.closing(Ledger(owner.state.ledger)) as ledger:
-        saboteur = Saboteur(owner, owned(owner, None, ledger), told, seed)
-        told.send(("ready", ""))
+        malicious = MaliciousInstitution(owner, owner_institution(owner, None, ledger), pipe, seed)
+        pipe.send(("ready", ""))
         while True:
-            saboteur.visit()
-            saboteur.stay_away()
-            time.sleep(AGAIN)
+            malicious.run_session()
+            malicious.wait_for_next_run()
+            time.sleep(RECONNECT_DELAY)
 
 
-class Saboteur:
-    """One institution that can be told to sin.
+class MaliciousInstitution:
+    """An institution that can be commanded to violate the protocol.
 
     Args:
         owner: of the institution.
-        institution: answers, and charges what it answers.
-        told: see `live`.
-        seed: of the rubbish.
+        institution: answers requests and charges its ledger.
+        pipe: see `run_malicious_institution`.
+        seed: of random bytes.
     """
 
-    def __init__(self, owner: Owner, institution: Institution, told: Connection, seed: int) -> None:
-        self._institution, self._told, self._rng = institution, told, random.Random(seed)
+    def __init__(
+        self, owner: OwnerConfig, institution: Institution, pipe: Connection, seed: int
+    ) -> None:
+        self._institution, self._pipe, self._rng = institution, pipe, random.Random(seed)
         connection = owner.connection
         if connection is None or connection.server is None:
-            raise ValueError("an owner's file without a coordinator")
+            raise ValueError("an owner config without a coordinator")
         self._address, self._credentials = connection.server, connection.credentials()
-        # It has every question shown to it: to sin, it needs to draw nothing.
+        # Without recipes every request has its images: it never has to render them.
         card = replace(institution.card, recipes=0)
         self._hello = Hello(VERSION, connection.token() or "", card)
-        self._order = ""
-        self._away = False
+        self._command = ""
+        self._left = False
 
-    def stay_away(self) -> None:
-        """Where it left: until it is told that the run is over."""
-        while self._away:
-            self._away = self._told.recv() != ""
+    def wait_for_next_run(self) -> None:
+        """After it has left: wait until the run is over."""
+        while self._left:
+            self._left = self._pipe.recv() != ""
 
-    def visit(self) -> None:
+    def run_session(self) -> None:
         """One session, from its Hello to its end."""
         outbox: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         with dial(self._address, self._credentials) as channel:
-            stream = call(channel, iter(outbox.get, None))
+            stream = open_stream(channel, iter(outbox.get, None))
             outbox.put(encode(self._hello))
             try:
-                self._converse(stream, outbox.put)
-                self._told.send(("status", f"{stream.code().name}: {stream.details()}"))
+                self._exchange(stream, outbox.put)
+                self._pipe.send(("status", f"{stream.code().name}: {stream.details()}"))
             except grpc.RpcError:
-                self._told.send(("status", f"{stream.code().name}: {stream.details()}"))
+                self._pipe.send(("status", f"{stream.code().name}: {stream.details()}"))
             finally:
                 outbox.put(None)
 
-    def _converse(self, stream: grpc.Call, say: Callable[[bytes], None]) -> None:
+    def _exchange(self, stream: grpc.Call, send: Callable[[bytes], None]) -> None:
         answered: list[int] = []
-        sinned = False
+        violated = False
         for data in stream:
             match decode_from_coordinator(data):
                 case Welcome():
-                    self._told.send(("welcome", ""))
+                    self._pipe.send(("welcome", ""))
                 case Close(reason):
-                    self._told.send(("closed", reason))
-                case Question(number, request) if not sinned:
-                    said = self._institution.answer(request, self._address)
-                    good = _in_bytes(number, said)
-                    while self._told.poll():
-                        self._order = self._told.recv()
-                    if self._order == LEAVE:
-                        say(good)
-                        say(encode(Close("it has had enough")))
-                        self._told.send(("did", LEAVE))
-                        self._order, self._away = "", True
+                    self._pipe.send(("closed", reason))
+                case Query(number, request) if not violated:
+                    reply = self._institution.answer(request, self._address)
+                    valid_answer = _encode_answer(number, reply)
+                    while self._pipe.poll():
+                        self._command = self._pipe.recv()
+                    if self._command == LEAVE_COMMAND:
+                        send(valid_answer)
+                        send(encode(Close("the institution leaves")))
+                        self._pipe.send(("did", LEAVE_COMMAND))
+                        self._command, self._left = "", True
                         return
-                    ready = self._order and (answered or self._order != Kind.STALE)
-                    if ready and isinstance(said, Reply) and isinstance(request, Ask):
-                        for message in self._misdeed(Kind(self._order), number, good, answered):
-                            say(message)
-                        self._told.send(("did", self._order))
-                        self._order, sinned = "", True
+                    violation_due = self._command and (answered or self._command != FaultKind.STALE)
+                    if violation_due and isinstance(reply, Reply) and isinstance(request, Ask):
+                        for message in self._violation(
+                            FaultKind(self._command), number, valid_answer, answered
+                        ):
+                            send(message)
+                        self._pipe.send(("did", self._command))
+                        self._command, violated = "", True
                     else:
-                        say(good)
+                        send(valid_answer)
                         answered.append(number)
 
-    def _misdeed(self, kind: Kind, number: int, good: bytes, answered: list[int]) -> list[bytes]:
-        """What is said in the place of an answer."""
+    def _violation(
+        self, kind: FaultKind, number: int, valid_answer: bytes, answered: list[int]
+    ) -> list[bytes]:
+        """Messages that are sent in place of a valid answer."""
         classes = self._institution.card.classes
         match kind:
-            case Kind.GARBAGE:
+            case FaultKind.GARBAGE:
                 return [self._rng.randbytes(self._rng.randrange(1, 2000))]
-            case Kind.SHAPE:
-                return [logits(number, torch.zeros(7, classes + 1, dtype=torch.float16))]
-            case Kind.NAN:
-                return [logits(number, torch.full((1, classes), torch.nan, dtype=torch.float16))]
-            case Kind.DUPLICATE:
-                return [good, good]
-            case Kind.STALE:
-                old = self._rng.choice(answered)
-                return [logits(old, torch.zeros(1, classes, dtype=torch.float16))]
+            case FaultKind.SHAPE:
+                return [encode_logits(number, torch.zeros(7, classes + 1, dtype=torch.float16))]
+            case FaultKind.NAN:
+                return [
+                    encode_logits(number, torch.full((1, classes), torch.nan, dtype=torch.float16))
+                ]
+            case FaultKind.DUPLICATE:
+                return [valid_answer, valid_answer]
+            case FaultKind.STALE:
+                older = self._rng.choice(answered)
+                return [encode_logits(older, torch.zeros(1, classes, dtype=torch.float16))]
             case _:
-                raise ValueError(f"{kind} is no misdeed of a saboteur's")
+                raise ValueError(f"{kind} is no protocol violation")
 
 
-def logits(number: int, value: torch.Tensor) -> bytes:
-    """An answer that our own codec may refuse to write."""
+def encode_logits(number: int, value: torch.Tensor) -> bytes:
+    """An answer message that the project's codec would refuse to encode."""
     tensor = pb.Tensor(dtype=pb.DTYPE_FLOAT16, shape=tuple(value.shape))
     reply = pb.Reply(id=number, signals=[pb.Said(signal=pb.SIGNAL_LOGITS, tensor=tensor)])
     payload = [value.numpy().tobytes()]
     return bytes(pb.ConnectRequest(reply=reply, payload=payload).SerializeToString())
 
 
-def intrude(folder: Path, tls: Path, kind: Kind, told: Connection) -> None:
-    """Try to come in where one may not; reports "in", or how it was refused."""
-    owner = load(folder / "owner.toml")
+def try_to_join(folder: Path, tls: Path, kind: FaultKind, pipe: Connection) -> None:
+    """Try to join without valid credentials; reports "in", or how it was refused."""
+    owner = load_owner_config(folder / "owner.toml")
     if owner.connection is None or owner.connection.server is None:
-        raise ValueError("an owner's file without a coordinator")
-    expired = kind is Kind.CERTIFICATE
+        raise ValueError("an owner config without a coordinator")
+    expired = kind is FaultKind.CERTIFICATE
     files = ("ca.pem", f"{owner.name}.key", f"{owner.name}{'.expired' if expired else ''}.pem")
     ca, key, chain = ((tls / file).read_bytes() for file in files)
     token = (owner.connection.token() or "") if expired else "a guess"
@@ -163,17 +180,17 @@ def intrude(folder: Path, tls: Path, kind: Kind, told: Connection) -> None:
     outbox: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
     credentials = grpc.ssl_channel_credentials(ca, key, chain)
     with dial(owner.connection.server, credentials) as channel:
-        stream = call(channel, iter(outbox.get, None))
+        stream = open_stream(channel, iter(outbox.get, None))
         outbox.put(encode(Hello(VERSION, token, card)))
         try:
-            said = decode_from_coordinator(next(stream))
-            told.send(("in", type(said).__name__))
+            reply = decode_from_coordinator(next(stream))
+            pipe.send(("in", type(reply).__name__))
         except (grpc.RpcError, StopIteration):
-            told.send(("refused", f"{stream.code().name}: {stream.details()}"))
+            pipe.send(("refused", f"{stream.code().name}: {stream.details()}"))
         finally:
             outbox.put(None)
 
 
-def _in_bytes(number: int, said: Reply | Refusal) -> bytes:
-    message = Declined(number, said) if isinstance(said, Refusal) else Answer(number, said)
+def _encode_answer(number: int, reply: Reply | Refusal) -> bytes:
+    message = Declined(number, reply) if isinstance(reply, Refusal) else Answer(number, reply)
     return encode(message)

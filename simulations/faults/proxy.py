@@ -1,4 +1,4 @@
-"""A port that passes bytes on and can be reset. Knows nothing of what passes."""
+"""A TCP proxy in front of the coordinator, whose connections can be reset."""
 
 import asyncio
 import socket
@@ -7,20 +7,20 @@ import threading
 from contextlib import suppress
 
 RESET = struct.pack("ii", 1, 0)
-"""SO_LINGER of a socket whose end is a reset, and no farewell."""
+"""SO_LINGER of a socket that is closed by a reset (RST)."""
 
 
 class Proxy:
-    """Ports in front of one address, in a thread of its own.
+    """Proxy ports that forward to one address, in a thread of their own.
 
     Args:
-        names: of the ports.
-        port: on this machine, to which all of them lead.
+        names: one for each port.
+        port: on this machine, to which all of them forward.
     """
 
     def __init__(self, names: list[str], port: int) -> None:
         self.ports: dict[str, int] = {}
-        """By name, where to dial."""
+        """Port to dial, by name."""
         self._port = port
         self._open: dict[str, set[asyncio.StreamWriter]] = {name: set() for name in names}
         self._loop = asyncio.new_event_loop()
@@ -31,12 +31,12 @@ class Proxy:
         self._thread.start()
 
     def reset(self, name: str) -> int:
-        """Reset every connection of a port, at both ends; how many sockets those were."""
+        """Reset all connections of a port, at both ends; returns the number of sockets."""
         future = asyncio.run_coroutine_threadsafe(self._reset(name), self._loop)
         return future.result(10.0)
 
     def close(self) -> None:
-        """Reset everything, and stop."""
+        """Reset all connections, and stop."""
         for name in self._open:
             self.reset(name)
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -45,28 +45,28 @@ class Proxy:
     async def _listen(self, name: str) -> asyncio.Server:
         async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             try:
-                there = await asyncio.open_connection("127.0.0.1", self._port)
+                upstream = await asyncio.open_connection("127.0.0.1", self._port)
             except OSError:
                 writer.transport.abort()
                 return
-            both = {writer, there[1]}
-            self._open[name] |= both
-            await asyncio.gather(_pass(reader, there[1]), _pass(there[0], writer))
-            self._open[name] -= both
+            pair = {writer, upstream[1]}
+            self._open[name] |= pair
+            await asyncio.gather(_forward(reader, upstream[1]), _forward(upstream[0], writer))
+            self._open[name] -= pair
 
         return await asyncio.start_server(accept, "127.0.0.1", 0)
 
     async def _reset(self, name: str) -> int:
         writers = list(self._open[name])
         for writer in writers:
-            plug: socket.socket = writer.get_extra_info("socket")
+            connection: socket.socket = writer.get_extra_info("socket")
             with suppress(OSError):
-                plug.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
             writer.transport.abort()
         return len(writers)
 
 
-async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     with suppress(OSError):
         while data := await reader.read(1 << 16):
             writer.write(data)

@@ -1,7 +1,7 @@
-"""A teacher that can be told to stall. Knows a folder in which it is told, and no network.
+"""A teacher network that stalls on request, for fault injection; requests are files in a folder.
 
-An owner names it as ``factory:fedkd.simulations.faults.stalling_teacher:make``: the institution is a real one, and
-what goes wrong in it is what goes wrong with teachers.
+An owner names it as ``factory:fedkd.simulations.faults.stalling_teacher:make``, so that the rest of
+the institution is a real one.
 """
 
 import time
@@ -9,52 +9,56 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from fedkd.models.networks import build
+from fedkd.models import build_network
 
-ORDER, OBEYED = "order", "obeyed"
-"""Files in its folder: seconds that it is to stall, and the same file once it does."""
+STALL_REQUEST, STALL_STARTED = "order", "obeyed"
+"""Files in its folder: the seconds to stall, and the same file once the stall has started."""
 
 
-class Stalling(nn.Module):
-    """A network that takes its time.
+class StallingTeacher(nn.Module):
+    """A network whose answers are delayed.
 
     Args:
         network: (B, C, H, W) -> (B, K).
-        folder: where its orders lie.
-        pace: seconds that every answer takes, as a large network's would.
+        folder: of stall requests.
+        answer_seconds: added to every answer, as for a large network.
     """
 
-    def __init__(self, network: nn.Module, folder: Path, pace: float) -> None:
+    def __init__(self, network: nn.Module, folder: Path, answer_seconds: float) -> None:
         super().__init__()
-        self.network, self._folder, self._pace = network, folder, pace
+        self.network, self._folder, self._answer_seconds = network, folder, answer_seconds
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) in [0, 1] -> logits (B, K)."""
-        time.sleep(self._pace)
-        order = self._folder / ORDER
+        time.sleep(self._answer_seconds)
+        order = self._folder / STALL_REQUEST
         if order.exists():
             seconds = float(order.read_text())
-            order.rename(self._folder / OBEYED)
+            order.rename(self._folder / STALL_STARTED)
             time.sleep(seconds)
-        said: Tensor = self.network(x)
-        return said
+        logits: Tensor = self.network(x)
+        return logits
 
 
-def make(model: str, shape: list[int], classes: int, folder: str, pace: float) -> Stalling:
-    """What an owner's file asks for; the weights come from a file beside it."""
+def make(
+    model: str, shape: list[int], classes: int, folder: str, answer_seconds: float
+) -> StallingTeacher:
+    """The factory that an owner's configuration names; weights come from a file beside it."""
     channels, height, width = shape
-    return Stalling(build(model, classes, (channels, height, width), 0), Path(folder), pace)
+    return StallingTeacher(
+        build_network(model, classes, (channels, height, width), 0), Path(folder), answer_seconds
+    )
 
 
-def command(folder: Path, seconds: float) -> None:
+def request_stall(folder: Path, seconds: float) -> None:
     """Have the teacher of this folder stall at its next answer."""
-    (folder / OBEYED).unlink(missing_ok=True)
-    part = folder / f".{ORDER}"
-    part.write_text(str(seconds))
-    part.rename(folder / ORDER)
+    (folder / STALL_STARTED).unlink(missing_ok=True)
+    temporary = folder / f".{STALL_REQUEST}"
+    temporary.write_text(str(seconds))
+    temporary.rename(folder / STALL_REQUEST)
 
 
-def excuse(folder: Path) -> None:
-    """Take an order back that was not obeyed yet."""
-    for name in (ORDER, OBEYED):
+def cancel_stall(folder: Path) -> None:
+    """Cancel a request that has not started yet."""
+    for name in (STALL_REQUEST, STALL_STARTED):
         (folder / name).unlink(missing_ok=True)

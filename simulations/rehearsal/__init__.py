@@ -1,1 +1,5 @@
-"""Deployment rehearsals: real processes, TLS and Flower's commands on one machine."""
+"""Deployment rehearsals on one machine: processes, TLS, Flower's commands, an inference server.
+
+``deployment``, ``flwr_run`` and ``inference_server`` run as
+``python -m fedkd.simulations.rehearsal.NAME``. Nothing is imported here: ``--help`` stays quick.
+"""

@@ -1,11 +1,12 @@
-"""A whole federation on this machine as it would be deployed. Knows commands, nothing of a run.
+"""Rehearse a deployment on this machine: coordinator and institutions as processes, with TLS.
 
-    python -m fedkd.simulations.rehearsal.deployment [--experiment digits] [--institutions 3] [--without-flower]
+    python -m fedkd.simulations.rehearsal.deployment [--experiment digits] [--institutions 3]
+        [--without-flower]
 
-Each institution is a process of its own (``fedkd-client serve``) with an owner's file, a share of
-the data, a ledger and a certificate; all of it lies in a folder that is gone afterwards. With
-Flower there are a SuperLink and authenticated SuperNodes beside them; without it the coordinator is
-``fedkd-server run``, and institutions come in with join tokens. TLS everywhere, ports by the OS.
+Each institution is a process of its own (``fedkd-client serve``) with an owner config, a part of
+the data, a ledger and a certificate, in a temporary folder. With Flower there are a SuperLink and
+authenticated SuperNodes beside them; without it the coordinator is ``fedkd-server run``, and
+institutions join with tokens. The operating system chooses the ports.
 """
 
 import argparse
@@ -18,72 +19,79 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import fedkd
 from fedkd.errors import FedkdError, SettingsError
-from fedkd.experiment.experiment import Experiment, load
+from fedkd.experiment import Experiment, load_experiment
 from fedkd.server.hub.certificates import make_certificates
-from fedkd.simulations.engines.environment import QUIET
-from fedkd.simulations.rehearsal.flower_tls import through_flower
-from fedkd.simulations.rehearsal.flwr_run import COMMANDS, REPOSITORY, free_ports
-from fedkd.simulations.rehearsal.processes import Processes, end_on_signals
+from fedkd.simulations.engines.environment_variables import ENVIRONMENT_DEFAULTS
+from fedkd.simulations.rehearsal.flower_tls import run_with_supernodes
+from fedkd.simulations.rehearsal.flwr_run import COMMANDS, free_ports
+from fedkd.simulations.rehearsal.process_supervisor import ProcessSupervisor, exit_on_signals
 
-TEACHING = 300.0
+TRAINING_TIMEOUT = 300.0
 """Seconds that an institution may take to train its teacher and open its socket."""
-LIMIT = 1800.0
+RUN_TIMEOUT = 1800.0
 """Seconds that the run itself may take."""
+INSTALLED = Path(fedkd.__file__).parents[1]
+"""Where this very fedkd is imported from."""
 CLIENT = (sys.executable, "-m", "fedkd.client.cli")
 SERVER = (sys.executable, "-m", "fedkd.server.cli")
 
 
 @dataclass(frozen=True)
-class Site:
-    """Where a federation lives while it does."""
+class Deployment:
+    """Folder, addresses and experiment of the deployment."""
 
     folder: Path
     experiment: Experiment
-    """Resolved; says how many institutions there are, and what they have."""
-    named: str
-    """The experiment as a command takes it: an absolute path, or a name that ships."""
+    """Resolved; defines the institutions and their data."""
+    experiment_name: str
+    """The experiment for the command line: an absolute path, or the name of a shipped one."""
     overrides: tuple[str, ...]
     hub: str
-    """host:port where institutions dial in."""
+    """host:port of the hub."""
     out: Path
-    """Of the report, absolute."""
+    """Folder of the run, absolute."""
 
     @property
     def tls(self) -> Path:
-        """Certificates of everybody; on real machines each has only its own."""
+        """Folder of all certificates; on real machines each party has only its own."""
         return self.folder / "tls"
 
     @property
     def institutions(self) -> list[str]:
-        """Their names."""
+        """Names of the institutions."""
         return [f"institution-{index}" for index in range(self.experiment.institutions.count)]
 
-    def owner(self, name: str) -> Path:
-        """An owner's file."""
+    def owner_path(self, name: str) -> Path:
+        """Path of an owner config."""
         return self.folder / name / "owner.toml"
 
     def socket(self, name: str) -> Path:
-        """Where an institution's agent hears Flower's bell."""
+        """Control socket of an institution's agent."""
         return self.folder / name / "state" / "agent.sock"
 
 
-class Steps:
-    """Says what is being done, and when."""
+class StepLog:
+    """Prints the steps with their times."""
 
     def __init__(self) -> None:
         self._began = time.monotonic()
 
     def __call__(self, text: str) -> None:
-        """Begin a step."""
+        """Print a step."""
         print(f"fedkd [{time.monotonic() - self._began:5.1f} s] {text}", flush=True)
 
 
-def owner_file(site: Site, index: int) -> str:
-    """What an owner writes: TOML, and JSON's values are TOML's."""
-    i, policy, name = site.experiment.institutions, site.experiment.policy, site.institutions[index]
-    budget = site.experiment.questions.budget
-    # As the experiment divides data and limits answers; every other word is the owner's own.
+def owner_config(deployment: Deployment, index: int) -> str:
+    """The owner config of an institution: TOML, whose values are written as JSON."""
+    i, policy, name = (
+        deployment.experiment.institutions,
+        deployment.experiment.policy,
+        deployment.institutions[index],
+    )
+    budget = deployment.experiment.questions.budget
+    # Data and policy as in the experiment; all other settings are an owner's.
     tables: dict[str, dict[str, object]] = {
         "teacher": {
             "source": "trained",
@@ -110,14 +118,16 @@ def owner_file(site: Site, index: int) -> str:
             "pull_back": policy.pull_back,
             "class_counts": policy.class_counts,
             "scores": policy.scores,
-            "servers": [site.hub],
+            "servers": [deployment.hub],
         },
         "connection": {
-            "server": site.hub,
-            "ca": str(site.tls / "ca.pem"),
-            "certificate": str(site.tls / f"{name}.pem"),
-            "key": str(site.tls / f"{name}.key"),
-            "token_file": str(token) if (token := site.folder / name / "token").is_file() else None,
+            "server": deployment.hub,
+            "ca": str(deployment.tls / "ca.pem"),
+            "certificate": str(deployment.tls / f"{name}.pem"),
+            "key": str(deployment.tls / f"{name}.key"),
+            "token_file": str(token)
+            if (token := deployment.folder / name / "token").is_file()
+            else None,
         },
     }
     lines = [f"name = {json.dumps(name)}"]
@@ -127,124 +137,142 @@ def owner_file(site: Site, index: int) -> str:
     return "\n".join([*lines, ""])
 
 
-def prepare(site: Site, say: Steps, *, flower: bool) -> None:
-    """Certificates, and a folder for each institution."""
-    say(f"certificates of {len(site.institutions)} institutions and the coordinator")
-    make_certificates(site.tls, site.institutions, flower=flower)
-    for name in site.institutions:
-        site.owner(name).parent.mkdir(mode=0o700)
+def create_files(deployment: Deployment, report: StepLog, *, flower: bool) -> None:
+    """Create certificates, and a folder for each institution."""
+    report(f"certificates of {len(deployment.institutions)} institutions and the coordinator")
+    make_certificates(deployment.tls, deployment.institutions, flower=flower)
+    for name in deployment.institutions:
+        deployment.owner_path(name).parent.mkdir(mode=0o700)
 
 
-def start_agents(site: Site, processes: Processes, say: Steps) -> None:
-    """Every institution's own process, ready to answer."""
-    for index, name in enumerate(site.institutions):
-        site.owner(name).write_text(owner_file(site, index))
-        say(f"{name}: fedkd-client serve, which trains its teacher")
-        processes.start(name, *CLIENT, "serve", str(site.owner(name)))
-    for name in site.institutions:
-        processes.await_that(site.socket(name).is_socket, name, TEACHING)
-        say(f"{name} is ready")
+def start_agents(deployment: Deployment, processes: ProcessSupervisor, report: StepLog) -> None:
+    """Start the process of every institution, and wait until it is ready."""
+    for index, name in enumerate(deployment.institutions):
+        deployment.owner_path(name).write_text(owner_config(deployment, index))
+        report(f"{name}: fedkd-client serve, which trains its teacher")
+        processes.start(name, *CLIENT, "serve", str(deployment.owner_path(name)))
+    for name in deployment.institutions:
+        processes.wait_for(deployment.socket(name).is_socket, name, TRAINING_TIMEOUT)
+        report(f"{name} is ready")
 
 
-def without_flower(site: Site, processes: Processes, say: Steps) -> None:
-    """Coordinator and institutions, mutual TLS, a join token for each."""
-    prepare(site, say, flower=False)
-    tokens = site.folder / "tokens"
-    say("a join token for each institution")
-    told = processes.run(
-        "token", *SERVER, "token", *site.institutions, "--tokens", str(tokens), limit=TEACHING
+def without_flower(deployment: Deployment, processes: ProcessSupervisor, report: StepLog) -> None:
+    """Run without Flower: mutual TLS, and a join token for each institution."""
+    create_files(deployment, report, flower=False)
+    tokens = deployment.folder / "tokens"
+    report("a join token for each institution")
+    output = processes.run(
+        "token",
+        *SERVER,
+        "token",
+        *deployment.institutions,
+        "--tokens",
+        str(tokens),
+        limit=TRAINING_TIMEOUT,
     )
-    for line in told.splitlines():
+    for line in output.splitlines():
         name, token = line.split()
-        path = site.owner(name).parent / "token"
+        path = deployment.owner_path(name).parent / "token"
         path.touch(mode=0o600)
         path.write_text(token)
-    start_agents(site, processes, say)
-    say(f"fedkd-server run at {site.hub}")
+    start_agents(deployment, processes, report)
+    report(f"fedkd-server run at {deployment.hub}")
     processes.run(
         "fedkd-server",
-        *(*SERVER, "run", site.named, "--address", site.hub, "--tls", str(site.tls)),
-        *("--tokens", str(tokens), "--institutions", str(len(site.institutions))),
-        *("--wait", "120", "--out", str(site.out), "--seed", str(site.experiment.seed)),
-        *(word for override in site.overrides for word in ("--set", override)),
-        limit=LIMIT,
-        shown=True,
+        *(
+            *SERVER,
+            "run",
+            deployment.experiment_name,
+            "--address",
+            deployment.hub,
+            "--tls",
+            str(deployment.tls),
+        ),
+        *("--tokens", str(tokens), "--institutions", str(len(deployment.institutions))),
+        *("--wait", "120", "--out", str(deployment.out), "--seed", str(deployment.experiment.seed)),
+        *(word for override in deployment.overrides for word in ("--set", override)),
+        limit=RUN_TIMEOUT,
+        inherit_output=True,
     )
 
 
-def with_flower(site: Site, processes: Processes, say: Steps) -> None:
-    """The same beside Flower, which finds the institutions and carries the student to them."""
-    prepare(site, say, flower=True)
-    start_agents(site, processes, say)
-    agents = {name: site.socket(name) for name in site.institutions}
-    how = {
-        "experiment": site.named,
-        "seed": site.experiment.seed,
-        "set": " ".join(site.overrides),
-        "address": site.hub,
-        "tls": str(site.tls),
-        "out": str(site.out),
+def with_flower(deployment: Deployment, processes: ProcessSupervisor, report: StepLog) -> None:
+    """Run with Flower, which finds the institutions and sends them the student."""
+    create_files(deployment, report, flower=True)
+    start_agents(deployment, processes, report)
+    agents = {name: deployment.socket(name) for name in deployment.institutions}
+    run_config = {
+        "experiment": deployment.experiment_name,
+        "seed": deployment.experiment.seed,
+        "set": " ".join(deployment.overrides),
+        "address": deployment.hub,
+        "tls": str(deployment.tls),
+        "out": str(deployment.out),
     }
-    through_flower(site.folder, site.tls, agents, how, processes, say, LIMIT)
+    run_with_supernodes(
+        deployment.folder, deployment.tls, agents, run_config, processes, report, RUN_TIMEOUT
+    )
 
 
-def examine(site: Site, processes: Processes, say: Steps) -> None:
-    """What an owner can do with the student: see how well it does on his private test data."""
-    name, student = site.institutions[0], site.out / "student.safetensors"
-    words = (*CLIENT, "score", str(site.owner(name)), str(student))
-    said = processes.run("score", *words, limit=TEACHING)
-    say(f"{name} examines the student on its own test data: {said.strip()}")
+def score_student(deployment: Deployment, processes: ProcessSupervisor, report: StepLog) -> None:
+    """Score the student on the private test data of the first institution, as an owner can."""
+    name, student = deployment.institutions[0], deployment.out / "student.safetensors"
+    command = (*CLIENT, "score", str(deployment.owner_path(name)), str(student))
+    output = processes.run("score", *command, limit=TRAINING_TIMEOUT)
+    report(f"{name} scores the student on its own test data: {output.strip()}")
 
 
 def deploy(
-    experiment: Experiment, named: str, overrides: Sequence[str], out: Path, flower: bool
+    experiment: Experiment, experiment_name: str, overrides: Sequence[str], out: Path, flower: bool
 ) -> None:
-    """Run an experiment over a federation that is built for it and gone afterwards.
+    """Run an experiment in a temporary deployment.
 
     Args:
         experiment: resolved.
-        named: the experiment as a command takes it.
-        overrides: that were applied to it.
-        out: folder of the report, absolute.
-        flower: whether Flower finds the institutions.
+        experiment_name: the experiment for the command line.
+        overrides: already applied to it.
+        out: folder of the run, absolute.
+        flower: whether to use Flower.
 
     Raises:
-        FedkdError: whatever went wrong, in one line; nothing that was started is left.
+        FedkdError: whatever went wrong, in one line; no process is left.
     """
-    say = Steps()
+    report = StepLog()
     if out.exists():
         raise SettingsError(f"{out} is there already; name another folder")
-    # A Unix socket's path is short: the system's folder for temporary files is.
+    # The path of a Unix socket must be short, as that of the system's temporary folder is.
     with tempfile.TemporaryDirectory(prefix="fedkd-") as folder:
         hub = f"127.0.0.1:{free_ports(1)[0]}"
-        site = Site(Path(folder), experiment, named, tuple(overrides), hub, out)
-        with Processes(site.folder, environment(site.folder)) as processes:
-            (with_flower if flower else without_flower)(site, processes, say)
-            examine(site, processes, say)
-            say("ending every process")
-    outcome(out, say)
+        deployment = Deployment(
+            Path(folder), experiment, experiment_name, tuple(overrides), hub, out
+        )
+        with ProcessSupervisor(deployment.folder, environment(deployment.folder)) as processes:
+            (with_flower if flower else without_flower)(deployment, processes, report)
+            score_student(deployment, processes, report)
+            report("ending all processes")
+    report_outcome(out, report)
 
 
 def environment(folder: Path) -> Mapping[str, str]:
-    """Of everything that is started; OMP_NUM_THREADS may be set from outside."""
+    """Environment of all processes; OMP_NUM_THREADS may be set from outside."""
     return {
         "OMP_NUM_THREADS": "1",
         **os.environ,
-        **QUIET,
+        **ENVIRONMENT_DEFAULTS,
         "PATH": os.pathsep.join([str(COMMANDS), os.environ.get("PATH", os.defpath)]),
-        "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")]),
+        "PYTHONPATH": os.pathsep.join([str(INSTALLED), os.environ.get("PYTHONPATH", "")]),
         "FLWR_HOME": str(folder / "flower"),
     }
 
 
-def outcome(out: Path, say: Steps) -> None:
-    """Say what came of it."""
+def report_outcome(out: Path, report: StepLog) -> None:
+    """Print the result."""
     result = json.loads((out / "result.json").read_text())
     accuracy = result["student"]["accuracy"]
-    told = "not known to a coordinator" if accuracy is None else f"{accuracy:.2%}"
+    output = "not known to a coordinator" if accuracy is None else f"{accuracy:.2%}"
     asked = max(teacher["samples_asked"] for teacher in result["teachers"])
-    say(f"student {told}, {asked:,} samples asked of each of {len(result['teachers'])}")
-    say(f"the page: {out / 'report.html'}")
+    report(f"student {output}, {asked:,} samples asked of each of {len(result['teachers'])}")
+    report(f"report: {out / 'report.html'}")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -258,15 +286,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="folder of the run [runs/deployment-TIME]")
     parser.add_argument("--seed", type=int, default=0, help="of the run [0]")
     parser.add_argument("--set", action="append", default=[], help="section.key=value, repeatable")
-    given = parser.parse_args(arguments)
-    end_on_signals()
+    options = parser.parse_args(arguments)
+    exit_on_signals()
     try:
-        overrides = [*given.set, f"institutions.count={given.institutions}"]
-        experiment = load(given.experiment, [*overrides, f"seed={given.seed}"])
-        path = Path(given.experiment)
-        named = str(path.resolve()) if path.is_file() else given.experiment
-        out = given.out or Path("runs", f"deployment-{time.strftime('%Y%m%d-%H%M%S')}")
-        deploy(experiment, named, overrides, out.resolve(), not given.without_flower)
+        overrides = [*options.set, f"institutions.count={options.institutions}"]
+        experiment = load_experiment(options.experiment, [*overrides, f"seed={options.seed}"])
+        path = Path(options.experiment)
+        experiment_name = str(path.resolve()) if path.is_file() else options.experiment
+        out = options.out or Path("runs", f"deployment-{time.strftime('%Y%m%d-%H%M%S')}")
+        deploy(experiment, experiment_name, overrides, out.resolve(), not options.without_flower)
     except FedkdError as error:
         print(f"fedkd: {error}", file=sys.stderr)
         return 2

@@ -1,4 +1,4 @@
-"""Flower's SuperLink and SuperNodes over TLS, for one run. Knows Flower's commands and options."""
+"""Start Flower's SuperLink and SuperNodes with TLS, and execute one ``flwr run`` on them."""
 
 import json
 import ssl
@@ -10,40 +10,40 @@ from pathlib import Path
 from fedkd.errors import SettingsError
 from fedkd.simulations.rehearsal.flwr_run import (
     COMMANDS,
-    REPOSITORY,
-    STARTING,
+    FLOWER_APP,
+    START_TIMEOUT,
     assignments,
-    fault_of,
+    failure_of_run,
     free_ports,
 )
-from fedkd.simulations.rehearsal.processes import Processes
+from fedkd.simulations.rehearsal.process_supervisor import ProcessSupervisor
 
 CONNECTION = "here"
 """Name of the SuperLink in Flower's configuration."""
-ROUNDS = 2
-"""Times that the student is carried to the institutions: each takes Flower some ten seconds."""
-COMMAND = 60.0
-"""Seconds that a short command of Flower's may take."""
+STUDENT_ROUNDS = 2
+"""Flower rounds, in each of which institutions get the student: some ten seconds each."""
+COMMAND_TIMEOUT = 60.0
+"""Seconds that a short Flower command may take."""
 
 
-def through_flower(
+def run_with_supernodes(
     home: Path,
     tls: Path,
     agents: Mapping[str, Path],
-    how: Mapping[str, object],
-    processes: Processes,
-    say: Callable[[str], None],
+    run_config: Mapping[str, object],
+    processes: ProcessSupervisor,
+    report: Callable[[str], None],
     limit: float,
 ) -> None:
-    """Start SuperLink and SuperNodes, and have ``flwr run`` take the bundle to them.
+    """Start SuperLink and SuperNodes, and send them the app with ``flwr run``.
 
     Args:
         home: folder of the federation.
         tls: folder of certificates and SuperNodes' keys.
-        agents: sockets of the institutions' agents, by name.
-        how: run configuration.
-        processes: by which everything is started, and ended.
-        say: is told of each step.
+        agents: control sockets of the institutions' agents, by name.
+        run_config: Flower's run configuration.
+        processes: supervisor that starts and ends all processes.
+        report: called with each step.
         limit: seconds that the run may take.
 
     Raises:
@@ -52,7 +52,7 @@ def through_flower(
     flwr = str(COMMANDS / "flwr")
     ports = free_ports(1 + len(agents))
     superlink = f"127.0.0.1:{ports[0]}"
-    say(f"flower-superlink at {superlink}, TLS, SuperNodes must authenticate")
+    report(f"flower-superlink at {superlink}, TLS, SuperNodes must authenticate")
     (home / "flower").mkdir()
     (home / "flower" / "config.toml").write_text(
         f'[superlink]\ndefault = "{CONNECTION}"\n\n[superlink.{CONNECTION}]\n'
@@ -65,37 +65,39 @@ def through_flower(
         *("--ssl-keyfile", str(tls / "server.key"), "--enable-supernode-auth"),
         "--disable-runtime-dependency-installation",
     )
-    processes.await_that(lambda: healthy(superlink, tls / "ca.pem"), "superlink", STARTING)
+    processes.wait_for(lambda: is_healthy(superlink, tls / "ca.pem"), "superlink", START_TIMEOUT)
     for (name, agent), port in zip(agents.items(), ports[1:], strict=True):
         key = tls / f"{name}.node"
         processes.run(
             "flwr supernode register",
             *(flwr, "supernode", "register", f"{key}.pub", CONNECTION, "--name", name),
-            limit=COMMAND,
+            limit=COMMAND_TIMEOUT,
         )
-        say(f"{name}: flower-supernode, registered, with its agent's socket")
-        # Its Runtime API is for processes that it starts itself, on this machine.
+        report(f"{name}: flower-supernode, registered, with its agent's socket")
+        # The port of its Runtime API, for processes that it starts itself on this machine.
         processes.start(
             f"{name}-supernode",
             *(str(COMMANDS / "flower-supernode"), "--superlink", superlink),
             *("--root-certificates", str(tls / "ca.pem"), "--auth-supernode-private-key", str(key)),
             *("--port", str(port), "--node-config", assignments({"agent": str(agent)})),
         )
-    say("flwr run: the bundle goes to the SuperLink, from there to every SuperNode")
+    report("flwr run: the bundle goes to the SuperLink, from there to every SuperNode")
     processes.run(
         "flwr run",
-        *(flwr, "run", str(REPOSITORY), CONNECTION, "--stream"),
-        *("--run-config", assignments({"rounds": ROUNDS, **how})),
+        *(flwr, "run", str(FLOWER_APP), CONNECTION, "--stream"),
+        *("--run-config", assignments({"rounds": STUDENT_ROUNDS, **run_config})),
         limit=limit,
-        shown=True,
+        inherit_output=True,
     )
-    listing = processes.run("flwr ls", flwr, "ls", CONNECTION, "--format", "json", limit=COMMAND)
-    if fault := fault_of(listing):
-        raise SettingsError(fault)
+    listing = processes.run(
+        "flwr ls", flwr, "ls", CONNECTION, "--format", "json", limit=COMMAND_TIMEOUT
+    )
+    if failure := failure_of_run(listing):
+        raise SettingsError(failure)
 
 
-def healthy(address: str, ca: Path) -> bool:
-    """Whether a SuperLink answers at host:port, with a certificate of this authority's."""
+def is_healthy(address: str, ca: Path) -> bool:
+    """Whether a SuperLink answers at host:port, with a certificate of this authority."""
     context = ssl.create_default_context(cafile=str(ca))
     try:
         with urllib.request.urlopen(f"https://{address}/health", timeout=1.0, context=context):

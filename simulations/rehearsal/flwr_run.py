@@ -1,11 +1,12 @@
-"""Runs an experiment through Flower's own command. Knows Flower's commands, nothing of a run.
+"""Run an experiment with ``flwr run`` in Flower's simulation, on a SuperLink of its own.
 
     python -m fedkd.simulations.rehearsal.flwr_run [EXPERIMENT] [--out DIR] [--seed N]
+    python -m fedkd.simulations.rehearsal.flwr_run --app    prints the folder of the Flower app
 
-Flower's simulation imports ``client`` from the directory that its SuperLink was started in before
-it looks into the bundle, keeps a SuperLink alive that later runs would share, and ends with
-status 0 when a run fails. So this one starts a SuperLink of its own, on ports and in a home of
-its own, from an empty directory, ends it, and asks how the run went.
+The app only names entry points: code is imported from the installed fedkd. Flower's simulation
+searches first in the working directory of its SuperLink, keeps a SuperLink alive that later runs
+would share, and exits with status 0 when a run fails. So this program starts a SuperLink of its
+own, with its own ports and home, in an empty directory, and asks it for the status of the run.
 """
 
 import argparse
@@ -25,81 +26,81 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedkd.errors import FedkdError, SettingsError
-from fedkd.experiment.experiment import Experiment, load
-from fedkd.simulations.engines.environment import QUIET
+from fedkd.experiment import Experiment, load_experiment
+from fedkd.simulations.engines.environment_variables import ENVIRONMENT_DEFAULTS
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-"""What Flower bundles."""
+FLOWER_APP = Path(__file__).resolve().parents[1] / "flower-app"
+"""The Flower app: names of entry points, and no code."""
 COMMANDS = Path(sys.executable).parent
 """Where Flower's commands are installed."""
 WORKERS = 2
 """Ray workers, of one CPU each, whatever the number of institutions."""
-STARTING = 60.0
+START_TIMEOUT = 60.0
 """Seconds that a SuperLink may take to start."""
 FAILED = re.compile("^(Simulation|ServerApp) failed with exception: ")
-"""What Flower puts before what we said ourselves."""
-ENDING = 15.0
-"""Seconds that it may take to end."""
+"""Prefix that Flower adds to our error messages."""
+EXIT_TIMEOUT = 15.0
+"""Seconds that it may take to exit."""
 
 
 @dataclass(frozen=True)
-class Flower:
-    """A home, an empty directory and an address that no other run shares."""
+class FlowerInstallation:
+    """Home, working directory and ports that no other run shares."""
 
     home: Path
     empty: Path
     ports: tuple[int, ...]
-    """Of the SuperLink, and of its control interface."""
+    """Ports of the SuperLink, and of its control interface."""
 
     @property
     def environment(self) -> dict[str, str]:
-        """Variables of everything that is started; OMP_NUM_THREADS may be set from outside."""
-        # Threads that wait for one another on too few cores make a run several times as long.
-        # What is quiet is set, not defaulted: installed dependencies would shadow ours.
+        """Environment of all processes; OMP_NUM_THREADS may be set from outside."""
+        # More threads than cores make a run several times slower.
+        # The defaults override a user's values: installed dependencies would shadow ours.
         return {
             "OMP_NUM_THREADS": "1",
             **os.environ,
-            **QUIET,
+            **ENVIRONMENT_DEFAULTS,
             "PATH": os.pathsep.join([str(COMMANDS), os.environ.get("PATH", os.defpath)]),
             "FLWR_HOME": str(self.home),
             "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": str(self.ports[0]),
             "FLWR_LOCAL_CONTROL_API_PORT": str(self.ports[1]),
         }
 
-    def command(self, *words: str, listen: bool = False) -> str:
-        """Run ``flwr`` to its end; what it writes to standard output, if we listen."""
-        ended = subprocess.run(
-            [str(COMMANDS / "flwr"), *words],
+    def command(self, *command_line: str, capture: bool = False) -> str:
+        """Run ``flwr`` to its end; returns its standard output if ``capture``."""
+        completed = subprocess.run(
+            [str(COMMANDS / "flwr"), *command_line],
             cwd=self.empty,
             env=self.environment,
-            stdout=subprocess.PIPE if listen else None,
+            stdout=subprocess.PIPE if capture else None,
             text=True,
             check=False,
         )
-        return ended.stdout or ""
+        return completed.stdout or ""
 
 
-def through_flower(experiment: Experiment, name: str, out: Path) -> str | None:
-    """Run an experiment as ``flwr run`` does.
+def run_with_flwr(experiment: Experiment, name: str, out: Path) -> str | None:
+    """Run an experiment with ``flwr run``.
 
     Args:
         experiment: resolved, seed and number of institutions are taken from it.
-        name: what the bundle finds it by: an absolute path, or a name that ships.
+        name: of the experiment for the app: an absolute path, or the name of a shipped one.
         out: folder of the run, absolute.
 
     Returns:
-        None where the run completed, else why not, in one line.
+        None where the run completed, otherwise the error in one line.
 
     Raises:
-        SettingsError: Ray or the SuperLink cannot start here.
+        SettingsError: Ray or the SuperLink cannot start.
     """
-    if " " in sys.executable:  # Ray leaves it to a shell, unquoted, and tries for ever
+    if " " in sys.executable:  # Ray passes it to a shell without quotes, and retries for ever
         raise SettingsError(
             f"Flower's Ray starts no worker by a path with a space in it ({sys.executable}); "
             "install fedkd elsewhere, or use `fedkd run --engine simulation`"
         )
-    how = {"experiment": name, "seed": experiment.seed, "out": str(out)}
-    where = {
+    run_config = {"experiment": name, "seed": experiment.seed, "out": str(out)}
+    federation_config = {
         "num-supernodes": experiment.institutions.count,
         "client-resources-num-cpus": 1,
         "init-args-num-cpus": WORKERS,
@@ -108,18 +109,23 @@ def through_flower(experiment: Experiment, name: str, out: Path) -> str | None:
         home, empty = Path(folder, "home"), Path(folder, "empty")
         home.mkdir()
         empty.mkdir()
-        flower = Flower(home, empty, free_ports(2))
+        flower = FlowerInstallation(home, empty, free_ports(2))
         with _superlink(flower):
             flower.command(
-                *("run", str(REPOSITORY), "--stream"),
-                *("--federation-config", assignments(where), "--run-config", assignments(how)),
+                *("run", str(FLOWER_APP), "--stream"),
+                *(
+                    "--federation-config",
+                    assignments(federation_config),
+                    "--run-config",
+                    assignments(run_config),
+                ),
             )
-            return fault_of(flower.command("ls", "--format", "json", listen=True))
+            return failure_of_run(flower.command("ls", "--format", "json", capture=True))
 
 
 @contextmanager
-def _superlink(flower: Flower) -> Iterator[None]:
-    """A SuperLink that lives as long as the block."""
+def _superlink(flower: FlowerInstallation) -> Iterator[None]:
+    """A SuperLink that runs within the block."""
     log = flower.home / "superlink.log"
     with log.open("w") as file:
         superlink = subprocess.Popen(
@@ -134,31 +140,31 @@ def _superlink(flower: Flower) -> Iterator[None]:
             stderr=subprocess.STDOUT,
         )
         try:
-            _await_health(superlink, flower.ports[0], log)
+            _wait_until_healthy(superlink, flower.ports[0], log)
             yield
         finally:
             superlink.terminate()
             try:
-                superlink.wait(ENDING)
+                superlink.wait(EXIT_TIMEOUT)
             except subprocess.TimeoutExpired:
                 superlink.kill()
                 superlink.wait()
 
 
-def _await_health(superlink: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    deadline = time.monotonic() + STARTING
+def _wait_until_healthy(superlink: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    deadline = time.monotonic() + START_TIMEOUT
     while superlink.poll() is None and time.monotonic() < deadline:
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1.0):
                 return
         except (urllib.error.URLError, TimeoutError, ConnectionError):
             time.sleep(0.1)
-    last = (log.read_text().strip().splitlines() or ["it said nothing"])[-1]
+    last = (log.read_text().strip().splitlines() or ["no output"])[-1]
     raise SettingsError(f"Flower's SuperLink did not start: {last}; try `flower-superlink` by hand")
 
 
-def fault_of(listing: str) -> str | None:
-    """Why the only run that ``flwr ls --format json`` lists failed; None if it did not."""
+def failure_of_run(listing: str) -> str | None:
+    """Error of the only run that ``flwr ls --format json`` lists; None if it completed."""
     try:
         runs = json.loads(listing)["runs"]
         status, details = runs[0]["status"], runs[0]["status-details"]
@@ -170,12 +176,12 @@ def fault_of(listing: str) -> str | None:
 
 
 def assignments(values: Mapping[str, object]) -> str:
-    """``key=value`` pairs as Flower's options take them: values are TOML, as JSON's strings are."""
+    """``key=value`` pairs for Flower's options, with values in TOML, as JSON's strings are."""
     return " ".join(f"{key}={json.dumps(value)}" for key, value in values.items())
 
 
 def free_ports(count: int) -> tuple[int, ...]:
-    """Ports of this machine that nobody has, and all different; somebody may take one later."""
+    """Distinct unused ports of this machine; another process may take one later."""
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:
@@ -189,20 +195,24 @@ def main(arguments: list[str] | None = None) -> int:
         "fedkd.simulations.rehearsal.flwr_run", description=__doc__.splitlines()[0]
     )
     parser.add_argument("experiment", nargs="?", default="digits", help=".toml file, or a name")
+    parser.add_argument("--app", action="store_true", help="print the folder of the Flower app")
     parser.add_argument("--out", type=Path, help="folder of the run [runs/EXPERIMENT-TIME]")
-    parser.add_argument("--seed", type=int, help="in the place of the file's")
-    given = parser.parse_args(arguments)
+    parser.add_argument("--seed", type=int, help="overrides the seed of the file")
+    options = parser.parse_args(arguments)
+    if options.app:
+        print(FLOWER_APP)
+        return 0
     try:
-        overrides = [] if given.seed is None else [f"seed={given.seed}"]
-        experiment = load(given.experiment, overrides)
-        out = given.out or Path("runs", f"{experiment.name}-{time.strftime('%Y%m%d-%H%M%S')}")
-        path = Path(given.experiment)
-        name = str(path.resolve()) if path.is_file() else given.experiment
-        fault = through_flower(experiment, name, out.resolve())
+        overrides = [] if options.seed is None else [f"seed={options.seed}"]
+        experiment = load_experiment(options.experiment, overrides)
+        out = options.out or Path("runs", f"{experiment.name}-{time.strftime('%Y%m%d-%H%M%S')}")
+        path = Path(options.experiment)
+        name = str(path.resolve()) if path.is_file() else options.experiment
+        failure = run_with_flwr(experiment, name, out.resolve())
     except FedkdError as error:
-        fault = str(error)
-    if fault is not None:
-        print(f"fedkd: {fault}", file=sys.stderr)
+        failure = str(error)
+    if failure is not None:
+        print(f"fedkd: {failure}", file=sys.stderr)
         return 2
     return 0
 

@@ -22,13 +22,13 @@ import tomli_w
 import torch
 import trustme
 
-from fedkd.client.agent import Agent, Ending, Patience
 from fedkd.client.cli import main
+from fedkd.client.config.owner_config import load
 from fedkd.client.control import framing as frames
-from fedkd.client.service.owner_config import load
+from fedkd.client.sessions.agent import Agent, ReconnectPolicy, StopReason
 from fedkd.data.datasets import open_data
-from fedkd.models.networks import build
-from fedkd.protocol.signals import Ask, Card, PullBack, Reason, Refusal, Reply, Signal
+from fedkd.models import build_network
+from fedkd.protocol import Ask, Card, PullBack, Reason, Refusal, Reply, Signal
 from fedkd.server.hub.hub import Hub
 from fedkd.server.report.export import save_student
 from fedkd.wire.channel import grpc
@@ -201,7 +201,7 @@ def test_a_process_answers_over_mtls_counts_and_leaves_on_a_signal(
         assert "another fedkd-client works in" in capsys.readouterr().err
         assert process.stop() == 0
         process.until("stopped")
-    assert hub.counters["north"].ended == "it left: the institution left"
+    assert hub.counters["north"].end_reason == "it left: the institution left"
     questions = [each for each in process.events if each["event"] == "question"]
     assert [each.get("refused") for each in questions] == [None, None, "spent"]
     assert banner["metrics"].startswith("127.0.0.1:")
@@ -258,13 +258,13 @@ def test_an_answer_that_is_begun_is_given_before_the_agent_leaves() -> None:
         thread = threading.Thread(target=agent.serve)
         thread.start()
         hub.wait_for(1, SOON)
-        first, second = (hub.put("north", Ask(IMAGES)) for _ in range(2))
+        first, second = (hub.submit("north", Ask(IMAGES)) for _ in range(2))
         assert begun.wait(SOON)
         agent.close()
         thread.join(SOON)
         assert isinstance(first.result(SOON), Reply)
         assert second.exception(SOON) is not None, "no other is begun"
-    assert agent.ending is Ending.LEFT
+    assert agent.ending is StopReason.LEFT
 
 
 # --- how it ends
@@ -296,7 +296,7 @@ def test_the_status_says_how_it_ended(
     assert typed(monkeypatch, "serve", site.owner(hub.address)) == 0
     assert "the run is over" in capsys.readouterr().err
 
-    monkeypatch.setattr("fedkd.client.service.sessions.Agent", impatient)
+    monkeypatch.setattr("fedkd.client.sessions.session_manager.Agent", impatient)
     assert typed(monkeypatch, "serve", site.owner("127.0.0.1:9")) == 4
     assert "the coordinator is gone: nobody listens on 127.0.0.1:9" in capsys.readouterr().err
 
@@ -307,7 +307,7 @@ def test_who_speaks_otherwise_is_told_so_in_a_line(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("fedkd.client.service.sessions.Agent", impatient)
+    monkeypatch.setattr("fedkd.client.sessions.session_manager.Agent", impatient)
     path = Path(site.owner(hub.address))
     tables = tomllib.loads(path.read_text())
     tls = {k: tables["connection"].pop(k) for k in ("ca", "certificate", "key")}
@@ -323,13 +323,13 @@ def test_who_speaks_otherwise_is_told_so_in_a_line(
 
 def impatient(*words: Any) -> Agent:
     """An agent that gives up after half a second, as the real one does after ten minutes."""
-    return Agent(*words[:-1], Patience(0.01, 0.05, 0.5))
+    return Agent(*words[:-1], ReconnectPolicy(0.01, 0.05, 0.5))
 
 
 def test_one_that_stays_dials_again_when_a_run_is_over(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fedkd.client.service.daemon.PAUSE", 0.1)
+    monkeypatch.setattr("fedkd.client.daemon.PAUSE", 0.1)
     first = Hub(TOKEN, "127.0.0.1:0", site.credentials)
     came: list[str] = []
 
@@ -430,7 +430,7 @@ def test_teach_keeps_what_serve_will_find(
 def test_a_student_is_scored_for_the_owners_eyes(
     site: Site, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    student = build("mlp", 10, (1, 8, 8), seed=0)
+    student = build_network("mlp", 10, (1, 8, 8), seed=0)
     save_student(student, site.folder, (1, 8, 8), {"student": "mlp", "classes": "10"})
     file, owner = site.folder / "student.safetensors", site.owner("127.0.0.1:9")
     assert typed(monkeypatch, "score", owner, file, "--json") == 0

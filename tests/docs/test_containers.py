@@ -3,11 +3,14 @@
 import re
 import shlex
 import tomllib
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+
+from tests.support.wheel import wheel
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "containers"
@@ -21,6 +24,16 @@ def instructions(path: Path) -> list[tuple[str, str]]:
     return [tuple(line.split(" ", 1)) for line in lines if line and line[0] != "#"]  # type: ignore[misc]
 
 
+def sources(path: Path) -> list[str]:
+    """What a Dockerfile copies out of the repository."""
+    return [
+        source
+        for word, rest in instructions(path)
+        if word == "COPY" and not rest.startswith("--from")
+        for source in shlex.split(rest)[:-1]
+    ]
+
+
 @pytest.fixture
 def compose() -> dict[str, Any]:
     loaded = yaml.safe_load((FOLDER / "compose.yaml").read_text())
@@ -32,12 +45,7 @@ def compose() -> dict[str, Any]:
 def test_an_image_copies_what_is_there_runs_our_command_and_not_as_root(path: Path) -> None:
     told = instructions(path)
     sent = (ROOT / ".dockerignore").read_text().splitlines()
-    copied = [
-        source
-        for word, rest in told
-        if word == "COPY" and not rest.startswith("--from")
-        for source in shlex.split(rest)[:-1]
-    ]
+    copied = sources(path)
     assert copied
     for source in copied:
         assert (ROOT / source).exists(), source
@@ -49,11 +57,22 @@ def test_an_image_copies_what_is_there_runs_our_command_and_not_as_root(path: Pa
     assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", user), "numbers, so that a cluster can check them"
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
     entry = yaml.safe_load(next(rest for word, rest in told if word == "ENTRYPOINT"))
-    assert scripts[entry[0]] == f"{path.stem}.cli:main"
+    assert scripts[entry[0]] == f"fedkd.{path.stem}.cli:main"
     assert all(re.search(r":[\d.]+", rest) for word, rest in told if word == "FROM")
     installs = [rest for word, rest in told if word == "RUN" and "pip install" in rest]
     assert installs
     assert all("--constraint constraints.txt" in rest for rest in installs)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_what_an_image_installs_is_its_own_side_alone(path: Path, tmp_path: Path) -> None:
+    """COPY keeps links as they are: fedkd's to the other side leads nowhere, and is left out."""
+    copied = [source for source in sources(path) if "/" not in source]
+    with zipfile.ZipFile(wheel(tmp_path, copied)) as built:
+        rooms = {tuple(name.split("/")[:2]) for name in built.namelist()}
+    sides = {room for top, room in rooms if top == "fedkd"} & {"server", "client", "simulations"}
+    assert sides == {path.stem}
+    assert {top for top, _ in rooms if not top.endswith(".dist-info")} == {"fedkd"}
 
 
 def test_every_service_is_confined_and_an_institution_listens_on_nothing(

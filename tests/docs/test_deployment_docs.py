@@ -9,8 +9,9 @@ import pytest
 import typer.main
 
 from fedkd.client.cli import app as client
-from fedkd.client.service.owner_config import load
+from fedkd.client.config.owner_config import load
 from fedkd.server.cli import app as server
+from fedkd.simulations.rehearsal.flwr_run import FLOWER_APP
 
 ROOT = Path(__file__).parents[2]
 BLOCKS = re.findall(r"^```\n(.*?)^```", (ROOT / "docs" / "deployment.md").read_text(), re.S | re.M)
@@ -55,8 +56,8 @@ def test_an_owner_may_write_the_file_of_the_page(tmp_path: Path) -> None:
 def test_flower_has_the_run_configuration_of_the_page() -> None:
     import tomllib
 
-    known = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["flwr"]["app"]["config"]
+    app = tomllib.loads((FLOWER_APP / "pyproject.toml").read_text())["tool"]["flwr"]["app"]
     run = next(line for line in LINES if line.startswith("flwr run"))
     named = re.findall(r"([\w-]+)='", run) + re.findall(r"(\w+)=\d+ tls", run)
     assert {"experiment", "tls", "address", "out", "set", "rounds"} == set(named)
-    assert set(named) | {"advertised"} <= known.keys()
+    assert set(named) | {"advertised"} <= app["config"].keys()

@@ -6,11 +6,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from fedkd.client.vault.training.supervised import TeachSettings, train_teacher
+from fedkd.client.vault.training.supervised import SupervisedSettings, train_teacher
 from fedkd.data.datasets import open_data
-from fedkd.evaluation.metrics import accuracy, logits
-from fedkd.models.networks import build
-from fedkd.models.teacher import ModuleTeacher
+from fedkd.evaluation import accuracy, logits
+from fedkd.models import ModuleTeacher, build
 
 README = Path(__file__).parents[2] / "README.md"
 
@@ -19,7 +18,7 @@ def taught(part: slice) -> nn.Module:
     """A module trained on some of digits."""
     data = open_data("digits")
     images, labels = data.train_images[part], data.train_labels[part]
-    teacher = train_teacher("cnn", images, labels, 10, TeachSettings(epochs=15), 0)
+    teacher = train_teacher("cnn", images, labels, 10, SupervisedSettings(epochs=15), 0)
     assert isinstance(teacher, ModuleTeacher)
     return teacher.module
 

@@ -18,18 +18,17 @@ from torch import Tensor, nn
 
 from fedkd.aggregation.fusion import log_linear_pool
 from fedkd.aggregation.selection import confident
-from fedkd.client.agent import Agent
-from fedkd.client.release.gate import Door
-from fedkd.client.release.modes import release
+from fedkd.client.release.gate import ReleaseGate
+from fedkd.client.release.mode_table import release
+from fedkd.client.sessions.agent import Agent
 from fedkd.core.augmentation import ITSELF, Views
 from fedkd.errors import NeedsError, QuorumLost, SettingsError
 from fedkd.loop import PAUSE, Distilled, Plan, Progress, distil, drive
 from fedkd.methods import METHODS, Method, cudfkd, make, ways
-from fedkd.models.in_process_teachers import InProcess
-from fedkd.models.teacher import ModuleTeacher
-from fedkd.privacy.release_policy import Policy
-from fedkd.procedural.priors import Noise, Shape, priors
-from fedkd.protocol.signals import Answers, Ask, Card, Refusal, Reply, Request, Signal
+from fedkd.models import InProcess, ModuleTeacher
+from fedkd.privacy import Policy
+from fedkd.procedural import Shape, UniformNoise, build_priors
+from fedkd.protocol import Answers, Ask, Card, Refusal, Reply, Request, Signal
 from fedkd.server.hub.hub import Hub
 from fedkd.student.curriculum import constant
 from fedkd.synthesis import generator_training as invention
@@ -115,7 +114,7 @@ def wire(networks: Mapping[str, nn.Module]) -> Iterator[tuple[tuple[Card, ...], 
         agents = []
         for name, network in networks.items():
             card = Card(name, K, SHAPE, OPEN.signals, True, class_counts=COUNTS[name])
-            door = Door(OPEN, release(OPEN, ModuleTeacher(network, K), None), card)
+            door = ReleaseGate(OPEN, release(OPEN, ModuleTeacher(network, K), None), card)
             agents.append(Agent(hub.address, "token", card, door.answer))
         threads = [threading.Thread(target=agent.serve) for agent in agents]
         for thread in threads:
@@ -455,7 +454,7 @@ def exact_run(
     plan = Plan(budget, batch=ASKED, steps=10, student_batch=8, asking=1.0)
     with road(networks) as (cards, put):
         loop = distil(
-            *(student, method, cards, plan, priors("pink")),
+            *(student, method, cards, plan, build_priors("pink")),
             seed=3,
             watch=watch,
             collected=collected,
@@ -518,7 +517,7 @@ def test_through_the_wire_and_in_one_process_the_student_is_the_same(
         student = remembering(0)
         with road(networks) as (cards, put):
             plan = Plan(budget=120, batch=12, steps=10, student_batch=8)
-            drive(distil(student, method, cards, plan, priors("pink"), seed=3), put)
+            drive(distil(student, method, cards, plan, build_priors("pink"), seed=3), put)
         students.append(torch.cat([p.flatten() for p in student.parameters()]))
     assert torch.equal(*students)
 
@@ -539,7 +538,7 @@ class Doors:
     """Institutions in this process, each behind its door; keeps what they were asked."""
 
     def __init__(self, count: int = 2, policy: Policy = OPEN) -> None:
-        self.doors: dict[str, Door] = {}
+        self.doors: dict[str, ReleaseGate] = {}
         self.requests: list[Request] = []
         for index in range(count):
             teacher, name = ModuleTeacher(linear(index), FEW), f"institution-{index}"
@@ -552,7 +551,7 @@ class Doors:
                 policy.samples,
                 class_counts=(3 + index, 5, 9 - index),
             )
-            self.doors[name] = Door(policy, release(policy, teacher, None), card)
+            self.doors[name] = ReleaseGate(policy, release(policy, teacher, None), card)
         self.cards = tuple(door._card for door in self.doors.values())
 
     def put(self, request: Request) -> Answers:
@@ -579,7 +578,7 @@ def run(
     doors = doors or Doors()
     told: list[Progress] = []
     loop = distil(
-        *(linear(99), method, doors.cards, plan, priors("noise")),
+        *(linear(99), method, doors.cards, plan, build_priors("noise")),
         seed=seed,
         watch=told.append,
         collected=own_images(method, TINY),
@@ -660,7 +659,7 @@ class Few:
     """Snow, of which there are only some images."""
 
     def __init__(self, many: int) -> None:
-        self.images = Noise().draw(many, TINY, rng(0))
+        self.images = UniformNoise().draw(many, TINY, rng(0))
 
     def draw(self, count: int, shape: Shape, rng: torch.Generator) -> Tensor:
         return self.images[torch.randint(len(self.images), (count,), generator=rng)]
@@ -707,7 +706,10 @@ def test_only_declared_signals_are_asked_for_and_only_where_something_learns() -
     method = mixed("pull_back", bn_weight=1.0)
     told: list[Progress] = []
     plan = Plan(200, 10, steps=40, student_batch=8)
-    drive(distil(linear(9), method, at_hand.cards, plan, priors("noise"), watch=told.append), put)
+    drive(
+        distil(linear(9), method, at_hand.cards, plan, build_priors("noise"), watch=told.append),
+        put,
+    )
     origins = facts(told, "asked", "origin")
     assert {"generator", "noise", "evolution"} == set(origins)
     for ask, origin in zip(asks, origins, strict=True):
@@ -767,7 +769,7 @@ def test_watching_changes_nothing_and_tells_what_json_can_say() -> None:
     watched, told = run(mixed("pull_back"), plan)
     doors = Doors()
     alone = drive(
-        distil(linear(99), mixed("pull_back"), doors.cards, plan, priors("noise")), doors.put
+        distil(linear(99), mixed("pull_back"), doors.cards, plan, build_priors("noise")), doors.put
     )
     for one, other in zip(watched.student.parameters(), alone.student.parameters(), strict=True):
         assert torch.equal(one, other)
@@ -864,7 +866,7 @@ def test_the_impossible_is_refused_in_one_line_before_the_first_question(
     method: Method, cards: tuple[Card, ...], error: type[SettingsError], words: list[str]
 ) -> None:
     with pytest.raises(error) as caught:
-        next(distil(linear(0), method, cards, Plan(10), priors("noise")))
+        next(distil(linear(0), method, cards, Plan(10), build_priors("noise")))
     assert "\n" not in str(caught.value)
     for word in words:
         assert word in str(caught.value)
@@ -902,7 +904,7 @@ def test_the_student_takes_the_steps_of_the_plan_and_pauses_between(
         lambda module, _: taken.append(1) if module.training else None
     )
     loop = distil(
-        student, cudfkd(), doors.cards, Plan(50, 16, steps, 4, asking=asking), priors("noise")
+        student, cudfkd(), doors.cards, Plan(50, 16, steps, 4, asking=asking), build_priors("noise")
     )
     at_pause: list[int] = []
 

@@ -13,17 +13,17 @@ from pathlib import Path
 
 import pytest
 
-from fedkd.client.agent import Agent, Patience
-from fedkd.client.institution import simulated
-from fedkd.experiment.experiment import parse
+from fedkd.client.institution import simulated_institution
+from fedkd.client.sessions.agent import Agent, ReconnectPolicy
+from fedkd.experiment import parse_experiment
 from fedkd.server import cli
 from fedkd.server.hub.certificates import make_certificates
 from fedkd.wire.channel import grpc
-from tests.support.commands import ROOT, SOON, typed
+from tests.support.server_process import ROOT, SOON, running_server
 
 SMALL = ("institutions.count=2", "student.steps=40", "questions.budget=128", "student.model=mlp")
 TINY = {"name": "tiny", "institutions": {"count": 2, "models": ["mlp"], "epochs": 2}}
-QUICK = Patience(first=0.05, longest=0.2, total=SOON)
+QUICK = ReconnectPolicy(initial_pause=0.05, max_pause=0.2, give_up_after=SOON)
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def agents(address: str, tokens: dict[str, str], tls: Path | None) -> list[threa
     """Both institutions of the experiment, each dialling in a thread of its own."""
     threads = []
     for index, (name, token) in enumerate(sorted(tokens.items())):
-        institution = simulated(parse(TINY), index, None)
+        institution = simulated_institution(parse_experiment(TINY), index, None)
         credentials = None
         if tls is not None:
             files = ("ca.pem", f"{name}.key", f"{name}.pem")
@@ -77,9 +77,9 @@ def test_a_run_over_mutual_tls_with_join_tokens_leaves_its_report(
     assert tokens.keys() == set(names)
     words = ["run", "digits", "--tls", str(tls), "--address", "127.0.0.1:0", "--seed", "5"]
     words += ["--tokens", "tokens", "--out", "run", "--log", "json", "--metrics", "0"]
-    with typed(tmp_path, *words, *overrides(*SMALL)) as command:
-        address = command.hears(r"2 institutions may dial (\S+)")
-        metrics = command.hears(r"metrics at (\S+)")
+    with running_server(tmp_path, *words, *overrides(*SMALL)) as command:
+        address = command.wait_for_line(r"2 institutions may dial (\S+)")
+        metrics = command.wait_for_line(r"metrics at (\S+)")
         with urllib.request.urlopen(metrics, timeout=SOON) as page:
             assert "fedkd_institutions_present 0.0" in page.read().decode()
         threads = agents(address, tokens, tls)
@@ -94,20 +94,20 @@ def test_a_run_over_mutual_tls_with_join_tokens_leaves_its_report(
     assert all(t["samples_asked"] == 128 and t["bytes_received"] for t in result["teachers"])
     assert "not known" in (tmp_path / "run" / "report.html").read_text().lower()
     events = [json.loads(line) for line in command.errors if line.startswith("{")]
-    assert {"waiting", "here", "trained"} <= {event["event"] for event in events}
+    assert {"waiting", "connected", "trained"} <= {event["event"] for event in events}
     assert not any(token in line for token in tokens.values() for line in command.errors)
 
 
 def test_a_signal_ends_a_run_in_plain_text_and_institutions_hear_of_it(tmp_path: Path) -> None:
-    with typed(tmp_path, "run", "digits", "--insecure") as command:
-        token = command.hears(r"the token of this run is (\S+)")
-        address = command.hears(r"5 institutions may dial (127\.0\.0\.1:\d+)")
+    with running_server(tmp_path, "run", "digits", "--insecure") as command:
+        token = command.wait_for_line(r"the token of this run is (\S+)")
+        address = command.wait_for_line(r"5 institutions may dial (127\.0\.0\.1:\d+)")
         thread, stranger = agents(
             address, {"institution-0": token, "institution-1": "not the token"}, None
         )
         stranger.join(SOON)
         assert not stranger.is_alive()
-        assert command.hears(r"here +name=\"(\S+)\"") == "institution-0"
+        assert command.wait_for_line(r"here +name=\"(\S+)\"") == "institution-0"
         command.process.send_signal(signal.SIGTERM)
         assert command.end() == 130
         assert command.errors[-1] == "fedkd-server: interrupted"

@@ -11,20 +11,19 @@ import pytest
 import torch
 from torch import nn
 
-from fedkd.client.agent import Agent
-from fedkd.client.release.gate import Door
-from fedkd.client.release.modes import release
-from fedkd.experiment.experiment import parse
+from fedkd.client.release.gate import ReleaseGate
+from fedkd.client.release.mode_table import build_release_mode
+from fedkd.client.sessions.agent import Agent
+from fedkd.experiment import parse_experiment
 from fedkd.loop import PAUSE, Distillation, Distilled, Plan, Progress, distil, drive
 from fedkd.methods import Method, cudfkd, make
-from fedkd.models.in_process_teachers import InProcess
-from fedkd.models.teacher import ModuleTeacher
-from fedkd.privacy.release_policy import Policy
-from fedkd.procedural.priors import priors
-from fedkd.protocol.signals import Answers, Ask, Card, PullBack, Refusal, Reply, Request, Signal
+from fedkd.models import InProcess, ModuleTeacher
+from fedkd.privacy import Policy
+from fedkd.procedural import build_priors
+from fedkd.protocol import Answers, Ask, Card, PullBack, Refusal, Reply, Request, Signal
 from fedkd.server.coordinator import Coordinator, Ingredients
 from fedkd.server.hub.hub import Hub
-from fedkd.server.hub.participant_list import Audience
+from fedkd.server.hub.participant_list import ParticipantList
 from fedkd.server.run.checkpoint import Checkpoint
 
 SHAPE, K, SOON = (1, 8, 8), 4, 20.0
@@ -53,7 +52,9 @@ AT_HAND = InProcess({name: network(seed) for seed, name in enumerate("ab")}, SHA
 
 def parts(method: Method, overlap: bool, checkpoint: Checkpoint | None = None) -> Ingredients:
     return Ingredients(
-        *(network(9), method, PLAN, priors("pink", "noise")), checkpoint=checkpoint, overlap=overlap
+        *(network(9), method, PLAN, build_priors("pink", "noise")),
+        checkpoint=checkpoint,
+        overlap=overlap,
     )
 
 
@@ -70,9 +71,11 @@ def slow(pause: float) -> Iterator[tuple[Hub, tuple[Card, ...]]]:
         agents = []
         for seed, name in enumerate("ab"):
             card = Card(name, K, SHAPE, OPEN.signals, True)
-            door = Door(OPEN, release(OPEN, ModuleTeacher(network(seed), K), None), card)
+            door = ReleaseGate(
+                OPEN, build_release_mode(OPEN, ModuleTeacher(network(seed), K), None), card
+            )
 
-            def answer(request: Ask | PullBack, door: Door = door) -> Reply | Refusal:
+            def answer(request: Ask | PullBack, door: ReleaseGate = door) -> Reply | Refusal:
                 time.sleep(pause)
                 return door.answer(request)
 
@@ -95,8 +98,8 @@ def test_over_a_hub_with_slow_institutions_overlap_changes_no_bit(method: Method
     with slow(0.01) as (hub, cards):
         for overlap in (True, False):
             run, told = parts(method, overlap), list[Progress]()
-            audience = Audience(hub, run, cards, SOON)
-            Coordinator(run, audience.cards, audience.answer, told.append).finish()
+            participants = ParticipantList(hub, run, cards, SOON)
+            Coordinator(run, participants.cards, participants.answer, told.append).finish()
             found.append(left(run, told))
     assert found[0] == found[1]
     # A driver that knows nothing of it makes the same student too.
@@ -139,7 +142,7 @@ def test_without_overlap_nobody_learns_before_the_answers_are_there() -> None:
 def test_steps_are_shared_out_over_all_that_travels() -> None:
     """Nothing is left to wait for: of a question and its pull-back each takes its half."""
     run = Distillation(
-        *(network(9), cudfkd("pull_back", latent=8), AT_HAND.cards, PLAN), priors("pink")
+        *(network(9), cudfkd("pull_back", latent=8), AT_HAND.cards, PLAN), build_priors("pink")
     )
     taken = list[tuple[str, int]]()
 
@@ -162,10 +165,10 @@ class _DiedError(Exception):
 
 @pytest.mark.parametrize("method", METHODS[1:3], ids=["exact", "mixed"])
 def test_a_run_may_be_taken_up_again_with_the_other_setting(method: Method, tmp_path: Path) -> None:
-    experiment = parse({"name": "a"})
+    experiment = parse_experiment({"name": "a"})
 
-    def life(way_back: Checkpoint | None, overlap: bool, until: float) -> Callable[[], Distilled]:
-        run = parts(method, overlap, way_back)
+    def life(saved_run: Checkpoint | None, overlap: bool, until: float) -> Callable[[], Distilled]:
+        run = parts(method, overlap, saved_run)
         asked = 0
 
         def answer(request: Request) -> tuple[Answers, dict[str, str]]:
@@ -203,7 +206,8 @@ def test_the_stream_of_the_student_is_not_that_of_the_drawing() -> None:
     asked = []
     for steps in (0, 60):
         run = Distillation(
-            *(network(9), cudfkd(), AT_HAND.cards, replace(PLAN, steps=steps)), priors("noise")
+            *(network(9), cudfkd(), AT_HAND.cards, replace(PLAN, steps=steps)),
+            build_priors("noise"),
         )
         questions = list[torch.Tensor]()
 

@@ -1,4 +1,4 @@
-"""The command as people type it: what it leaves behind, and one line for every mistake."""
+"""The command line ``fedkd``: files that it writes, and one line for every error."""
 
 import csv
 import json
@@ -13,11 +13,11 @@ import torch
 
 from fedkd.client.ledger.hash_chain import Spent
 from fedkd.client.ledger.ledger import Ledger
-from fedkd.experiment.experiment import load
-from fedkd.protocol.signals import Ask, Request
+from fedkd.experiment import load_experiment
+from fedkd.protocol import Ask, Request
 from fedkd.simulations import cli
-from fedkd.simulations.checks.resume import survive
-from fedkd.simulations.engines.local import Local
+from fedkd.simulations.checks.resume import kill_and_resume
+from fedkd.simulations.engines.local import LocalInstitutions
 
 SMALL = (
     "--set",
@@ -29,9 +29,9 @@ SMALL = (
 )
 
 
-def typed(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
-    """Type a command; its exit status."""
-    monkeypatch.setattr(sys, "argv", ["fedkd", *words])
+def run_command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """Run a command line; returns its exit status."""
+    monkeypatch.setattr(sys, "argv", ["fedkd", *arguments])
     with pytest.raises(SystemExit) as ended:
         cli.main()
     return int(ended.value.code or 0)
@@ -41,8 +41,8 @@ def test_a_run_leaves_its_folder_and_a_report_can_be_made_again(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    words = ("run", "digits", "--out", str(out), "--seed", "7", "--record", *SMALL)
-    assert typed(monkeypatch, *words) == 0
+    arguments = ("run", "digits", "--out", str(out), "--seed", "7", "--record", *SMALL)
+    assert run_command(monkeypatch, *arguments) == 0
     result = json.loads((out / "result.json").read_text())
     assert result["seed"] == 7
     assert result["config"]["student"]["steps"] == 40
@@ -64,20 +64,20 @@ def test_a_run_leaves_its_folder_and_a_report_can_be_made_again(
     assert result["resumed"] == 0
     page = (out / "report.html").read_bytes()
     (out / "report.html").unlink()
-    assert typed(monkeypatch, "report", str(out)) == 0
+    assert run_command(monkeypatch, "report", str(out)) == 0
     assert (out / "report.html").read_bytes() == page
 
     again = tmp_path / "again"
-    words = ("run", "digits", "--out", str(again), "--seed", "7", "--replay", str(out), *SMALL)
-    assert typed(monkeypatch, *words) == 0
+    arguments = ("run", "digits", "--out", str(again), "--seed", "7", "--replay", str(out), *SMALL)
+    assert run_command(monkeypatch, *arguments) == 0
     student = "student.safetensors"
     assert (again / student).read_bytes() == (out / student).read_bytes()
 
 
 def test_a_run_that_is_killed_at_random_moments_ends_as_one_that_is_not(tmp_path: Path) -> None:
-    words = ["digits", "--checkpoint", "0.1", *SMALL, "--set", "student.model=mlp"]
-    words += ["--set", "policy.samples=320"]  # charged twice, a question would be one too many
-    trials = list(survive(words, tmp_path, kills=3, each=3, seed=1))
+    arguments = ["digits", "--checkpoint", "0.1", *SMALL, "--set", "student.model=mlp"]
+    arguments += ["--set", "policy.samples=320"]  # charged twice, a question would be one too many
+    trials = list(kill_and_resume(arguments, tmp_path, kills=3, kills_per_run=3, seed=1))
     assert sum(trial.kills for trial in trials) == 3
     for trial in trials:
         assert trial.same_student
@@ -91,42 +91,44 @@ def test_a_run_that_is_killed_at_random_moments_ends_as_one_that_is_not(tmp_path
 
 
 def test_a_cap_outlives_the_process_that_reached_it(tmp_path: Path) -> None:
-    experiment = load(
+    experiment = load_experiment(
         "digits", ["policy.samples=8", "institutions.models=['sklearn:LogisticRegression']"]
     )
     parts = (experiment, tmp_path / "vaults", lambda count: None)
     asks = [Ask(torch.full((4, 1, 8, 8), shade, dtype=torch.uint8)) for shade in range(4)]
     names = {f"institution-{index}" for index in range(5)}
 
-    before = Local(*parts, books=tmp_path / "books")
+    before = LocalInstitutions(*parts, ledgers=tmp_path / "ledgers")
     assert [before.answer(ask)[0].keys() for ask in asks[:2]] == [names, names]
-    # It died before the second answer was kept: that question is put again, and not charged again.
-    after = Local(*parts, books=tmp_path / "books")
+    # It died before the second answer was recorded: the query is sent again, and not charged again.
+    after = LocalInstitutions(*parts, ledgers=tmp_path / "ledgers")
     assert after.answer(asks[1])[0].keys() == names
     assert after.answer(asks[2])[1].keys() == names, "the cap was reached in another life"
     counted = {(t.samples_asked, t.refusals) for t in after.traffic.values()}
-    assert counted == {(4, 1)}, "what this process added, and not what stands in the books"
+    assert counted == {(4, 1)}, "what this process added, and not what the ledgers have"
     for index in range(5):
-        with closing(Ledger(tmp_path / "books" / f"{index:04d}.sqlite")) as ledger:
+        with closing(Ledger(tmp_path / "ledgers" / f"{index:04d}.sqlite")) as ledger:
             assert ledger.spent == Spent(asked=8, refused=1)
-    assert Local(*parts).answer(asks[3])[0].keys() == names, "without a way back: in memory"
+    assert LocalInstitutions(*parts).answer(asks[3])[0].keys() == names, (
+        "without checkpoints: in memory"
+    )
 
 
 def test_an_interrupted_run_says_how_it_goes_on(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out, ask, left = tmp_path / "run", Local.answer, iter(range(3))
+    out, ask, left = tmp_path / "run", LocalInstitutions.answer, iter(range(3))
 
-    def pressed(self: Local, request: Request) -> Any:
+    def pressed(self: LocalInstitutions, request: Request) -> Any:
         if next(left, None) is None:
             raise KeyboardInterrupt
         return ask(self, request)
 
-    monkeypatch.setattr(Local, "answer", pressed)
-    assert typed(monkeypatch, "run", "digits", "--out", str(out), *SMALL) == 130
+    monkeypatch.setattr(LocalInstitutions, "answer", pressed)
+    assert run_command(monkeypatch, "run", "digits", "--out", str(out), *SMALL) == 130
     hint = capsys.readouterr().err.splitlines()[-1]
     assert hint.endswith(f"go on with: fedkd run --resume {out}")
-    monkeypatch.setattr(Local, "answer", ask)
+    monkeypatch.setattr(LocalInstitutions, "answer", ask)
     again = hint.split("fedkd ")[-1].split()
 
     def pressed_again(folder: Path) -> None:  # the result is written, and its page is not
@@ -134,15 +136,15 @@ def test_an_interrupted_run_says_how_it_goes_on(
 
     with monkeypatch.context() as patch:
         patch.setattr("fedkd.server.run.recorder.build_report", pressed_again)
-        assert typed(patch, *again) == 130
+        assert run_command(patch, *again) == 130
     assert capsys.readouterr().err.splitlines()[-1] == hint
     assert ((out / "checkpoint").exists(), (out / "report.html").exists()) == (True, False)
-    assert typed(monkeypatch, *again) == 0
+    assert run_command(monkeypatch, *again) == 0
     assert ((out / "checkpoint").exists(), (out / "report.html").exists()) == (False, True)
     result = json.loads((out / "result.json").read_text())
     assert result["resumed"] == 1
     assert [t["samples_asked"] for t in result["teachers"]] == [320] * 5
-    assert typed(monkeypatch, "run", "--resume", str(out)) == 2
+    assert run_command(monkeypatch, "run", "--resume", str(out)) == 2
     assert "is finished" in capsys.readouterr().err.splitlines()[-1]
 
 
@@ -150,16 +152,16 @@ def test_a_comparison_is_a_table_values_and_a_picture(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     out = tmp_path / "compare"
-    words = ("compare", "digits", "digits-noise", "--seeds", "2", "--out", str(out), *SMALL)
-    assert typed(monkeypatch, *words) == 0
+    arguments = ("compare", "digits", "digits-noise", "--seeds", "2", "--out", str(out), *SMALL)
+    assert run_command(monkeypatch, *arguments) == 0
     with (out / "comparison.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [(r["experiment"], r["seed"]) for r in rows] == [
         (name, seed) for name in ("digits", "digits-noise") for seed in "01"
     ]
     for row in rows:
-        told = json.loads((out / f"{row['experiment']}-{row['seed']}/result.json").read_text())
-        assert float(row["student"]) == told["student"]["accuracy"]
+        result = json.loads((out / f"{row['experiment']}-{row['seed']}/result.json").read_text())
+        assert float(row["student"]) == result["student"]["accuracy"]
     table = (out / "comparison.md").read_text().splitlines()
     mean = 50 * sum(float(r["student"]) for r in rows[:2])
     assert f"| digits | {mean:.2f}% ±" in table[2]
@@ -170,14 +172,14 @@ def test_a_comparison_is_a_table_values_and_a_picture(
 def test_methods_are_listed_with_what_they_ask(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert typed(monkeypatch, "methods") == 0
-    said = capsys.readouterr().out
-    assert "cudfkd" in said
-    assert "bn_gap" in said
+    assert run_command(monkeypatch, "methods") == 0
+    output = capsys.readouterr().out
+    assert "cudfkd" in output
+    assert "bn_gap" in output
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("arguments", "says"),
     [
         (("run", "digits", "--set", "student.stepz=3"), "did you mean steps?"),
         (("run", "digitz"), "did you mean digits?"),
@@ -191,14 +193,14 @@ def test_methods_are_listed_with_what_they_ask(
     ],
 )
 def test_a_mistake_is_one_line_and_status_two(
-    words: tuple[str, ...],
+    arguments: tuple[str, ...],
     says: str,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert typed(monkeypatch, *words, *(SMALL if words[0] == "run" else ())) == 2
+    assert run_command(monkeypatch, *arguments, *(SMALL if arguments[0] == "run" else ())) == 2
     errors = [line for line in capsys.readouterr().err.splitlines() if "loading" not in line]
     assert len(errors) == 1
     assert errors[0].startswith("fedkd: ")

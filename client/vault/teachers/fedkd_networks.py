@@ -1,13 +1,12 @@
-"""``fedkd:NAME``: one of our own networks, with weights from a safetensors file.
+"""Teacher format ``fedkd:NAME``: one of fedkd's networks, with weights from a safetensors file.
 
-They scale images themselves and have a body and a head, so that they can say FEATURES too.
+These networks normalise images themselves and have a body and a head, so they give FEATURES too.
 """
 
-from fedkd.client.vault.teachers.modules import load_weights, module_teacher
-from fedkd.client.vault.teachers.spec import TeacherSpec
+from fedkd.client.vault.teachers.teacher_spec import TeacherSpec
+from fedkd.client.vault.teachers.torch_modules import load_weights, module_teacher
 from fedkd.errors import SettingsError
-from fedkd.models.networks import build
-from fedkd.models.teacher import ModuleTeacher
+from fedkd.models import ModuleTeacher, build_network
 
 
 def open_fedkd(spec: TeacherSpec, name: str) -> ModuleTeacher:
@@ -19,6 +18,6 @@ def open_fedkd(spec: TeacherSpec, name: str) -> ModuleTeacher:
     """
     if spec.weights is None:
         raise SettingsError(f"{spec.source} needs weights, a .safetensors file; name it")
-    network = build(name, spec.classes, spec.shape, seed=0)
+    network = build_network(name, spec.classes, spec.shape, seed=0)
     load_weights(network, spec.path(spec.weights))
     return module_teacher(network, spec)

@@ -1,9 +1,9 @@
-"""``oip:URL``: a model behind the Open Inference Protocol v2, where URL ends in v2/models/NAME.
+"""Teacher format ``oip:URL``: a model served by the Open Inference Protocol v2 over REST.
 
-KServe, Triton and MLServer speak it; here it is spoken over REST, and the server is believed in
-nothing: time and size of an answer are bounded, its description is held against the owner's words,
-and none of its texts is repeated. Redirects and proxies are not followed, nothing is logged, and
-no exception names more than what the owner wrote.
+URL ends in v2/models/NAME. KServe, Triton and MLServer speak the protocol. The server is not
+trusted: time and size of an answer are bounded, its description is checked against the owner's
+settings, and none of its texts is repeated. Redirects and proxies are not followed, nothing is
+logged, and no exception names more than what the owner wrote.
 """
 
 import http.client
@@ -22,26 +22,26 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from fedkd.client.vault.teachers.logits import LogitsTeacher, layout
-from fedkd.client.vault.teachers.spec import TeacherSpec
+from fedkd.client.vault.teachers.logits_teacher import LogitsTeacher, input_layout
+from fedkd.client.vault.teachers.teacher_spec import TeacherSpec
 from fedkd.errors import DataError, SettingsError
 
-FLOATS = frozenset({"FP16", "FP32", "FP64"})
-"""Data types of the protocol that are numbers in JSON and take a pixel as it is."""
+FLOAT_TYPES = frozenset({"FP16", "FP32", "FP64"})
+"""Data types of the protocol that are floats in JSON."""
 
-HEADROOM = 64 * 1024
+MAX_OVERHEAD_BYTES = 64 * 1024
 """Bytes of an answer beyond its numbers."""
 
-NUMBER = 32
+MAX_NUMBER_BYTES = 32
 """Most bytes of one number in JSON."""
 
-PATH = re.compile(r"(/[\w.~-]+)*/v2/models/[\w.~%-]+(/versions/[\w.~%-]+)?")
+MODEL_PATH = re.compile(r"(/[\w.~-]+)*/v2/models/[\w.~%-]+(/versions/[\w.~%-]+)?")
 
 Json: TypeAlias = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Named:
+class TensorDescription:
     """An input or output as the server describes it."""
 
     name: str
@@ -56,37 +56,37 @@ def open_server(spec: TeacherSpec, url: str) -> LogitsTeacher:
         SettingsError: an address that is none, or plain http to another machine.
         DataError: the server does not answer, or describes another model.
     """
-    server = _Server(spec, url)
-    described = server.request("GET", "", None, HEADROOM)
-    read = _described(described.get("inputs"), spec.input_name, "input", spec)
-    heard = _described(described.get("outputs"), spec.output_name, "output", spec)
-    for tensor in (read, heard):
-        if tensor.datatype not in FLOATS:
+    server = _InferenceClient(spec, url)
+    described = server.request("GET", "", None, MAX_OVERHEAD_BYTES)
+    source = _find_tensor(described.get("inputs"), spec.input_name, "input", spec)
+    output = _find_tensor(described.get("outputs"), spec.output_name, "output", spec)
+    for tensor in (source, output):
+        if tensor.datatype not in FLOAT_TYPES:
             raise DataError(
                 f"{spec.source}: {tensor.name} is {tensor.datatype}, expected one of "
-                f"{', '.join(sorted(FLOATS))}; serve the model with floats"
+                f"{', '.join(sorted(FLOAT_TYPES))}; serve the model with floats"
             )
 
-    def say(pixels: NDArray[np.float32]) -> NDArray[np.float64]:
+    def score_batch(pixels: NDArray[np.float32]) -> NDArray[np.float64]:
         images = {
-            "name": read.name,
+            "name": source.name,
             "shape": list(pixels.shape),
-            "datatype": read.datatype,
+            "datatype": source.datatype,
             "data": pixels.ravel().tolist(),
         }
-        question = {"inputs": [images], "outputs": [{"name": heard.name}]}
-        numbers = len(pixels) * spec.classes
-        said = server.request("POST", "/infer", question, HEADROOM + NUMBER * numbers)
-        return _scores(said, heard.name, (len(pixels), spec.classes), spec)
+        question = {"inputs": [images], "outputs": [{"name": output.name}]}
+        limit = MAX_OVERHEAD_BYTES + MAX_NUMBER_BYTES * len(pixels) * spec.classes
+        answer = server.request("POST", "/infer", question, limit)
+        return _scores(answer, output.name, (len(pixels), spec.classes), spec)
 
-    return layout(read.shape, spec).teacher(say, spec, spec.batch)
+    return input_layout(source.shape, spec).teacher(score_batch, spec, spec.batch)
 
 
-class _Server:
+class _InferenceClient:
     """Requests to one model of one server; each has a connection of its own."""
 
     def __init__(self, spec: TeacherSpec, url: str) -> None:
-        self._who, self._timeout = spec.source, spec.timeout
+        self._source, self._timeout = spec.source, spec.timeout
         try:
             parts = urllib.parse.urlsplit(url)
             default = http.client.HTTPS_PORT if parts.scheme == "https" else http.client.HTTP_PORT
@@ -99,7 +99,7 @@ class _Server:
             or parts.username is not None
             or parts.query
             or parts.fragment
-            or not PATH.fullmatch(parts.path)
+            or not MODEL_PATH.fullmatch(parts.path)
         ):
             raise SettingsError(
                 f"{spec.source}: expected oip: and the address of a model, as in "
@@ -107,21 +107,21 @@ class _Server:
             )
         self._path, self._tls = parts.path, None
         if parts.scheme == "https":
-            self._tls = _certificates(spec)
-        elif not (spec.insecure or _loopback(self._host)):
+            self._tls = _tls_context(spec)
+        elif not (spec.insecure or _is_loopback(self._host)):
             raise SettingsError(
                 f"{spec.source}: plain http to another machine can be read and changed on its "
                 f"way; use https, or say insecure = true"
             )
 
-    def request(self, method: str, path: str, content: Json | None, most: int) -> Json:
+    def request(self, method: str, path: str, content: Json | None, limit: int) -> Json:
         """One request and its answer.
 
         Args:
             method: of HTTP.
             path: below the model's.
             content: sent as JSON.
-            most: bytes of an answer.
+            limit: largest answer in bytes.
 
         Raises:
             DataError: no answer in time, one that is too long, or one that is no JSON object.
@@ -136,24 +136,26 @@ class _Server:
             with _deadline(connection.sock, self._timeout):
                 connection.request(method, self._path + path, body, headers)
                 response = connection.getresponse()
-                status, said = response.status, response.read(most + 1)
+                status, body = response.status, response.read(limit + 1)
         except (OSError, http.client.HTTPException) as error:
             raise DataError(
-                f"{self._who} gave no answer within {self._timeout:g} s "
+                f"{self._source} gave no answer within {self._timeout:g} s "
                 f"({type(error).__name__}); see that the server runs"
             ) from None
         finally:
             connection.close()
         if status != http.client.OK:
-            raise DataError(f"{self._who} answered with status {status}; see the server's log")
-        if len(said) > most:
-            raise DataError(f"{self._who} answered with more than {most} bytes; see its outputs")
+            raise DataError(f"{self._source} answered with status {status}; see the server's log")
+        if len(body) > limit:
+            raise DataError(
+                f"{self._source} answered with more than {limit} bytes; see its outputs"
+            )
         try:
-            answer = json.loads(said)
+            answer = json.loads(body)
         except (ValueError, RecursionError):
             answer = None
         if not isinstance(answer, dict):
-            raise DataError(f"{self._who} answered with something else than a JSON object")
+            raise DataError(f"{self._source} answered with something else than a JSON object")
         return answer
 
     def _connection(self) -> http.client.HTTPConnection:
@@ -166,7 +168,7 @@ class _Server:
 
 @contextmanager
 def _deadline(connected: socket.socket, seconds: float) -> Iterator[None]:
-    """Cut a connection off after so long, however busily the other side drips bytes into it.
+    """Close a connection after so many seconds, even where the other side keeps sending bytes.
 
     Raises:
         TimeoutError: it was cut off.
@@ -189,7 +191,7 @@ def _deadline(connected: socket.socket, seconds: float) -> Iterator[None]:
         raise TimeoutError
 
 
-def _certificates(spec: TeacherSpec) -> ssl.SSLContext:
+def _tls_context(spec: TeacherSpec) -> ssl.SSLContext:
     path = spec.path(spec.ca) if spec.ca else None
     try:
         return ssl.create_default_context(cafile=path)
@@ -197,26 +199,26 @@ def _certificates(spec: TeacherSpec) -> ssl.SSLContext:
         raise DataError(f"{path} cannot be read as certificates; give a PEM file") from error
 
 
-def _loopback(host: str) -> bool:
+def _is_loopback(host: str) -> bool:
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
 
 
-def _described(tensors: Any, name: str | None, what: str, spec: TeacherSpec) -> Named:
+def _find_tensor(tensors: Any, name: str | None, what: str, spec: TeacherSpec) -> TensorDescription:
     """The input or output of that name, or the only one.
 
     Raises:
         DataError: the server describes none.
-        SettingsError: a choice that the owner has not made.
+        SettingsError: there are several and the owner has not named one.
     """
     known = []
     for tensor in tensors if isinstance(tensors, list) else []:
         match tensor:
             case {"name": str(own), "datatype": str(kind), "shape": [_, *_] as shape}:
                 if all(isinstance(d, int) for d in shape):
-                    known.append(Named(own, kind, shape))
+                    known.append(TensorDescription(own, kind, shape))
     if not known:
         raise DataError(
             f"{spec.source} describes no {what} with name, datatype and shape; write them in the "
@@ -231,18 +233,18 @@ def _described(tensors: Any, name: str | None, what: str, spec: TeacherSpec) -> 
 
 
 def _scores(
-    said: Json, name: str, shape: tuple[int, int], spec: TeacherSpec
+    answer: Json, name: str, shape: tuple[int, int], spec: TeacherSpec
 ) -> NDArray[np.float64]:
     """The numbers of one output, (B, K).
 
     Raises:
         DataError: it is not there, or not of that shape, or holds something else than numbers.
     """
-    outputs = said.get("outputs")
+    outputs = answer.get("outputs")
     for output in outputs if isinstance(outputs, list) else []:
         match output:
             case {"name": own, "shape": declared, "datatype": kind, "data": list(data)} if (
-                own == name and declared == list(shape) and kind in FLOATS
+                own == name and declared == list(shape) and kind in FLOAT_TYPES
             ):
                 try:
                     numbers = np.asarray(data)

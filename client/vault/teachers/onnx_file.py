@@ -1,4 +1,4 @@
-"""``onnx:FILE``: a network in ONNX, run by onnxruntime on the CPU. Logits only: no gradient.
+"""Teacher format ``onnx:FILE``: a network in ONNX, run by onnxruntime on the CPU; no gradient.
 
 An ONNX file is data, and runs no code of its own.
 """
@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fedkd.client.vault.teachers.logits import LogitsTeacher, layout
-from fedkd.client.vault.teachers.spec import TeacherSpec
+from fedkd.client.vault.teachers.logits_teacher import LogitsTeacher, input_layout
+from fedkd.client.vault.teachers.teacher_spec import TeacherSpec
 from fedkd.errors import DataError, SettingsError
-from fedkd.models.teacher import CHUNK
+from fedkd.models import CHUNK
 
 
 def open_onnx(spec: TeacherSpec, name: str) -> LogitsTeacher:
@@ -37,22 +37,22 @@ def open_onnx(spec: TeacherSpec, name: str) -> LogitsTeacher:
         raise DataError(
             f"{path} cannot be opened as ONNX ({type(error).__name__}); export it again"
         ) from error
-    read = chosen(session.get_inputs(), spec.input_name, "input_name", spec)
-    heard = chosen(session.get_outputs(), spec.output_name, "output_name", spec)
-    if read.type != "tensor(float)":
-        raise DataError(f"{path} reads {read.type}, expected tensor(float); export it in float32")
+    source = select_tensor(session.get_inputs(), spec.input_name, "input_name", spec)
+    output = select_tensor(session.get_outputs(), spec.output_name, "output_name", spec)
+    if source.type != "tensor(float)":
+        raise DataError(f"{path} reads {source.type}, expected tensor(float); export it in float32")
 
-    def say(pixels: NDArray[np.float32]) -> NDArray[Any]:
-        return np.asarray(session.run([heard.name], {read.name: pixels})[0])
+    def score_batch(pixels: NDArray[np.float32]) -> NDArray[Any]:
+        return np.asarray(session.run([output.name], {source.name: pixels})[0])
 
-    return layout(read.shape, spec).teacher(say, spec, CHUNK)
+    return input_layout(source.shape, spec).teacher(score_batch, spec, CHUNK)
 
 
-def chosen(among: list[Any], name: str | None, field: str, spec: TeacherSpec) -> Any:
+def select_tensor(among: list[Any], name: str | None, field: str, spec: TeacherSpec) -> Any:
     """The input or output of that name, or the only one.
 
     Raises:
-        SettingsError: there is none, or a choice that the owner has not made.
+        SettingsError: there is none, or there are several and the owner has not named one.
     """
     fitting = [one for one in among if name in (None, one.name)]
     if len(fitting) != 1:

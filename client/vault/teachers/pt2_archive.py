@@ -1,9 +1,9 @@
-"""``pt2:FILE``: the owner's own archive of torch.export, with logits and their gradient.
+"""Teacher format ``pt2:FILE``: the owner's own archive of torch.export; logits and gradients.
 
-Its loader unpickles what it finds pickled (example inputs, weights of special types, custom
-objects) and evaluates expressions of the graph. So the owner has to say that the file is his
-(``trusted``), and even then only records that hold plain numbers and JSON are handed on: example
-inputs are left out, and whatever else is in the archive makes it refused.
+Torch's loader unpickles some records (example inputs, weights of special types, custom objects) and
+evaluates expressions of the graph. So the owner has to state that the file is his (``trusted``).
+Even then only records of plain numbers and JSON are loaded: example inputs are left out, and an
+archive with any other record is refused.
 """
 
 import io
@@ -17,24 +17,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fedkd.client.vault.teachers.modules import module_teacher
-from fedkd.client.vault.teachers.spec import TeacherSpec
+from fedkd.client.vault.teachers.teacher_spec import TeacherSpec
+from fedkd.client.vault.teachers.torch_modules import module_teacher
 from fedkd.errors import DataError, SettingsError
-from fedkd.models.teacher import ModuleTeacher
+from fedkd.models import ModuleTeacher
 
-PLAIN = re.compile(
+PLAIN_RECORDS = re.compile(
     r"archive_format|archive_version|byteorder|\.data/(version|serialization_id)"
     r"|models/model\.json|data/(weights|constants)/model_(weights|constants)_config\.json"
     r"|data/weights/weight_\d+|data/constants/tensor_\d+"
 )
 """Records, below the archive's root, that are read without unpickling."""
 
-EXAMPLES = "data/sample_inputs/model.pt"
-"""A pickle in every archive, which nobody needs."""
+EXAMPLE_INPUTS = "data/sample_inputs/model.pt"
+"""A pickle in every archive; it is not needed."""
 
 
-class Exported(nn.Module):
-    """An exported program, which has no modes to switch and is nobody else's, so never copied.
+class ExportedProgram(nn.Module):
+    """An exported program as a module. It has no train and eval modes, and is never copied.
 
     Args:
         program: (B, C, H, W) -> (B, K).
@@ -45,20 +45,20 @@ class Exported(nn.Module):
         # In a tuple it is no submodule: an exported program refuses eval().
         self._program = (program.requires_grad_(False),)
 
-    def __deepcopy__(self, _: dict[int, Any]) -> "Exported":
+    def __deepcopy__(self, _: dict[int, Any]) -> "ExportedProgram":
         return self
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) scaled -> (B, K)."""
-        said: Tensor = self._program[0](x)
-        return said
+        """(B, C, H, W) normalised -> (B, K)."""
+        output: Tensor = self._program[0](x)
+        return output
 
 
 def open_pt2(spec: TeacherSpec, name: str) -> ModuleTeacher:
     """See the module.
 
     Raises:
-        SettingsError: the owner has not said that he trusts it.
+        SettingsError: the owner has not set ``trusted``.
         DataError: it cannot be read, or only by unpickling.
     """
     if not spec.trusted:
@@ -67,7 +67,7 @@ def open_pt2(spec: TeacherSpec, name: str) -> ModuleTeacher:
             f"the file is your own"
         )
     path = spec.path(name)
-    archive = without_pickles(path)
+    archive = strip_pickles(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of read-only buffers, which are torch's own
@@ -77,11 +77,11 @@ def open_pt2(spec: TeacherSpec, name: str) -> ModuleTeacher:
             f"{path} cannot be loaded ({type(error).__name__}); export it again with this torch, "
             f"{torch.__version__}"
         ) from error
-    return module_teacher(Exported(program), spec)
+    return module_teacher(ExportedProgram(program), spec)
 
 
-def without_pickles(path: Path) -> io.BytesIO:
-    """A copy of an archive that has its plain records and nothing else.
+def strip_pickles(path: Path) -> io.BytesIO:
+    """A copy of an archive with its plain records and nothing else.
 
     Raises:
         DataError: it is no archive, or has records that are not plain.
@@ -94,9 +94,9 @@ def without_pickles(path: Path) -> io.BytesIO:
                 raise DataError(f"{path} has a record twice; export it again")
             for name in names:
                 record = name.partition("/")[2]
-                content = b"" if record == EXAMPLES else source.read(name)
-                if record != EXAMPLES and (
-                    not PLAIN.fullmatch(record) or _pickled(record, content)
+                content = b"" if record == EXAMPLE_INPUTS else source.read(name)
+                if record != EXAMPLE_INPUTS and (
+                    not PLAIN_RECORDS.fullmatch(record) or _pickled(record, content)
                 ):
                     raise DataError(
                         f"{path} has {record}, which could only be read by running code; export "
@@ -112,7 +112,7 @@ def without_pickles(path: Path) -> io.BytesIO:
 
 
 def _pickled(record: str, content: bytes) -> bool:
-    """Whether a table of tensors names one that is kept as a pickle."""
+    """Whether a table of tensors names one that is stored as a pickle."""
     if not record.endswith("_config.json"):
         return False
     config = json.loads(content).get("config", {})

@@ -1,13 +1,13 @@
-"""``skops:FILE``: a fitted scikit-learn classifier saved with skops, which holds no pickle.
+"""Teacher format ``skops:FILE``: a fitted scikit-learn classifier saved with skops, no pickle.
 
 skops builds only types that it knows, and those that the owner lists in ``trusted_types``.
 """
 
 import zipfile
 
-from fedkd.client.vault.teachers.estimator import estimator_teacher
-from fedkd.client.vault.teachers.logits import LogitsTeacher
-from fedkd.client.vault.teachers.spec import TeacherSpec
+from fedkd.client.vault.teachers.logits_teacher import LogitsTeacher
+from fedkd.client.vault.teachers.sklearn_estimator import estimator_teacher
+from fedkd.client.vault.teachers.teacher_spec import TeacherSpec
 from fedkd.errors import DataError, SettingsError
 
 

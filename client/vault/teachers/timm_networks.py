@@ -1,4 +1,4 @@
-"""``timm:NAME``: one of timm's networks, with weights from a safetensors file or timm's cache.
+"""Teacher format ``timm:NAME``: a network of timm, weights from a safetensors file or its cache.
 
 ``timm:resnet18.a1_in1k`` without ``weights`` means the published ones, where the cache already
 has them as safetensors. Nothing is downloaded, and no pickle is read.
@@ -8,10 +8,14 @@ import difflib
 from pathlib import Path
 from typing import Any
 
-from fedkd.client.vault.teachers.modules import load_weights, module_teacher, without_trace
-from fedkd.client.vault.teachers.spec import TeacherSpec
+from fedkd.client.vault.teachers.teacher_spec import TeacherSpec
+from fedkd.client.vault.teachers.torch_modules import (
+    load_weights,
+    module_teacher,
+    preserving_rng_state,
+)
 from fedkd.errors import DataError, SettingsError
-from fedkd.models.teacher import ModuleTeacher
+from fedkd.models import ModuleTeacher
 
 
 def open_timm(spec: TeacherSpec, name: str) -> ModuleTeacher:
@@ -31,7 +35,9 @@ def open_timm(spec: TeacherSpec, name: str) -> ModuleTeacher:
         raise SettingsError(f"timm has no network {name!r}; see {close}")
     options = {"num_classes": spec.classes, "in_chans": spec.shape[0], **spec.options}
     try:
-        network: Any = without_trace(lambda: timm.create_model(name, pretrained=False, **options))
+        network: Any = preserving_rng_state(
+            lambda: timm.create_model(name, pretrained=False, **options)
+        )
     except (TypeError, ValueError, RuntimeError) as error:
         raise SettingsError(f"{spec.source}: {error}; correct its options") from error
     path = spec.path(spec.weights) if spec.weights else _cached(network.pretrained_cfg, spec)

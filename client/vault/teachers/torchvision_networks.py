@@ -1,4 +1,4 @@
-"""``torchvision:NAME``: one of torchvision's classifiers, with weights from a safetensors file.
+"""Teacher format ``torchvision:NAME``: its classifiers, with weights from a safetensors file.
 
 torchvision publishes weights as pickles, which are not read here: whoever wants those converts
 them once, as docs/teachers.md says. Nothing is downloaded.
@@ -6,10 +6,14 @@ them once, as docs/teachers.md says. Nothing is downloaded.
 
 import difflib
 
-from fedkd.client.vault.teachers.modules import load_weights, module_teacher, without_trace
-from fedkd.client.vault.teachers.spec import TeacherSpec
+from fedkd.client.vault.teachers.teacher_spec import TeacherSpec
+from fedkd.client.vault.teachers.torch_modules import (
+    load_weights,
+    module_teacher,
+    preserving_rng_state,
+)
 from fedkd.errors import DataError, SettingsError
-from fedkd.models.teacher import ModuleTeacher
+from fedkd.models import ModuleTeacher
 
 
 def open_torchvision(spec: TeacherSpec, name: str) -> ModuleTeacher:
@@ -31,7 +35,7 @@ def open_torchvision(spec: TeacherSpec, name: str) -> ModuleTeacher:
             f"which docs/teachers.md shows how to convert"
         )
     try:
-        network = without_trace(
+        network = preserving_rng_state(
             lambda: models.get_model(name, weights=None, num_classes=spec.classes, **spec.options)
         )
     except (TypeError, ValueError) as error:

@@ -1,12 +1,13 @@
-"""Trains a teacher with differential privacy on one institution's images: DP-SGD, by Opacus.
+"""DP-SGD training of a teacher on one institution's data, with the clipping of Opacus.
 
-Each step takes every image with the same chance, clips what each adds to the gradient, and adds
-noise to the sum. Chances and noise are the operating system's and have no seed, so that two
-trainings with the same arguments give different teachers. Nothing but the gradients depends on
-the data: neither the chance nor the number of steps, nor, thanks to an optimiser that does not
-mind how a gradient is scaled, the size of a step.
+Each step takes every image with the same probability, clips its gradient, and adds noise to the
+sum. Sampling and noise come from the operating system and have no seed, so two trainings with the
+same arguments give different teachers. Only the gradients depend on the data: the probability and
+the number of steps do not, and neither does the size of a step, since the optimiser is invariant
+to the scale of a gradient.
 
-What is left out of the promise stands in `fedkd.protocol.guarantee` and `fedkd.privacy.noise.with_gaussian`.
+What the guarantee leaves out is said in `fedkd.protocol.guarantee` and
+`fedkd.privacy.noise.with_gaussian_noise`.
 """
 
 import warnings
@@ -20,41 +21,45 @@ from opacus.utils.fast_gradient_clipping_utils import DPLossFastGradientClipping
 from opacus.validators import ModuleValidator
 from torch import Tensor, nn
 
-from fedkd.client.vault.training.supervised import SCIKIT, PrivateSettings, Watch
+from fedkd.client.vault.training.settings import DpSgdSettings, ProgressCallback
+from fedkd.client.vault.training.supervised import SKLEARN_PREFIX
 from fedkd.errors import DataError, SettingsError
-from fedkd.models.networks import Network, build
-from fedkd.models.teacher import ModuleTeacher
-from fedkd.privacy.accounting import Event, calibrated, epsilon_of_events
-from fedkd.privacy.noise import uniform, with_gaussian
-from fedkd.protocol.guarantee import Guarantee
-from fedkd.protocol.signals import as_float
+from fedkd.models import ModuleTeacher, Network, build_network
+from fedkd.privacy import (
+    Event,
+    calibrated_noise_multiplier,
+    epsilon_of_events,
+    uniform,
+    with_gaussian_noise,
+)
+from fedkd.protocol import Guarantee, as_float
 
 CHUNK = 512
 """Images whose gradients are in memory at once; a step may be of more."""
 
 
-def train_privately(
+def train_with_dp_sgd(
     model_name: str,
     images: Tensor,
     labels: Tensor,
     classes: int,
-    settings: PrivateSettings,
+    settings: DpSgdSettings,
     seed: int,
-    watch: Watch | None = None,
+    progress: ProgressCallback | None = None,
 ) -> tuple[ModuleTeacher, Guarantee]:
-    """A teacher, and what its training promises; never the same teacher twice.
+    """A teacher and the guarantee of its training; never the same teacher twice.
 
     Args:
-        model_name: a key of `fedkd.models.networks.MODELS` without batch norm.
+        model_name: a key of `fedkd.models.MODELS` without batch norm.
         images: (N, C, H, W) uint8.
         labels: (N,) int64 in 0..K-1.
         classes: K; to be known without looking at the images.
-        settings: what is promised, and how it is trained.
+        settings: the target guarantee, and how the teacher is trained.
         seed: of the initial weights, and of nothing else.
-        watch: called after each epoch.
+        progress: called after each epoch.
 
     Raises:
-        SettingsError: a model that cannot be trained so, or a promise that no noise keeps.
+        SettingsError: a model that cannot be trained so, or a target that no noise reaches.
         DataError: the training diverged.
     """
     channels, height, width = images.shape[1:]
@@ -62,7 +67,7 @@ def train_privately(
     inputs: Tensor = as_float(images)
     learner: nn.Module = network
     if next(network.body.parameters(), None) is None:
-        # What never changes is computed once.
+        # The body has no parameters, so its features are computed once.
         with torch.no_grad():
             inputs = torch.cat([network.embed(piece) for piece in torch.split(inputs, CHUNK)])
         learner = network.head
@@ -71,17 +76,17 @@ def train_privately(
     for step in range(1, settings.steps + 1):
         picked = torch.from_numpy(uniform(len(inputs)) < settings.sampling_rate)
         training.step(inputs[picked], labels[picked])
-        if watch is not None and int(step / steps_an_epoch) > int((step - 1) / steps_an_epoch):
-            watch(int(step / steps_an_epoch), settings.epochs)
+        if progress is not None and int(step / steps_an_epoch) > int((step - 1) / steps_an_epoch):
+            progress(int(step / steps_an_epoch), settings.epochs)
     if not all(p.isfinite().all() for p in network.parameters()):
         raise DataError("the private training diverged; lower privacy.learning_rate")
     return ModuleTeacher(network, classes), training.guarantee
 
 
 def _trainable(name: str, classes: int, shape: tuple[int, int, int], seed: int) -> Network:
-    if name.startswith(SCIKIT):
+    if name.startswith(SKLEARN_PREFIX):
         raise SettingsError(f"{name} cannot be trained privately; choose scattering or a network")
-    network = build(name, classes, shape, seed)
+    network = build_network(name, classes, shape, seed)
     if ModuleValidator.validate(network.train(), strict=False):
         raise SettingsError(
             f"{name} has batch norm, which mixes the images of a step so that no image's part can "
@@ -91,12 +96,14 @@ def _trainable(name: str, classes: int, shape: tuple[int, int, int], seed: int) 
 
 
 class _Training:
-    """Opacus' parts, put together so that noise has no seed and every step is accounted."""
+    """Module, optimiser and accountant of Opacus; noise has no seed, every step is accounted."""
 
-    def __init__(self, learner: nn.Module, settings: PrivateSettings) -> None:
+    def __init__(self, learner: nn.Module, settings: DpSgdSettings) -> None:
         s = settings
         self._settings = s
-        self._noise = calibrated(s.epsilon, s.delta, s.sampling_rate, s.steps, s.accountant)
+        self._noise = calibrated_noise_multiplier(
+            s.epsilon, s.delta, s.sampling_rate, s.steps, s.accountant
+        )
         module = GradSampleModuleFastGradientClipping(
             learner, loss_reduction="sum", max_grad_norm=s.clipping
         )
@@ -119,11 +126,11 @@ class _Training:
         )
 
     def step(self, inputs: Tensor, labels: Tensor) -> None:
-        """One step on a sample, which may be empty: then it is of noise alone."""
+        """One step on a Poisson batch, which may be empty: then it is noise alone."""
         pieces = list(zip(torch.split(inputs, CHUNK), torch.split(labels, CHUNK), strict=True))
         for number, (x, y) in enumerate(pieces, 1):
             with warnings.catch_warnings():
-                # Torch wonders that nobody wants a gradient of the images.
+                # Torch warns that the images need no gradient.
                 warnings.filterwarnings("ignore", "Full backward hook", UserWarning)
                 self._loss(self._module(x), y).backward()
             self._optimiser.signal_skip_step(number < len(pieces))
@@ -132,7 +139,7 @@ class _Training:
 
     @property
     def guarantee(self) -> Guarantee:
-        """What the steps that were taken promise, by the accountant that saw each of them."""
+        """The guarantee of the steps that were taken, by the accountant that recorded each."""
         s, history = self._settings, self._accountant.history
         events = [Event(noise, rate, steps) for noise, rate, steps in history]
         return Guarantee(
@@ -147,7 +154,7 @@ class _Training:
 
 
 class _NoisyOptimiser(DPOptimizerFastGradientClipping):  # type: ignore[misc]
-    """Opacus' optimiser with noise of the operating system's.
+    """Opacus' optimiser with noise from the operating system.
 
     Opacus draws from torch's generator, which a user may have seeded; its secure mode needs a
     package that has not been released since 2021.
@@ -157,5 +164,5 @@ class _NoisyOptimiser(DPOptimizerFastGradientClipping):  # type: ignore[misc]
         """Noise on the sum of clipped gradients."""
         parameters: list[Any] = self.params
         for p in parameters:
-            p.grad = with_gaussian(p.summed_grad, self.noise_multiplier * self.max_grad_norm)
-            p.summed_grad = None  # which no second step can then be made of
+            p.grad = with_gaussian_noise(p.summed_grad, self.noise_multiplier * self.max_grad_norm)
+            p.summed_grad = None  # so that no second step can use it

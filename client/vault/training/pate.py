@@ -1,9 +1,8 @@
-"""Trains the voters of PATE: many teachers of one institution, each on images of its own.
+"""PATE training: many teachers of one institution (voters), each on samples of its own.
 
-Knows neither where the images lie nor what noise hides the votes. Which voter an image teaches
-depends on its pixels and a key, and on no other image: with one image more or less, one voter is
-another and all others are what they were, in training and in vote. So it must stay: a voter may
-depend on its own images, its number and the settings, and on nothing else.
+Which voter a sample trains depends on its pixels and a key, and on no other sample. With one sample
+more or less, one voter changes and all others stay as they are, in training and in vote. The
+guarantee rests on this: a voter may depend on its own samples, its number and the settings alone.
 """
 
 from collections.abc import Mapping
@@ -13,16 +12,21 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fedkd.client.vault.model_cache import find, keep, key_of, note_of
-from fedkd.client.vault.pate_ensemble import Committee
-from fedkd.client.vault.training.supervised import SCIKIT, TeachSettings, Watch, train_teacher
+from fedkd.client.vault.model_cache import (
+    cache_metadata,
+    load_cached_model,
+    load_or_create_key,
+    store_model,
+)
+from fedkd.client.vault.pate_ensemble import PateEnsemble
+from fedkd.client.vault.training.settings import ProgressCallback, SupervisedSettings
+from fedkd.client.vault.training.supervised import SKLEARN_PREFIX, train_teacher
 from fedkd.errors import DataError
-from fedkd.models.networks import build
-from fedkd.models.teacher import ModuleTeacher, Teacher
+from fedkd.models import ModuleTeacher, Teacher, build_network
 
 
-def shares(images: Tensor, voters: int, key: bytes) -> Tensor:
-    """Which voter each of (N, C, H, W) uint8 images teaches, (N,): by its pixels and the key."""
+def assign_voters(images: Tensor, voters: int, key: bytes) -> Tensor:
+    """The voter that each of (N, C, H, W) uint8 images trains, (N,): by its pixels and the key."""
     numbers = (
         int.from_bytes(blake2b(image.numpy().tobytes(), key=key, digest_size=8).digest())
         for image in images.contiguous()
@@ -30,19 +34,19 @@ def shares(images: Tensor, voters: int, key: bytes) -> Tensor:
     return torch.tensor([number % voters for number in numbers], dtype=torch.int64)
 
 
-def train_committee(
+def train_pate_ensemble(
     model: str,
     images: Tensor,
     labels: Tensor,
     classes: int,
-    settings: TeachSettings,
+    settings: SupervisedSettings,
     voters: int,
     seed: int,
     folder: Path | None = None,
-    holding: Mapping[str, object] | None = None,
-    watch: Watch | None = None,
-) -> Committee:
-    """Voters of an institution; one that has too few images casts no vote.
+    assets: Mapping[str, object] | None = None,
+    progress: ProgressCallback | None = None,
+) -> PateEnsemble:
+    """Train the voters of an institution; one with too few samples casts no vote.
 
     Args:
         model: see `fedkd.client.vault.training.supervised.train_teacher`.
@@ -52,47 +56,49 @@ def train_committee(
         settings: how a network is trained.
         voters: how many, >= 1.
         seed: of the initial weights.
-        folder: keeps a network of each and the key, so that an image more or less trains one
-            voter anew; None keeps nothing and draws another key.
-        holding: what else the voters depend on, as JSON takes it.
-        watch: told how many have been taught.
+        folder: caches a network of each and the key, so that a sample more or less trains one
+            voter anew; None caches nothing and draws another key.
+        assets: what else the voters depend on, as JSON takes it.
+        progress: told how many voters are trained.
 
     Raises:
         SettingsError: no such model, or the images are too small for it.
-        DataError: what is kept cannot be read or written.
+        DataError: the cache cannot be read or written.
     """
-    share, taught = shares(images, voters, key_of(folder)), []
-    kept = None if model.startswith(SCIKIT) else folder
+    voter_of, trained = assign_voters(images, voters, load_or_create_key(folder)), []
+    cache = None if model.startswith(SKLEARN_PREFIX) else folder
     for number in range(voters):
-        mine = share == number
-        told = (model, images[mine], labels[mine], classes)
-        at = kept and kept / f"voter-{number:05d}"
-        taught.append(_voter(*told, settings, seed * voters + number, at, holding or {}))
-        if watch is not None:
-            watch(number + 1, voters)
-    return Committee(taught, classes)
+        own = voter_of == number
+        data = (model, images[own], labels[own], classes)
+        at = cache and cache / f"voter-{number:05d}"
+        trained.append(_train_voter(*data, settings, seed * voters + number, at, assets or {}))
+        if progress is not None:
+            progress(number + 1, voters)
+    return PateEnsemble(trained, classes)
 
 
-def _voter(
+def _train_voter(
     model: str,
     images: Tensor,
     labels: Tensor,
     classes: int,
-    settings: TeachSettings,
+    settings: SupervisedSettings,
     seed: int,
     folder: Path | None,
-    holding: Mapping[str, object],
+    assets: Mapping[str, object],
 ) -> Teacher | None:
-    """One voter, of its own images alone: found, or trained; None where they are too few."""
-    note = note_of(model, classes, images, labels, holding)
+    """One voter, from its own samples alone: cached or trained; None where they are too few."""
+    metadata = cache_metadata(model, classes, images, labels, assets)
     if folder is not None:
         channels, height, width = images.shape[1:]
-        if found := find(folder, note, build(model, classes, (channels, height, width), seed)):
+        if found := load_cached_model(
+            folder, metadata, build_network(model, classes, (channels, height, width), seed)
+        ):
             return ModuleTeacher(found.network, classes)
     try:
         teacher = train_teacher(model, images, labels, classes, settings, seed)
     except (DataError, ValueError):
-        return None  # ValueError: scikit-learn's word for too little to learn from
+        return None  # ValueError: scikit-learn's error for too little data
     if folder is not None and isinstance(teacher, ModuleTeacher):
-        keep(folder, note, teacher)
+        store_model(folder, metadata, teacher)
     return teacher

@@ -17,16 +17,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save
 
-from fedkd.client.agent import Patience
+from fedkd.client.config.owner_config import load
 from fedkd.client.control import framing as frames
-from fedkd.client.control.server import AT_ONCE, Bell
+from fedkd.client.control.server import AT_ONCE, ControlServer
 from fedkd.client.institution import Institution, owned
-from fedkd.client.service.owner_config import load
-from fedkd.client.service.sessions import MOST, Sessions
-from fedkd.client.service.submitted_student import most_bytes, network
+from fedkd.client.institution.submitted_student import most_bytes, network
+from fedkd.client.sessions.agent import ReconnectPolicy
+from fedkd.client.sessions.session_manager import MOST, SessionManager
 from fedkd.errors import RemoteProtocolError, SettingsError
-from fedkd.models.networks import build
-from fedkd.protocol.signals import Ask
+from fedkd.models import build_network
+from fedkd.protocol import Ask
 from fedkd.server.hub.hub import Hub
 
 SOON = 10.0
@@ -74,10 +74,10 @@ def hub() -> Iterator[Hub]:
 @contextmanager
 def hung(institution: Institution, path: Path, *servers: str) -> Iterator[Path]:
     """A bell at this path, with sessions behind it."""
-    patience = Patience(first=0.02, longest=0.1, total=60)
-    sessions = Sessions(institution, frozenset(servers), None, patience=patience)
+    patience = ReconnectPolicy(first=0.02, longest=0.1, total=60)
+    sessions = SessionManager(institution, frozenset(servers), None, patience=patience)
     try:
-        with Bell(path, institution, sessions):
+        with ControlServer(path, institution, sessions):
             yield path
     finally:
         sessions.close()
@@ -172,7 +172,7 @@ def test_no_student_is_even_taken_where_scores_are_not_told(
 
 def test_so_many_students_are_examined_and_no_more(tmp_path: Path, path: Path) -> None:
     with hung(institution(tmp_path / "own", scores=True), path):
-        sat = [save(build("mlp", 10, (1, 8, 8), seed).state_dict()) for seed in range(4)]
+        sat = [save(build_network("mlp", 10, (1, 8, 8), seed).state_dict()) for seed in range(4)]
         scores = [ring(path, student, **EVALUATE) for student in (*sat[:3], sat[0])]
         assert scores[0] == scores[3], "the same one again is no further one"
         assert all("score" in answer for answer in scores)
@@ -388,23 +388,23 @@ def test_a_group_may_be_let_near_the_socket_alone(close_lipped: Institution, pat
     import grp
 
     group = grp.getgrgid(os.getgid()).gr_name
-    sessions = Sessions(close_lipped, frozenset(), None)
-    with Bell(path, close_lipped, sessions, group):
+    sessions = SessionManager(close_lipped, frozenset(), None)
+    with ControlServer(path, close_lipped, sessions, group):
         assert path.stat().st_mode & 0o777 == 0o660
         assert path.parent.stat().st_mode & 0o777 == 0o710
         assert "card" in ring(path, verb="card")
     with pytest.raises(SettingsError, match="no such group"):
-        Bell(path, close_lipped, sessions, "no-such-group")
+        ControlServer(path, close_lipped, sessions, "no-such-group")
 
 
 def test_where_no_socket_can_be_is_told_in_one_line(
     close_lipped: Institution, tmp_path: Path
 ) -> None:
-    sessions = Sessions(close_lipped, frozenset(), None)
+    sessions = SessionManager(close_lipped, frozenset(), None)
 
     def refused(path: Path) -> str:
         with pytest.raises(SettingsError) as error:
-            Bell(path, close_lipped, sessions)
+            ControlServer(path, close_lipped, sessions)
         assert "\n" not in str(error.value)
         return str(error.value)
 
@@ -432,7 +432,7 @@ def test_the_socket_of_a_killed_agent_is_replaced(close_lipped: Institution, pat
 def test_sessions_end_with_their_hub(close_lipped: Institution) -> None:
     ended: list[object] = []
     with Hub(TOKEN) as hub:
-        sessions = Sessions(close_lipped, frozenset({hub.address}), None)
+        sessions = SessionManager(close_lipped, frozenset({hub.address}), None)
         assert sessions.open(hub.address, TOKEN, lambda agent: ended.append(agent.ending)) is None
         hub.wait_for(1, SOON)
     until(lambda: bool(ended))

@@ -19,13 +19,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedkd.client.ledger.dataset_accounts import Training
-from fedkd.client.ledger.hash_chain import BEGINNING, Entry, Head, Spent, followed
-from fedkd.client.ledger.ledger import UNCOUNTED, Ledger
+from fedkd.client.ledger.dataset_accounts import DpTraining
+from fedkd.client.ledger.hash_chain import GENESIS, Entry, Head, LedgerTotals, verified_chain
+from fedkd.client.ledger.ledger import NOT_RECORDED, Ledger
 from fedkd.errors import DataError
-from fedkd.privacy.budget import Budget
-from fedkd.privacy.release_policy import Policy
-from fedkd.protocol.signals import Ask, PullBack, Reason, Refusal, Signal
+from fedkd.privacy import Budget, Policy
+from fedkd.protocol import Ask, PullBack, Reason, Refusal, Signal
 from fedkd.simulations.checks.ledger_race import main, race
 
 OPEN = Policy(frozenset(Signal), pull_back=True)
@@ -49,7 +48,7 @@ def filled(path: Path | None = None) -> Ledger:
     ledger.charge(pull(1, 3), OPEN, "hub:2")
     ledger.charge(ask(1), OPEN, "hub:1")
     ledger.charge(ask(2), replace(OPEN, samples=5), "hub:1")
-    ledger.refuse(ask(3), WHY)
+    ledger.record_refusal(ask(3), WHY)
     ledger.charge(ask(4, 1), OPEN)
     return ledger
 
@@ -84,8 +83,8 @@ def test_every_question_is_a_row_that_says_what_was_asked_and_what_it_cost() -> 
         (5, "", "ask", "logits", 2, "refused", "malformed", 0, 5),
         (6, "", "ask", "logits", 1, "answered", "", 1, 6),
     ]
-    assert ledger.spent == Spent(asked=3, pulled_back=3, refused=2)
-    assert ledger.spent.samples == 6
+    assert ledger.totals == LedgerTotals(asked=3, pulled_back=3, refused=2)
+    assert ledger.totals.samples == 6
     assert ledger.verify() == ledger.head() == Head(6, list(ledger.entries())[-1].hash)
 
 
@@ -95,7 +94,7 @@ def test_the_same_question_is_charged_once_for_ever(path: Path) -> None:
         with closing(Ledger(path)) as ledger:
             assert ledger.charge(ask(7), capped) is None
             assert ledger.charge(ask(7), capped, "another:1") is None
-            assert ledger.spent == Spent(asked=2)
+            assert ledger.totals == LedgerTotals(asked=2)
 
 
 def test_what_tells_something_new_is_no_repeat() -> None:
@@ -106,7 +105,7 @@ def test_what_tells_something_new_is_no_repeat() -> None:
     for each in (ask(7), ask(7, exact=True), ask(8), two, shaped, pull(7), loud):
         assert ledger.charge(each, OPEN) is None
     assert ledger.charge(ask(7), OPEN, teacher=b"trained anew") is None
-    assert ledger.spent == Spent(asked=12, pulled_back=4)
+    assert ledger.totals == LedgerTotals(asked=12, pulled_back=4)
     assert {e.decision for e in ledger.entries()} == {"answered"}
 
 
@@ -140,7 +139,7 @@ def sit(path: str, first: int, got: "multiprocessing.Queue[int]") -> None:
     """In a process of its own: thirty students want to be examined, ten of them everybody's."""
     with closing(Ledger(Path(path), durable=False)) as ledger:
         names = [*(f"shared {n}" for n in range(10)), *(f"own {first + n}" for n in range(20))]
-        got.put(sum(ledger.examine(name, Policy(examinations=15)) is None for name in names))
+        got.put(sum(ledger.charge_evaluation(name, Policy(examinations=15)) is None for name in names))
 
 
 def test_so_many_students_are_examined_whichever_process_is_asked(path: Path) -> None:
@@ -153,38 +152,38 @@ def test_so_many_students_are_examined_whichever_process_is_asked(path: Path) ->
     for process in processes:
         process.join(30)
     with closing(Ledger(path)) as ledger:  # and whenever: the books outlive all of them
-        assert ledger.spent.examined == 15
-        assert ledger.spent.samples == 0
+        assert ledger.totals.examined == 15
+        assert ledger.totals.samples == 0
         answered = sum(entry.decision == "answered" for entry in ledger.entries())
         repeats = sum(entry.decision == "repeat" for entry in ledger.entries())
         assert (answered, sum(passed)) == (15, 15 + repeats)
-        refusal = ledger.examine("a new one", Policy(examinations=15))
+        refusal = ledger.charge_evaluation("a new one", Policy(examinations=15))
         assert refusal == Refusal(Reason.SPENT, "all 15 examinations of students are spent here")
-        assert ledger.examine("a new one", Policy()) is None
-        assert ledger.examine("a new one", Policy(examinations=0)) is None, "it sat before"
+        assert ledger.charge_evaluation("a new one", Policy()) is None
+        assert ledger.charge_evaluation("a new one", Policy(examinations=0)) is None, "it sat before"
         assert ledger.charge(ask(1), replace(OPEN, samples=2)) is None, "samples are not touched"
         ledger.verify()
         ledger.close()
-        assert ledger.examine("another", Policy()) == UNCOUNTED
+        assert ledger.charge_evaluation("another", Policy()) == NOT_RECORDED
 
 
 def test_so_much_is_trained_as_is_granted_whichever_thread_is_asked(path: Path) -> None:
     ledgers = [Ledger(path, durable=False) for _ in range(4)]
     word = Policy(mode="dp-teacher", budget=Budget(2.0, 1e-4))
-    data_set = ledgers[0].data_sets.enrol([b"an image"])
+    data_set = ledgers[0].dataset_accounts.register([b"an image"])
     start = threading.Barrier(4)
 
     def insist(who: int) -> int:
         start.wait(10)
         keys = [f"shared {n}" for n in range(3)] + [f"{who} {n}" for n in range(5)]
-        return sum(ledgers[who].train(Training(key, 0.2, 1e-6), data_set, word) for key in keys)
+        return sum(ledgers[who].charge_training(DpTraining(key, 0.2, 1e-6), data_set, word) for key in keys)
 
     with ThreadPoolExecutor(4) as pool:
         assert sum(pool.map(insist, range(4))) >= 10
     with closing(Ledger(path)) as ledger:
-        (spent,) = ledger.data_sets.each().values()
+        (spent,) = ledger.dataset_accounts.all_spending().values()
         assert (len(spent.trainings), spent.epsilon, spent.delta) == (10, 2, Fraction("1e-5"))
-        assert ledger.spent == Spent(), "no question was asked"
+        assert ledger.totals == LedgerTotals(), "no question was asked"
         ledger.verify()
     for each in ledgers:
         each.close()
@@ -220,7 +219,7 @@ def test_eight_processes_spend_exactly_the_privacy_that_there_is(path: Path) -> 
     outcome = race(path, processes=8, units=300, kills=0, durable=False, price=7)
     assert (outcome.granted, outcome.answered, outcome.short) == (300, 300, 0)
     with closing(Ledger(path)) as ledger:
-        assert [spent.micro_rho for spent in ledger.data_sets.each().values()] == [2100]
+        assert [spent.micro_rho for spent in ledger.dataset_accounts.all_spending().values()] == [2100]
 
 
 def test_books_are_never_short_when_who_charges_is_killed(path: Path) -> None:
@@ -233,7 +232,7 @@ def test_the_race_prints_its_figures(tmp_path: Path, capsys: pytest.CaptureFixtu
     found = tmp_path / "race.json"
     words = ["--processes", "2", "--units", "6", "--kills", "1", "--json", str(found)]
     assert main(words) == 0
-    assert "granted 6 of 6 units to 2 processes; 1 kills; 0 short books" in capsys.readouterr().out
+    assert "granted 6 of 6 units to 2 processes; 1 kills; 0 processes undercharged" in capsys.readouterr().out
     assert json.loads(found.read_text())["granted"] == 6
 
 
@@ -250,7 +249,7 @@ def test_threads_get_no_more_than_there_is(path: Path, shared: bool) -> None:
 
     with ThreadPoolExecutor(4) as pool:
         assert sum(pool.map(insist, range(4))) == 13
-    assert one.spent == Spent(asked=39, refused=67)
+    assert one.totals == LedgerTotals(asked=39, refused=67)
     one.verify()
     for ledger in ledgers:
         ledger.close()
@@ -320,19 +319,19 @@ def test_books_that_cannot_be_written_refuse_and_say_why_only_at_home(
     with closing(filled(path)) as ledger:
         with closing(sqlite3.connect(path)) as other:
             other.execute("ALTER TABLE entries RENAME TO elsewhere")
-        assert ledger.charge(ask(9), OPEN) == UNCOUNTED
-        assert ledger.charge(ask(1), OPEN) == UNCOUNTED  # not even a repeat
-        assert ledger.refuse(ask(9), WHY) == UNCOUNTED
+        assert ledger.charge(ask(9), OPEN) == NOT_RECORDED
+        assert ledger.charge(ask(1), OPEN) == NOT_RECORDED  # not even a repeat
+        assert ledger.record_refusal(ask(9), WHY) == NOT_RECORDED
         with pytest.raises(DataError):
-            _ = ledger.spent
+            _ = ledger.totals
     assert "no such table" in caplog.text
-    assert str(path) not in UNCOUNTED.text
-    assert "table" not in UNCOUNTED.text
+    assert str(path) not in NOT_RECORDED.text
+    assert "table" not in NOT_RECORDED.text
     closed = filled()
     closed.close()
     closed.close()
     caplog.set_level(logging.CRITICAL)
-    assert closed.charge(ask(9), OPEN) == UNCOUNTED
+    assert closed.charge(ask(9), OPEN) == NOT_RECORDED
 
 
 # --- what was tampered with
@@ -344,7 +343,7 @@ def test_a_log_is_exported_line_by_line_and_never_over_something(tmp_path: Path)
     assert ledger.export(lines) == 6
     rows = [Entry(**json.loads(line)) for line in lines.read_text().splitlines()]
     assert rows == list(ledger.entries())
-    assert list(followed(rows, ledger.head())) == rows
+    assert list(verified_chain(rows, ledger.head())) == rows
     assert stat.S_IMODE(lines.stat().st_mode) == 0o600
     with pytest.raises(DataError, match="not there yet"):
         ledger.export(lines)
@@ -424,17 +423,17 @@ def test_a_cut_is_found_and_nothing_is_answered_after_it_is_seen(
             ledger.verify()
         if "= 1" in change or "= 3" in change or "-7" in change:
             return  # the end still holds; only the whole chain shows it
-        assert ledger.charge(ask(99), OPEN) == UNCOUNTED
-    with pytest.raises(DataError, match="does not hold together"):
+        assert ledger.charge(ask(99), OPEN) == NOT_RECORDED
+    with pytest.raises(DataError, match="fails verification"):
         Ledger(path)
 
 
 def rewritten(ledger: Ledger, change: dict[int, dict[str, object]], keep: int = 6) -> None:
     """By somebody who can write the file: a whole chain anew, and its mark."""
-    last, rows = BEGINNING, []
+    last, rows = GENESIS, []
     for entry in list(ledger.entries())[:keep]:
         said = replace(entry, **{"previous": last.hash, **change.get(entry.sequence, {})})
-        last = replace(said, hash=said.sealed())
+        last = replace(said, hash=said.computed_hash())
         rows.append(last)
     db = ledger._db
     db.execute("DROP INDEX charged_once")
@@ -491,9 +490,9 @@ def test_the_policy_says_when() -> None:
     night = Policy(hours=(time(22), time(6)))
     day = Policy(hours=(time(8), time(18)))
     for at, by_day, by_night in ((8, True, False), (18, False, False), (22, False, True)):
-        assert (day.objection(ask(1), "", time(at)) is None) is by_day
-        assert (night.objection(ask(1), "", time(at)) is None) is by_night
-    assert night.objection(ask(1), "", time(5, 59)) is None
-    assert day.objection(ask(1), "", time(2)) == Refusal(
+        assert (day.refusal(ask(1), "", time(at)) is None) is by_day
+        assert (night.refusal(ask(1), "", time(at)) is None) is by_night
+    assert night.refusal(ask(1), "", time(5, 59)) is None
+    assert day.refusal(ask(1), "", time(2)) == Refusal(
         Reason.CLOSED, "asked out of hours; answers from 08:00 to 18:00 here"
     )

@@ -16,20 +16,20 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fedkd.client.institution import Institution, policy, simulated
-from fedkd.client.ledger.hash_chain import Spent
+from fedkd.client.ledger.hash_chain import LedgerTotals
 from fedkd.client.ledger.ledger import Ledger
-from fedkd.client.release.gate import Door
-from fedkd.client.release.modes import release
-from fedkd.client.vault.assets import Holding
-from fedkd.client.vault.training.supervised import TeachSettings
+from fedkd.client.release.gate import ReleaseGate
+from fedkd.client.release.mode_table import release
+from fedkd.client.vault.assets import Assets
+from fedkd.client.vault.trained_vault import TrainedVault
+from fedkd.client.vault.training.settings import SupervisedSettings
 from fedkd.client.vault.vault import Vault
 from fedkd.errors import DataError, SettingsError
-from fedkd.experiment.experiment import parse
-from fedkd.models.networks import build
-from fedkd.models.teacher import ModuleTeacher, Teacher
-from fedkd.privacy.release_policy import Policy
-from fedkd.protocol.signals import (
-    RECIPES,
+from fedkd.experiment import parse_experiment
+from fedkd.models import ModuleTeacher, Teacher, build_network
+from fedkd.privacy import Policy
+from fedkd.protocol import (
+    RECIPE_VERSION,
     Ask,
     Card,
     PullBack,
@@ -45,7 +45,7 @@ LOGITS, BN_GAP, FEATURES = Signal.LOGITS, Signal.BN_GAP, Signal.FEATURES
 EVERYTHING = frozenset(Signal)
 K, SHAPE, D = 3, (1, 4, 4), 32
 SECRET = "patient 4711"
-NETWORK = build("cnn", K, SHAPE, 0).eval()
+NETWORK = build_network("cnn", K, SHAPE, 0).eval()
 TRUTH = ModuleTeacher(NETWORK, K)
 OPEN = Policy(EVERYTHING, pull_back=True)
 NOON = datetime(2026, 3, 1, 12).astimezone()
@@ -92,10 +92,10 @@ class Watched:
 
 def door(
     policy: Policy = OPEN, teacher: Teacher = TRUTH, clock: Callable[[], datetime] = lambda: NOON
-) -> Door:
+) -> ReleaseGate:
     shape = policy.shape or SHAPE
     card = Card("north", K, shape, policy.signals, policy.pull_back, policy.samples)
-    return Door(policy, release(policy, teacher, None), card, Ledger(None, clock=clock))
+    return ReleaseGate(policy, release(policy, teacher, None), card, Ledger(None, clock=clock))
 
 
 def images(count: int = 4, seed: int = 0) -> Tensor:
@@ -173,7 +173,7 @@ def test_samples_are_counted_before_the_teacher_is_asked() -> None:
     counted.answer(ask(4))
     counted.answer(pull(3))
     assert at_ask == [4, 7]
-    assert counted.tally == Spent(asked=4, pulled_back=3)
+    assert counted.tally == LedgerTotals(asked=4, pulled_back=3)
 
 
 def test_beyond_the_cap_nothing_is_answered_and_nothing_is_charged() -> None:
@@ -208,7 +208,7 @@ def test_threads_together_do_not_get_past_the_cap() -> None:
     with ThreadPoolExecutor(8) as pool:
         answered = sum(pool.map(insist, range(8)))
     assert answered == 33
-    assert capped.tally == Spent(asked=99, refused=80 - 33)
+    assert capped.tally == LedgerTotals(asked=99, refused=80 - 33)
 
 
 def test_who_asks_again_is_answered_again_and_charged_once() -> None:
@@ -220,7 +220,7 @@ def test_who_asks_again_is_answered_again_and_charged_once() -> None:
     assert isinstance(first, Reply)
     assert isinstance(again, Reply)
     assert torch.equal(first.signals[LOGITS], again.signals[LOGITS])
-    assert capped.tally == Spent(asked=4, refused=1)
+    assert capped.tally == LedgerTotals(asked=4, refused=1)
     assert reason(capped.answer(ask(4, exact=True))) is Reason.SPENT
 
 
@@ -554,12 +554,14 @@ def assert_sound(request: Ask | PullBack, said: Reply) -> None:
 
 @pytest.fixture(scope="module")
 def vault() -> Vault:
-    return Vault.open(Holding(index=1, count=20, teach=TeachSettings(epochs=1)))
+    return TrainedVault(Assets(index=1, count=20, training=SupervisedSettings(epochs=1)))
 
 
 def test_a_card_tells_what_the_policy_releases_and_no_more(vault: Vault) -> None:
     reticent = Institution("north", vault, Policy())
-    assert reticent.card == Card("north", 10, (1, 8, 8), frozenset({LOGITS}), recipes=RECIPES)
+    assert reticent.card == Card(
+        "north", 10, (1, 8, 8), frozenset({LOGITS}), recipes=RECIPE_VERSION
+    )
     tells = Policy(EVERYTHING, True, 50, 8, class_counts=True, scores=True, recipes=False)
     frank = Institution("south", vault, tells)
     assert frank.card == Card(
@@ -569,14 +571,14 @@ def test_a_card_tells_what_the_policy_releases_and_no_more(vault: Vault) -> None
 
 
 def test_a_student_is_scored_only_where_the_policy_says_so(vault: Vault) -> None:
-    student = build("mlp", 10, (1, 8, 8), 0)
+    student = build_network("mlp", 10, (1, 8, 8), 0)
     assert Institution("north", vault, Policy()).score(student) is None
     assert Institution("north", vault, Policy(scores=True)).score(student) == vault.score(student)
 
 
 def test_a_policy_says_how_many_students_are_scored(vault: Vault) -> None:
     north = Institution("north", vault, Policy(scores=True, examinations=2))
-    students = [build("mlp", 10, (1, 8, 8), seed) for seed in range(3)]
+    students = [build_network("mlp", 10, (1, 8, 8), seed) for seed in range(3)]
     for student in (students[0], students[1], students[0]):
         assert north.score(student) == vault.score(student)
     said = north.score(students[2])
@@ -615,7 +617,7 @@ def test_books_outlive_an_institution_and_are_shared_by_its_agents(
 
 
 def test_what_another_teacher_answered_is_no_repeat(vault: Vault, tmp_path: Path) -> None:
-    anew = Vault.open(replace(vault.holding, seed=1))
+    anew = TrainedVault(replace(vault.assets, seed=1))
     shown = torch.zeros(4, 1, 8, 8, dtype=torch.uint8)
     with closing(Ledger(tmp_path / "ledger.sqlite")) as ledger:
         for each in (vault, vault, anew):
@@ -636,10 +638,12 @@ def test_books_that_are_closed_refuse_everything(vault: Vault) -> None:
 
 def test_simulated_institutions_obey_the_policy_of_their_experiment(tmp_path: Path) -> None:
     wishes = {"signals": ["logits", "bn_gap"], "pull_back": True, "samples": 9, "scores": False}
-    experiment = parse({"name": "x", "institutions": {"count": 20, "epochs": 1}, "policy": wishes})
+    experiment = parse_experiment(
+        {"name": "x", "institutions": {"count": 20, "epochs": 1}, "policy": wishes}
+    )
     card = simulated(experiment, 7, tmp_path).card
     assert (card.name, card.signals, card.pull_back) == ("institution-07", {LOGITS, BN_GAP}, True)
     assert (card.samples, card.scores) == (9, False)
     assert card.class_counts is not None
     with pytest.raises(SettingsError, match="names 'logit'; choose among logits"):
-        policy(parse({"name": "x", "policy": {"signals": ["logit"]}}))
+        policy(parse_experiment({"name": "x", "policy": {"signals": ["logit"]}}))

@@ -12,18 +12,18 @@ import torch
 from torch import nn
 
 import fedkd.client.vault.local_data
-from fedkd.client.vault.assets import Holding
-from fedkd.client.vault.training.supervised import TeachSettings
+from fedkd.client.vault.assets import Assets
+from fedkd.client.vault.trained_vault import TrainedVault
+from fedkd.client.vault.training.settings import SupervisedSettings
 from fedkd.client.vault.vault import Vault
 from fedkd.core.augmentation import Views
 from fedkd.data.datasets import open_data
 from fedkd.errors import DataError, SettingsError
-from fedkd.models.networks import build
-from fedkd.models.teacher import ModuleTeacher
-from fedkd.protocol.signals import Signal
+from fedkd.models import ModuleTeacher, build_network
+from fedkd.protocol import Signal
 
-SHORT = TeachSettings(epochs=2)
-HOLDING = Holding(count=5, partition="dirichlet", teach=SHORT)
+SHORT = SupervisedSettings(epochs=2)
+HOLDING = Assets(count=5, partition="dirichlet", training=SHORT)
 DIGITS = open_data("digits")
 
 
@@ -49,13 +49,13 @@ class Constant(nn.Module):
 
 
 def test_nothing_is_opened_before_it_is_needed(tmp_path: Path) -> None:
-    vault = Vault.open(Holding(data="npz:none.npz", root=str(tmp_path)))
+    vault = TrainedVault(Assets(data="npz:none.npz", root=str(tmp_path)))
     with pytest.raises(DataError, match=r"none\.npz"):
         _ = vault.teacher
 
 
 def test_shares_together_are_the_data() -> None:
-    vaults = [Vault.open(replace(HOLDING, index=index)) for index in range(5)]
+    vaults = [TrainedVault(replace(HOLDING, index=index)) for index in range(5)]
     counts = torch.tensor([vault.class_counts for vault in vaults]).sum(0)
     assert torch.equal(counts, torch.bincount(DIGITS.train_labels))
     scores = [vault.score(Constant()) for vault in vaults]
@@ -65,16 +65,16 @@ def test_shares_together_are_the_data() -> None:
 
 
 def test_an_owner_of_all_has_all() -> None:
-    vault = Vault.open(Holding())
+    vault = TrainedVault(Assets())
     assert sum(vault.class_counts) == 1437
     assert vault.score(Constant())[1] == 360
 
 
 def test_institutions_of_one_seed_train_differently() -> None:
-    still = TeachSettings(epochs=1, learning_rate=1e-12)  # what remains is where each began
+    still = SupervisedSettings(epochs=1, learning_rate=1e-12)  # what remains is where each began
     starts = []
-    for holding in (replace(HOLDING, index=index, teach=still) for index in (0, 0, 1)):
-        teacher = Vault.open(holding).teacher
+    for holding in (replace(HOLDING, index=index, training=still) for index in (0, 0, 1)):
+        teacher = TrainedVault(holding).teacher
         assert isinstance(teacher, ModuleTeacher)
         starts.append(teacher.module.state_dict()["head.weight"])
     assert torch.allclose(starts[0], starts[1])
@@ -82,25 +82,25 @@ def test_institutions_of_one_seed_train_differently() -> None:
 
 
 def test_scoring_does_not_change_the_model() -> None:
-    model = build("cnn", 10, (1, 8, 8), 0).train()
+    model = build_network("cnn", 10, (1, 8, 8), 0).train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    Vault.open(HOLDING).score(model)
+    TrainedVault(HOLDING).score(model)
     assert model.training
     assert all(torch.equal(before[n], value) for n, value in model.state_dict().items())
 
 
 def test_a_kept_teacher_is_found_again(tmp_path: Path) -> None:
     folder, watched = tmp_path / "vault", Watched()
-    first = said(Vault.open(HOLDING, folder, watched))
+    first = said(TrainedVault(HOLDING, folder, watched))
     assert watched.epochs == 2
-    again = said(Vault.open(HOLDING, folder, watched))
+    again = said(TrainedVault(HOLDING, folder, watched))
     assert watched.epochs == 2, "it was trained twice"
     assert torch.equal(first, again)
 
 
 def test_only_the_owner_can_read_what_is_kept(tmp_path: Path) -> None:
     folder = tmp_path / "vault"
-    said(Vault.open(HOLDING, folder))
+    said(TrainedVault(HOLDING, folder))
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
     assert modes == {"teacher.safetensors": 0o600, "teacher.json": 0o600}
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
@@ -113,22 +113,22 @@ def test_only_the_owner_can_read_what_is_kept(tmp_path: Path) -> None:
         {"seed": 1},
         {"model": "mlp"},
         {"alpha": 0.4},
-        {"teach": TeachSettings(3)},
-        {"teach": TeachSettings(2, views=Views(1))},
+        {"training": SupervisedSettings(3)},
+        {"training": SupervisedSettings(2, views=Views(1))},
     ],
 )
 def test_a_changed_holding_trains_anew(tmp_path: Path, change: dict[str, Any]) -> None:
-    said(Vault.open(HOLDING, tmp_path))
+    said(TrainedVault(HOLDING, tmp_path))
     watched, changed = Watched(), replace(HOLDING, **change)
-    fresh = said(Vault.open(changed, tmp_path, watched))
-    assert watched.epochs == changed.teach.epochs
-    assert torch.equal(fresh, said(Vault.open(changed, tmp_path)))
+    fresh = said(TrainedVault(changed, tmp_path, watched))
+    assert watched.epochs == changed.training.epochs
+    assert torch.equal(fresh, said(TrainedVault(changed, tmp_path)))
 
 
 def test_a_teacher_kept_before_there_were_views_is_found_again(tmp_path: Path) -> None:
     keys = {"epochs": 2, "batch": 32, "learning_rate": 5e-3, "weight_decay": 5e-4}
-    assert HOLDING.note["teach"] == keys
-    assert {**HOLDING.note, "teach": SHORT} == vars(HOLDING)
+    assert HOLDING.cache_fields["teach"] == keys
+    assert {**HOLDING.cache_fields, "teach": SHORT} == vars(HOLDING)
 
 
 def test_changed_data_train_anew(tmp_path: Path) -> None:
@@ -140,52 +140,52 @@ def test_changed_data_train_anew(tmp_path: Path) -> None:
             test_images=DIGITS.test_images[:, 0].numpy(),
             test_labels=DIGITS.test_labels.numpy(),
         )
-        fedkd.client.vault.local_data._opened.cache_clear()  # a later process has not read the file yet
+        fedkd.client.vault.local_data._open_dataset.cache_clear()  # a later process has not read the file yet
 
-    watched, holding = Watched(), Holding("npz:own.npz", str(tmp_path), teach=SHORT)
+    watched, holding = Watched(), Assets("npz:own.npz", str(tmp_path), training=SHORT)
     for flip, epochs in ((0, 2), (0, 2), (1, 4)):
         write(flip)
-        said(Vault.open(holding, tmp_path / "vault", watched))
+        said(TrainedVault(holding, tmp_path / "vault", watched))
         assert watched.epochs == epochs
 
 
 @pytest.mark.parametrize("name", ["teacher.safetensors", "teacher.json"])
 def test_a_broken_file_is_named_and_not_quoted(tmp_path: Path, name: str) -> None:
-    said(Vault.open(HOLDING, tmp_path))
+    said(TrainedVault(HOLDING, tmp_path))
     (tmp_path / name).write_bytes(b"{secret")
     with pytest.raises(DataError, match="train anew") as caught:
-        said(Vault.open(HOLDING, tmp_path))
+        said(TrainedVault(HOLDING, tmp_path))
     assert "secret" not in str(caught.value)
     (tmp_path / "teacher.json").unlink()
-    assert said(Vault.open(HOLDING, tmp_path)).shape == (360, 10)
+    assert said(TrainedVault(HOLDING, tmp_path)).shape == (360, 10)
 
 
 def test_a_folder_that_cannot_be_written_is_said_so(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(DataError, match="cannot keep the teacher"):
-        said(Vault.open(HOLDING, tmp_path / "file" / "vault"))
+        said(TrainedVault(HOLDING, tmp_path / "file" / "vault"))
 
 
 def test_a_classifier_is_fitted_anew_and_never_kept(tmp_path: Path) -> None:
     holding = replace(HOLDING, model="sklearn:LogisticRegression")
-    logits = said(Vault.open(holding, tmp_path))
+    logits = said(TrainedVault(holding, tmp_path))
     assert not list(tmp_path.iterdir())
-    assert torch.equal(logits, said(Vault.open(holding, tmp_path)))
+    assert torch.equal(logits, said(TrainedVault(holding, tmp_path)))
 
 
 def test_a_partition_file_says_who_has_what(tmp_path: Path) -> None:
     path = tmp_path / "parts.npz"
     np.savez(path, client_0=np.arange(100), client_1=np.arange(100, 130))
-    holding = Holding(index=1, count=2, partition="file", partition_file=str(path))
+    holding = Assets(index=1, count=2, partition="file", partition_file=str(path))
     expected = torch.bincount(DIGITS.train_labels[100:130], minlength=10)
-    assert Vault.open(holding).class_counts == tuple(expected.tolist())
+    assert TrainedVault(holding).class_counts == tuple(expected.tolist())
 
 
 def test_nothing_is_printed_or_logged(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    vault = Vault.open(HOLDING, tmp_path)
+    vault = TrainedVault(HOLDING, tmp_path)
     said(vault)
     vault.score(Constant())
     assert capfd.readouterr() == ("", "")
@@ -204,4 +204,4 @@ def test_nothing_is_printed_or_logged(
 )
 def test_a_share_that_cannot_be_is_refused(words: dict[str, Any]) -> None:
     with pytest.raises(SettingsError):
-        Holding(**words)
+        Assets(**words)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fedkd.aggregation.fusion import FLOOR, RULES, Fusion, fusion, log_linear_pool
 from fedkd.errors import SettingsError
-from fedkd.protocol.signals import Card, Reply, Signal
+from fedkd.protocol import Card, Reply, Signal
 
 T, B, K = 3, 5, 4
 

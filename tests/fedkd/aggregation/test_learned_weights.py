@@ -15,10 +15,9 @@ from fedkd.aggregation.learned_weights import Weights
 from fedkd.loop import Plan, Progress, distil, drive
 from fedkd.methods import co_boosting
 from fedkd.methods.method import Boosting
-from fedkd.models.in_process_teachers import InProcess
-from fedkd.procedural.priors import priors
-from fedkd.protocol.label_spaces import Labels
-from fedkd.protocol.signals import Answers, Ask, Card, Reply, Request, Signal, as_float
+from fedkd.models import InProcess
+from fedkd.procedural import build_priors
+from fedkd.protocol import Answers, Ask, Card, LabelSpaces, Reply, Request, Signal, as_float
 from fedkd.server.report.run_folder import RunFolder
 from fedkd.synthesis.generator_training import Heard
 from fedkd.synthesis.output_diversified_sampling import neighbours_of
@@ -161,7 +160,7 @@ def test_a_neighbour_lies_one_step_along_the_slope_of_a_random_direction() -> No
     fused = fusion("mean_logits", teachers.cards)
     heard = Heard(
         *(Drawn(as_float(images), "x"), images, answers, None),
-        *(Labels.of(teachers.cards), fused, 0.0),
+        *(LabelSpaces.of(teachers.cards), fused, 0.0),
     )
     moved = drained(neighbours_of(heard, co_boosting(), networks["a"], rng(4)), teachers)
     x = as_float(images).requires_grad_()
@@ -190,7 +189,7 @@ def test_a_run_records_weights_that_rise_and_fall_and_asks_twice_for_each_image(
 
     method, student = co_boosting(epoch=2, latent=8), nn.Sequential(nn.Flatten(), nn.Linear(16, K))
     plan = Plan(96, 8, 12, student_batch=8)
-    loop = distil(student, method, teachers.cards, plan, priors("noise"), watch=watch)
+    loop = distil(student, method, teachers.cards, plan, build_priors("noise"), watch=watch)
     distilled = drive(loop, teachers.answer)
     assert (distilled.asked, distilled.generator_steps, distilled.pulled_back) == (96, 6, 96)
     origins = [p.facts["origin"] for p in told if p.kind == "asked"]

@@ -9,9 +9,8 @@ from torch import Tensor
 from fedkd.client.institution import holding
 from fedkd.core.augmentation import ITSELF, Views
 from fedkd.errors import SettingsError
-from fedkd.experiment.experiment import load
-from fedkd.models.in_process_teachers import InProcess
-from fedkd.models.networks import build
+from fedkd.experiment import load_experiment
+from fedkd.models import InProcess, build_network
 from fedkd.server.coordinator import ingredients
 
 
@@ -84,9 +83,9 @@ def test_a_shift_below_none_is_refused() -> None:
 
 
 def test_an_experiment_says_what_teachers_and_what_students_see() -> None:
-    experiment = load("cifar10", ["student.shift=2"])
+    experiment = load_experiment("cifar10", ["student.shift=2"])
     assert holding(experiment, 0).teach.views == Views(4, True)
     shape = (3, 32, 32)
-    cards = InProcess({"a": build("mlp", 10, shape, 0)}, shape, 10).cards
+    cards = InProcess({"a": build_network("mlp", 10, shape, 0)}, shape, 10).cards
     assert ingredients(experiment, cards).plan.views == Views(2, True)
-    assert ingredients(load("digits"), cards).plan.views == ITSELF
+    assert ingredients(load_experiment("digits"), cards).plan.views == ITSELF

@@ -7,9 +7,8 @@ from fedkd.core.bank import Bank
 from fedkd.core.compute import CPU, Compute
 from fedkd.loop import Distillation, Plan, drive
 from fedkd.methods import cudfkd
-from fedkd.models.in_process_teachers import InProcess
-from fedkd.models.networks import build
-from fedkd.procedural.priors import priors
+from fedkd.models import InProcess, build_network
+from fedkd.procedural import build_priors
 from fedkd.simulations.benchmarks import loop as benchmark
 
 SHAPE, K = (1, 8, 8), 10
@@ -32,11 +31,16 @@ def test_our_steps_come_to_the_losses_of_a_loop_that_anybody_would_write() -> No
 
 
 def run(compute: Compute, gradient: str) -> Distillation:
-    teachers = InProcess({"a": build("cnn", K, SHAPE, 0)}, SHAPE, K)
+    teachers = InProcess({"a": build_network("cnn", K, SHAPE, 0)}, SHAPE, K)
     method = cudfkd(gradient, bn_weight=0.0, latent=8)  # type: ignore[arg-type]
     plan = Plan(budget=64, batch=16, steps=12, student_batch=16)
     made = Distillation(
-        build("cnn", K, SHAPE, 7), method, teachers.cards, plan, priors("pink"), compute=compute
+        build_network("cnn", K, SHAPE, 7),
+        method,
+        teachers.cards,
+        plan,
+        build_priors("pink"),
+        compute=compute,
     )
     drive(made.requests(), teachers.answer)
     return made
@@ -48,15 +52,15 @@ def test_bfloat16_comes_near_and_leaves_weights_as_they_are(gradient: str) -> No
     weights = [torch.cat([p.flatten() for p in m.parameters()]) for m in (exact, rough)]
     assert {p.dtype for p in rough.parameters()} == {torch.float32}
     assert not torch.equal(*weights), "nothing was computed in bfloat16"
-    start = torch.cat([p.flatten() for p in build("cnn", K, SHAPE, 7).parameters()])
+    start = torch.cat([p.flatten() for p in build_network("cnn", K, SHAPE, 7).parameters()])
     assert (weights[0] - weights[1]).norm() < (weights[0] - start).norm() / 2
 
 
 def test_a_run_works_channels_last_and_leaves_a_student_in_everybodys_order() -> None:
     made = Distillation(
-        *(build("cnn", K, SHAPE, 7), cudfkd("pull_back", bn_weight=0.0, latent=8)),
-        *(InProcess({"a": build("cnn", K, SHAPE, 0)}, SHAPE, K).cards, Plan(budget=16)),
-        priors("pink"),
+        *(build_network("cnn", K, SHAPE, 7), cudfkd("pull_back", bn_weight=0.0, latent=8)),
+        *(InProcess({"a": build_network("cnn", K, SHAPE, 0)}, SHAPE, K).cards, Plan(budget=16)),
+        build_priors("pink"),
     )
     invention = made._inventors.invention
     assert invention is not None

@@ -12,8 +12,8 @@ from fedkd.core.state import State, read, write
 from fedkd.errors import DataError
 from fedkd.loop import PAUSE, Distillation, Distilled, Plan, Progress
 from fedkd.methods import Method, cudfkd, make
-from fedkd.models.in_process_teachers import InProcess
-from fedkd.procedural.priors import priors
+from fedkd.models import InProcess
+from fedkd.procedural import build_priors
 
 SHAPE, CLASSES = (1, 4, 4), 3
 PLAN = Plan(budget=120, batch=12, steps=24, student_batch=8)
@@ -37,7 +37,7 @@ class Run:
         self.told: list[Progress] = []
         self.asked = 0
         self.loop = Distillation(
-            *(network(9), method, TEACHERS.cards, plan, priors("pink", "noise"), 4),
+            *(network(9), method, TEACHERS.cards, plan, build_priors("pink", "noise"), 4),
             watch=self.told.append,
             rest=lambda: rest(self),
             collected=COLLECTED if method.inflation else None,

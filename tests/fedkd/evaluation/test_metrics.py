@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import jensenshannon
 from scipy.special import softmax
 
-from fedkd.evaluation.metrics import course, divergence, fidelity, fidelity_double_root
+from fedkd.evaluation import fidelity, fidelity_double_root, js_divergence, training_stability
 
 
 def logits(seed: int, spread: float = 3.0) -> torch.Tensor:
@@ -29,7 +29,7 @@ def distances(
 def test_fidelity_is_one_minus_the_distance_that_scipy_finds(spread: float) -> None:
     student, teacher = logits(0, spread), logits(1, spread)
     expected = distances(student, teacher)
-    np.testing.assert_allclose(divergence(student, teacher), expected**2, rtol=1e-6, atol=1e-14)
+    np.testing.assert_allclose(js_divergence(student, teacher), expected**2, rtol=1e-6, atol=1e-14)
     assert fidelity(student, teacher) == pytest.approx(float((1 - expected).mean()), abs=1e-7)
     # As the released code of the paper writes it: the root of scipy's distance, a root already.
     published = float((1 - np.sqrt(expected)).mean())
@@ -42,7 +42,7 @@ def test_fidelity_is_one_where_alike_and_least_where_nothing_is_shared() -> None
     never = -math.inf
     student = torch.tensor([[0.0, never, never]])
     teacher = torch.tensor([[never, 1.0, 1.0]])
-    assert float(divergence(student, teacher)[0]) == pytest.approx(math.log(2))
+    assert float(js_divergence(student, teacher)[0]) == pytest.approx(math.log(2))
     assert fidelity(student, teacher) == pytest.approx(1 - math.sqrt(math.log(2)))
     assert fidelity(student, teacher) == fidelity(teacher, student)
 
@@ -52,7 +52,7 @@ def test_a_course_is_the_mean_and_population_variance_of_the_last_scores(
     scores: list[float], last: float
 ) -> None:
     kept = np.array(scores[len(scores) - math.ceil(last * len(scores)) :])
-    found = course(scores, last)
+    found = training_stability(scores, last)
     assert found is not None
     assert found.scores == len(kept) >= 1
     assert found.mean == pytest.approx(kept.mean())
@@ -60,5 +60,5 @@ def test_a_course_is_the_mean_and_population_variance_of_the_last_scores(
 
 
 def test_nobody_scored_is_no_course() -> None:
-    assert course([]) is None
-    assert course([], last=0.5) is None
+    assert training_stability([]) is None
+    assert training_stability([], last=0.5) is None

@@ -10,13 +10,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedkd.errors import SettingsError
-from fedkd.experiment.experiment import FOLDER, Experiment, find, load, parse
+from fedkd.experiment import (
+    SHIPPED_FOLDER,
+    Experiment,
+    find_experiment,
+    load_experiment,
+    parse_experiment,
+)
 from fedkd.methods import make
-from fedkd.models.networks import MODELS
-from fedkd.procedural.priors import PRIORS
-from fedkd.protocol.signals import Signal
+from fedkd.models import MODELS
+from fedkd.procedural import PRIORS
+from fedkd.protocol import Signal
 
-SHIPPED = sorted(path.stem for path in FOLDER.glob("*.toml"))
+SHIPPED = sorted(path.stem for path in SHIPPED_FOLDER.glob("*.toml"))
 
 
 def write(folder: Path, text: str) -> str:
@@ -27,7 +33,7 @@ def write(folder: Path, text: str) -> str:
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_what_ships_can_be_run(name: str) -> None:
-    experiment = load(name)
+    experiment = load_experiment(name)
     method = make(experiment.method.name, experiment.method.arguments)
     assert method.name == experiment.method.name
     assert experiment.student.model in MODELS
@@ -39,28 +45,30 @@ def test_what_ships_can_be_run(name: str) -> None:
 
 
 def test_something_ships_that_pulls_back_and_something_that_does_not() -> None:
-    gradients = {load(name).method.arguments.get("gradient", "none") for name in SHIPPED}
+    gradients = {load_experiment(name).method.arguments.get("gradient", "none") for name in SHIPPED}
     assert {"none", "pull_back"} <= gradients
 
 
 def test_a_file_says_only_what_differs_from_the_defaults(tmp_path: Path) -> None:
     path = write(tmp_path, "seed = 3\n[questions]\nbudget = 100\n")
-    experiment = load(path)
+    experiment = load_experiment(path)
     assert (experiment.name, experiment.seed, experiment.questions.budget) == ("mine", 3, 100)
     plain = Experiment(name="mine")
     assert experiment.student == plain.student
     assert experiment.questions.batch == plain.questions.batch
-    assert load(path) == experiment
+    assert load_experiment(path) == experiment
 
 
 def test_a_resolved_experiment_reads_back_as_itself() -> None:
-    experiment = load("digits", ["method.bn_weight=0.5", "images.priors=['pink']"])
-    assert parse(experiment.model_dump()) == experiment
+    experiment = load_experiment("digits", ["method.bn_weight=0.5", "images.priors=['pink']"])
+    assert parse_experiment(experiment.model_dump()) == experiment
     assert Experiment.model_validate_json(experiment.model_dump_json()) == experiment
 
 
 def test_all_but_the_name_of_a_method_goes_to_its_factory() -> None:
-    experiment = parse({"name": "x", "method": {"name": "cudfkd", "latent": 9, "warm_up": 0.5}})
+    experiment = parse_experiment(
+        {"name": "x", "method": {"name": "cudfkd", "latent": 9, "warm_up": 0.5}}
+    )
     assert experiment.method.arguments == {"latent": 9, "warm_up": 0.5}
     assert make("cudfkd", experiment.method.arguments).latent == 9
 
@@ -85,13 +93,13 @@ def test_all_but_the_name_of_a_method_goes_to_its_factory() -> None:
 def test_an_override_stands_in_the_place_of_the_files_value(
     override: str, section: str, key: str, value: object
 ) -> None:
-    experiment = load("digits", [override])
+    experiment = load_experiment("digits", [override])
     assert getattr(getattr(experiment, section), key) == value
-    assert experiment != load("digits")
+    assert experiment != load_experiment("digits")
 
 
 def test_the_last_override_counts_and_the_top_level_has_keys_too() -> None:
-    experiment = load("digits", ["seed=1", "seed=2", "name=other"])
+    experiment = load_experiment("digits", ["seed=1", "seed=2", "name=other"])
     assert (experiment.seed, experiment.name) == (2, "other")
 
 
@@ -107,7 +115,7 @@ def test_the_last_override_counts_and_the_top_level_has_keys_too() -> None:
 )
 def test_an_override_that_cannot_be_is_refused(override: str, words: str) -> None:
     with pytest.raises(SettingsError, match=words) as caught:
-        load("digits-pullback", ["seed=1", override])
+        load_experiment("digits-pullback", ["seed=1", override])
     assert "\n" not in str(caught.value)
 
 
@@ -125,7 +133,7 @@ def test_an_override_that_cannot_be_is_refused(override: str, words: str) -> Non
 )
 def test_an_unknown_key_is_told_the_nearest_known_one(values: dict[str, Any], words: str) -> None:
     with pytest.raises(SettingsError, match=re.escape(words)) as caught:
-        parse({"name": "x", **values})
+        parse_experiment({"name": "x", **values})
     assert "\n" not in str(caught.value)
 
 
@@ -140,7 +148,7 @@ def test_a_letter_that_was_lost_is_found_in_every_key(place: tuple[str, str], in
     misspelt = key[: index % len(key)] + key[index % len(key) + 1 :]
     if misspelt and (section, misspelt) not in keys() and len(key) > 3:
         with pytest.raises(SettingsError, match=f"{section}.{misspelt} .did you mean"):
-            parse({"name": "x", section: {misspelt: 1}})
+            parse_experiment({"name": "x", section: {misspelt: 1}})
 
 
 # --- ranges
@@ -175,23 +183,23 @@ def test_a_letter_that_was_lost_is_found_in_every_key(place: tuple[str, str], in
 )
 def test_a_value_out_of_range_is_refused_by_its_name(section: str, key: str, value: object) -> None:
     with pytest.raises(SettingsError, match=re.escape(f"{section}.{key} = {value!r}: ")) as caught:
-        parse({"name": "x", section: {key: value}})
+        parse_experiment({"name": "x", section: {key: value}})
     assert "\n" not in str(caught.value)
 
 
 def test_a_section_that_is_no_table_is_refused() -> None:
     with pytest.raises(SettingsError, match="questions = 5: "):
-        parse({"name": "x", "questions": 5})
+        parse_experiment({"name": "x", "questions": 5})
 
 
 # --- files
 
 
 def test_an_experiment_is_found_by_name_or_by_path(tmp_path: Path) -> None:
-    assert find("digits") == FOLDER / "digits.toml"
+    assert find_experiment("digits") == SHIPPED_FOLDER / "digits.toml"
     path = write(tmp_path, "")
-    assert find(path) == Path(path)
-    assert load(path).name == "mine"
+    assert find_experiment(path) == Path(path)
+    assert load_experiment(path).name == "mine"
 
 
 @pytest.mark.parametrize(
@@ -203,7 +211,7 @@ def test_an_experiment_is_found_by_name_or_by_path(tmp_path: Path) -> None:
 )
 def test_an_experiment_that_is_not_there_is_refused(name: str, words: str) -> None:
     with pytest.raises(SettingsError, match=words):
-        find(name)
+        find_experiment(name)
 
 
 @pytest.mark.parametrize("text", ["[questions", "a = ", "\xff", "name = 1\nname = 2"])
@@ -211,12 +219,12 @@ def test_a_file_that_is_no_toml_is_refused_in_one_line(tmp_path: Path, text: str
     path = tmp_path / "mine.toml"
     path.write_bytes(text.encode("latin-1"))
     with pytest.raises(SettingsError, match=r"cannot read mine\.toml: .*; correct the file") as no:
-        load(str(path))
+        load_experiment(str(path))
     assert "\n" not in str(no.value)
 
 
 def test_every_shipped_file_says_what_it_is_for() -> None:
     for name in SHIPPED:
-        text = (FOLDER / f"{name}.toml").read_text()
+        text = (SHIPPED_FOLDER / f"{name}.toml").read_text()
         assert text.startswith("# ")
         assert tomllib.loads(text)

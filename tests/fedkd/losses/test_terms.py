@@ -22,7 +22,7 @@ from fedkd.losses.term import (
     penalised,
     wanted_class,
 )
-from fedkd.protocol.signals import Signal
+from fedkd.protocol import Signal
 
 K = 4
 

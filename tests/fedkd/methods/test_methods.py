@@ -9,7 +9,8 @@ import torch
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from fedkd.client.vault.training.supervised import TeachSettings, train_teacher
+from fedkd.client.vault.training.settings import SupervisedSettings
+from fedkd.client.vault.training.supervised import train_teacher
 from fedkd.data.datasets import Dataset, open_data
 from fedkd.errors import NeedsError, SettingsError
 from fedkd.loop import Plan, Progress, distil, drive
@@ -42,11 +43,10 @@ from fedkd.methods import (
     zskt,
 )
 from fedkd.methods.method import sources
-from fedkd.models.in_process_teachers import InProcess
-from fedkd.models.networks import build
-from fedkd.procedural.priors import priors
-from fedkd.protocol.signals import Answers, Ask, Card, Request, Signal, as_float
-from fedkd.server.run.public_data import collection
+from fedkd.models import InProcess, build_network
+from fedkd.procedural import build_priors
+from fedkd.protocol import Answers, Ask, Card, Request, Signal, as_float
+from fedkd.server.run.public_data import load_public_images
 from fedkd.student.curriculum import constant
 from fedkd.synthesis.gradients import GRADIENTS, PULL_BACK
 
@@ -351,7 +351,9 @@ def test_rdskd_trains_its_generator_first_and_then_its_student() -> None:
     teachers = InProcess({"a": nn.Sequential(nn.Flatten(), nn.Linear(16, 4))}, (1, 4, 4), 4)
     student = nn.Sequential(nn.Flatten(), nn.Linear(16, 4))
     plan = Plan(100, 10, 50, student_batch=8, asking=1.0)
-    loop = distil(student, rdskd(latent=4), teachers.cards, plan, priors("noise"), watch=watch)
+    loop = distil(
+        student, rdskd(latent=4), teachers.cards, plan, build_priors("noise"), watch=watch
+    )
     assert drive(loop, teachers.answer).pulled_back == 50
     assert steps == [10, 20, 30, 40, 50]
     assert [done for asked, done in doors if asked <= 60] == [0.0] * 6
@@ -576,7 +578,7 @@ class Digits:
         teachers, counts = {}, {}
         for index, name in enumerate(("east", "west")):
             images, labels = self.data.train_images[index::2], self.data.train_labels[index::2]
-            teachers[name] = train_teacher("cnn", images, labels, 10, TeachSettings(4), index)
+            teachers[name] = train_teacher("cnn", images, labels, 10, SupervisedSettings(4), index)
             counts[name] = labels.bincount(minlength=10).tolist()
         self.at_hand = InProcess(teachers, self.data.shape, 10, counts)
 
@@ -591,10 +593,12 @@ class Digits:
                 assert reply.gradient is None or bool(reply.gradient.isfinite().all())
             return answers
 
-        student = build("cnn", 10, self.data.shape, 0)
+        student = build_network("cnn", 10, self.data.shape, 0)
         plan = Plan(BUDGET, 64, STEPS, student_batch=64, learning_rate=5e-3)
-        own = collection("typeset-digits", self.data.shape) if method.inflation else None
-        loop = distil(student, method, self.at_hand.cards, plan, priors(*names), collected=own)
+        own = load_public_images("typeset-digits", self.data.shape) if method.inflation else None
+        loop = distil(
+            student, method, self.at_hand.cards, plan, build_priors(*names), collected=own
+        )
         watching = register_optimizer_step_pre_hook(must_be_finite)
         try:
             distilled = drive(loop, put)

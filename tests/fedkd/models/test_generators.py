@@ -8,10 +8,9 @@ from torch import Tensor, nn
 from fedkd.errors import SettingsError
 from fedkd.loop import Distillation, Plan, distil, drive
 from fedkd.methods import deepinversion, ideal
-from fedkd.models.generators import Canvas, Pixels
-from fedkd.models.in_process_teachers import InProcess
-from fedkd.procedural.priors import priors
-from fedkd.protocol.signals import Answers, Ask, Request, Signal
+from fedkd.models import InProcess, Pixels, SynthesisTarget
+from fedkd.procedural import build_priors
+from fedkd.protocol import Answers, Ask, Request, Signal
 from fedkd.synthesis.generator_training import Invention
 
 SHAPE, CLASSES = (1, 8, 8), 4
@@ -31,10 +30,10 @@ TEACHERS = InProcess({"a": network(1)}, SHAPE, CLASSES)
 
 
 def kept(kind: str, count: int = 10) -> Kept:
-    canvas = Canvas(kind)  # type: ignore[arg-type]
-    painter = canvas.module(count, 6, SHAPE, CLASSES)
-    assert not isinstance(painter, nn.Sequential)
-    return Kept(canvas, painter, count, CLASSES)  # type: ignore[arg-type]
+    target = SynthesisTarget(kind)  # type: ignore[arg-type]
+    module = target.build(count, 6, SHAPE, CLASSES)
+    assert not isinstance(module, nn.Sequential)
+    return Kept(target, module, count, CLASSES)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("kind", ["latents", "pixels"])
@@ -59,13 +58,13 @@ def test_a_batch_is_the_same_until_another_begins(kind: str) -> None:
 
 def test_a_view_moves_all_images_alike_and_loses_nothing() -> None:
     images = torch.rand(3, *SHAPE, generator=rng(0))
-    assert torch.equal(Canvas().view(images, rng(1)), images)
+    assert torch.equal(SynthesisTarget().augment(images, rng(1)), images)
     seen = {
-        Canvas(jitter=0.125, flips=True).view(images, rng(s)).sum(0).numpy().tobytes()
+        SynthesisTarget(jitter=0.125, flips=True).augment(images, rng(s)).sum(0).numpy().tobytes()
         for s in range(60)
     }
     assert len(seen) == 18  # nine places, mirrored or not
-    moved = Canvas(jitter=0.5).view(images, rng(2))
+    moved = SynthesisTarget(jitter=0.5).augment(images, rng(2))
     assert torch.equal(moved.flatten().sort().values, images.flatten().sort().values)
 
 
@@ -77,9 +76,9 @@ def test_what_a_step_carried_beyond_black_and_white_is_put_back() -> None:
 
 
 @pytest.mark.parametrize("values", [{"kind": "oil"}, {"jitter": -0.1}, {"jitter": 1.1}])
-def test_a_canvas_that_makes_no_sense_is_refused(values: dict[str, object]) -> None:
+def test_a_target_that_makes_no_sense_is_refused(values: dict[str, object]) -> None:
     with pytest.raises(SettingsError, match="expected network, latents or pixels"):
-        Canvas(**values)  # type: ignore[arg-type]
+        SynthesisTarget(**values)  # type: ignore[arg-type]
 
 
 def test_another_batch_begins_without_the_momentum_of_the_last() -> None:
@@ -104,7 +103,7 @@ def heard(method: object, plan: Plan) -> tuple[Distillation, list[Request]]:
         requests.append(request)
         return TEACHERS.answer(request)
 
-    run = Distillation(network(2), method, TEACHERS.cards, plan, priors("noise"))  # type: ignore[arg-type]
+    run = Distillation(network(2), method, TEACHERS.cards, plan, build_priors("noise"))  # type: ignore[arg-type]
     drive(run.requests(), put)
     return run, requests
 
@@ -146,7 +145,7 @@ def test_a_rehearsal_makes_the_student_see_what_is_wanted() -> None:
         told: list[float] = []
         loop = distil(
             *(network(2), ideal(latent=8, generator_steps=steps, generator_rate=0.05)),
-            *(TEACHERS.cards, Plan(8, 8, 0), priors("noise")),
+            *(TEACHERS.cards, Plan(8, 8, 0), build_priors("noise")),
             watch=lambda p, told=told: (
                 told.append(p.facts["terms"]["wanted_class"])  # type: ignore[index, misc]
                 if p.kind == "generated"

@@ -5,10 +5,8 @@ import torch
 from torch import nn
 
 from fedkd.errors import SettingsError
-from fedkd.models.in_process_teachers import InProcess
-from fedkd.models.networks import build
-from fedkd.models.teacher import ModuleTeacher
-from fedkd.protocol.signals import Ask, PullBack, Signal, rounded
+from fedkd.models import InProcess, ModuleTeacher, build_network
+from fedkd.protocol import Ask, PullBack, Signal, rounded
 
 SHAPE = (1, 8, 8)
 IMAGES = torch.randint(0, 256, (5, *SHAPE), generator=torch.Generator().manual_seed(0)).to(
@@ -18,7 +16,11 @@ IMAGES = torch.randint(0, 256, (5, *SHAPE), generator=torch.Generator().manual_s
 
 def test_a_teacher_with_the_wrong_number_of_classes_is_named() -> None:
     with pytest.raises(SettingsError, match=r"teacher b answers \(1, 7\).*expected \(1, 10\)"):
-        InProcess({"a": build("cnn", 10, SHAPE, 0), "b": build("cnn", 7, SHAPE, 0)}, SHAPE, 10)
+        InProcess(
+            {"a": build_network("cnn", 10, SHAPE, 0), "b": build_network("cnn", 7, SHAPE, 0)},
+            SHAPE,
+            10,
+        )
 
 
 def test_a_teacher_of_other_images_is_named_in_one_line() -> None:
@@ -28,7 +30,7 @@ def test_a_teacher_of_other_images_is_named_in_one_line() -> None:
 
 
 def test_answers_are_rounded_as_on_a_wire_unless_they_are_to_be_exact() -> None:
-    module = build("cnn", 10, SHAPE, 1)
+    module = build_network("cnn", 10, SHAPE, 1)
     said = ModuleTeacher(module, 10).ask(IMAGES, frozenset({Signal.LOGITS}))[Signal.LOGITS]
     teachers = InProcess({"a": module}, SHAPE, 10)
     rough = teachers.answer(Ask(IMAGES))["a"].signals[Signal.LOGITS]
@@ -40,7 +42,7 @@ def test_answers_are_rounded_as_on_a_wire_unless_they_are_to_be_exact() -> None:
 
 def test_counts_and_gradients_are_on_the_card_and_pulled_back_by_name() -> None:
     teachers = InProcess(
-        {"a": build("cnn", 10, SHAPE, 1), "b": build("mlp", 10, SHAPE, 1)},
+        {"a": build_network("cnn", 10, SHAPE, 1), "b": build_network("mlp", 10, SHAPE, 1)},
         SHAPE,
         10,
         {"a": range(10)},

@@ -5,9 +5,9 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from fedkd.data.datasets import open_data
-from fedkd.models.networks import build
-from fedkd.models.scattering import CHANNELS, Scattering, binomial, morlets
-from fedkd.protocol.signals import as_float
+from fedkd.models import Scattering, build_network
+from fedkd.models.scattering import CHANNELS, binomial, morlets
+from fedkd.protocol import as_float
 
 DIGITS = open_data("digits")
 
@@ -38,7 +38,7 @@ def test_nothing_of_it_learns_or_is_drawn() -> None:
     module = Scattering(1)
     assert not list(module.parameters())
     assert not module.state_dict()
-    one, other = (build("scattering", 10, (1, 8, 8), seed) for seed in (0, 1))
+    one, other = (build_network("scattering", 10, (1, 8, 8), seed) for seed in (0, 1))
     x = torch.rand(3, 1, 8, 8)
     assert torch.equal(one.embed(x), other.embed(x))
     assert not torch.equal(one(x), other(x))
@@ -47,12 +47,12 @@ def test_nothing_of_it_learns_or_is_drawn() -> None:
 @pytest.mark.parametrize("level", [0.0, 0.5, 1.0])
 def test_there_is_a_slope_on_flat_images_too(level: float) -> None:
     x = torch.full((2, 1, 8, 8), level).requires_grad_()
-    (slope,) = torch.autograd.grad(build("scattering", 10, (1, 8, 8), 0)(x).sum(), x)
+    (slope,) = torch.autograd.grad(build_network("scattering", 10, (1, 8, 8), 0)(x).sum(), x)
     assert slope.isfinite().all()
 
 
 def test_the_slope_is_that_of_the_function() -> None:
-    model = build("scattering", 3, (1, 8, 8), 0).double()
+    model = build_network("scattering", 3, (1, 8, 8), 0).double()
     x = torch.rand(1, 1, 8, 8, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(model, x, atol=1e-4)
 
@@ -60,7 +60,7 @@ def test_the_slope_is_that_of_the_function() -> None:
 def test_a_linear_layer_on_it_beats_one_on_pixels() -> None:
     few = slice(0, 200)
     scored = []
-    model = build("scattering", 10, (1, 8, 8), 0)
+    model = build_network("scattering", 10, (1, 8, 8), 0)
     for features in (lambda x: x.flatten(1), model.embed):
         with torch.no_grad():
             train, test = (

@@ -10,9 +10,8 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
 from fedkd.errors import NeedsError
-from fedkd.models.networks import Network, build
-from fedkd.models.teacher import ModuleTeacher, ScikitTeacher
-from fedkd.protocol.signals import Signal
+from fedkd.models import ModuleTeacher, Network, ScikitTeacher, build_network
+from fedkd.protocol import Signal
 
 LOGITS, BN_GAP, FEATURES = Signal.LOGITS, Signal.BN_GAP, Signal.FEATURES
 BOTH = frozenset({LOGITS, BN_GAP})
@@ -25,7 +24,7 @@ def rng(seed: int = 0) -> torch.Generator:
 
 def trained(name: str = "cnn", shape: tuple[int, int, int] = (1, 8, 8)) -> Network:
     """A network whose batch norms remember something, in evaluation mode."""
-    network = build(name, 10, shape, 0).train()
+    network = build_network(name, 10, shape, 0).train()
     for seed in range(40):
         network(torch.rand(64, *shape, generator=rng(seed)) ** 3)
     return network.eval()

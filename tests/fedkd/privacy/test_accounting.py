@@ -15,14 +15,14 @@ from opacus.accountants.analysis.rdp import compute_rdp
 from scipy.special import logsumexp
 
 from fedkd.errors import SettingsError
-from fedkd.privacy.accounting import (
-    MICRO,
+from fedkd.privacy import (
+    MICRO_PER_RHO,
     Event,
-    calibrated,
+    calibrated_noise_multiplier,
     epsilon_of_events,
     epsilon_of_rho,
     gaussian_cost,
-    in_parallel,
+    parallel_composition,
     rho_of_epsilon,
 )
 
@@ -108,8 +108,8 @@ def test_zcdp_is_an_upper_bound_and_a_near_one(case: dict[str, float]) -> None:
 
 
 def test_the_conversion_holds_at_every_order() -> None:
-    for micro in (1, 10_000, 500_000, 8 * MICRO):
-        epsilon, rho = epsilon_of_rho(micro, DELTA), micro / MICRO
+    for micro in (1, 10_000, 500_000, 8 * MICRO_PER_RHO):
+        epsilon, rho = epsilon_of_rho(micro, DELTA), micro / MICRO_PER_RHO
         # The definition from the other side: no order gives a delta below what was asked for.
         orders = (1 + math.exp(step / 50) for step in range(-1000, 1000))
         least = min(
@@ -128,7 +128,7 @@ def test_charges_are_never_less_than_what_is_spent(
     sensitivity: Fraction, deviation: Fraction, rows: int
 ) -> None:
     cost = gaussian_cost(sensitivity, deviation, rows)
-    exact = rows * sensitivity**2 / (2 * deviation**2) * MICRO
+    exact = rows * sensitivity**2 / (2 * deviation**2) * MICRO_PER_RHO
     assert isinstance(cost, int)
     assert exact <= cost < exact + 1
     one_by_one = rows * gaussian_cost(sensitivity, deviation)
@@ -144,7 +144,7 @@ def test_a_cap_is_the_most_that_keeps_its_promise(epsilon: float, delta: float) 
 
 @pytest.mark.parametrize(("epsilon", "accountant"), [(0.5, "prv"), (3.0, "prv"), (3.0, "rdp")])
 def test_calibrated_noise_ends_a_little_below_its_target(epsilon: float, accountant: str) -> None:
-    noise = calibrated(epsilon, DELTA, 0.05, 50, accountant)
+    noise = calibrated_noise_multiplier(epsilon, DELTA, 0.05, 50, accountant)
     reached = epsilon_of_events([Event(noise, 0.05, 50)], DELTA, accountant)
     assert epsilon - 0.01 < reached <= epsilon
     with_less = epsilon_of_events([Event(noise * 0.97, 0.05, 50)], DELTA, accountant)
@@ -160,7 +160,7 @@ def test_epsilon_grows_with_steps_and_chance_and_falls_with_noise() -> None:
 
 def test_what_nothing_can_keep_is_refused() -> None:
     with pytest.raises(SettingsError, match="out of reach"):
-        calibrated(1e-3, 1e-9, 1.0, 1, "rdp")
+        calibrated_noise_multiplier(1e-3, 1e-9, 1.0, 1, "rdp")
 
 
 @pytest.mark.parametrize("bad", NOT_ABOVE_0)
@@ -171,9 +171,9 @@ def test_no_number_is_trusted(bad: float) -> None:
         lambda: epsilon_of_events([Event(1.0, 0.1, 1)], bad),
         lambda: epsilon_of_rho(1, bad),
         lambda: rho_of_epsilon(bad, DELTA),
-        lambda: calibrated(bad, DELTA, 0.1, 1),
-        lambda: in_parallel([(bad, DELTA)]),
-        lambda: in_parallel([(1.0, bad)]),
+        lambda: calibrated_noise_multiplier(bad, DELTA, 0.1, 1),
+        lambda: parallel_composition([(bad, DELTA)]),
+        lambda: parallel_composition([(1.0, bad)]),
     ]
     for each in refused:
         with pytest.raises(SettingsError):
@@ -195,6 +195,6 @@ def test_more_that_is_refused() -> None:
 
 
 def test_disjoint_institutions_promise_the_worst_of_theirs() -> None:
-    assert in_parallel([(3.0, 1e-5), (1.0, 1e-4), (8.0, 1e-6)]) == (8.0, 1e-4)
+    assert parallel_composition([(3.0, 1e-5), (1.0, 1e-4), (8.0, 1e-6)]) == (8.0, 1e-4)
     with pytest.raises(SettingsError):
-        in_parallel([])
+        parallel_composition([])

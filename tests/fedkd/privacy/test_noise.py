@@ -14,7 +14,7 @@ import torch
 from scipy import stats
 
 from fedkd.errors import SettingsError
-from fedkd.privacy.noise import discrete_gaussian, uniform, with_gaussian
+from fedkd.privacy import discrete_gaussian, uniform, with_gaussian_noise
 
 ONE_IN_A_MILLION = 1e-6
 
@@ -71,17 +71,17 @@ def test_an_answer_has_noise_of_its_shape_in_every_place() -> None:
 
 @pytest.mark.parametrize("values", [torch.zeros(20_000), torch.linspace(-300, 300, 20_000)])
 def test_continuous_noise_is_gaussian_whatever_it_hides(values: torch.Tensor) -> None:
-    noise = with_gaussian(values, 0.7).double() - values.double()
+    noise = with_gaussian_noise(values, 0.7).double() - values.double()
     assert normal(noise, 0.7)
     for wrong in (2 / 3, 3 / 2):
         assert not normal(noise, 0.7 * wrong)
-        assert not normal(with_gaussian(values, 0.7 * wrong).double() - values.double(), 0.7)
+        assert not normal(with_gaussian_noise(values, 0.7 * wrong).double() - values.double(), 0.7)
 
 
 def test_the_last_digits_of_a_noisy_value_do_not_depend_on_it() -> None:
     step = 2.0**-16 / 2  # 0.7 lies above 1/2
     for value in (0.0, 1.0, math.pi):
-        noisy = with_gaussian(torch.full((1000,), value, dtype=torch.float64), 0.7)
+        noisy = with_gaussian_noise(torch.full((1000,), value, dtype=torch.float64), 0.7)
         assert torch.equal(noisy, (noisy / step).round() * step)
 
 
@@ -96,7 +96,7 @@ def test_chances_are_uniform() -> None:
     "draw",
     [
         lambda: discrete_gaussian((50,), 10**6),
-        lambda: with_gaussian(torch.zeros(50), 1.0),
+        lambda: with_gaussian_noise(torch.zeros(50), 1.0),
         lambda: torch.from_numpy(uniform(50)),
     ],
 )
@@ -115,8 +115,8 @@ def test_no_noise_is_no_mechanism(bad: int) -> None:
     with pytest.raises(SettingsError):
         discrete_gaussian((1,), bad)
     with pytest.raises(SettingsError):
-        with_gaussian(torch.zeros(1), bad)
+        with_gaussian_noise(torch.zeros(1), bad)
     with pytest.raises(SettingsError):
-        with_gaussian(torch.zeros(1), math.nan)
+        with_gaussian_noise(torch.zeros(1), math.nan)
     with pytest.raises(SettingsError):
         discrete_gaussian((1,), 2**41)

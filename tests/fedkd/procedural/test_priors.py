@@ -11,21 +11,21 @@ from scipy.stats import chi2
 from torch import Tensor
 
 from fedkd.errors import SettingsError
-from fedkd.procedural.priors import (
+from fedkd.procedural import (
     PRIORS,
     Collage,
     CutMixed,
-    Leaves,
-    Levels,
-    Noise,
-    Pink,
+    DeadLeaves,
+    LevelSets,
+    MultiscaleNoise,
+    PinkNoise,
     Prior,
-    Scales,
     Shape,
     Strokes,
+    UniformNoise,
     Warped,
-    prior,
-    priors,
+    build_prior,
+    build_priors,
 )
 
 DIGIT, COLOUR = (1, 28, 28), (3, 32, 32)
@@ -35,8 +35,8 @@ EVERY = [*PRIORS, "warped", "cut_mixed"]
 def named(name: str) -> Prior:
     """A prior by name; the modifiers over one that has both edges and grain."""
     if name == "warped":
-        return Warped(Leaves(), 0.7)
-    return CutMixed(Leaves(), 0.7) if name == "cut_mixed" else prior(name)
+        return Warped(DeadLeaves(), 0.7)
+    return CutMixed(DeadLeaves(), 0.7) if name == "cut_mixed" else build_prior(name)
 
 
 def draw(prior: Prior, count: int = 64, shape: Shape = DIGIT, seed: int = 0) -> Tensor:
@@ -131,13 +131,13 @@ def slope(images: Tensor) -> float:
 @pytest.mark.parametrize("exponent", [0.5, 1.0, 1.5])
 def test_pink_has_the_spectrum_that_was_asked_for(exponent: float) -> None:
     # So faint that nothing much is cut off, which would whiten the spectrum.
-    faint = draw(Pink((exponent, exponent), (0.08, 0.08)), 200, (1, 64, 64))
+    faint = draw(PinkNoise((exponent, exponent), (0.08, 0.08)), 200, (1, 64, 64))
     middling = faint[(faint.float().mean((1, 2, 3)) - 127.5).abs() < 60]
     assert slope(middling) == pytest.approx(-exponent, abs=0.06)
 
 
 def test_the_measured_slope_of_snow_is_none() -> None:
-    assert slope(draw(Noise(), 200, (1, 64, 64))) == pytest.approx(0.0, abs=0.06)
+    assert slope(draw(UniformNoise(), 200, (1, 64, 64))) == pytest.approx(0.0, abs=0.06)
 
 
 def deviation_from_uniform(images: Tensor) -> float:
@@ -148,7 +148,7 @@ def deviation_from_uniform(images: Tensor) -> float:
 
 
 def test_snow_is_uniform_and_a_slightly_narrower_one_is_not() -> None:
-    snow = draw(Noise(), 500)
+    snow = draw(UniformNoise(), 500)
     limit = float(chi2.ppf(1 - 1e-6, 255))
     assert deviation_from_uniform(snow) < limit
     narrower = (snow.float() * 0.99).round().to(torch.uint8)
@@ -162,40 +162,42 @@ def neighbours(images: Tensor) -> float:
 
 
 def test_only_snow_has_independent_neighbours() -> None:
-    found = {name: neighbours(draw(prior(name), 500)) for name in PRIORS}
+    found = {name: neighbours(draw(build_prior(name), 500)) for name in PRIORS}
     assert abs(found.pop("noise")) < 0.01
     assert min(found.values()) > 0.5
 
 
 @pytest.mark.parametrize("name", ["levels", "strokes"])
 def test_shapes_are_sparse_and_light_on_dark(name: str) -> None:
-    images = draw(prior(name), 500).float()
+    images = draw(build_prior(name), 500).float()
     dark = (images < 26).float().mean((1, 2, 3))
     assert dark.median() > 0.5
     assert images.flatten(1).median(1).values.median() < 26
 
 
 def test_inverted_levels_are_dark_on_light() -> None:
-    plain, inverted = (draw(Levels(inverted=share), 200).float() for share in (0.0, 1.0))
+    plain, inverted = (draw(LevelSets(inverted=share), 200).float() for share in (0.0, 1.0))
     assert torch.allclose(plain, 255 - inverted, rtol=0, atol=1)
 
 
 def test_bands_are_thinner_than_the_sets_that_they_bound() -> None:
-    bands, sets = (draw(Levels(bands=share, inverted=0.0), 500) for share in (1.0, 0.0))
+    bands, sets = (draw(LevelSets(bands=share, inverted=0.0), 500) for share in (1.0, 0.0))
     edges = [float(x.float().diff(dim=3).abs().mean() / x.float().mean()) for x in (bands, sets)]
     assert edges[0] > 1.3 * edges[1]
 
 
 def test_a_ground_of_leaves_is_black_as_often_as_asked() -> None:
     for share in (0.0, 0.5, 1.0):
-        corners = draw(Leaves(leaves=1, black=share), 1000)[:, 0, [0, 0, -1, -1], [0, -1, 0, -1]]
+        corners = draw(DeadLeaves(leaves=1, black=share), 1000)[
+            :, 0, [0, 0, -1, -1], [0, -1, 0, -1]
+        ]
         black = float((corners.amin(1) < 3).float().mean())
         assert black == pytest.approx(share, abs=0.1)
 
 
 def test_sharp_weights_single_out_a_scale() -> None:
     # A lone scale is flat within its cells or is snow; equal weights are always in between.
-    kinds = (Scales(sharpness=sharpness, contrast=1.0) for sharpness in (0.0, 3.0))
+    kinds = (MultiscaleNoise(sharpness=sharpness, contrast=1.0) for sharpness in (0.0, 3.0))
     grain = [draw(kind, 300).float().diff(dim=3).abs().mean((1, 2, 3)) for kind in kinds]
     assert grain[1].std() > 2 * grain[0].std()
 
@@ -227,13 +229,13 @@ def test_surfaces_are_nearer_to_grey_than_colours_at_random() -> None:
     # One leaf at most: means are near those of the ground.
     surfaces, plain = (
         draw(kind, 300, COLOUR).float().mean((2, 3)).std(1).mean()
-        for kind in (Collage(leaves=1), Leaves(leaves=1, black=0.0))
+        for kind in (Collage(leaves=1), DeadLeaves(leaves=1, black=0.0))
     )
     assert surfaces < 0.6 * plain
 
 
 def test_channels_of_colour_images_go_together() -> None:
-    red, green, _ = draw(Pink(gains=(0.1, 0.1)), 1000, COLOUR).double().unbind(1)
+    red, green, _ = draw(PinkNoise(gains=(0.1, 0.1)), 1000, COLOUR).double().unbind(1)
     red, green = (c - c.mean((1, 2), keepdim=True) for c in (red, green))
     each = (red * green).sum((1, 2)) / (
         red.square().sum((1, 2)) * green.square().sum((1, 2))
@@ -246,23 +248,25 @@ def test_channels_of_colour_images_go_together() -> None:
 def test_a_share_of_none_is_the_identity_and_of_all_is_not(
     modifier: type[Warped] | type[CutMixed],
 ) -> None:
-    plain = draw(Leaves())
-    assert torch.equal(draw(modifier(Leaves(), 0.0)), plain)
-    assert not bool((draw(modifier(Leaves(), 1.0)) == plain).flatten(1).all(1).any())
+    plain = draw(DeadLeaves())
+    assert torch.equal(draw(modifier(DeadLeaves(), 0.0)), plain)
+    assert not bool((draw(modifier(DeadLeaves(), 1.0)) == plain).flatten(1).all(1).any())
 
 
 @pytest.mark.parametrize("modifier", [Warped, CutMixed])
 def test_the_share_that_is_modified_is_the_one_asked_for(
     modifier: type[Warped] | type[CutMixed],
 ) -> None:
-    kept = draw(modifier(Noise(), 0.3), 2000, (1, 8, 8)) == draw(Noise(), 2000, (1, 8, 8))
+    kept = draw(modifier(UniformNoise(), 0.3), 2000, (1, 8, 8)) == draw(
+        UniformNoise(), 2000, (1, 8, 8)
+    )
     share = 1 - float(kept.flatten(1).all(1).float().mean())
     assert share == pytest.approx(0.3, abs=5 * math.sqrt(0.3 * 0.7 / 2000))
 
 
 def test_cut_mixing_takes_every_value_from_one_of_two_images_or_between() -> None:
-    plain = draw(Pink(), 9).float()
-    mixed = draw(CutMixed(Pink(), 1.0), 9).float()
+    plain = draw(PinkNoise(), 9).float()
+    mixed = draw(CutMixed(PinkNoise(), 1.0), 9).float()
     fits = [
         ((mixed >= torch.minimum(plain, other) - 1) & (mixed <= torch.maximum(plain, other) + 1))
         for other in (plain.roll(step, 0) for step in range(1, 9))
@@ -271,7 +275,7 @@ def test_cut_mixing_takes_every_value_from_one_of_two_images_or_between() -> Non
 
 
 def test_a_lone_image_is_mixed_with_nothing() -> None:
-    assert torch.equal(draw(CutMixed(Leaves(), 1.0), 1), draw(Leaves(), 1))
+    assert torch.equal(draw(CutMixed(DeadLeaves(), 1.0), 1), draw(DeadLeaves(), 1))
 
 
 def test_a_warped_constant_stays_constant() -> None:
@@ -284,31 +288,31 @@ def test_a_warped_constant_stays_constant() -> None:
 
 def test_a_misspelt_prior_is_told_its_nearest_neighbour() -> None:
     with pytest.raises(SettingsError, match=r"'levles' \(did you mean levels\?\)"):
-        prior("levles")
+        build_prior("levles")
     with pytest.raises(SettingsError, match=r"unknown prior 'xyz'; choose among pink, leaves"):
-        prior("xyz")
+        build_prior("xyz")
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.1, math.nan])
 def test_a_share_outside_its_range_is_refused(share: float) -> None:
     with pytest.raises(SettingsError, match=r"expected share in \[0, 1\]"):
-        prior("pink", warp=share)
+        build_prior("pink", warp=share)
     with pytest.raises(SettingsError, match=r"expected share in \[0, 1\]"):
-        prior("pink", mix=share)
+        build_prior("pink", mix=share)
 
 
 @pytest.mark.parametrize(
     ("kind", "settings"),
     [
-        (Pink, {"exponents": (2.0, 1.0)}),
-        (Pink, {"gains": (-1.0, 1.0)}),
-        (Leaves, {"leaves": 0}),
-        (Leaves, {"radii": (0.0, 0.5)}),
-        (Leaves, {"black": 2.0}),
-        (Levels, {"bands": 1.5}),
-        (Levels, {"centring": -1.0}),
-        (Scales, {"sharpness": -1.0}),
-        (Scales, {"contrast": 0.5}),
+        (PinkNoise, {"exponents": (2.0, 1.0)}),
+        (PinkNoise, {"gains": (-1.0, 1.0)}),
+        (DeadLeaves, {"leaves": 0}),
+        (DeadLeaves, {"radii": (0.0, 0.5)}),
+        (DeadLeaves, {"black": 2.0}),
+        (LevelSets, {"bands": 1.5}),
+        (LevelSets, {"centring": -1.0}),
+        (MultiscaleNoise, {"sharpness": -1.0}),
+        (MultiscaleNoise, {"contrast": 0.5}),
         (Strokes, {"curves": 0}),
         (Strokes, {"radii": (0.2, 0.1)}),
         (Strokes, {"joined": -0.5}),
@@ -330,7 +334,7 @@ def test_an_impossible_picture_is_refused(count: int, shape: Shape) -> None:
 
 
 def test_priors_are_values_and_the_general_ones_are_the_default() -> None:
-    assert prior("pink", warp=0.5, mix=0.25) == CutMixed(Warped(Pink(), 0.5), 0.25)
-    assert prior("pink") == Pink()
-    assert list(priors()) == ["pink", "leaves", "levels", "scales"]
-    assert priors("noise", mix=0.5) == {"noise": CutMixed(Noise(), 0.5)}
+    assert build_prior("pink", warp=0.5, mix=0.25) == CutMixed(Warped(PinkNoise(), 0.5), 0.25)
+    assert build_prior("pink") == PinkNoise()
+    assert list(build_priors()) == ["pink", "leaves", "levels", "scales"]
+    assert build_priors("noise", mix=0.5) == {"noise": CutMixed(UniformNoise(), 0.5)}

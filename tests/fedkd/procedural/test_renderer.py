@@ -8,30 +8,35 @@ from pathlib import Path
 
 import pytest
 import torch
-from fedkd.synthesis.sources import Generated, PriorChoice
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedkd.errors import DataError
-from fedkd.procedural.priors import PRIORS, CutMixed, Leaves, Pink, Warped, prior
-from fedkd.procedural.renderer import draw, network, procedural
-from fedkd.protocol.signals import (
-    Network,
-    Procedural,
-    Recipe,
+from fedkd.procedural import (
+    PRIORS,
+    CutMixed,
+    DeadLeaves,
+    PinkNoise,
+    Warped,
+    build_prior,
+    frozen_generator,
+    named_prior,
+    render,
 )
-from tests.fedkd.procedural.recipes_drawn import DIGIT, drawn, painter
+from fedkd.protocol import FrozenGenerator, NamedPrior, Recipe
+from fedkd.synthesis.sources import Generated, PriorChoice
+from tests.fedkd.procedural.recipe_fingerprints import DIGIT, example_generator, recipe_fingerprints
 
 GOLDEN = Path(__file__).parent / "golden_recipes.json"
-"""As ``python -m tests.fedkd.procedural.recipes_drawn`` writes it, on a processor with AVX2."""
+"""As ``python -m tests.fedkd.procedural.recipe_fingerprints`` writes it, on a CPU with AVX2."""
 
 
 def elsewhere(**environment: str) -> dict[str, str]:
     """What another process draws."""
     found = subprocess.run(
-        [sys.executable, "-m", "tests.fedkd.procedural.recipes_drawn"],
+        [sys.executable, "-m", "tests.fedkd.procedural.recipe_fingerprints"],
         env=os.environ | environment,
-        cwd=GOLDEN.parents[1],
+        cwd=GOLDEN.parents[3],
         capture_output=True,
         check=True,
         timeout=200,
@@ -40,81 +45,81 @@ def elsewhere(**environment: str) -> dict[str, str]:
 
 
 def test_another_process_draws_the_same_images() -> None:
-    assert elsewhere(OMP_NUM_THREADS="2") == drawn()
+    assert elsewhere(OMP_NUM_THREADS="2") == recipe_fingerprints()
 
 
 def test_images_are_those_of_every_machine_that_we_know() -> None:
     golden = json.loads(GOLDEN.read_text())
-    assert drawn().keys() == golden.keys()
+    assert recipe_fingerprints().keys() == golden.keys()
     if torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"):
         # Elsewhere single precision may round otherwise: then images are shown, see below.
         golden = {name: of for name, of in golden.items() if name.startswith(("network", "noise"))}
-    assert golden.items() <= drawn().items()
+    assert golden.items() <= recipe_fingerprints().items()
 
 
 def test_a_network_paints_the_same_without_the_vector_units_of_this_processor() -> None:
     """torch's other code path stands for another processor: some priors differ on it."""
     there = elsewhere(ATEN_CPU_CAPABILITY="default")
     for name in ("network 1x8x8", "noise 1x8x8", "noise 3x32x32"):
-        assert there[name] == drawn()[name]
+        assert there[name] == recipe_fingerprints()[name]
 
 
 @given(bits=st.lists(st.booleans(), min_size=2, max_size=30), seed=st.integers(0, 2**32 - 1))
 @settings(max_examples=30)
 def test_a_recipe_of_some_images_draws_those(bits: list[bool], seed: int) -> None:
-    recipe = Recipe(Procedural("levels", 0.5, 0.5), seed, len(bits))
-    images, some = draw(recipe, DIGIT), torch.tensor(bits)
-    part = recipe.only(some)
+    recipe = Recipe(NamedPrior("levels", 0.5, 0.5), seed, len(bits))
+    images, some = render(recipe, DIGIT), torch.tensor(bits)
+    part = recipe.select(some)
     assert len(part) == sum(bits)
-    assert torch.equal(draw(part, DIGIT), images[some])
+    assert torch.equal(render(part, DIGIT), images[some])
     if len(part):
         first = torch.arange(len(part)) == 0
-        assert torch.equal(draw(part.only(first), DIGIT), images[some][first])
-    assert recipe.only(torch.ones(len(bits), dtype=torch.bool)).kept is None
+        assert torch.equal(render(part.select(first), DIGIT), images[some][first])
+    assert recipe.select(torch.ones(len(bits), dtype=torch.bool)).kept is None
 
 
 @pytest.mark.parametrize("warp", [0.0, 0.5])
 @pytest.mark.parametrize("mix", [0.0, 1.0])
 @pytest.mark.parametrize("name", PRIORS)
 def test_whatever_an_experiment_names_has_a_recipe(name: str, warp: float, mix: float) -> None:
-    source = procedural(prior(name, warp, mix))
-    assert source == Procedural(name, warp, mix)
+    source = named_prior(build_prior(name, warp, mix))
+    assert source == NamedPrior(name, warp, mix)
 
 
 @pytest.mark.parametrize(
     "nameless",
     [
-        Leaves(leaves=3),
-        Warped(Leaves(leaves=3), 0.5),
-        Warped(Warped(Pink(), 0.5), 0.5),
-        Warped(CutMixed(Pink(), 0.5), 0.5),
-        Warped(Pink(), 0.0),  # draws once more than a plain one
+        DeadLeaves(leaves=3),
+        Warped(DeadLeaves(leaves=3), 0.5),
+        Warped(Warped(PinkNoise(), 0.5), 0.5),
+        Warped(CutMixed(PinkNoise(), 0.5), 0.5),
+        Warped(PinkNoise(), 0.0),  # draws once more than a plain one
     ],
     ids=repr,
 )
-def test_what_no_name_tells_is_drawn_and_shown(nameless: Leaves) -> None:
-    assert procedural(nameless) is None
+def test_what_no_name_tells_is_drawn_and_shown(nameless: DeadLeaves) -> None:
+    assert named_prior(nameless) is None
     rng = torch.Generator().manual_seed(0)
     drawn = PriorChoice({"ours": nameless}, DIGIT).draw(8, rng)
     assert (drawn.recipe, len(drawn.images)) == (None, 8)
 
 
 def test_a_batch_of_a_prior_needs_nothing_that_was_drawn_before() -> None:
-    choice, rng = PriorChoice({"levels": prior("levels", 0.5)}, DIGIT), torch.Generator()
+    choice, rng = PriorChoice({"levels": build_prior("levels", 0.5)}, DIGIT), torch.Generator()
     first, second = (choice.draw(8, rng.manual_seed(3) if i == 0 else rng) for i in range(2))
     assert not torch.equal(first.images, second.images)
     assert second.recipe is not None
-    assert torch.equal(draw(second.recipe, DIGIT), second.images)
+    assert torch.equal(render(second.recipe, DIGIT), second.images)
 
 
 def test_a_generator_that_learns_no_more_has_a_recipe() -> None:
-    source, rng = Generated(painter()), torch.Generator().manual_seed(0)
+    source, rng = Generated(example_generator()), torch.Generator().manual_seed(0)
     assert source.draw(8, rng).recipe is None, "it learns: its weights change at every question"
     source.learning = False
     before = torch.random.get_rng_state()
     drawn = source.draw(8, rng)
     assert drawn.recipe is not None
-    assert torch.equal(draw(drawn.recipe, DIGIT), drawn.images)
+    assert torch.equal(render(drawn.recipe, DIGIT), drawn.images)
     assert torch.equal(torch.random.get_rng_state(), before)
     # The rounding of its weights is all that changes: grey levels stay within a few.
     source.generator.eval()
@@ -124,22 +129,22 @@ def test_a_generator_that_learns_no_more_has_a_recipe() -> None:
 
 
 def test_a_generator_of_numbers_that_are_none_has_no_recipe() -> None:
-    generator = painter()
+    generator = example_generator()
     with torch.no_grad():
         generator.conv3.bias[0] = float("nan")
-    assert network(generator) is None
+    assert frozen_generator(generator) is None
     with torch.no_grad():
         generator.conv3.bias[0] = 1e6  # beyond float16
-    assert network(generator) is None
+    assert frozen_generator(generator) is None
 
 
 def test_weights_of_other_layers_are_refused_before_anything_is_built() -> None:
-    fitting = network(painter())
+    fitting = frozen_generator(example_generator())
     assert fitting is not None
     assert fitting.weights is not None
     for latent, weights in ((17, fitting.weights), (16, fitting.weights[1:]), (16, None)):
         with pytest.raises(DataError, match="show"):
-            draw(Recipe(Network(latent, b"", weights), 0, 2), DIGIT)
+            render(Recipe(FrozenGenerator(latent, b"", weights), 0, 2), DIGIT)
     for latent in (0, 10**9):
         with pytest.raises(DataError, match="too large"):
-            draw(Recipe(Network(latent, b"", fitting.weights), 0, 2), DIGIT)
+            render(Recipe(FrozenGenerator(latent, b"", fitting.weights), 0, 2), DIGIT)

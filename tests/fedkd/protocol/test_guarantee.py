@@ -10,19 +10,19 @@ import torch
 
 import fedkd.client.vault.training.dp_sgd
 from fedkd.client.institution import Institution, simulated
-from fedkd.client.vault.assets import Holding
-from fedkd.client.vault.training.supervised import PrivateSettings, TeachSettings
+from fedkd.client.vault.assets import Assets
+from fedkd.client.vault.trained_vault import TrainedVault
+from fedkd.client.vault.training.settings import DpSgdSettings, SupervisedSettings
 from fedkd.client.vault.vault import Vault
 from fedkd.errors import DataError, SettingsError
-from fedkd.experiment.experiment import load
-from fedkd.privacy.release_policy import Policy
-from fedkd.protocol.guarantee import Guarantee
-from fedkd.protocol.signals import Signal
+from fedkd.experiment import load_experiment
+from fedkd.privacy import Policy
+from fedkd.protocol import Guarantee, Signal
 from fedkd.server.report.formatting import pair
 from fedkd.simulations.run import run
 
-PRIVATE = PrivateSettings(epsilon=3.0, epochs=1, sampling_rate=0.1, accountant="rdp")
-HOLDING = Holding(count=5, model="scattering", private=PRIVATE)
+PRIVATE = DpSgdSettings(epsilon=3.0, epochs=1, sampling_rate=0.1, accountant="rdp")
+HOLDING = Assets(count=5, model="scattering", dp_training=PRIVATE)
 SHORT = (
     "privacy.epochs=1",
     "privacy.sampling_rate=0.1",
@@ -39,23 +39,23 @@ def said(vault: Vault) -> torch.Tensor:
 
 
 def test_the_promise_is_kept_with_the_teacher(tmp_path: Path) -> None:
-    first = Vault.open(HOLDING, tmp_path)
+    first = TrainedVault(HOLDING, tmp_path)
     promised = first.guarantee
     assert promised is not None
     assert 2.9 < promised.epsilon <= 3
     assert promised.delta == 1e-5
-    again = Vault.open(HOLDING, tmp_path)
+    again = TrainedVault(HOLDING, tmp_path)
     assert again.guarantee == promised
     assert torch.equal(said(first), said(again)), "it was trained twice, which would be paid twice"
-    assert Vault.open(Holding(teach=TeachSettings(epochs=1))).guarantee is None
+    assert TrainedVault(Assets(training=SupervisedSettings(epochs=1))).guarantee is None
 
 
 def test_another_promise_or_none_trains_anew(tmp_path: Path) -> None:
-    first = Vault.open(HOLDING, tmp_path).guarantee
-    more = replace(HOLDING, private=replace(PRIVATE, epsilon=8.0))
-    assert Vault.open(more, tmp_path).guarantee != first
-    none = replace(HOLDING, private=None, teach=TeachSettings(epochs=1))
-    assert Vault.open(none, tmp_path).guarantee is None
+    first = TrainedVault(HOLDING, tmp_path).guarantee
+    more = replace(HOLDING, dp_training=replace(PRIVATE, epsilon=8.0))
+    assert TrainedVault(more, tmp_path).guarantee != first
+    none = replace(HOLDING, dp_training=None, training=SupervisedSettings(epochs=1))
+    assert TrainedVault(none, tmp_path).guarantee is None
 
 
 @pytest.mark.parametrize("where", ["training", "note", "missing"])
@@ -64,19 +64,19 @@ def test_a_teacher_above_its_target_is_not_served(
 ) -> None:
     if where == "training":
         # Less noise than was found necessary; the accountant saw what was really added.
-        calibrated = fedkd.client.vault.training.dp_sgd.calibrated
+        calibrated_noise_multiplier = fedkd.client.vault.training.dp_sgd.calibrated_noise_multiplier
         monkeypatch.setattr(
             fedkd.client.vault.training.dp_sgd,
-            "calibrated",
-            lambda *found: 0.9 * calibrated(*found),
+            "calibrated_noise_multiplier",
+            lambda *found: 0.9 * calibrated_noise_multiplier(*found),
         )
     else:
-        assert Vault.open(HOLDING, tmp_path).guarantee is not None
+        assert TrainedVault(HOLDING, tmp_path).guarantee is not None
         path = tmp_path / "teacher.json"
         note = json.loads(path.read_text())
         note["guarantee"] = note["guarantee"] | {"epsilon": 3.1} if where == "note" else None
         path.write_text(json.dumps(note))
-    vault = Vault.open(HOLDING, tmp_path)
+    vault = TrainedVault(HOLDING, tmp_path)
     for _ in range(2):
         with pytest.raises(DataError, match="not served"):
             _ = vault.teacher
@@ -84,18 +84,18 @@ def test_a_teacher_above_its_target_is_not_served(
 
 @pytest.mark.parametrize("spoilt", [{"epsilon": -1.0}, {"secret": 1}, 5, "secret"])
 def test_a_note_that_makes_no_sense_is_named_and_not_quoted(tmp_path: Path, spoilt: Any) -> None:
-    assert Vault.open(HOLDING, tmp_path).guarantee is not None
+    assert TrainedVault(HOLDING, tmp_path).guarantee is not None
     path = tmp_path / "teacher.json"
     note = json.loads(path.read_text())
     note["guarantee"] = note["guarantee"] | spoilt if isinstance(spoilt, dict) else spoilt
     path.write_text(json.dumps(note))
     with pytest.raises(DataError, match="train anew") as caught:
-        _ = Vault.open(HOLDING, tmp_path).guarantee
+        _ = TrainedVault(HOLDING, tmp_path).guarantee
     assert "secret" not in str(caught.value)
 
 
 def test_the_card_tells_the_promise_and_no_counts(tmp_path: Path) -> None:
-    vault = Vault.open(HOLDING, tmp_path)
+    vault = TrainedVault(HOLDING, tmp_path)
     card = Institution("north", vault, Policy(mode="dp-teacher")).card
     assert card.guarantee == vault.guarantee
     assert card.class_counts is None
@@ -108,16 +108,19 @@ def test_the_card_tells_the_promise_and_no_counts(tmp_path: Path) -> None:
 
 def test_a_promise_depends_on_the_settings_alone() -> None:
     shares = (
-        Holding(index=i, count=n, model="scattering", private=PRIVATE) for i, n in ((0, 1), (3, 9))
+        Assets(index=i, count=n, model="scattering", dp_training=PRIVATE) for i, n in ((0, 1), (3, 9))
     )
-    one, other = (Vault.open(share) for share in shares)
+    one, other = (TrainedVault(share) for share in shares)
     assert sum(one.class_counts) > 5 * sum(other.class_counts)
     assert one.guarantee == other.guarantee
 
 
 def test_an_experiment_asks_for_privacy_in_its_own_section() -> None:
-    assert simulated(load("digits", ["institutions.epochs=1"]), 0, None).card.guarantee is None
-    card = simulated(load("digits-dp", [*SHORT, "privacy.epsilon=2"]), 0, None).card
+    assert (
+        simulated(load_experiment("digits", ["institutions.epochs=1"]), 0, None).card.guarantee
+        is None
+    )
+    card = simulated(load_experiment("digits-dp", [*SHORT, "privacy.epsilon=2"]), 0, None).card
     assert card.guarantee is not None
     assert 1.9 < card.guarantee.epsilon <= 2
     wished = [
@@ -125,14 +128,14 @@ def test_an_experiment_asks_for_privacy_in_its_own_section() -> None:
         "policy.class_counts=false",
         "policy.scores=false",
     ]
-    own = simulated(load("digits", [*SHORT, *wished, "privacy.epsilon=2"]), 0, None).card
+    own = simulated(load_experiment("digits", [*SHORT, *wished, "privacy.epsilon=2"]), 0, None).card
     assert own.guarantee == card.guarantee
     with pytest.raises(SettingsError, match=r"privacy\.epsilon"):
-        load("digits", ["privacy.epsilon=0"])
+        load_experiment("digits", ["privacy.epsilon=0"])
 
 
 def test_the_report_says_what_was_promised(tmp_path: Path) -> None:
-    result = run(load("digits-dp", SHORT), "local", tmp_path / "run")
+    result = run(load_experiment("digits-dp", SHORT), "local", tmp_path / "run")
     teachers = result["teachers"]
     assert [7.9 < t["epsilon"] <= 8 and t["delta"] == 1e-5 for t in teachers] == [True, True]
     assert {t["mechanism"] for t in teachers} == {"DP-SGD, one training image (add or remove)"}
@@ -142,7 +145,9 @@ def test_the_report_says_what_was_promised(tmp_path: Path) -> None:
     assert f"DP-SGD, {teachers[0]['guarantee']['steps']} noisy steps" in page
     assert "<dt>What is protected</dt><dd>one training image</dd>" in page
     assert pair(teachers[0]["epsilon"], 1e-5) in page
-    other = run(load("digits-dp", [*SHORT, "privacy.epsilon=2"]), "local", tmp_path / "other")
+    other = run(
+        load_experiment("digits-dp", [*SHORT, "privacy.epsilon=2"]), "local", tmp_path / "other"
+    )
     assert other["teachers"][0]["epsilon"] <= 2, "a teacher of another promise was found"
     assert len([*(tmp_path / ".institutions").iterdir()]) == 2, "one would replace the other"
 

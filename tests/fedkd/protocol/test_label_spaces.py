@@ -15,24 +15,21 @@ from torch import Tensor, nn
 
 from fedkd.aggregation import fusion as ensemble
 from fedkd.aggregation.fusion import ALIKE, FLOOR, RULES, fusion, log_linear_pool
-from fedkd.client.agent import Agent
 from fedkd.client.institution import simulated
-from fedkd.client.release.gate import Door
-from fedkd.client.release.modes import release
-from fedkd.client.vault.assets import Holding
-from fedkd.client.vault.vault import Vault
-from fedkd.data.partition import known_classes, to_those_who_know
+from fedkd.client.release.gate import ReleaseGate
+from fedkd.client.release.mode_table import build_release_mode
+from fedkd.client.sessions.agent import Agent
+from fedkd.client.vault.assets import Assets
+from fedkd.client.vault.trained_vault import TrainedVault
+from fedkd.data.partition import known_classes, reassign_unknown_classes
 from fedkd.errors import SettingsError
-from fedkd.experiment.experiment import load, parse
+from fedkd.experiment import load_experiment, parse_experiment
 from fedkd.loop import Plan, Progress, distil, drive
 from fedkd.methods import cudfkd
-from fedkd.models.in_process_teachers import InProcess
-from fedkd.models.networks import build
-from fedkd.models.teacher import ModuleTeacher
-from fedkd.privacy.release_policy import Policy
-from fedkd.procedural.priors import priors
-from fedkd.protocol.label_spaces import Labels
-from fedkd.protocol.signals import Ask, Card, Reply, Signal
+from fedkd.models import InProcess, ModuleTeacher, build_network
+from fedkd.privacy import Policy
+from fedkd.procedural import build_priors
+from fedkd.protocol import Ask, Card, LabelSpaces, Reply, Signal
 from fedkd.server.hub.hub import Hub
 from fedkd.simulations.run import run
 
@@ -73,41 +70,41 @@ def said_by(cards: list[Card], seed: int, batch: int = 3) -> dict[str, dict[Sign
 
 
 def test_numbers_stand_by_size_and_names_by_the_alphabet() -> None:
-    numbers = Labels.of([card("b", "10", "2"), card("a", "9", "2", "0")])
+    numbers = LabelSpaces.of([card("b", "10", "2"), card("a", "9", "2", "0")])
     assert numbers.names == ("0", "2", "9", "10")
-    assert numbers.places == {"a": (2, 1, 0), "b": (3, 1)}
-    words = Labels.of([card("b", "elk", "ape", "dog"), card("a", "dog", "bee")])
+    assert numbers.indices == {"a": (2, 1, 0), "b": (3, 1)}
+    words = LabelSpaces.of([card("b", "elk", "ape", "dog"), card("a", "dog", "bee")])
     assert words.names == ("ape", "bee", "dog", "elk")
-    assert words.places["b"] == (3, 0, 2)
-    assert words.alone == ("ape", "bee", "elk")
-    assert not words.alike
+    assert words.indices["b"] == (3, 0, 2)
+    assert words.exclusive == ("ape", "bee", "elk")
+    assert not words.identical
 
 
 def test_cards_without_names_have_the_numbers_from_0() -> None:
     plain = Card("a", 11, SHAPE, frozenset({LOGITS}))
-    labels = Labels.of([plain, replace(plain, name="b")])
+    labels = LabelSpaces.of([plain, replace(plain, name="b")])
     assert labels.names == tuple(map(str, range(11)))
-    assert labels.alike
+    assert labels.identical
     said = torch.randn(2, 11)
-    assert labels.own("a", said) is said
-    assert labels.spread("b", said, 0.0) is said
+    assert labels.to_local("a", said) is said
+    assert labels.to_union("b", said, 0.0) is said
 
 
 @some_examples
 @given(federations)
 def test_the_order_in_which_institutions_come_changes_no_name(cards: list[Card]) -> None:
-    assert Labels.of(cards) == Labels.of(cards[::-1])
-    assert set(Labels.of(cards).names) == {name for c in cards for name in c.class_names or ()}
+    assert LabelSpaces.of(cards) == LabelSpaces.of(cards[::-1])
+    assert set(LabelSpaces.of(cards).names) == {name for c in cards for name in c.class_names or ()}
 
 
 @some_examples
 @given(federations, st.integers(0, 1000))
 def test_own_takes_back_what_spread_put_there(cards: list[Card], seed: int) -> None:
-    labels = Labels.of(cards)
+    labels = LabelSpaces.of(cards)
     for name, own in said_by(cards, seed).items():
-        spread = labels.spread(name, own[LOGITS], -math.inf)
+        spread = labels.to_union(name, own[LOGITS], -math.inf)
         assert spread.shape == (3, len(labels.names))
-        assert torch.equal(labels.own(name, spread), own[LOGITS])
+        assert torch.equal(labels.to_local(name, spread), own[LOGITS])
         assert int((spread == -math.inf).sum()) == 3 * (len(labels.names) - own[LOGITS].shape[1])
 
 
@@ -152,8 +149,8 @@ def by_least_squares(
 def test_the_pool_over_known_classes_is_a_least_squares_solution(
     cards: list[Card], seed: int
 ) -> None:
-    labels, said = Labels.of(cards), said_by(cards, seed)
-    if labels.alike:
+    labels, said = LabelSpaces.of(cards), said_by(cards, seed)
+    if labels.identical:
         return
     pooled = fusion("auto", cards)(said)[LOGITS].double()
     expected = by_least_squares(cards, said, ensemble.SHRINKAGE_APART, ensemble.RIDGE)
@@ -180,12 +177,12 @@ def silent(cards: list[Card]) -> list[Card]:
 @some_examples
 @given(federations)
 def test_auto_takes_the_pool_where_sets_differ_and_asks_for_no_counts(cards: list[Card]) -> None:
-    labels = Labels.of(cards)
+    labels = LabelSpaces.of(cards)
     assert fusion("auto", cards).rule == "log_linear_pool"
     rule = fusion("auto", silent(cards))
-    assert rule.rule == ("mean_probabilities" if labels.alike else "log_linear_pool")
+    assert rule.rule == ("mean_probabilities" if labels.identical else "log_linear_pool")
     equal = [replace(c, class_counts=(7,) * c.classes) for c in cards]
-    if not labels.alike:
+    if not labels.identical:
         said = said_by(cards, 0)
         assert torch.allclose(rule(said)[LOGITS], fusion("auto", equal)(said)[LOGITS], atol=1e-5)
 
@@ -273,10 +270,10 @@ def test_cotangents_come_back_in_each_institutions_shape(cards: list[Card], seed
     }
 
     def loss(*own: Tensor) -> Tensor:
-        labels, logits = Labels.of(cards), dict(zip(leaves, own, strict=True))
+        labels, logits = LabelSpaces.of(cards), dict(zip(leaves, own, strict=True))
         # Fusion casts to float32, in which a difference quotient is noise: its parts, in float64.
-        spread = torch.stack([labels.spread(n, x, -math.inf) for n, x in logits.items()])
-        ones = [labels.spread(n, torch.ones_like(x[:1]), 0.0) for n, x in logits.items()]
+        spread = torch.stack([labels.to_union(n, x, -math.inf) for n, x in logits.items()])
+        ones = [labels.to_union(n, torch.ones_like(x[:1]), 0.0) for n, x in logits.items()]
         known = torch.cat(ones).bool()
         return log_linear_pool(spread, torch.cat(ones), known).log_softmax(1)[:, 0]
 
@@ -295,11 +292,11 @@ def test_cotangents_come_back_in_each_institutions_shape(cards: list[Card], seed
 
 def test_whoever_joins_with_known_classes_moves_none_of_them() -> None:
     cards = [card("b", "bee", "cat"), card("c", "ape", "bee")]
-    before = Labels.of(cards)
+    before = LabelSpaces.of(cards)
     for name in ("a", "d"):
-        after = Labels.of([*cards, card(name, "cat", "ape")])
+        after = LabelSpaces.of([*cards, card(name, "cat", "ape")])
         assert after.names == before.names
-        assert {n: after.places[n] for n in before.places} == before.places
+        assert {n: after.indices[n] for n in before.indices} == before.indices
 
 
 # --- a run
@@ -327,13 +324,15 @@ def spotters() -> dict[str, Spotter]:
 
 def test_two_institutions_of_different_classes_teach_one_student_over_a_real_hub() -> None:
     policy = Policy(frozenset({LOGITS}), pull_back=True)
-    student = build("mlp", 4, SHAPE, seed=0)
+    student = build_network("mlp", 4, SHAPE, seed=0)
     told: list[Progress] = []
     with Hub("token") as hub:
         agents = []
         for name, module in spotters().items():
             own = card(name, *SETS[name])
-            door = Door(policy, release(policy, ModuleTeacher(module, own.classes), None), own)
+            door = ReleaseGate(
+                policy, build_release_mode(policy, ModuleTeacher(module, own.classes), None), own
+            )
             agents.append(Agent(hub.address, "token", own, door.answer))
         threads = [threading.Thread(target=agent.serve) for agent in agents]
         for thread in threads:
@@ -354,7 +353,7 @@ def test_two_institutions_of_different_classes_teach_one_student_over_a_real_hub
 
             method = cudfkd("pull_back", bn_weight=0.0, warm_up=0.5, generated=0.3, latent=8)
             plan = Plan(budget=2000, batch=50, steps=300, learning_rate=5e-3)
-            drive(distil(student, method, cards, plan, priors("levels", "leaves"),
+            drive(distil(student, method, cards, plan, build_priors("levels", "leaves"),
                          watch=told.append), put)  # fmt: skip
         finally:
             for agent in agents:
@@ -374,10 +373,12 @@ def test_two_institutions_of_different_classes_teach_one_student_over_a_real_hub
 def test_every_way_to_train_a_generator_takes_different_sets(way: str) -> None:
     own = {name: list(names) for name, names in SETS.items()}
     at_hand = InProcess(dict(spotters()), SHAPE, 4, class_names=own)
-    student = build("mlp", 4, SHAPE, seed=0)
+    student = build_network("mlp", 4, SHAPE, seed=0)
     method = cudfkd(way, bn_weight=0.0, warm_up=0.3, generated=0.5, latent=8)
     plan = Plan(budget=200, batch=20, steps=20)
-    left = drive(distil(student, method, at_hand.cards, plan, priors("levels")), at_hand.answer)
+    left = drive(
+        distil(student, method, at_hand.cards, plan, build_priors("levels")), at_hand.answer
+    )
     assert left.generator_steps > 0
 
 
@@ -385,9 +386,9 @@ def test_a_class_that_nobody_knows_is_refused_before_the_first_question() -> Non
     at_hand = InProcess(
         dict(spotters()), SHAPE, 4, class_names={n: list(s) for n, s in SETS.items()}
     )
-    student = build("mlp", 5, SHAPE, seed=0)
+    student = build_network("mlp", 5, SHAPE, seed=0)
     with pytest.raises(SettingsError, match=r"answers \(1, 5\).*4 classes \(0, 1, 2, 3\).*nobody"):
-        next(distil(student, cudfkd(), at_hand.cards, Plan(10), priors("levels")))
+        next(distil(student, cudfkd(), at_hand.cards, Plan(10), build_priors("levels")))
     assert student.training
 
 
@@ -398,7 +399,7 @@ LABELS = (("0", "1", "2", "3", "4"), ("9", "8", "4", "3"), ("5", "6", "7", "4"))
 
 
 def test_images_go_to_those_who_know_their_class() -> None:
-    vaults = [Vault.open(Holding(index=i, count=3, labels=LABELS)) for i in range(3)]
+    vaults = [TrainedVault(Assets(index=i, count=3, labels=LABELS)) for i in range(3)]
     counts = torch.zeros(10)
     tested = 0
     for vault in vaults:
@@ -407,7 +408,7 @@ def test_images_go_to_those_who_know_their_class() -> None:
             assert count > 0
             counts[int(name)] += count
         tested += vault.score(Says(0), tuple(map(str, range(10))))[1]
-    whole = Vault.open(Holding())
+    whole = TrainedVault(Assets())
     assert counts.tolist() == list(whole.class_counts)
     assert tested == whole.score(Says(0))[1]
     alone = vaults[2].class_counts[:3]
@@ -426,7 +427,7 @@ class Says(nn.Module):
 
 
 def test_a_student_is_scored_by_the_names_of_its_outputs() -> None:
-    vault = Vault.open(Holding(index=1, count=3, labels=LABELS))
+    vault = TrainedVault(Assets(index=1, count=3, labels=LABELS))
     names = tuple(map(str, range(10)))
     nines, total = vault.score(Says(9), names)
     assert 0 < nines < total
@@ -457,7 +458,7 @@ def test_nothing_is_lost_and_nothing_held_unknown(seed: int) -> None:
     labels = torch.randint(0, 4, (40,), generator=rng)
     parts = torch.randperm(40, generator=rng).chunk(3)
     known = ((0, 1), (1, 2), (2, 3))
-    dealt = to_those_who_know(parts, labels, known)
+    dealt = reassign_unknown_classes(parts, labels, known)
     assert sorted(torch.cat(dealt).tolist()) == list(range(40))
     for part, own in zip(dealt, known, strict=True):
         assert set(labels[part].tolist()) <= set(own)
@@ -473,7 +474,9 @@ SMALL: dict[str, Any] = {
 
 
 def test_an_experiment_deals_sets_in_turn_and_a_card_shows_them() -> None:
-    experiment = parse(SMALL | {"institutions": {**SMALL["institutions"], "labels": LABELS}})
+    experiment = parse_experiment(
+        SMALL | {"institutions": {**SMALL["institutions"], "labels": LABELS}}
+    )
     shown = [simulated(experiment, index, None).card for index in range(3)]
     assert [c.class_names for c in shown] == list(LABELS)
     assert [c.classes for c in shown] == [5, 4, 4]
@@ -494,13 +497,13 @@ def test_an_experiment_deals_sets_in_turn_and_a_card_shows_them() -> None:
 )
 def test_sets_that_are_none_are_refused_by_their_name(labels: Any, words: str) -> None:
     with pytest.raises(SettingsError, match=f"institutions.labels.*{words}") as caught:
-        parse(SMALL | {"institutions": {"labels": labels}})
+        parse_experiment(SMALL | {"institutions": {"labels": labels}})
     assert "\n" not in str(caught.value)
 
 
 def test_digits_labels_runs_from_its_file_to_its_page(tmp_path: Path) -> None:
     small = ["student.steps=40", "questions.budget=128", "institutions.epochs=8"]
-    experiment = load("digits-labels", small)
+    experiment = load_experiment("digits-labels", small)
     result = run(experiment, "local", tmp_path / "run")
     assert list(result["classes"]) == list("0123456789")
     assert set(result["student"]["recall"]) == set("0123456789")

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from fedkd.core.bank import Bank
 from fedkd.loop import Distillation, Plan, Progress, drive
 from fedkd.methods import dip_kd
-from fedkd.models.in_process_teachers import InProcess
-from fedkd.procedural.priors import priors
+from fedkd.models import InProcess
+from fedkd.procedural import build_priors
 from fedkd.student.training import Learner
 
 SHAPE = (1, 6, 6)
@@ -55,7 +55,7 @@ def test_images_are_moved_apart_and_asked_about_as_new_ones() -> None:
         with torch.no_grad():
             x = images.float() / 255
             here = contrasted.discriminator(contrasted._features(x))
-            views = contrasted.discriminator(contrasted._features(VIEW.view(x, rng(9))))
+            views = contrasted.discriminator(contrasted._features(VIEW.augment(x, rng(9))))
             return float(contrastive(here, views))
 
     before, _ = bank.draw(32, rng(2))
@@ -91,7 +91,7 @@ def test_the_primer_is_taught_once_and_before_the_student() -> None:
     student = network(1)
     run = Distillation(
         *(student, dip_kd(contrast_steps=2, primer_steps=0.5), teachers.cards),
-        *(Plan(100, 10, 40, student_batch=8), priors("pink"), 0, told.append),
+        *(Plan(100, 10, 40, student_batch=8), build_priors("pink"), 0, told.append),
     )
     assert run._primer is not None
     run._primer.optimizer.register_step_post_hook(lambda *_: steps.append(run.student_steps))

@@ -7,10 +7,9 @@ from torch import nn
 
 from fedkd.loop import Distillation, Plan, drive
 from fedkd.methods import make
-from fedkd.models.in_process_teachers import InProcess
-from fedkd.models.networks import Network
-from fedkd.procedural.priors import priors
-from fedkd.protocol.signals import Answers, Request
+from fedkd.models import InProcess, Network
+from fedkd.procedural import build_priors
+from fedkd.protocol import Answers, Request
 from fedkd.synthesis.data_impressions import Impressions, Similarity
 
 K = 4
@@ -76,7 +75,9 @@ def test_a_run_makes_class_impressions_first_and_learns_which_classes_are_alike(
     teachers = InProcess({"a": teacher, "b": teacher}, (1, 4, 4), K)
     method = make("zskd", {"epoch": 10, "generator_rate": 0.1, "temperature": 5.0})
     student = nn.Sequential(nn.Flatten(), nn.Linear(16, K))
-    run = Distillation(*(student, method, teachers.cards, Plan(320, 8, 8), priors("noise")), seed=1)
+    run = Distillation(
+        *(student, method, teachers.cards, Plan(320, 8, 8), build_priors("noise")), seed=1
+    )
     wanted = []
 
     def put(request: Request) -> Answers:

@@ -11,7 +11,7 @@ from fedkd.core.bank import Bank
 from fedkd.errors import SettingsError
 from fedkd.losses.term import Batch
 from fedkd.methods import cudfkd, hidfd
-from fedkd.protocol.signals import Signal
+from fedkd.protocol import Signal
 from fedkd.synthesis.discriminator import Critic, Judgement, Rivalry, Shown, rivals_apart
 from fedkd.synthesis.public_samples import Collected, own_images
 

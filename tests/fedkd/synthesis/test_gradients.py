@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from fedkd.errors import SettingsError
-from fedkd.models.in_process_teachers import InProcess
-from fedkd.protocol.signals import Answers, Ask, PullBack, Reply, Request, Signal
+from fedkd.models import InProcess
+from fedkd.protocol import Answers, Ask, PullBack, Reply, Request, Signal
 from fedkd.synthesis.gradients import (
     GRADIENTS,
     NONE,

@@ -7,21 +7,27 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from fedkd.losses.student_terms import disagreement, distinctness
-from fedkd.methods.mechanisms import Discrimination, Memory, Reuse
 from torch import Tensor, nn
 
 from fedkd.core.bank import Bank
 from fedkd.core.state import State
 from fedkd.errors import SettingsError
 from fedkd.loop import Distillation, Plan, Progress, drive
+from fedkd.losses.student_terms import disagreement, distinctness
 from fedkd.losses.term import Batch, class_balance
 from fedkd.methods import Method, cmi, disguide, fast_dfkd, pre_dfkd
-from fedkd.models.generators import Canvas, Generator, Latents
-from fedkd.models.in_process_teachers import InProcess
-from fedkd.models.networks import anew, build, features
-from fedkd.procedural.priors import priors
-from fedkd.protocol.signals import Answers, Ask, Request, Signal
+from fedkd.methods.mechanisms import Discrimination, Memory, Reuse
+from fedkd.models import (
+    Generator,
+    InProcess,
+    Latents,
+    SynthesisTarget,
+    build_network,
+    penultimate_features,
+    reinitialised,
+)
+from fedkd.procedural import build_priors
+from fedkd.protocol import Answers, Ask, Request, Signal
 from fedkd.student.training import Learner
 from fedkd.synthesis.generative_replay import Remembered
 from fedkd.synthesis.generator_training import Invention, vote
@@ -64,7 +70,7 @@ def heard(method: Method, plan: Plan) -> tuple[Distillation, list[Request], list
         return TEACHERS.answer(request)
 
     run = Distillation(
-        *(network(2), method, TEACHERS.cards, plan, priors("noise"), 0), watch=told.append
+        *(network(2), method, TEACHERS.cards, plan, build_priors("noise"), 0), watch=told.append
     )
     drive(run.requests(), put)
     return run, requests, told
@@ -139,7 +145,7 @@ def test_a_peer_begins_elsewhere_and_learns_as_if_it_were_alone() -> None:
     pair = Learner(copy.deepcopy(student), disguide(), plan, seed=6)
     (peer,) = pair.peers
     assert not torch.equal(weights(peer), weights(student))
-    assert torch.equal(weights(peer), weights(anew(student, 7)))
+    assert torch.equal(weights(peer), weights(reinitialised(student, 7)))
     lone = Learner(copy.deepcopy(peer), replace(disguide(), peers=0), plan)
     first = Learner(copy.deepcopy(student), replace(disguide(), peers=0), plan)
     for step in range(3):
@@ -157,8 +163,8 @@ def test_a_layer_that_cannot_begin_anew_is_refused() -> None:
             super().__init__()
             self.weight = nn.Parameter(torch.ones(3))
 
-    with pytest.raises(SettingsError, match=r"layer '1' \(Odd\) cannot begin anew"):
-        anew(nn.Sequential(nn.Linear(2, 2), Odd()), 0)
+    with pytest.raises(SettingsError, match=r"layer '1' \(Odd\) cannot be reinitialised"):
+        reinitialised(nn.Sequential(nn.Linear(2, 2), Odd()), 0)
 
 
 def test_the_vote_is_the_mean_of_beliefs() -> None:
@@ -307,7 +313,13 @@ def test_the_common_generator_learns_once_in_an_epoch() -> None:
     steps: list[int] = []
     method = fast_dfkd(latent=5, bn_weight=0.0, epoch=4)
     run = Distillation(
-        *(network(2), method, TEACHERS.cards, Plan(88, 8, 10, student_batch=8), priors("noise"))
+        *(
+            network(2),
+            method,
+            TEACHERS.cards,
+            Plan(88, 8, 10, student_batch=8),
+            build_priors("noise"),
+        )
     )
     assert run._inventors.invention is not None
     assert run._inventors.invention._common is not None
@@ -324,10 +336,10 @@ HOW = Discrimination(temperature=0.3, negatives=5, capacity=12, width=6, rate=0.
 
 
 def test_distinctness_is_that_of_the_paper() -> None:
-    student = build("cnn", CLASSES, SHAPE, 0).eval()
+    student = build_network("cnn", CLASSES, SHAPE, 0).eval()
     how = Discriminator(replace(HOW, crop=1.0), student, SHAPE, 0)  # a view is the image itself
     x = torch.rand(4, *SHAPE, generator=rng(0))
-    seen = F.normalize(how.head(features(student, x)), dim=1).tolist()
+    seen = F.normalize(how.head(penultimate_features(student, x)), dim=1).tolist()
 
     def surprise(seen: list[list[float]], i: int) -> float:
         near = [sum(a * b for a, b in zip(seen[i], v, strict=True)) / 0.3 for v in seen]
@@ -339,14 +351,14 @@ def test_distinctness_is_that_of_the_paper() -> None:
     how.keep(before)
     order = torch.randperm(5, generator=rng(1))
     both = torch.cat([x, before[order].float() / 255])
-    seen = F.normalize(how.head(features(student, both)), dim=1).tolist()
+    seen = F.normalize(how.head(penultimate_features(student, both)), dim=1).tolist()
     each = [surprise(seen, i) for i in range(9)]
     value = float(how.distinctness(x, rng(1)).detach())
     assert value == pytest.approx(sum(each[:4]) / 4 + sum(each[4:]) / 5, rel=1e-4)
 
 
 def test_slopes_pass_through_views_to_images_and_to_the_head() -> None:
-    student = build("cnn", CLASSES, SHAPE, 0).eval()
+    student = build_network("cnn", CLASSES, SHAPE, 0).eval()
     how = Discriminator(HOW, student, SHAPE, 0)
     x = torch.rand(4, *SHAPE, generator=rng(0)).requires_grad_()
     how.distinctness(x, rng(1)).backward()
@@ -403,7 +415,7 @@ def test_the_images_of_a_batchs_last_question_are_remembered() -> None:
 
 
 def test_contrast_makes_a_batch_more_distinct() -> None:
-    student = build("cnn", CLASSES, SHAPE, 0).eval()
+    student = build_network("cnn", CLASSES, SHAPE, 0).eval()
     pixels = (0.5 + 0.02 * torch.randn(16, *SHAPE, generator=rng(0))).requires_grad_()
     how = Discriminator(HOW, student, SHAPE, 0)
     optimizer = torch.optim.Adam([pixels], 0.02)
@@ -426,7 +438,10 @@ def test_contrast_makes_a_batch_more_distinct() -> None:
     [
         ({"peers": -1}, "-1 peers"),
         ({"shares": {"memory": lambda p: 1.0}}, "nothing to remember by"),
-        ({"reuse": Reuse(0.1, 0.1), "canvas": Canvas()}, "reuse is of latents; canvas is network"),
+        (
+            {"reuse": Reuse(0.1, 0.1), "canvas": SynthesisTarget()},
+            "reuse is of latents; canvas is network",
+        ),
     ],
 )
 def test_a_method_without_what_it_uses_is_refused(changes: dict[str, object], words: str) -> None:

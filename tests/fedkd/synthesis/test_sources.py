@@ -4,14 +4,14 @@ import math
 
 import pytest
 import torch
-from fedkd.synthesis.sources import Evolved, Generated, PriorChoice, class_entropy, to_bytes
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
 from fedkd.core.bank import Bank
-from fedkd.models.generators import Generator
-from fedkd.procedural.priors import Noise, Shape
+from fedkd.models import Generator
+from fedkd.procedural import Shape, UniformNoise
+from fedkd.synthesis.sources import Evolved, Generated, PriorChoice, class_entropy, to_bytes
 
 SHAPE, K = (1, 6, 6), 4
 
@@ -57,7 +57,7 @@ def test_class_entropy_lies_between_0_and_1_whatever_the_names_of_classes(counts
 
 
 def choice(names: str = "abc", **settings: float) -> PriorChoice:
-    return PriorChoice({name: Noise() for name in names}, SHAPE, **settings)
+    return PriorChoice({name: UniformNoise() for name in names}, SHAPE, **settings)
 
 
 def drawn_after(source: PriorChoice, many: int = 300) -> dict[str, int]:
@@ -147,7 +147,7 @@ def banked(count: int) -> Bank:
     bank = Bank()
     targets = torch.zeros(count, K)
     targets[:, 0] = torch.arange(float(count))
-    bank.add(Noise().draw(count, SHAPE, rng(7)), targets)
+    bank.add(UniformNoise().draw(count, SHAPE, rng(7)), targets)
     return bank
 
 
@@ -185,7 +185,7 @@ def test_children_are_mixes_of_two_parents_or_shifts_of_one() -> None:
     drawn = evolved(bank, set(), noise=0.0).draw(5, rng())
     assert drawn.origin == "evolution"
     assert (drawn.images.dtype, drawn.images.shape) == (torch.uint8, (5, *SHAPE))
-    strangers = Noise().draw(20, SHAPE, rng(8)).float()
+    strangers = UniformNoise().draw(20, SHAPE, rng(8)).float()
     for child in drawn.images.float():
         assert misfit(child, bank.images.float()) <= 1.0  # rounding
         assert misfit(child, strangers) > 20

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fedkd.errors import LocalProtocolError, SettingsError
-from fedkd.protocol.guarantee import Guarantee
-from fedkd.protocol.signals import (
+from fedkd.protocol import (
     Ask,
     Card,
-    Network,
-    Procedural,
+    FrozenGenerator,
+    Guarantee,
+    NamedPrior,
     PullBack,
     Reason,
     Recipe,
@@ -25,25 +25,28 @@ from fedkd.protocol.signals import (
     Reply,
     Signal,
 )
-from fedkd.wire.codec import NUMBERS, decode_from_coordinator, decode_from_institution, encode
-from fedkd.wire.framing import MAX_MESSAGE_BYTES
-from fedkd.wire.messages import (
+from fedkd.wire import (
     Answer,
     Close,
     Declined,
     Hello,
     Invalid,
     Message,
-    Named,
-    Question,
+    Query,
+    RecipeQuery,
     Welcome,
+    decode_from_coordinator,
+    decode_from_institution,
+    encode,
     one_line,
 )
+from fedkd.wire.codec import SIGNAL_NUMBERS
+from fedkd.wire.framing import MAX_MESSAGE_BYTES
 from fedkd.wire.tensors import DTYPES
 from fedkd.wire.v1 import teacher_pb2 as pb
 
 ROOT = Path(__file__).parents[3]
-FROM_COORDINATOR = (Welcome, Question, Named)
+FROM_COORDINATOR = (Welcome, Query, RecipeQuery)
 
 
 def decode(message_or_bytes: Message | bytes, kind: type[Message]) -> Message | Invalid:
@@ -86,13 +89,13 @@ def said(draw: st.DrawFn, *dtypes: torch.dtype, batch: int, least: int) -> dict[
 
 
 @st.composite
-def questions(draw: st.DrawFn) -> Question:
+def questions(draw: st.DrawFn) -> Query:
     images = draw(tensors(4, torch.uint8, torch.float32))
     if draw(st.booleans()):
         signals = draw(st.frozensets(st.sampled_from(Signal), min_size=1))
-        return Question(draw(numbers), Ask(images, signals, draw(st.booleans())))
+        return Query(draw(numbers), Ask(images, signals, draw(st.booleans())))
     cotangents = draw(said(torch.float32, batch=len(images), least=1))
-    return Question(draw(numbers), PullBack(images, cotangents))
+    return Query(draw(numbers), PullBack(images, cotangents))
 
 
 shares = st.floats(0, 1)
@@ -101,16 +104,18 @@ digests = st.binary(min_size=16, max_size=16)
 
 
 @st.composite
-def named(draw: st.DrawFn) -> Named:
+def named(draw: st.DrawFn) -> RecipeQuery:
     bits = draw(st.lists(st.booleans(), min_size=1, max_size=20))
     kept = torch.tensor(bits) if any(bits) and not all(bits) else None
     source = draw(
-        st.builds(Procedural, texts.filter(bool), shares, shares)
-        | st.builds(Network, st.integers(1, 2**31), digests, st.none() | tensors(1, torch.float16))
+        st.builds(NamedPrior, texts.filter(bool), shares, shares)
+        | st.builds(
+            FrozenGenerator, st.integers(1, 2**31), digests, st.none() | tensors(1, torch.float16)
+        )
     )
     recipe = Recipe(source, draw(seeds), len(bits), kept)
     signals = draw(st.frozensets(st.sampled_from(Signal), min_size=1))
-    return Named(draw(numbers), recipe, draw(digests), signals, draw(st.booleans()))
+    return RecipeQuery(draw(numbers), recipe, draw(digests), signals, draw(st.booleans()))
 
 
 @st.composite
@@ -178,7 +183,16 @@ def alike(one: object, other: object) -> bool:
         case dict(), dict():
             return one.keys() == other.keys() and all(alike(one[k], other[k]) for k in one)
         case (
-            (Question() | Named() | Recipe() | Network() | Answer() | Ask() | PullBack() | Reply()),
+            (
+                Query()
+                | RecipeQuery()
+                | Recipe()
+                | FrozenGenerator()
+                | Answer()
+                | Ask()
+                | PullBack()
+                | Reply()
+            ),
             _,
         ):
             return type(one) is type(other) and alike(vars(one), vars(other))
@@ -201,13 +215,13 @@ class Generated:
         return pb.Tensor(dtype=DTYPES[tensor.dtype], shape=tensor.shape)
 
     def said(self, signals: dict[Signal, Tensor]) -> list[pb.Said]:
-        order = [each for each in NUMBERS if each in signals]
-        return [pb.Said(signal=NUMBERS[s], tensor=self.tensor(signals[s])) for s in order]
+        order = [each for each in SIGNAL_NUMBERS if each in signals]
+        return [pb.Said(signal=SIGNAL_NUMBERS[s], tensor=self.tensor(signals[s])) for s in order]
 
     def card(self, card: Card) -> pb.Card:
         fields = dict(vars(card))
         fields["channels"], fields["height"], fields["width"] = fields.pop("shape")
-        fields["signals"] = sorted(NUMBERS[signal] for signal in card.signals)
+        fields["signals"] = sorted(SIGNAL_NUMBERS[signal] for signal in card.signals)
         if card.guarantee is not None:
             fields["guarantee"] = pb.Guarantee(**vars(card.guarantee))
         return pb.Card(**fields)
@@ -219,9 +233,9 @@ class Generated:
             "kept": bytes(int(padded[i : i + 8], 2) for i in range(0, len(padded), 8))
         }
         match recipe.source:
-            case Procedural(name, warp, mix):
+            case NamedPrior(name, warp, mix):
                 fields["prior"] = pb.Procedural(name=name, warp=warp, mix=mix)
-            case Network(latent, digest, weights):
+            case FrozenGenerator(latent, digest, weights):
                 told = self.tensor(weights)
                 fields["network"] = pb.Network(latent=latent, digest=digest, weights=told)
         return pb.Recipe(seed=recipe.seed, count=recipe.count, images=images, **fields)
@@ -240,17 +254,17 @@ class Generated:
             case Answer(number, reply):
                 signals, gradient = self.said(reply.signals), self.tensor(reply.gradient)
                 return {"reply": pb.Reply(id=number, signals=signals, gradient=gradient)}
-            case Question(number, Ask(images, signals, exact)):
-                asked = sorted(NUMBERS[signal] for signal in signals)
+            case Query(number, Ask(images, signals, exact)):
+                asked = sorted(SIGNAL_NUMBERS[signal] for signal in signals)
                 dtype = DTYPES[torch.float32 if exact else torch.float16]
                 images = self.tensor(images)
                 return {"ask": pb.Ask(id=number, images=images, signals=asked, reply_dtype=dtype)}
-            case Named(number, recipe, images, signals, exact):
-                asked = sorted(NUMBERS[signal] for signal in signals)
+            case RecipeQuery(number, recipe, images, signals, exact):
+                asked = sorted(SIGNAL_NUMBERS[signal] for signal in signals)
                 dtype = DTYPES[torch.float32 if exact else torch.float16]
                 told = self.recipe(recipe, images)
                 return {"ask": pb.Ask(id=number, recipe=told, signals=asked, reply_dtype=dtype)}
-            case Question(number, PullBack(images, cotangents)):
+            case Query(number, PullBack(images, cotangents)):
                 images, said = self.tensor(images), self.said(cotangents)
                 return {"pull_back": pb.PullBack(id=number, images=images, cotangents=said)}
 
@@ -294,7 +308,7 @@ def test_trailing_bytes_never_change_what_was_said(message: Message, junk: bytes
 
 @given(st.binary(max_size=200))
 def test_arbitrary_bytes_never_raise(data: bytes) -> None:
-    for kind in (Hello, Question):
+    for kind in (Hello, Query):
         assert_agrees_with_the_generated_parser(decode(data, kind), data, kind)
 
 
@@ -359,9 +373,9 @@ def floats(*values: float) -> list[bytes]:
 
 
 def test_the_ask_that_the_next_test_spoils_is_lawful() -> None:
-    assert isinstance(decode_from_coordinator(ask()), Question)
+    assert isinstance(decode_from_coordinator(ask()), Query)
     unit = ask(pb.DTYPE_FLOAT32, payload=floats(0.0, 0.5, 1.0, 0.25))
-    assert isinstance(decode_from_coordinator(unit), Question)
+    assert isinstance(decode_from_coordinator(unit), Query)
 
 
 @pytest.mark.parametrize(
@@ -481,17 +495,17 @@ IMAGES = torch.zeros(2, 1, 3, 3)
 @pytest.mark.parametrize(
     "message",
     [
-        Question(0, Ask(IMAGES)),
-        Question(2**64, Ask(IMAGES)),
-        Question(1, Ask(IMAGES, frozenset())),
-        Question(1, Ask(IMAGES.double())),
-        Question(1, Ask(IMAGES[0])),
-        Question(1, Ask(IMAGES[:0])),
-        Question(1, Ask(IMAGES + 2)),
-        Question(1, PullBack(IMAGES, {})),
-        Question(1, PullBack(IMAGES, {Signal.LOGITS: torch.zeros(3, 5)})),
-        Question(1, PullBack(IMAGES, {Signal.LOGITS: torch.zeros(2, 5).half()})),
-        Question(1, Ask(torch.zeros(1, 1, 8192, 8193, dtype=torch.uint8))),
+        Query(0, Ask(IMAGES)),
+        Query(2**64, Ask(IMAGES)),
+        Query(1, Ask(IMAGES, frozenset())),
+        Query(1, Ask(IMAGES.double())),
+        Query(1, Ask(IMAGES[0])),
+        Query(1, Ask(IMAGES[:0])),
+        Query(1, Ask(IMAGES + 2)),
+        Query(1, PullBack(IMAGES, {})),
+        Query(1, PullBack(IMAGES, {Signal.LOGITS: torch.zeros(3, 5)})),
+        Query(1, PullBack(IMAGES, {Signal.LOGITS: torch.zeros(2, 5).half()})),
+        Query(1, Ask(torch.zeros(1, 1, 8192, 8193, dtype=torch.uint8))),
         Answer(1, Reply({Signal.BN_GAP: torch.tensor(1.0).half()})),
         Answer(1, Reply({Signal.LOGITS: torch.tensor([[float("inf")]])})),
         Answer(1, Reply(gradient=torch.zeros(2, 1, 3, 3, dtype=torch.float64))),
@@ -519,7 +533,7 @@ def test_the_token_is_never_printed() -> None:
 
 def test_images_are_read_without_a_copy() -> None:
     images = torch.arange(200, dtype=torch.uint8).view(2, 1, 10, 10)
-    data = encode(Question(1, Ask(images)))
+    data = encode(Query(1, Ask(images)))
     said = decode_from_coordinator(data)
     start = torch.frombuffer(data, dtype=torch.uint8).data_ptr()
     assert said.request.images.data_ptr() == start + len(data) - 200
@@ -527,13 +541,13 @@ def test_images_are_read_without_a_copy() -> None:
 
 def test_floats_stand_where_a_processor_wants_them() -> None:
     for shift in range(8):
-        data = encode(Question(2 ** (7 * shift) + 1, Ask(torch.rand(3, 1, 5, 5))))
+        data = encode(Query(2 ** (7 * shift) + 1, Ask(torch.rand(3, 1, 5, 5))))
         assert decode_from_coordinator(data).request.images.data_ptr() % 4 == 0
 
 
 def test_tensors_that_are_not_contiguous_or_need_gradients_are_sent_as_they_read() -> None:
     images = torch.rand(4, 6, 5, 3, requires_grad=True).permute(0, 3, 1, 2)
-    said = decode_from_coordinator(encode(Question(1, Ask(images))))
+    said = decode_from_coordinator(encode(Query(1, Ask(images))))
     assert torch.equal(said.request.images, images.detach())
 
 

@@ -15,22 +15,45 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fedkd.client.agent import Agent
-from fedkd.client.release.plain import coarse, one_hot, top
+from fedkd.client.release.noiseless import one_hot_logits, round_probabilities, top_k_logits
+from fedkd.client.sessions.agent import Agent
 from fedkd.errors import LocalProtocolError
-from fedkd.protocol.quantisation import COARSEST, FARTHEST, FINEST, SPAN, WIDEST
-from fedkd.protocol.signals import Ask, PullBack, Reply, Signal, rounded
+from fedkd.protocol import Ask, PullBack, Reply, Signal, rounded
+from fedkd.protocol.quantisation import (
+    MAX_EXPONENT,
+    MAX_SPAN_EXPONENT,
+    MAX_STEP_INDEX,
+    MAX_STEPS,
+    MIN_EXPONENT,
+)
 from fedkd.server.hub.hub import Hub
-from fedkd.wire.channel import grpc, listen
-from fedkd.wire.codec import decode_from_institution, encode
-from fedkd.wire.messages import VERSION, Answer, Invalid, Question, Welcome
-from fedkd.wire.packed_rows import HEAD, PACKING, PLAIN, pack, unpack
-from fedkd.wire.recording import Recorder, Replay
+from fedkd.wire import (
+    VERSION,
+    Answer,
+    Invalid,
+    Query,
+    Replay,
+    ReplyRecorder,
+    Welcome,
+    decode_from_institution,
+    encode,
+)
+from fedkd.wire.channel import create_server, grpc
+from fedkd.wire.packed_rows import PACKING_VERSION, ROW_HEADER_BYTES, UNPACKED, pack, unpack
 from fedkd.wire.v1 import teacher_pb2 as pb
-from tests.support.dialling import IMAGES, QUICK, SOON, TOKEN, Raw, agents, answer_in_bytes, card
+from tests.support.hub_clients import (
+    IMAGES,
+    QUICK,
+    SOON,
+    TOKEN,
+    RawClient,
+    agents,
+    card,
+    encode_answer,
+)
 
 LOGITS = Signal.LOGITS
-WIDE = SPAN * 2.0**WIDEST
+WIDE = MAX_STEPS * 2.0**MAX_SPAN_EXPONENT
 """A row that spans more has no grid."""
 
 
@@ -77,8 +100,8 @@ def exponent(row: list[float]) -> int | None:
         return None
     fit = (
         k
-        for k in range(FINEST, COARSEST + 1)
-        if span <= SPAN * Fraction(2) ** k and reach <= FARTHEST * Fraction(2) ** k
+        for k in range(MIN_EXPONENT, MAX_EXPONENT + 1)
+        if span <= MAX_STEPS * Fraction(2) ** k and reach <= MAX_STEP_INDEX * Fraction(2) ** k
     )
     return next(fit, None)
 
@@ -100,7 +123,7 @@ def test_a_row_is_rounded_to_the_grid_of_its_definition(row: list[float]) -> Non
     for was, now in zip(rows[0].tolist(), said.tolist(), strict=True):
         assert Fraction(now) % step == 0
         assert abs(Fraction(now) - Fraction(was)) <= step / 2 * (1 + Fraction(1, 10**6))
-    assert max(said.tolist()) - min(said.tolist()) <= SPAN * 2.0**k
+    assert max(said.tolist()) - min(said.tolist()) <= MAX_STEPS * 2.0**k
     assert not bool((torch.signbit(said) & (said == 0)).any())
 
 
@@ -157,15 +180,15 @@ random_rows = torch.randn(200, 10, generator=torch.Generator().manual_seed(0)) *
 @pytest.mark.parametrize("classes", [2, 3, 10, 1000, 65_536])
 def test_a_label_is_told_as_it_is(classes: int) -> None:
     labels = torch.tensor([0, classes - 1, classes // 2])
-    rows = one_hot(labels, classes)
+    rows = one_hot_logits(labels, classes)
     assert torch.equal(told(rows).float(), rows)
     assert torch.equal(rows.argmax(1), labels)
-    if classes > HEAD:
-        assert len(contents(told(rows)) or b"") == 3 * (HEAD + classes)
+    if classes > ROW_HEADER_BYTES:
+        assert len(contents(told(rows)) or b"") == 3 * (ROW_HEADER_BYTES + classes)
 
 
 def test_the_likeliest_classes_are_told_and_the_others_share_evenly() -> None:
-    said = told(top(random_rows, 2))
+    said = told(top_k_logits(random_rows, 2))
     assert all(len(row.unique()) <= 3 for row in said)
     ranked = random_rows.argsort(1, descending=True)
     best = said.gather(1, ranked)
@@ -175,7 +198,7 @@ def test_the_likeliest_classes_are_told_and_the_others_share_evenly() -> None:
 
 
 def test_rounded_probabilities_stay_within_half_a_step() -> None:
-    exact = coarse(random_rows, 2)
+    exact = round_probabilities(random_rows, 2)
     said = told(exact).float()
     assert float((said - exact).abs().max()) <= 1 / 64, "of a row that spans 5.3"
     assert bool(
@@ -201,11 +224,11 @@ def test_what_is_packed_comes_back_bit_for_bit(rows: Tensor) -> None:
         assert same(unpack(packed, *rows.shape), rows)
 
 
-@given(batches(scores).filter(lambda rows: rows.shape[1] > HEAD))
+@given(batches(scores).filter(lambda rows: rows.shape[1] > ROW_HEADER_BYTES))
 def test_a_row_on_a_grid_costs_a_byte_a_class_and_three(rows: Tensor) -> None:
     batch, classes = rows.shape
     wide = sum(exponent(row) is None for row in rows.tolist())
-    expected = batch * (HEAD + classes) + wide * classes
+    expected = batch * (ROW_HEADER_BYTES + classes) + wide * classes
     packed = contents(told(rows))
     assert (2 * batch * classes if packed is None else len(packed)) == min(
         expected, 2 * batch * classes
@@ -218,7 +241,7 @@ def by_hand(rows: list[list[float]]) -> bytes:
     for row in rows:
         k = exponent(row)
         first = 0 if k is None else round(min(row) / 2**k)
-        heads += struct.pack("<b", PLAIN if k is None else k)
+        heads += struct.pack("<b", UNPACKED if k is None else k)
         firsts += struct.pack("<h", first)
         if k is None:
             plain += struct.pack(f"<{len(row)}e", *row)
@@ -234,7 +257,7 @@ def test_bytes_are_those_of_the_protocol_file_both_ways() -> None:
     assert bytes(packed) == by_hand(rows.tolist())
     assert same(unpack(memoryview(by_hand(rows.tolist())), *rows.shape), rows)
     message = encode(Answer(1, Reply({LOGITS: rows})), packed=True)
-    generated = answer_in_bytes(1, pb.DTYPE_ROWS, tuple(rows.shape), bytes(packed))
+    generated = encode_answer(1, pb.DTYPE_ROWS, tuple(rows.shape), bytes(packed))
     assert message == generated
     heard = decode_from_institution(generated)
     assert isinstance(heard, Answer)
@@ -245,7 +268,7 @@ def test_a_zero_keeps_its_sign_and_few_classes_are_not_packed() -> None:
     rows = torch.tensor([[-0.0, 0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0], [0.0] * 8, [1.0] * 8]).half()
     packed = contents(rows)
     assert packed is not None
-    assert struct.unpack("<3b", packed[:3]) == (PLAIN, FINEST, -10)
+    assert struct.unpack("<3b", packed[:3]) == (UNPACKED, MIN_EXPONENT, -10)
     assert same(unpack(packed, 3, 8), rows)
     assert pack(told(torch.rand(5, 3))) is None
     assert pack(told(torch.rand(5, 4))) is not None
@@ -273,7 +296,7 @@ def test_any_bytes_are_rows_of_float16_or_refused(data: bytes, batch: int, class
         return
     assert (tuple(rows.shape), rows.dtype) == ((batch, classes), torch.float16)
     exponents = np.frombuffer(data, np.int8, batch)
-    assert bool(rows[torch.from_numpy(exponents != PLAIN)].isfinite().all())
+    assert bool(rows[torch.from_numpy(exponents != UNPACKED)].isfinite().all())
 
 
 @settings(max_examples=200)
@@ -291,30 +314,30 @@ def rows_in_bytes(
     heads: tuple[int, ...], firsts: tuple[int, ...], rest: bytes, classes: int = 8
 ) -> bytes:
     content = struct.pack(f"<{len(heads)}b{len(firsts)}h", *heads, *firsts) + rest
-    return answer_in_bytes(1, pb.DTYPE_ROWS, (len(heads), classes), content)
+    return encode_answer(1, pb.DTYPE_ROWS, (len(heads), classes), content)
 
 
 NUMBERS = struct.pack("<8e", *range(8))
 SPOILT = {
     "23 bytes": (rows_in_bytes((0, 0), (0, 0), bytes(17)), "23 bytes for packed rows"),
     "a step too many": (rows_in_bytes((0,), (0,), bytes(9)), "12 bytes for packed rows"),
-    "not even heads": (answer_in_bytes(1, pb.DTYPE_ROWS, (99, 8), bytes(9)), "for 99 packed rows"),
+    "not even heads": (encode_answer(1, pb.DTYPE_ROWS, (99, 8), bytes(9)), "for 99 packed rows"),
     "rows as long as float16's": (rows_in_bytes((0,), (0,), bytes(3), 3), "6 bytes for packed"),
-    "all of them on no grid": (rows_in_bytes((PLAIN,), (0,), NUMBERS), "19 bytes for packed"),
-    "steps too fine": (rows_in_bytes((FINEST - 1,), (0,), bytes(8)), "steps that float16"),
-    "steps too coarse": (rows_in_bytes((COARSEST + 1,), (0,), bytes(8)), "steps that float16"),
+    "all of them on no grid": (rows_in_bytes((UNPACKED,), (0,), NUMBERS), "19 bytes for packed"),
+    "steps too fine": (rows_in_bytes((MIN_EXPONENT - 1,), (0,), bytes(8)), "steps that float16"),
+    "steps too coarse": (rows_in_bytes((MAX_EXPONENT + 1,), (0,), bytes(8)), "steps that float16"),
     "steps too low": (rows_in_bytes((0,), (-2048,), bytes(8)), "numbers that float16"),
     "steps too high": (rows_in_bytes((0,), (2047,), bytes(7) + b"\1"), "numbers that float16"),
     "a first of no grid": (
-        rows_in_bytes((0,) * 5 + (PLAIN,), (1,) * 6, bytes(40) + NUMBERS),
+        rows_in_bytes((0,) * 5 + (UNPACKED,), (1,) * 6, bytes(40) + NUMBERS),
         "on no grid",
     ),
     "not finite": (
-        rows_in_bytes((0,) * 5 + (PLAIN,), (1,) * 5 + (0,), bytes(40) + b"\xff" * 16),
+        rows_in_bytes((0,) * 5 + (UNPACKED,), (1,) * 5 + (0,), bytes(40) + b"\xff" * 16),
         "not finite",
     ),
-    "of more axes": (answer_in_bytes(1, pb.DTYPE_ROWS, (1, 8, 1), bytes(11)), "axes"),
-    "of no class": (answer_in_bytes(1, pb.DTYPE_ROWS, (1, 0), bytes(3)), "nothing in it"),
+    "of more axes": (encode_answer(1, pb.DTYPE_ROWS, (1, 8, 1), bytes(11)), "axes"),
+    "of no class": (encode_answer(1, pb.DTYPE_ROWS, (1, 0), bytes(3)), "nothing in it"),
 }
 
 
@@ -358,11 +381,11 @@ def answered(welcome: bytes) -> bytes:
         async def connect(stream: grpc.aio.ServicerContext) -> None:
             await stream.read()
             await stream.write(welcome)
-            await stream.write(encode(Question(1, ASK)))
+            await stream.write(encode(Query(1, ASK)))
             said.append(await stream.read())
             done.set()
 
-        server, port = listen(connect, "127.0.0.1:0", None, 1 << 20, 4)
+        server, port = create_server(connect, "127.0.0.1:0", None, 1 << 20, 4)
         await server.start()
         address.append(f"127.0.0.1:{port}")
         ready.set()
@@ -372,7 +395,7 @@ def answered(welcome: bytes) -> bytes:
     serving = threading.Thread(target=lambda: asyncio.run(serve()))
     serving.start()
     assert ready.wait(SOON)
-    agent = Agent(address[0], TOKEN, card("north"), knowing, patience=replace(QUICK, total=0.0))
+    agent = Agent(address[0], TOKEN, card("north"), knowing, reconnect=replace(QUICK, give_up_after=0.0))
     speaking = threading.Thread(target=agent.serve)
     speaking.start()
     for thread in (serving, speaking):
@@ -381,12 +404,12 @@ def answered(welcome: bytes) -> bytes:
     return said[0]
 
 
-@pytest.mark.parametrize("packing", [0, PACKING, PACKING + 1])
+@pytest.mark.parametrize("packing", [0, PACKING_VERSION, PACKING_VERSION + 1])
 def test_an_institution_packs_for_whoever_reads_it(packing: int) -> None:
     older = pb.ConnectResponse(welcome=pb.Welcome(version=VERSION)).SerializeToString()
     data = answered(encode(Welcome(VERSION, packing)) if packing else older)
     answer = Answer(1, Reply({LOGITS: SCORES}))
-    assert data == encode(answer, packed=packing == PACKING)
+    assert data == encode(answer, packed=packing == PACKING_VERSION)
     heard = decode_from_institution(data)
     assert isinstance(heard, Answer)
     assert same(heard.reply.signals[LOGITS], SCORES)
@@ -394,17 +417,17 @@ def test_an_institution_packs_for_whoever_reads_it(packing: int) -> None:
 
 def test_a_hub_hears_the_same_of_older_institutions() -> None:
     with Hub(TOKEN) as hub, agents(hub, new=knowing):
-        old = Raw(hub)
-        old.enter("old")
-        outcomes = {name: hub.put(name, ASK) for name in ("old", "new")}
-        assert isinstance(old.hear(), Question)
-        old.say(Answer(1, Reply({LOGITS: SCORES})))
+        old = RawClient(hub)
+        old.join("old")
+        outcomes = {name: hub.submit(name, ASK) for name in ("old", "new")}
+        assert isinstance(old.receive(), Query)
+        old.send(Answer(1, Reply({LOGITS: SCORES})))
         for outcome in outcomes.values():
             reply = outcome.result(SOON)
             assert isinstance(reply, Reply)
             assert same(reply.signals[LOGITS], SCORES)
         saved = hub.counters["old"].bytes_received - hub.counters["new"].bytes_received
-        assert saved == SCORES.nbytes - 4 * (HEAD + 5)
+        assert saved == SCORES.nbytes - 4 * (ROW_HEADER_BYTES + 5)
         old.close()
 
 
@@ -412,9 +435,9 @@ def test_a_journal_keeps_what_would_travel(tmp_path: Path) -> None:
     rows = told(torch.cat([random_rows, random_rows[:7] * 20]))
     packed = contents(rows)
     assert packed is not None
-    recorder = Recorder(tmp_path / "new")
-    recorder.begin([card("north")])
-    recorder.keep(ASK, {"north": Reply({LOGITS: rows})})
+    recorder = ReplyRecorder(tmp_path / "new")
+    recorder.start([card("north")])
+    recorder.append(ASK, {"north": Reply({LOGITS: rows})})
     recorder.close()
     assert bytes(packed) in (tmp_path / "new").read_bytes()
     heard = Replay(tmp_path / "new").answer(ASK)["north"].signals[LOGITS]

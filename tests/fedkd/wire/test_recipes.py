@@ -11,22 +11,21 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import fedkd.client.release.recipe_renderer
-from fedkd.client.agent import Agent, Ending
-from fedkd.client.institution import Institution, simulated
-from fedkd.client.release.recipe_renderer import Easel
-from fedkd.experiment.experiment import Experiment, load
+import fedkd.client.sessions.recipe_renderer
+from fedkd.client.institution import Institution, simulated_institution
+from fedkd.client.sessions.agent import Agent, StopReason
+from fedkd.client.sessions.recipe_renderer import RecipeRenderer
+from fedkd.experiment import Experiment, load_experiment
 from fedkd.loop import Plan, distil, drive
 from fedkd.methods import cudfkd
-from fedkd.procedural.priors import prior
-from fedkd.procedural.renderer import draw, network
-from fedkd.protocol.signals import (
-    RECIPES,
+from fedkd.procedural import build_prior, frozen_generator, render
+from fedkd.protocol import (
+    RECIPE_VERSION,
     Answers,
     Ask,
     Card,
-    Network,
-    Procedural,
+    FrozenGenerator,
+    NamedPrior,
     PullBack,
     Reason,
     Recipe,
@@ -36,21 +35,39 @@ from fedkd.protocol.signals import (
     Signal,
     digest,
     fingerprint,
-    shown,
+    without_recipe,
 )
 from fedkd.server.coordinator import Coordinator, ingredients
 from fedkd.server.hub.hub import Hub
-from fedkd.server.hub.participant_list import Audience
-from fedkd.server.hub.query_encoding import Letter, Wording
+from fedkd.server.hub.participant_list import ParticipantList
+from fedkd.server.hub.query_encoding import EncodingSelector, QueryEncodings
 from fedkd.server.run.checkpoint import REPLIES, Checkpoint
-from fedkd.simulations.engines.local import Local
-from fedkd.wire.channel import grpc, listen
-from fedkd.wire.codec import decode_from_institution, encode
-from fedkd.wire.messages import VERSION, Close, Declined, Hello, Named, Question, Welcome
-from fedkd.wire.recording import Replay
+from fedkd.simulations.engines.local import LocalInstitutions
+from fedkd.wire import (
+    VERSION,
+    Close,
+    Declined,
+    Hello,
+    Query,
+    RecipeQuery,
+    Replay,
+    Welcome,
+    decode_from_institution,
+    encode,
+)
+from fedkd.wire.channel import create_server, grpc
 from fedkd.wire.v1 import teacher_pb2 as pb
-from tests.fedkd.procedural.recipes_drawn import DIGIT, exact, painter
-from tests.support.dialling import QUICK, SOON, TOKEN, Raw, card, names, truth, until
+from tests.fedkd.procedural.recipe_fingerprints import DIGIT, example_generator, example_weights
+from tests.support.hub_clients import (
+    QUICK,
+    SOON,
+    TOKEN,
+    RawClient,
+    card,
+    honest_answer,
+    names,
+    wait_until,
+)
 
 TINY = (3, 2, 2)
 LOGITS = frozenset({Signal.LOGITS})
@@ -59,108 +76,116 @@ LOGITS = frozenset({Signal.LOGITS})
 # --- which form a question has
 
 
-def ask(source: Procedural | Network, seed: int = 1, shape: tuple[int, int, int] = TINY) -> Ask:
+def ask(
+    source: NamedPrior | FrozenGenerator, seed: int = 1, shape: tuple[int, int, int] = TINY
+) -> Ask:
     recipe = Recipe(source, seed, 4)
-    return Ask(draw(recipe, shape), recipe=recipe)
+    return Ask(render(recipe, shape), recipe=recipe)
 
 
 def taker(name: str = "north") -> Card:
-    return replace(card(name), recipes=RECIPES)
+    return replace(card(name), recipes=RECIPE_VERSION)
 
 
 def test_a_recipe_changes_nothing_that_is_asked() -> None:
-    asked = ask(Procedural("pink"))
+    asked = ask(NamedPrior("pink"))
     assert digest(asked) == digest(replace(asked, recipe=None))
 
 
 def test_weights_come_once_their_images_have_cost_as_much_and_once_a_session() -> None:
-    source = exact()
+    source = example_weights()
     assert source.weights is not None
     owner, question = replace(taker(), shape=DIGIT), ask(source, shape=DIGIT)
 
-    def put(wording: Wording) -> str:
-        letter = Letter(Question(1, question))
-        form = wording.of(letter, owner)
-        if form is letter.shown:
+    def put(selector: EncodingSelector) -> str:
+        encodings = QueryEncodings(Query(1, question))
+        form = selector.select(encodings, owner)
+        if form is encodings.explicit:
             return "shown"
-        assert isinstance(form.message, Named)
-        assert isinstance(form.message.recipe.source, Network)
+        assert isinstance(form.message, RecipeQuery)
+        assert isinstance(form.message.recipe.source, FrozenGenerator)
         return "named" if form.message.recipe.source.weights is None else "taught"
 
-    cost = len(Letter(Question(1, question)).shown.data)
+    cost = len(QueryEncodings(Query(1, question)).explicit.data)
     shown = -(-source.weights.nbytes // cost)
-    wording = Wording()
-    assert [put(wording) for _ in range(shown)] == ["shown"] * shown
-    assert [put(wording) for _ in range(3)] == ["taught", "named", "named"]
-    wording.begin()
-    assert [put(wording) for _ in range(2)] == ["taught", "named"]
+    selector = EncodingSelector()
+    assert [put(selector) for _ in range(shown)] == ["shown"] * shown
+    assert [put(selector) for _ in range(3)] == ["taught", "named", "named"]
+    selector.start_session()
+    assert [put(selector) for _ in range(2)] == ["taught", "named"]
     # Weights that change with every question are never worth it.
-    learning = Wording()
+    learning = EncodingSelector()
     for step in range(2 * shown):
         changed = replace(source, digest=step.to_bytes(16, "big"))
         question = replace(question, recipe=Recipe(changed, 1, 4))
         assert put(learning) == "shown"
 
 
-@pytest.mark.parametrize("version", [0, RECIPES + 1])
+@pytest.mark.parametrize("version", [0, RECIPE_VERSION + 1])
 def test_who_takes_no_such_recipes_is_shown_the_images(version: int) -> None:
-    letter = Letter(Question(1, ask(Procedural("pink"))))
-    assert Wording().of(letter, replace(taker(), recipes=version)) is letter.shown
-    assert Wording().of(letter, taker()) is letter.named
+    encodings = QueryEncodings(Query(1, ask(NamedPrior("pink"))))
+    assert (
+        EncodingSelector().select(encodings, replace(taker(), recipes=version))
+        is encodings.explicit
+    )
+    assert EncodingSelector().select(encodings, taker()) is encodings.by_recipe
 
 
 def test_more_than_an_institution_may_be_asked_to_draw_is_shown() -> None:
-    letter, wide = (
-        Letter(Question(1, ask(Procedural("pink")))),
+    encodings, wide = (
+        QueryEncodings(Query(1, ask(NamedPrior("pink")))),
         replace(taker(), shape=(1, 1, 2048)),
     )
-    assert Wording().of(letter, wide) is letter.named
-    assert Wording().of(letter, replace(wide, shape=(1, 1, 2049))) is letter.shown
+    assert EncodingSelector().select(encodings, wide) is encodings.by_recipe
+    assert (
+        EncodingSelector().select(encodings, replace(wide, shape=(1, 1, 2049)))
+        is encodings.explicit
+    )
 
 
 # --- an institution that draws
 
 
-def named(source: Procedural | Network, number: int = 1, **changes: object) -> Named:
+def named(source: NamedPrior | FrozenGenerator, number: int = 1, **changes: object) -> RecipeQuery:
     recipe = Recipe(source, 1, 4)
-    said = {"recipe": recipe, "images": fingerprint(draw(recipe, TINY)), "signals": LOGITS}
-    return Named(number, **(said | changes))  # type: ignore[arg-type]
+    said = {"recipe": recipe, "images": fingerprint(render(recipe, TINY)), "signals": LOGITS}
+    return RecipeQuery(number, **(said | changes))  # type: ignore[arg-type]
 
 
 def test_an_easel_gives_the_question_or_wants_to_be_shown() -> None:
-    easel = Easel(TINY)
-    drawn = easel.drawn(named(Procedural("pink"), exact=True))
+    easel = RecipeRenderer(TINY)
+    drawn = easel.render(named(NamedPrior("pink"), exact=True))
     assert isinstance(drawn, Ask)
     assert (drawn.signals, drawn.exact, drawn.recipe) == (LOGITS, True, None)
-    assert torch.equal(drawn.images, ask(Procedural("pink")).images)
-    known = network(painter(TINY))
+    assert torch.equal(drawn.images, ask(NamedPrior("pink")).images)
+    known = frozen_generator(example_generator(TINY))
     assert known is not None
     bare = replace(known, weights=None)
     for undrawn in (
-        named(Procedural("pink"), images=bytes(16)),
-        replace(named(Procedural("pink")), recipe=Recipe(Procedural("graffiti"), 1, 4)),
+        named(NamedPrior("pink"), images=bytes(16)),
+        replace(named(NamedPrior("pink")), recipe=Recipe(NamedPrior("graffiti"), 1, 4)),
         replace(named(known), recipe=Recipe(bare, 1, 4)),
     ):
-        refused = easel.drawn(undrawn)
+        refused = easel.render(undrawn)
         assert isinstance(refused, Refusal)
         assert refused.reason is Reason.UNDRAWN
         assert "\n" not in refused.text
-    assert isinstance(easel.drawn(named(known)), Ask)
+    assert isinstance(easel.render(named(known)), Ask)
     again = replace(named(known), recipe=Recipe(bare, 1, 4))
-    assert isinstance(easel.drawn(again), Ask)
+    assert isinstance(easel.render(again), Ask)
     other = replace(bare, digest=bytes(16))
-    assert isinstance(easel.drawn(replace(again, recipe=Recipe(other, 1, 4))), Refusal)
+    assert isinstance(easel.render(replace(again, recipe=Recipe(other, 1, 4))), Refusal)
 
 
 @contextmanager
 def agent_of(
-    hub: Hub, told: Card, answer: Callable[[Ask | PullBack], Reply | Refusal] = truth
+    hub: Hub, told: Card, answer: Callable[[Ask | PullBack], Reply | Refusal] = honest_answer
 ) -> Iterator[None]:
-    agent = Agent(hub.address, TOKEN, told, answer, patience=QUICK)
+    agent = Agent(hub.address, TOKEN, told, answer, reconnect=QUICK)
     thread = threading.Thread(target=agent.serve)
     thread.start()
     try:
-        until(lambda: told.name in names(hub))
+        wait_until(lambda: told.name in names(hub))
         yield
     finally:
         agent.close()
@@ -175,62 +200,62 @@ def said(hub: Hub, request: Ask, name: str = "north") -> Tensor:
 
 
 def expected(request: Ask) -> Tensor:
-    return truth(request).signals[Signal.LOGITS]
+    return honest_answer(request).signals[Signal.LOGITS]
 
 
 def test_images_are_named_to_whoever_draws_them(hub: Hub) -> None:
     heard: list[Ask | PullBack] = []
 
-    def hear(request: Ask | PullBack) -> Reply:
+    def receive(request: Ask | PullBack) -> Reply:
         heard.append(request)
-        return truth(request)
+        return honest_answer(request)
 
-    with agent_of(hub, taker(), hear), agent_of(hub, card("old")):
-        part = ask(Procedural("pink", 0.5, 0.5))
+    with agent_of(hub, taker(), receive), agent_of(hub, card("old")):
+        part = ask(NamedPrior("pink", 0.5, 0.5))
         assert part.recipe is not None
         some = torch.tensor([True, False, True, True])
-        part = replace(part, images=part.images[some], recipe=part.recipe.only(some))
+        part = replace(part, images=part.images[some], recipe=part.recipe.select(some))
         answers, _ = hub.ask(dict.fromkeys(("north", "old"), part), SOON)
         for reply in answers.values():
             assert torch.equal(reply.signals[Signal.LOGITS], expected(part))
         assert torch.equal(heard[0].images, part.images)
         new, old = hub.counters["north"], hub.counters["old"]
-    assert (new.recipes, new.misdrawn, old.recipes) == (1, 0, 0)
+    assert (new.recipes, new.recipe_mismatches, old.recipes) == (1, 0, 0)
     assert (new.samples_asked, new.questions, new.answers) == (3, 1, 1)
     message = named(part.recipe.source, recipe=part.recipe, images=fingerprint(part.images))
     assert new.bytes_sent == len(encode(message))
-    assert old.bytes_sent == len(encode(Question(1, part)))
+    assert old.bytes_sent == len(encode(Query(1, part)))
 
 
 def test_who_draws_otherwise_is_shown_them_once_and_from_then_on(
     hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def tampered(recipe: Recipe, shape: tuple[int, int, int]) -> Tensor:
-        images = draw(recipe, shape)
-        if recipe.source == Procedural("pink"):
+        images = render(recipe, shape)
+        if recipe.source == NamedPrior("pink"):
             images[-1, 0, 0, 0] ^= 1  # the lowest bit of one pixel
         return images
 
-    monkeypatch.setattr(fedkd.client.release.recipe_renderer, "draw", tampered)
-    pink, leaves = ask(Procedural("pink")), ask(Procedural("leaves"))
+    monkeypatch.setattr(fedkd.client.sessions.recipe_renderer, "render", tampered)
+    pink, leaves = ask(NamedPrior("pink")), ask(NamedPrior("leaves"))
     with agent_of(hub, taker()):
-        for request in (pink, ask(Procedural("pink"), 2), leaves):
+        for request in (pink, ask(NamedPrior("pink"), 2), leaves):
             assert torch.equal(said(hub, request), expected(request))
         counted = hub.counters["north"]
-        assert (counted.recipes, counted.misdrawn, counted.refusals) == (2, 1, 0)
+        assert (counted.recipes, counted.recipe_mismatches, counted.refusals) == (2, 1, 0)
         assert (counted.questions, counted.samples_asked, counted.answers) == (3, 12, 3)
-    assert hub.counters["north"].strikes == 0
+    assert hub.counters["north"].protocol_violations == 0
     with agent_of(hub, taker()):  # another session: what it cannot draw is known
         said(hub, pink)
-        assert hub.counters["north"].misdrawn == 1
+        assert hub.counters["north"].recipe_mismatches == 1
 
 
 def test_a_network_is_told_once_and_painted_from_ever_after(hub: Hub) -> None:
-    source = network(painter(TINY, 4))
+    source = frozen_generator(example_generator(TINY, 4))
     assert source is not None
     assert source.weights is not None
     recipe = Recipe(source, 1, 256)
-    request = Ask(draw(recipe, TINY), recipe=recipe)
+    request = Ask(render(recipe, TINY), recipe=recipe)
     lines = []
     with agent_of(hub, taker()):
         for _ in range(-(-source.weights.nbytes // (256 * 12)) + 2):
@@ -238,36 +263,36 @@ def test_a_network_is_told_once_and_painted_from_ever_after(hub: Hub) -> None:
             assert torch.equal(said(hub, request), expected(request))
             lines.append(hub.counters["north"].bytes_sent - before)
         counted = hub.counters["north"]
-    assert (counted.recipes, counted.misdrawn) == (2, 0)
+    assert (counted.recipes, counted.recipe_mismatches) == (2, 0)
     assert lines[-2] > source.weights.nbytes
     assert lines[-1] < 100
     assert max(lines[:-2]) < 256 * 12 + 100
 
 
-def test_who_is_too_late_to_be_shown_anything_owes_nothing(hub: Hub, raw: Raw) -> None:
-    raw.say(Hello(VERSION, TOKEN, taker("slow")))
-    assert raw.hear() == Welcome(VERSION)
-    _, absent = hub.ask({"slow": ask(Procedural("pink"))}, 0.05)
+def test_who_is_too_late_to_be_shown_anything_owes_nothing(hub: Hub, raw: RawClient) -> None:
+    raw.send(Hello(VERSION, TOKEN, taker("slow")))
+    assert raw.receive() == Welcome(VERSION)
+    _, absent = hub.ask({"slow": ask(NamedPrior("pink"))}, 0.05)
     assert "no answer" in str(absent["slow"])
-    question = raw.hear()
-    assert isinstance(question, Named)
-    raw.say(Declined(question.id, Refusal(Reason.UNDRAWN, "show them")))
-    until(lambda: hub.counters["slow"].misdrawn == 1)
-    outcome = hub.put("slow", ask(Procedural("pink"), 2))
-    shown = raw.hear()
-    assert isinstance(shown, Question)
+    question = raw.receive()
+    assert isinstance(question, RecipeQuery)
+    raw.send(Declined(question.id, Refusal(Reason.UNDRAWN, "show them")))
+    wait_until(lambda: hub.counters["slow"].recipe_mismatches == 1)
+    outcome = hub.submit("slow", ask(NamedPrior("pink"), 2))
+    shown = raw.receive()
+    assert isinstance(shown, Query)
     assert shown.id > question.id
     outcome.cancel()
 
 
-def test_a_lie_about_a_recipe_ends_the_session(hub: Hub, raw: Raw) -> None:
-    raw.say(Hello(VERSION, TOKEN, card("liar")))
-    assert raw.hear() == Welcome(VERSION)
-    outcome = hub.put("liar", ask(Procedural("pink")))
-    shown = raw.hear()
-    assert isinstance(shown, Question), "its card takes no recipes"
-    raw.say(Declined(shown.id, Refusal(Reason.UNDRAWN, "show them")))
-    assert isinstance(raw.hear(), Close)
+def test_a_lie_about_a_recipe_ends_the_session(hub: Hub, raw: RawClient) -> None:
+    raw.send(Hello(VERSION, TOKEN, card("liar")))
+    assert raw.receive() == Welcome(VERSION)
+    outcome = hub.submit("liar", ask(NamedPrior("pink")))
+    shown = raw.receive()
+    assert isinstance(shown, Query), "its card takes no recipes"
+    raw.send(Declined(shown.id, Refusal(Reason.UNDRAWN, "show them")))
+    assert isinstance(raw.receive(), Close)
     assert raw.status()[0] == "INVALID_ARGUMENT"
     with pytest.raises(Exception, match="showed its images"):
         outcome.result(SOON)
@@ -282,7 +307,7 @@ HOSTILE = {
     "of more than seconds take": ({"count": 65_536, "shape": (3, 512, 512)}, "over"),
     "by an unknown prior": ({"prior": "graffiti"}, "undrawn"),
     "by a prior without a name": ({"prior": ""}, "over"),
-    "by a prior's name of ten thousand letters": ({"prior": "a" * 10_000}, "over"),
+    "by a prior's name of ten thousand encodings_of": ({"prior": "a" * 10_000}, "over"),
     "with a share of nothing": ({"warp": float("nan")}, "over"),
     "with a share beyond all": ({"mix": 1.5}, "over"),
     "with bits for other images": ({"kept": b"\xff\xff"}, "over"),
@@ -361,7 +386,7 @@ def ill_meaning(data: bytes, told: Card) -> tuple[list[object], list[object]]:
             heard.append(decode_from_institution(await stream.read()))
             done.set()
 
-        server, port = listen(connect, "127.0.0.1:0", None, 1 << 20, 4)
+        server, port = create_server(connect, "127.0.0.1:0", None, 1 << 20, 4)
         await server.start()
         address.append(f"127.0.0.1:{port}")
         ready.set()
@@ -374,16 +399,16 @@ def ill_meaning(data: bytes, told: Card) -> tuple[list[object], list[object]]:
 
     def answer(request: Ask | PullBack) -> Reply:
         asked.append(request)
-        return truth(request)
+        return honest_answer(request)
 
-    agent = Agent(address[0], TOKEN, told, answer, patience=replace(QUICK, total=0.0))
+    agent = Agent(address[0], TOKEN, told, answer, reconnect=replace(QUICK, give_up_after=0.0))
     serving = threading.Thread(target=agent.serve)
     serving.start()
     thread.join(SOON)
     agent.close()
     serving.join(SOON)
     assert not serving.is_alive()
-    assert agent.ending in (Ending.REFUSED, Ending.LEFT, Ending.GONE)
+    assert agent.stop_reason in (StopReason.REFUSED, StopReason.STOPPED, StopReason.UNREACHABLE)
     return heard, asked
 
 
@@ -421,8 +446,13 @@ class World:
         with Hub(TOKEN) as hub:
             agents = [
                 Agent(
-                    *(hub.address, TOKEN, replace(i.card, recipes=RECIPES * takes), i.answer),
-                    patience=QUICK,
+                    *(
+                        hub.address,
+                        TOKEN,
+                        replace(i.card, recipes=RECIPE_VERSION * takes),
+                        i.answer,
+                    ),
+                    reconnect=QUICK,
                 )
                 for i in self.institutions
             ]
@@ -431,17 +461,17 @@ class World:
                 thread.start()
             cards = hub.wait_for(2, SOON)
             parts = replace(ingredients(self.experiment, cards, checkpoint), recipes=recipes)
-            audience = Audience(hub, parts, cards, SOON)
+            participants = ParticipantList(hub, parts, cards, SOON)
 
             def answer(request: object) -> object:
                 nonlocal asked
                 asked += 1
                 if asked == dies_at:
                     raise KeyboardInterrupt
-                return audience.answer(request)  # type: ignore[arg-type]
+                return participants.answer(request)  # type: ignore[arg-type]
 
-            coordinator = Coordinator(parts, audience.cards, answer)  # type: ignore[arg-type]
-            audience.cards = coordinator.cards
+            coordinator = Coordinator(parts, participants.cards, answer)  # type: ignore[arg-type]
+            participants.cards = coordinator.cards
             try:
                 coordinator.finish()
             finally:
@@ -459,8 +489,10 @@ def vaults(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def world(vaults: Path) -> World:
-    experiment = load("digits", SMALL)
-    return World(experiment, [simulated(experiment, i, vaults / f"{i:04d}") for i in range(2)])
+    experiment = load_experiment("digits", SMALL)
+    return World(
+        experiment, [simulated_institution(experiment, i, vaults / f"{i:04d}") for i in range(2)]
+    )
 
 
 def alike(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
@@ -470,7 +502,7 @@ def alike(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 def test_named_or_shown_here_or_over_the_wire_it_is_one_student(
     world: World, vaults: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    local = Local(world.experiment, vaults, lambda count: None)
+    local = LocalInstitutions(world.experiment, vaults, lambda count: None)
     coordinator = Coordinator(
         ingredients(world.experiment, local.cards), list(local.cards), local.answer
     )
@@ -489,14 +521,14 @@ def test_named_or_shown_here_or_over_the_wire_it_is_one_student(
         assert shown[name]["bytes_sent"] > counted["bytes_sent"]
         assert shown[name]["bytes_received"] == counted["bytes_received"]
     # The books have the same: what was shown was charged when it was named.
-    assert [i.tally["asked"] for i in world.institutions] == [160, 160]
+    assert [i.totals["asked"] for i in world.institutions] == [160, 160]
     # And somebody who draws nothing right ends there too.
     monkeypatch.setattr(
-        fedkd.client.release.recipe_renderer, "draw", lambda recipe, shape: torch.zeros(1)
+        fedkd.client.sessions.recipe_renderer, "render", lambda recipe, shape: torch.zeros(1)
     )
-    misdrawn, counted = world.run(recipes=True)
-    assert alike(here, misdrawn)
-    assert all(c["misdrawn"] >= 4 for c in counted.values()), "once for each prior"
+    recipe_mismatches, counted = world.run(recipes=True)
+    assert alike(here, recipe_mismatches)
+    assert all(c["recipe_mismatches"] >= 4 for c in counted.values()), "once for each prior"
 
 
 def test_a_question_by_recipe_costs_little(world: World) -> None:
@@ -518,7 +550,7 @@ def test_a_run_by_recipe_is_taken_up_again_and_replayed(world: World, tmp_path: 
     resumed, _ = world.run(True, again)
     again.close()
     assert alike(whole, resumed)
-    assert [i.tally["asked"] for i in world.institutions] == [160, 160]
+    assert [i.totals["asked"] for i in world.institutions] == [160, 160]
     for recipes in (True, False):  # a recording knows nothing of either
         replay = Replay(folder / REPLIES)
         parts = replace(ingredients(world.experiment, replay.cards), recipes=recipes)
@@ -530,28 +562,28 @@ def test_a_run_by_recipe_is_taken_up_again_and_replayed(world: World, tmp_path: 
 
 
 def test_an_owner_may_refuse_to_draw(vaults: Path) -> None:
-    reticent = load("digits", (*SMALL, "policy.recipes=false"))
-    institution = simulated(reticent, 0, vaults / "0000")
+    reticent = load_experiment("digits", (*SMALL, "policy.recipes=false"))
+    institution = simulated_institution(reticent, 0, vaults / "0000")
     assert institution.card.recipes == 0
-    local = Local(reticent, vaults, lambda count: None)
+    local = LocalInstitutions(reticent, vaults, lambda count: None)
     parts = ingredients(reticent, local.cards)
     Coordinator(parts, list(local.cards), local.answer).finish()
     assert {of.recipes for of in local.traffic.values()} == {0}
 
 
 def test_a_cap_counts_what_is_drawn_as_what_is_shown(hub: Hub, vaults: Path) -> None:
-    experiment = load("digits", (*SMALL, "policy.samples=6", "policy.largest_batch=5"))
-    institution = simulated(experiment, 0, vaults / "0000")
+    experiment = load_experiment("digits", (*SMALL, "policy.samples=6", "policy.largest_batch=5"))
+    institution = simulated_institution(experiment, 0, vaults / "0000")
     with agent_of(hub, institution.card, institution.answer):
         name = institution.card.name
-        four, more = ask(Procedural("pink"), 1, DIGIT), ask(Procedural("pink"), 2, DIGIT)
+        four, more = ask(NamedPrior("pink"), 1, DIGIT), ask(NamedPrior("pink"), 2, DIGIT)
         said(hub, four, name)
         said(hub, replace(four, recipe=None), name)
-        assert institution.tally["asked"] == 4, "shown again, it is the same question"
+        assert institution.totals["asked"] == 4, "shown again, it is the same question"
         _, absent = hub.ask({name: more}, SOON)
         assert absent[name].reason is Reason.SPENT  # type: ignore[union-attr]
-        recipe = Recipe(Procedural("pink"), 1, 6)
-        _, absent = hub.ask({name: Ask(draw(recipe, DIGIT), recipe=recipe)}, SOON)
+        recipe = Recipe(NamedPrior("pink"), 1, 6)
+        _, absent = hub.ask({name: Ask(render(recipe, DIGIT), recipe=recipe)}, SOON)
         assert absent[name].reason is Reason.TOO_LARGE  # type: ignore[union-attr]
         assert hub.counters[name].recipes == 3
 
@@ -566,15 +598,15 @@ def test_a_generators_second_stage_is_the_same_by_recipe() -> None:
             torch.manual_seed(0)
             student = nn.Sequential(nn.Flatten(), nn.Linear(108, 5))
         with Hub(TOKEN) as hub, agent_of(hub, told):
-            run = distil(student, method, hub.cards, plan, {"noise": prior("noise")})
+            run = distil(student, method, hub.cards, plan, {"noise": build_prior("noise")})
 
             def answer(request: Request, hub: Hub = hub, recipes: bool = recipes) -> Answers:
-                put = request if recipes else shown(request)
+                put = request if recipes else without_recipe(request)
                 return hub.ask({"north": put}, SOON)[0]  # type: ignore[dict-item]
 
             drive(run, answer)
             counted = hub.counters["north"]
         students.append(student.state_dict())
         assert (counted.recipes > 10) is recipes
-        assert counted.misdrawn == 0
+        assert counted.recipe_mismatches == 0
     assert alike(*students)

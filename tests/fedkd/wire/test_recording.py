@@ -10,12 +10,11 @@ from hypothesis import strategies as st
 from fedkd.errors import DataError
 from fedkd.loop import Plan
 from fedkd.methods import cudfkd
-from fedkd.models.in_process_teachers import InProcess
-from fedkd.models.networks import build
-from fedkd.procedural.priors import priors
-from fedkd.protocol.signals import Answers, Ask, Refusal, Request
+from fedkd.models import InProcess, build_network
+from fedkd.procedural import build_priors
+from fedkd.protocol import Answers, Ask, Refusal, Request
 from fedkd.server.coordinator import Coordinator, Ingredients
-from fedkd.wire.recording import Recorder, Replay
+from fedkd.wire import Replay, ReplyRecorder
 
 SHAPE = (1, 8, 8)
 
@@ -24,7 +23,7 @@ def parts(seed: int = 3) -> Ingredients:
     """A short run of exact CuDFKD, which asks and pulls back."""
     method = cudfkd("pull_back", latent=8, warm_up=0.3, adversarial_stop=5.0)
     plan = Plan(budget=96, batch=16, steps=12, student_batch=8)
-    return Ingredients(build("cnn", 10, SHAPE, 0), method, plan, priors(), seed)
+    return Ingredients(build_network("cnn", 10, SHAPE, 0), method, plan, build_priors(), seed)
 
 
 @pytest.fixture(scope="module")
@@ -32,13 +31,15 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
     """Replies of a run, and the student that it made."""
     torch.set_num_threads(1)
     path = tmp_path_factory.mktemp("run") / "replies.bin"
-    teachers = InProcess({n: build("cnn", 10, SHAPE, i) for i, n in enumerate("ab")}, SHAPE, 10)
-    recorder = Recorder(path)
-    recorder.begin(teachers.cards)
+    teachers = InProcess(
+        {n: build_network("cnn", 10, SHAPE, i) for i, n in enumerate("ab")}, SHAPE, 10
+    )
+    recorder = ReplyRecorder(path)
+    recorder.start(teachers.cards)
 
     def answer(request: Request) -> tuple[Answers, dict[str, Refusal | str]]:
         answers = teachers.answer(request)
-        recorder.keep(request, answers, {"c": ("lost", "asleep")}, {"number": recorder.questions})
+        recorder.append(request, answers, {"c": ("lost", "asleep")}, {"number": recorder.questions})
         return answers, {}
 
     run = Coordinator(parts(), teachers.cards, answer)
@@ -101,9 +102,9 @@ def test_a_torn_recording_is_gone_on_with_after_its_last_whole_question(
     data: st.DataObject,
 ) -> None:
     whole = Replay(recorded[0])
-    ends = [whole.whole]
+    ends = [whole.valid_bytes]
     while whole.skip():
-        ends.append(whole.whole)
+        ends.append(whole.valid_bytes)
     content = recorded[0].read_bytes()
     at = data.draw(st.integers(ends[0], len(content) - 1))
     torn = {
@@ -114,24 +115,24 @@ def test_a_torn_recording_is_gone_on_with_after_its_last_whole_question(
     }[spoil]
     file = tmp_path / "replies.bin"
     file.write_bytes(torn)
-    recorder = Recorder(file)
-    replay = recorder.go_on()
+    recorder = ReplyRecorder(file)
+    replay = recorder.resume()
     good = max(number for number, end in enumerate(ends) if end <= at)
     assert recorder.questions == good
     assert file.stat().st_size == ends[good]
     if good:
         assert recorder.note == {"number": good - 1}
     request = Ask(torch.zeros(1, *SHAPE, dtype=torch.uint8))
-    recorder.keep(request, {}, {"a": ("lost", "late")}, {"number": "new"})
+    recorder.append(request, {}, {"a": ("lost", "late")}, {"number": "new"})
     recorder.close()
     for _ in range(good):
         assert replay.skip()
     again = Replay(file)
     for _ in range(good):
         assert again.skip()
-    heard = again.hear(request)
+    heard = again.outcome(request)
     assert heard is not None
-    assert (dict(heard.answers), heard.lost) == ({}, {"a": ("lost", "late")})
+    assert (dict(heard.answers), heard.missing) == ({}, {"a": ("lost", "late")})
     assert not again.skip()
 
 
@@ -140,12 +141,12 @@ def test_a_recording_that_begins_anew_counts_on(
 ) -> None:
     file = tmp_path / "replies.bin"
     file.write_bytes(recorded[0].read_bytes())
-    recorder = Recorder(file, durable=True)
-    cards = recorder.go_on().cards
+    recorder = ReplyRecorder(file, durable=True)
+    cards = recorder.resume().cards
     count = recorder.questions
-    recorder.begin(cards, count)
+    recorder.start(cards, count)
     request = Ask(torch.zeros(1, *SHAPE, dtype=torch.uint8))
-    recorder.keep(request, {})
+    recorder.append(request, {})
     recorder.close()
     replay = Replay(file)
     assert (replay.first, replay.cards) == (count, cards)

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from fedkd.errors import LocalProtocolError, RemoteProtocolError
-from fedkd.protocol.signals import (
-    RECIPES,
+from fedkd.protocol import (
+    RECIPE_VERSION,
     Ask,
     Card,
-    Network,
-    Procedural,
+    FrozenGenerator,
+    NamedPrior,
     PullBack,
     Reason,
     Recipe,
@@ -20,7 +20,8 @@ from fedkd.protocol.signals import (
     Reply,
     Signal,
 )
-from fedkd.wire.messages import (
+from fedkd.wire import (
+    MAX_IN_FLIGHT,
     VERSION,
     Answer,
     Close,
@@ -28,14 +29,17 @@ from fedkd.wire.messages import (
     Hello,
     Invalid,
     Message,
-    Named,
-    Question,
+    Query,
+    RecipeQuery,
+    Role,
+    Session,
+    State,
     Welcome,
 )
-from fedkd.wire.session import LAW, MAX_IN_FLIGHT, Role, Session, State
+from fedkd.wire.session import TRANSITIONS
 
 INSTITUTION, COORDINATOR = Role.INSTITUTION, Role.COORDINATOR
-CARD = Card("north", 3, (1, 2, 2), frozenset(Signal), pull_back=True, recipes=RECIPES)
+CARD = Card("north", 3, (1, 2, 2), frozenset(Signal), pull_back=True, recipes=RECIPE_VERSION)
 IMAGES = torch.zeros(4, 1, 2, 2)
 REFUSAL = Refusal(Reason.SPENT, "nothing left")
 
@@ -46,22 +50,24 @@ def logits(rows: int = 4, classes: int = 3, dtype: torch.dtype = torch.float16) 
 
 HELLO = Hello(VERSION, "token", CARD)
 WELCOME = Welcome(VERSION)
-QUESTION = Question(1, Ask(IMAGES))
+QUESTION = Query(1, Ask(IMAGES))
 ANSWER = Answer(1, logits())
 
 OPENED = ((INSTITUTION, HELLO), (COORDINATOR, WELCOME))
 ASKED = (*OPENED, (COORDINATOR, QUESTION))
 ROADS: dict[State, tuple[tuple[Role, Message], ...]] = {
-    State.OPENING: (),
-    State.GREETED: OPENED[:1],
+    State.CONNECTED: (),
+    State.IDENTIFIED: OPENED[:1],
     State.OPEN: ASKED,
     State.CLOSED: (*ASKED, (COORDINATOR, Close("over"))),
 }
 NEXT: dict[type[Message], Message] = {
     Hello: HELLO,
     Welcome: WELCOME,
-    Question: Question(2, Ask(IMAGES)),
-    Named: Named(2, Recipe(Procedural("pink"), 0, 4), bytes(16), frozenset({Signal.LOGITS})),
+    Query: Query(2, Ask(IMAGES)),
+    RecipeQuery: RecipeQuery(
+        2, Recipe(NamedPrior("pink"), 0, 4), bytes(16), frozenset({Signal.LOGITS})
+    ),
     Answer: ANSWER,
     Declined: Declined(1, REFUSAL),
     Close: Close("over"),
@@ -93,9 +99,9 @@ def test_the_table_is_the_law_for_both_ends(
     state: State, speaker: Role, kind: type[Message]
 ) -> None:
     pair = Pair(*ROADS[state])
-    if (state, speaker, kind) in LAW:
+    if (state, speaker, kind) in TRANSITIONS:
         pair.say(speaker, NEXT[kind])
-        after = LAW[state, speaker, kind]
+        after = TRANSITIONS[state, speaker, kind]
     else:
         pair.say_unlawfully(speaker, NEXT[kind])
         after = state
@@ -103,16 +109,16 @@ def test_the_table_is_the_law_for_both_ends(
 
 
 def test_the_law_says_what_we_think_it_says() -> None:
-    lawful = {key: after for key, after in LAW.items() if key[2] is not Close}
+    lawful = {key: after for key, after in TRANSITIONS.items() if key[2] is not Close}
     assert lawful == {
-        (State.OPENING, INSTITUTION, Hello): State.GREETED,
-        (State.GREETED, COORDINATOR, Welcome): State.OPEN,
-        (State.OPEN, COORDINATOR, Question): State.OPEN,
-        (State.OPEN, COORDINATOR, Named): State.OPEN,
+        (State.CONNECTED, INSTITUTION, Hello): State.IDENTIFIED,
+        (State.IDENTIFIED, COORDINATOR, Welcome): State.OPEN,
+        (State.OPEN, COORDINATOR, Query): State.OPEN,
+        (State.OPEN, COORDINATOR, RecipeQuery): State.OPEN,
         (State.OPEN, INSTITUTION, Answer): State.OPEN,
         (State.OPEN, INSTITUTION, Declined): State.OPEN,
     }
-    assert all(LAW[state, role, Close] is State.CLOSED for state in State for role in Role)
+    assert all(TRANSITIONS[state, role, Close] is State.CLOSED for state in State for role in Role)
 
 
 def test_garbage_is_theirs_in_every_state() -> None:
@@ -126,26 +132,26 @@ def test_the_card_is_known_to_both_ends() -> None:
 
 
 def test_numbers_rise() -> None:
-    pair = Pair(*ASKED, (COORDINATOR, Question(7, Ask(IMAGES))))
+    pair = Pair(*ASKED, (COORDINATOR, Query(7, Ask(IMAGES))))
     pair.say(INSTITUTION, Answer(1, logits()))
     pair.say(INSTITUTION, Answer(7, logits()))
     for number in (1, 6, 7):
-        pair.say_unlawfully(COORDINATOR, Question(number, Ask(IMAGES)), "numbers rise")
-    pair.say(COORDINATOR, Question(8, Ask(IMAGES)))
+        pair.say_unlawfully(COORDINATOR, Query(number, Ask(IMAGES)), "numbers rise")
+    pair.say(COORDINATOR, Query(8, Ask(IMAGES)))
 
 
 def test_an_unanswered_question_may_be_put_again() -> None:
-    pair = Pair(*ASKED, (COORDINATOR, Question(2, Ask(IMAGES))), (COORDINATOR, QUESTION))
+    pair = Pair(*ASKED, (COORDINATOR, Query(2, Ask(IMAGES))), (COORDINATOR, QUESTION))
     for number in (1, 2):
         pair.say(INSTITUTION, Answer(number, logits()))
-        pair.say_unlawfully(COORDINATOR, Question(number, Ask(IMAGES)), "numbers rise")
+        pair.say_unlawfully(COORDINATOR, Query(number, Ask(IMAGES)), "numbers rise")
 
 
 def test_no_more_questions_are_open_than_agreed() -> None:
     pair = Pair(*OPENED)
     for number in range(1, MAX_IN_FLIGHT + 1):
-        pair.say(COORDINATOR, Question(number, Ask(IMAGES)))
-    following = Question(MAX_IN_FLIGHT + 1, Ask(IMAGES))
+        pair.say(COORDINATOR, Query(number, Ask(IMAGES)))
+    following = Query(MAX_IN_FLIGHT + 1, Ask(IMAGES))
     pair.say_unlawfully(COORDINATOR, following, "at a time")
     assert pair.ends[COORDINATOR].in_flight == MAX_IN_FLIGHT
     pair.say(INSTITUTION, Declined(2, REFUSAL))
@@ -153,18 +159,18 @@ def test_no_more_questions_are_open_than_agreed() -> None:
 
 
 def test_questions_may_be_answered_in_any_order_once() -> None:
-    pair = Pair(*ASKED, (COORDINATOR, Question(2, Ask(IMAGES))))
+    pair = Pair(*ASKED, (COORDINATOR, Query(2, Ask(IMAGES))))
     pair.say(INSTITUTION, Answer(2, logits()))
     pair.say(INSTITUTION, Declined(1, REFUSAL))
     for again in (Answer(2, logits()), Declined(1, REFUSAL), Answer(3, logits())):
         pair.say_unlawfully(INSTITUTION, again, "not open")
 
 
-def named(number: int = 1, **changes: object) -> Named:
+def named(number: int = 1, **changes: object) -> RecipeQuery:
     """Four of five images by recipe, but for what is changed."""
     kept = torch.tensor([True, True, False, True, True])
-    recipe = replace(Recipe(Procedural("pink"), 3, 5, kept), **changes)
-    return Named(number, recipe, bytes(16), frozenset({Signal.LOGITS}))
+    recipe = replace(Recipe(NamedPrior("pink"), 3, 5, kept), **changes)
+    return RecipeQuery(number, recipe, bytes(16), frozenset({Signal.LOGITS}))
 
 
 UNDRAWN = Refusal(Reason.UNDRAWN, "show them")
@@ -185,22 +191,22 @@ def test_images_that_were_not_drawn_are_shown_under_the_same_number() -> None:
         pair.say_unlawfully(INSTITUTION, unlawful, "not open")
     pair.say_unlawfully(COORDINATOR, named(1), "could not be drawn")
     pair.say(COORDINATOR, QUESTION)
-    pair.say_unlawfully(COORDINATOR, Question(3, Ask(IMAGES)), "at a time")
+    pair.say_unlawfully(COORDINATOR, Query(3, Ask(IMAGES)), "at a time")
     pair.say_unlawfully(INSTITUTION, Declined(1, UNDRAWN), "showed its images")
     pair.say(INSTITUTION, ANSWER)
     pair.say_unlawfully(COORDINATOR, QUESTION, "numbers rise")
     pair.say(INSTITUTION, Answer(2, logits()))
 
 
-@pytest.mark.parametrize("recipes", [0, RECIPES + 1])
+@pytest.mark.parametrize("recipes", [0, RECIPE_VERSION + 1])
 def test_who_takes_no_such_recipes_is_put_none(recipes: int) -> None:
     pair = Pair((INSTITUTION, Hello(VERSION, "token", replace(CARD, recipes=recipes))), OPENED[1])
     pair.say_unlawfully(COORDINATOR, named(), "takes none")
 
 
 def test_a_recipe_draws_no_more_than_seconds_take() -> None:
-    network = Network(8, bytes(16))
-    for source, most, side in ((Procedural("pink"), 2**24, 64), (network, 2**22, 64)):
+    network = FrozenGenerator(8, bytes(16))
+    for source, most, side in ((NamedPrior("pink"), 2**24, 64), (network, 2**22, 64)):
         wide = Hello(VERSION, "token", replace(CARD, shape=(1, 2, side)))  # as if it were square
         pair = Pair((INSTITUTION, wide), OPENED[1])
         count = most // side**2
@@ -245,7 +251,7 @@ PULL_BACK = PullBack(IMAGES, {Signal.LOGITS: torch.zeros(4, 3)})
 def test_an_answer_must_fit_its_question(
     request_: Ask | PullBack, reply: Reply, words: str | None
 ) -> None:
-    pair = Pair(*OPENED, (COORDINATOR, Question(5, request_)))
+    pair = Pair(*OPENED, (COORDINATOR, Query(5, request_)))
     if words is None:
         pair.say(INSTITUTION, Answer(5, reply))
     else:

@@ -14,27 +14,33 @@ import trustme
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fedkd.client.agent import Agent
+from fedkd.client.sessions.agent import Agent
 from fedkd.core.logs import facts_of
 from fedkd.errors import DataError, SettingsError
-from fedkd.protocol.signals import Ask
+from fedkd.protocol import Ask
 from fedkd.server.hub import admission
-from fedkd.server.hub.admission import EXPIRED, STRANGER, USED, JoinTokens, RunToken
+from fedkd.server.hub.admission import (
+    EXPIRED_TOKEN,
+    UNKNOWN_TOKEN,
+    USED_TOKEN,
+    JoinTokens,
+    RunToken,
+)
 from fedkd.server.hub.hub import Hub
+from fedkd.wire import VERSION, Hello
 from fedkd.wire.channel import grpc
-from fedkd.wire.messages import VERSION, Hello
-from tests.support.dialling import (
+from tests.support.hub_clients import (
     IMAGES,
     QUICK,
     SOON,
     TOKEN,
-    Raw,
-    Relay,
+    RawClient,
+    TcpRelay,
     card,
     hello,
+    honest_answer,
     names,
-    truth,
-    until,
+    wait_until,
 )
 
 OURS, THEIRS = b"a certificate", b"another"
@@ -55,7 +61,7 @@ def test_a_run_token_lets_in_whoever_knows_it() -> None:
     assert door.admit(TOKEN, "north", None) is None
     assert door.admit(TOKEN, "south", OURS) is None
     for wrong in ("", TOKEN + " ", TOKEN[:-1], "ü"):
-        assert door.admit(wrong, "north", None) == STRANGER
+        assert door.admit(wrong, "north", None) == UNKNOWN_TOKEN
     with pytest.raises(SettingsError, match="empty token"):
         RunToken("")
 
@@ -67,8 +73,8 @@ def test_a_token_belongs_to_the_certificate_that_used_it_first(tokens: JoinToken
     token = tokens.issue("north")
     assert tokens.admit(token, "north", OURS) is None
     assert tokens.admit(token, "north", OURS) is None
-    assert tokens.admit(token, "north", THEIRS) == USED
-    assert tokens.admit(token, "north", None) == USED
+    assert tokens.admit(token, "north", THEIRS) == USED_TOKEN
+    assert tokens.admit(token, "north", None) == USED_TOKEN
     assert tokens.admit(token, "north", OURS) is None
 
 
@@ -76,17 +82,17 @@ def test_without_certificates_a_token_belongs_to_its_name(tokens: JoinTokens) ->
     token = tokens.issue("north")
     assert tokens.admit(token, "north", None) is None
     assert tokens.admit(token, "north", None) is None
-    assert tokens.admit(token, "north", OURS) == USED
+    assert tokens.admit(token, "north", OURS) == USED_TOKEN
 
 
 def test_a_wrong_token_and_a_wrong_name_are_refused_alike(tokens: JoinTokens) -> None:
     north, south = tokens.issue("north"), tokens.issue("south")
-    assert tokens.admit(south, "north", OURS) == STRANGER
-    assert tokens.admit(north, "nobody", OURS) == STRANGER
-    assert tokens.admit("", "nobody", OURS) == STRANGER
-    assert tokens.admit("guess", "north", OURS) == STRANGER
+    assert tokens.admit(south, "north", OURS) == UNKNOWN_TOKEN
+    assert tokens.admit(north, "nobody", OURS) == UNKNOWN_TOKEN
+    assert tokens.admit("", "nobody", OURS) == UNKNOWN_TOKEN
+    assert tokens.admit("guess", "north", OURS) == UNKNOWN_TOKEN
     assert tokens.admit(north, "north", OURS) is None  # no guess used it up
-    assert tokens.admit("guess", "north", OURS) == STRANGER
+    assert tokens.admit("guess", "north", OURS) == UNKNOWN_TOKEN
 
 
 def test_a_token_expires_unless_it_was_used(
@@ -96,10 +102,10 @@ def test_a_token_expires_unless_it_was_used(
     assert tokens.admit(used, "used", OURS) is None
     later = SimpleNamespace(time=lambda: time.time() + 2 * 3600)
     monkeypatch.setattr(admission, "time", later)
-    assert tokens.admit(idle, "idle", OURS) == EXPIRED
-    assert tokens.admit("guess", "idle", OURS) == STRANGER
+    assert tokens.admit(idle, "idle", OURS) == EXPIRED_TOKEN
+    assert tokens.admit("guess", "idle", OURS) == UNKNOWN_TOKEN
     assert tokens.admit(used, "used", OURS) is None
-    assert tokens.admit(used, "used", THEIRS) == USED
+    assert tokens.admit(used, "used", THEIRS) == USED_TOKEN
     assert tokens.admit(long, "long", OURS) is None
 
 
@@ -107,7 +113,7 @@ def test_a_new_token_takes_the_place_of_the_old(tokens: JoinTokens) -> None:
     old = tokens.issue("north")
     assert tokens.admit(old, "north", OURS) is None
     new = tokens.issue("north")
-    assert tokens.admit(old, "north", OURS) == STRANGER
+    assert tokens.admit(old, "north", OURS) == UNKNOWN_TOKEN
     assert tokens.admit(new, "north", THEIRS) is None
 
 
@@ -152,7 +158,7 @@ def test_of_many_who_come_at_once_with_a_token_one_comes_in(tmp_path: Path) -> N
 
     with ThreadPoolExecutor(count) as pool:
         for said in zip(*pool.map(come, range(count)), strict=True):
-            assert sorted(said, key=str) == [None] + [USED] * (count - 1)
+            assert sorted(said, key=str) == [None] + [USED_TOKEN] * (count - 1)
 
 
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -161,8 +167,8 @@ def test_whatever_a_stranger_says_he_is_refused(
     tokens: JoinTokens, token: str, name: str, certificate: bytes | None
 ) -> None:
     tokens.issue("north")
-    assert tokens.admit(token, name, certificate) == STRANGER
-    assert RunToken(TOKEN).admit(token, name, certificate) == STRANGER
+    assert tokens.admit(token, name, certificate) == UNKNOWN_TOKEN
+    assert RunToken(TOKEN).admit(token, name, certificate) == UNKNOWN_TOKEN
 
 
 # --- over TLS
@@ -197,8 +203,8 @@ def said_to(
     hub: Hub, credentials: grpc.ChannelCredentials | None, name: str, token: str
 ) -> tuple[str, str]:
     """How the hub ends the stream of a stranger."""
-    raw = Raw(hub, credentials)
-    raw.say(Hello(VERSION, token, card(name)))
+    raw = RawClient(hub, credentials)
+    raw.send(Hello(VERSION, token, card(name)))
     try:
         return raw.status()
     finally:
@@ -211,26 +217,26 @@ def test_a_token_can_be_used_again_by_its_certificate_alone(
     token, own = tokens.issue("north"), client(ca, ca.issue_cert("north"))
     thief, other = client(ca, ca.issue_cert("north")), client(ca, ca.issue_cert("south"))
     assert said_to(secure, other, "north", token)[0] == "PERMISSION_DENIED"  # and is not used up
-    relay = Relay()
+    relay = TcpRelay()
     relay.to(secure.address)
-    agent = Agent(relay.address, token, card("north"), truth, own, QUICK)
+    agent = Agent(relay.address, token, card("north"), honest_answer, own, QUICK)
     thread = threading.Thread(target=agent.serve)
     thread.start()
     secure.wait_for(1, SOON)
-    assert said_to(secure, thief, "north", token) == ("UNAUTHENTICATED", USED)
-    assert said_to(secure, other, "south", token) == ("UNAUTHENTICATED", STRANGER)
+    assert said_to(secure, thief, "north", token) == ("UNAUTHENTICATED", USED_TOKEN)
+    assert said_to(secure, other, "south", token) == ("UNAUTHENTICATED", UNKNOWN_TOKEN)
     for _ in range(2):
         assert secure.ask({"north": Ask(IMAGES)}, SOON)[0].keys() == {"north"}
         relay.cut()
-        until(lambda: secure.counters["north"].ended != "")
+        wait_until(lambda: secure.counters["north"].end_reason != "")
         secure.wait_for(1, SOON)
     agent.close()
     thread.join(SOON)
-    until(lambda: not secure.cards)
-    assert said_to(secure, thief, "north", token) == ("UNAUTHENTICATED", USED)
+    wait_until(lambda: not secure.cards)
+    assert said_to(secure, thief, "north", token) == ("UNAUTHENTICATED", USED_TOKEN)
     relay.close()
     told = [facts_of(record) or {} for record in caplog.records if record.msg == "refused"]
-    assert {"name": "north", "reason": USED} in told, "the coordinator hears of it too"
+    assert {"name": "north", "reason": USED_TOKEN} in told, "the coordinator hears of it too"
     assert token not in caplog.text
 
 
@@ -239,9 +245,11 @@ def test_an_expired_token_says_so_to_its_owner(
 ) -> None:
     token, own = tokens.issue("north", BLINK / 3600), client(ca, ca.issue_cert("north"))
     time.sleep(BLINK)
-    assert said_to(secure, own, "north", token) == ("UNAUTHENTICATED", EXPIRED)
-    served = Agent(secure.address, token, card("north"), truth, own).serve()  # returns: final
-    assert served == EXPIRED
+    assert said_to(secure, own, "north", token) == ("UNAUTHENTICATED", EXPIRED_TOKEN)
+    served = Agent(
+        secure.address, token, card("north"), honest_answer, own
+    ).serve()  # returns: final
+    assert served == EXPIRED_TOKEN
 
 
 def test_whom_tls_does_not_know_is_not_heard(
@@ -261,8 +269,8 @@ def test_whom_tls_does_not_know_is_not_heard(
         assert said_to(secure, credentials, "north", token)[0] == "UNAVAILABLE", words
     assert secure.counters == {}
     # Nothing of this used the token up.
-    raw = Raw(secure, client(ca, ca.issue_cert("north")))
-    raw.enter("north", token)
+    raw = RawClient(secure, client(ca, ca.issue_cert("north")))
+    raw.join("north", token)
     assert names(secure) == {"north"}
     raw.close()
 
@@ -270,8 +278,8 @@ def test_whom_tls_does_not_know_is_not_heard(
 def test_tls_to_a_hub_of_plain_text_is_not_heard(hub: Hub, ca: trustme.CA) -> None:
     own = client(ca, ca.issue_cert("north"))
     assert said_to(hub, own, "north", TOKEN)[0] == "UNAVAILABLE"
-    raw = Raw(hub)
-    raw.enter("south")
+    raw = RawClient(hub)
+    raw.join("south")
     assert names(hub) == {"south"}
     raw.close()
 
@@ -279,20 +287,20 @@ def test_tls_to_a_hub_of_plain_text_is_not_heard(hub: Hub, ca: trustme.CA) -> No
 # --- what a stranger cannot do
 
 
-def test_a_stranger_cannot_strike_off_a_name_that_he_claims(hub: Hub) -> None:
+def test_a_stranger_cannot_get_a_name_banned_that_he_claims(hub: Hub) -> None:
     for words in (hello(token="guess"), b"garbage", hello(version=VERSION + 1)):
-        raw = Raw(hub)
-        raw.say(words, b"garbage", b"more of it")
+        raw = RawClient(hub)
+        raw.send(words, b"garbage", b"more of it")
         raw.status()
         raw.close()
-    inside = Raw(hub)
-    inside.enter("north")
-    outside = Raw(hub)
-    outside.say(hello(), b"garbage", b"more of it")
+    inside = RawClient(hub)
+    inside.join("north")
+    outside = RawClient(hub)
+    outside.send(hello(), b"garbage", b"more of it")
     assert outside.status()[0] == "ALREADY_EXISTS"
     outside.close()
     assert names(hub) == {"north"}
-    assert hub.counters["north"].strikes == 0
+    assert hub.counters["north"].protocol_violations == 0
     inside.close()
 
 

@@ -9,16 +9,16 @@ import pytest
 import torch
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key, load_ssh_public_key
 
-from fedkd.client.agent import Agent, Patience
+from fedkd.client.sessions.agent import Agent, ReconnectPolicy
 from fedkd.errors import SettingsError
-from fedkd.protocol.signals import Ask, Card, PullBack, Reply, Signal
+from fedkd.protocol import Ask, Card, PullBack, Reply, Signal
 from fedkd.server.hub.certificates import make_certificates, server_credentials
 from fedkd.server.hub.hub import Hub
 from fedkd.wire.channel import grpc
 
 TOKEN = "let-me-in"
 SOON = 15.0
-QUICK = Patience(first=0.02, longest=0.05, total=0.3)
+QUICK = ReconnectPolicy(initial_pause=0.02, max_pause=0.05, give_up_after=0.3)
 IMAGES = torch.zeros(2, 1, 2, 2, dtype=torch.uint8)
 
 

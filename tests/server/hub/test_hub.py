@@ -15,40 +15,31 @@ import pytest
 import torch
 import trustme
 
-from fedkd.client.agent import LEFT, Agent, Patience
+from fedkd.client.sessions.agent import LEFT, Agent, ReconnectPolicy
 from fedkd.errors import LocalProtocolError, QuorumLost, RemoteProtocolError, SettingsError
-from fedkd.protocol.signals import Ask, PullBack, Reason, Refusal, Reply, Signal
-from fedkd.server.hub.bans import Strikes, Struck
-from fedkd.server.hub.hub import OVER, Hub
-from fedkd.server.hub.session import LOST
+from fedkd.protocol import Ask, PullBack, Reason, Refusal, Reply, Signal
+from fedkd.server.hub.bans import BanReason, Bans
+from fedkd.server.hub.hub import RUN_OVER, Hub
+from fedkd.server.hub.participant_session import CONNECTION_LOST
+from fedkd.wire import VERSION, Answer, Close, Hello, Message, Query, Welcome, encode
 from fedkd.wire.channel import dial, grpc
-from fedkd.wire.codec import encode
-from fedkd.wire.messages import (
-    VERSION,
-    Answer,
-    Close,
-    Hello,
-    Message,
-    Question,
-    Welcome,
-)
 from fedkd.wire.v1 import teacher_pb2 as pb
-from tests.support.dialling import (
+from tests.support.hub_clients import (
     HALF,
     IMAGES,
     QUICK,
     SOON,
     TOKEN,
-    Raw,
-    Relay,
+    RawClient,
+    TcpRelay,
     agents,
-    answer_in_bytes,
     card,
-    everyone,
+    encode_answer,
     hello,
+    honest_answer,
     names,
-    truth,
-    until,
+    same_request_to_all,
+    wait_until,
 )
 
 ROOT = Path(__file__).parents[3]
@@ -56,7 +47,7 @@ ROOT = Path(__file__).parents[3]
 
 
 def test_every_institution_answers_and_is_counted(hub: Hub) -> None:
-    with agents(hub, west=truth, east=truth, north=truth):
+    with agents(hub, west=honest_answer, east=honest_answer, north=honest_answer):
         assert [each.name for each in hub.wait_for(3, SOON)] == ["east", "north", "west"]
         assert hub.cards[1] == card("north")
         ask = Ask(IMAGES)
@@ -64,11 +55,13 @@ def test_every_institution_answers_and_is_counted(hub: Hub) -> None:
             name: PullBack(IMAGES, {Signal.LOGITS: torch.full((4, 5), weight)})
             for name, weight in (("east", 1.0), ("west", 2.0))
         }
-        answers, absent = hub.ask(everyone(hub, ask), SOON)
+        answers, absent = hub.ask(same_request_to_all(hub, ask), SOON)
         gradients, none = hub.ask(pulls, SOON)
         assert absent == none == {}
         for reply in answers.values():
-            assert torch.equal(reply.signals[Signal.LOGITS], truth(ask).signals[Signal.LOGITS])
+            assert torch.equal(
+                reply.signals[Signal.LOGITS], honest_answer(ask).signals[Signal.LOGITS]
+            )
         assert {name: reply.gradient.mean().item() for name, reply in gradients.items()} == {
             "east": 5.0,
             "west": 10.0,
@@ -76,30 +69,30 @@ def test_every_institution_answers_and_is_counted(hub: Hub) -> None:
         east, north = hub.counters["east"], hub.counters["north"]
         assert (east.samples_asked, east.samples_pulled_back) == (4, 4)
         assert (north.samples_asked, north.samples_pulled_back) == (4, 0)
-        assert north.bytes_sent == len(encode(Question(1, ask)))
-        assert north.bytes_received == len(encode(Answer(1, truth(ask)), packed=True))
-    assert hub.counters["east"].ended == f"it left: {LEFT}"
+        assert north.bytes_sent == len(encode(Query(1, ask)))
+        assert north.bytes_received == len(encode(Answer(1, honest_answer(ask)), packed=True))
+    assert hub.counters["east"].end_reason == f"it left: {LEFT}"
 
 
 def test_exact_answers_come_in_float32(hub: Hub) -> None:
-    with agents(hub, north=truth):
+    with agents(hub, north=honest_answer):
         answers, _ = hub.ask({"north": Ask(IMAGES, exact=True)}, SOON)
     assert answers["north"].signals[Signal.LOGITS].dtype == torch.float32
 
 
 def test_answers_own_their_memory(hub: Hub) -> None:
-    with agents(hub, north=truth):
+    with agents(hub, north=honest_answer):
         answers, _ = hub.ask({"north": Ask(IMAGES)}, SOON)
     # Storage over somebody else's bytes cannot be resized.
     assert answers["north"].signals[Signal.LOGITS].untyped_storage().resizable()
 
 
 def test_many_questions_may_be_put_at_once_by_many_threads(hub: Hub) -> None:
-    with agents(hub, north=truth, south=truth):
+    with agents(hub, north=honest_answer, south=honest_answer):
         outcomes = []
 
         def put(name: str) -> None:
-            outcomes.extend(hub.put(name, Ask(IMAGES)) for _ in range(25))
+            outcomes.extend(hub.submit(name, Ask(IMAGES)) for _ in range(25))
 
         threads = [threading.Thread(target=put, args=(n,)) for n in ("north", "south") * 2]
         for thread in threads:
@@ -112,8 +105,8 @@ def test_many_questions_may_be_put_at_once_by_many_threads(hub: Hub) -> None:
 
 def test_a_refusal_comes_as_it_was_said(hub: Hub) -> None:
     refusal = Refusal(Reason.SPENT, "nothing left")
-    with agents(hub, north=lambda _: refusal, south=truth):
-        answers, absent = hub.ask(everyone(hub, Ask(IMAGES)), SOON)
+    with agents(hub, north=lambda _: refusal, south=honest_answer):
+        answers, absent = hub.ask(same_request_to_all(hub, Ask(IMAGES)), SOON)
         assert absent == {"north": refusal}
         assert answers.keys() == {"south"}
         assert hub.counters["north"].refusals == 1
@@ -127,7 +120,7 @@ def test_a_teacher_that_fails_tells_nobody_why(
 
     nan = torch.full((4, 5), float("nan")).half()
     with agents(hub, a=fail, b=lambda _: Reply({Signal.LOGITS: nan}), c=lambda _: Reply()):
-        _, absent = hub.ask(everyone(hub, Ask(IMAGES)), SOON)
+        _, absent = hub.ask(same_request_to_all(hub, Ask(IMAGES)), SOON)
         failed = Refusal(Reason.FAILED, "the teacher could not answer")
         assert absent == {"a": failed, "b": failed, "c": failed}
         assert names(hub) == {"a", "b", "c"}
@@ -145,14 +138,14 @@ def test_a_teacher_that_fails_tells_nobody_why(
         (hello(version=VERSION + 1), "FAILED_PRECONDITION", "install the release"),
         (hello("south"), "ALREADY_EXISTS", "'south' is here already"),
         (b"garbage", "INVALID_ARGUMENT", "wire type"),
-        (Answer(1, truth(Ask(IMAGES))), "INVALID_ARGUMENT", "Answer from the institution"),
+        (Answer(1, honest_answer(Ask(IMAGES))), "INVALID_ARGUMENT", "Answer from the institution"),
     ],
 )
 def test_whoever_may_not_come_in_is_told_why(
-    hub: Hub, raw: Raw, first: Message | bytes, code: str, words: str
+    hub: Hub, raw: RawClient, first: Message | bytes, code: str, words: str
 ) -> None:
-    with agents(hub, south=truth):
-        raw.say(first)
+    with agents(hub, south=honest_answer):
+        raw.send(first)
         status, reason = raw.status()
         assert status == code
         assert words in reason
@@ -162,17 +155,17 @@ def test_whoever_may_not_come_in_is_told_why(
 
 
 def test_an_agent_gives_up_when_trying_again_does_not_help(hub: Hub) -> None:
-    assert "token" in Agent(hub.address, "guess", card("north"), truth).serve()
+    assert "token" in Agent(hub.address, "guess", card("north"), honest_answer).serve()
 
 
-def test_an_agent_waits_for_its_name_to_be_free(hub: Hub, raw: Raw) -> None:
-    raw.enter("north")
-    agent = Agent(hub.address, TOKEN, card("north"), truth, patience=QUICK)
+def test_an_agent_waits_for_its_name_to_be_free(hub: Hub, raw: RawClient) -> None:
+    raw.join("north")
+    agent = Agent(hub.address, TOKEN, card("north"), honest_answer, reconnect=QUICK)
     thread = threading.Thread(target=agent.serve)
     thread.start()
     time.sleep(0.1)
     raw.close()
-    until(lambda: bool(hub.ask({"north": Ask(IMAGES)}, 0.5)[0]))
+    wait_until(lambda: bool(hub.ask({"north": Ask(IMAGES)}, 0.5)[0]))
     agent.close()
     thread.join(SOON)
     assert not thread.is_alive()
@@ -190,14 +183,14 @@ def test_a_certificate_speaks_for_its_own_name_only() -> None:
     )
     with Hub(TOKEN, "0.0.0.0:0", server) as hub:
         hub.address = hub.address.replace("0.0.0.0", "127.0.0.1")
-        pretender = Raw(hub, client)
-        pretender.say(hello("south"))
+        pretender = RawClient(hub, client)
+        pretender.send(hello("south"))
         assert pretender.status() == (
             "PERMISSION_DENIED",
             "the certificate does not speak for 'south'",
         )
         pretender.close()
-        agent = Agent(hub.address, TOKEN, card("north"), truth, client, QUICK)
+        agent = Agent(hub.address, TOKEN, card("north"), honest_answer, client, QUICK)
         thread = threading.Thread(target=agent.serve)
         thread.start()
         hub.wait_for(1, SOON)
@@ -211,7 +204,7 @@ def test_plain_text_never_leaves_this_machine(address: str) -> None:
     with pytest.raises(SettingsError, match="plain text"):
         Hub(TOKEN, address)
     with pytest.raises(SettingsError, match="plain text"):
-        Agent(address, TOKEN, card("north"), truth).serve()
+        Agent(address, TOKEN, card("north"), honest_answer).serve()
 
 
 def test_settings_that_cannot_be_are_refused_in_one_line(hub: Hub) -> None:
@@ -228,35 +221,35 @@ def test_settings_that_cannot_be_are_refused_in_one_line(hub: Hub) -> None:
 # --- what breaks
 
 
-LAWFUL = answer_in_bytes(1, HALF, (4, 5), bytes(40))
+LAWFUL = encode_answer(1, HALF, (4, 5), bytes(40))
 
 
 @pytest.mark.parametrize(
     ("said", "words"),
     [
         ([b"\x7a\xff\xff\xff\xff\x0f garbage"], "cut short"),
-        ([answer_in_bytes(1, HALF, (4, 5), b"\xff\xff" + bytes(38))], "not finite"),
-        ([answer_in_bytes(1, HALF, (5, 4), bytes(40))], "expected (4, 5)"),
-        ([answer_in_bytes(1, HALF, (4, 5), bytes(38))], "38 bytes"),
-        ([answer_in_bytes(1, pb.DTYPE_FLOAT32, (4, 5), bytes(80))], "float16"),
-        ([answer_in_bytes(1, pb.DTYPE_ROWS, (4, 5), bytes(31))], "31 bytes for packed rows"),
-        ([answer_in_bytes(1, pb.DTYPE_ROWS, (4, 5), b"\x06" + bytes(31))], "steps that float16"),
-        ([answer_in_bytes(1, pb.DTYPE_ROWS, (5, 5), bytes(40))], "expected (4, 5)"),
-        ([answer_in_bytes(2, HALF, (4, 5), bytes(40))], "not open"),
+        ([encode_answer(1, HALF, (4, 5), b"\xff\xff" + bytes(38))], "not finite"),
+        ([encode_answer(1, HALF, (5, 4), bytes(40))], "expected (4, 5)"),
+        ([encode_answer(1, HALF, (4, 5), bytes(38))], "38 bytes"),
+        ([encode_answer(1, pb.DTYPE_FLOAT32, (4, 5), bytes(80))], "float16"),
+        ([encode_answer(1, pb.DTYPE_ROWS, (4, 5), bytes(31))], "31 bytes for packed rows"),
+        ([encode_answer(1, pb.DTYPE_ROWS, (4, 5), b"\x06" + bytes(31))], "steps that float16"),
+        ([encode_answer(1, pb.DTYPE_ROWS, (5, 5), bytes(40))], "expected (4, 5)"),
+        ([encode_answer(2, HALF, (4, 5), bytes(40))], "not open"),
         ([LAWFUL, LAWFUL], "not open"),
         ([Hello(VERSION, TOKEN, card("bad"))], "Hello from the institution"),
         ([Answer(1, Reply(gradient=torch.zeros(4, 3, 2, 2)))], "exactly the signals"),
     ],
 )
 def test_whoever_breaks_the_law_loses_its_session_and_the_run(
-    hub: Hub, raw: Raw, said: list[Message | bytes], words: str
+    hub: Hub, raw: RawClient, said: list[Message | bytes], words: str
 ) -> None:
-    with agents(hub, good=truth):
-        raw.enter("bad")
-        outcomes = {name: hub.put(name, Ask(IMAGES)) for name in ("bad", "good")}
-        assert isinstance(raw.hear(), Question)
-        raw.say(*said)
-        farewell = raw.hear()
+    with agents(hub, good=honest_answer):
+        raw.join("bad")
+        outcomes = {name: hub.submit(name, Ask(IMAGES)) for name in ("bad", "good")}
+        assert isinstance(raw.receive(), Query)
+        raw.send(*said)
+        farewell = raw.receive()
         assert isinstance(farewell, Close)
         assert words in farewell.reason
         assert raw.status()[0] == "INVALID_ARGUMENT"
@@ -265,25 +258,27 @@ def test_whoever_breaks_the_law_loses_its_session_and_the_run(
             with pytest.raises(RemoteProtocolError) as error:
                 outcomes["bad"].result(SOON)
             assert words in str(error.value)
-        until(lambda: names(hub) == {"good"})
+        wait_until(lambda: names(hub) == {"good"})
         counters = hub.counters["bad"]
-        assert counters.strikes == 1
-        assert words in counters.ended
+        assert counters.protocol_violations == 1
+        assert words in counters.end_reason
         answers, absent = hub.ask(dict.fromkeys(("bad", "good"), Ask(IMAGES)), SOON)
         assert answers.keys() == {"good"}
-        assert isinstance(absent["bad"], Struck)
+        assert isinstance(absent["bad"], BanReason)
         assert words in absent["bad"]
-        again = Agent(hub.address, TOKEN, card("bad"), truth).serve()  # returns: it is final
-        assert again.startswith("struck off this run: ")
+        again = Agent(
+            hub.address, TOKEN, card("bad"), honest_answer
+        ).serve()  # returns: it is final
+        assert again.startswith("banned from this run: ")
         assert words in again
 
 
 def test_a_reply_larger_than_the_hub_takes_costs_its_own_session() -> None:
-    with Hub(TOKEN, max_message_bytes=1000) as hub, agents(hub, good=truth):
-        raw = Raw(hub)
-        raw.enter("bad")
-        outcome = hub.put("bad", Ask(IMAGES))
-        raw.say(answer_in_bytes(1, HALF, (4, 500), bytes(4000)))
+    with Hub(TOKEN, max_message_bytes=1000) as hub, agents(hub, good=honest_answer):
+        raw = RawClient(hub)
+        raw.join("bad")
+        outcome = hub.submit("bad", Ask(IMAGES))
+        raw.send(encode_answer(1, HALF, (4, 500), bytes(4000)))
         with pytest.raises(RemoteProtocolError):
             outcome.result(SOON)
         assert hub.ask({"good": Ask(IMAGES)}, SOON)[0]
@@ -295,11 +290,11 @@ def test_a_late_answer_is_dropped_and_the_session_goes_on(hub: Hub) -> None:
 
     def slow_once(request: Ask | PullBack) -> Reply:
         release.wait(SOON)
-        return truth(request)
+        return honest_answer(request)
 
-    with agents(hub, slow=slow_once, quick=truth):
+    with agents(hub, slow=slow_once, quick=honest_answer):
         began = time.monotonic()
-        answers, absent = hub.ask(everyone(hub, Ask(IMAGES)), 0.2)
+        answers, absent = hub.ask(same_request_to_all(hub, Ask(IMAGES)), 0.2)
         assert time.monotonic() - began < 2
         assert answers.keys() == {"quick"}
         assert absent == {"slow": "no answer within 0.2 s"}
@@ -309,20 +304,20 @@ def test_a_late_answer_is_dropped_and_the_session_goes_on(hub: Hub) -> None:
             assert time.monotonic() - began < 2
             assert absent == {"slow": "it still owes the answer to question 1"}
         release.set()
-        until(lambda: hub.counters["slow"].answers == 1)
+        wait_until(lambda: hub.counters["slow"].answers == 1)
         other = Ask(IMAGES.flip(0))
         answers, _ = hub.ask({"slow": other}, SOON)
         assert torch.equal(
-            answers["slow"].signals[Signal.LOGITS], truth(other).signals[Signal.LOGITS]
+            answers["slow"].signals[Signal.LOGITS], honest_answer(other).signals[Signal.LOGITS]
         )
         assert hub.counters["slow"].samples_asked == 2 * 4
-        assert hub.counters["slow"].strikes == 0
+        assert hub.counters["slow"].protocol_violations == 0
 
 
 VICTIM = """
 import sys, time
-from fedkd.client.agent import Agent
-from fedkd.protocol.signals import Card, Signal
+from fedkd.client.sessions.agent import Agent
+from fedkd.protocol import Card, Signal
 card = Card("victim", 5, (3, 2, 2), frozenset({Signal.LOGITS}))
 Agent(sys.argv[1], sys.argv[2], card, lambda _: time.sleep(60)).serve()
 """
@@ -332,51 +327,55 @@ def test_a_killed_institution_is_missed_at_once(hub: Hub) -> None:
     victim = subprocess.Popen([sys.executable, "-c", VICTIM, hub.address, TOKEN], cwd=ROOT)
     try:
         hub.wait_for(1, 60)
-        outcome = hub.put("victim", Ask(IMAGES))
-        until(lambda: hub.counters["victim"].samples_asked == 4)
+        outcome = hub.submit("victim", Ask(IMAGES))
+        wait_until(lambda: hub.counters["victim"].samples_asked == 4)
         victim.send_signal(signal.SIGKILL)
-        with pytest.raises(RemoteProtocolError, match=LOST):
+        with pytest.raises(RemoteProtocolError, match=CONNECTION_LOST):
             outcome.result(SOON)
-        until(lambda: not hub.cards)
-        assert hub.counters["victim"].ended == LOST
-        assert hub.ask({"victim": Ask(IMAGES)}, SOON)[1] == {"victim": LOST}
+        wait_until(lambda: not hub.cards)
+        assert hub.counters["victim"].end_reason == CONNECTION_LOST
+        assert hub.ask({"victim": Ask(IMAGES)}, SOON)[1] == {"victim": CONNECTION_LOST}
     finally:
         victim.kill()
         victim.wait()
 
 
 def test_agents_come_back_to_a_hub_that_was_lost() -> None:
-    relay = Relay()
+    relay = TcpRelay()
     with Hub(TOKEN) as hub:
         relay.to(hub.address)
-        agent = Agent(relay.address, TOKEN, card("north"), truth, patience=QUICK)
+        agent = Agent(relay.address, TOKEN, card("north"), honest_answer, reconnect=QUICK)
         served: list[str] = []
         thread = threading.Thread(target=lambda: served.append(agent.serve()))
         thread.start()
         hub.wait_for(1, SOON)
         relay.cut()
-        until(lambda: not hub.cards)
-        assert hub.counters["north"].ended == LOST
+        wait_until(lambda: not hub.cards)
+        assert hub.counters["north"].end_reason == CONNECTION_LOST
         hub.wait_for(1, SOON)
-        assert hub.counters["north"].ended == ""
+        assert hub.counters["north"].end_reason == ""
         assert hub.ask({"north": Ask(IMAGES)}, SOON)[0]
         assert hub.counters["north"].samples_asked == 4
     thread.join(SOON)
-    assert served == [OVER]
+    assert served == [RUN_OVER]
     relay.close()
 
 
 def test_an_agent_ends_when_the_coordinator_stays_away() -> None:
     with Hub(TOKEN) as hub:
         address = hub.address
-    patience = Patience(first=0.01, longest=0.05, total=0.3)
-    assert "is gone" in Agent(address, TOKEN, card("north"), truth, patience=patience).serve()
+    patience = ReconnectPolicy(initial_pause=0.01, max_pause=0.05, give_up_after=0.3)
+    assert (
+        "is gone" in Agent(address, TOKEN, card("north"), honest_answer, reconnect=patience).serve()
+    )
 
 
 def test_an_agent_that_is_told_to_stop_stops_wherever_it_is(hub: Hub) -> None:
-    waiting = Agent("127.0.0.1:9", TOKEN, card("waiting"), truth, patience=Patience(60, 60, 600))
-    idle = Agent(hub.address, TOKEN, card("idle"), truth)
-    never = Agent(hub.address, TOKEN, card("never"), truth)
+    waiting = Agent(
+        "127.0.0.1:9", TOKEN, card("waiting"), honest_answer, reconnect=ReconnectPolicy(60, 60, 600)
+    )
+    idle = Agent(hub.address, TOKEN, card("idle"), honest_answer)
+    never = Agent(hub.address, TOKEN, card("never"), honest_answer)
     never.close()
     served: queue.SimpleQueue[str] = queue.SimpleQueue()
     threads = [
@@ -391,20 +390,20 @@ def test_an_agent_that_is_told_to_stop_stops_wherever_it_is(hub: Hub) -> None:
     for thread in threads:
         thread.join(SOON)
         assert not thread.is_alive()
-    until(lambda: not hub.cards)
-    assert hub.counters["idle"].ended == f"it left: {LEFT}"
+    wait_until(lambda: not hub.cards)
+    assert hub.counters["idle"].end_reason == f"it left: {LEFT}"
 
 
 def test_an_agent_stops_that_is_told_to_while_it_dials(
     hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    agent = Agent(hub.address, TOKEN, card("north"), truth)
+    agent = Agent(hub.address, TOKEN, card("north"), honest_answer)
 
     def dial_when_told(*where: str) -> grpc.Channel:
         agent.close()
         return dial(*where)
 
-    monkeypatch.setattr("fedkd.client.agent.dial", dial_when_told)
+    monkeypatch.setattr("fedkd.client.sessions.agent.dial", dial_when_told)
     thread = threading.Thread(target=agent.serve, daemon=True)
     thread.start()
     thread.join(SOON / 2)
@@ -413,7 +412,7 @@ def test_an_agent_stops_that_is_told_to_while_it_dials(
 
 @pytest.mark.parametrize(
     "said",
-    [b"garbage", encode(Question(1, Ask(IMAGES))), encode(Welcome(VERSION + 1))],
+    [b"garbage", encode(Query(1, Ask(IMAGES))), encode(Welcome(VERSION + 1))],
     ids=["garbage", "a question before the welcome", "another version"],
 )
 def test_an_agent_leaves_a_coordinator_that_breaks_the_law(said: bytes) -> None:
@@ -433,8 +432,8 @@ def test_an_agent_leaves_a_coordinator_that_breaks_the_law(said: bytes) -> None:
         )
         port = server.add_insecure_port("127.0.0.1:0")
         server.start()
-        agent = Agent(f"127.0.0.1:{port}", TOKEN, card("north"), truth)
-        assert "broke the law" in agent.serve()
+        agent = Agent(f"127.0.0.1:{port}", TOKEN, card("north"), honest_answer)
+        assert "violated the protocol" in agent.serve()
         assert heard.get(timeout=SOON) == encode(hello("north"))
         assert heard.get(timeout=SOON).startswith(b"\x22")  # field 4: Close
         server.stop(None).wait()
@@ -443,8 +442,8 @@ def test_an_agent_leaves_a_coordinator_that_breaks_the_law(said: bytes) -> None:
 FORKING = """
 import threading, torch
 from torch.utils.data import DataLoader
-from fedkd.client.agent import Agent
-from fedkd.protocol.signals import Ask, Card, Reply, Signal
+from fedkd.client.sessions.agent import Agent
+from fedkd.protocol import Ask, Card, Reply, Signal
 from fedkd.server.hub.hub import Hub
 card = Card("north", 5, (3, 2, 2), frozenset({Signal.LOGITS}))
 reply = Reply({Signal.LOGITS: torch.zeros(4, 5).half()})
@@ -476,60 +475,63 @@ def test_data_loaders_may_fork_while_a_session_is_open() -> None:
 # --- the end
 
 
-def test_closing_is_quick_final_and_may_be_repeated(hub: Hub, raw: Raw) -> None:
+def test_closing_is_quick_final_and_may_be_repeated(hub: Hub, raw: RawClient) -> None:
     busy = threading.Event()
 
     def stuck(request: Ask | PullBack) -> Reply:
         busy.set()
         time.sleep(2)
-        return truth(request)
+        return honest_answer(request)
 
-    raw.enter("silent")
+    raw.join("silent")
     with agents(hub, stuck=stuck):
-        outcome = hub.put("stuck", Ask(IMAGES))
+        outcome = hub.submit("stuck", Ask(IMAGES))
         assert busy.wait(SOON)
         began = time.monotonic()
         hub.close()
         hub.close()
         assert time.monotonic() - began < 1
-        assert raw.hear() == Close(OVER)
-        for lost in (outcome, hub.put("stuck", Ask(IMAGES))):
-            with pytest.raises(RemoteProtocolError, match=OVER):
+        assert raw.receive() == Close(RUN_OVER)
+        for lost in (outcome, hub.submit("stuck", Ask(IMAGES))):
+            with pytest.raises(RemoteProtocolError, match=RUN_OVER):
                 lost.result(SOON)
         assert hub.cards == ()
 
 
 def test_waiting_for_too_many_says_who_came(hub: Hub) -> None:
-    with agents(hub, north=truth), pytest.raises(QuorumLost, match=r"\(north\), expected 2"):
+    with (
+        agents(hub, north=honest_answer),
+        pytest.raises(QuorumLost, match=r"\(north\), expected 2"),
+    ):
         hub.wait_for(2, 0.1)
 
 
 def test_a_request_that_nobody_may_be_asked_is_ours(hub: Hub) -> None:
-    with agents(hub, north=truth, south=truth):
+    with agents(hub, north=honest_answer, south=honest_answer):
         with pytest.raises(LocalProtocolError, match=r"out of \[0, 1\]"):
             hub.ask({"north": Ask(IMAGES), "south": Ask(IMAGES.float())}, SOON)
         assert hub.counters["north"].samples_asked == 0
-        assert hub.ask(everyone(hub, Ask(IMAGES)), SOON)[0].keys() == {"north", "south"}
+        assert hub.ask(same_request_to_all(hub, Ask(IMAGES)), SOON)[0].keys() == {"north", "south"}
 
 
 def test_whoever_never_came_is_absent_with_a_reason(hub: Hub) -> None:
     assert hub.ask({"nobody": Ask(IMAGES)}, SOON) == ({}, {"nobody": "it has not come yet"})
 
 
-def test_whoever_was_struck_off_in_an_earlier_life_may_not_come_back() -> None:
-    strikes = Strikes()
-    strikes.add("north", Struck("bytes that are no message"))
-    with Hub(TOKEN, strikes=strikes) as hub:
-        raw = Raw(hub)
-        raw.say(hello("north"))
+def test_whoever_was_banned_in_an_earlier_life_may_not_come_back() -> None:
+    bans = Bans()
+    bans.add("north", BanReason("bytes that are no message"))
+    with Hub(TOKEN, bans=bans) as hub:
+        raw = RawClient(hub)
+        raw.send(hello("north"))
         code, why = raw.status()
         raw.close()
         assert (code, why) == (
             "PERMISSION_DENIED",
-            "struck off this run: bytes that are no message",
+            "banned from this run: bytes that are no message",
         )
         began = time.monotonic()
         answers, lost = hub.ask({"north": Ask(IMAGES)}, SOON, quorum=1)
         assert time.monotonic() - began < SOON / 2  # nobody waits for it
         assert not answers
-        assert isinstance(lost["north"], Struck)
+        assert isinstance(lost["north"], BanReason)

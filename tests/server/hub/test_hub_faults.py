@@ -14,39 +14,38 @@ import torch
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from torch import nn
 
-from fedkd.client.agent import Agent
+from fedkd.client.sessions.agent import Agent
 from fedkd.errors import QuorumLost, SettingsError
-from fedkd.experiment.experiment import load
+from fedkd.experiment import load_experiment
 from fedkd.loop import Plan, Progress
 from fedkd.methods import cudfkd
-from fedkd.procedural.priors import prior
-from fedkd.protocol.signals import Ask, Card, PullBack, Reason, Refusal, Reply
+from fedkd.procedural import build_prior
+from fedkd.protocol import Ask, Card, PullBack, Reason, Refusal, Reply
 from fedkd.server.coordinator import Coordinator, Ingredients
-from fedkd.server.hub.bans import Struck
+from fedkd.server.hub.bans import BanReason
 from fedkd.server.hub.hub import Hub
-from fedkd.server.hub.participant import TRIES
-from fedkd.server.hub.participant_list import Audience
+from fedkd.server.hub.participant import MAX_ATTEMPTS
+from fedkd.server.hub.participant_list import ParticipantList
+from fedkd.server.hub.participant_session import CONNECTION_LOST
 from fedkd.server.hub.prometheus import serve_metrics
-from fedkd.server.hub.session import LOST
-from fedkd.server.report.result_records import read_event
+from fedkd.server.report.result_records import parse_event
 from fedkd.server.run.checkpoint import Checkpoint
+from fedkd.wire import VERSION, Answer, Close, Hello, Query, Replay, Welcome
 from fedkd.wire.channel import SERVICE, dial, grpc
-from fedkd.wire.messages import VERSION, Answer, Close, Hello, Question, Welcome
-from fedkd.wire.recording import Replay
-from tests.support.dialling import (
+from tests.support.hub_clients import (
     IMAGES,
     QUICK,
     SOON,
     TOKEN,
-    Raw,
-    Relay,
+    RawClient,
+    TcpRelay,
     agents,
-    answer_in_bytes,
     card,
-    everyone,
+    encode_answer,
+    honest_answer,
     names,
-    truth,
-    until,
+    same_request_to_all,
+    wait_until,
 )
 
 ASK = Ask(IMAGES)
@@ -61,13 +60,13 @@ def pool() -> Iterator[ThreadPoolExecutor]:
 
 
 @pytest.fixture
-def came(hub: Hub) -> Iterator[Callable[[str], Raw]]:
+def came(hub: Hub) -> Iterator[Callable[[str], RawClient]]:
     """Has somebody come in under a name, and leave at the end."""
-    there: list[Raw] = []
+    there: list[RawClient] = []
 
-    def come(name: str) -> Raw:
-        there.append(Raw(hub))
-        there[-1].enter(name)
+    def come(name: str) -> RawClient:
+        there.append(RawClient(hub))
+        there[-1].join(name)
         return there[-1]
 
     yield come
@@ -75,17 +74,17 @@ def came(hub: Hub) -> Iterator[Callable[[str], Raw]]:
         raw.close()
 
 
-Come = Callable[[str], Raw]
+Come = Callable[[str], RawClient]
 
 
-def heard(raw: Raw) -> Question:
-    question = raw.hear()
-    assert isinstance(question, Question)
+def heard(raw: RawClient) -> Query:
+    question = raw.receive()
+    assert isinstance(question, Query)
     return question
 
 
-def answer(raw: Raw, question: Question) -> None:
-    raw.say(Answer(question.id, truth(question.request)))
+def answer(raw: RawClient, question: Query) -> None:
+    raw.send(Answer(question.id, honest_answer(question.request)))
 
 
 @dataclass
@@ -98,7 +97,7 @@ class Stuck:
     def __call__(self, request: Ask | PullBack) -> Reply:
         self.begun.put(None)
         self.go.wait(SOON)
-        return truth(request)
+        return honest_answer(request)
 
 
 # --- killed, and back
@@ -107,13 +106,13 @@ class Stuck:
 def test_a_lost_question_is_put_again_under_its_number(
     hub: Hub, came: Come, pool: ThreadPoolExecutor
 ) -> None:
-    with agents(hub, other=truth):
+    with agents(hub, other=honest_answer):
         first = came("north")
         outcome = pool.submit(hub.ask, dict.fromkeys(("north", "other"), ASK), SOON)
         question = heard(first)
-        until(lambda: hub.counters["other"].answers == 1)  # nobody waits for anybody
+        wait_until(lambda: hub.counters["other"].answers == 1)  # nobody waits for anybody
         first.close()
-        until(lambda: hub.counters["north"].ended == LOST)
+        wait_until(lambda: hub.counters["north"].end_reason == CONNECTION_LOST)
         again = came("north")
         repeated = heard(again)
         assert repeated.id == question.id
@@ -132,16 +131,16 @@ def test_a_lost_question_is_put_again_under_its_number(
 def test_an_agent_whose_cable_was_cut_answers_the_same_question(
     hub: Hub, pool: ThreadPoolExecutor
 ) -> None:
-    relay, stuck = Relay(), Stuck()
+    relay, stuck = TcpRelay(), Stuck()
     relay.to(hub.address)
-    agent = Agent(relay.address, TOKEN, card("north"), stuck, patience=QUICK)
+    agent = Agent(relay.address, TOKEN, card("north"), stuck, reconnect=QUICK)
     thread = threading.Thread(target=agent.serve)
     thread.start()
     hub.wait_for(1, SOON)
     outcome = pool.submit(hub.ask, {"north": ASK}, SOON)
     stuck.begun.get(timeout=SOON)
     relay.cut()
-    until(lambda: hub.counters["north"].ended == LOST)
+    wait_until(lambda: hub.counters["north"].end_reason == CONNECTION_LOST)
     stuck.go.set()
     assert outcome.result(SOON)[0].keys() == {"north"}
     agent.close()
@@ -159,7 +158,7 @@ def test_whoever_stays_away_is_waited_for_once(
     assert outcome.result(SOON) == ({}, {"north": "no answer within 0.4 s"})
     began = time.monotonic()
     for _ in range(5):
-        assert hub.ask({"north": ASK}, SOON) == ({}, {"north": LOST})
+        assert hub.ask({"north": ASK}, SOON) == ({}, {"north": CONNECTION_LOST})
     assert time.monotonic() - began < AT_ONCE
     back = came("north")  # and what nobody waits for is not put again
     following = pool.submit(hub.ask, {"north": ASK}, SOON)
@@ -175,7 +174,7 @@ def test_whoever_leaves_in_words_is_not_waited_for(
     north = came("north")
     outcome = pool.submit(hub.ask, {"north": ASK}, SOON)
     heard(north)
-    north.say(Close("enough"))
+    north.send(Close("enough"))
     assert outcome.result(AT_ONCE) == ({}, {"north": "it left: enough"})
 
 
@@ -183,18 +182,18 @@ def test_a_question_that_kills_each_session_is_not_put_for_ever(
     hub: Hub, came: Come, pool: ThreadPoolExecutor
 ) -> None:
     outcome = pool.submit(hub.ask, {"north": ASK}, SOON, quorum=1)
-    for _ in range(TRIES):
+    for _ in range(MAX_ATTEMPTS):
         raw = came("north")
         assert heard(raw).id == 1
         raw.close()
-        until(lambda: not hub.cards)
-    assert outcome.result(AT_ONCE) == ({}, {"north": LOST})
+        wait_until(lambda: not hub.cards)
+    assert outcome.result(AT_ONCE) == ({}, {"north": CONNECTION_LOST})
 
 
 def test_a_quorum_that_is_away_is_waited_for(hub: Hub, pool: ThreadPoolExecutor) -> None:
     outcome = pool.submit(hub.ask, {"north": ASK}, SOON, quorum=1)
     time.sleep(0.05)
-    with agents(hub, north=truth):
+    with agents(hub, north=honest_answer):
         assert outcome.result(SOON)[0].keys() == {"north"}
 
 
@@ -205,7 +204,7 @@ def test_closing_ends_the_wait_for_those_who_may_come_back(
     lost = pool.submit(hub.ask, {"north": ASK}, SOON)
     heard(north)
     north.close()
-    until(lambda: not hub.cards)
+    wait_until(lambda: not hub.cards)
     missing = pool.submit(hub.ask, {"never": ASK}, SOON, quorum=1)
     time.sleep(0.05)
     hub.close()
@@ -215,18 +214,18 @@ def test_closing_ends_the_wait_for_those_who_may_come_back(
 
 def test_whoever_comes_back_with_another_teacher_is_refused(hub: Hub, came: Come) -> None:
     came("north").close()
-    until(lambda: not hub.cards)
+    wait_until(lambda: not hub.cards)
     for changed, code in (
         (replace(card("north"), classes=6), "FAILED_PRECONDITION"),
         (replace(card("north"), shape=(3, 2, 3)), "FAILED_PRECONDITION"),
         (replace(card("north"), samples=7, pull_back=False, largest_batch=9), None),
     ):
-        raw = Raw(hub)
-        raw.say(Hello(VERSION, TOKEN, changed))
+        raw = RawClient(hub)
+        raw.send(Hello(VERSION, TOKEN, changed))
         if code:
             assert raw.status()[0] == code
         else:
-            assert raw.hear() == Welcome(VERSION)
+            assert raw.receive() == Welcome(VERSION)
         raw.close()
 
 
@@ -235,25 +234,25 @@ def test_whoever_comes_back_with_another_teacher_is_refused(hub: Hub, came: Come
 
 def test_one_that_hangs_costs_one_deadline_and_no_more(hub: Hub) -> None:
     stuck = Stuck()
-    with agents(hub, hung=stuck, good=truth):
-        assert hub.ask(everyone(hub, ASK), 0.2)[1] == {"hung": "no answer within 0.2 s"}
+    with agents(hub, hung=stuck, good=honest_answer):
+        assert hub.ask(same_request_to_all(hub, ASK), 0.2)[1] == {"hung": "no answer within 0.2 s"}
         began = time.monotonic()
         for _ in range(10):
-            answers, absent = hub.ask(everyone(hub, ASK), SOON)
+            answers, absent = hub.ask(same_request_to_all(hub, ASK), SOON)
             assert answers.keys() == {"good"}
             assert absent == {"hung": "it still owes the answer to question 1"}
         assert time.monotonic() - began < AT_ONCE
         stuck.go.set()
-        until(lambda: hub.counters["hung"].answers == 1)
-        assert hub.ask(everyone(hub, ASK), SOON)[0].keys() == {"hung", "good"}
+        wait_until(lambda: hub.counters["hung"].answers == 1)
+        assert hub.ask(same_request_to_all(hub, ASK), SOON)[0].keys() == {"hung", "good"}
         assert hub.counters["hung"].samples_asked == 8
 
 
 def test_the_others_linger_after_a_quorum(hub: Hub) -> None:
     stuck = Stuck()
-    with agents(hub, slow=stuck, a=truth, b=truth):
+    with agents(hub, slow=stuck, a=honest_answer, b=honest_answer):
         began = time.monotonic()
-        answers, absent = hub.ask(everyone(hub, ASK), SOON, quorum=2, linger=0.1)
+        answers, absent = hub.ask(same_request_to_all(hub, ASK), SOON, quorum=2, linger=0.1)
         assert 0.1 <= time.monotonic() - began < AT_ONCE
         assert answers.keys() == {"a", "b"}
         assert absent == {"slow": "no answer within 0.1 s after the quorum's"}
@@ -265,32 +264,37 @@ def test_refusals_are_no_quorum(hub: Hub) -> None:
 
     def unhurried(request: Ask | PullBack) -> Reply:
         time.sleep(0.2)
-        return truth(request)
+        return honest_answer(request)
 
     with agents(hub, no=lambda _: refusal, yes=unhurried):
-        answers, absent = hub.ask(everyone(hub, ASK), SOON, quorum=1, linger=0.0)
+        answers, absent = hub.ask(same_request_to_all(hub, ASK), SOON, quorum=1, linger=0.0)
         assert (answers.keys(), absent) == ({"yes"}, {"no": refusal})
 
 
 def test_a_debt_ends_with_the_hubs_patience_and_the_agent_may_come_back() -> None:
     stuck = Stuck()
-    with Hub(TOKEN, patience=0.1) as hub, agents(hub, hung=stuck):
+    with Hub(TOKEN, late_answer_seconds=0.1) as hub, agents(hub, hung=stuck):
         hub.ask({"hung": ASK}, 0.05)
-        until(lambda: not hub.cards)
-        assert hub.counters["hung"].ended == "it owed the answer to question 1 for more than 0.1 s"
-        assert hub.counters["hung"].strikes == 0
+        wait_until(lambda: not hub.cards)
+        assert (
+            hub.counters["hung"].end_reason
+            == "it owed the answer to question 1 for more than 0.1 s"
+        )
+        assert hub.counters["hung"].protocol_violations == 0
         stuck.go.set()
         hub.wait_for(1, SOON)  # the agent took it for a pause, not for the end
         assert hub.ask({"hung": ASK}, SOON)[0].keys() == {"hung"}
 
 
 def test_whoever_neither_speaks_nor_reads_loses_its_place() -> None:
-    with Hub(TOKEN, patience=0.1) as hub:
-        deaf = Raw(hub)
-        deaf.enter("deaf")
+    with Hub(TOKEN, late_answer_seconds=0.1) as hub:
+        deaf = RawClient(hub)
+        deaf.join("deaf")
         large = Ask(torch.zeros(4000, 3, 40, 40, dtype=torch.uint8))
-        until(lambda: bool(hub.ask({"deaf": large}, 0.1)) and hub.counters["deaf"].questions == 1)
-        until(lambda: not hub.cards)
+        wait_until(
+            lambda: bool(hub.ask({"deaf": large}, 0.1)) and hub.counters["deaf"].questions == 1
+        )
+        wait_until(lambda: not hub.cards)
         deaf.close()
 
 
@@ -301,7 +305,7 @@ def test_whoever_is_late_again_and_again_is_asked_less_and_less(
     for late in (1, 2):
         assert hub.ask({"north": ASK}, 0.4)[1] == {"north": "no answer within 0.4 s"}
         answer(north, heard(north))
-        until(lambda late=late: hub.counters["north"].answers == late)
+        wait_until(lambda late=late: hub.counters["north"].answers == late)
     began = time.monotonic()
     _, absent = hub.ask({"north": ASK}, SOON)
     assert time.monotonic() - began < AT_ONCE
@@ -313,58 +317,58 @@ def test_whoever_is_late_again_and_again_is_asked_less_and_less(
         assert outcome.result(SOON)[0].keys() == {"north"}
     assert hub.ask({"north": ASK}, 0.4)[1] == {"north": "no answer within 0.4 s"}
     answer(north, heard(north))
-    until(lambda: hub.counters["north"].answers == 5)
+    wait_until(lambda: hub.counters["north"].answers == 5)
     outcome = pool.submit(hub.ask, {"north": ASK}, SOON)  # late once: no rest
     answer(north, heard(north))
     assert outcome.result(SOON)[0].keys() == {"north"}
 
 
-# --- struck off
+# --- banned
 
 
 @pytest.mark.parametrize(
     ("said", "words"),
     [
-        (answer_in_bytes(1, 2, (4, 5), b"\xff\x7e" + bytes(38)), "not finite"),
-        (answer_in_bytes(1, 2, (4, 5), b"\x00\x7c" + bytes(38)), "not finite"),
-        (answer_in_bytes(1, 2, (3, 5), bytes(30)), "expected (4, 5)"),
+        (encode_answer(1, 2, (4, 5), b"\xff\x7e" + bytes(38)), "not finite"),
+        (encode_answer(1, 2, (4, 5), b"\x00\x7c" + bytes(38)), "not finite"),
+        (encode_answer(1, 2, (3, 5), bytes(30)), "expected (4, 5)"),
         (b"\xff" * 40, ""),
     ],
     ids=["NaN", "infinity", "a wrong shape", "garbage"],
 )
-def test_a_strike_ends_the_run_for_one_and_nobody_else(
+def test_a_ban_ends_the_run_for_one_and_nobody_else(
     hub: Hub, came: Come, pool: ThreadPoolExecutor, said: bytes, words: str
 ) -> None:
-    with agents(hub, good=truth):
+    with agents(hub, good=honest_answer):
         bad = came("bad")
-        outcome = pool.submit(hub.ask, everyone(hub, ASK), SOON)
+        outcome = pool.submit(hub.ask, same_request_to_all(hub, ASK), SOON)
         heard(bad)
-        bad.say(said)
+        bad.send(said)
         answers, absent = outcome.result(AT_ONCE)  # it is not waited for
         assert answers.keys() == {"good"}
-        assert isinstance(absent["bad"], Struck)
+        assert isinstance(absent["bad"], BanReason)
         assert words in absent["bad"]
-        until(lambda: names(hub) == {"good"})
-        again = Raw(hub)
-        again.say(Hello(VERSION, TOKEN, card("bad")))
+        wait_until(lambda: names(hub) == {"good"})
+        again = RawClient(hub)
+        again.send(Hello(VERSION, TOKEN, card("bad")))
         code, reason = again.status()
         assert code == "PERMISSION_DENIED"
-        assert reason == f"struck off this run: {absent['bad']}"
+        assert reason == f"banned from this run: {absent['bad']}"
         again.close()
-        assert hub.counters["bad"].strikes == 1
+        assert hub.counters["bad"].protocol_violations == 1
         assert hub.ask({"bad": ASK, "good": ASK}, SOON, quorum=2)[1].keys() == {"bad"}
 
 
-def test_an_answer_to_a_question_of_the_last_session_is_a_strike(
+def test_an_answer_to_a_question_of_the_last_session_is_a_violation(
     hub: Hub, came: Come, pool: ThreadPoolExecutor
 ) -> None:
     first = came("north")
     pool.submit(hub.ask, {"north": ASK}, 0.3).result(SOON)
     first.close()
-    until(lambda: not hub.cards)
+    wait_until(lambda: not hub.cards)
     again = came("north")
-    again.say(Answer(1, truth(ASK)))
-    until(lambda: hub.counters["north"].strikes == 1)
+    again.send(Answer(1, honest_answer(ASK)))
+    wait_until(lambda: hub.counters["north"].protocol_violations == 1)
 
 
 # --- who joins
@@ -385,7 +389,9 @@ def parts(checkpoint: Checkpoint | None = None, quorum: int = 1) -> Ingredients:
         torch.manual_seed(0)
         student = nn.Sequential(nn.Flatten(), nn.Linear(12, 5))
     plan = Plan(budget=12 * 8, batch=8, steps=24)
-    return Ingredients(student, cudfkd(), plan, {"pink": prior("pink")}, 0, quorum, checkpoint)
+    return Ingredients(
+        student, cudfkd(), plan, {"pink": build_prior("pink")}, 0, quorum, checkpoint
+    )
 
 
 def told(number: int, *name: str) -> dict[str, Card]:
@@ -397,27 +403,27 @@ def test_a_joiner_takes_part_from_the_next_question_on(hub: Hub, tmp_path: Path)
     threads: list[threading.Thread] = []
 
     def start(which: Card) -> None:
-        def say(request: Ask | PullBack) -> Reply:
+        def send(request: Ask | PullBack) -> Reply:
             asked[which.name] += 1
             if which.name == "north" and asked["north"] == 4:
                 start(told(9, "late")["late"])
-                until(lambda: "late" in names(hub))
-            return truth(request)
+                wait_until(lambda: "late" in names(hub))
+            return honest_answer(request)
 
-        agent = Agent(hub.address, TOKEN, which, say, patience=QUICK)
+        agent = Agent(hub.address, TOKEN, which, send, reconnect=QUICK)
         threads.append(threading.Thread(target=agent.serve))
         threads[-1].start()
 
     start(told(3, "north")["north"])
     seen = Seen()
-    checkpoint = Checkpoint.begin(tmp_path, load("digits"), "local", 0.0, record=True)
+    checkpoint = Checkpoint.begin(tmp_path, load_experiment("digits"), "local", 0.0, record=True)
     run = parts(checkpoint)
-    audience = Audience(hub, run, hub.wait_for(1, SOON), SOON)
-    left = Coordinator(run, audience.cards, audience.answer, seen).finish()
+    participants = ParticipantList(hub, run, hub.wait_for(1, SOON), SOON)
+    left = Coordinator(run, participants.cards, participants.answer, seen).finish()
     checkpoint.close()
     assert asked == {"north": 12, "late": 8}
-    assert seen.of("joined", "lost", "back", "struck") == [("joined", "late")]
-    assert [each.name for each in audience.cards] == ["north", "late"]
+    assert seen.of("joined", "lost", "returned", "banned") == [("joined", "late")]
+    assert [each.name for each in participants.cards] == ["north", "late"]
     # Whoever joined is in the recording, which makes the same student.
     replay, again = Replay(tmp_path / "replies.bin"), parts()
     heard_again = Seen()
@@ -444,16 +450,16 @@ def test_a_joiner_that_does_not_fit_is_told_why_and_not_asked(
     hub: Hub, misfit: Card, words: str
 ) -> None:
     run = parts()
-    north = Agent(hub.address, TOKEN, told(3, "north")["north"], truth)
+    north = Agent(hub.address, TOKEN, told(3, "north")["north"], honest_answer)
     served: list[str] = []
     threads = [threading.Thread(target=north.serve)]
     threads[0].start()
-    audience = Audience(hub, run, hub.wait_for(1, SOON), SOON)
-    new = Agent(hub.address, TOKEN, misfit, truth)
+    participants = ParticipantList(hub, run, hub.wait_for(1, SOON), SOON)
+    new = Agent(hub.address, TOKEN, misfit, honest_answer)
     threads.append(threading.Thread(target=lambda: served.append(new.serve())))
     threads[1].start()
     hub.wait_for(2, SOON)
-    answers, lost = audience.answer(ASK)
+    answers, lost = participants.answer(ASK)
     assert (answers.keys(), lost) == ({"north"}, {})
     threads[1].join(SOON)
     assert words in served[0]
@@ -462,7 +468,7 @@ def test_a_joiner_that_does_not_fit_is_told_why_and_not_asked(
     threads[0].join(SOON)
 
 
-def test_who_goes_who_is_back_and_who_is_struck_off_is_told_once(hub: Hub, came: Come) -> None:
+def test_who_goes_who_is_back_and_who_is_banned_is_told_once(hub: Hub, came: Come) -> None:
     script: dict[int, Callable[[], object]] = {}
     number = 0
 
@@ -470,25 +476,25 @@ def test_who_goes_who_is_back_and_who_is_struck_off_is_told_once(hub: Hub, came:
         nonlocal number
         number += 1
         script.pop(number, lambda: None)()
-        return truth(request)
+        return honest_answer(request)
 
     def gone() -> None:
         flaky.close()
-        until(lambda: hub.counters["flaky"].ended != "")
+        wait_until(lambda: hub.counters["flaky"].end_reason != "")
 
     def back() -> None:
         flaky.restart()
 
     def rude() -> None:
-        came_rude.say(b"\xff\xff")
-        until(lambda: hub.counters["rude"].strikes == 1)
+        came_rude.send(b"\xff\xff")
+        wait_until(lambda: hub.counters["rude"].protocol_violations == 1)
 
     class Flaky:
         def restart(self) -> None:
-            self.agent = Agent(hub.address, TOKEN, card("flaky"), truth, patience=QUICK)
+            self.agent = Agent(hub.address, TOKEN, card("flaky"), honest_answer, reconnect=QUICK)
             self.thread = threading.Thread(target=self.agent.serve)
             self.thread.start()
-            until(lambda: "flaky" in names(hub))
+            wait_until(lambda: "flaky" in names(hub))
 
         def close(self) -> None:
             self.agent.close()
@@ -501,24 +507,24 @@ def test_who_goes_who_is_back_and_who_is_struck_off_is_told_once(hub: Hub, came:
     seen = Seen()
     with agents(hub, paced=paced):
         run = parts()
-        audience = Audience(hub, run, hub.wait_for(3, SOON), 0.5, linger=0.3)
-        Coordinator(run, audience.cards, audience.answer, seen).finish()
+        participants = ParticipantList(hub, run, hub.wait_for(3, SOON), 0.5, linger=0.3)
+        Coordinator(run, participants.cards, participants.answer, seen).finish()
         flaky.close()
-    events = seen.of("lost", "back", "struck", "joined")
-    assert [e for e in events if e[1] == "flaky"] == [("lost", "flaky"), ("back", "flaky")]
-    assert [e for e in events if e[1] == "rude"] == [("lost", "rude"), ("struck", "rude")]
+    events = seen.of("lost", "returned", "banned", "joined")
+    assert [e for e in events if e[1] == "flaky"] == [("lost", "flaky"), ("returned", "flaky")]
+    assert [e for e in events if e[1] == "rude"] == [("lost", "rude"), ("banned", "rude")]
     for progress in seen:
-        if progress.kind in ("lost", "back", "struck"):
-            read_event({"kind": progress.kind, **progress.facts}, "here")
+        if progress.kind in ("lost", "returned", "banned"):
+            parse_event({"kind": progress.kind, **progress.facts}, "here")
 
 
 def test_too_few_is_too_few(hub: Hub, came: Come) -> None:
     run = parts(quorum=2)
-    with agents(hub, north=truth):
-        came("rude").say(b"\xff\xff")
-        audience = Audience(hub, run, [card("north"), card("rude")], SOON)
+    with agents(hub, north=honest_answer):
+        came("rude").send(b"\xff\xff")
+        participants = ParticipantList(hub, run, [card("north"), card("rude")], SOON)
         with pytest.raises(QuorumLost, match="1 of 2 institutions answered"):
-            Coordinator(run, audience.cards, audience.answer).finish()
+            Coordinator(run, participants.cards, participants.answer).finish()
 
 
 # --- how it is
@@ -540,8 +546,8 @@ def test_counters_can_be_scraped_on_this_machine(hub: Hub) -> None:
     with pytest.raises(SettingsError, match="choose another port"):
         serve_metrics(hub, int(address.rpartition(":")[2]))
     refusal = Refusal(Reason.SPENT, "nothing left")
-    with agents(hub, north=truth, south=lambda _: refusal):
-        hub.ask(everyone(hub, ASK), SOON)
+    with agents(hub, north=honest_answer, south=lambda _: refusal):
+        hub.ask(same_request_to_all(hub, ASK), SOON)
         with urllib.request.urlopen(f"http://{address}/metrics", timeout=SOON) as page:
             said = dict(line.rsplit(" ", 1) for line in page.read().decode().splitlines())
     stop()

@@ -1,4 +1,4 @@
-"""What the page says of each institution, and what its promises come to together."""
+"""What the page says of each institution, and what its guarantees come to together."""
 
 import json
 import math
@@ -11,11 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedkd.privacy.accounting import in_parallel
-from fedkd.server.report.formatting import pair
-from fedkd.server.report.institution_section import factor, overlap, sheets, together
+from fedkd.privacy import parallel_composition
+from fedkd.server.report.formatting import epsilon_delta
+from fedkd.server.report.institution_section import (
+    combined_guarantee,
+    factor,
+    institution_sections,
+    summed_guarantee,
+)
 from fedkd.server.report.page import build_report
-from fedkd.server.report.result_records import TeacherRecord, read_result
+from fedkd.server.report.result_records import TeacherRecord, parse_result
 from fedkd.server.report.run_folder import RunFolder
 
 PROMISE = {
@@ -34,7 +39,7 @@ PROMISE = {
 
 
 def teacher(name: str, epsilon: float | None = None, **changes: Any) -> dict[str, Any]:
-    promised = epsilon is not None
+    guaranteed = epsilon is not None
     return {
         "name": name,
         "model": "cnn",
@@ -45,11 +50,11 @@ def teacher(name: str, epsilon: float | None = None, **changes: Any) -> dict[str
         "bytes_sent": 5_000_000,
         "refusals": 0,
         "epsilon": epsilon,
-        "delta": 1e-5 if promised else None,
-        "mechanism": "DP-SGD, one training image (add or remove)" if promised else None,
-        "guarantee": {**PROMISE, "epsilon": epsilon} if promised else None,
+        "delta": 1e-5 if guaranteed else None,
+        "mechanism": "DP-SGD, one training image (add or remove)" if guaranteed else None,
+        "guarantee": {**PROMISE, "epsilon": epsilon} if guaranteed else None,
         "classes": ["cat", "dog"],
-        "class_counts": None if promised else [30, 12],
+        "class_counts": None if guaranteed else [30, 12],
         "signals": ["logits"],
         "questions": 100,
         "pull_back": False,
@@ -81,15 +86,15 @@ def result(*teachers: dict[str, Any], **changes: Any) -> dict[str, Any]:
 def page(path: Path, told: dict[str, Any], *events: dict[str, Any]) -> str:
     folder = RunFolder.create(path / "run")
     for event in events:
-        folder.event(event)
+        folder.append_event(event)
     folder.write_result(told)
     return build_report(folder.path).read_text(encoding="utf-8")
 
 
 def parts(html: str) -> Iterator[str]:
     """Visible text of each institution's part."""
-    for sheet in re.findall(r'<details class="sheet">.*?</details>', html, flags=re.DOTALL):
-        yield " ".join(re.sub(r"<[^>]+>", " ", sheet).replace("&#39;", "'").split())
+    for section in re.findall(r'<details class="section">.*?</details>', html, flags=re.DOTALL):
+        yield " ".join(re.sub(r"<[^>]+>", " ", section).replace("&#39;", "'").split())
 
 
 def test_a_promise_is_told_with_all_that_it_rests_on(tmp_path: Path) -> None:
@@ -99,8 +104,8 @@ def test_a_promise_is_told_with_all_that_it_rests_on(tmp_path: Path) -> None:
         "Signals class scores (logits)",
         "Over the run took part throughout",
         "Classes 2: cat, dog",
-        "Class counts not told",
-        "Scores of the student not told",
+        "Class counts not released",
+        "Scores of the student not released",
         "2.0\xa0MB from it, 5.0\xa0MB to it".replace("\xa0", " "),
         "ε = 3, δ = 1e-5",
         "at most 20.1 times likelier",
@@ -110,7 +115,7 @@ def test_a_promise_is_told_with_all_that_it_rests_on(tmp_path: Path) -> None:
         "DP-SGD, 600 noisy steps, each unit in a step with a chance of 0.05, clipped to 1, "
         "noise of 1.5 times that; ε by the accountant prv",
         "The teacher itself was trained with noise",
-        "Other models of the same data that stand in no books of its own.",
+        "Other models of the same data that stand in no ledger of its own.",
         "The choice of settings",
         "how long it took",
         "that it takes part, its name, its classes",
@@ -121,8 +126,8 @@ def test_a_promise_is_told_with_all_that_it_rests_on(tmp_path: Path) -> None:
 
 def test_no_promise_is_said_plainly_and_claims_nothing(tmp_path: Path) -> None:
     (text,) = parts(page(tmp_path, result(teacher("north"))))
-    assert "It promises no differential privacy" in text
-    assert "Class counts told: 42 training images in all" in text
+    assert "It guarantees no differential privacy" in text
+    assert "Class counts released: 42 training images in all" in text
     for words in ("ε", "What the claim covers", "likelier"):
         assert words not in text
 
@@ -131,7 +136,7 @@ def test_what_was_told_before_without_a_promise_is_said(tmp_path: Path) -> None:
     for unpromised in (0, 1200):
         north = teacher("north", 3.0, guarantee={**PROMISE, "unpromised": unpromised})
         (part,) = parts(page(tmp_path / str(unpromised), result(north)))
-        said = "1,200 images were answered without any promise" in " ".join(part.split())
+        said = "1,200 images were answered without any guarantee" in " ".join(part.split())
         assert said == bool(unpromised)
 
 
@@ -156,9 +161,9 @@ def test_who_came_and_went_is_told_with_reasons(tmp_path: Path) -> None:
         asked(64),
         lost("north"),
         asked(128),
-        {"kind": "back", "name": "north"},
+        {"kind": "returned", "name": "north"},
         lost("north"),
-        {"kind": "struck", "name": "south", "reason": "answered <twice>"},
+        {"kind": "banned", "name": "south", "reason": "answered <twice>"},
     )
     north, south = parts(html)
     assert (
@@ -166,7 +171,7 @@ def test_who_came_and_went_is_told_with_reasons(tmp_path: Path) -> None:
         "did not answer after sample 128" in north
     )
     assert "Refusals 2; when it did not answer: over its cap (2 times)" in north
-    assert "was struck off after sample 128" in south
+    assert "was banned after sample 128" in south
     assert "answered &lt;twice&gt;" in south
 
 
@@ -187,14 +192,14 @@ def test_a_record_from_before_promises_were_kept_still_has_a_page(tmp_path: Path
 
 
 def records(*teachers: dict[str, Any]) -> tuple[TeacherRecord, ...]:
-    return read_result(result(*teachers), "here").teachers
+    return parse_result(result(*teachers), "here").teachers
 
 
 def test_promises_are_the_largest_side_by_side_and_the_sum_where_data_overlap() -> None:
     told = [(3.0, 1e-5), (1.0, 1e-5), (2.5, 1e-5)]
-    found = together(records(*(teacher(str(i), e) for i, (e, _) in enumerate(told))))
+    found = combined_guarantee(records(*(teacher(str(i), e) for i, (e, _) in enumerate(told))))
     assert found is not None
-    assert found.parallel == pair(*in_parallel(told)) == "ε = 3, δ = 1e-5"
+    assert found.parallel == epsilon_delta(*parallel_composition(told)) == "ε = 3, δ = 1e-5"
     assert found.summed == "ε = 6.5, δ = 3e-5"
     assert found.unit == "training image"
 
@@ -211,16 +216,16 @@ def test_promises_are_the_largest_side_by_side_and_the_sum_where_data_overlap() 
 def test_promises_that_do_not_go_together_are_not_put_together(second: dict[str, Any]) -> None:
     alike = records(second, {**second, "name": "west"})
     replaced = second["guarantee"] and second["guarantee"]["adjacency"] == "replace one"
-    assert not replaced or together(alike) is None
+    assert not replaced or combined_guarantee(alike) is None
     both = records(teacher("north", 3.0), second)
-    assert together(both) is None
-    assert overlap(both) == ("" if second["epsilon"] is None else "ε = 5, δ = 2e-5")
-    assert together(both[:1]) is None
+    assert combined_guarantee(both) is None
+    assert summed_guarantee(both) == ("" if second["epsilon"] is None else "ε = 5, δ = 2e-5")
+    assert combined_guarantee(both[:1]) is None
 
 
 @given(st.floats(1e-3, 1e3))
 def test_a_bound_is_never_written_smaller_than_it_is(epsilon: float) -> None:
-    written = float(pair(epsilon, None).removeprefix("ε = "))
+    written = float(epsilon_delta(epsilon, None).removeprefix("ε = "))
     assert epsilon * (1 - 1e-9) <= written <= epsilon * 1.0011
 
 
@@ -236,5 +241,5 @@ def test_a_page_of_many_institutions_stays_folded(tmp_path: Path) -> None:
     assert "<details open" not in html
     assert 'href="#institution-60"' in html
     assert 'id="institution-60"' in html
-    told = read_result(json.loads(json.dumps(result(*many))), "here")
-    assert math.isclose(sheets(told, ())[59].number, 60)
+    told = parse_result(json.loads(json.dumps(result(*many))), "here")
+    assert math.isclose(institution_sections(told, ())[59].number, 60)

@@ -18,13 +18,13 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from fedkd.errors import DataError, SettingsError
-from fedkd.models.networks import build
+from fedkd.models import build_network
 from fedkd.server.report.export import export_onnx, save_student
 from fedkd.server.report.formatting import duration, percent, size
 from fedkd.server.report.page import build_report
 from fedkd.server.report.plot_style import spread, thin
 from fedkd.server.report.result_records import Gallery
-from fedkd.server.report.run_folder import RunFolder, load
+from fedkd.server.report.run_folder import RunFolder, load_run
 
 NAMES = ["Charité Berlin", "Klinikum Süd", "St. Mary's", "Hôpital Nord", "Ospedale Centro"]
 ACCURACIES = [0.462, 0.704, 0.571, 0.583, 0.431]
@@ -96,7 +96,7 @@ def tell_events(folder: RunFolder, names: list[str]) -> None:
         if step % 75 == 0 and step // 75 < ROUNDS:
             at = (step // 75) % 5 if step < 1500 else 4
             entropies = {name: 0.5 + 0.09 * i + progress * 0.1 for i, name in enumerate(ORIGINS)}
-            folder.event(
+            folder.append_event(
                 {
                     "kind": "asked",
                     "asked": asked,
@@ -106,7 +106,7 @@ def tell_events(folder: RunFolder, names: list[str]) -> None:
                 }
             )
         loss = 1.6 * math.exp(-4 * progress) + 0.2 + rng.normal(0, 0.03)
-        folder.event(
+        folder.append_event(
             {
                 "kind": "trained",
                 "step": step,
@@ -123,7 +123,7 @@ def tell_events(folder: RunFolder, names: list[str]) -> None:
         )
         if step % 150 == 0:
             score = 0.967 - 0.87 * math.exp(-9 * progress) + rng.normal(0, 0.004)
-            folder.event({"kind": "scored", "step": step, "asked": asked, "accuracy": score})
+            folder.append_event({"kind": "scored", "step": step, "asked": asked, "accuracy": score})
 
 
 @pytest.fixture
@@ -133,8 +133,8 @@ def run(tmp_path: Path) -> RunFolder:
     tell_events(folder, NAMES)
     for step in range(0, 1200, 40):
         terms = {"one_hot": 2 / (1 + step / 200), "bn_gap": 3.0, "batch_entropy": -2.0}
-        folder.event({"kind": "generated", "step": step, "terms": terms})
-    folder.event({"kind": "lost", "name": NAMES[4], "reason": "went silent for 30 s"})
+        folder.append_event({"kind": "generated", "step": step, "terms": terms})
+    folder.append_event({"kind": "lost", "name": NAMES[4], "reason": "went silent for 30 s"})
     folder.write_gallery(gallery())
     folder.write_result(result())
     return folder
@@ -177,7 +177,7 @@ def test_the_page_shows_every_headline_and_section(run: RunFolder) -> None:
         "Best single teacher 70.4% Klinikum Süd",
         "Questions per teacher 20,000",
         "1.3 MB sent to it, 412 kB received",
-        "2 of 5 promise ε ≤ 4 at these; the others promise nothing",
+        "2 of 5 guarantee ε ≤ 4 at these; the others guarantee nothing",
         "The best on the way was 96.8%",
         "Ospedale Centro lost after 20,000: went silent for 30 s",
         "DP-SGD, one training image",
@@ -232,8 +232,8 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
     ]
     folder = RunFolder.create(tmp_path / "<img src=x> & 'run'")
     tell_events(folder, names)
-    folder.event({"kind": "asked", "asked": 30_000, "origin": "</style><script>"})
-    folder.event({"kind": "lost", "name": names[0], "reason": "<b onclick=x>"})
+    folder.append_event({"kind": "asked", "asked": 30_000, "origin": "</style><script>"})
+    folder.append_event({"kind": "lost", "name": names[0], "reason": "<b onclick=x>"})
     hostile = [teacher(index, name=name) for index, name in enumerate(names)]
     config = {"</pre><script>": {"$": "<script>"}}
     folder.write_result(
@@ -249,22 +249,22 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
         ElementTree.fromstring(figure)
 
 
-def test_who_came_went_and_was_struck_off_is_told(run: RunFolder) -> None:
-    assert "taken up again" not in Outline(page_of(run)).text
-    run.event({"kind": "joined", "name": "Late"})
+def test_who_came_went_and_was_banned_is_told(run: RunFolder) -> None:
+    assert "interrupted and resumed" not in Outline(page_of(run)).text
+    run.append_event({"kind": "joined", "name": "Late"})
     for moment in range(3):
-        run.event({"kind": "lost", "name": "Late", "reason": f"reason {moment}"})
-        run.event({"kind": "asked", "asked": 20_000 + 100 * moment, "origin": "pink"})
-        run.event({"kind": "back", "name": "Late"})
-    run.event({"kind": "struck", "name": "Late", "reason": "<b>the law</b>"})
+        run.append_event({"kind": "lost", "name": "Late", "reason": f"reason {moment}"})
+        run.append_event({"kind": "asked", "asked": 20_000 + 100 * moment, "origin": "pink"})
+        run.append_event({"kind": "returned", "name": "Late"})
+    run.append_event({"kind": "banned", "name": "Late", "reason": "<b>the law</b>"})
     run.write_result(result(resumed=2))
     text = Outline(page_of(run)).text
     for words in (
-        "cut short and taken up again 2 times ; nothing",
+        "interrupted and resumed 2 times ; nothing",
         "Late joined after 20,000",
         "lost 3 times, from 20,000 to 20,100; the last time: reason 2",
-        "back 3 times, the last after 20,200",
-        "struck off after 20,200: <b>the law</b>",
+        "returned 3 times, the last after 20,200",
+        "banned after 20,200: <b>the law</b>",
     ):
         assert words in text, words
 
@@ -284,11 +284,11 @@ def test_no_promise_is_never_shown_as_a_number(run: RunFolder) -> None:
     silent = [teacher(index, epsilon=None, delta=None) for index in range(5)]
     run.write_result(result(teachers=silent))
     text = Outline(page_of(run)).text
-    assert "Privacy none promised by any institution" in text
-    assert "No institution promises differential privacy." in text
+    assert "Privacy none guaranteed by any institution" in text
+    assert "No institution guarantees differential privacy." in text
     assert "ε" not in text
-    assert text.count("none promised") == 1 + 5
-    assert text.count("promises no differential privacy") == 5
+    assert text.count("none guaranteed") == 1 + 5
+    assert text.count("guarantees no differential privacy") == 5
     assert text.count("carry no guarantee") == 1
 
 
@@ -307,14 +307,14 @@ def test_what_is_not_known_is_said_so(tmp_path: Path) -> None:
     for words in (
         "Student not known",
         "Ensemble not known",
-        "no institution told its accuracy",
+        "no institution released its accuracy",
         "The student was not scored",
         "No training steps were recorded",
         "No images were kept",
-        "No institution told how many training images",
+        "No institution released how many training images",
     ):
         assert words in text, words
-    assert "Class counts, told by" not in text
+    assert "Class counts, released by" not in text
     assert not figure_ids(page)
 
 
@@ -331,7 +331,7 @@ def test_a_run_without_one_kind_of_event_still_has_a_page(run: RunFolder, kind: 
 
 def test_a_run_without_a_curriculum_shows_the_loss_instead(tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path / "run")
-    folder.event({"kind": "trained", "step": 1, "asked": 10, "loss": 1.0})
+    folder.append_event({"kind": "trained", "step": 1, "asked": 10, "loss": 1.0})
     folder.write_result(result(teachers=[teacher(0, class_counts=None)]))
     page = page_of(folder)
     assert figure_ids(page) == {"Student loss over its steps"}
@@ -340,9 +340,9 @@ def test_a_run_without_a_curriculum_shows_the_loss_instead(tmp_path: Path) -> No
 
 def test_one_score_and_one_step_are_enough_for_a_page(tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path / "run")
-    folder.event({"kind": "asked", "asked": 10, "origin": "pink"})
-    folder.event({"kind": "trained", "step": 1, "asked": 10, "loss": 1.0, "weight": 1.0})
-    folder.event({"kind": "scored", "step": 1, "asked": 10, "accuracy": 0.1})
+    folder.append_event({"kind": "asked", "asked": 10, "origin": "pink"})
+    folder.append_event({"kind": "trained", "step": 1, "asked": 10, "loss": 1.0, "weight": 1.0})
+    folder.append_event({"kind": "scored", "step": 1, "asked": 10, "accuracy": 0.1})
     folder.write_result(result(teachers=[teacher(0)]))
     assert len(figure_ids(page_of(folder))) == 4
 
@@ -396,7 +396,7 @@ def test_a_result_cut_off_in_the_middle_leaves_the_old_one(
     assert (run.path / "result.json").read_bytes() == before
     assert not list(run.path.glob(".*"))
     run.write_result(result(seed=1))
-    assert load(run.path).result.seed == 1
+    assert load_run(run.path).result.seed == 1
 
 
 def test_a_result_that_breaks_the_contract_is_on_disk_all_the_same(run: RunFolder) -> None:
@@ -409,7 +409,7 @@ def test_a_result_that_breaks_the_contract_is_on_disk_all_the_same(run: RunFolde
 
 def test_numbers_that_json_cannot_name_become_null(tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path / "run")
-    folder.event(
+    folder.append_event(
         {
             "kind": "trained",
             "step": np.int64(3),
@@ -429,20 +429,34 @@ def test_numbers_that_json_cannot_name_become_null(tmp_path: Path) -> None:
 def test_an_event_outside_the_contract_is_refused_and_not_written(tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path / "run")
     with pytest.raises(DataError, match=r"event 1: .*'asked', 'trained'"):
-        folder.event({"kind": "asekd", "asked": 1})
+        folder.append_event({"kind": "asekd", "asked": 1})
     with pytest.raises(DataError, match=r"event 1: scored\.accuracy: .*less than or equal to 1"):
-        folder.event({"kind": "scored", "step": 1, "asked": 1, "accuracy": 96.5})
+        folder.append_event({"kind": "scored", "step": 1, "asked": 1, "accuracy": 96.5})
     assert not (folder.path / "events.jsonl").exists()
+
+
+def test_events_of_earlier_releases_are_read_and_written_by_their_names_now(run: RunFolder) -> None:
+    run.append_event({"kind": "back", "name": "Late"})
+    run.append_event({"kind": "struck", "name": "Late", "reason": "garbage"})
+    file = run.path / "events.jsonl"
+    *_, back, struck = file.read_text().splitlines()
+    assert [json.loads(line)["kind"] for line in (back, struck)] == ["returned", "banned"]
+    old = file.read_text().replace('"returned"', '"back"').replace('"banned"', '"struck"')
+    file.write_text(old)
+    run.write_result(result())
+    text = Outline(page_of(run)).text
+    assert "returned after" in text
+    assert "banned after" in text
 
 
 def test_resuming_drops_what_came_after_the_checkpoint(tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path / "run")
     for step in range(5):
-        folder.event({"kind": "scored", "step": step, "asked": 0, "accuracy": 0.5})
+        folder.append_event({"kind": "scored", "step": step, "asked": 0, "accuracy": 0.5})
     with (folder.path / "events.jsonl").open("a") as file:
         file.write('{"kind": "sco')
     again = RunFolder.resume(folder.path, events=3)
-    again.event({"kind": "scored", "step": 9, "asked": 0, "accuracy": 0.5})
+    again.append_event({"kind": "scored", "step": 9, "asked": 0, "accuracy": 0.5})
     lines = (folder.path / "events.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [0, 1, 2, 9]
     assert again.events == 4
@@ -453,7 +467,7 @@ def test_resuming_drops_what_came_after_the_checkpoint(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_read_is_one_line(run: RunFolder, tmp_path: Path) -> None:
     def complaint(path: Path) -> str:
         with pytest.raises(DataError) as caught:
-            load(path)
+            load_run(path)
         assert "\n" not in str(caught.value)
         return str(caught.value)
 
@@ -472,7 +486,7 @@ def test_a_folder_that_cannot_be_read_is_one_line(run: RunFolder, tmp_path: Path
 
 
 def test_a_gallery_survives_the_disk_and_refuses_arrays_that_do_not_fit(run: RunFolder) -> None:
-    kept = load(run.path).gallery
+    kept = load_run(run.path).gallery
     assert kept is not None
     written = gallery()
     for name in ("images", "origin", "asked_at", "label", "confidence"):
@@ -534,7 +548,9 @@ def test_a_student_that_cannot_be_exported_is_skipped_with_a_reason(tmp_path: Pa
 @pytest.mark.parametrize("name", ["cnn", "resnet9-narrow", "wrn16-1"])
 def test_students_with_a_pool_over_places_are_exported(tmp_path: Path, name: str) -> None:
     rng = torch.Generator().manual_seed(0)
-    parity = export_onnx(build(name, 4, (3, 8, 8), 0), tmp_path / "student.onnx", (3, 8, 8), rng)
+    parity = export_onnx(
+        build_network(name, 4, (3, 8, 8), 0), tmp_path / "student.onnx", (3, 8, 8), rng
+    )
     assert parity["argmax_agreement"] == 1.0
     assert parity["max_difference"] < 1e-4
 

@@ -13,21 +13,22 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from fedkd.core.state import State, read, write
 from fedkd.errors import DataError, FedkdError, SettingsError
-from fedkd.experiment.experiment import parse
+from fedkd.experiment import parse_experiment
 from fedkd.loop import Distilled, Plan, Progress
 from fedkd.methods import cudfkd
-from fedkd.models.in_process_teachers import InProcess
-from fedkd.procedural.priors import priors
-from fedkd.protocol.signals import Answers, Refusal, Request
+from fedkd.models import InProcess
+from fedkd.procedural import build_priors
+from fedkd.protocol import Answers, Refusal, Request
 from fedkd.server.coordinator import Coordinator, Ingredients
-from fedkd.server.hub.bans import Struck
+from fedkd.server.hub.bans import BanReason
 from fedkd.server.run.checkpoint import Checkpoint
-from fedkd.server.run.recorder import Chronicle
+from fedkd.server.run.recorder import RunRecorder
 from fedkd.wire.recording import digest
 
 SHAPE, CLASSES = (1, 4, 4), 3
-EXPERIMENT = parse({"name": "small"})
+EXPERIMENT = parse_experiment({"name": "small"})
 METHOD = cudfkd("pull_back", bn_weight=0.0, latent=8, warm_up=0.2, generated=0.7, evolved=0.4)
 PLAN = Plan(budget=120, batch=12, steps=24, student_batch=8)
 
@@ -61,11 +62,11 @@ class Lives:
         else:
             checkpoint = Checkpoint.begin(self.folder, EXPERIMENT, "local", self.every, self.record)
         self.checkpoint = checkpoint
-        chronicle = Chronicle(
+        recorder = RunRecorder(
             self.folder, EXPERIMENT, "local", lambda student: 0.5, checkpoint=checkpoint
         )
         here = dict.fromkeys("abc", 0)
-        checkpoint.counted = lambda: {name: {"asked": count} for name, count in here.items()}
+        checkpoint.current_counts = lambda: {name: {"asked": count} for name, count in here.items()}
 
         def mortal() -> None:
             if dies(self):
@@ -85,12 +86,14 @@ class Lives:
         def watch(progress: Progress) -> None:
             self.told += 1
             mortal()
-            chronicle(progress)
+            recorder(progress)
 
-        parts = Ingredients(network(9), METHOD, PLAN, priors("pink", "noise"), 4, 1, checkpoint)
+        parts = Ingredients(
+            network(9), METHOD, PLAN, build_priors("pink", "noise"), 4, 1, checkpoint
+        )
         coordinator = Coordinator(parts, TEACHERS.cards, answer, watch)
         try:
-            chronicle.student = parts.student
+            recorder.student = parts.student
             return coordinator.finish()
         finally:
             if coordinator._road is not None:  # what was on its way has arrived, and is counted
@@ -102,14 +105,14 @@ class Lives:
         student = self.live().student.state_dict()
         assert self.checkpoint is not None
         events = (self.folder / "events.jsonl").read_bytes()
-        return student, events, self.checkpoint.total()
+        return student, events, self.checkpoint.total_counts()
 
 
 @pytest.fixture(scope="module", autouse=True)
 def at_every_rest() -> Iterator[None]:
     """States are as near to one another as `every` says, however long they take."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fedkd.server.run.checkpoint.LEAST_APART", 0)
+        patch.setattr("fedkd.server.run.checkpoint.MIN_SPACING", 0)
         yield
 
 
@@ -277,8 +280,8 @@ def test_other_versions_are_told_and_other_institutions_refused(tmp_path: Path) 
     assert "begun with torch 1.0, now" in again.manifest.warning
     cards = list(TEACHERS.cards)
     with pytest.raises(DataError, match="b is not as it was"):
-        again.agreed([cards[0], replace(cards[1], pull_back=False), cards[2]])
-    assert again.agreed(cards[:2]) == cards, "who is away is asked when it is back"
+        again.check_participants([cards[0], replace(cards[1], pull_back=False), cards[2]])
+    assert again.check_participants(cards[:2]) == cards, "who is away is asked when it is back"
     again.close()
 
 
@@ -286,17 +289,34 @@ def test_what_could_not_begin_leaves_its_folder_free(tmp_path: Path) -> None:
     checkpoint = Checkpoint.begin(tmp_path / "run", EXPERIMENT, "local", 60.0)
     with pytest.raises(SettingsError, match="another process"):
         Checkpoint.resume(tmp_path / "run")
-    checkpoint.abandon()
+    checkpoint.discard()
     assert list((tmp_path / "run").iterdir()) == []
     Checkpoint.begin(tmp_path / "run", EXPERIMENT, "local", 60.0).close()
 
 
-def test_whoever_was_struck_off_stays_so_when_the_run_is_resumed(tmp_path: Path) -> None:
+def test_whoever_was_banned_stays_so_when_the_run_is_resumed(tmp_path: Path) -> None:
     lives = cut_short(tmp_path / "run")
     checkpoint = Checkpoint.resume(lives.folder)
-    checkpoint.strikes.add("b", Struck("garbage"))  # and nothing is kept after that
+    checkpoint.bans.add("b", BanReason("garbage"))  # and nothing is kept after that
     checkpoint.close()
     again = Checkpoint.resume(lives.folder)
-    assert again.strikes.why("b") == "garbage"
-    assert again.strikes.why("c") is None
+    assert again.bans.reason("b") == "garbage"
+    assert again.bans.reason("c") is None
+    again.close()
+
+
+def test_bans_and_names_of_earlier_releases_are_read(tmp_path: Path) -> None:
+    lives = cut_short(tmp_path / "run")
+    old = lives.folder / "checkpoint" / "struck"
+    old.write_text('\n{"name": "b", "why": "garbage"}')
+    state = lives.folder / "checkpoint" / "state.safetensors"
+    stored = read(state)
+    own = dict(stored.numbers["notes"]["own"])
+    own["struck"] = [*own.pop("banned"), "b"]
+    notes = {**stored.numbers["notes"], "own": own}
+    write(State(stored.tensors, {**stored.numbers, "notes": notes}), state)
+    again = Checkpoint.resume(lives.folder)
+    assert again.bans.reason("b") == "garbage"
+    assert not old.exists()
+    assert again.notes["own"]["banned"] == ["b"]
     again.close()

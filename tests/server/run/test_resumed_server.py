@@ -11,17 +11,17 @@ from typing import Any
 
 import pytest
 
-from fedkd.client.agent import Agent, Patience
-from fedkd.protocol.signals import Ask, Card, PullBack, Reply, Signal
+from fedkd.client.sessions.agent import Agent, ReconnectPolicy
+from fedkd.protocol import Ask, Card, PullBack, Reply, Signal
 from fedkd.server import cli
 from fedkd.server.report.run_folder import RESULT
-from fedkd.wire.messages import VERSION, Hello, Message, Question, Welcome
-from tests.support.commands import SOON, Command, typed
-from tests.support.dialling import Raw
+from fedkd.wire import VERSION, Hello, Message, Query, Welcome
+from tests.support.hub_clients import RawClient
+from tests.support.server_process import SOON, ServerProcess, running_server
 
 PACE = 0.1
 """Seconds that an honest answer takes: no question is kept before."""
-QUICK = Patience(first=0.05, longest=0.2, total=SOON)
+QUICK = ReconnectPolicy(initial_pause=0.05, max_pause=0.2, give_up_after=SOON)
 SETTINGS = (
     *("questions.budget=480", "questions.batch=16", "questions.quorum=1", "questions.timeout=1.0"),
     *("student.steps=40", "student.model=mlp"),
@@ -40,7 +40,7 @@ def slowly(request: Ask | PullBack) -> Reply:
 @contextmanager
 def agent(address: str, token: str, card: Card) -> Iterator[None]:
     """Somebody honest, until the block ends."""
-    there = Agent(address, token, card, slowly, patience=QUICK)
+    there = Agent(address, token, card, slowly, reconnect=QUICK)
     thread = threading.Thread(target=there.serve)
     thread.start()
     try:
@@ -50,12 +50,12 @@ def agent(address: str, token: str, card: Card) -> Iterator[None]:
         thread.join(SOON)
 
 
-def visit(address: str, token: str, card: Card) -> tuple[Raw, Message | tuple[str, str]]:
+def visit(address: str, token: str, card: Card) -> tuple[RawClient, Message | tuple[str, str]]:
     """Somebody who dials in, and what he hears first: a Welcome, or why he may not come in."""
-    raw = Raw(address)
-    raw.say(Hello(VERSION, token, card))
+    raw = RawClient(address)
+    raw.send(Hello(VERSION, token, card))
     try:
-        return raw, raw.hear()
+        return raw, raw.receive()
     except Exception:
         return raw, (raw.stream.code().name, raw.stream.details())
 
@@ -78,28 +78,28 @@ def named(out: Path, kind: str) -> list[str]:
 
 
 def start(folder: Path, *words: str) -> Any:
-    return typed(folder, "run", *words, "--insecure", "--wait", "600")
+    return running_server(folder, "run", *words, "--insecure", "--wait", "600")
 
 
-def where(command: Command) -> str:
-    return command.hears(r"institutions may dial (\S+)")
+def where(command: ServerProcess) -> str:
+    return command.wait_for_line(r"institutions may dial (\S+)")
 
 
-def test_a_strike_outlives_a_kill_and_a_resumed_run_waits_for_no_more_than_a_quorum(
+def test_a_ban_outlives_a_kill_and_a_resumed_run_waits_for_no_more_than_a_quorum(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "run"
     words = ["digits", "--institutions", "3", "--out", "run", "--checkpoint", "0"]
     words += [word for setting in SETTINGS for word in ("--set", setting)]
     with start(tmp_path, *words) as command:
-        token = command.hears(r"the token of this run is (\S+)")
+        token = command.wait_for_line(r"the token of this run is (\S+)")
         address = where(command)
         with agent(address, token, digits("north")), agent(address, token, digits("south")):
             rude, heard = visit(address, token, digits("rude"))
             assert heard == Welcome(VERSION)
-            assert isinstance(rude.hear(), Question)
-            rude.say(b"\xff" * 40)
-            rude.hear()  # a Close that says why: from here on the strike is known
+            assert isinstance(rude.receive(), Query)
+            rude.send(b"\xff" * 40)
+            rude.receive()  # a Close that says why: from here on the ban is known
             command.process.kill()
             command.process.wait()
         rude.close()
@@ -110,7 +110,7 @@ def test_a_strike_outlives_a_kill_and_a_resumed_run_waits_for_no_more_than_a_quo
         assert "2 institutions" in command.errors[-1]
         assert refusal(address, token, digits("rude"))[0] == "PERMISSION_DENIED"
         with agent(address, token, digits("north")):
-            assert command.hears(r"begins without all +institutions=\"?(1 of 2)")
+            assert command.wait_for_line(r"starting without all +institutions=\"?(1 of 2)")
             while len([e for e in events(out) if e["kind"] == "asked"]) < 4:
                 assert command.process.poll() is None
                 time.sleep(0.02)
@@ -119,8 +119,8 @@ def test_a_strike_outlives_a_kill_and_a_resumed_run_waits_for_no_more_than_a_quo
             assert (code, "another card" in why) == ("FAILED_PRECONDITION", True)
             with agent(address, token, replace(digits("south"), samples=10_000)):
                 assert command.end() == 0, command.errors
-    assert (named(out, "joined"), named(out, "struck")) == ([], ["rude"])
-    assert (named(out, "lost")[:1], named(out, "back")) == (["south"], ["south"])
+    assert (named(out, "joined"), named(out, "banned")) == ([], ["rude"])
+    assert (named(out, "lost")[:1], named(out, "returned")) == (["south"], ["south"])
     teachers = json.loads((out / RESULT).read_text())["teachers"]
     asked = {teacher["name"]: teacher["samples_asked"] for teacher in teachers}
     assert asked.keys() == {"north", "south", "rude"}

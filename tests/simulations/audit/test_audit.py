@@ -1,4 +1,4 @@
-"""Audits find what is planted, accuse nobody wrongly, and their figures are the textbooks'."""
+"""Privacy audits: find planted bugs, do not accuse right code, agree with theory."""
 
 import json
 import math
@@ -17,52 +17,48 @@ from hypothesis import strategies as st
 from scipy import integrate, stats
 from torch import Tensor
 
-from fedkd.client.ledger.answer_cache import Paid, Price
-from fedkd.client.release.gate import Door
-from fedkd.client.vault.training.supervised import PrivateSettings, TeachSettings
+from fedkd.client.ledger.answer_cache import AnswerCache, PrivacyCost
+from fedkd.client.release.gate import ReleaseGate
+from fedkd.client.vault.training.settings import DpSgdSettings, SupervisedSettings
 from fedkd.data.datasets import open_data
 from fedkd.errors import SettingsError
-from fedkd.experiment.experiment import load
-from fedkd.privacy.accounting import epsilon_of_rho
+from fedkd.experiment import load_experiment
+from fedkd.privacy import ClippedGaussian, NoisyArgmax, discrete_gaussian, epsilon_of_rho
 from fedkd.privacy.empirical_epsilon import (
     clopper_pearson,
+    correct_guesses,
     distinguish,
     epsilon_of_rates,
-    guessed_right,
     one_run_epsilon,
     one_run_p_value,
 )
-from fedkd.privacy.mechanisms import ClippedGaussian, NoisyArgmax
 from fedkd.privacy.membership_inference import (
     Population,
     area,
     auc,
+    bootstrap_over_models,
     lira,
     margin,
-    over_models,
     rmia,
     roc,
     tpr_at,
 )
-from fedkd.privacy.noise import discrete_gaussian
-from fedkd.protocol.signals import Ask, Refusal, Reply
-from fedkd.simulations.audit import canaries
-from fedkd.simulations.audit import membership_inference as membership
-from fedkd.simulations.audit import release_mechanisms as mechanism
-from fedkd.simulations.audit.console import CAVEAT
+from fedkd.protocol import Ask, Refusal, Reply
+from fedkd.simulations.audit import canaries, membership_inference, release_mechanisms
 from fedkd.simulations.audit.release_mechanisms import (
     DELTA,
-    Release,
-    label,
-    logits,
-    step,
-    vector,
-    votes,
+    AuditedMechanism,
+    dp_sgd_step,
+    local_dp_logits,
+    noisy_vector,
+    noisy_votes,
+    pate_label,
 )
-from fedkd.simulations.audit.shadow_models import pool, worlds
+from fedkd.simulations.audit.runner import CAVEAT
+from fedkd.simulations.audit.shadow_federations import draw_candidates, train_federations
 from fedkd.simulations.cli import app
 
-PRIVATE = PrivateSettings(epsilon=8.0, epochs=5, sampling_rate=0.2, accountant="rdp")
+PRIVATE = DpSgdSettings(epsilon=8.0, epochs=5, sampling_rate=0.2, accountant="rdp")
 counts = st.integers(1, 300).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 
 
@@ -179,7 +175,7 @@ def test_randomised_response_is_bounded_by_its_own_epsilon() -> None:
         inside = rng.random(300) < 0.5
         truthful = rng.random(300) < 1 / (1 + math.exp(-epsilon))
         scores = np.where(truthful, inside, ~inside) + rng.random(300) / 2
-        bounds.append(one_run_epsilon(300, 200, guessed_right(scores, inside, 200), 0.0, 0.1))
+        bounds.append(one_run_epsilon(300, 200, correct_guesses(scores, inside, 200), 0.0, 0.1))
     wrong = sum(bound > epsilon for bound in bounds)
     assert stats.binomtest(wrong, 60, 0.1, "greater").pvalue > 1e-6
     assert np.median(bounds) > 0.6
@@ -188,11 +184,13 @@ def test_randomised_response_is_bounded_by_its_own_epsilon() -> None:
 def test_guesses_are_of_the_extremes() -> None:
     scores = np.array([0.0, 5.0, 2.0, 3.0, 9.0])
     inside = np.array([False, True, True, False, False])
-    assert guessed_right(scores, inside, 2) == 1  # the first is out as guessed, the last is not in
-    assert guessed_right(scores, inside, 3) == 2
-    assert guessed_right(scores, inside, 0) == 0
+    assert (
+        correct_guesses(scores, inside, 2) == 1
+    )  # the first is out as guessed, the last is not in
+    assert correct_guesses(scores, inside, 3) == 2
+    assert correct_guesses(scores, inside, 0) == 0
     with pytest.raises(SettingsError):
-        guessed_right(scores, inside, 6)
+        correct_guesses(scores, inside, 6)
 
 
 # --- membership
@@ -280,7 +278,7 @@ def test_intervals_cover_the_truth() -> None:
         models = [(rng.normal(1, 1, 40), rng.normal(0, 1, 60)) for _ in range(8)]
         found = auc(*models[0])
         missed += not found.low <= truth <= found.high
-        several = over_models(area, models, rng, draws=60)
+        several = bootstrap_over_models(area, models, rng, draws=60)
         missed_by_models += not several.low <= truth <= several.high
     assert missed <= 12
     assert missed_by_models <= 25, "few models: too narrow, as it says, and not by much"
@@ -289,70 +287,70 @@ def test_intervals_cover_the_truth() -> None:
 # --- the audits themselves
 
 
-def private_step(noise: float) -> Release:
-    return step(PRIVATE, noise)
+def private_step(noise: float) -> AuditedMechanism:
+    return dp_sgd_step(PRIVATE, noise)
 
 
-def two_votes(noise: float) -> Release:
-    return votes(noise, classes=2)
+def two_votes(noise: float) -> AuditedMechanism:
+    return noisy_votes(noise, classes=2)
 
 
 # Trials of the right code, and of half its noise; of two votes 3,000 miss it in one audit of 40.
 CASES = [
     (two_votes, 1000, 10_000),
-    (vector, 3000, 3000),
-    (label, 1000, 4000),
-    (logits, 1000, 4000),
+    (noisy_vector, 3000, 3000),
+    (pate_label, 1000, 4000),
+    (local_dp_logits, 1000, 4000),
     (private_step, 100, 900),
 ]
 
 
 @pytest.mark.parametrize(("make", "trials", "more"), CASES)
 def test_half_the_noise_is_found_and_all_of_it_is_not_accused(
-    make: Callable[[float], Release], trials: int, more: int
+    make: Callable[[float], AuditedMechanism], trials: int, more: int
 ) -> None:
-    right = mechanism.audit(make(1.0), trials, 1e-4)
+    right = release_mechanisms.audit_mechanism(make(1.0), trials, 1e-4)
     assert not right.violated
-    wrong = mechanism.audit(make(0.5), more, 0.01)
+    wrong = release_mechanisms.audit_mechanism(make(0.5), more, 0.01)
     assert wrong.violated, (wrong.claim, wrong.bound)
     assert wrong.claim == right.claim
 
 
-@pytest.mark.parametrize("make", [label, logits])
+@pytest.mark.parametrize("make", [pate_label, local_dp_logits])
 @pytest.mark.parametrize("bug", ["half the noise", "an eighth of the price"])
 def test_a_bug_behind_the_door_is_found(
-    make: Callable[[float], Release], bug: str, monkeypatch: pytest.MonkeyPatch
+    make: Callable[[float], AuditedMechanism], bug: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def less(shape: tuple[int, ...], deviation: Fraction) -> Tensor:
         return discrete_gaussian(shape, deviation / 2)
 
-    def cheaper(_: Paid, price: Price) -> int:
-        return price.each // 8
+    def cheaper(_: AnswerCache, price: PrivacyCost) -> int:
+        return price.per_answer // 8
 
     if bug == "half the noise":
         monkeypatch.setattr("fedkd.privacy.mechanisms.discrete_gaussian", less)
     else:
-        monkeypatch.setattr(Paid, "due", cheaper)
-    found = mechanism.audit(make(1.0), 5000, 0.01)
+        monkeypatch.setattr(AnswerCache, "cost_of", cheaper)
+    found = release_mechanisms.audit_mechanism(make(1.0), 5000, 0.01)
     assert found.violated, (found.claim, found.bound)
 
 
 def test_what_is_audited_left_a_door_and_was_charged(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
-    answer = Door.answer
+    answer = ReleaseGate.answer
 
-    def noted(self: Door, request: Ask, server: str = "") -> Reply | Refusal:
+    def noted(self: ReleaseGate, request: Ask, server: str = "") -> Reply | Refusal:
         asked.append(len(request.images))
         return answer(self, request, server)
 
-    monkeypatch.setattr(Door, "answer", noted)
-    audited = label()
+    monkeypatch.setattr(ReleaseGate, "answer", noted)
+    audited = pate_label()
     assert audited.epsilon == epsilon_of_rho(NoisyArgmax(Fraction(3, 2)).cost, DELTA)
-    told = audited.release(audited.one, 300)
+    outputs = audited.release(audited.first, 300)
     assert asked == [1, 300]
-    assert told.shape == (300, 2)
-    assert 5 < int(told.argmax(1).sum()) < 150, "noise is drawn anew for each"
-    clipped = logits()
+    assert outputs.shape == (300, 2)
+    assert 5 < int(outputs.argmax(1).sum()) < 150, "noise is drawn anew for each"
+    clipped = local_dp_logits()
     price = ClippedGaussian(Fraction(1), Fraction(2)).cost
     assert clipped.epsilon == epsilon_of_rho(price, DELTA)
 
@@ -360,14 +358,14 @@ def test_what_is_audited_left_a_door_and_was_charged(monkeypatch: pytest.MonkeyP
 def test_right_code_is_not_accused_however_often_it_is_audited() -> None:
     accused, error = 0, 0.05
     for _ in range(20):
-        accused += mechanism.audit(vector(), 2000, error).violated
-        accused += mechanism.audit(votes(classes=2), 200, error).violated
+        accused += release_mechanisms.audit_mechanism(noisy_vector(), 2000, error).violated
+        accused += release_mechanisms.audit_mechanism(noisy_votes(classes=2), 200, error).violated
     assert stats.binomtest(accused, 40, error, "greater").pvalue > 1e-6
 
 
 def test_a_claim_is_refuted_by_what_is_released_and_not_by_its_name() -> None:
-    leaky = replace(vector(), release=lambda values, count: values.expand(count, -1).clone())
-    assert mechanism.audit(leaky, 100, 0.01).violated
+    leaky = replace(noisy_vector(), release=lambda values, count: values.expand(count, -1).clone())
+    assert release_mechanisms.audit_mechanism(leaky, 100, 0.01).violated
     assert leaky.delta == DELTA
 
 
@@ -375,36 +373,38 @@ DIGITS = open_data("digits")
 
 
 def test_canaries_tell_of_a_teacher_without_privacy_and_not_of_one_with_it() -> None:
-    how = canaries.Canary("mlp", 120, 60)
+    how = canaries.CanaryAttack("mlp", 120, 60)
     rng = np.random.default_rng(0)
     few = replace(
         DIGITS, train_images=DIGITS.train_images[:400], train_labels=DIGITS.train_labels[:400]
     )
-    open_book = canaries.audit(how, few, TeachSettings(epochs=60, batch=64), rng)
-    assert open_book.bound > 2
-    assert open_book.claim is None
-    assert not open_book.violated
-    kept = canaries.audit(how, few, replace(PRIVATE, epsilon=1.0), rng)
-    assert kept.claim == pytest.approx(1.0, abs=0.01)
-    assert kept.bound < kept.claim
-    assert not kept.violated
-    assert replace(kept, claim=open_book.bound - 0.1, bound=open_book.bound).violated
+    public = canaries.audit_canaries(how, few, SupervisedSettings(epochs=60, batch=64), rng)
+    assert public.bound > 2
+    assert public.claim is None
+    assert not public.violated
+    private = canaries.audit_canaries(how, few, replace(PRIVATE, epsilon=1.0), rng)
+    assert private.claim == pytest.approx(1.0, abs=0.01)
+    assert private.bound < private.claim
+    assert not private.violated
+    assert replace(private, claim=public.bound - 0.1, bound=public.bound).violated
     with pytest.raises(SettingsError):
-        canaries.Canary("mlp", 10, 11)
+        canaries.CanaryAttack("mlp", 10, 11)
     with pytest.raises(SettingsError, match="no network"):
-        canaries.audit(replace(how, model="sklearn:LogisticRegression"), few, TeachSettings(), rng)
+        canaries.audit_canaries(
+            replace(how, model="sklearn:LogisticRegression"), few, SupervisedSettings(), rng
+        )
 
 
 SMALL = ["student.steps=20", "questions.budget=128", "institutions.epochs=40"]
 
 
 def test_worlds_are_dealt_by_fair_coins_and_answer_through_their_doors() -> None:
-    experiment = load("digits-audit", [*SMALL, "institutions.epochs=1"])
+    experiment = load_experiment("digits-audit", [*SMALL, "institutions.epochs=1"])
     public = experiment.model_copy(
         update={"privacy": experiment.privacy.model_copy(update={"epsilon": None})}
     )
     rng = np.random.default_rng(0)
-    of = pool(public, 300, 0.3, rng)
+    of = draw_candidates(public, 300, 0.3, rng)
     truth = {
         bytes(i.numpy().tobytes()): int(y)
         for i, y in zip(DIGITS.train_images, DIGITS.train_labels, strict=True)
@@ -413,22 +413,24 @@ def test_worlds_are_dealt_by_fair_coins_and_answer_through_their_doors() -> None
         truth[i.numpy().tobytes()] != int(y) for i, y in zip(of.candidates, of.labels, strict=True)
     )
     assert stats.binomtest(wrong, 300, 0.3).pvalue > 1e-6
-    made = worlds(public, of, 2, rng)
-    for world in made:
-        assert world.inside.sum(0).max() == 1, "an image is at one institution"
-        assert stats.binomtest(int(world.inside.sum()), 300, 0.5).pvalue > 1e-6
+    federations_ = train_federations(public, of, 2, rng)
+    for world in federations_:
+        assert world.members.sum(0).max() == 1, "an image is at one institution"
+        assert stats.binomtest(int(world.members.sum()), 300, 0.5).pvalue > 1e-6
         assert world.answers.shape == (2, 300 + 360, 10)
         assert torch.equal(world.answers, world.answers.half().float()), "as it travels"
         assert world.student.shape == (300 + 360, 10)
-    assert (made[0].inside != made[1].inside).any()
+    assert (federations_[0].members != federations_[1].members).any()
 
 
 def test_members_are_found_where_teachers_know_them_by_heart() -> None:
-    heard: list[str] = []
+    federations: list[str] = []
     overrides = [*SMALL, "privacy.epochs=1", "privacy.sampling_rate=0.5"]
-    experiment = load("digits-audit", overrides)
-    attacked, right = membership.audit(experiment, 3, 120, 0.3, heard.append)
-    assert heard == ["no DP"] * 3 + ["ε = 3"] * 3
+    experiment = load_experiment("digits-audit", overrides)
+    attacked, right = membership_inference.audit_membership(
+        experiment, 3, 120, 0.3, federations.append
+    )
+    assert federations == ["no DP"] * 3 + ["ε = 3"] * 3
     assert len(attacked) == 8
     assert len(right) == 4
     areas = {(a.release, a.epsilon, a.attack): a.area.value for a in attacked}
@@ -440,20 +442,20 @@ def test_members_are_found_where_teachers_know_them_by_heart() -> None:
 # --- the command
 
 
-def typed(*words: str) -> int:
+def run_command(*arguments: str) -> int:
     from typer.testing import CliRunner
 
-    return CliRunner().invoke(app, ["audit", *words]).exit_code
+    return CliRunner().invoke(app, ["audit", *arguments]).exit_code
 
 
 def test_the_command_leaves_figures_and_says_what_they_do_not_prove(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     small = [w for s in SMALL for w in ("--set", s)]
-    told = ["--set", "privacy.epsilon=8", *small, "--set", "privacy.epochs=1"]
+    outputs = ["--set", "privacy.epsilon=8", *small, "--set", "privacy.epochs=1"]
     out = tmp_path / "audit"
-    asked = ("membership", *told, "--worlds", "3", "--images", "100", "--out", str(out))
-    assert typed(*asked) == 0
+    asked = ("membership", *outputs, "--worlds", "3", "--images", "100", "--out", str(out))
+    assert run_command(*asked) == 0
     figures = json.loads((out / "membership.json").read_text())
     assert figures["caveat"] == CAVEAT
     assert len(figures["attacks"]) == 8
@@ -464,8 +466,8 @@ def test_the_command_leaves_figures_and_says_what_they_do_not_prove(
     }
     assert "LiRA, ε = 8" in (out / "membership.svg").read_text()
     elsewhere = tmp_path / "c.json"
-    asked = ("canaries", *told, "--images", "40", "--out", str(out), "--json", str(elsewhere))
-    assert typed(*asked) == 0
+    asked = ("canaries", *outputs, "--images", "40", "--out", str(out), "--json", str(elsewhere))
+    assert run_command(*asked) == 0
     assert [t["claim"] is None for t in json.loads(elsewhere.read_text())["teachers"]] == [
         True,
         False,
@@ -474,17 +476,17 @@ def test_the_command_leaves_figures_and_says_what_they_do_not_prove(
 
 def test_the_mechanisms_command_fails_where_a_planted_bug_is_missed(tmp_path: Path) -> None:
     asked = ("mechanism", "digits", "--out", str(tmp_path), "--planted", "--trials")
-    assert typed(*asked, "6000") == 0
+    assert run_command(*asked, "6000") == 0
     figures = json.loads((tmp_path / "mechanism.json").read_text())
     assert [f["violated"] for f in figures["findings"]] == [False] * 4 + [True] * 4
-    assert typed(*asked, "8") == 1
+    assert run_command(*asked, "8") == 1
 
 
 @pytest.mark.parametrize("audit", ["", "mechanism", "membership", "canaries"])
 def test_help_does_not_wait_for_torch(audit: str) -> None:
-    words = ["fedkd", "audit", *filter(None, [audit]), "--help"]
+    arguments = ["fedkd", "audit", *filter(None, [audit]), "--help"]
     code = (
-        f"import sys; sys.argv = {words}\n"
+        f"import sys; sys.argv = {arguments}\n"
         "from fedkd.simulations.cli import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"

@@ -1,4 +1,4 @@
-"""The benchmark of the wire runs, and leaves the figures that it promises; not what they are."""
+"""The benchmarks run and write all their figures; the values are not tested."""
 
 import json
 import os
@@ -10,42 +10,41 @@ from pathlib import Path
 import pytest
 import torch
 
-from fedkd.simulations.benchmarks import transports as crossings
-from fedkd.simulations.benchmarks import wire
-from fedkd.simulations.benchmarks.measure import Way, cpu_seconds, ratio, side_by_side
-from fedkd.simulations.benchmarks.transports import Batch, Size
-from fedkd.simulations.benchmarks.wan_estimates import Kind, World, estimates
+from fedkd.simulations.benchmarks import transport_measurements, wire
+from fedkd.simulations.benchmarks.timing import Alternative, cpu_seconds, measure_interleaved, ratio
+from fedkd.simulations.benchmarks.transport_measurements import Batch, Size
+from fedkd.simulations.benchmarks.wan_estimates import NetworkAssumptions, QueryKind, estimates
 
 
 def test_a_quick_run_leaves_every_figure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(crossings, "QUICK", Size(4, 0.0, (1, 2), 0.0))
+    monkeypatch.setattr(transport_measurements, "QUICK", Size(4, 0.0, (1, 2), 0.0))
     path = tmp_path / "figures" / "wire.json"
     assert wire.main(["--quick", "--without-flower", "--json", str(path)]) == 0
-    told = json.loads(path.read_text())
+    report = json.loads(path.read_text())
     for name in ("unary_over_stream", "unary_over_stream_cpu", "stream_over_tcp"):
-        assert told[name] > 0
-    assert told["flower_over_stream"] is None
-    assert told["bytes_per_image_recipe"] < 13 + 200 / 4
+        assert report[name] > 0
+    assert report["flower_over_stream"] is None
+    assert report["bytes_per_image_recipe"] < 13 + 200 / 4
     # A pixel is a byte, an answer thirteen; what is around them is shared by four images.
-    assert 3085 < told["bytes_per_image_pixels"] < 3085 + 100 / 4
-    assert 4 * 3072 < told["bytes_per_image_float32"] < 4 * 3072 + 40 + 100 / 4
+    assert 3085 < report["bytes_per_image_pixels"] < 3085 + 100 / 4
+    assert 4 * 3072 < report["bytes_per_image_float32"] < 4 * 3072 + 40 + 100 / 4
     for table in ("float32", "uint8", "slow"):
-        assert "stream" in told["tables"][table]
+        assert "stream" in report["tables"][table]
     for table in ("float32", "uint8", "depth", "institutions_1", "institutions_2"):
-        assert "stream and door" in told["tables"][table]
-    assert "stream and door, TLS, float32" in told["tables"]["mutual_tls"]
-    assert {each["images"] for each in told["wan"]["estimates"]} == {"pixels", "recipes"}
+        assert "stream and gate" in report["tables"][table]
+    assert "stream and gate, TLS, float32" in report["tables"]["mutual_tls"]
+    assert {each["images"] for each in report["wan"]["estimates"]} == {"pixels", "recipes"}
     assert all(
         figure["p10"] <= figure["median"] and figure["cpu"] > 0 and figure["samples"] >= 3
-        for table in told["tables"].values()
+        for table in report["tables"].values()
         for figure in table.values()
     )
     assert "unary, bytes" in capsys.readouterr().out
 
 
-def test_every_question_is_another(tmp_path: Path) -> None:
+def test_every_query_is_new(tmp_path: Path) -> None:
     for images in (torch.zeros(2, 3, 32, 32, dtype=torch.uint8), torch.zeros(2, 3, 32, 32)):
         batch = Batch(images)
         seen = {batch.images().numpy().tobytes() for _ in range(300)}
@@ -53,39 +52,39 @@ def test_every_question_is_another(tmp_path: Path) -> None:
         assert images.max() <= (1 if batch.exact else 255)
 
 
-def test_ways_take_turns_and_cpu_time_of_partners_counts() -> None:
+def test_alternatives_take_turns_and_cpu_time_of_child_processes_counts() -> None:
     burn = "import sys, time\nwhile time.process_time() < 0.3: pass\nprint(flush=True)\ninput()"
-    partner = subprocess.Popen(
+    child = subprocess.Popen(
         [sys.executable, "-c", burn], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     try:
-        assert partner.stdout is not None
-        partner.stdout.readline()
-        assert 0.3 <= cpu_seconds(partner.pid) < 5.0
+        assert child.stdout is not None
+        child.stdout.readline()
+        assert 0.3 <= cpu_seconds(child.pid) < 5.0
     finally:
-        partner.kill()
-        partner.communicate()
+        child.kill()
+        child.communicate()
     assert cpu_seconds(os.getpid()) == pytest.approx(time.process_time(), abs=1.0)
 
     calls: list[str] = []
     ways = [
-        Way("slow", lambda: (calls.append("slow"), time.sleep(0.004)), unit=2, calls=2),
-        Way("fast", lambda: calls.append("fast"), calls=2),
+        Alternative("slow", lambda: (calls.append("slow"), time.sleep(0.004)), unit=2, calls=2),
+        Alternative("fast", lambda: calls.append("fast"), calls=2),
     ]
-    figures = side_by_side(ways, 0.0, warm_up=0, least=3)
+    figures = measure_interleaved(ways, 0.0, warm_up=0, least=3)
     assert calls == ["slow", "slow", "fast", "fast"] * 3
     assert figures["slow"].samples == 6
     assert figures["slow"].p10 >= 0.002  # of one of two
     assert ratio(figures, "slow", "fast") > 1
 
 
-def test_far_institutions_take_what_the_formula_says() -> None:
-    world = World(institutions=10, link=8e6, rtt=0.1, samples=1000)
-    (slow, fast) = estimates([Kind("pixels", 1e5)], 1e3, 100, 0.001, (8e6, 8e9), world)
+def test_wan_estimates_follow_the_formula() -> None:
+    network = NetworkAssumptions(institutions=10, link=8e6, rtt=0.1, samples=1000)
+    (slow, fast) = estimates([QueryKind("pixels", 1e5)], 1e3, 100, 0.001, (8e6, 8e9), network)
     # A question of 0.1 s for a link of 1 MB/s, an answer of 1 ms; ten of them share the uplink.
     assert slow.round == pytest.approx(0.1 + 10 * 0.1 + 10 * 0.001 + 10 * 0.001)
     assert fast.round == pytest.approx(0.1 + 0.1 + 0.001 + 10 * 0.001)
-    (drawn,) = estimates([Kind("recipes", 1e5, drawing=0.5)], 1e3, 100, 0.001, (8e9,), world)
+    (drawn,) = estimates([QueryKind("recipes", 1e5, drawing=0.5)], 1e3, 100, 0.001, (8e9,), network)
     assert drawn.round == pytest.approx(fast.round + 0.5)
     assert slow.run == pytest.approx(10 * slow.round)
     assert slow.sent == 10 * 10 * 1e5

@@ -14,19 +14,23 @@ from torch import Tensor
 
 from fedkd.aggregation.fusion import LEAST_WEIGHT, RIDGE, Fusion, _pool_matrix
 from fedkd.client.vault import local_data as shard
-from fedkd.client.vault.assets import Holding
-from fedkd.client.vault.vault import Vault
-from fedkd.data.partition import deal
+from fedkd.client.vault.assets import Assets
+from fedkd.client.vault.trained_vault import TrainedVault
+from fedkd.data.partition import assign_samples
 from fedkd.errors import SettingsError
-from fedkd.experiment.experiment import Experiment, parse
-from fedkd.protocol.signals import Ask, Reply, Signal
-from fedkd.server.report.many_institutions import SHOWN, ranges, some
+from fedkd.experiment import Experiment, parse_experiment
+from fedkd.protocol import Ask, Reply, Signal
+from fedkd.server.report.many_institutions import MAX_SHOWN, abbreviated_names, ranges
 from fedkd.server.report.plots import accuracy, class_counts, difficulty_by_institution
 from fedkd.server.report.result_records import Event, Result, Scored, TeacherRecord, Trained
-from fedkd.simulations.benchmarks.batched_teachers import grouped, one_by_one, teachers, vmapped
-from fedkd.simulations.engines import evaluation as verdict
-from fedkd.simulations.engines import local
-from fedkd.simulations.engines.local import Local
+from fedkd.simulations.benchmarks.batched_teachers import (
+    build_teachers,
+    grouped,
+    one_by_one,
+    vmapped,
+)
+from fedkd.simulations.engines import evaluation, local
+from fedkd.simulations.engines.local import LocalInstitutions
 
 
 def by_least_squares(counts: Tensor, known: Tensor | None, shrinkage: float) -> Tensor:
@@ -49,9 +53,9 @@ def by_least_squares(counts: Tensor, known: Tensor | None, shrinkage: float) -> 
         middle[:, :classes] = (torch.eye(classes) - 1 / classes) * RIDGE**0.5
         pulled.append(middle)
     system = torch.cat([torch.stack(rows), *pulled])
-    told = torch.zeros(len(system), institutions * classes).double()
-    told[: len(rows)] = torch.stack(right).flatten(1)
-    solution: Tensor = torch.linalg.lstsq(system, told, driver="gelsd").solution
+    right_side = torch.zeros(len(system), institutions * classes).double()
+    right_side[: len(rows)] = torch.stack(right).flatten(1)
+    solution: Tensor = torch.linalg.lstsq(system, right_side, driver="gelsd").solution
     return solution[:classes].view(classes, institutions, classes)
 
 
@@ -75,7 +79,7 @@ def test_solving_for_classes_alone_is_solving_for_everything(seed: int, apart: b
     [("cnn", (1, 8, 8)), ("cnn", (1, 16, 16)), ("mlp", (1, 8, 8)), ("lenet5", (1, 16, 16))],
 )
 def test_stacked_teachers_say_what_each_says_alone(model: str, shape: tuple[int, int, int]) -> None:
-    networks, rng = teachers(model, shape, 5), torch.Generator().manual_seed(1)
+    networks, rng = build_teachers(model, shape, 5), torch.Generator().manual_seed(1)
     for network in networks:  # statistics that are not those of a fresh batch norm
         for statistic in network.buffers():
             if statistic.is_floating_point():
@@ -99,28 +103,30 @@ def few(tmp_path: Path, count: int, **more: Any) -> Experiment:
         test_labels=np.arange(12) % 10,
     )
     where = {"data": f"npz:{tmp_path / 'images.npz'}", "count": count, "partition": "iid"}
-    return parse({"name": "few", "institutions": {**where, "epochs": 1, "models": ["mlp"], **more}})
+    return parse_experiment(
+        {"name": "few", "institutions": {**where, "epochs": 1, "models": ["mlp"], **more}}
+    )
 
 
 def test_the_data_are_dealt_once_for_all(tmp_path: Path) -> None:
     experiment = few(tmp_path, 40)
-    shard._dealt.cache_clear()
-    everybody = Local(experiment, tmp_path / "teachers", lambda count: None)
-    assert shard._dealt.cache_info().misses == 1
-    assert len(everybody.cards) == 40
+    shard._assignment.cache_clear()
+    local_institutions = LocalInstitutions(experiment, tmp_path / "teachers", lambda count: None)
+    assert shard._assignment.cache_info().misses == 1
+    assert len(local_institutions.cards) == 40
 
 
 def test_more_institutions_than_test_images_leave_some_without() -> None:
     labels = torch.arange(30) % 10
-    dealt = deal([torch.tensor([i]) for i in range(30)], labels, labels[:4], 10)
+    dealt = assign_samples([torch.tensor([i]) for i in range(30)], labels, labels[:4], 10)
     assert [part.tolist() for part in dealt.tests] == [[0], [1], [2], [3], *[[]] * 26]
 
 
 def test_another_partition_of_the_same_data_is_another_deal(tmp_path: Path) -> None:
     few(tmp_path, 10)
     data = f"npz:{tmp_path / 'images.npz'}"
-    holdings = [Holding(data=data, count=10, partition_seed=seed) for seed in (0, 1, 0)]
-    counts = [Vault.open(each).class_counts for each in holdings]
+    holdings = [Assets(data=data, count=10, partition_seed=seed) for seed in (0, 1, 0)]
+    counts = [TrainedVault(each).class_counts for each in holdings]
     assert counts[0] == counts[2] != counts[1]
 
 
@@ -136,11 +142,11 @@ def few_files() -> Iterator[int]:
 
 def test_ledgers_on_disk_have_the_files_they_need(tmp_path: Path, few_files: int) -> None:
     count = 40  # with three files each, more than were allowed
-    everybody = Local(
-        few(tmp_path, count), tmp_path / "teachers", lambda done: None, books=tmp_path / "books"
+    local_institutions = LocalInstitutions(
+        few(tmp_path, count), tmp_path / "teachers", lambda done: None, ledgers=tmp_path / "ledgers"
     )
     images = torch.zeros(2, 1, 8, 8, dtype=torch.uint8)
-    answers, lost = everybody.answer(Ask(images, frozenset({Signal.LOGITS})))
+    answers, lost = local_institutions.answer(Ask(images, frozenset({Signal.LOGITS})))
     assert (len(answers), lost) == (count, {})
     assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] > few_files
 
@@ -150,17 +156,19 @@ def test_too_many_ledgers_are_refused_before_a_teacher_is_trained(
 ) -> None:
     monkeypatch.setattr(local.resource, "getrlimit", lambda which: (100, 200))
     with pytest.raises(SettingsError, match="--checkpoint 0"):
-        Local(few(tmp_path, 40), tmp_path / "t", lambda done: None, books=tmp_path / "books")
+        LocalInstitutions(
+            few(tmp_path, 40), tmp_path / "t", lambda done: None, ledgers=tmp_path / "ledgers"
+        )
     assert not (tmp_path / "t").exists()
 
 
-def test_a_verdict_in_pieces_is_the_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fusing_in_chunks_is_fusing_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = torch.Generator().manual_seed(0)
-    said = {f"i{i}": {Signal.LOGITS: torch.randn(50, 4, generator=rng)} for i in range(6)}
-    fuse = Fusion("log_linear_pool", dict.fromkeys(said, (5, 3, 0, 9)))
-    whole = fuse({n: Reply(s).signals for n, s in said.items()})[Signal.LOGITS]
-    monkeypatch.setattr(verdict, "AT_ONCE", 24 * 7)  # seven images at once
-    assert torch.allclose(verdict._fused(fuse, said), whole, atol=1e-6)
+    outputs = {f"i{i}": {Signal.LOGITS: torch.randn(50, 4, generator=rng)} for i in range(6)}
+    fuse = Fusion("log_linear_pool", dict.fromkeys(outputs, (5, 3, 0, 9)))
+    whole = fuse({n: Reply(s).signals for n, s in outputs.items()})[Signal.LOGITS]
+    monkeypatch.setattr(evaluation, "MAX_FUSED_LOGITS", 24 * 7)  # seven images at once
+    assert torch.allclose(evaluation._fuse_in_chunks(fuse, outputs), whole, atol=1e-6)
 
 
 def record(index: int) -> TeacherRecord:
@@ -180,30 +188,32 @@ def record(index: int) -> TeacherRecord:
 
 
 def test_plots_of_a_thousand_institutions_stay_small() -> None:
-    crowd = tuple(record(index) for index in range(1000))
-    names = [teacher.name for teacher in crowd]
+    records = tuple(record(index) for index in range(1000))
+    names = [teacher.name for teacher in records]
     difficulty = dict.fromkeys(names, 0.1)
     events: list[Event] = [
         Trained(step=s, asked=s, loss=1.0, difficulty_by_institution=difficulty) for s in (1, 2, 3)
     ]
     scores: list[Event] = [Scored(step=s, asked=s, accuracy=0.5) for s in (1, 2, 3)]
     result = Result.model_construct(
-        teachers=crowd, ensemble=Result.model_fields["ensemble"].annotation(accuracy=0.9)
+        teachers=records, ensemble=Result.model_fields["ensemble"].annotation(accuracy=0.9)
     )
     drawn = (
         accuracy(result, scores),
-        class_counts(crowd, ()),
+        class_counts(records, ()),
         difficulty_by_institution(events),
     )
     assert all(svg is not None and len(svg) < 300_000 for svg in drawn)
-    assert f"{SHOWN} of 992 others" in str(drawn[2])
+    assert f"{MAX_SHOWN} of 992 others" in str(drawn[2])
 
 
 def test_a_crowd_is_told_in_ranges() -> None:
-    crowd = [record(index) for index in range(1000)]
-    assert ranges(crowd[:SHOWN]) == []
-    own = ranges(crowd)[0]
+    records = [record(index) for index in range(1000)]
+    assert ranges(records[:MAX_SHOWN]) == []
+    own = ranges(records)[0]
     assert (own.least, own.median, own.most) == ("0.0%", "50.0%", "99.9%")
-    assert [each.label for each in ranges(crowd)][-1] == "Refusals"  # nobody promises anything
-    assert some(["a", "b"]) == "a, b"
-    assert some([str(n) for n in range(1000)]).endswith(f"{SHOWN - 1} and 940 others")
+    assert [each.label for each in ranges(records)][-1] == "Refusals"  # nobody promises anything
+    assert abbreviated_names(["a", "b"]) == "a, b"
+    assert abbreviated_names([str(n) for n in range(1000)]).endswith(
+        f"{MAX_SHOWN - 1} and 940 others"
+    )

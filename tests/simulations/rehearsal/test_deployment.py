@@ -1,4 +1,4 @@
-"""What a deployment is made of: processes that end, files that owners could have written."""
+"""Parts of the deployment rehearsal: processes that end, owner configs that can be loaded."""
 
 import os
 import signal
@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from fedkd.client.service.owner_config import load as load_owner
+from fedkd.client.config.owner_config import load_owner_config
 from fedkd.errors import SettingsError
-from fedkd.experiment.experiment import load
+from fedkd.experiment import load
 from fedkd.server.hub.certificates import make_certificates
-from fedkd.simulations.rehearsal.deployment import Site, environment, owner_file
+from fedkd.simulations.rehearsal.deployment import Deployment, environment, owner_config
 from fedkd.simulations.rehearsal.flwr_run import free_ports
-from fedkd.simulations.rehearsal.processes import Processes
+from fedkd.simulations.rehearsal.process_supervisor import ProcessSupervisor
 
 ROOT = Path(__file__).parents[3]
 SOON = 60.0
@@ -40,9 +40,9 @@ def lives(pid: int) -> bool:
     return status.rpartition(")")[2].split()[0] != "Z"
 
 
-def test_what_was_started_ends_with_all_that_it_started(tmp_path: Path) -> None:
+def test_a_process_ends_with_its_children(tmp_path: Path) -> None:
     note = tmp_path / "pid"
-    with Processes(tmp_path, os.environ) as processes:
+    with ProcessSupervisor(tmp_path, os.environ) as processes:
         processes.start("sleeper", *SHELL, f"trap '' TERM; sleep 300 & echo $! > {note}; exec true")
         until(lambda: note.exists() and note.read_text().strip())
         child = int(note.read_text())
@@ -50,19 +50,19 @@ def test_what_was_started_ends_with_all_that_it_started(tmp_path: Path) -> None:
     until(lambda: not lives(child))
 
 
-def test_a_process_that_does_not_get_ready_is_named_with_its_last_word(tmp_path: Path) -> None:
-    with Processes(tmp_path, os.environ) as processes:
+def test_a_process_that_does_not_get_ready_is_named_with_its_last_line(tmp_path: Path) -> None:
+    with ProcessSupervisor(tmp_path, os.environ) as processes:
         processes.start("north", *SHELL, "echo hello; echo no data >&2; exit 3")
         with pytest.raises(SettingsError, match="north ended with status 3: no data"):
-            processes.await_that(lambda: False, "north", SOON)
+            processes.wait_for(lambda: False, "north", SOON)
         processes.start("south", *SHELL, "sleep 300")
-        with pytest.raises(SettingsError, match=r"south was not ready within 0\.1 s: it said noth"):
-            processes.await_that(lambda: False, "south", 0.1)
-        processes.await_that(lambda: True, "south", SOON)
+        with pytest.raises(SettingsError, match=r"south was not ready within 0\.1 s: no output"):
+            processes.wait_for(lambda: False, "south", 0.1)
+        processes.wait_for(lambda: True, "south", SOON)
 
 
 def test_a_command_is_run_to_its_end_within_its_time(tmp_path: Path) -> None:
-    with Processes(tmp_path, os.environ) as processes:
+    with ProcessSupervisor(tmp_path, os.environ) as processes:
         assert processes.run("echo", *SHELL, "echo told", limit=SOON) == "told\n"
         with pytest.raises(SettingsError, match="false ended with status 7: wrong"):
             processes.run("false", *SHELL, "echo wrong >&2; exit 7", limit=SOON)
@@ -71,23 +71,23 @@ def test_a_command_is_run_to_its_end_within_its_time(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["digits", "digits-pullback", "digits-mixed"])
-def test_an_owner_could_have_written_the_file(name: str, tmp_path: Path) -> None:
+def test_owner_configs_can_be_loaded(name: str, tmp_path: Path) -> None:
     experiment = load(name, ["institutions.count=3"])
-    site = Site(tmp_path, experiment, name, (), "127.0.0.1:9092", tmp_path / "out")
-    make_certificates(site.tls, site.institutions)
-    for index, institution in enumerate(site.institutions):
-        path = site.owner(institution)
+    deployment = Deployment(tmp_path, experiment, name, (), "127.0.0.1:9092", tmp_path / "out")
+    make_certificates(deployment.tls, deployment.institutions)
+    for index, institution in enumerate(deployment.institutions):
+        path = deployment.owner_path(institution)
         path.parent.mkdir()
         (path.parent / "token").touch(mode=0o600)
-        path.write_text(owner_file(site, index))
-        owner = load_owner(path)
+        path.write_text(owner_config(deployment, index))
+        owner = load_owner_config(path)
         assert owner.name == institution
         assert owner.data is not None
         assert (owner.data.index, owner.data.count) == (index, 3)
         assert owner.policy.samples >= experiment.questions.budget
         assert owner.policy.pull_back == experiment.policy.pull_back
         assert owner.servers == {"127.0.0.1:9092"}
-        assert owner.state.bell == site.socket(institution)
+        assert owner.state.control_socket == deployment.socket(institution)
         assert owner.connection is not None
         assert owner.connection.credentials() is not None
 

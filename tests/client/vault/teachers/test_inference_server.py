@@ -18,16 +18,16 @@ import trustme
 from torch import Tensor
 
 from fedkd.client.institution import Institution
-from fedkd.client.vault.teachers.opening import open_teacher
-from fedkd.client.vault.teachers.spec import TeacherSpec
-from fedkd.client.vault.vault import Vault
+from fedkd.client.vault.external_vault import ExternalVault
+from fedkd.client.vault.teachers.formats import open_teacher
+from fedkd.client.vault.teachers.teacher_spec import TeacherSpec
 from fedkd.errors import DataError, SettingsError
-from fedkd.models.networks import build
-from fedkd.privacy.release_policy import Policy
-from fedkd.protocol.signals import Ask, Reason, Refusal, Reply, Signal
+from fedkd.models import build_network
+from fedkd.privacy import Policy
+from fedkd.protocol import Ask, Reason, Refusal, Reply, Signal
 
 SHAPE = (1, 8, 8)
-NETWORK = build("mlp", 10, SHAPE, 0).eval()
+NETWORK = build_network("mlp", 10, SHAPE, 0).eval()
 SECRET = "a path of the server's"
 Answer = dict[str, Any]
 Change = Callable[[Answer], Any]
@@ -123,7 +123,7 @@ def images(count: int = 5) -> Tensor:
 
 
 def institution(source: str, **words: Any) -> Institution:
-    return Institution("north", Vault.bring(spec(source, **words)), Policy())
+    return Institution("north", ExternalVault(spec(source, **words)), Policy())
 
 
 def said(north: Institution, asked: Tensor) -> Tensor:

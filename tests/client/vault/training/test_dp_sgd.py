@@ -8,17 +8,17 @@ import torch.nn.functional as F
 from scipy import stats
 from torch import Tensor, nn
 
-from fedkd.client.vault.training.dp_sgd import CHUNK, _Training, train_privately
-from fedkd.client.vault.training.supervised import PrivateSettings
+from fedkd.client.vault.training.dp_sgd import CHUNK, _Training, train_with_dp_sgd
+from fedkd.client.vault.training.settings import DpSgdSettings
 from fedkd.data.datasets import open_data
 from fedkd.errors import DataError, SettingsError
-from fedkd.evaluation.metrics import accuracy, logits
-from fedkd.models.networks import build
-from fedkd.privacy.accounting import Event, epsilon_of_events
-from fedkd.protocol.signals import as_float
+from fedkd.evaluation import accuracy, predict_logits
+from fedkd.models import build_network
+from fedkd.privacy import Event, epsilon_of_events
+from fedkd.protocol import as_float
 
 DIGITS = open_data("digits")
-SETTINGS = PrivateSettings(epsilon=3.0, epochs=5, sampling_rate=0.1, accountant="rdp")
+SETTINGS = DpSgdSettings(epsilon=3.0, epochs=5, sampling_rate=0.1, accountant="rdp")
 
 
 def gradient(learner: nn.Module) -> Tensor:
@@ -63,7 +63,7 @@ def test_a_real_step_adds_the_noise_that_is_promised(wrong: float) -> None:
 @pytest.mark.parametrize("clipping", [0.05, 100.0])
 def test_no_image_adds_more_than_the_bound(name: str, clipping: float) -> None:
     side = 16 if name == "lenet5" else 8
-    learner: nn.Module = build(name, 10, (1, side, side), 0)
+    learner: nn.Module = build_network(name, 10, (1, side, side), 0)
     x = F.interpolate(as_float(DIGITS.train_images[:30]), (side, side))
     if name == "scattering":
         x, learner = learner.embed(x), learner.head  # type: ignore[operator,assignment]
@@ -91,7 +91,7 @@ def test_a_step_in_pieces_is_one_step() -> None:
 def test_the_promise_is_the_accountants_after_the_training() -> None:
     heard: list[tuple[int, int]] = []
     train = (DIGITS.train_images, DIGITS.train_labels, 10)
-    teacher, promised = train_privately(
+    teacher, promised = train_with_dp_sgd(
         "scattering", *train, SETTINGS, 0, lambda *done: heard.append(done)
     )
     assert heard == [(epoch, 5) for epoch in range(1, 6)]
@@ -99,7 +99,7 @@ def test_the_promise_is_the_accountants_after_the_training() -> None:
     again = [Event(promised.noise_multiplier, promised.sampling_rate, promised.steps)]
     assert promised.epsilon == epsilon_of_events(again, promised.delta, "rdp")
     assert 2.9 < promised.epsilon <= 3
-    assert accuracy(logits(teacher.module, DIGITS.test_images), DIGITS.test_labels) > 0.7
+    assert accuracy(predict_logits(teacher.module, DIGITS.test_images), DIGITS.test_labels) > 0.7
 
 
 def test_a_step_too_many_shows_in_the_promise() -> None:
@@ -124,8 +124,8 @@ def test_two_trainings_differ_and_samples_are_of_the_chance(
     for _ in range(2):
         torch.manual_seed(0)
         train = (DIGITS.train_images, DIGITS.train_labels, 10)
-        teacher, _ = train_privately("scattering", *train, SETTINGS, 0)
-        said.append(logits(teacher.module, DIGITS.test_images))
+        teacher, _ = train_with_dp_sgd("scattering", *train, SETTINGS, 0)
+        said.append(predict_logits(teacher.module, DIGITS.test_images))
     assert not torch.equal(*said)
     trials = len(sizes) * len(DIGITS.train_labels)
     assert stats.binomtest(sum(sizes), trials, 0.1).pvalue > 1e-6
@@ -137,13 +137,13 @@ def test_two_trainings_differ_and_samples_are_of_the_chance(
 @pytest.mark.parametrize("name", ["cnn", "resnet18", "wrn16-1", "sklearn:SVC"])
 def test_what_cannot_be_trained_privately_is_refused(name: str) -> None:
     with pytest.raises(SettingsError, match="choose scattering"):
-        train_privately(name, DIGITS.train_images, DIGITS.train_labels, 10, SETTINGS, 0)
+        train_with_dp_sgd(name, DIGITS.train_images, DIGITS.train_labels, 10, SETTINGS, 0)
 
 
 def test_a_training_that_diverges_leaves_no_teacher() -> None:
     wild = replace(SETTINGS, epochs=1, learning_rate=1e30)
     with pytest.raises(DataError, match="diverged"):
-        train_privately("mlp", DIGITS.train_images, DIGITS.train_labels, 10, wild, 0)
+        train_with_dp_sgd("mlp", DIGITS.train_images, DIGITS.train_labels, 10, wild, 0)
 
 
 @pytest.mark.parametrize(
@@ -162,4 +162,4 @@ def test_a_training_that_diverges_leaves_no_teacher() -> None:
 )
 def test_impossible_settings_are_refused(words: dict[str, float]) -> None:
     with pytest.raises(SettingsError):
-        PrivateSettings(**({"epsilon": 1.0} | words))  # type: ignore[arg-type]
+        DpSgdSettings(**({"epsilon": 1.0} | words))  # type: ignore[arg-type]

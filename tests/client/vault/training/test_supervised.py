@@ -4,16 +4,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedkd.client.vault.training.supervised import CLASSIFIERS, TeachSettings, train_teacher
+from fedkd.client.vault.training.settings import SupervisedSettings
+from fedkd.client.vault.training.supervised import CLASSIFIERS, train_teacher
 from fedkd.core.augmentation import Views
 from fedkd.data.datasets import open_data
 from fedkd.data.partition import partition
 from fedkd.errors import DataError, SettingsError
-from fedkd.models.teacher import ModuleTeacher, ScikitTeacher, Teacher
-from fedkd.protocol.signals import Signal
+from fedkd.models import ModuleTeacher, ScikitTeacher, Teacher
+from fedkd.protocol import Signal
 
 DIGITS = open_data("digits")
-SHORT = TeachSettings(epochs=3)
+SHORT = SupervisedSettings(epochs=3)
 CLASSIFIER_NAMES = [f"sklearn:{name}" for name in CLASSIFIERS]
 
 
@@ -26,7 +27,7 @@ def right(logits: Tensor) -> float:
 
 
 def teach(
-    name: str, kept: Tensor, settings: TeachSettings = SHORT, seed: int = 0
+    name: str, kept: Tensor, settings: SupervisedSettings = SHORT, seed: int = 0
 ) -> ModuleTeacher | ScikitTeacher:
     images, labels = DIGITS.train_images[kept], DIGITS.train_labels[kept]
     return train_teacher(name, images, labels, 10, settings, seed)
@@ -39,7 +40,7 @@ def of_classes(*classes: int) -> Tensor:
 def test_five_skewed_institutions_know_together_what_each_does_not() -> None:
     together, alone = torch.zeros(360, 10), []
     for index, part in enumerate(partition(DIGITS.train_labels, 5, "dirichlet", alpha=0.5)):
-        teacher = teach("cnn", part, TeachSettings(), index)
+        teacher = teach("cnn", part, SupervisedSettings(), index)
         logits = says(teacher)
         alone.append(right(logits))
         counts = torch.bincount(DIGITS.train_labels[part], minlength=10)
@@ -57,7 +58,7 @@ def test_the_seed_alone_decides() -> None:
 
 
 def test_views_are_another_training_and_the_same_one_each_time() -> None:
-    some, moving = torch.arange(200), TeachSettings(epochs=3, views=Views(1))
+    some, moving = torch.arange(200), SupervisedSettings(epochs=3, views=Views(1))
     still = says(teach("cnn", some))
     one, again = (says(teach("cnn", some, moving)) for _ in range(2))
     assert torch.equal(one, again)
@@ -97,7 +98,7 @@ def test_a_shard_of_one_class_is_learned_or_refused_plainly(name: str) -> None:
 
 def test_a_network_learns_when_the_last_batch_is_one_image() -> None:
     # resnet18 makes 8x8 images 1x1, where batch norm cannot take one image alone.
-    settings = TeachSettings(epochs=1, batch=8)
+    settings = SupervisedSettings(epochs=1, batch=8)
     assert says(teach("resnet18", torch.arange(9), settings)).isfinite().all()
     with pytest.raises(DataError, match="2 or more training images"):
         teach("cnn", torch.arange(1))
@@ -136,4 +137,4 @@ def test_unknown_models_are_refused() -> None:
 )
 def test_impossible_settings_are_refused(settings: dict[str, float]) -> None:
     with pytest.raises(SettingsError):
-        TeachSettings(**settings)  # type: ignore[arg-type]
+        SupervisedSettings(**settings)  # type: ignore[arg-type]

@@ -1,1 +1,0 @@
-"""The institution's daemon: configuration, sessions, logs, metrics, state folder."""

@@ -1,0 +1,92 @@
+"""Torch modules as teachers: load safetensors weights, normalise inputs, take log-probabilities.
+
+Weights come from safetensors alone, which hold numbers and no code.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from fedkd.client.vault.teachers.teacher_spec import TeacherSpec
+from fedkd.errors import DataError
+from fedkd.models import MIN_PROBABILITY, ModuleTeacher
+
+M = TypeVar("M", bound=nn.Module)
+
+
+class PreprocessedNetwork(nn.Module):
+    """A network with the owner's normalisation before it, and a logarithm behind probabilities.
+
+    Args:
+        network: (B, C, H, W) normalised -> (B, K).
+        spec: says which of the two apply.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module, spec: TeacherSpec) -> None:
+        super().__init__()
+        self.network, self._probabilities = network, spec.outputs == "probabilities"
+        # As broadcast against (B, C, H, W).
+        self.register_buffer("mean", torch.tensor(spec.mean or [0.0]).view(-1, 1, 1))
+        self.register_buffer("std", torch.tensor(spec.std or [1.0]).view(-1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) in [0, 1] -> logits (B, K)."""
+        output: Tensor = self.network((x - self.mean) / self.std)
+        return output.clamp_min(MIN_PROBABILITY).log() if self._probabilities else output
+
+
+def module_teacher(network: nn.Module, spec: TeacherSpec) -> ModuleTeacher:
+    """The owner's network as a teacher; wrapped only where it needs preprocessing."""
+    plain = spec.mean is None and spec.outputs == "logits"
+    return ModuleTeacher(network if plain else PreprocessedNetwork(network, spec), spec.classes)
+
+
+def preserving_rng_state(make: Callable[[], M]) -> M:
+    """Build a network, and restore the state of torch's global random generator."""
+    with torch.random.fork_rng(devices=[]):
+        return make()
+
+
+def load_weights(network: nn.Module, path: Path) -> None:
+    """Load a file's weights into a network: all of them, and no others.
+
+    Raises:
+        DataError: no such file, no safetensors, or weights of another network.
+    """
+    try:
+        weights = load_file(path)
+    except (OSError, SafetensorError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else "no weights"
+        raise DataError(
+            f"{path} cannot be read as safetensors ({reason}); save a state_dict there with "
+            f"safetensors.torch.save_file"
+        ) from None
+    own = network.state_dict()
+    differing = [n for n in own if n in weights and weights[n].shape != own[n].shape]
+    faults = [
+        _some("missing", [n for n in own if n not in weights]),
+        _some("unknown", [n for n in weights if n not in own]),
+        _some(
+            "of another shape",
+            [f"{n} {list(weights[n].shape)} for {list(own[n].shape)}" for n in differing],
+        ),
+    ]
+    if any(faults):
+        raise DataError(
+            f"{path} does not fit the network: {', '.join(filter(None, faults))}; give the "
+            f"weights, the classes and the shape that belong together"
+        )
+    network.load_state_dict(weights)
+
+
+def _some(what: str, names: Sequence[str]) -> str:
+    """How many names there are, and the first of them; nothing for none."""
+    return f"{len(names)} {what} ({names[0]})" if names else ""

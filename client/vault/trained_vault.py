@@ -1,0 +1,184 @@
+"""Vault whose teacher is trained on the institution's own data, once where it is cached."""
+
+import hashlib
+import secrets
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TypeAlias
+
+import torch
+from torch import nn
+
+from fedkd.client.ledger.dataset_accounts import DpTraining
+from fedkd.client.vault.assets import Assets
+from fedkd.client.vault.local_data import LocalData, open_local_data
+from fedkd.client.vault.model_cache import (
+    CachedModel,
+    cache_metadata,
+    load_cached_model,
+    store_model,
+)
+from fedkd.client.vault.pate_ensemble import PateEnsemble
+from fedkd.client.vault.training.pate import train_pate_ensemble
+from fedkd.client.vault.training.settings import ProgressCallback
+from fedkd.client.vault.training.supervised import SKLEARN_PREFIX, train_teacher
+from fedkd.client.vault.vault import Vault
+from fedkd.errors import DataError
+from fedkd.evaluation import predict_logits
+from fedkd.models import ModuleTeacher, Teacher, build_network
+from fedkd.protocol import Guarantee
+
+TrainedTeacher: TypeAlias = tuple[Teacher, Guarantee | None]
+"""A teacher, and the DP guarantee of its training."""
+
+
+class TrainedVault(Vault):
+    """The vault of some assets, whose teacher is trained on their data. Nothing is read yet.
+
+    Args:
+        assets: the owner's data, and the model to train on them.
+        folder: where a trained network is cached, readable to its owner alone, and found again
+            while assets and data are unchanged; None caches nothing.
+        progress: told how many epochs of training are done, and of how many.
+    """
+
+    scores = True
+
+    def __init__(
+        self, assets: Assets, folder: Path | None = None, progress: ProgressCallback | None = None
+    ) -> None:
+        self.assets, self._folder, self._progress = assets, folder, progress
+
+    @property
+    def classes(self) -> int:
+        """See `Vault.classes`."""
+        return self._data.classes
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """See `Vault.class_names`."""
+        sets = self.assets.labels
+        return sets[self.assets.index % len(sets)] if sets else self.assets.class_names or None
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """See `Vault.shape`."""
+        channels, height, width = self._data.images.shape[1:]
+        return channels, height, width
+
+    @property
+    def class_counts(self) -> tuple[int, ...]:
+        """See `Vault.class_counts`; they are known."""
+        return tuple(torch.bincount(self._data.labels, minlength=self.classes).tolist())
+
+    @property
+    def fingerprints(self) -> tuple[bytes, ...]:
+        """See `Vault.fingerprints`."""
+        images = self._data.images.contiguous().numpy()
+        return tuple(hashlib.sha256(image.tobytes()).digest() for image in images)
+
+    @property
+    def teacher(self) -> Teacher:
+        """The model trained on the training data: once, where a folder caches it."""
+        return self._trained[0]
+
+    @cached_property
+    def dp_training(self) -> DpTraining | None:
+        """See `Vault.dp_training`."""
+        target = self.assets.dp_training
+        if target is None:
+            return None
+        cached = self._cached
+        # Metadata from before trainings had keys identify data and settings, which few may share.
+        key = (
+            secrets.token_hex(16)
+            if cached is None
+            else cached.training_key or str(self._metadata["origin"])
+        )
+        return DpTraining(key, target.epsilon, target.delta)
+
+    @property
+    def guarantee(self) -> Guarantee | None:
+        """See `Vault.guarantee`."""
+        return self._trained[1]
+
+    def score(self, model: nn.Module, classes: Sequence[str] | None = None) -> tuple[int, int]:
+        """See `Vault.score`."""
+        data = self._data
+        if not len(data.test_labels):
+            return 0, 0
+        truth = data.test_labels
+        if classes is not None:
+            output = {name: place for place, name in enumerate(classes)}
+            names = self.class_names or tuple(map(str, range(self.classes)))
+            truth = torch.tensor([output.get(name, -1) for name in names])[truth]
+        correct = predict_logits(model, data.test_images).argmax(1) == truth
+        return int(correct.sum()), len(correct)
+
+    @cached_property
+    def _data(self) -> LocalData:
+        return open_local_data(self.assets)
+
+    @cached_property
+    def _trained(self) -> TrainedTeacher:
+        teacher: Teacher
+        if self.assets.voters:
+            return self._train_pate(), None
+        if cached := self._cached:
+            teacher, guarantee = ModuleTeacher(cached.network, self.classes), cached.guarantee
+        else:
+            teacher, guarantee = self._train()
+            if self._folder is not None and isinstance(teacher, ModuleTeacher):
+                key = "" if self.dp_training is None else self.dp_training.key
+                store_model(self._folder, self._metadata, teacher, guarantee, key)
+        target = self.assets.dp_training
+        if target and not (guarantee and guarantee.implies(target.epsilon, target.delta)):
+            raise DataError(
+                f"the teacher does not keep the guarantee of epsilon {target.epsilon} at delta "
+                f"{target.delta}; it is not served"
+            )
+        return teacher, guarantee
+
+    @cached_property
+    def _metadata(self) -> dict[str, object]:
+        """All that the teacher depends on, as the cache stores it."""
+        own, data = self.assets, self._data
+        return cache_metadata(own.model, data.classes, data.images, data.labels, own.cache_fields)
+
+    @cached_property
+    def _cached(self) -> CachedModel | None:
+        """The cached network of these assets and data, if there is one."""
+        own = self.assets
+        # A classifier of scikit-learn could only be cached as a pickle, which may run code when it
+        # is read. It is fitted again instead, in about a second.
+        if self._folder is None or own.voters or own.model.startswith(SKLEARN_PREFIX):
+            return None
+        network = build_network(own.model, self.classes, self.shape, own.seed)
+        return load_cached_model(self._folder, self._metadata, network)
+
+    def _train_pate(self) -> PateEnsemble:
+        own, data = self.assets, self._data
+        return train_pate_ensemble(
+            own.model,
+            data.images,
+            data.labels,
+            data.classes,
+            own.training,
+            own.voters,
+            own.seed * own.count + own.index,
+            self._folder,
+            own.cache_fields,
+            self._progress,
+        )
+
+    def _train(self) -> TrainedTeacher:
+        own, data = self.assets, self._data
+        model_and_data = (own.model, data.images, data.labels, data.classes)
+        seed = own.seed * own.count + own.index
+        if own.dp_training is None:
+            return train_teacher(*model_and_data, own.training, seed, self._progress), None
+        # Opacus is slow to import, and most teachers are trained without it.
+        from fedkd.client.vault.training.dp_sgd import train_with_dp_sgd
+
+        return train_with_dp_sgd(*model_and_data, own.dp_training, seed, self._progress)

@@ -1,0 +1,90 @@
+"""Registry of network architectures: build one by name, or a copy with fresh weights."""
+
+import copy
+import difflib
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from fedkd.errors import SettingsError
+from fedkd.models.architectures import (
+    Network,
+    Shape,
+    cnn,
+    group_norm,
+    lenet5,
+    mlp,
+    resnet,
+    resnet9,
+    scattering,
+    wrn16_1,
+)
+
+MODELS: dict[str, Callable[[int, Shape], Network]] = {
+    "cnn": cnn(16, nn.BatchNorm2d),
+    "cnn-wide": cnn(32, nn.BatchNorm2d),
+    "cnn-groupnorm": cnn(16, group_norm),
+    "mlp": mlp,
+    "lenet5": lenet5,
+    "wrn16-1": wrn16_1,
+    "resnet18": resnet(2, 2, 2, 2),
+    "resnet34": resnet(3, 4, 6, 3),
+    "resnet9": resnet9(64),
+    "resnet9-narrow": resnet9(16),
+    "scattering": scattering,
+}
+
+
+def build_network(name: str, classes: int, shape: Shape, seed: int) -> Network:
+    """A network of that name with fresh weights, which depend on ``seed`` alone.
+
+    Args:
+        name: a key of `MODELS`.
+        classes: K, >= 1.
+        shape: (C, H, W) of the images.
+        seed: of the initial weights.
+
+    Raises:
+        SettingsError: no such network, or images too small for it.
+    """
+    if name not in MODELS:
+        close = difflib.get_close_matches(name, MODELS, 1)
+        hint = f" (did you mean {close[0]}?)" if close else ""
+        raise SettingsError(f"unknown model {name!r}{hint}; choose one of {', '.join(MODELS)}")
+    if classes < 1 or min(shape) < 1:
+        raise SettingsError(
+            f"a model of {classes} classes for images {shape}; each number must be 1 or more"
+        )
+    # torch initialises layers from its global generator only. Here, and nowhere else, that one
+    # is seeded, and given back as it was.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return MODELS[name](classes, shape)
+
+
+def penultimate_features(network: nn.Module, x: Tensor) -> Tensor:
+    """The input of a network's last layer, (B, D); its logits where it is no `Network`."""
+    features: Tensor = network.embed(x) if isinstance(network, Network) else network(x)
+    return features
+
+
+def reinitialised(network: nn.Module, seed: int) -> nn.Module:
+    """A copy of ``network`` with fresh weights, which depend on ``seed`` alone.
+
+    Raises:
+        SettingsError: a layer with weights has no ``reset_parameters``.
+    """
+    other = copy.deepcopy(network)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for name, layer in other.named_modules():
+            if next(layer.parameters(recurse=False), None) is None:
+                continue
+            if not hasattr(layer, "reset_parameters"):
+                raise SettingsError(
+                    f"layer {name!r} ({type(layer).__name__}) cannot be reinitialised; give it a "
+                    "reset_parameters(), or choose another student"
+                )
+            layer.reset_parameters()
+    return other

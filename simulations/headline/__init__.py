@@ -1,1 +1,0 @@
-"""The paper's CIFAR-10 experiment for a GPU, run in resumable slices."""

@@ -1,0 +1,311 @@
+"""Comparisons: variants, resuming, tables and plots."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedkd.errors import QuorumLost, RunsFailed, SettingsError
+from fedkd.experiment import load_experiment
+from fedkd.server.run.checkpoint import Checkpoint
+from fedkd.simulations.compare import comparison
+from fedkd.simulations.compare.comparison import compare
+from fedkd.simulations.compare.plots import plot_accuracy_by_epsilon, plot_accuracy_by_samples
+from fedkd.simulations.compare.tables import (
+    COLUMNS,
+    DEFAULT_COLUMNS,
+    ComparisonRow,
+    cell,
+    markdown,
+    select_columns,
+)
+from fedkd.simulations.compare.variants import variants
+
+SMALL = (
+    "student.steps=20",
+    "questions.budget=128",
+    "institutions.epochs=1",
+    "institutions.count=2",
+    'images.priors=["pink"]',
+)
+
+
+def test_rows_are_every_experiment_by_every_method_by_every_value(tmp_path: Path) -> None:
+    file = tmp_path / "methods.toml"
+    file.write_text(
+        'exact = { name = "cudfkd", gradient = "pull_back", policy = { pull_back = true } }\n'
+        "[dfme]\ngenerator_rate = 2e-3\n"
+    )
+    sweeps = ["questions.batch=32,64", "privacy.epsilon=none,3"]
+    rows = variants(["digits", "digits-noise"], str(file), sweeps, ["student.steps=7"])
+    assert len(rows) == 2 * 2 * 2 * 2
+    assert rows[1].label == "digits exact batch=32 epsilon=3"
+    assert rows[0].family == rows[1].family == "digits exact batch=32"
+    assert rows[1].folder(4) == "digits_exact_batch=32_epsilon=3-4"
+    exact, private = rows[0].experiment(4), rows[1].experiment(4)
+    assert (exact.seed, exact.student.steps, exact.questions.batch) == (4, 7, 32)
+    assert exact.method.name == "cudfkd"
+    assert exact.method.arguments == {"gradient": "pull_back"}
+    assert exact.policy.pull_back
+    assert (exact.privacy.epsilon, private.privacy.epsilon) == (None, 3)
+    dfme = rows[-1].experiment(0)
+    assert dfme.method.arguments == {"generator_rate": 2e-3}
+    assert not dfme.policy.pull_back
+
+
+def test_a_method_comes_with_what_its_experiment_asks_for_and_draws() -> None:
+    rows = variants(["mnist"], "dafl,digits-cmi,digits-dip_kd,digits-pullback")
+    assert [row.label for row in rows] == [
+        "mnist dafl",
+        "mnist digits-cmi",
+        "mnist digits-dip_kd",
+        "mnist digits-pullback",
+    ]
+    dafl, cmi, dip_kd, pullback = (row.experiment(0) for row in rows)
+    plain = load_experiment("mnist")
+    assert (dafl.method.arguments, dafl.policy, dafl.images) == ({}, plain.policy, plain.images)
+    own = load_experiment("digits-cmi")
+    assert (cmi.method, cmi.policy, cmi.images) == (own.method, own.policy, plain.images)
+    assert (cmi.student, cmi.questions) == (plain.student, plain.questions)
+    assert dip_kd.images.warp == load_experiment("digits-dip_kd").images.warp != plain.images.warp
+    assert pullback.method.name == "cudfkd"
+    with pytest.raises(SettingsError, match="digits-cmj"):
+        variants(["mnist"], "digits-cmj")
+
+
+def test_none_takes_away_what_the_file_promises() -> None:
+    bare, private = variants(["digits-dp"], sweeps=["privacy.epsilon=none,1"])
+    assert bare.experiment(0).privacy.epsilon is None
+    assert private.experiment(0).privacy.epsilon == 1
+    own = load_experiment("digits").method.arguments
+    (absent,) = variants(["digits"], sweeps=["method.curriculum=none"])
+    assert absent.experiment(0).method.arguments == own
+
+
+def test_none_in_quotation_marks_is_a_word() -> None:
+    for sweep in ('method.curriculum=log,"none"', 'method.curriculum="log","none"'):
+        rows = variants(["digits"], sweeps=[sweep])
+        assert [row.experiment(0).method.arguments["curriculum"] for row in rows] == ["log", "none"]
+
+
+def test_values_may_be_lists_and_words() -> None:
+    rows = variants(["digits"], "dafl, zskt", ['images.priors=["pink"],["pink","leaves"]'])
+    assert [row.experiment(0).images.priors for row in rows[:2]] == [("pink",), ("pink", "leaves")]
+    assert [row.experiment(0).method.name for row in rows] == ["dafl", "dafl", "zskt", "zskt"]
+    arguments = variants(["digits"], sweeps=["institutions.partition=iid,dirichlet"])
+    assert [row.experiment(0).institutions.partition for row in arguments] == ["iid", "dirichlet"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"names": ["digits", "digits"]}, "'digits' stands twice"),
+        ({"names": ["digits"], "sweeps": ["seed"]}, "expected section.key=value"),
+        ({"names": ["digits"], "sweeps": ["questions.batch="]}, "expected section.key=value"),
+        ({"names": ["digits"], "methods": "dafl,,zskt"}, "expected names"),
+        ({"names": ["digits"], "methods": "nowhere.toml"}, "cannot read nowhere.toml"),
+    ],
+)
+def test_a_comparison_that_makes_no_sense_is_one_line(arguments: dict[str, Any], says: str) -> None:
+    with pytest.raises(SettingsError, match=says) as caught:
+        variants(**arguments)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_wrong_column_or_value_is_told_before_anything_runs(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"no 'studnet', did you mean|no 'studnet'.*student"):
+        compare(["digits"], 1, "local", tmp_path, columns="studnet")
+    with pytest.raises(SettingsError, match="epsilon"):
+        compare(["digits"], 1, "local", tmp_path, sweeps=["privacy.epsilon=1,-1"])
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_comparison_cut_short_goes_on_where_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began: list[str] = []
+    resumed: list[str] = []
+    run, resume = comparison.run, comparison.resume
+
+    def counted(experiment: Any, engine: str, out: Path, **how: Any) -> Any:
+        began.append(out.name)
+        if len(began) == 3:
+            raise KeyboardInterrupt
+        return run(experiment, engine, out, **how)
+
+    def taken_up(path: Path) -> Any:
+        resumed.append(path.name)
+        return resume(path)
+
+    # Seconds a run, and nothing that a comparison reads.
+    monkeypatch.setattr(
+        "fedkd.server.report.run_folder.export_onnx", lambda *_: {"skipped": "no need"}
+    )
+    monkeypatch.setattr(comparison, "run", counted)
+    monkeypatch.setattr(comparison, "resume", taken_up)
+    arguments = (["digits"], 2, "local", tmp_path / "out", SMALL)
+    sweeps = ["questions.batch=32,64"]
+    with pytest.raises(KeyboardInterrupt):
+        compare(*arguments, sweeps=sweeps)
+    modified = (tmp_path / "out" / "digits_batch=32-0" / "result.json").stat().st_mtime_ns
+    # A run that was under way: what is left of one that was killed as its first events came.
+    under_way = tmp_path / "out" / "digits_batch=64-0"
+    experiment = variants(["digits"], sweeps=sweeps, overrides=SMALL)[1].experiment(0)
+    checkpoint = Checkpoint.begin(under_way, experiment, "local", every=60.0)
+    checkpoint.close()
+    rows = compare(*arguments, sweeps=sweeps)
+    assert began == [
+        "digits_batch=32-0",
+        "digits_batch=32-1",
+        "digits_batch=64-0",
+        "digits_batch=64-1",
+    ]
+    assert resumed == ["digits_batch=64-0"]
+    assert (tmp_path / "out" / "digits_batch=32-0" / "result.json").stat().st_mtime_ns == modified
+    again = compare(*arguments, sweeps=sweeps)
+    assert len(began) == 4
+    assert [row.results for row in again] == [row.results for row in rows]
+    check_files(tmp_path / "out", rows)
+    (tmp_path / "out" / "digits_batch=32-0").rename(tmp_path / "out" / "digits_batch=16-0")
+    with pytest.raises(SettingsError, match=r"other settings \(in questions \(batch: 32, now 16"):
+        compare(*arguments, sweeps=["questions.batch=16"])
+
+
+def test_a_run_that_fails_takes_no_other_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(
+        "fedkd.server.report.run_folder.export_onnx", lambda *_: {"skipped": "no need"}
+    )
+    arguments = (["digits"], 1, "local")
+    # Institutions of which half of the questions are too many answer none of the rest.
+    expected = r"1 of 3 runs failed.* the first, digits_samples=64-0: 0 of 2 institutions"
+    with pytest.raises(RunsFailed, match=expected):
+        compare(*arguments, tmp_path / "a", SMALL, sweeps=["policy.samples=none,64,128"])
+    with (tmp_path / "a" / "comparison.csv").open() as file:
+        rows = [line["experiment"] for line in csv.DictReader(file)]
+    assert rows == ["digits samples=none", "digits samples=128"]
+    assert "digits_samples=64-0 failed: " in capsys.readouterr().out
+    with pytest.raises(QuorumLost):
+        compare(*arguments, tmp_path / "b", SMALL, sweeps=["policy.samples=64,128"])
+    assert not (tmp_path / "b" / "digits_samples=128-0").exists()
+
+
+def check_files(out: Path, rows: list[ComparisonRow]) -> None:
+    with (out / "comparison.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert [(line["experiment"], line["seed"]) for line in lines] == [
+        (f"digits batch={batch}", seed) for batch in (32, 64) for seed in "01"
+    ]
+    for line in lines:
+        expected = json.loads((out / line["folder"] / "result.json").read_text())
+        assert float(line["student"]) == expected["student"]["accuracy"]
+        events = (out / line["folder"] / "events.jsonl").read_text().splitlines()
+        scores = [e["accuracy"] for e in map(json.loads, events) if e["kind"] == "scored"]
+        assert expected["student"]["scores"] == len(scores) > 1
+        assert float(line["mean"]) == pytest.approx(sum(scores) / len(scores))
+        assert float(line["fidelity"]) == expected["student"]["fidelity"]
+        assert int(line["asked"]) == 128
+        assert line["epsilon"] == ""
+    assert "digits batch=32" in (out / "comparison.md").read_text()
+    assert (out / "comparison.png").read_bytes().startswith(b"\x89PNG")
+    assert not (out / "epsilon.png").exists()
+
+
+def made_up(out: Path, label: str, seed: int, epsilon: float | None, student: float) -> Path:
+    """A run's folder with as much as the pictures read."""
+    folder = out / f"{label}-{seed}".replace(" ", "_")
+    folder.mkdir(parents=True)
+    named = {"name": "a", "model": "cnn", "accuracy": 0.7, "samples_asked": 1000}
+    counted = {"samples_pulled_back": 0, "bytes_received": 0, "bytes_sent": 0, "refusals": 0}
+    promise = {"epsilon": epsilon, "delta": epsilon and 1e-5}
+    result = {
+        "student": {"accuracy": student, "variance_of_accuracy": 0.0123, "agreement": 0.9},
+        "ensemble": {"accuracy": 0.95},
+        "teachers": [{**named, **counted, **promise}],
+        "method": "cudfkd",
+        "engine": "local",
+        "seed": seed,
+        "student_steps": 100,
+        "generator_steps": 0,
+        "seconds": 12.0,
+        "config": {},
+        "versions": {},
+    }
+    (folder / "result.json").write_text(json.dumps(result))
+    scores = [(100 * i, student * (1 - 0.5**i)) for i in range(1, 11)]
+    scores += [(1000, student * 0.999), (1000, student)]
+    events = [
+        {"kind": "scored", "step": step, "asked": asked, "accuracy": accuracy}
+        for step, (asked, accuracy) in enumerate(scores)
+    ]
+    (folder / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+    return folder
+
+
+def row(
+    out: Path, label: str, family: str, epsilon: float | None, *students: float
+) -> ComparisonRow:
+    folders = [made_up(out, label, seed, epsilon, s) for seed, s in enumerate(students)]
+    results = tuple(json.loads((folder / "result.json").read_text()) for folder in folders)
+    return ComparisonRow(label, family, results, tuple(folders))
+
+
+def test_cells_have_mean_and_sample_deviation(tmp_path: Path) -> None:
+    found = row(tmp_path, "digits", "digits", None, 0.9, 0.92, 0.94)
+    assert cell(found, "student") == "92.00% ± 2.00"
+    assert cell(found, "agreement") == "90.00% ± 0.00"
+    assert cell(found, "variance") == "123.0 ± 0.0"
+    assert cell(found, "ensemble") == "95.00%"
+    assert cell(found, "asked") == "1,000"
+    assert cell(found, "epsilon") == "none"
+    assert cell(found, "fidelity") == "not known"
+    assert cell(row(tmp_path, "one", "one", 3.0, 0.9), "student") == "90.00%"
+    table = markdown([found], select_columns("student,asked")).splitlines()
+    assert table == [
+        "| experiment | student, last | asked of each |",
+        "|---|---:|---:|",
+        "| digits | 92.00% ± 2.00 | 1,000 |",
+    ]
+    assert select_columns(None) == DEFAULT_COLUMNS
+    assert (
+        set(select_columns(None, rows_promise=True))
+        == {*DEFAULT_COLUMNS, "epsilon"}
+        <= set(COLUMNS)
+    )
+
+
+def test_pictures_name_every_row_and_put_no_promise_at_the_edge(tmp_path: Path) -> None:
+    rows = [
+        row(tmp_path, f"{name} epsilon={epsilon or 'none'}", name, epsilon, *students)
+        for name, students in (("digits", (0.9, 0.92)), ("noise", (0.4, 0.5)))
+        for epsilon in (1.0, 8.0, None)
+    ]
+    plot_accuracy_by_samples(rows, tmp_path)
+    plot_accuracy_by_epsilon(rows, tmp_path)
+    asked, promised = (tmp_path / f"{n}.svg" for n in ("comparison", "epsilon"))
+    assert all(row.label in asked.read_text() for row in rows)
+    assert "samples asked of each institution" in asked.read_text()
+    text = promised.read_text()
+    assert text.index(">1<") < text.index(">8<") < text.index(">none<")
+    assert ">digits<" in text
+    assert ">noise<" in text
+    before = asked.read_bytes()
+    plot_accuracy_by_samples(rows, tmp_path)
+    assert asked.read_bytes() == before
+
+
+def test_of_many_lines_the_best_is_named_first(tmp_path: Path) -> None:
+    students = [0.3, 0.9, 0.5, 0.7, 0.1, 0.8, 0.2, 0.6, 0.4]
+    rows = [row(tmp_path, f"line-{s}", "line", None, s, s) for s in students]
+    plot_accuracy_by_samples(rows, tmp_path)
+    text = (tmp_path / "comparison.svg").read_text()
+    places = [text.index(f">line-{s}<") for s in sorted(students, reverse=True)]
+    assert places == sorted(places)
+    assert "FillBetweenPolyCollection" not in text
+    plot_accuracy_by_samples(rows[:3], tmp_path)
+    few = (tmp_path / "comparison.svg").read_text()
+    assert few.index(">line-0.3<") < few.index(">line-0.9<")
+    assert "FillBetweenPolyCollection" in few

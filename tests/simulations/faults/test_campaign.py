@@ -1,0 +1,211 @@
+"""Fault injection: the ledger audit finds planted errors; a short run with real processes."""
+
+import random
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import torch
+
+from fedkd.client.ledger.ledger import Ledger
+from fedkd.privacy import Policy
+from fedkd.protocol import Ask, Card, Reply, Signal
+from fedkd.simulations.faults import ledger_audit
+from fedkd.simulations.faults.campaign import START_TIMEOUT, audit_ledgers
+from fedkd.simulations.faults.cluster import Cluster, prepare_forkserver, wait_until
+from fedkd.simulations.faults.deployment_files import BATCH, BUDGET, STEPS, DeploymentFiles
+from fedkd.simulations.faults.fault_kinds import (
+    INSTITUTION_FAULTS,
+    PROTOCOL_VIOLATIONS,
+    Fault,
+    FaultKind,
+    departure_schedule,
+    plan_faults,
+)
+from fedkd.simulations.faults.faulty_run import FaultyRun
+from fedkd.simulations.faults.proxy import Proxy
+from fedkd.wire import ReplyRecorder
+
+FINGERPRINT = b"a teacher"
+LINGER = 0.25
+NAME = "north"
+REPLY = Reply({Signal.LOGITS: torch.zeros(2, 3, dtype=torch.float16)})
+
+
+def ask(value: int) -> Ask:
+    return Ask(torch.full((2, 1, 4, 4), value, dtype=torch.uint8))
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Path:
+    """The ledger of an institution that was asked four queries, the second of them twice."""
+    path = tmp_path / "ledger.sqlite"
+    with closing(Ledger(path)) as ledger:
+        for value in (0, 1, 1, 2, 3):
+            assert (
+                ledger.charge(ask(value), Policy(frozenset({Signal.LOGITS})), "", FINGERPRINT)
+                is None
+            )
+    return path
+
+
+def journal_of(folder: Path, **at: tuple[bool, str, int, float]) -> list[ledger_audit.JournalEntry]:
+    """A journal of four queries to north and south, each answered by both unless ``at`` says.
+
+    Values of ``at``: whether north's answer is recorded, why it is missing, how many answers north
+    had sent by then, seconds of the run.
+    """
+    path = folder / "replies.bin"
+    path.unlink(missing_ok=True)
+    cards = [Card(name, 3, (1, 4, 4), frozenset({Signal.LOGITS})) for name in (NAME, "south")]
+    recorder = ReplyRecorder(path)
+    recorder.start(cards)
+    for value in range(4):
+        there, why, came, seconds = at.get(f"q{value}", (True, "", value + 1, 1.0 * value))
+        answers = {"south": REPLY, **({NAME: REPLY} if there else {})}
+        missing = {NAME: ("lost", why)} if why else {}
+        note = {"seconds": seconds, "counted": {NAME: {"answers": came}}}
+        recorder.append(ask(value), answers, missing, note)
+    recorder.close()
+    return ledger_audit.read_journal(path)
+
+
+def lost_of(ledger: Path, journal: list[ledger_audit.JournalEntry]) -> list[str]:
+    rows = ledger_audit.ledger_rows(ledger)
+    return ledger_audit.lost_answers(NAME, FINGERPRINT, rows, journal, LINGER)
+
+
+def test_an_intact_ledger_has_no_findings(ledger: Path, tmp_path: Path) -> None:
+    journal = journal_of(tmp_path)
+    assert [asked.answered for asked in journal] == [frozenset({NAME, "south"})] * 4
+    assert lost_of(ledger, journal) == []
+    rows = ledger_audit.ledger_rows(ledger)
+    assert ledger_audit.double_charges(rows) == 0
+    assert ledger_audit.uncharged_answers(NAME, FINGERPRINT, rows, journal) == 0
+    assert ledger_audit.chain_error(ledger) == ""
+
+
+def test_an_incomplete_journal_entry_is_ignored(tmp_path: Path) -> None:
+    whole, path = journal_of(tmp_path), tmp_path / "replies.bin"
+    content = path.read_bytes()
+    for cut in range(1, len(content) // 4, 7):
+        path.write_bytes(content[:-cut])
+        read = ledger_audit.read_journal(path)
+        assert read == whole[: len(read)]
+        assert len(read) < 4
+
+
+@pytest.mark.parametrize(
+    "plant",
+    [
+        "INSERT INTO entries SELECT time, server, kind, signals, count, digest, 6 AS sequence, "
+        "decision, reason, cost, micro_rho, before, after, previous, hash FROM entries "
+        "WHERE sequence = 2",
+        "UPDATE entries SET cost = 2 WHERE decision = 'repeat'",
+        "UPDATE entries SET cost = 1 WHERE sequence = 1",
+    ],
+)
+def test_a_planted_double_charge_is_found(ledger: Path, plant: str) -> None:
+    with closing(sqlite3.connect(ledger)) as db:
+        db.execute("DROP INDEX charged_once")
+        columns = [row[1] for row in db.execute("PRAGMA table_info(entries)")]
+        values = ", ".join("6" if column == "sequence" else column for column in columns)
+        if plant.startswith("INSERT"):
+            plant = f"INSERT INTO entries SELECT {values} FROM entries WHERE sequence = 2"
+        db.execute(plant)
+        db.commit()
+    assert ledger_audit.double_charges(ledger_audit.ledger_rows(ledger)) > 0
+    assert ledger_audit.chain_error(ledger) != ""
+
+
+def test_a_planted_lost_answer_is_found(ledger: Path, tmp_path: Path) -> None:
+    assert lost_of(ledger, journal_of(tmp_path, q2=(False, "", 3, 2.0))) == [
+        "north, row 4: answered, but neither recorded nor missing",
+        "north: 4 answers received, 3 recorded, 0 late",
+    ]
+    # A question that the journal does not have.
+    assert lost_of(ledger, journal_of(tmp_path)[:3]) == [
+        "north, row 5: answered, but the query is not known"
+    ]
+
+
+def test_a_timeout_explains_a_lost_answer_only_after_lingering(
+    ledger: Path, tmp_path: Path
+) -> None:
+    late = "no answer within 0.25 s after the quorum's"
+    assert lost_of(ledger, journal_of(tmp_path, q2=(False, late, 3, 2.0))) == []
+    assert lost_of(ledger, journal_of(tmp_path, q2=(False, late, 3, 1.1))) == [
+        "north, query 3: not waited for"
+    ]
+    # Its answer came, and it was never called late.
+    away = (False, "the connection was lost", 3, 2.0)
+    assert lost_of(ledger, journal_of(tmp_path, q2=away)) == [
+        "north: 4 answers received, 3 recorded, 0 late"
+    ]
+    assert lost_of(ledger, journal_of(tmp_path, q2=away, q3=(True, "", 3, 3.0))) == []
+
+
+def test_an_answer_that_was_not_charged_is_found(ledger: Path, tmp_path: Path) -> None:
+    ledger_rows = [row for row in ledger_audit.ledger_rows(ledger) if row.sequence != 5]
+    assert ledger_audit.uncharged_answers(NAME, FINGERPRINT, ledger_rows, journal_of(tmp_path)) == 1
+
+
+def test_a_plan_has_every_kind_and_is_the_same_for_the_same_seed() -> None:
+    honest, malicious = ["a", "b", "c", "d"], ["v", "w", "x", "y", "z"]
+    leave_after = departure_schedule(7, malicious, 64)
+    assert (
+        leave_after == departure_schedule(7, malicious, 64) != departure_schedule(8, malicious, 64)
+    )
+    first, second = (plan_faults(random.Random(3), honest, leave_after, 64, 100) for _ in range(2))
+    assert first == second
+    assert {fault.kind for fault in first} == set(FaultKind)
+    assert [fault.question for fault in first] == sorted(fault.question for fault in first)
+    assert {f.victim: f.question for f in first if f.kind in PROTOCOL_VIOLATIONS} == leave_after
+    assert sorted(f.victim for f in first if f.kind in INSTITUTION_FAULTS) == sorted(3 * honest)
+    assert len(plan_faults(random.Random(3), honest, leave_after, 64, 4)) == 4
+
+
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """A folder with a name that is short enough for sockets."""
+    folder = Path(tempfile.mkdtemp(prefix="fedkd-", dir="/tmp"))
+    yield folder
+    shutil.rmtree(folder)
+
+
+def test_a_run_with_faults_ends_and_its_ledgers_are_right(short: Path) -> None:
+    files = DeploymentFiles(short, ["clinic-0", "clinic-1"], ["malicious-0"])
+    (short / "runs").mkdir()
+    prepare_forkserver()
+    proxy = Proxy(files.names, files.port)
+    files.create(proxy.ports, lambda name: None, epochs=2)
+    small = files.experiment.read_text().replace(f"budget = {BUDGET}", f"budget = {32 * BATCH}")
+    # One of the two honest institutions is killed: the other has to do, however slow the machine.
+    files.experiment.write_text(
+        small.replace(f"steps = {STEPS}", "steps = 40").replace("quorum = 2", "quorum = 1")
+    )
+    faults = [
+        Fault(FaultKind.RESET, "clinic-1", 3, 0.0),
+        Fault(FaultKind.NAN, "malicious-0", 5, 0.0),
+        Fault(FaultKind.TOKEN, "malicious-0", 6, 0.0),
+        Fault(FaultKind.KILLED, "clinic-0", 8, 0.0),
+        Fault(FaultKind.COORDINATOR, "", 18, 0.0),
+    ]
+    with Cluster(files, proxy, 0) as cluster:
+        assert wait_until(
+            lambda: all(files.ledger(n).exists() for n in files.names),
+            START_TIMEOUT,
+            cluster.supervise,
+        )
+        result = FaultyRun(cluster, short / "runs" / "0", 0, faults, random.Random(0)).execute()
+    proxy.close()
+    assert (result.ended, result.hung, result.starts, result.stops) == (True, False, 2, [])
+    assert [f.kind for f in faults if not (f.injected and f.noticed)] == []
+    found = audit_ledgers(files, [result])
+    assert (found.lost_answers, found.broken) == ([], [])
+    assert (found.double_charges, found.uncharged_answers) == (0, 0)
+    assert found.answers > 40
