@@ -1,11 +1,11 @@
-"""THE loop: one for every method. It asks by ``yield`` and knows no network, no data, no teacher.
+"""The distillation loop: one for every method. It asks by ``yield`` and reaches no network.
 
     loop = distil(student, cudfkd(), cards, Plan(budget=12_800), priors, seed=0)
     request = next(loop)                      # an Ask, or PullBacks by institution
     request = loop.send(answers)              # replies by institution ... until StopIteration
 
-One round invents a batch and asks about it, takes the student steps that earlier answers made
-due, hears the answers, and lets whoever invented the batch learn from them. So there is work that
+One round lets a source propose a batch and asks about it, takes the student steps that earlier
+answers made due, aggregates the answers, and lets the source learn from them. So there is work that
 does not wait for what travels. `Distillation.catch_up` does it; what was not done by the time that
 the answers are there, the loop does before it hears them. When it is done changes no number.
 
@@ -20,11 +20,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from fedkd.aggregation.fusion import Fusion
-from fedkd.aggregation.targets import Hearing
+from fedkd.core.bank import Bank
 from fedkd.core.compute import CPU, Compute
+from fedkd.core.interfaces import Context
 from fedkd.core.plan import Distilled, Plan, Progress, Watch
+from fedkd.core.proposals import AnsweredBatch, FollowUps, Fusion, Proposal
 from fedkd.core.state import Part, State, gather, scatter
+from fedkd.errors import QuorumLost, SettingsError
 from fedkd.methods.method import Method
 from fedkd.procedural import Prior
 from fedkd.protocol import (
@@ -38,18 +40,16 @@ from fedkd.protocol import (
     common_shape,
     label_spaces_of,
 )
-from fedkd.student.training import Learner, first_student
-from fedkd.synthesis.generator_training import Heard
-from fedkd.synthesis.output_diversified_sampling import neighbours_of
-from fedkd.synthesis.public_samples import own_images
-from fedkd.synthesis.scheduler import Inventors
-from fedkd.synthesis.sources import Source, class_entropy
+from fedkd.student.training import Trainer
+from fedkd.synthesis.priors import class_entropy
+from fedkd.synthesis.scheduler import Scheduled, SourceScheduler
+from fedkd.synthesis.target import to_bytes
 
 __all__ = ["PAUSE", "Distillation", "Distilled", "Plan", "Progress", "Watch", "distil", "drive"]
 
 PAUSE: Request = {}
-"""A question to nobody: a breath between student steps, for whoever drives the loop."""
-COUNTED = ("asked", "pulled_back", "student_steps", "generator_steps", "_profile")
+"""A question to nobody: a pause between student steps, for whoever drives the loop."""
+COUNTED = ("asked", "pulled_back", "student_steps", "_losses")
 """What a run counts as it goes."""
 
 
@@ -63,7 +63,7 @@ def distil(
     seed: int = 0,
     watch: Watch = lambda progress: None,
     compute: Compute = CPU,
-    collected: Tensor | None = None,
+    public: Tensor | None = None,
 ) -> Generator[Request, Answers, Distilled]:
     """Train ``student`` on what the institutions behind ``cards`` answer.
 
@@ -79,7 +79,7 @@ def distil(
         watch: is told of progress; changes nothing.
         compute: where student, generator and bank are. Requests and answers lie in ordinary memory,
             and so does the student once the run is over.
-        collected: images of the coordinator's own, (N, C, H, W) uint8, where ``method`` needs some.
+        public: samples of the coordinator's own, (N, C, H, W) uint8, where ``method`` needs some.
 
     Yields:
         What to ask. Send it the answers; whoever refused or was lost is absent from them.
@@ -91,7 +91,7 @@ def distil(
     run = Distillation(
         *(student, method, cards, plan, priors, seed, watch),
         compute=compute,
-        collected=collected,
+        public=public,
     )
     return (yield from run.requests())
 
@@ -127,47 +127,66 @@ class Distillation:
     watch: Watch = lambda progress: None
     rest: Callable[[], None] = lambda: None
     compute: Compute = CPU
-    collected: Tensor | None = None
+    public: Tensor | None = None
     asked: int = 0
     pulled_back: int = 0
     student_steps: int = 0
-    generator_steps: int = 0
-    _profile: dict[str, float] = field(default_factory=dict)
+    _losses: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.method.check(list(self.cards))
+        if (self.public is None) == self.method.needs.public_data:
+            need = "needs" if self.public is None else "has no use for"
+            raise SettingsError(f"{self.method.name} {need} public samples; see images.public")
         shape = common_shape(self.cards)
         check_outputs(self.student, shape, self.labels)
-        self._hearing = Hearing(self.method, self.plan, self.cards, self.compute.device)
-        self.bank = self._hearing.bank
+        self.bank = Bank(self.plan.capacity, self.compute.device)
         self._classes = torch.zeros(len(self.labels.names), dtype=torch.long)
-        self._learner = Learner(self.student, self.method, self.plan, self.compute, self.seed)
-        self._primer = first_student(self.student, self.method, self.plan, self.compute)
-        self._inventors = Inventors(
-            *(self.method, self.plan, self.priors),
-            shape=shape,
-            classes=len(self.labels.names),
-            bank=self.bank,
-            student=self.student,
-            peers=self._learner.peers,
-            primer=self._primer.network if self._primer else None,
-            collected=own_images(self.collected, self.method, shape),
-            seed=self.seed,
-            compute=self.compute,
+        self._target = 0.0
+        context = self._context(shape)
+        method, plan = self.method, self.plan
+        self._aggregation = method.aggregation.with_rule(method.rule_for(plan.rule)).build(context)
+        self._student_parts = {name: context.part(of) for name, of in method.student.items()}
+        self._trainer = Trainer(
+            *(self.student, method.loss, method.curriculum.weights, plan, self.compute),
+            parts=tuple(self._student_parts.values()),
         )
-        # A stream apart from that of the drawing, so that neither minds when the other draws.
+        self._source_rng = context.rng
+        sources = {name: context.part(share.spec) for name, share in method.sources.items()}
+        schedules = {name: share.schedule for name, share in method.sources.items()}
+        self._scheduler = SourceScheduler(sources, schedules, plan, self.bank, context.rng)
+        # A stream apart from that of the sources, so that neither minds when the other draws.
         first = torch.randint(2**62, (), generator=torch.Generator().manual_seed(self.seed))
         self.rng = torch.Generator().manual_seed(int(first))
-        self._target = 0.0
         self._parts: dict[str, Part] = {
             "student": self.student,
+            "optimizer": self._trainer.optimizer,
             "student_rng": self.rng,
-            **self._hearing.parts,
-            **self._learner.parts,
-            **self._inventors.parts,
+            "source_rng": context.rng,
+            "bank": self.bank,
+            "aggregation": self._aggregation,
+            **{f"student.{name}": part for name, part in self._student_parts.items()},
+            **{f"source.{name}": source for name, source in sources.items()},
         }
-        if self._primer:
-            self._parts["primer"] = self._primer.network
+
+    def _context(self, shape: tuple[int, int, int]) -> Context:
+        """What parts are built from."""
+        return Context(
+            loss=self.method.loss,
+            sample_weights=self.method.curriculum.weights,
+            plan=self.plan,
+            shape=shape,
+            classes=len(self.labels.names),
+            student=self.student,
+            bank=self.bank,
+            priors=self.priors,
+            public=self.public,
+            seed=self.seed,
+            rng=torch.Generator().manual_seed(self.seed),
+            compute=self.compute,
+            clock=self,
+            record=self._record,
+        )
 
     def requests(self) -> Generator[Request, Answers, Distilled]:
         """The run, from where it stands to its end; see `distil`."""
@@ -194,7 +213,8 @@ class Distillation:
         plan = self.plan
         while self.asked < plan.budget:
             self.rest()
-            yield from self.question()
+            if not (yield from self.question()):
+                break
         self._target = self._due  # nothing travels any more that the rest of it could wait for
         self.catch_up()
         while self.student_steps < plan.steps:
@@ -222,8 +242,6 @@ class Distillation:
         for name in COUNTED:
             setattr(self, name, numbers[name])
         self._classes = torch.tensor(numbers["classes"])
-        if self._primer and self._primed:
-            self._learner.primer = self._primer.network.eval()
 
     @property
     def labels(self) -> LabelSpaces:
@@ -233,42 +251,99 @@ class Distillation:
     @property
     def fusion(self) -> Fusion:
         """Of whoever takes part by now."""
-        return self._hearing.fusion
+        return self._aggregation.fusion(self.cards)
+
+    @property
+    def generator_steps(self) -> int:
+        """Optimisation steps of all sources so far."""
+        return sum(source.steps for source in self._scheduler.sources.values())
 
     @property
     def progress(self) -> float:
         """Share of the run that is done, in [0, 1]."""
         return self.student_steps / self.plan.steps if self.plan.steps else 0.0
 
-    def question(self) -> Generator[Request, Answers, None]:
-        """Ask about one batch; whoever invented it learns from the answers."""
-        invented = self._inventors.draw(self.asked, self.progress)
-        drawn, images = invented.drawn, invented.images
-        if invented.rehearsed:
-            self._note_generated(self.method.rehearsals, invented.rehearsed)
-        trains = drawn.images.requires_grad
-        signals = self.method.needs if trains else frozenset({Signal.LOGITS})
+    def question(self) -> Generator[Request, Answers, bool]:
+        """Ask about one batch, and let its source learn; False where the budget pays for none."""
+        scheduled = self._scheduler.next(self.asked, self.progress)
+        if scheduled is None:
+            return False
         self._target = self._due
-        wanted = drawn.wanted if (self.generator_steps + 1) % self.method.epoch == 0 else None
-        ask = Ask(images, signals, exact=trains, recipe=drawn.recipe)
-        answers, selected = yield from self._put(ask, drawn.origin, invented.source, wanted)
-        self._prime()
-        if trains:
-            yield from self._improve(
-                Heard(drawn, images, answers, selected, self.labels, self.fusion, self.progress)
-            )
+        answered = yield from self._put(scheduled.proposal, scheduled.images, scheduled.progress)
+        follow_ups = scheduled.source.learn(answered)
+        self._record_question(answered)
+        for part in self._student_parts.values():
+            part.prepare(self.rng)
+        if follow_ups is not None:
+            yield from self._follow(follow_ups, scheduled)
+        if (targets := self._aggregation.improve(self._source_rng)) is not None:
+            self.bank.retarget(targets)
+        return True
 
     def _put(
-        self, ask: Ask, origin: str, source: Source | None, wanted: Tensor | None = None
-    ) -> Generator[Request, Answers, tuple[Answers, Tensor | None]]:
-        """Ask, and let bank and source learn; the answers, and which images were selected."""
-        answers = yield ask
-        self.asked += len(ask.images)
-        target, selected = self._hearing.hear(ask.images, origin, answers, wanted)
-        if source:
-            source.learn(origin, target)
-        self._note_question(origin, ask.images, target, answers)
-        return answers, selected
+        self, proposal: Proposal, images: Tensor, progress: float
+    ) -> Generator[Request, Answers, AnsweredBatch]:
+        """Ask about ``images``, aggregate the answers, and bank both."""
+        exact = proposal.images.requires_grad
+        answers = yield Ask(images, proposal.signals, exact=exact, recipe=proposal.recipe)
+        self.asked += len(images)
+        if not answers:
+            raise QuorumLost("nobody answered a question; bring institutions back, or ask less")
+        with torch.no_grad():
+            target = self.fusion.of(answers)[Signal.LOGITS]
+            selected = self.method.selection(target) if self.method.selection else None
+        self.bank.add(images, target, selected, proposal.times)
+        self._aggregation.hear(answers, self.labels, selected, proposal)
+        return AnsweredBatch(
+            *(proposal, images, answers, target, selected),
+            *(self.labels, self.fusion, self.progress),
+        )
+
+    def _follow(self, follow_ups: FollowUps, of: Scheduled) -> Generator[Request, Answers, None]:
+        """Put a source's further requests, bank its further proposals, and count both."""
+        waits = getattr(of.source, "student_waits", False)
+        try:
+            request = next(follow_ups)
+            while True:
+                if isinstance(request, Proposal):
+                    answers = yield from self._propose(request, of)
+                    waits = False
+                else:
+                    self._expect_within_budget(request, of)
+                    if not waits:
+                        # Half of what this question made due while its first follow-up travels,
+                        # the rest while the next question does: both take about as long.
+                        self._target, waits = (self._target + self._due) / 2, True
+                    answers = yield request
+                    self._count(request)
+                request = follow_ups.send(answers)
+        except StopIteration:
+            return
+
+    def _propose(self, further: Proposal, of: Scheduled) -> Generator[Request, Answers, Answers]:
+        """Ask about what is new of a further proposal, and bank it; no answers where nothing is."""
+        images = to_bytes(further.images)
+        fresh = self.bank.fresh(images)
+        if not bool(fresh.any()):
+            return {}
+        self._expect_within_budget(Ask(images[fresh]), of)
+        answered = yield from self._put(further.only(fresh), images[fresh], of.progress)
+        self._record_question(answered)
+        return answered.answers
+
+    def _expect_within_budget(self, request: Request, of: Scheduled) -> None:
+        """Refuse a follow-up that costs more than its source said."""
+        if isinstance(request, Ask) and self.asked + len(request.images) > self.plan.budget:
+            raise SettingsError(
+                f"source {of.proposal.origin} asks about {len(request.images)} samples more than "
+                f"the budget of {self.plan.budget} holds; its cost has to say what it asks"
+            )
+
+    def _count(self, request: Request) -> None:
+        if isinstance(request, Ask):
+            self.asked += len(request.images)
+        elif request:
+            self.pulled_back += max(len(each.images) for each in request.values())
 
     @property
     def _due(self) -> float:
@@ -276,81 +351,41 @@ class Distillation:
         first = self.method.student_from * self.plan.budget
         return self.plan.asking * max(self.asked - first, 0.0) / (self.plan.budget - first)
 
-    @property
-    def _primed(self) -> bool:
-        """Whether there is a primer, and its time has come."""
-        share = self.method.student_from
-        return self._primer is not None and self.asked / self.plan.budget >= share
-
-    def _prime(self) -> None:
-        """Teach the primer, in one go between two rests, as soon as its time has come."""
-        if self._primer is None or not self._primed or self._learner.primer:
-            return
-        for step in range(self._primer.plan.steps):
-            self._primer.step(self.bank, self.rng, step, step / self._primer.plan.steps)
-        self._primer.network.eval()
-        self._learner.primer = self._primer.network
-
     def _student_step(self) -> None:
-        loss, weight = self._learner.step(self.bank, self.rng, self.student_steps, self.progress)
+        loss, weight = self._trainer.step(self.bank, self.rng, self.student_steps, self.progress)
         self.student_steps += 1
         if self.student_steps % max(1, self.plan.steps // 200) == 0:
-            self._note_step(loss, weight)
+            self._record_step(loss, weight)
 
-    def _improve(self, heard: Heard) -> Generator[Request, Answers, None]:
-        """One step of the generator behind these images, after a look around them."""
-        invention, rng = self._inventors.invention, self._inventors.rng
-        if invention is None:
-            return
-        if self.method.neighbours:
-            moved = yield from neighbours_of(heard, self.method, self.student, rng)
-            self.pulled_back += len(moved)
-            if len(moved := moved[self.bank.fresh(moved)]):
-                yield from self._put(Ask(moved), "neighbours", None)
-        # Half of what this question made due while it is pulled back, the rest while the next one
-        # travels: the two take an institution about as long.
-        self._target = (self._target + self._due) / 2
-        done = yield from invention.improve(heard, self.generator_steps, rng)
-        self.pulled_back += done.pulled_back
-        self.asked += done.asked
-        self._note_generated(1, done.terms)
-        if self.generator_steps % self.method.epoch == 0:
-            invention.begin(rng)
-            if weights := self._hearing.weigh(rng):
-                self._tell("weighed", weights=weights)
-
-    def _note_generated(self, steps: int, terms: Mapping[str, float]) -> None:
-        self.generator_steps += steps
-        self._tell("generated", step=self.generator_steps, terms=dict(terms))
-
-    def _note_question(self, origin: str, images: Tensor, target: Tensor, answers: Answers) -> None:
-        """Record the question, and how far the student is from each institution on its classes."""
-        own = self._learner.see(images)  # (B, K)
+    def _record_question(self, answered: AnsweredBatch) -> None:
+        """Record a question, and how far the student is from each institution on its classes."""
+        own = self._trainer.logits(answered.images)  # (B, K)
         labels = self.labels  # found among all cards, so once and not for each of them
-        for name, reply in answers.items():
-            said = reply.signals[Signal.LOGITS].float()  # (B, K_i)
-            each = self.method.imitation(labels.to_local(name, own), said)
-            self._profile[name] = float(each.mean())
+        for name, reply in answered.answers.items():
+            logits = reply.signals[Signal.LOGITS].float()  # (B, K_i)
+            each = self.method.loss(labels.to_local(name, own), logits)
+            self._losses[name] = float(each.mean())
+        target = answered.target
         self._classes += target.argmax(1).bincount(minlength=target.shape[1])
-        self._tell(
+        facts = {k: v for s in self._scheduler.sources.values() for k, v in s.facts.items()}
+        self._record(
             "asked",
-            origin=origin,
-            count=len(images),
-            class_entropy=self._inventors.prior.class_entropy,
+            origin=answered.proposal.origin,
+            count=len(answered.images),
             entropy=class_entropy([self._classes]),
+            **facts,
         )
 
-    def _note_step(self, loss: Tensor, weight: Tensor) -> None:
-        self._tell(
+    def _record_step(self, loss: Tensor, weight: Tensor) -> None:
+        self._record(
             "trained",
             step=self.student_steps,
             loss=float((weight * loss).mean()),
             difficulty=float(loss.mean()),
             weight=float(weight.mean()),
-            pace=self.method.curriculum.pace(self.progress),
-            hardness=self.method.hardness(self.progress),
-            difficulty_by_institution=dict(sorted(self._profile.items())),
+            pace=self.method.curriculum.lambda_at(self.progress),
+            difficulty_by_institution=dict(sorted(self._losses.items())),
         )
 
-    def _tell(self, kind: str, **facts: object) -> None:
+    def _record(self, kind: str, **facts: object) -> None:
         self.watch(Progress(kind, {"asked": self.asked, "done": self.progress, **facts}))

@@ -50,7 +50,7 @@ class Ingredients:
     overlap: bool = True
     """Whether the student learns while answers travel; that takes less time and changes nothing."""
     compute: Compute = CPU
-    collected: Tensor | None = None
+    public: Tensor | None = None
     """The coordinator's own images, (N, C, H, W) uint8, where the method needs some."""
 
 
@@ -93,16 +93,16 @@ def ingredients(
         questions.recipes,
         questions.overlap,
         Compute.of(experiment.student.device, experiment.student.precision),
-        _collected(experiment, method, cards[0].shape),
+        _public(experiment, method, cards[0].shape),
     )
 
 
-def _collected(
+def _public(
     experiment: Experiment, method: Method, shape: tuple[int, int, int]
 ) -> Tensor | None:
-    """What the coordinator has collected, where the method has a use for it."""
+    """Public samples of the coordinator's own, where the method has a use for it."""
     name = experiment.images.public
-    return load_public_images(name, shape) if name and method.inflation else None
+    return load_public_images(name, shape) if name and method.needs.public_data else None
 
 
 @dataclass(eq=False)
@@ -141,7 +141,7 @@ class Coordinator:
             watch=self._note,
             rest=self._rest,
             compute=parts.compute,
-            collected=parts.collected,
+            public=parts.public,
         )
         if checkpoint is not None:
             checkpoint.record_participants(self.cards)

@@ -77,7 +77,7 @@ class DataFreeDistillation(Strategy):
         checkpoint: of the run; a resumed one continues from its last state.
         overlap: whether the student trains while it waits for answers; no result depends on it.
         compute: device of student, generator and bank.
-        collected: public data, (N, C, H, W) uint8, if the method needs it.
+        public: public samples, (N, C, H, W) uint8, if the method needs it.
     """
 
     def __init__(
@@ -101,11 +101,11 @@ class DataFreeDistillation(Strategy):
         checkpoint: Checkpoint | None = None,
         overlap: bool = True,
         compute: Compute = CPU,
-        collected: Tensor | None = None,
+        public: Tensor | None = None,
     ) -> None:
         self.parts = Ingredients(
             *(student, method, plan, priors, seed, quorum, checkpoint),
-            *(recipes, overlap, compute, collected),
+            *(recipes, overlap, compute, public),
         )
         self.model = model
         self.min_available_nodes = min_available_nodes

@@ -1,11 +1,11 @@
-"""The list of methods, for a terminal. Knows what a method asks for, not what it is good for."""
+"""The command `fedkd methods`: every method, what it asks of an institution, what that discloses."""
 
 import inspect
 from itertools import groupby
 
 from rich.table import Table
 
-from fedkd.methods import METHODS, Method, make, ways
+from fedkd.methods import Method, factory_of, known_methods, make, ways
 from fedkd.server.run.console import console
 
 
@@ -17,7 +17,7 @@ def print_methods() -> None:
     lines = [
         "A method's first gradient is its default. cudfkd needs bn_weight = 0 for its last three.\n"
     ]
-    for name in METHODS:
+    for name in known_methods():
         made = [(way, _made(name, way)) for way in ways(name)]
         lines.append(f"{name:<15}{made[0][1].paper}")
         shown = name
@@ -34,23 +34,23 @@ def _made(name: str, way: str) -> Method:
     wishes: dict[str, object] = {"gradient": way}
     if way != "pull_back":
         wishes["bn_weight"] = 0.0
-    known = inspect.signature(METHODS[name]).parameters
+    known = inspect.signature(factory_of(name)).parameters
     return make(name, {key: value for key, value in wishes.items() if key in known})
 
 
 def _terms(method: Method) -> tuple[str, str]:
     """What is asked of an institution, and what that discloses."""
-    asks = [signal.value for signal in sorted(method.needs, reverse=True)]
-    discloses = ["class scores of invented images"]
+    asks = [signal.value for signal in sorted(method.needs.signals, reverse=True)]
+    discloses = ["class scores of synthesised samples"]
     if "bn_gap" in asks:
         discloses.append("distance to its batch-norm statistics")
     if method.gradient.pulls_back:
         asks.append("gradients (pull_back)")
         discloses.append("how scores change with pixels")
-    if method.inflation:
-        discloses[0] = "class scores of collected and invented images"
+    if method.needs.public_data:
+        discloses[0] = "class scores of public and synthesised samples"
     if method.cost > 1:
-        asks[0] = f"logits, {method.cost} questions an image"
+        asks[0] = f"logits, {method.cost} questions a sample"
     if method.gradient.questions:
         discloses.append("roughly how they change with pixels")
     return ", ".join(asks), "; ".join(discloses)

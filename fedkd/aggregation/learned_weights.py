@@ -1,30 +1,96 @@
-"""What each institution's word weighs, learned from answers alone. Knows no image, no teacher."""
+"""Ensemble weights: what each institution's logits weigh in their mean, learned from answers alone.
 
+Source: Co-Boosting (Dai et al., ICLR 2024).
+"""
+
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fedkd.aggregation.fusion import Fusion, fusion_of
+from fedkd.core.interfaces import Context, Record
+from fedkd.core.proposals import Proposal
 from fedkd.core.state import State
-from fedkd.methods.method import Boosting
+from fedkd.errors import SettingsError
+from fedkd.protocol import Answers, Card, LabelSpaces, Signal
+
+RULE = "mean_logits"
+"""The rule that is weighted."""
 
 
-class Weights:
-    """Weights of institutions in [0, 1], and all answers that the bank has of them.
+@dataclass(frozen=True, eq=False)
+class LearnedWeights:
+    """The settings: how weights are learned, whenever a source vouches for labels of its samples.
 
-    Args:
-        boosting: how they are learned.
-        capacity: of the bank; None: it keeps all.
+    Attributes:
+        rate: by which a weight moves for each batch, > 0.
+        decay: of the rate, each time that weights are learned, in (0, 1].
+        batch: samples in a batch, >= 1.
+        rule: the rule that is weighted.
     """
 
-    def __init__(self, boosting: Boosting, capacity: int | None) -> None:
-        self.boosting, self.capacity = boosting, capacity
+    rate: float
+    decay: float
+    batch: int = 128
+    rule: str = RULE
+
+    def __post_init__(self) -> None:
+        if not (0 < self.rate < math.inf and 0 < self.decay <= 1 and self.batch >= 1):
+            raise SettingsError(
+                f"learned weights: rate {self.rate}, decay {self.decay}, batch {self.batch}; "
+                "expected a rate > 0, a decay in (0, 1] and a batch >= 1"
+            )
+
+    def rule_for(self, told: str) -> str:
+        """Its own rule.
+
+        Raises:
+            SettingsError: the plan tells another.
+        """
+        if told not in ("auto", self.rule):
+            raise SettingsError(
+                f"this method learns the weights of {self.rule}, and the rule is {told}; leave "
+                "questions.rule at auto"
+            )
+        return self.rule
+
+    def with_rule(self, rule: str) -> "LearnedWeights":
+        """The same with that rule, as `rule_for` allows it."""
+        return replace(self, rule=self.rule_for(rule))
+
+    def build(self, context: Context) -> "WeightedAggregation":
+        """The part."""
+        return WeightedAggregation(self, context.plan.capacity, context.record)
+
+
+class WeightedAggregation:
+    """Weights of institutions in [0, 1], and all banked answers of each.
+
+    Args:
+        settings: how weights are learned.
+        capacity: of the bank; None: it keeps all.
+        record: is told the weights each time that they are learned.
+    """
+
+    def __init__(
+        self, settings: LearnedWeights, capacity: int | None, record: Record | None = None
+    ) -> None:
+        self.settings, self.capacity, self._record = settings, capacity, record
         self.weights: dict[str, float] = {}
         """By institution; begin at one share each."""
-        self._said: dict[str, Tensor] = {}
-        self._wanted = torch.empty(0, dtype=torch.long)
-        self._epochs = 0
+        self._logits: dict[str, Tensor] = {}
+        self._labels = torch.empty(0, dtype=torch.long)
+        self._learned = 0
+        self._due = False
+
+    def fusion(self, cards: Sequence[Card]) -> Fusion:
+        """The weighted mean of logits of whoever takes part by now."""
+        weights = self.of([card.name for card in cards])
+        return replace(fusion_of(self.settings.rule, tuple(cards)), weights=weights)
 
     def of(self, names: Sequence[str]) -> Mapping[str, float]:
         """Of these institutions. Whoever is new weighs one share."""
@@ -32,73 +98,97 @@ class Weights:
             self.weights.setdefault(name, 1 / len(names))
         return self.weights
 
-    def hear(self, said: Mapping[str, Tensor], kept: Tensor | None, wanted: Tensor | None) -> None:
-        """Remember what was said of what the bank keeps.
+    def hear(
+        self, answers: Answers, labels: LabelSpaces, kept: Tensor | None, of: Proposal
+    ) -> None:
+        """Keep each institution's logits, spread over all classes, of what the bank keeps.
+
+        Where the proposal has labels, weights are due to be learned.
+        """
+        own = {name: reply.signals[Signal.LOGITS].float() for name, reply in answers.items()}
+        spread = {name: labels.to_union(name, logits, 0.0) for name, logits in own.items()}
+        self.keep(spread, kept, of.labels)
+        self._due = self._due or of.labels is not None
+
+    def keep(
+        self, logits: Mapping[str, Tensor], kept: Tensor | None, labels: Tensor | None
+    ) -> None:
+        """Keep logits (B, K) by institution, with labels (B,) where weights are to be learned.
 
         Args:
-            said: logits (B, K) by institution, over the federation's classes.
+            logits: over the federation's classes.
             kept: (B,) bool, what entered the bank; None: all.
-            wanted: (B,) classes, where weights are to be learned on these images.
+            labels: (B,) classes; None: none to learn from.
         """
-        first = next(iter(said.values()))
-        classes = torch.full((len(first),), -1) if wanted is None else wanted
+        first = next(iter(logits.values()))
+        classes = torch.full((len(first),), -1) if labels is None else labels
         absent = torch.full_like(first, torch.nan)
         keep = torch.ones(len(first), dtype=torch.bool) if kept is None else kept
-        for name in self._said.keys() | said.keys():
-            nothing = absent[:1].expand(len(self._wanted), -1)
-            before = self._said.get(name, nothing)
-            self._said[name] = self._last(torch.cat([before, said.get(name, absent)[keep]]))
-        self._wanted = self._last(torch.cat([self._wanted, classes[keep]]))
+        for name in self._logits.keys() | logits.keys():
+            nothing = absent[:1].expand(len(self._labels), -1)
+            before = self._logits.get(name, nothing)
+            self._logits[name] = self._last(torch.cat([before, logits.get(name, absent)[keep]]))
+        self._labels = self._last(torch.cat([self._labels, classes[keep]]))
+
+    def improve(self, rng: torch.Generator) -> Tensor | None:
+        """Where weights are due, learn them; all targets by the new ones, (N, K), oldest first."""
+        if not self._due:
+            return None
+        self._due = False
+        self.learn(rng)
+        if self._record is not None:
+            self._record("weighed", weights=dict(self.weights))
+        return self.targets()
 
     def learn(self, rng: torch.Generator) -> None:
-        """One epoch: ``w <- clip(w - rate decay^epoch sign(d CE / d w), 0, 1)`` for each batch.
+        """One pass: ``w <- clip(w - rate decay^n sign(d CE / d w), 0, 1)`` for each batch.
 
-        CE is of the weighted mean of logits with the wanted class.
-
-        Source: Co-Boosting (Dai et al., ICLR 2024).
+        CE is of the weighted mean of logits with the label, n counts passes.
         """
-        self._epochs += 1
-        labelled = (self._wanted >= 0).nonzero()[:, 0]
+        self._learned += 1
+        labelled = (self._labels >= 0).nonzero()[:, 0]
         labelled = labelled[torch.randperm(len(labelled), generator=rng)]
-        step = self.boosting.rate * self.boosting.decay**self._epochs
-        names = sorted(self._said)
+        step = self.settings.rate * self.settings.decay**self._learned
+        names = sorted(self._logits)
         weight = torch.tensor([self.weights[name] for name in names])
-        for rows in torch.split(labelled, self.boosting.batch) if names else ():
+        for rows in torch.split(labelled, self.settings.batch) if names else ():
             leaf = weight.clone().requires_grad_()
-            said = torch.stack([self._said[name][rows] for name in names])
-            loss = F.cross_entropy(_mean(said, leaf), self._wanted[rows])
+            logits = torch.stack([self._logits[name][rows] for name in names])
+            loss = F.cross_entropy(_mean(logits, leaf), self._labels[rows])
             (slope,) = torch.autograd.grad(loss, leaf)
             weight = (weight - step * slope.sign()).clamp(0.0, 1.0)
         self.weights |= dict(zip(names, weight.tolist(), strict=True))
 
     def targets(self) -> Tensor:
-        """(N, K), what the bank's images are now said to show, oldest first."""
-        names = sorted(self._said)
-        said = torch.stack([self._said[name] for name in names])
-        return _mean(said, torch.tensor([self.weights[name] for name in names]))
+        """(N, K), the fused logits of all that is banked, oldest first."""
+        names = sorted(self._logits)
+        logits = torch.stack([self._logits[name] for name in names])
+        return _mean(logits, torch.tensor([self.weights[name] for name in names]))
 
     def state(self) -> State:
         """Weights, and all that was heard."""
-        said = {f"said/{name}": tensor.clone() for name, tensor in self._said.items()}
-        numbers = {"weights": dict(self.weights), "epochs": self._epochs}
-        return State({"wanted": self._wanted.clone(), **said}, numbers)
+        logits = {f"logits/{name}": tensor.clone() for name, tensor in self._logits.items()}
+        numbers = {"weights": dict(self.weights), "learned": self._learned, "due": self._due}
+        return State({"labels": self._labels.clone(), **logits}, numbers)
 
     def restore(self, state: State) -> None:
         """Weigh again as when ``state`` was taken."""
-        said = {k[len("said/") :]: t for k, t in state.tensors.items() if k != "wanted"}
-        self._said = {name: tensor.clone() for name, tensor in said.items()}
-        self._wanted = state.tensors["wanted"].clone()
-        self.weights, self._epochs = dict(state.numbers["weights"]), state.numbers["epochs"]
+        start = "logits/"
+        logits = {k[len(start) :]: t for k, t in state.tensors.items() if k.startswith(start)}
+        self._logits = {name: tensor.clone() for name, tensor in logits.items()}
+        self._labels = state.tensors["labels"].clone()
+        self.weights, self._learned = dict(state.numbers["weights"]), state.numbers["learned"]
+        self._due = state.numbers["due"]
 
     def _last(self, rows: Tensor) -> Tensor:
         return rows if self.capacity is None else rows[-self.capacity :]
 
 
-def _mean(said: Tensor, weight: Tensor) -> Tensor:
+def _mean(logits: Tensor, weight: Tensor) -> Tensor:
     """Weighted mean over those who answered, of (T, B, K) with NaN where one did not. (B, K)."""
-    present = ~said[..., :1].isnan()  # (T, B, 1)
+    present = ~logits[..., :1].isnan()  # (T, B, 1)
     each = weight[:, None, None] * present
     total = each.sum(0)
     alike = present / present.sum(0)
     share = torch.where(total > 0, each / total.clamp_min(1e-12), alike)
-    return (share * said.nan_to_num()).sum(0)
+    return (share * logits.nan_to_num()).sum(0)

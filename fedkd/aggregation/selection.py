@@ -1,12 +1,12 @@
-"""Which answered images are worth learning from, told by the answers alone. Knows no image."""
+"""Sample selection: which answered samples enter the bank, by the confidence of their targets."""
 
 import math
 
 import torch
 from torch import Tensor
 
+from fedkd.core.interfaces import Selection
 from fedkd.errors import SettingsError
-from fedkd.methods.method import Selection
 
 ITERATIONS = 10
 """Most steps of EM."""

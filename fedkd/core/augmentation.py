@@ -59,3 +59,21 @@ class Views:
 
 ITSELF = Views()
 """No view but the image itself."""
+
+
+def jittered(images: Tensor, jitter: float, flips: bool, rng: torch.Generator) -> Tensor:
+    """``images`` (B, C, H, W), rolled and mirrored as one, differentiably.
+
+    Args:
+        images: any type.
+        jitter: most by which they are rolled, in sides, in [0, 1]; 0 draws nothing.
+        flips: whether a fair coin mirrors them.
+        rng: draws both.
+    """
+    if jitter:
+        most = [int(jitter * side) for side in images.shape[2:]]
+        moved = [int(torch.randint(-m, m + 1, (), generator=rng)) for m in most]
+        images = images.roll(moved, (2, 3))
+    if flips and bool(torch.rand((), generator=rng) < 0.5):
+        images = images.flip(3)
+    return images

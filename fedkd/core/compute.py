@@ -1,12 +1,11 @@
-"""Where a coordinator's networks compute, and how exactly. Knows no network and no method.
+"""Device placement and numeric precision of the coordinator's networks.
 
 What comes from institutions and what goes to them lies in ordinary memory; student, generator and
 bank lie on one device, and nothing but a batch goes to and fro.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +15,6 @@ from fedkd.protocol import as_float
 
 MEMORY = torch.device("cpu")
 Precision = Literal["auto", "float32", "bfloat16"]
-Seeing: TypeAlias = Callable[[Tensor], Tensor]
-"""(B, C, H, W) uint8 or floats in [0, 1], on any device -> (B, K) float32."""
 
 
 @dataclass(frozen=True)
@@ -68,11 +65,21 @@ class Compute:
         unit = as_float(images.to(self.device, non_blocking=True))
         return unit.contiguous(memory_format=torch.channels_last)
 
-    def say(self, network: nn.Module, images: Tensor) -> Tensor:
-        """What ``network``, which is placed, says of images on any device: (B, K) float32."""
+    def logits(self, network: nn.Module, images: Tensor) -> Tensor:
+        """Of ``network``, which is placed, on images on any device: (B, K) float32."""
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not torch.float32):
-            said: Tensor = network(self.pixels(images))
-        return said.float()
+            logits: Tensor = network(self.pixels(images))
+        return logits.float()
+
+    def frozen_logits(self, network: nn.Module, images: Tensor) -> Tensor:
+        """`logits` in evaluation mode, differentiable in the images alone: weights cost nothing."""
+        weights = [weight for weight in network.eval().parameters() if weight.requires_grad]
+        for weight in weights:
+            weight.requires_grad_(False)
+        logits = self.logits(network, images)
+        for weight in weights:
+            weight.requires_grad_(True)
+        return logits
 
 
 CPU = Compute()

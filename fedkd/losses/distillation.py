@@ -1,16 +1,12 @@
-"""How a student is held against answers: losses of each sample. Knows neither of them otherwise."""
+"""Distillation losses: how far a student's logits are from the target, sample by sample."""
 
 import math
-from collections.abc import Callable
-from typing import TypeAlias
 
 import torch.nn.functional as F
 from torch import Tensor
 
+from fedkd.core.interfaces import Loss
 from fedkd.errors import SettingsError
-
-Imitation: TypeAlias = Callable[[Tensor, Tensor], Tensor]
-"""((B, K) student logits, (B, K) target logits) -> (B,) loss of each sample."""
 
 
 def l1_centred(student: Tensor, target: Tensor) -> Tensor:
@@ -27,7 +23,7 @@ def squared_centred(student: Tensor, target: Tensor) -> Tensor:
     return (s - t).square().mean(1)
 
 
-def divergence(temperature: float = 4.0) -> Imitation:
+def kl_divergence(temperature: float = 4.0) -> Loss:
     """tau^2 KL(softmax(T/tau) || softmax(S/tau)). (B,).
 
     Raises:
@@ -52,20 +48,22 @@ def cross_entropy(student: Tensor, target: Tensor) -> Tensor:
     return F.cross_entropy(student, target.argmax(1), reduction="none")
 
 
-IMITATIONS: dict[str, Imitation] = {
+DISTILLATION_LOSSES: dict[str, Loss] = {
     "l1_centred": l1_centred,
     "squared_centred": squared_centred,
-    "kl": divergence(),
+    "kl": kl_divergence(),
     "cross_entropy": cross_entropy,
 }
 
 
-def imitation_named(name: str) -> Imitation:
+def loss_named(name: str) -> Loss:
     """The student's loss of that name.
 
     Raises:
         SettingsError: there is none.
     """
-    if name not in IMITATIONS:
-        raise SettingsError(f"unknown imitation {name!r}; choose one of {', '.join(IMITATIONS)}")
-    return IMITATIONS[name]
+    if name not in DISTILLATION_LOSSES:
+        raise SettingsError(
+            f"unknown distillation loss {name!r}; choose one of {', '.join(DISTILLATION_LOSSES)}"
+        )
+    return DISTILLATION_LOSSES[name]

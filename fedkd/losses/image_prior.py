@@ -1,4 +1,4 @@
-"""Terms of pixels: how an image should look, and what moving them is worth. All are minimised.
+"""Image-prior terms: total variation, norm, and how far answers move with pixels.
 
 Norms are Frobenius norms over the whole batch, not squared, as in the public code of DeepInversion.
 """
@@ -32,12 +32,12 @@ def total_variation() -> Term:
     )
 
 
-def magnitude() -> Term:
+def l2_norm() -> Term:
     """Norm of the batch; low: dark."""
-    return Term("magnitude", "|x|_F", frozenset(), lambda b: _norm(b.images))
+    return Term("l2_norm", "|x|_F", frozenset(), lambda b: _norm(b.images))
 
 
-def sameness() -> Term:
+def mode_seeking() -> Term:
     """How far answers move for each step that pixels move; low: many images for one answer.
 
     The batch is two halves, compared image by image; the norms are of the whole half.
@@ -49,7 +49,7 @@ def sameness() -> Term:
         answers = _norm(p[half : 2 * half] - p[:half])
         return answers / _norm(b.images[half : 2 * half] - b.images[:half]).clamp_min(1e-20)
 
-    return Term("sameness", "|p_2 - p_1|_F / |x_2 - x_1|_F", frozenset({Signal.LOGITS}), value)
+    return Term("mode_seeking", "|p_2 - p_1|_F / |x_2 - x_1|_F", frozenset({Signal.LOGITS}), value)
 
 
 def _norm(x: Tensor) -> Tensor:

@@ -6,12 +6,13 @@ Every batch has latents and a generator of its own, begun anew. Inversion alone 
 image again and again; so each is to be told, by a view of a part of it, from all others, of its
 batch and of batches before (`fedkd.synthesis.instance_discrimination`):
 
-    L_G = bn * bn_gap + one_hot * CE(T(G(z)), y) + adversarial * agreement + contrast * distinctness
-    distinctness = mean_i CE(v_i . V / tau', i),     v, V = |h(f(view of x))|, |h(f(x))|
+    L_G = bn * bn_gap + one_hot * CE(T(G(z)), y) + adversarial * adversarial_kl
+          + contrast * instance_discrimination
+    instance_discrimination = mean_i CE(v_i . V / tau', i),     v, V = |h(f(view of x))|, |h(f(x))|
     L_S = tau^2 KL(softmax(T / tau) || softmax(S / tau)),     tau = 20
 
-y is of all classes alike; h, two layers, learns with the images; agreement is at temperature 1 and
-counts only images on which teacher and student still decide alike.
+y is of all classes alike; h, two layers, learns with the images; adversarial_kl is at temperature 1
+and counts only images on which teacher and student still decide alike.
 
 Departures
   f is the student, what enters its last layer. In the paper f is the teacher, the means of every
@@ -20,21 +21,26 @@ Departures
     the boundary are logits, bn_gap and their gradients.
   The student changes, so images are remembered and not their features, and looked at again.
   Each step is a question, and what is answered on the way is learned from; the paper keeps of a
-    batch only the images of least loss, after 200 steps. ``epoch`` is to be small. Remembered are
+    batch only the images of least loss, after 200 steps. ``steps_per_batch`` is to be small. Remembered are
     the images of a batch's last question; the step after it is not asked about.
   What is asked about is rolled as one, where the paper cuts each image elsewhere out of a wider
     frame; views are squares, and not mirrored.
   Steps of the student are AdamW's, on the bank as it grows.
 """
 
-from fedkd.losses.distillation import divergence
-from fedkd.losses.student_terms import distinctness
-from fedkd.losses.term import agreement, bn_gap, wanted_class
-from fedkd.methods.mechanisms import Discrimination
-from fedkd.methods.method import Method, sources, used
-from fedkd.models import SynthesisTarget
-from fedkd.student.curriculum import constant
+from fedkd.core.schedules import constant
+from fedkd.losses.adversarial import adversarial_kl
+from fedkd.losses.class_prior import target_class
+from fedkd.losses.contrastive import instance_discrimination
+from fedkd.losses.distillation import kl_divergence
+from fedkd.losses.statistics import bn_gap
+from fedkd.losses.term import weighted
+from fedkd.methods.composition import shares
+from fedkd.methods.method import Method
+from fedkd.synthesis.generator_training import TrainedGenerator
 from fedkd.synthesis.gradients import PULL_BACK
+from fedkd.synthesis.instance_discrimination import InstanceDiscriminator
+from fedkd.synthesis.inversion import LatentBatch
 
 PAPER = "Fang et al., IJCAI 2021 (arXiv 2105.08584)"
 
@@ -47,8 +53,8 @@ def cmi(
     contrast_weight: float = 0.8,
     contrast_temperature: float = 0.2,
     negatives: int = 4096,
-    remembered: int = 40_960,
-    epoch: int = 200,
+    bank_size: int = 40_960,
+    steps_per_batch: int = 200,
     jitter: float = 0.125,
     flips: bool = True,
     temperature: float = 20.0,
@@ -63,11 +69,11 @@ def cmi(
         bn_weight: of the batch-norm gap, >= 0; 0 spares institutions the signal.
         one_hot_weight: of the wanted class, >= 0.
         adversarial_weight: of the disagreement of student and teacher, >= 0.
-        contrast_weight: of the distinctness, >= 0.
+        contrast_weight: of the instance discrimination, >= 0.
         contrast_temperature: tau' of similarities, > 0; 0.1 or 0.2 in the public code.
         negatives: images of earlier batches in a step, >= 0.
-        remembered: most images of earlier batches, >= 1.
-        epoch: steps spent on a batch, >= 1; each is a question.
+        bank_size: most images of earlier batches, >= 1.
+        steps_per_batch: steps spent on a batch, >= 1; each is a question.
         jitter: most by which images are rolled, in sides, in [0, 1].
         flips: whether they are mirrored, half of the time; not for digits or letters.
         temperature: tau of the student's loss, > 0.
@@ -76,27 +82,24 @@ def cmi(
         generated: share of the questions that are the generator's after that; the paper has all.
         generator_rate: learning rate of Adam, of generator, latents and h.
     """
-    told_apart = Discrimination(
-        contrast_temperature, negatives, remembered, width=256, rate=generator_rate, crop=0.25
+    discriminator = InstanceDiscriminator(
+        contrast_temperature, negatives, bank_size, width=256, rate=generator_rate, crop=0.25
+    )
+    generator = TrainedGenerator(
+        weighted(
+            (constant(bn_weight), bn_gap()),
+            (constant(one_hot_weight), target_class()),
+            (constant(adversarial_weight), adversarial_kl(1.0)),
+            (constant(contrast_weight), instance_discrimination(discriminator)),
+        ),
+        PULL_BACK,
+        LatentBatch(steps_per_batch, jitter, flips, latent),
+        generator_rate,
+        (0.5, 0.999),
     )
     return Method(
         "cmi",
         PAPER,
-        used(
-            (
-                (constant(bn_weight), bn_gap()),
-                (constant(one_hot_weight), wanted_class()),
-                (constant(adversarial_weight), agreement(1.0)),
-                (constant(contrast_weight), distinctness()),
-            )
-        ),
-        PULL_BACK,
-        sources(True, warm_up, generated),
-        divergence(temperature),
-        latent=latent,
-        generator_rate=generator_rate,
-        generator_betas=(0.5, 0.999),
-        epoch=epoch,
-        canvas=SynthesisTarget("latents", jitter, flips),
-        discrimination=told_apart if contrast_weight else None,
+        shares(generator, warm_up, generated),
+        kl_divergence(temperature),
     )

@@ -31,13 +31,18 @@ Departures
     Institutions with different classes have no mean of logits, and no weights by this paper.
 """
 
-from fedkd.losses.distillation import divergence
-from fedkd.losses.ensemble_terms import hard_class
-from fedkd.losses.term import agreement
-from fedkd.methods.method import FULL, Boosting, Method, Neighbours, sources, used
-from fedkd.models import SynthesisTarget
-from fedkd.student.curriculum import constant
+from fedkd.aggregation.learned_weights import LearnedWeights
+from fedkd.core.schedules import FULL, constant
+from fedkd.losses.adversarial import adversarial_kl
+from fedkd.losses.class_prior import hard_class
+from fedkd.losses.distillation import kl_divergence
+from fedkd.losses.term import weighted
+from fedkd.methods.composition import shares
+from fedkd.methods.method import Method
+from fedkd.synthesis.generator_training import TrainedGenerator
 from fedkd.synthesis.gradients import PULL_BACK
+from fedkd.synthesis.inversion import LatentBatch
+from fedkd.synthesis.output_diversified_sampling import OutputDiversified
 
 PAPER = "Dai et al., ICLR 2024 (arXiv 2402.15070)"
 
@@ -45,8 +50,8 @@ PAPER = "Dai et al., ICLR 2024 (arXiv 2402.15070)"
 def co_boosting(
     *,
     adversarial_weight: float = 1.0,
-    hardness: float = 1.0,
-    epoch: int = 30,
+    difficulty_power: float = 1.0,
+    steps_per_batch: int = 30,
     step: float = 8 / 255,
     weight_rate: float = 0.01,
     weight_decay: float = 0.99,
@@ -60,8 +65,8 @@ def co_boosting(
 
     Args:
         adversarial_weight: of the disagreement of student and ensemble, >= 0.
-        hardness: power of 1 - p in the weight of an image, >= 0.
-        epoch: steps spent on a batch, >= 1; each is two questions.
+        difficulty_power: power of 1 - p in the weight of an image, >= 0.
+        steps_per_batch: steps spent on a batch, >= 1; each is two questions.
         step: by which each pixel moves to a neighbour, in (0, 1].
         weight_rate: mu, by which a weight moves for each batch of 128, > 0.
         weight_decay: of mu, by batches of the generator, in (0, 1].
@@ -71,24 +76,20 @@ def co_boosting(
         generated: share of the questions that are the generator's after that; the paper has all.
         generator_rate: learning rate of Adam, of generator and latents.
     """
+    generator = TrainedGenerator(
+        weighted(
+            (FULL, hard_class(difficulty_power)),
+            (constant(adversarial_weight), adversarial_kl(3.0, masked=False)),
+        ),
+        PULL_BACK,
+        LatentBatch(steps_per_batch, latent=latent),
+        generator_rate,
+        (0.5, 0.999),
+    )
     return Method(
         "co_boosting",
         PAPER,
-        used(
-            (
-                (FULL, hard_class(hardness)),
-                (constant(adversarial_weight), agreement(3.0, masked=False)),
-            )
-        ),
-        PULL_BACK,
-        sources(True, warm_up, generated),
-        divergence(temperature),
-        latent=latent,
-        generator_rate=generator_rate,
-        generator_betas=(0.5, 0.999),
-        epoch=epoch,
-        canvas=SynthesisTarget("latents"),
-        rule="mean_logits",
-        neighbours=Neighbours(step, 4.0),
-        boosting=Boosting(weight_rate, weight_decay),
+        shares(OutputDiversified(generator, step, 4.0), warm_up, generated),
+        kl_divergence(temperature),
+        aggregation=LearnedWeights(weight_rate, weight_decay),
     )

@@ -6,12 +6,12 @@ first as "How to Teach: Learning Data-Free Knowledge Distillation from Curriculu
 
 The generator is shown easy targets first, the student easy samples first:
 
-    L_G(t) = one_hot + bn_gap + balance * class_balance + a(t) * agreement
-    L_S(t) = mean_b v(l_b; pace(t)) * l_b,     v(l; pace) = (1 + e^-pace) / (1 + e^(l - pace))
+    L_G(t) = one_hot + bn_gap + balance * class_balance + a(t) * adversarial_kl
+    L_S(t) = mean_b v(l_b; lambda(t)) * l_b,     v(l; lambda) = (1 + e^-lambda) / (1 + e^(l - lambda))
 
-where a(t), the hardness, ramps up between a quarter and three quarters of the run, and pace(t)
-rises until every sample counts. The teacher's argmax is its own label; agreement counts only
-images on which teacher and student still decide alike.
+where a(t), the adversarial weight, ramps up between a quarter and three quarters of the run, and
+lambda(t) rises until every sample counts. The teacher's argmax is its own label; adversarial_kl
+counts only images on which teacher and student still decide alike.
 
 Departures
   Logits only is the default. Most institutions will sign for answers, not for gradients; then
@@ -19,7 +19,7 @@ Departures
     paper the student's curriculum is what is left. ``gradient="pull_back"`` is the exact method.
   Every answer is kept and learned from again. The paper draws fresh images for each student
     step, ten times as many questions; ``Plan.capacity`` of a few batches comes near to that.
-  The pace is given at both ends of a run, not per step, since runs differ in length.
+  lambda is given at both ends of a run, not per step, since runs differ in length.
   Samples are weighed one by one, as the paper has it; ``whole_batch`` is the last public code.
   A run without a curriculum for the student keeps the generator's ramp; the two are apart here.
   class_balance is taken at temperature 1; the public code uses the temperature of distillation.
@@ -27,10 +27,17 @@ Departures
 
 from typing import Literal, TypeAlias
 
-from fedkd.losses.distillation import imitation_named
-from fedkd.losses.term import agreement, bn_gap, class_balance, one_hot
-from fedkd.methods.method import Method, sources, used
-from fedkd.student.curriculum import Curriculum, Kind, constant, ramp
+from fedkd.core.schedules import constant, ramp
+from fedkd.losses.adversarial import adversarial_kl
+from fedkd.losses.class_prior import class_balance, one_hot
+from fedkd.losses.distillation import loss_named
+from fedkd.losses.statistics import bn_gap
+from fedkd.losses.term import weighted
+from fedkd.methods.composition import shares
+from fedkd.methods.method import Method
+from fedkd.student.curriculum import Curriculum, Kind
+from fedkd.synthesis.generator_network import GeneratorNetwork
+from fedkd.synthesis.generator_training import TrainedGenerator
 from fedkd.synthesis.gradients import NONE
 from fedkd.synthesis.gradients import gradient as gradient_named
 
@@ -51,10 +58,10 @@ def cudfkd(
     adversarial_masked: bool = True,
     adversarial_ceiling: float | None = None,
     curriculum: Kind = "log",
-    pace_start: float = 2.0,
-    pace_stop: float = 12.0,
+    lambda_start: float = 2.0,
+    lambda_stop: float = 12.0,
     whole_batch: bool = False,
-    imitation: str = "l1_centred",
+    distillation_loss: str = "l1_centred",
     latent: int = 512,
     warm_up: float = 0.0,
     generated: float = 1.0,
@@ -69,17 +76,17 @@ def cudfkd(
         one_hot_weight: of the teacher's own decision, >= 0; the paper's, as are the next two.
         bn_weight: of the batch-norm gap, >= 0; 0 spares institutions the signal.
         balance_weight: of the class balance, >= 0.
-        adversarial_start: hardness before its ramp, >= 0.
-        adversarial_stop: hardness after it, >= 0; 62 is where CIFAR-10 ends.
+        adversarial_start: adversarial weight before its ramp, >= 0.
+        adversarial_stop: adversarial weight after it, >= 0; 62 is where CIFAR-10 ends.
         ramp_begin: where the ramp begins, a share of the run.
         ramp_end: where it ends.
         adversarial_masked: only images on which student and teacher decide alike.
         adversarial_ceiling: most that one image adds to it, None for no limit.
         curriculum: self-paced weights: log (the paper's), soft, hard, none.
-        pace_start: pace at the beginning, in units of the student's loss.
-        pace_stop: pace at the end.
+        lambda_start: lambda at the beginning, in units of the student's loss.
+        lambda_stop: lambda at the end.
         whole_batch: one weight for a batch, as in the last public code.
-        imitation: the student's loss, see `fedkd.losses.distillation`.
+        distillation_loss: the student's, see `fedkd.losses.distillation`.
         latent: Z.
         warm_up: share of the questions that go to priors before the generator may ask.
         generated: share of the questions that are the generator's after that.
@@ -87,27 +94,21 @@ def cudfkd(
         generator_rate: learning rate of the generator's Adam.
     """
     how = gradient_named(gradient)
-    hardness = ramp(0.0, 1.0, ramp_begin, ramp_end)
-    objective = (
-        (constant(one_hot_weight), one_hot()),
-        (constant(bn_weight), bn_gap()),
-        (constant(balance_weight), class_balance()),
-        (
-            ramp(adversarial_start, adversarial_stop, ramp_begin, ramp_end),
-            agreement(3.0, adversarial_masked, adversarial_ceiling),
-        ),
-    )
-    trained = used(objective)
+    generator = None
+    if how is not NONE:
+        adversarial = ramp(adversarial_start, adversarial_stop, ramp_begin, ramp_end)
+        terms = weighted(
+            (constant(one_hot_weight), one_hot()),
+            (constant(bn_weight), bn_gap()),
+            (constant(balance_weight), class_balance()),
+            (adversarial, adversarial_kl(3.0, adversarial_masked, adversarial_ceiling)),
+        )
+        target = GeneratorNetwork(latent)
+        generator = TrainedGenerator(terms, how, target, generator_rate, betas=(0.9, 0.99))
     return Method(
         "cudfkd",
         PAPER,
-        trained if how is not NONE else (),
-        how,
-        sources(how is not NONE, warm_up, generated, evolved),
-        imitation_named(imitation),
-        Curriculum(curriculum, pace_start, pace_stop, whole_batch),
-        hardness,
-        latent,
-        generator_rate,
-        (0.9, 0.99),
+        shares(generator, warm_up, generated, evolved),
+        loss_named(distillation_loss),
+        Curriculum(curriculum, lambda_start, lambda_stop, whole_batch),
     )

@@ -22,10 +22,14 @@ Departures
 
 from typing import Literal, TypeAlias, get_args
 
-from fedkd.losses.distillation import divergence
-from fedkd.losses.term import class_balance, one_hot
-from fedkd.methods.method import Method, sources, trained_by, used
-from fedkd.student.curriculum import constant
+from fedkd.core.schedules import constant
+from fedkd.losses.class_prior import class_balance, one_hot
+from fedkd.losses.distillation import kl_divergence
+from fedkd.losses.term import weighted
+from fedkd.methods.composition import shares, trained_by
+from fedkd.methods.method import Method
+from fedkd.synthesis.generator_network import GeneratorNetwork
+from fedkd.synthesis.generator_training import TrainedGenerator
 
 PAPER = "Chen et al., ICCV 2019 (arXiv 1904.01186)"
 Way: TypeAlias = Literal["pull_back", "student", "straight_through", "finite_differences"]
@@ -54,19 +58,18 @@ def dafl(
         generated: share of the questions that are the generator's after that; the paper has all.
         generator_rate: learning rate of the generator's Adam.
     """
+    generator = TrainedGenerator(
+        weighted(
+            (constant(one_hot_weight), one_hot()),
+            (constant(balance_weight), class_balance()),
+        ),
+        trained_by("dafl", gradient, get_args(Way)),
+        GeneratorNetwork(latent),
+        generator_rate,
+    )
     return Method(
         "dafl",
         PAPER,
-        used(
-            (
-                (constant(one_hot_weight), one_hot()),
-                (constant(balance_weight), class_balance()),
-            )
-        ),
-        trained_by("dafl", gradient, get_args(Way)),
-        sources(True, warm_up, generated),
-        divergence(temperature),
-        latent=latent,
-        generator_rate=generator_rate,
-        generator_betas=(0.9, 0.999),
+        shares(generator, warm_up, generated),
+        kl_divergence(temperature),
     )

@@ -6,8 +6,8 @@ H. Zhao, X. Sun, J. Dong, H. Yu, H. Zhou. International Journal of Machine Learn
 Teacher and student judge the generator together: it is to match the batch-norm statistics of the
 one and to lie far from the other:
 
-    L_G = discrepancy + bn * bn_gap + one_hot_weight * one_hot
-    L_S = mean_b mean_c |S_c(x_b) - T_c(x_b)|,      discrepancy = -L_S
+    L_G = logit_discrepancy + bn * bn_gap + one_hot_weight * one_hot
+    L_S = mean_b mean_c |S_c(x_b) - T_c(x_b)|,      logit_discrepancy = -L_S
 
 Departures
   The paper's text was not at hand beyond its abstract. That its distance is of logits, and that
@@ -17,10 +17,16 @@ Departures
   Every answer is kept and learned from again, by AdamW.
 """
 
+from fedkd.core.schedules import constant
+from fedkd.losses.adversarial import logit_discrepancy
+from fedkd.losses.class_prior import one_hot
 from fedkd.losses.distillation import l1_centred
-from fedkd.losses.term import bn_gap, discrepancy, one_hot
-from fedkd.methods.method import Method, sources, used
-from fedkd.student.curriculum import constant
+from fedkd.losses.statistics import bn_gap
+from fedkd.losses.term import weighted
+from fedkd.methods.composition import shares
+from fedkd.methods.method import Method
+from fedkd.synthesis.generator_network import GeneratorNetwork
+from fedkd.synthesis.generator_training import TrainedGenerator
 from fedkd.synthesis.gradients import PULL_BACK
 
 PAPER = "Zhao et al., 2021 (arXiv 2104.05382)"
@@ -47,20 +53,19 @@ def ddad(
         generated: share of the questions that are the generator's after that; the paper has all.
         generator_rate: learning rate of the generator's Adam.
     """
+    generator = TrainedGenerator(
+        weighted(
+            (constant(adversarial_weight), logit_discrepancy()),
+            (constant(bn_weight), bn_gap()),
+            (constant(one_hot_weight), one_hot()),
+        ),
+        PULL_BACK,
+        GeneratorNetwork(latent),
+        generator_rate,
+    )
     return Method(
         "ddad",
         PAPER,
-        used(
-            (
-                (constant(adversarial_weight), discrepancy()),
-                (constant(bn_weight), bn_gap()),
-                (constant(one_hot_weight), one_hot()),
-            )
-        ),
-        PULL_BACK,
-        sources(True, warm_up, generated),
+        shares(generator, warm_up, generated),
         l1_centred,
-        latent=latent,
-        generator_rate=generator_rate,
-        generator_betas=(0.9, 0.999),
     )

@@ -6,7 +6,7 @@ arXiv 1912.08795.
 No generator: the pixels of a batch are trained until the teacher sees the classes that were wanted
 in them, at the batch-norm statistics of what it was trained on; then another batch begins:
 
-    L_x = CE(T(x), y) + bn * bn_gap + tv * total_variation + l2 * magnitude + adversarial * (1 - JS)
+    L_x = CE(T(x), y) + bn * bn_gap + tv * total_variation + l2 * l2_norm + adversarial * (1 - JS)
     L_S = tau^2 KL(softmax(T / tau) || softmax(S / tau)),     tau = 3
 
 x is rolled and mirrored at random before each step. With an ``adversarial_weight`` this is Adaptive
@@ -15,7 +15,7 @@ DeepInversion, where student and teacher shall disagree.
 Departures
   Each step is a question: an institution sees every state of an image, and is paid for each. What
     it answers on the way is kept and learned from; the paper keeps the last state alone. Two
-    thousand steps to a batch are therefore out of reach, and ``epoch`` is to be small; the last
+    thousand steps to a batch are therefore out of reach, and ``steps_per_batch`` is to be small; the last
     step of a batch is taken and not asked about.
   Images begin as noise around grey: mean and deviation of the training data are nobody's to know.
   Pixels lie in [0, 1], so that the rate is half of the paper's and terms of pixels weigh less.
@@ -23,13 +23,18 @@ Departures
   Steps of the student are AdamW's, on the bank as it grows.
 """
 
-from fedkd.losses.distillation import divergence
-from fedkd.losses.image_prior import magnitude, total_variation
-from fedkd.losses.term import bn_gap, jensen_shannon, wanted_class
-from fedkd.methods.method import FULL, Method, sources, used
-from fedkd.models import SynthesisTarget
-from fedkd.student.curriculum import constant
+from fedkd.core.schedules import FULL, constant
+from fedkd.losses.adversarial import jensen_shannon
+from fedkd.losses.class_prior import target_class
+from fedkd.losses.distillation import kl_divergence
+from fedkd.losses.image_prior import l2_norm, total_variation
+from fedkd.losses.statistics import bn_gap
+from fedkd.losses.term import weighted
+from fedkd.methods.composition import shares
+from fedkd.methods.method import Method
+from fedkd.synthesis.generator_training import TrainedGenerator
 from fedkd.synthesis.gradients import PULL_BACK
+from fedkd.synthesis.inversion import PixelBatch
 
 PAPER = "Yin et al., CVPR 2020 (arXiv 1912.08795)"
 
@@ -40,7 +45,7 @@ def deepinversion(
     bn_weight: float = 10.0,
     tv_weight: float = 1e-3,
     l2_weight: float = 3e-8,
-    epoch: int = 2000,
+    steps_per_batch: int = 2000,
     jitter: float = 0.125,
     flips: bool = True,
     temperature: float = 3.0,
@@ -55,7 +60,7 @@ def deepinversion(
         bn_weight: of the batch-norm gap, >= 0; 0 spares institutions the signal.
         tv_weight: of the total variation, >= 0.
         l2_weight: of the images' norm, >= 0.
-        epoch: steps spent on a batch, >= 1; each is a question.
+        steps_per_batch: steps spent on a batch, >= 1; each is a question.
         jitter: most by which images are rolled, in sides, in [0, 1].
         flips: whether they are mirrored, half of the time; not for digits or letters.
         temperature: tau of the student's loss, > 0.
@@ -63,23 +68,22 @@ def deepinversion(
         generated: share of the questions that are about trained images after that.
         generator_rate: learning rate of the pixels' Adam.
     """
+    generator = TrainedGenerator(
+        weighted(
+            (FULL, target_class()),
+            (constant(bn_weight), bn_gap()),
+            (constant(tv_weight), total_variation()),
+            (constant(l2_weight), l2_norm()),
+            (constant(adversarial_weight), jensen_shannon(3.0)),
+        ),
+        PULL_BACK,
+        PixelBatch(steps_per_batch, jitter, flips),
+        generator_rate,
+        (0.5, 0.99),
+    )
     return Method(
         "deepinversion",
         PAPER,
-        used(
-            (
-                (FULL, wanted_class()),
-                (constant(bn_weight), bn_gap()),
-                (constant(tv_weight), total_variation()),
-                (constant(l2_weight), magnitude()),
-                (constant(adversarial_weight), jensen_shannon(3.0)),
-            )
-        ),
-        PULL_BACK,
-        sources(True, warm_up, generated),
-        divergence(temperature),
-        generator_rate=generator_rate,
-        generator_betas=(0.5, 0.99),
-        epoch=epoch,
-        canvas=SynthesisTarget("pixels", jitter, flips),
+        shares(generator, warm_up, generated),
+        kl_divergence(temperature),
     )

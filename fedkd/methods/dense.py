@@ -25,13 +25,18 @@ Departures
   Institutions with different classes have no mean of logits: name another ``questions.rule`` there.
 """
 
-from fedkd.losses.distillation import divergence
-from fedkd.losses.ensemble_terms import boundary_support
-from fedkd.losses.term import bn_gap, wanted_class
-from fedkd.methods.method import FULL, Method, sources, used
-from fedkd.models import SynthesisTarget
-from fedkd.student.curriculum import constant
+from fedkd.aggregation.by_rule import ByRule
+from fedkd.core.schedules import FULL, constant
+from fedkd.losses.adversarial import boundary_support
+from fedkd.losses.class_prior import target_class
+from fedkd.losses.distillation import kl_divergence
+from fedkd.losses.statistics import bn_gap
+from fedkd.losses.term import weighted
+from fedkd.methods.composition import shares
+from fedkd.methods.method import Method
+from fedkd.synthesis.generator_training import TrainedGenerator
 from fedkd.synthesis.gradients import PULL_BACK
+from fedkd.synthesis.inversion import LatentBatch
 
 PAPER = "Zhang et al., NeurIPS 2022 (arXiv 2112.12371)"
 
@@ -40,7 +45,7 @@ def dense(
     *,
     bn_weight: float = 1.0,
     adversarial_weight: float = 1.0,
-    epoch: int = 30,
+    steps_per_batch: int = 30,
     temperature: float = 20.0,
     latent: int = 256,
     jitter: float = 0.0,
@@ -54,7 +59,7 @@ def dense(
     Args:
         bn_weight: of the batch-norm gap, >= 0; 0 spares institutions the signal.
         adversarial_weight: of the boundary support, >= 0.
-        epoch: steps spent on a batch, >= 1; each is a question.
+        steps_per_batch: steps spent on a batch, >= 1; each is a question.
         temperature: tau of the student's loss, > 0.
         latent: Z.
         jitter: most by which images are rolled, in sides, in [0, 1].
@@ -63,23 +68,21 @@ def dense(
         generated: share of the questions that are the generator's after that; the paper has all.
         generator_rate: learning rate of Adam, of generator and latents.
     """
+    generator = TrainedGenerator(
+        weighted(
+            (FULL, target_class()),
+            (constant(bn_weight), bn_gap()),
+            (constant(adversarial_weight), boundary_support()),
+        ),
+        PULL_BACK,
+        LatentBatch(steps_per_batch, jitter, flips, latent),
+        generator_rate,
+        (0.5, 0.999),
+    )
     return Method(
         "dense",
         PAPER,
-        used(
-            (
-                (FULL, wanted_class()),
-                (constant(bn_weight), bn_gap()),
-                (constant(adversarial_weight), boundary_support()),
-            )
-        ),
-        PULL_BACK,
-        sources(True, warm_up, generated),
-        divergence(temperature),
-        latent=latent,
-        generator_rate=generator_rate,
-        generator_betas=(0.5, 0.999),
-        epoch=epoch,
-        canvas=SynthesisTarget("latents", jitter, flips),
-        rule="mean_logits",
+        shares(generator, warm_up, generated),
+        kl_divergence(temperature),
+        aggregation=ByRule("mean_logits"),
     )

@@ -17,9 +17,13 @@ Departures
 
 from typing import Literal, TypeAlias, get_args
 
+from fedkd.core.schedules import FULL
+from fedkd.losses.adversarial import logit_discrepancy
 from fedkd.losses.distillation import l1_centred
-from fedkd.losses.term import discrepancy
-from fedkd.methods.method import FULL, Method, sources, trained_by
+from fedkd.methods.composition import shares, trained_by
+from fedkd.methods.method import Method
+from fedkd.synthesis.generator_network import GeneratorNetwork
+from fedkd.synthesis.generator_training import TrainedGenerator
 
 PAPER = "Fang et al., 2019 (arXiv 1912.11006)"
 Way: TypeAlias = Literal["pull_back", "straight_through", "finite_differences"]
@@ -42,14 +46,15 @@ def dfad(
         generated: share of the questions that are the generator's after that; the paper has all.
         generator_rate: learning rate of the generator's Adam.
     """
+    generator = TrainedGenerator(
+        ((FULL, logit_discrepancy()),),
+        trained_by("dfad", gradient, get_args(Way)),
+        GeneratorNetwork(latent),
+        generator_rate,
+    )
     return Method(
         "dfad",
         PAPER,
-        ((FULL, discrepancy()),),
-        trained_by("dfad", gradient, get_args(Way)),
-        sources(True, warm_up, generated),
+        shares(generator, warm_up, generated),
         l1_centred,
-        latent=latent,
-        generator_rate=generator_rate,
-        generator_betas=(0.9, 0.999),
     )

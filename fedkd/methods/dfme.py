@@ -20,9 +20,13 @@ Departures
     generator only, as there.
 """
 
+from fedkd.core.schedules import FULL
+from fedkd.losses.adversarial import logit_discrepancy
 from fedkd.losses.distillation import l1_centred
-from fedkd.losses.term import discrepancy
-from fedkd.methods.method import FULL, Method, sources
+from fedkd.methods.composition import shares
+from fedkd.methods.method import Method
+from fedkd.synthesis.generator_network import GeneratorNetwork
+from fedkd.synthesis.generator_training import TrainedGenerator
 from fedkd.synthesis.gradients import forward_differences
 
 PAPER = "Truong et al., CVPR 2021 (arXiv 2011.14779)"
@@ -47,14 +51,15 @@ def dfme(
         generated: share of the questions that are the generator's after that; the paper has all.
         generator_rate: learning rate of the generator's Adam.
     """
+    generator = TrainedGenerator(
+        ((FULL, logit_discrepancy()),),
+        forward_differences(directions, step),
+        GeneratorNetwork(latent),
+        generator_rate,
+    )
     return Method(
         "dfme",
         PAPER,
-        ((FULL, discrepancy()),),
-        forward_differences(directions, step),
-        sources(True, warm_up, generated),
+        shares(generator, warm_up, generated),
         l1_centred,
-        latent=latent,
-        generator_rate=generator_rate,
-        generator_betas=(0.9, 0.999),
     )

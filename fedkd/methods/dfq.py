@@ -5,10 +5,10 @@ Y. Choi, J. Choi, M. El-Khamy, J. Lee. CVPR Workshops 2020, arXiv 2005.04136.
 The generator is adversary of the student and imitator of the teacher's memory at once; of the
 paper the distillation is here, not the quantisation:
 
-    L_G = agreement + bn * bn_gap + one_hot + balance * class_balance
+    L_G = adversarial_kl + bn * bn_gap + one_hot + balance * class_balance
     L_S = tau^2 KL(softmax(T / tau) || softmax(S / tau)),     tau = 1
 
-agreement is -L_S, over all images: also those on which teacher and student decide differently.
+adversarial_kl is -L_S, over all images: also those on which teacher and student decide differently.
 
 Departures
   Weights are those of the public comparison by the authors of CMI. The paper's own code was not
@@ -19,10 +19,16 @@ Departures
   Ten student steps for one of the generator become the plan's ratio, AdamW's, from the bank.
 """
 
-from fedkd.losses.distillation import divergence
-from fedkd.losses.term import agreement, bn_gap, class_balance, one_hot
-from fedkd.methods.method import Method, sources, used
-from fedkd.student.curriculum import constant
+from fedkd.core.schedules import constant
+from fedkd.losses.adversarial import adversarial_kl
+from fedkd.losses.class_prior import class_balance, one_hot
+from fedkd.losses.distillation import kl_divergence
+from fedkd.losses.statistics import bn_gap
+from fedkd.losses.term import weighted
+from fedkd.methods.composition import shares
+from fedkd.methods.method import Method
+from fedkd.synthesis.generator_network import GeneratorNetwork
+from fedkd.synthesis.generator_training import TrainedGenerator
 from fedkd.synthesis.gradients import PULL_BACK
 
 PAPER = "Choi et al., CVPR Workshops 2020 (arXiv 2005.04136)"
@@ -53,21 +59,20 @@ def dfq(
         generated: share of the questions that are the generator's after that; the paper has all.
         generator_rate: learning rate of the generator's Adam.
     """
+    generator = TrainedGenerator(
+        weighted(
+            (constant(adversarial_weight), adversarial_kl(temperature, masked=False)),
+            (constant(bn_weight), bn_gap()),
+            (constant(one_hot_weight), one_hot()),
+            (constant(balance_weight), class_balance()),
+        ),
+        PULL_BACK,
+        GeneratorNetwork(latent),
+        generator_rate,
+    )
     return Method(
         "dfq",
         PAPER,
-        used(
-            (
-                (constant(adversarial_weight), agreement(temperature, masked=False)),
-                (constant(bn_weight), bn_gap()),
-                (constant(one_hot_weight), one_hot()),
-                (constant(balance_weight), class_balance()),
-            )
-        ),
-        PULL_BACK,
-        sources(True, warm_up, generated),
-        divergence(temperature),
-        latent=latent,
-        generator_rate=generator_rate,
-        generator_betas=(0.9, 0.999),
+        shares(generator, warm_up, generated),
+        kl_divergence(temperature),
     )

@@ -11,7 +11,7 @@ and, for all that labels do not say, the primer's logits:
 
 Departures
   Institutions release class scores, and the coordinator takes their argmax: no signal of theirs is
-    the label alone. ``imitation="kl"`` learns from the scores; the paper cannot.
+    the label alone. ``distillation_loss="kl"`` learns from the scores; the paper cannot.
   An image that was moved is another image and is asked about. The paper counts images, not
     questions, so that a budget here is twice as many as there; both versions stay in the bank.
   The primer has the student's architecture and first weights. How long it learns, the steps and
@@ -21,9 +21,12 @@ Departures
     whichever they are; ``digits-dip_kd`` names those of the paper.
 """
 
-from fedkd.losses.distillation import imitation_named
-from fedkd.methods.method import Method, Primer
-from fedkd.student.curriculum import constant, ramp
+from fedkd.core.schedules import constant, ramp
+from fedkd.losses.distillation import loss_named
+from fedkd.methods.method import Method, Share
+from fedkd.student.primer import Primer
+from fedkd.synthesis.contrastive_samples import ContrastiveSamples
+from fedkd.synthesis.priors import ProceduralPriors
 
 PAPER = "Vo et al., ICCCI 2026 (arXiv 2604.25794)"
 
@@ -35,7 +38,7 @@ def dip_kd(
     soft_weight: float = 1.0,
     contrast_steps: int = 10,
     contrast_rate: float = 0.01,
-    imitation: str = "cross_entropy",
+    distillation_loss: str = "cross_entropy",
 ) -> Method:
     """DIP-KD as a value.
 
@@ -45,14 +48,19 @@ def dip_kd(
         soft_weight: of the primer's logits in the student's loss, >= 0.
         contrast_steps: steps in which a batch is moved apart, >= 1.
         contrast_rate: of pixels and discriminator in them, > 0, images in [0, 1].
-        imitation: loss of student and primer, see `fedkd.losses.distillation`.
+        distillation_loss: of student and primer, see `fedkd.losses.distillation`.
     """
     contrast = ramp(0.0, 1.0, primed, primed)
+    primer = Primer(primed, primer_steps, constant(soft_weight))
+    moved = ContrastiveSamples(primer, contrast_steps, contrast_rate)
     return Method(
         "dip_kd",
         PAPER,
-        shares={"prior": lambda p: 1.0 - contrast(p), "contrast": contrast},
-        imitation=imitation_named(imitation),
+        {
+            "prior": Share(ProceduralPriors(), lambda p: 1.0 - contrast(p)),
+            "contrast": Share(moved, contrast),
+        },
+        loss_named(distillation_loss),
+        student={"primer": primer},
         student_from=primed,
-        primer=Primer(primer_steps, constant(soft_weight), contrast_steps, contrast_rate),
     )

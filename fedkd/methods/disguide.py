@@ -10,7 +10,7 @@ nobody for it:
     L_S = mean_b mean_c |S_c(x_b) - T_c(x_b)|, for each of the students
 
 where p is the mean of all students over the batch. With scores, T is a log-probability less its
-mean over the classes, which is what centred logits are; ``imitation="cross_entropy"`` is the
+mean over the classes, which is what centred logits are; ``distillation_loss="cross_entropy"`` is the
 paper's other variant, in which only the label is heard.
 
 Departures
@@ -23,13 +23,18 @@ Departures
   Steps are AdamW's, with our generator; the paper's are SGD's.
 """
 
+from fedkd.core.schedules import FULL, constant
 from fedkd.errors import SettingsError
-from fedkd.losses.distillation import imitation_named
-from fedkd.losses.student_terms import disagreement
-from fedkd.losses.term import class_balance
-from fedkd.methods.method import FULL, Method, sources, used
-from fedkd.student.curriculum import constant
+from fedkd.losses.adversarial import disagreement
+from fedkd.losses.class_prior import class_balance
+from fedkd.losses.distillation import loss_named
+from fedkd.losses.term import weighted
+from fedkd.methods.composition import shares
+from fedkd.methods.method import Method
+from fedkd.student.peers import Peers
+from fedkd.synthesis.generator_network import GeneratorNetwork
 from fedkd.synthesis.gradients import STUDENT
+from fedkd.synthesis.surrogate import SurrogateTrained
 
 PAPER = "Rosenthal et al., AAAI 2023"
 
@@ -39,7 +44,7 @@ def disguide(
     diversity_weight: float = 0.2,
     students: int = 2,
     generator_steps: int = 1,
-    imitation: str = "l1_centred",
+    distillation_loss: str = "l1_centred",
     latent: int = 256,
     warm_up: float = 0.0,
     generated: float = 1.0,
@@ -52,7 +57,7 @@ def disguide(
             classes.
         students: that are compared, >= 2; the first is the one that is left.
         generator_steps: for each question, >= 1; nobody is asked in them.
-        imitation: the students' loss, see `fedkd.losses.distillation`.
+        distillation_loss: the students', see `fedkd.losses.distillation`.
         latent: Z.
         warm_up: share of the questions that go to priors before the generator may ask.
         generated: share of the questions that are the generator's after that; the paper has all.
@@ -63,16 +68,22 @@ def disguide(
     """
     if students < 2:
         raise SettingsError(f"disguide: {students} students cannot disagree; expected >= 2")
+    peers = Peers(students - 1)
+    generator = SurrogateTrained(
+        weighted(
+            (FULL, disagreement(peers)),
+            (constant(diversity_weight), class_balance()),
+        ),
+        STUDENT,
+        GeneratorNetwork(latent),
+        generator_rate,
+        surrogate_steps=generator_steps,
+        voters=peers,
+    )
     return Method(
         "disguide",
         PAPER,
-        used(((FULL, disagreement()), (constant(diversity_weight), class_balance()))),
-        STUDENT,
-        sources(True, warm_up, generated),
-        imitation_named(imitation),
-        latent=latent,
-        generator_rate=generator_rate,
-        generator_betas=(0.9, 0.999),
-        rehearsals=generator_steps,
-        peers=students - 1,
+        shares(generator, warm_up, generated),
+        loss_named(distillation_loss),
+        student={"peers": peers},
     )

@@ -3,14 +3,14 @@
 G. Fang, K. Mo, X. Wang, J. Song, S. Bei, H. Zhang, M. Song. AAAI 2022, arXiv 2112.06253.
 
 Every batch has latents and a generator of its own, as in model inversion. But the generator does
-not begin at random: it begins where a common generator stands, which learns from each batch how to
+not begin at random: it begins where a meta-generator stands, which learns from each batch how to
 begin better, so that a handful of steps does for a batch (`fedkd.synthesis.meta_initialisation`):
 
-    L_G = bn * bn_gap + one_hot * CE(T(G(z)), y) + adversarial * agreement,    y of all classes
-    common generator: one step of Adam along the sum of the batch's gradients, or towards its end
+    L_G = bn * bn_gap + one_hot * CE(T(G(z)), y) + adversarial * adversarial_kl,    y of all classes
+    meta-generator: one step of Adam along the sum of the batch's gradients, or towards its end
     L_S = tau^2 KL(softmax(T / tau) || softmax(S / tau)),     tau = 20
 
-agreement counts only images on which teacher and student still decide alike, at temperature 1, and
+adversarial_kl counts only images on which teacher and student still decide alike, at temperature 1, and
 begins with the student.
 
 Departures
@@ -19,20 +19,24 @@ Departures
   bn_gap is of each batch alone. The paper mixes in a moving mean of earlier batches' statistics,
     which institutions compute and would have to remember between questions.
   Images are rolled as one where the paper cuts each elsewhere out of a wider frame.
-  The first layer of the common generator is not begun anew after 120 batches.
+  The first layer of the meta-generator is not begun anew after 120 batches.
   Steps of the student are AdamW's, on the bank as it grows.
 """
 
 from typing import Literal
 
+from fedkd.core.schedules import constant
 from fedkd.errors import SettingsError
-from fedkd.losses.distillation import divergence
-from fedkd.losses.term import agreement, bn_gap, wanted_class
-from fedkd.methods.mechanisms import Reuse
-from fedkd.methods.method import Method, sources, used
-from fedkd.models import SynthesisTarget
-from fedkd.student.curriculum import constant
+from fedkd.losses.adversarial import adversarial_kl
+from fedkd.losses.class_prior import target_class
+from fedkd.losses.distillation import kl_divergence
+from fedkd.losses.statistics import bn_gap
+from fedkd.losses.term import weighted
+from fedkd.methods.composition import shares
+from fedkd.methods.method import Method
+from fedkd.synthesis.generator_training import TrainedGenerator
 from fedkd.synthesis.gradients import PULL_BACK
+from fedkd.synthesis.meta_initialisation import MetaLatentBatch
 
 PAPER = "Fang et al., AAAI 2022 (arXiv 2112.06253)"
 PULL = 67.0
@@ -44,9 +48,9 @@ def fast_dfkd(
     bn_weight: float = 10.0,
     one_hot_weight: float = 0.5,
     adversarial_weight: float = 1.33,
-    epoch: int = 5,
-    common: Literal["fomaml", "reptile"] = "fomaml",
-    idle: float = 0.09,
+    steps_per_batch: int = 5,
+    meta_update: Literal["fomaml", "reptile"] = "fomaml",
+    student_from: float = 0.09,
     latent_rate: float = 0.01,
     jitter: float = 0.125,
     flips: bool = True,
@@ -62,10 +66,10 @@ def fast_dfkd(
         bn_weight: of the batch-norm gap, >= 0; 0 spares institutions the signal.
         one_hot_weight: of the wanted class, >= 0.
         adversarial_weight: of the disagreement of student and teacher, >= 0.
-        epoch: steps spent on a batch, >= 1; each is a question. 2, 5 and 10 in the paper.
-        common: what the common generator follows: "fomaml", the sum of a batch's gradients, or
+        steps_per_batch: steps spent on a batch, >= 1; each is a question. 2, 5 and 10 in the paper.
+        meta_update: what the meta-generator follows: "fomaml", the sum of a batch's gradients, or
             "reptile", the way to where it ended.
-        idle: share of the questions before the student begins, in [0, 1); 20 of 220 epochs.
+        student_from: share of the questions before the student begins, in [0, 1); 20 of 220 epochs.
         latent_rate: of a batch's latents, > 0.
         jitter: most by which images are rolled, in sides, in [0, 1].
         flips: whether they are mirrored, half of the time; not for digits or letters.
@@ -73,31 +77,35 @@ def fast_dfkd(
         latent: Z.
         warm_up: share of the questions that go to priors before the generator may ask.
         generated: share of the questions that are the generator's after that; the paper has all.
-        generator_rate: of a batch's generator; the common one's is ``epoch`` times that.
+        generator_rate: of a batch's generator; the meta-generator's is ``steps_per_batch`` times that.
 
     Raises:
         SettingsError: another word than those.
     """
-    if common not in ("fomaml", "reptile"):
-        raise SettingsError(f"fast_dfkd: common {common!r}; expected fomaml or reptile")
+    if meta_update not in ("fomaml", "reptile"):
+        raise SettingsError(f"fast_dfkd: meta_update {meta_update!r}; expected fomaml or reptile")
+    target = MetaLatentBatch(
+        *(steps_per_batch, jitter, flips, latent),
+        meta_rate=generator_rate * steps_per_batch,
+        latent_rate=latent_rate,
+        betas=(0.5, 0.999),
+        reptile=PULL if meta_update == "reptile" else None,
+    )
+    generator = TrainedGenerator(
+        weighted(
+            (constant(bn_weight), bn_gap()),
+            (constant(one_hot_weight), target_class()),
+            (lambda p: adversarial_weight * (p > 0), adversarial_kl(1.0)),
+        ),
+        PULL_BACK,
+        target,
+        generator_rate,
+        (0.5, 0.999),
+    )
     return Method(
         "fast_dfkd",
         PAPER,
-        used(
-            (
-                (constant(bn_weight), bn_gap()),
-                (constant(one_hot_weight), wanted_class()),
-                (lambda p: adversarial_weight * (p > 0), agreement(1.0)),
-            )
-        ),
-        PULL_BACK,
-        sources(True, warm_up, generated),
-        divergence(temperature),
-        latent=latent,
-        generator_rate=generator_rate,
-        generator_betas=(0.5, 0.999),
-        epoch=epoch,
-        student_from=idle,
-        canvas=SynthesisTarget("latents", jitter, flips),
-        reuse=Reuse(generator_rate * epoch, latent_rate, PULL if common == "reptile" else None),
+        shares(generator, warm_up, generated),
+        kl_divergence(temperature),
+        student_from=student_from,
     )

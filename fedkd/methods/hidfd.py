@@ -3,7 +3,7 @@
 J. Tang, S. Chen, C. Gong. AAAI 2025, arXiv 2412.13525.
 
 A little is collected that shows the teacher's classes, unlabelled; the teacher labels it. A
-generator that is told a class and a critic learn from it, guided by the teacher; then the student
+class-conditional generator and a discriminator learn from it, guided by the teacher; then the student
 learns from what was collected, repeated many times over, and from what was invented:
 
     L_D = hinge + CE(side(x), 2 c) + CE(side(g), 2 y + 1) + integration * sum_{a, b} |t(a) - d(b)|
@@ -34,19 +34,24 @@ Departures
   Answers to the generator's first steps have been paid for: they enter the bank, and the student
     learns from them too. The generator's stage is half of the questions (``stage``).
   Counts of classes are averaged at every step rather than at every epoch.
-  ``inflation`` is 10 as in the paper, where it makes half of all data collected; choose it so.
+  ``public_repeats`` is 10 as in the paper, where it makes half of all data collected; choose it so.
   Images are not cropped or mirrored for the student, whose steps are AdamW's.
   Where institutions are fused by a pool, logits are logarithms of probabilities.
 """
 
 from typing import Literal, TypeAlias, get_args
 
+from fedkd.core.schedules import FULL, constant
+from fedkd.losses.class_prior import category_frequency
+from fedkd.losses.discriminator import adversarial_realness, classwise_realness
 from fedkd.losses.distillation import squared_centred
-from fedkd.losses.rival_terms import category_frequency, realness, sidedness
-from fedkd.methods.method import FULL, Method, sources, trained_by, used
-from fedkd.models import SynthesisTarget
-from fedkd.student.curriculum import constant
-from fedkd.synthesis.discriminator import Rivalry
+from fedkd.losses.term import weighted
+from fedkd.methods.composition import shares, trained_by
+from fedkd.methods.method import Method, Share
+from fedkd.synthesis.discriminator import Discriminator
+from fedkd.synthesis.generator_network import GeneratorNetwork
+from fedkd.synthesis.generator_training import TrainedGenerator
+from fedkd.synthesis.public_samples import PublicSamples
 
 PAPER = "Tang et al., AAAI 2025 (arXiv 2412.13525)"
 Way: TypeAlias = Literal["pull_back", "finite_differences"]
@@ -55,55 +60,56 @@ Way: TypeAlias = Literal["pull_back", "finite_differences"]
 def hidfd(
     gradient: Way = "pull_back",
     *,
-    side_weight: float = 1.0,
+    classwise_weight: float = 1.0,
     frequency_weight: float = 0.1,
     integration_weight: float = 0.1,
-    inflation: int = 10,
+    public_repeats: int = 10,
     stage: float = 0.5,
     averaging: float = 0.99,
     latent: int = 128,
     warm_up: float = 0.0,
     generated: float = 1.0,
     generator_rate: float = 2e-4,
-    critic_rate: float = 2e-4,
+    discriminator_rate: float = 2e-4,
 ) -> Method:
-    """HiDFD as a value; it needs collected images, see ``images.public``.
+    """HiDFD as a value; it needs public samples, see ``images.public``.
 
     Args:
         gradient: where the gradient through the teachers comes from, see `fedkd.synthesis.gradients`. The
             student cannot stand for anybody, since it learns nothing until the generator is done.
-        side_weight: of the classes of either side, for generator and critic, >= 0.
+        classwise_weight: of the classes of either side, for generator and discriminator, >= 0.
         frequency_weight: of the category frequency, >= 0; 0 asks for no gradient of a teacher.
         integration_weight: of the feature integration, >= 0.
-        inflation: as how many images of the bank each collected one is drawn, >= 1.
-        stage: share of the questions in which generator and critic learn, in (0, 1).
+        public_repeats: as how many samples of the bank each public one is drawn, >= 1.
+        stage: share of the questions in which generator and discriminator learn, in (0, 1).
         averaging: decay of the mean of the generator's weights that paints after that, in [0, 1).
         latent: Z.
         warm_up: share of the questions that go to priors before the generator may ask.
         generated: share of the questions that are the generator's after that; the paper has all.
         generator_rate: learning rate of the generator's Adam.
-        critic_rate: of the critic's.
+        discriminator_rate: of the discriminator's.
     """
     betas = (0.0, 0.999)
+    public = PublicSamples(public_repeats)
+    discriminator = Discriminator(
+        public, discriminator_rate, betas, classwise_weight, integration_weight
+    )
+    generator = TrainedGenerator(
+        weighted(
+            (FULL, adversarial_realness(discriminator)),
+            (constant(classwise_weight), classwise_realness(discriminator)),
+            (constant(frequency_weight), category_frequency()),
+        ),
+        trained_by("hidfd", gradient, get_args(Way)),
+        GeneratorNetwork(latent, class_conditional=True, averaging=averaging),
+        generator_rate,
+        betas,
+        until=stage,
+    )
     return Method(
         "hidfd",
         PAPER,
-        used(
-            (
-                (FULL, realness()),
-                (constant(side_weight), sidedness()),
-                (constant(frequency_weight), category_frequency()),
-            )
-        ),
-        trained_by("hidfd", gradient, get_args(Way)),
-        sources(True, warm_up, generated),
+        {**shares(generator, warm_up, generated), "public": Share(public, None)},
         squared_centred,
-        latent=latent,
-        generator_rate=generator_rate,
-        generator_betas=betas,
-        generator_until=stage,
         student_from=stage,
-        canvas=SynthesisTarget(conditional=True, averaging=averaging),
-        inflation=inflation,
-        critic=Rivalry(critic_rate, betas, side_weight, integration_weight),
     )

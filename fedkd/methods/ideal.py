@@ -9,7 +9,7 @@ what they show, once. Each batch has a generator and latents of its own, begun a
     L_S = CE(S(x), argmax T(x))
 
 Departures
-  Institutions release class scores; the coordinator takes their argmax. ``imitation="kl"`` learns
+  Institutions release class scores; the coordinator takes their argmax. ``distillation_loss="kl"`` learns
     from the scores.
   An image is asked about once. The public code asks again at every epoch about all images so far,
     turned and cut at random: fifty times as many questions as the paper counts.
@@ -19,12 +19,15 @@ Departures
   Steps of the student are AdamW's, on the bank as it grows.
 """
 
-from fedkd.losses.distillation import imitation_named
-from fedkd.losses.term import class_balance, wanted_class
-from fedkd.methods.method import FULL, Method, sources, used
-from fedkd.models import SynthesisTarget
-from fedkd.student.curriculum import constant
+from fedkd.core.schedules import FULL, constant
+from fedkd.losses.class_prior import class_balance, target_class
+from fedkd.losses.distillation import loss_named
+from fedkd.losses.term import weighted
+from fedkd.methods.composition import shares
+from fedkd.methods.method import Method
 from fedkd.synthesis.gradients import STUDENT
+from fedkd.synthesis.inversion import LatentBatch
+from fedkd.synthesis.surrogate import SurrogateTrained
 
 PAPER = "Zhang et al., ICLR 2023 (arXiv 2205.11158)"
 
@@ -33,7 +36,7 @@ def ideal(
     *,
     balance_weight: float = 5.0,
     generator_steps: int = 30,
-    imitation: str = "cross_entropy",
+    distillation_loss: str = "cross_entropy",
     latent: int = 256,
     warm_up: float = 0.0,
     generated: float = 1.0,
@@ -44,22 +47,25 @@ def ideal(
     Args:
         balance_weight: of the class balance, >= 0.
         generator_steps: for each question, >= 1; nobody is asked in them.
-        imitation: the student's loss, see `fedkd.losses.distillation`.
+        distillation_loss: the student's, see `fedkd.losses.distillation`.
         latent: Z.
         warm_up: share of the questions that go to priors before the generator may ask.
         generated: share of the questions that are the generator's after that; the paper has all.
         generator_rate: learning rate of Adam, of generator and latents.
     """
+    generator = SurrogateTrained(
+        weighted(
+            (FULL, target_class()),
+            (constant(balance_weight), class_balance()),
+        ),
+        STUDENT,
+        LatentBatch(latent=latent),
+        generator_rate,
+        surrogate_steps=generator_steps,
+    )
     return Method(
         "ideal",
         PAPER,
-        used(((FULL, wanted_class()), (constant(balance_weight), class_balance()))),
-        STUDENT,
-        sources(True, warm_up, generated),
-        imitation_named(imitation),
-        latent=latent,
-        generator_rate=generator_rate,
-        generator_betas=(0.9, 0.999),
-        canvas=SynthesisTarget("latents"),
-        rehearsals=generator_steps,
+        shares(generator, warm_up, generated),
+        loss_named(distillation_loss),
     )

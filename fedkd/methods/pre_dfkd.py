@@ -30,12 +30,17 @@ Departures
 
 from typing import Literal, TypeAlias, get_args
 
+from fedkd.core.schedules import FULL, constant, ramp
 from fedkd.errors import SettingsError
-from fedkd.losses.distillation import imitation_named
-from fedkd.losses.term import class_balance, jensen_shannon, one_hot
-from fedkd.methods.mechanisms import Memory
-from fedkd.methods.method import FULL, Method, sources, trained_by, used
-from fedkd.student.curriculum import constant
+from fedkd.losses.adversarial import jensen_shannon
+from fedkd.losses.class_prior import class_balance, one_hot
+from fedkd.losses.distillation import loss_named
+from fedkd.losses.term import weighted
+from fedkd.methods.composition import shares, trained_by
+from fedkd.methods.method import Method, Share
+from fedkd.synthesis.generative_replay import GenerativeReplay
+from fedkd.synthesis.generator_network import GeneratorNetwork
+from fedkd.synthesis.generator_training import TrainedGenerator
 
 PAPER = "Binici et al., AAAI 2022 (arXiv 2201.03019)"
 Way: TypeAlias = Literal["pull_back", "finite_differences"]
@@ -47,10 +52,10 @@ def pre_dfkd(
     one_hot_weight: float = 1.0,
     balance_weight: float = 5.0,
     replayed: float = 1 / 9,
-    memory_steps: int = 1,
-    memory_rate: float = 5e-4,
-    memory_latent_rate: float = 0.02,
-    imitation: str = "l1_centred",
+    replay_steps: int = 1,
+    replay_rate: float = 5e-4,
+    replay_latent_rate: float = 0.02,
+    distillation_loss: str = "l1_centred",
     latent: int = 1000,
     warm_up: float = 0.0,
     generated: float = 1.0,
@@ -64,10 +69,10 @@ def pre_dfkd(
         balance_weight: of the class balance, >= 0; here and in memory.
         replayed: share of the generator's questions that are about images from memory, in [0, 1);
             the paper has one for eight new ones.
-        memory_steps: of the memory, for each batch that was asked about, >= 1.
-        memory_rate: of the memory's Adam, > 0.
-        memory_latent_rate: of the step by which z becomes something to remember, > 0.
-        imitation: the student's loss, see `fedkd.losses.distillation`.
+        replay_steps: of the auto-encoder, for each batch that was asked about, >= 1.
+        replay_rate: of its Adam, > 0.
+        replay_latent_rate: of the step by which z becomes something to replay, > 0.
+        distillation_loss: the student's, see `fedkd.losses.distillation`.
         latent: Z, of generator and memory.
         warm_up: share of the questions that go to priors before the generator may ask.
         generated: share of the questions that are the generator's and the memory's after that; the
@@ -79,27 +84,21 @@ def pre_dfkd(
     """
     if not 0 <= replayed < 1:
         raise SettingsError(f"pre_dfkd: {replayed} replayed; expected a share in [0, 1)")
-    shares = sources(True, warm_up, generated)
-    both = shares["generator"]
-    shares |= {
-        "generator": lambda p: both(p) * (1.0 - replayed),
-        "memory": lambda p: both(p) * replayed,
-    }
-    return Method(
-        "pre_dfkd",
-        PAPER,
-        used(
-            (
-                (constant(one_hot_weight), one_hot()),
-                (constant(balance_weight), class_balance()),
-                (FULL, jensen_shannon(3.0, over_classes=True, held=True)),
-            )
+    generator = TrainedGenerator(
+        weighted(
+            (constant(one_hot_weight), one_hot()),
+            (constant(balance_weight), class_balance()),
+            (FULL, jensen_shannon(3.0, over_classes=True, held=True)),
         ),
         trained_by("pre_dfkd", gradient, get_args(Way)),
-        shares,
-        imitation_named(imitation),
-        latent=latent,
-        generator_rate=generator_rate,
-        generator_betas=(0.9, 0.999),
-        memory=Memory(memory_steps, memory_rate, memory_latent_rate, balance_weight, 1e-5),
+        GeneratorNetwork(latent),
+        generator_rate,
     )
+    replay = GenerativeReplay(
+        latent, replay_steps, replay_rate, replay_latent_rate, balance_weight, prior_weight=1e-5
+    )
+    sources = shares(generator, warm_up, generated)
+    both = ramp(0.0, generated, warm_up, warm_up)
+    sources["generator"] = Share(generator, lambda p: both(p) * (1.0 - replayed))
+    sources["replay"] = Share(replay, lambda p: both(p) * replayed)
+    return Method("pre_dfkd", PAPER, sources, loss_named(distillation_loss))

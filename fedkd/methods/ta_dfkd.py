@@ -6,7 +6,7 @@ The teacher does not tell the generator which class to draw; it only throws out 
 know. Of each batch those images are selected that belong to the surer of two groups of answers
 (`fedkd.aggregation.selection`); they alone teach the student, and count in the adversarial term:
 
-    L_G = (1 - JS(S, T)) + bn * bn_gap + tv * total_variation + l2 * magnitude
+    L_G = (1 - JS(S, T)) + bn * bn_gap + tv * total_variation + l2 * l2_norm
     L_S = mean_b mean_c |S_c(x_b) - T_c(x_b)|,      x_b selected
 
 JS is at temperature 3 and, as in the public code, a mean over classes as well as images.
@@ -22,11 +22,16 @@ Departures
 """
 
 from fedkd.aggregation.selection import confident
+from fedkd.core.schedules import FULL, constant
+from fedkd.losses.adversarial import jensen_shannon
 from fedkd.losses.distillation import l1_centred
-from fedkd.losses.image_prior import magnitude, total_variation
-from fedkd.losses.term import bn_gap, jensen_shannon
-from fedkd.methods.method import FULL, Method, sources, used
-from fedkd.student.curriculum import constant
+from fedkd.losses.image_prior import l2_norm, total_variation
+from fedkd.losses.statistics import bn_gap
+from fedkd.losses.term import weighted
+from fedkd.methods.composition import shares
+from fedkd.methods.method import Method
+from fedkd.synthesis.generator_network import GeneratorNetwork
+from fedkd.synthesis.generator_training import TrainedGenerator
 from fedkd.synthesis.gradients import PULL_BACK
 
 PAPER = "Shin and Choi, AAAI 2024 (arXiv 2402.12406)"
@@ -55,22 +60,21 @@ def ta_dfkd(
         generated: share of the questions that are the generator's after that; the paper has all.
         generator_rate: learning rate of the generator's Adam.
     """
+    generator = TrainedGenerator(
+        weighted(
+            (FULL, jensen_shannon(3.0, over_classes=True)),
+            (constant(bn_weight), bn_gap()),
+            (constant(tv_weight), total_variation()),
+            (constant(l2_weight), l2_norm()),
+        ),
+        PULL_BACK,
+        GeneratorNetwork(latent),
+        generator_rate,
+    )
     return Method(
         "ta_dfkd",
         PAPER,
-        used(
-            (
-                (FULL, jensen_shannon(3.0, over_classes=True)),
-                (constant(bn_weight), bn_gap()),
-                (constant(tv_weight), total_variation()),
-                (constant(l2_weight), magnitude()),
-            )
-        ),
-        PULL_BACK,
-        sources(True, warm_up, generated),
+        shares(generator, warm_up, generated),
         l1_centred,
-        latent=latent,
-        generator_rate=generator_rate,
-        generator_betas=(0.9, 0.999),
         selection=confident(threshold),
     )

@@ -21,7 +21,7 @@ Departures
   Those first batches are ours, and ``first_images`` says how many images of a class they take.
   Each step is a question, and is paid for: an institution sees every state of an image. What it
     answers on the way is kept and learned from; the paper keeps the last state alone. Its 1,500
-    steps to a batch are therefore out of reach, and ``epoch`` is to be small with a large
+    steps to a batch are therefore out of reach, and ``steps_per_batch`` is to be small with a large
     ``generator_rate``; the last step of a batch is taken and not asked about.
   Several teachers are one by the mean of their logits.
   Images begin as noise around grey, of all intensities; pixels are cut off rather than stretched.
@@ -29,11 +29,14 @@ Departures
   Steps of the student are AdamW's, on the bank as it grows.
 """
 
-from fedkd.losses.distillation import divergence
-from fedkd.losses.term import wanted_class
-from fedkd.methods.method import FULL, Method, sources
-from fedkd.models import SynthesisTarget
-from fedkd.synthesis.data_impressions import Impressions
+from fedkd.aggregation.by_rule import ByRule
+from fedkd.core.schedules import FULL
+from fedkd.losses.class_prior import target_class
+from fedkd.losses.distillation import kl_divergence
+from fedkd.methods.composition import shares
+from fedkd.methods.method import Method
+from fedkd.synthesis.data_impressions import DataImpressions
+from fedkd.synthesis.generator_training import TrainedGenerator
 from fedkd.synthesis.gradients import PULL_BACK
 
 PAPER = "Nayak et al., ICML 2019 (arXiv 1905.08114)"
@@ -44,7 +47,7 @@ def zskd(
     scales: tuple[float, ...] = (1.0, 0.1),
     temperature: float = 20.0,
     first_images: int = 1,
-    epoch: int = 1500,
+    steps_per_batch: int = 1500,
     warm_up: float = 0.0,
     generated: float = 1.0,
     generator_rate: float = 1e-3,
@@ -55,22 +58,23 @@ def zskd(
         scales: beta, > 0; images of a batch take them in turn.
         temperature: tau, of images, student and similarity, > 0.
         first_images: of each class, >= 1, made to show it before targets are drawn.
-        epoch: steps spent on a batch, >= 1; each is a question.
+        steps_per_batch: steps spent on a batch, >= 1; each is a question.
         warm_up: share of the questions that go to priors first.
         generated: share of the questions that are about trained images after that.
         generator_rate: learning rate of the pixels' Adam.
     """
+    generator = TrainedGenerator(
+        ((FULL, target_class(temperature)),),
+        PULL_BACK,
+        DataImpressions(
+            steps_per_batch, scales=tuple(scales), temperature=temperature, first=first_images
+        ),
+        generator_rate,
+    )
     return Method(
         "zskd",
         PAPER,
-        ((FULL, wanted_class(temperature)),),
-        PULL_BACK,
-        sources(True, warm_up, generated),
-        divergence(temperature),
-        generator_rate=generator_rate,
-        generator_betas=(0.9, 0.999),
-        epoch=epoch,
-        canvas=SynthesisTarget("pixels"),
-        rule="mean_logits",
-        impressions=Impressions(tuple(scales), temperature, first_images),
+        shares(generator, warm_up, generated),
+        kl_divergence(temperature),
+        aggregation=ByRule("mean_logits"),
     )

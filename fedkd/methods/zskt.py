@@ -20,9 +20,13 @@ Departures
 
 from typing import Literal, TypeAlias, get_args
 
-from fedkd.losses.distillation import divergence
-from fedkd.losses.term import agreement
-from fedkd.methods.method import FULL, Method, sources, trained_by
+from fedkd.core.schedules import FULL
+from fedkd.losses.adversarial import adversarial_kl
+from fedkd.losses.distillation import kl_divergence
+from fedkd.methods.composition import shares, trained_by
+from fedkd.methods.method import Method
+from fedkd.synthesis.generator_network import GeneratorNetwork
+from fedkd.synthesis.generator_training import TrainedGenerator
 
 PAPER = "Micaelli and Storkey, NeurIPS 2019 (arXiv 1905.09768)"
 Way: TypeAlias = Literal["pull_back", "straight_through", "finite_differences"]
@@ -47,14 +51,15 @@ def zskt(
         generated: share of the questions that are the generator's after that; the paper has all.
         generator_rate: learning rate of the generator's Adam.
     """
+    generator = TrainedGenerator(
+        ((FULL, adversarial_kl(temperature, masked=False)),),
+        trained_by("zskt", gradient, get_args(Way)),
+        GeneratorNetwork(latent),
+        generator_rate,
+    )
     return Method(
         "zskt",
         PAPER,
-        ((FULL, agreement(temperature, masked=False)),),
-        trained_by("zskt", gradient, get_args(Way)),
-        sources(True, warm_up, generated),
-        divergence(temperature),
-        latent=latent,
-        generator_rate=generator_rate,
-        generator_betas=(0.9, 0.999),
+        shares(generator, warm_up, generated),
+        kl_divergence(temperature),
     )

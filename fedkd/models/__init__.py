@@ -4,7 +4,7 @@ Architectures are had by name from the registry; weights depend on a seed alone.
 """
 
 from fedkd.models.architectures import Network, Shape
-from fedkd.models.generators import Generator, Latents, Pixels, SynthesisTarget, TargetModule
+from fedkd.models.generators import Generator
 from fedkd.models.in_process_teachers import InProcess
 from fedkd.models.registry import MODELS, build_network, penultimate_features, reinitialised
 from fedkd.models.scattering import Scattering
@@ -23,15 +23,11 @@ __all__ = [
     "MODELS",
     "Generator",
     "InProcess",
-    "Latents",
     "ModuleTeacher",
     "Network",
-    "Pixels",
     "Scattering",
     "ScikitTeacher",
     "Shape",
-    "SynthesisTarget",
-    "TargetModule",
     "Teacher",
     "build_network",
     "penultimate_features",

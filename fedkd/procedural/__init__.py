@@ -3,6 +3,7 @@
 A prior is a frozen value; the same prior, count, shape and seed give the same bytes.
 """
 
+from fedkd.core.interfaces import Prior
 from fedkd.procedural.base import ProceduralPrior
 from fedkd.procedural.collage import Collage
 from fedkd.procedural.priors import (
@@ -19,7 +20,7 @@ from fedkd.procedural.priors import (
 )
 from fedkd.procedural.random_fields import Shape
 from fedkd.procedural.renderer import SEED_LIMIT, frozen_generator, named_prior, render
-from fedkd.procedural.transforms import CutMixed, Prior, Warped
+from fedkd.procedural.transforms import CutMixed, Warped
 
 __all__ = [
     "DEFAULT_PRIORS",

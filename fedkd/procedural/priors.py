@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fedkd.core.interfaces import Prior
 from fedkd.errors import SettingsError
 from fedkd.procedural.base import ProceduralPrior
 from fedkd.procedural.collage import Collage
@@ -30,7 +31,7 @@ from fedkd.procedural.random_fields import (
     uniform,
     uniform_between,
 )
-from fedkd.procedural.transforms import CutMixed, Prior, Warped, require
+from fedkd.procedural.transforms import CutMixed, Warped, require
 
 _MIN_RADIUS = 0.6  # pixels: a pen of a smaller radius would leave a faint and broken line
 

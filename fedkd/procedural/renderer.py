@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
+from fedkd.core.interfaces import Prior
 from fedkd.errors import DataError
 from fedkd.models import Generator
-from fedkd.procedural.priors import PRIORS, Prior, build_prior
+from fedkd.procedural.priors import PRIORS, build_prior
 from fedkd.procedural.transforms import CutMixed, Warped, images_per_block
 from fedkd.protocol import FrozenGenerator, NamedPrior, Recipe, fingerprint
 

@@ -2,26 +2,15 @@
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from fedkd.core.interfaces import Prior
 from fedkd.errors import SettingsError
 from fedkd.procedural.random_fields import Shape, power_law_noise, to_uint8, uniform_between, warped
 
 _BLOCK = 2**18  # pixel values rendered at once: a few float32 copies of them fit a core's cache
-
-
-class Prior(Protocol):
-    """A distribution of synthetic images that needs no data."""
-
-    def draw(self, count: int, shape: Shape, rng: torch.Generator) -> Tensor:
-        """Sample ``count`` images of ``shape`` (C, H, W): (count, C, H, W) uint8 in 0..255.
-
-        Raises:
-            SettingsError: a negative count, or a side below 1.
-        """
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,10 @@
-"""What was asked about, remembered without being kept: an auto-encoder. Asks nobody itself."""
+"""Generative replay as a source: a variational auto-encoder of what was asked about.
+
+Source: PRE-DFKD (Binici et al., AAAI 2022), in which the teacher stands where the student does.
+"""
+
+import math
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -6,18 +12,55 @@ from torch import Tensor, nn
 
 from fedkd.core.bank import Bank
 from fedkd.core.compute import device_of
+from fedkd.core.interfaces import BaseSource, Context
+from fedkd.core.proposals import Cost, Needs, Proposal, Turn
 from fedkd.core.state import State, gather, scatter
-from fedkd.losses.term import Batch, class_balance, one_hot
-from fedkd.methods.mechanisms import Memory
+from fedkd.errors import SettingsError
+from fedkd.losses.class_prior import class_balance, one_hot
+from fedkd.losses.term import Batch
 from fedkd.models import Generator
 from fedkd.protocol import Signal, as_float
-from fedkd.student.curriculum import constant
-from fedkd.synthesis.sources import Drawn
 
 WIDTH = 32
 """Channels of the encoder."""
 OWN = 4
 """For so many images that were asked about, one of its own is learned again."""
+
+
+@dataclass(frozen=True, eq=False)
+class GenerativeReplay:
+    """The settings.
+
+    Attributes:
+        latent: Z, >= 1.
+        steps: of the auto-encoder for each batch that was asked about, >= 1.
+        rate: of its Adam, > 0.
+        latent_rate: of the one step by which latents become something to replay, > 0.
+        balance_weight: of the class balance in that step, >= 0.
+        prior_weight: of the divergence of latents from N(0, 1), >= 0.
+    """
+
+    latent: int
+    steps: int
+    rate: float
+    latent_rate: float
+    balance_weight: float
+    prior_weight: float
+    needs: Needs = Needs()
+    cost: Cost = Cost()
+
+    def __post_init__(self) -> None:
+        rates, weights = (self.rate, self.latent_rate), (self.balance_weight, self.prior_weight)
+        if not (
+            all(0 < rate < math.inf for rate in rates)
+            and all(0 <= weight < math.inf for weight in weights)
+            and min(self.steps, self.latent) >= 1
+        ):
+            raise SettingsError(f"{self!r} is out of range; see its docstring")
+
+    def build(self, context: Context) -> "ReplayedSamples":
+        """The source."""
+        return ReplayedSamples(self, context.bank, context.student, context.shape, context.seed)
 
 
 class Encoder(nn.Module):
@@ -49,65 +92,56 @@ class Encoder(nn.Module):
         return self.mean(seen), self.log_variance(seen)
 
 
-class Remembered:
-    """Images like those that were asked about, painted from memory.
+class ReplayedSamples(BaseSource):
+    """An auto-encoder that learns what was asked about, and draws images like it.
 
     Before it draws it learns from every batch that has entered the bank since it drew last, and
-    from some images of its own, so that it does not forget either: an image painted from its code
-    is to look like it, and the student is to say the same of both. What it paints is drawn as the
-    student would be surest of it, of every class alike.
+    from some images of its own, so that it does not forget either: an image drawn from its code
+    is to look like it, and the student is to answer both alike. What it draws is what the student
+    would be surest of, of every class alike.
 
     Args:
-        memory: how it learns.
-        latent: Z.
+        settings: how it learns.
         bank: what was asked about.
         student: (B, C, H, W) in [0, 1] -> (B, K), read and never changed.
         shape: (C, H, W).
         seed: of the first weights.
-
-    Source: PRE-DFKD (Binici et al., AAAI 2022), in which the teacher stands where the student does.
     """
 
     def __init__(
         self,
-        memory: Memory,
-        latent: int,
+        settings: GenerativeReplay,
         bank: Bank,
         student: nn.Module,
         shape: tuple[int, int, int],
         seed: int,
     ) -> None:
-        self.memory, self.latent, self.bank, self.student = memory, latent, bank, student
+        self.settings, self.bank, self.student = settings, bank, student
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.encoder, self.decoder = Encoder(latent, shape), Generator(latent, shape)
+            self.encoder = Encoder(settings.latent, shape)
+            self.decoder = Generator(settings.latent, shape)
         self._device = device_of(student)
         self.encoder.to(self._device)
         self.decoder.to(self._device)
         weights = [*self.encoder.parameters(), *self.decoder.parameters()]
-        self.optimizer = torch.optim.Adam(weights, memory.rate)
-        self._wishes = (
-            (constant(1.0), one_hot()),
-            (constant(memory.balance_weight), class_balance()),
-        )
-        self._heard = 0
+        self.optimizer = torch.optim.Adam(weights, settings.rate)
+        self._learned = 0
 
-    def draw(self, count: int, rng: torch.Generator) -> Drawn:
-        """``count`` images that it remembers, after it has learned what is new."""
+    def propose(self, turn: Turn) -> Proposal | None:
+        """Images that it replays, after it has learned what is new."""
         self.student.eval()
-        new = self.bank.newest(self.bank.added - self._heard)
-        for start in range(0, len(new), count):
-            for _ in range(self.memory.steps):
-                self.learn_from(as_float(new[start : start + count].to(self._device)), rng)
-        self._heard = self.bank.added
-        return Drawn(self._recalled(count, rng), "memory")
-
-    def learn(self, origin: str, target: Tensor) -> None:
-        """It learns from the bank, not here."""
+        new = self.bank.newest(self.bank.added - self._learned)
+        for start in range(0, len(new), turn.count):
+            batch = as_float(new[start : start + turn.count].to(self._device))
+            for _ in range(self.settings.steps):
+                self.learn_from(batch, turn.rng)
+        self._learned = self.bank.added
+        return Proposal(self._replayed(turn.count, turn.rng), "replay")
 
     def learn_from(self, images: Tensor, rng: torch.Generator) -> float:
         """One step on ``images`` (B, C, H, W) in [0, 1] and some of its own; the loss before it."""
-        images = torch.cat([images, self._recalled(len(images) // OWN + 1, rng)])
+        images = torch.cat([images, self._replayed(len(images) // OWN + 1, rng)])
         self.encoder.train()
         self.decoder.train()
         mean, log_variance = self.encoder(images)
@@ -127,38 +161,42 @@ class Remembered:
             log_variance: of their codes, (B, Z).
             noise: (B, Z), with which z is drawn.
         """
-        painted = self.decoder(mean + (0.5 * log_variance).exp() * noise)
+        drawn = self.decoder(mean + (0.5 * log_variance).exp() * noise)
         with torch.no_grad():
-            said = self.student(images)
-        alike = F.l1_loss(painted, images) + F.l1_loss(self.student(painted), said)
+            answer = self.student(images)
+        alike = F.l1_loss(drawn, images) + F.l1_loss(self.student(drawn), answer)
         each = 0.5 * (mean.square() + log_variance.exp() - 1.0 - log_variance).sum(1)
-        return alike + self.memory.prior_weight * each.mean()
+        return alike + self.settings.prior_weight * each.mean()
 
     def state(self) -> State:
-        """Both networks, their momenta, and how much of the bank they have heard."""
-        return gather(self._parts, {"heard": self._heard})
+        """Both networks, their momenta, and how much of the bank they have learned."""
+        return gather(self._parts, {"learned": self._learned})
 
     def restore(self, state: State) -> None:
         """Be again as when ``state`` was taken."""
-        self._heard = scatter(state, self._parts)["heard"]
+        self._learned = scatter(state, self._parts)["learned"]
 
-    def _recalled(self, count: int, rng: torch.Generator) -> Tensor:
-        """Images of latents that took one step towards what is worth remembering."""
+    def _replayed(self, count: int, rng: torch.Generator) -> Tensor:
+        """Images of latents that took one step towards what is worth replaying."""
         self.decoder.eval()
-        z = torch.randn(max(2, count), self.latent, generator=rng).to(self._device).requires_grad_()
+        z = (
+            torch.randn(max(2, count), self.settings.latent, generator=rng)
+            .to(self._device)
+            .requires_grad_()
+        )
         images = self.decoder(z)
-        said = self.student(images)
-        batch = Batch(images, {Signal.LOGITS: said}, said)
+        answer = self.student(images)
+        batch = Batch(images, {Signal.LOGITS: answer}, answer)
         loss = (z.var(0) - 1.0).square().mean() + z.mean(0).square().mean()
-        for weight, term in self._wishes:
-            loss = loss + weight(0.0) * term.value(batch)
+        loss = loss + 1.0 * one_hot().value(batch)
+        loss = loss + self.settings.balance_weight * class_balance().value(batch)
         (slope,) = torch.autograd.grad(loss, z)
-        step = torch.optim.Adam([z], self.memory.latent_rate)
+        step = torch.optim.Adam([z], self.settings.latent_rate)
         z.grad = slope
         step.step()
         with torch.no_grad():
-            painted: Tensor = self.decoder(z)
-        return painted[:count]
+            drawn: Tensor = self.decoder(z)
+        return drawn[:count]
 
     @property
     def _parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:

@@ -1,314 +1,257 @@
-"""A generator in training: what its images were worth, and its step towards better ones.
-
-Knows the terms of a method and where gradients come from; neither the bank nor the budget.
-"""
+"""Generator training as a source: what its samples were worth, and its step towards better ones."""
 
 import math
-from collections.abc import Generator, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch import Tensor
 
-from fedkd.aggregation.fusion import Fusion
-from fedkd.core.compute import CPU, Compute
-from fedkd.core.state import Part, State
+from fedkd.core.interfaces import BaseSource, Context
+from fedkd.core.proposals import AnsweredBatch, Cost, FollowUps, Needs, Proposal, Turn
+from fedkd.core.schedules import expect_weights
+from fedkd.core.state import Part, State, gather, scatter
 from fedkd.errors import SettingsError
-from fedkd.losses.term import Batch
-from fedkd.methods.method import Method
-from fedkd.models import Generator as ImageGenerator
-from fedkd.models import Latents
-from fedkd.protocol import Answers, LabelSpaces, Request, Signal
-from fedkd.synthesis.data_impressions import Similarity
-from fedkd.synthesis.discriminator import Critic, Shown
-from fedkd.synthesis.gradients import Point
-from fedkd.synthesis.instance_discrimination import Discriminator
-from fedkd.synthesis.meta_initialisation import Common
-from fedkd.synthesis.public_samples import Collected
-from fedkd.synthesis.sources import Drawn, Generated, Kept
+from fedkd.losses.term import Batch, Objective
+from fedkd.protocol import Signal
+from fedkd.synthesis.companions import Companions
+from fedkd.synthesis.gradients import Cotangents, Gradient, Point
+from fedkd.synthesis.target import TargetSpec
 
 
 @dataclass(frozen=True, eq=False)
-class Heard:
-    """A batch that was asked about, and all that its terms may read."""
+class TrainedGenerator:
+    """The settings: terms are minimised over a synthesis target, by answers of the teachers.
 
-    drawn: Drawn
-    """As it was invented, with its graph."""
-    images: Tensor
-    """(B, C, H, W) uint8, as they were asked."""
-    answers: Answers
-    selected: Tensor | None
-    """(B,) which of the images count, None for all."""
-    labels: LabelSpaces
-    fusion: Fusion
-    progress: float
-
-
-@dataclass(frozen=True)
-class Improved:
-    """What one step of a generator came to."""
-
-    terms: Mapping[str, float]
-    """Value of each term, without its weight."""
-    pulled_back: int
-    """Samples that were pulled back."""
-    asked: int
-    """Further samples that were asked about."""
-
-
-class Invention:
-    """A generator, its optimiser, and what its terms remember.
-
-    Args:
-        method: the paper.
-        student: read in its terms, never changed.
-        shape: (C, H, W).
-        seed: of the generator's first weights.
-        count: most images in a batch.
-        classes: K.
-        compute: where the student is, and this.
-        peers: of the student, read as it is.
-        collected: what a critic knows of images; None where the method has none.
+    Attributes:
+        terms: each minimised, each with a schedule of weights >= 0; companions come with them.
+        gradient: where d loss / d images comes from, see `fedkd.synthesis.gradients`.
+        target: what is trained.
+        rate: learning rate of its Adam, > 0.
+        betas: its momenta.
+        until: share of the questions after which it learns no more, in (0, 1].
     """
 
-    def __init__(
-        self,
-        method: Method,
-        student: nn.Module,
-        shape: tuple[int, int, int],
-        seed: int,
-        count: int,
-        classes: int,
-        compute: Compute = CPU,
-        peers: Iterable[nn.Module] = (),
-        collected: Collected | None = None,
-    ) -> None:
-        self.method, self.student, self.compute = method, student, compute
-        self.peers, self.collected, canvas = peers, collected, method.canvas
-        with torch.random.fork_rng(devices=[]):  # layers initialise from the global stream only
-            torch.manual_seed(seed)
-            self.painter = canvas.build(count, method.latent, shape, classes)
-        compute.place(self.painter)
-        self._average = self._similarity = self._critic = None
-        if canvas.averaging:
-            decay = get_ema_multi_avg_fn(canvas.averaging)  # type: ignore[no-untyped-call]
-            self._average = AveragedModel(self.painter, multi_avg_fn=decay, use_buffers=True)
-        if method.impressions:
-            self._similarity = Similarity(method.impressions, classes)
-        if method.critic:
-            self._critic = Critic(method.critic, shape, classes, seed)
-            compute.place(self._critic.network)
-        self.source: Generated | Kept = (
-            Generated(self.painter, classes * canvas.conditional, self._average)
-            if isinstance(self.painter, ImageGenerator)
-            else Kept(canvas, self.painter, count, classes, self._similarity)
-        )
-        self.optimizer = self._optimizer()
-        self._previous: dict[str, Tensor] = {}
-        self._common: Common | None = None
-        if method.reuse and isinstance(self.painter, Latents):
-            network, betas = self.painter.generator, method.generator_betas
-            self._common = Common(method.reuse, network, betas)
-        self._discriminator: Discriminator | None = None
-        if method.discrimination:
-            self._discriminator = Discriminator(method.discrimination, student, shape, seed)
+    terms: Objective
+    gradient: Gradient
+    target: TargetSpec
+    rate: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.999)
+    until: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.rate < math.inf or not 0 < self.until <= 1:
+            raise SettingsError(
+                f"generator: rate {self.rate}, until {self.until}; expected > 0 and in (0, 1]"
+            )
+        if not self.terms:
+            raise SettingsError("a generator without terms cannot learn; give one a weight above 0")
+        for schedule, term in self.terms:
+            expect_weights(f"weight of {term.name}", schedule)
+            beyond = term.needs - {Signal.LOGITS}
+            if beyond and not self.gradient.pulls_back:
+                raise SettingsError(
+                    f"term {term.name} needs the gradient of {', '.join(sorted(beyond))}, which "
+                    f'only gradient = "pull_back" gives; choose that, or set the weight of '
+                    f"{term.name} to 0"
+                )
 
     @property
-    def parts(self) -> dict[str, Part]:
-        """All of it that changes, by the name that it has in a state."""
-        parts: dict[str, Part] = {
-            "generator": self.painter,
-            "generator_optimizer": self.optimizer,
-        }
-        if any(term.memory is not None for _, term in self.method.objective):
-            parts["memory"] = self
-        if isinstance(self.source, Kept):
-            parts["wanted"] = self.source
-        further: dict[str, Part | None] = {
-            "common": self._common,
-            "discrimination": self._discriminator,
-            "average": self._average,
-            "similarity": self._similarity,
-        }
-        parts |= {name: part for name, part in further.items() if part is not None}
-        return parts | (self._critic.parts if self._critic else {})
+    def needs(self) -> Needs:
+        """Signals of its terms, and pull-backs where its gradient needs them."""
+        signals = {signal: f"term {term.name}" for _, term in self.terms for signal in term.needs}
+        return Needs(pull_back=self.gradient.pulls_back) | Needs(signals)
 
-    def begin(self, rng: torch.Generator) -> None:
-        """An epoch: where one batch is kept for that long, begin another."""
-        if not isinstance(self.source, Kept):
-            return
-        self.source.begin(rng)
-        if self._common:
-            self._common.begin()
-        self.optimizer.state.clear()
+    @property
+    def cost(self) -> Cost:
+        """While it learns."""
+        return Cost(1 + self.gradient.questions, int(self.gradient.pulls_back))
 
-    def state(self) -> State:
-        """What its terms remember."""
-        return State({name: each.clone() for name, each in self._previous.items()})
+    def build(self, context: Context) -> "TrainedSource":
+        """The source."""
+        return TrainedSource(self, context)
 
-    def restore(self, state: State) -> None:
-        """Remember what was remembered when ``state`` was taken."""
-        self._previous = {name: each.clone() for name, each in state.tensors.items()}
 
-    def improve(
-        self, heard: Heard, step: int, rng: torch.Generator
-    ) -> Generator[Request, Answers, Improved]:
-        """One step, the ``step``-th from 0, on the method's objective; asks what it must."""
-        gradient, device = self.method.gradient, self.compute.device
-        pixels = self.compute.pixels(heard.images).requires_grad_()
-        student, students = self._students(pixels)
-        leaves = {
-            name: {s: v.float().detach().requires_grad_() for s, v in reply.signals.items()}
-            for name, reply in heard.answers.items()
-        }
-        said: Mapping[str, Mapping[Signal, Tensor]] = leaves
-        if gradient.believes_student:
-            said = {
-                name: {Signal.LOGITS: heard.labels.to_local(name, student.cpu())} for name in leaves
-            }
-        fused = {signal: value.to(device) for signal, value in heard.fusion(said).items()}
-        if self._critic:
-            self._criticise(self._critic, heard, fused[Signal.LOGITS].detach(), rng)
-        batch = Batch(
-            *(pixels, fused, student),
-            *(_on(heard.selected, device), _on(heard.drawn.wanted, device)),
-            self._previous,
-            students=students,
-            distinctness=self._distinctness(pixels, rng),
-            judged=self._critic.judge(pixels) if self._critic else None,
+class TrainedSource(BaseSource):
+    """A synthesis target, its optimiser, its companions, and what its terms have captured.
+
+    Args:
+        settings: of it.
+        context: of the run.
+    """
+
+    def __init__(self, settings: TrainedGenerator, context: Context) -> None:
+        self.settings, self.context = settings, context
+        self.target = settings.target.build(context)
+        self.companions = Companions([term for _, term in settings.terms], context)
+        self.optimizer = torch.optim.Adam(
+            list(self.target.groups()),
+            settings.rate,
+            settings.betas,
+            fused=context.compute.fused,
         )
-        terms = self._backward(batch, heard.progress)
-        through_student = pixels.grad if pixels.grad is not None else torch.zeros_like(pixels)
-        cotangents = {
-            name: {s: v.grad for s, v in of.items() if v.grad is not None}
-            for name, of in leaves.items()
-        }
-        through_teachers, paid = torch.zeros_like(pixels), 0
-        if any(cotangents.values()):
-            point = Point(
-                *(heard.images, heard.answers, cotangents),
-                *(lambda x: self._say(self.student, x).cpu(), rng, heard.labels),
-            )
-            pulled = yield from gradient.pull(point)
-            through_teachers = pulled.to(device)
-            paid = len(pixels)
-        self._descend(heard.drawn.images, through_student + through_teachers)
-        self._remember(batch, step)
-        if (step + 1) % self.method.epoch == 0:
-            self._finish(heard.images)
-        return Improved(terms, paid * gradient.pulls_back, paid * gradient.questions)
+        self._captured: dict[str, Tensor] = {}
+        self._steps = 0
+        self.begin()
 
-    def rehearse(self, count: int, progress: float, rng: torch.Generator) -> dict[str, float]:
-        """Begin an epoch and take its steps, the student or the vote of all of them for a teacher.
+    @property
+    def cost(self) -> Cost:
+        """What a step takes, while it learns."""
+        return self.settings.cost if self.learning else Cost()
 
-        Asks nothing. Returns the value of each term at the last step.
-        """
-        self.begin(rng)
-        self.source.learning, terms = True, {}
-        for _ in range(self.method.rehearsals):
-            drawn = self.source.draw(count, rng)
-            student, students = self._students(drawn.images)
-            said = {Signal.LOGITS: student if students is None else vote(students)}
-            self.optimizer.zero_grad(set_to_none=True)
-            batch = Batch(
-                *(drawn.images, said, student),
-                wanted=_on(drawn.wanted, student.device),
-                previous=self._previous,
-                students=students,
-                distinctness=self._distinctness(drawn.images, rng),
-            )
-            terms = self._backward(batch, progress)
-            self.optimizer.step()
-        self.source.learning = False
-        return terms
+    @property
+    def steps(self) -> int:
+        """Its optimiser's."""
+        return self._steps
 
-    def _students(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        """What the student says, (B, K), and what all say, (M, B, K); None where it is alone."""
-        said = [self._say(network, images) for network in (self.student, *self.peers)]
-        return said[0], torch.stack(said) if len(said) > 1 else None
+    @property
+    def learning(self) -> bool:
+        """Whether it still learns, after so many questions."""
+        clock = self.context.clock
+        return clock.asked < self.settings.until * clock.plan.budget
 
-    def _say(self, network: nn.Module, images: Tensor) -> Tensor:
-        """Its (B, K); a slope is taken of images alone, its weights cost nothing."""
-        weights = [weight for weight in network.eval().parameters() if weight.requires_grad]
-        for weight in weights:
-            weight.requires_grad_(False)
-        said = self.compute.say(network, images)
-        for weight in weights:
-            weight.requires_grad_(True)
-        return said
+    def propose(self, turn: Turn) -> Proposal | None:
+        """Samples as the target draws them; with a graph while it learns."""
+        drawn = self.target.draw(turn.count, turn.rng, self.asks_to_learn)
+        targets, last = drawn.class_targets, (self._steps + 1) % self.target.steps_per_batch == 0
+        exact = drawn.images.requires_grad
+        return Proposal(
+            drawn.images,
+            "generator",
+            frozenset(self.settings.needs.signals) if exact else frozenset({Signal.LOGITS}),
+            drawn.recipe,
+            targets,
+            targets if last and targets is not None and targets.ndim == 1 else None,
+        )
 
-    def _backward(self, batch: Batch, progress: float) -> dict[str, float]:
-        """Gradients of the weighted objective into every leaf; the terms' values."""
-        objective = self.method.objective
+    @property
+    def asks_to_learn(self) -> bool:
+        """Whether it learns from answers now."""
+        return self.learning
+
+    def learn(self, answered: AnsweredBatch) -> FollowUps | None:
+        """One step, where its samples carry a graph."""
+        self.target.hear(answered.target)
+        return self._step(answered) if answered.proposal.images.requires_grad else None
+
+    def begin(self) -> None:
+        """Begin a batch, with momenta as new where everything begins anew."""
+        if self.target.begin(self.context.rng):
+            self.optimizer.state.clear()
+
+    def batch(
+        self,
+        images: Tensor,
+        teacher: Mapping[Signal, Tensor],
+        student: Tensor,
+        class_targets: Tensor | None,
+        answered: AnsweredBatch | None,
+    ) -> Batch:
+        """What terms are told, once companions have looked at it."""
+        device = student.device
+        selected = None if answered is None else _on(answered.selected, device)
+        plain = Batch(
+            *(images, teacher, student, selected, _on(class_targets, device), self._captured)
+        )
+        return replace(plain, readings=self.companions.observe(plain, answered, self.context.rng))
+
+    def backward(self, batch: Batch, progress: float) -> dict[str, float]:
+        """Gradients of the weighted terms into every leaf; the terms' values."""
+        objective = self.settings.terms
         terms = {term.name: term.value(batch) for _, term in objective}
         loss = torch.stack([weight(progress) * terms[term.name] for weight, term in objective])
         torch.autograd.backward(loss.sum())
-        if self._discriminator:
-            self._discriminator.learn()
+        self.companions.stepped()
         values = torch.stack([value.detach() for value in terms.values()]).tolist()  # one wait
         return dict(zip(terms, values, strict=True))
+
+    def note(self, steps: int, terms: Mapping[str, float], progress: float) -> None:
+        """Count ``steps``, and put the terms' values and weights at the last into the record."""
+        self._steps += steps
+        weights = {term.name: weight(progress) for weight, term in self.settings.terms}
+        self.context.record("generated", step=self._steps, terms=dict(terms), weights=weights)
+
+    def _step(self, answered: AnsweredBatch) -> FollowUps:
+        """One step on the terms; asks what it must for the teachers' part of the gradient."""
+        compute, gradient = self.context.compute, self.settings.gradient
+        pixels = compute.pixels(answered.images).requires_grad_()
+        student = compute.frozen_logits(self.context.student, pixels)
+        leaves = {
+            name: {s: v.float().detach().requires_grad_() for s, v in reply.signals.items()}
+            for name, reply in answered.answers.items()
+        }
+        signals: Mapping[str, Mapping[Signal, Tensor]] = leaves
+        if gradient.believes_student:
+            own = student.cpu()
+            signals = {n: {Signal.LOGITS: answered.labels.to_local(n, own)} for n in leaves}
+        fused = {s: value.to(compute.device) for s, value in answered.fusion(signals).items()}
+        targets = answered.proposal.class_targets
+        batch = self.batch(pixels, fused, student, targets, answered)
+        terms = self.backward(batch, answered.progress)
+        through_student = pixels.grad if pixels.grad is not None else torch.zeros_like(pixels)
+        cotangents: Cotangents = {
+            name: {s: v.grad for s, v in of.items() if v.grad is not None}
+            for name, of in leaves.items()
+        }
+        through_teachers = torch.zeros_like(pixels)
+        if any(cotangents.values()):
+            through_teachers = (yield from gradient.pull(self._point(answered, cotangents))).to(
+                compute.device
+            )
+        self._descend(answered.proposal.images, through_student + through_teachers)
+        self._capture(batch)
+        last = (self._steps + 1) % self.target.steps_per_batch == 0
+        if last:
+            self.target.finish()
+            self.companions.finish(answered.images)
+        self.note(1, terms, answered.progress)
+        if last:
+            self.begin()
+
+    def _point(self, answered: AnsweredBatch, cotangents: Cotangents) -> Point:
+        compute, student = self.context.compute, self.context.student
+        return Point(
+            *(answered.images, answered.answers, cotangents),
+            *(lambda x: compute.frozen_logits(student, x).cpu(), self.context.rng),
+            answered.labels,
+        )
 
     def _descend(self, graph: Tensor, gradient: Tensor) -> None:
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(graph, gradient)
-        if self._common:
-            self._common.note()
+        self.target.backward()
         self.optimizer.step()
-        if self._average is not None and isinstance(self.painter, ImageGenerator):
-            self._average.update_parameters(self.painter)
-
-    def _criticise(self, critic: Critic, heard: Heard, said: Tensor, rng: torch.Generator) -> None:
-        """Let the critic learn from this batch, and from as many images that were collected."""
-        if self.collected is None or heard.drawn.wanted is None:
-            raise SettingsError("a critic needs collected images, and a canvas that wants classes")
-        images, targets = self.collected.known(len(heard.images), rng)
-        targets, wanted = targets.to(said.device), heard.drawn.wanted.to(said.device)
-        critic.learn(
-            Shown(self.compute.pixels(images), targets, targets.argmax(1)),
-            Shown(self.compute.pixels(heard.images), said, wanted),
-        )
-
-    def _finish(self, images: Tensor) -> None:
-        """An epoch ends with ``images``, (B, C, H, W) uint8."""
-        if self._common:
-            self._common.learn()
-        if self._discriminator:
-            self._discriminator.keep(images)
-
-    def _optimizer(self) -> torch.optim.Adam:
-        """Of what paints; latents that reuse a network have a rate of their own."""
-        method, painter = self.method, self.painter
-        if method.reuse is None or not isinstance(painter, Latents):
-            groups: list[dict[str, Any]] = [{"params": list(painter.parameters())}]
-        else:
-            groups = [
-                {"params": list(painter.generator.parameters())},
-                {"params": [painter.latents], "lr": method.reuse.latent_rate},
-            ]
-        return torch.optim.Adam(
-            groups, method.generator_rate, method.generator_betas, fused=self.compute.fused
-        )
-
-    def _distinctness(self, images: Tensor, rng: torch.Generator) -> Tensor | None:
-        """(), where somebody tells images apart."""
-        return self._discriminator.distinctness(images, rng) if self._discriminator else None
+        self.target.stepped()
 
     @torch.no_grad()
-    def _remember(self, batch: Batch, step: int) -> None:
-        """Once in an epoch, as its second step is taken: the first tells of the one before."""
-        if step % self.method.epoch != min(1, self.method.epoch - 1):
-            return
-        for _, term in self.method.objective:
-            if term.memory is not None:
-                self._previous[term.name] = term.memory(batch)
+    def _capture(self, batch: Batch) -> None:
+        """Let terms capture, at the second step of their interval: the first tells of the last."""
+        for _, term in self.settings.terms:
+            at = min(1, term.capture_interval - 1)
+            if term.capture is not None and self._steps % term.capture_interval == at:
+                self._captured[term.name] = term.capture(batch)
+
+    def state(self) -> State:
+        """Target, optimiser, companions, and what terms have captured."""
+        state = gather(self._parts, {"steps": self._steps})
+        captured = {f"captured/{name}": each.clone() for name, each in self._captured.items()}
+        return State({**state.tensors, **captured}, state.numbers)
+
+    def restore(self, state: State) -> None:
+        """Be again as when ``state`` was taken."""
+        self._steps = scatter(state, self._parts)["steps"]
+        start = "captured/"
+        self._captured = {
+            name[len(start) :]: each.clone()
+            for name, each in state.tensors.items()
+            if name.startswith(start)
+        }
+
+    @property
+    def _parts(self) -> dict[str, Part]:
+        own: dict[str, Part] = {"target": self.target, "optimizer": self.optimizer}
+        return {**own, **self.companions.parts}
 
 
 def _on(value: Tensor | None, device: torch.device) -> Tensor | None:
     return None if value is None else value.to(device)
-
-
-def vote(students: Tensor) -> Tensor:
-    """Log of the mean probability, of logits (M, B, K). (B, K)."""
-    return students.log_softmax(2).logsumexp(0) - math.log(len(students))

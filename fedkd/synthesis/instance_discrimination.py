@@ -1,31 +1,78 @@
-"""Images told apart from all that were invented before, in the student's eyes. Asks nobody."""
+"""Instance discrimination: a network that tells synthesised images apart by the student's features.
+
+Source: CMI (Fang et al., IJCAI 2021), where the teacher's features are compared.
+"""
+
+import math
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedkd.core.compute import device_of
+from fedkd.core.interfaces import Context
+from fedkd.core.proposals import AnsweredBatch
 from fedkd.core.state import State, gather, scatter
-from fedkd.methods.mechanisms import Discrimination
+from fedkd.errors import SettingsError
+from fedkd.losses.term import Batch
 from fedkd.models import penultimate_features
 from fedkd.protocol import as_float
 
 
-class Discriminator:
-    """A small network that tells images apart by what the student sees in them.
+@dataclass(frozen=True, eq=False)
+class InstanceDiscriminator:
+    """The settings.
+
+    Attributes:
+        temperature: of similarities, > 0.
+        negatives: images of earlier batches in a step, >= 0.
+        capacity: most of them that are kept, >= 1.
+        width: of what images are compared by, >= 1.
+        rate: of its Adam, > 0.
+        crop: least share of an image that its other view shows, in (0, 1].
+    """
+
+    temperature: float
+    negatives: int
+    capacity: int
+    width: int
+    rate: float
+    crop: float
+
+    def __post_init__(self) -> None:
+        numbers = (self.temperature, self.rate)
+        if not (
+            all(0 < number < math.inf for number in numbers)
+            and min(self.capacity, self.width) >= 1
+            and self.negatives >= 0
+            and 0 < self.crop <= 1
+        ):
+            raise SettingsError(f"{self!r} is out of range; see its docstring")
+
+    def build(self, context: Context) -> "TrainedInstanceDiscriminator":
+        """The companion."""
+        student, shape, seed = context.student, context.shape, context.seed
+        return TrainedInstanceDiscriminator(self, student, shape, seed)
+
+
+class TrainedInstanceDiscriminator:
+    """A small network over the student's features, and finished images of earlier batches.
 
     Args:
-        how: temperature, sizes, rate.
+        how: the settings.
         student: (B, C, H, W) in [0, 1] -> (B, K), read and never changed; what enters its last
             layer is what counts.
         shape: (C, H, W).
         seed: of the first weights.
-
-    Source: CMI (Fang et al., IJCAI 2021), where the teacher's features are compared.
     """
 
     def __init__(
-        self, how: Discrimination, student: nn.Module, shape: tuple[int, int, int], seed: int
+        self,
+        how: InstanceDiscriminator,
+        student: nn.Module,
+        shape: tuple[int, int, int],
+        seed: int,
     ) -> None:
         self.how, self.student = how, student
         student.eval()
@@ -39,7 +86,11 @@ class Discriminator:
         self.optimizer = torch.optim.Adam(self.head.parameters(), how.rate)
         self._before = torch.empty(0, *shape, dtype=torch.uint8)
 
-    def distinctness(self, images: Tensor, rng: torch.Generator) -> Tensor:
+    def observe(self, batch: Batch, answered: AnsweredBatch | None, rng: torch.Generator) -> Tensor:
+        """`loss` of the batch's images."""
+        return self.loss(batch.images, rng)
+
+    def loss(self, images: Tensor, rng: torch.Generator) -> Tensor:
         """How hard it is to tell which image a view of it shows, (); low is distinct.
 
         ``mean_i -log softmax_j(v_i . V_j / tau)_i`` over ``images`` and a sample of those before,
@@ -63,17 +114,17 @@ class Discriminator:
         now, before = each[: len(images)], each[len(images) :]
         return now.mean() + before.mean() if len(before) else now.mean()
 
-    def learn(self) -> None:
-        """A step along the gradients that `distinctness` has left."""
+    def stepped(self) -> None:
+        """A step along the gradients that `loss` has left."""
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
-    def keep(self, images: Tensor) -> None:
-        """Remember finished ``images``, (B, C, H, W) uint8; the oldest give way."""
+    def finish(self, images: Tensor) -> None:
+        """Keep finished ``images``, (B, C, H, W) uint8; the oldest give way."""
         self._before = torch.cat([self._before, images])[-self.how.capacity :]
 
     def state(self) -> State:
-        """Its network, momenta, and what it remembers."""
+        """Its network, momenta, and the images that it keeps."""
         state = gather(self._parts, {})
         return State({**state.tensors, "before": self._before.clone()}, state.numbers)
 

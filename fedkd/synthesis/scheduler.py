@@ -1,166 +1,118 @@
-"""Who invents the next images, and that they are new. Knows no answer and no institution."""
+"""Source scheduler: whose turn it is to propose samples, and that no sample is asked about twice."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fedkd.core.bank import Bank
-from fedkd.core.compute import Compute
+from fedkd.core.interfaces import Source
 from fedkd.core.plan import Plan
-from fedkd.core.state import Part
+from fedkd.core.proposals import Proposal, Turn
+from fedkd.core.schedules import Schedule
 from fedkd.errors import SettingsError
-from fedkd.methods.method import Method
-from fedkd.procedural import Prior
-from fedkd.synthesis.contrastive_pixels import Contrasted
-from fedkd.synthesis.generative_replay import Remembered
-from fedkd.synthesis.generator_training import Invention
-from fedkd.synthesis.public_samples import Collected
-from fedkd.synthesis.sources import Drawn, Evolved, PriorChoice, Source, to_bytes
+from fedkd.synthesis.target import to_bytes
 
 ATTEMPTS = 8
-"""Draws of a batch before a source is taken to have nothing new to ask."""
+"""Proposals of a batch before a source is taken to have nothing new to ask."""
 
 
 @dataclass(frozen=True, eq=False)
-class Invented:
+class Scheduled:
     """A batch to ask about."""
 
     source: Source
-    drawn: Drawn
-    """As it was invented, with its graph where it has one."""
+    proposal: Proposal
+    """What is new of it, with its graph where it has one."""
     images: Tensor
-    """(B, C, H, W) uint8, as it is asked about; no image was before."""
-    rehearsed: Mapping[str, float] = field(default_factory=dict)
-    """Values of a generator's terms, where it took steps for it in which nobody was asked."""
+    """(B, C, H, W) uint8, as they are asked about."""
+    progress: float
+    """That of the turn."""
 
 
-class Inventors:
-    """The sources of a run, and whose turn it is.
+class SourceScheduler:
+    """The sources of a run, and their shares of the questions.
 
     Args:
-        method: says what share of the questions each source gets.
+        sources: by name, in the order in which lots are drawn.
+        shares: by name, schedule of each one's share, followed along the questions; shares are
+            normalised. None: it has turns only while it is urgent.
         plan: how much may be asked.
-        priors: procedural images, by name.
-        shape: (C, H, W).
-        classes: K.
-        bank: its images are never asked about again; of some, new ones are made.
-        student: whom images are to be hard for.
-        peers: of the student.
-        primer: in whose eyes images are moved apart; None: there is none.
-        collected: images of the coordinator's own, (N, C, H, W) uint8, which come first; or None.
-        seed: of what is drawn, and of networks that a source trains.
-        compute: where those are, beside the student.
+        bank: its samples are never asked about again.
+        rng: draws lots and samples.
     """
 
     def __init__(
         self,
-        method: Method,
+        sources: Mapping[str, Source],
+        shares: Mapping[str, Schedule | None],
         plan: Plan,
-        priors: Mapping[str, Prior],
-        *,
-        shape: tuple[int, int, int],
-        classes: int,
         bank: Bank,
-        student: nn.Module,
-        peers: Iterable[nn.Module],
-        primer: nn.Module | None,
-        collected: Tensor | None,
-        seed: int,
-        compute: Compute,
+        rng: torch.Generator,
     ) -> None:
-        self.method, self.plan, self.bank = method, plan, bank
-        self._student, self._compute = student, compute
-        self.rng = torch.Generator().manual_seed(seed)
-        self.prior = PriorChoice(priors, shape)
-        self.invention: Invention | None = None
-        """The generator, where one is trained."""
-        self.sources: dict[str, Source] = {
-            "prior": self.prior,
-            "evolution": Evolved(bank, self.prior, self._difficulty),
-        }
-        self.parts: dict[str, Part] = {"rng": self.rng, "prior": self.prior}
-        """All of it that changes, by the name that it has in a state."""
-        if primer is not None and (eyes := method.primer):
-            contrast = self.sources["contrast"] = Contrasted(
-                bank, primer, shape, eyes.contrast_steps, eyes.contrast_rate, seed
-            )
-            self.parts["discriminator"] = contrast.discriminator
-        if memory := method.memory:
-            remembered = Remembered(memory, method.latent, bank, student, shape, seed)
-            self.sources["memory"] = self.parts["remembered"] = remembered
-        self._collected: Collected | None = None
-        if collected is not None:
-            self._collected = self.parts["collected"] = Collected(collected, bank)
-        if method.trains:
-            self.invention = Invention(
-                *(method, student, shape, seed, plan.batch, classes),
-                *(compute, peers, self._collected),
-            )
-            self.invention.begin(self.rng)
-            self.parts |= self.invention.parts
-            self.sources["generator"] = self.invention.source
+        self.sources, self.plan, self.bank, self.rng = dict(sources), plan, bank, rng
+        self.shares = {name: share for name, share in shares.items() if share is not None}
 
-    def learning(self, asked: int) -> bool:
-        """Whether a generator still learns once so many samples were asked about."""
-        return self.method.trains and asked < self.method.generator_until * self.plan.budget
-
-    def draw(self, asked: int, progress: float) -> Invented:
+    def next(self, asked: int, progress: float) -> Scheduled | None:
         """The next batch. A source that has nothing new gives its turn to another.
 
         Args:
             asked: samples so far.
             progress: of the run, in [0, 1].
 
+        Returns:
+            None where what is left of the budget pays for no sample of any source.
+
         Raises:
-            SettingsError: none of them has.
+            SettingsError: no source has anything new.
         """
-        learning, left = self.learning(asked), self.plan.budget - asked
-        count = min(self.plan.batch, left // (self.method.cost if learning else 1))
-        turns: dict[str, Source]
-        if self._collected and self._collected.left:
-            turns, count = {"collected": self._collected}, min(self.plan.batch, left)
-        elif count == 0:  # what is left does not pay for a generator step
-            turns, count = {"prior": self.prior}, left
-        else:
-            turns = self._turns(asked)
-        rehearsed: Mapping[str, float] = {}
+        turns, count = self._turns(asked)
+        if count == 0:
+            return None
+        turn = Turn(count, self.rng, progress)
         for source in turns.values():
-            if self.invention and source is self.invention.source:
-                self.invention.source.learning = learning and not self.method.rehearsals
-                if learning and self.method.rehearsals:
-                    rehearsed = self.invention.rehearse(count, progress, self.rng)
-            if invented := self._new(source, count):
-                return replace(invented, rehearsed=rehearsed)
+            for _ in range(ATTEMPTS):
+                if (proposal := source.propose(turn)) is None:
+                    break
+                if scheduled := self._new(source, proposal, turn):
+                    return scheduled
         raise SettingsError(
             f"{' and '.join(turns)} drew only images that were asked about before; "
             "name more priors, or ask for fewer samples"
         )
 
-    def _new(self, source: Source, count: int) -> Invented | None:
-        """What it draws that nobody was asked about, if there is any."""
-        for _ in range(ATTEMPTS):
-            drawn = source.draw(count, self.rng)
-            images = to_bytes(drawn.images)
-            fresh = self.bank.fresh(images)
-            if bool(fresh.all()):
-                return Invented(source, drawn, images)
-            if bool(fresh.any()):
-                return Invented(source, drawn.only(fresh), images[fresh])
-        return None
+    def _new(self, source: Source, proposal: Proposal, turn: Turn) -> Scheduled | None:
+        """What of a proposal nobody was asked about, if there is any."""
+        images = to_bytes(proposal.images)
+        fresh = self.bank.fresh(images)
+        if not bool(fresh.any()):
+            return None
+        if bool(fresh.all()):
+            return Scheduled(source, proposal, images, turn.progress)
+        return Scheduled(source, proposal.only(fresh), images[fresh], turn.progress)
 
-    def _turns(self, asked: int) -> dict[str, Source]:
-        """Whose turn it is, by lot, and who comes where that has nothing: larger shares first."""
-        names, share = list(self.method.shares), asked / self.plan.budget
-        shares = torch.tensor([self.method.shares[name](share) for name in names])
+    def _turns(self, asked: int) -> tuple[dict[str, Source], int]:
+        """Who has the turn, in order, and for how many samples."""
+        left = self.plan.budget - asked
+        if urgent := {name: each for name, each in self.sources.items() if each.urgent}:
+            return urgent, self._count(urgent, left)
+        scheduled = {name: self.sources[name] for name in self.shares}
+        if count := self._count(scheduled, left):
+            return self._by_lot(asked), count
+        # What is left does not pay for the dearest: the cheapest has it, without a lot.
+        cheapest = min(scheduled, key=lambda name: scheduled[name].cost.asked)
+        return {cheapest: scheduled[cheapest]}, left // scheduled[cheapest].cost.asked
+
+    def _count(self, sources: Mapping[str, Source], left: int) -> int:
+        """Samples of one turn, whoever has it: as many as the dearest may propose."""
+        return min(self.plan.batch, left // max(each.cost.asked for each in sources.values()))
+
+    def _by_lot(self, asked: int) -> dict[str, Source]:
+        """Who has the turn, by lot, and who comes where that has nothing: larger shares first."""
+        names, share = list(self.shares), asked / self.plan.budget
+        shares = torch.tensor([self.shares[name](share) for name in names])
         first = int(torch.multinomial(shares, 1, generator=self.rng))
         others = shares.argsort(descending=True, stable=True).tolist()
         order = [first, *(i for i in others if i != first and shares[i] > 0)]
         return {names[i]: self.sources[names[i]] for i in order}
-
-    @torch.no_grad()
-    def _difficulty(self, images: Tensor, targets: Tensor) -> Tensor:
-        """The student's loss on each image, (B,)."""
-        self._student.eval()
-        return self.method.imitation(self._compute.say(self._student, images), targets)

@@ -1,4 +1,4 @@
-"""How gRPC is set up at both ends: here, since the ends must agree. Knows no message.
+"""gRPC channels and servers: options that both ends must agree on, TLS or loopback only.
 
 Import ``grpc`` from here, so that the environment is set before its first import.
 """
@@ -47,11 +47,11 @@ _INSTITUTION = (
 )
 
 Connect = Callable[[grpc.aio.ServicerContext], Awaitable[None]]
-"""What the hub does with one stream of bytes."""
+"""Handler of the hub for one stream of bytes."""
 
 
 def dial(address: str, credentials: grpc.ChannelCredentials | None) -> grpc.Channel:
-    """A fresh channel to the hub at ``address``; nothing is sent yet.
+    """Open a new channel to the hub at ``address``; nothing is sent yet.
 
     Raises:
         SettingsError: plain text to another machine.
@@ -63,10 +63,9 @@ def dial(address: str, credentials: grpc.ChannelCredentials | None) -> grpc.Chan
 
 
 def open_stream(channel: grpc.Channel, outbox: Iterator[bytes]) -> grpc.Call:
-    """Opens the stream: iterates over what the hub sends, sends what ``outbox`` yields.
+    """Open the stream: iterate over what the hub sends, send what ``outbox`` yields.
 
-    It fails at once where nobody listens: waiting and trying again is the agent's, which can then
-    say why it waits.
+    It fails at once where no server listens: the agent retries, and can report why it waits.
     """
     # Bytes in, bytes out: an exception in a deserializer of gRPC's would end a stream in silence.
     return channel.stream_stream(f"/{SERVICE}/{METHOD}")(outbox)
@@ -79,10 +78,13 @@ def create_server(
     max_message_bytes: int,
     max_sessions: int,
 ) -> tuple[grpc.aio.Server, int]:
-    """A server on ``address``, not yet started, and its port; call it on the server's own loop.
+    """Create a server on ``address``, not yet started; call it on the server's own event loop.
+
+    Returns:
+        The server, and its port.
 
     Raises:
-        SettingsError: ``address`` cannot be had, or is plain text for other machines.
+        SettingsError: ``address`` is not available, or is plain text for other machines.
     """
     if credentials is None:
         refuse_plain_text(address)
@@ -120,7 +122,7 @@ def host_of(address: str) -> str:
 
 
 def refuse_plain_text(address: str) -> None:
-    """Without TLS, only this machine.
+    """Allow connections without TLS on this machine only.
 
     Raises:
         SettingsError: ``address`` is of another machine, or is no host:port.
@@ -132,6 +134,6 @@ def refuse_plain_text(address: str) -> None:
         local = host == "localhost"
     if not local:
         raise SettingsError(
-            f"plain text on {address}, which other machines see; give credentials (TLS), "
+            f"plain text on {address}, which other machines can read; give credentials (TLS), "
             "or use 127.0.0.1"
         )

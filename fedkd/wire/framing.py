@@ -1,9 +1,8 @@
-"""An envelope is a small protobuf body and large contents. Knows no message and no tensor.
+"""Message framing: an envelope of a small protobuf body and large payloads, without extra copies.
 
-The generated serializer copies contents into its own arena and out again, each way. Splicing keeps
-them out of it: only the body passes through protobuf, and contents are the top-level field
-``repeated bytes payload = 15``, written and found by hand. The bytes are those that the generated
-code writes and reads.
+The generated serializer copies payloads into its own arena and out again, each way. Here only the
+body passes through protobuf; payloads are the top-level field ``repeated bytes payload = 15``,
+written and found by hand. The bytes are those that the generated code writes and reads.
 """
 
 from collections.abc import Sequence
@@ -13,28 +12,28 @@ import numpy as np
 from fedkd.errors import LocalProtocolError
 
 MAX_MESSAGE_BYTES = 64 << 20
-"""Of one message, both ways: a batch of 4,096 CIFAR images in float32 is 48 MiB."""
+"""Largest message, both ways: a batch of 4,096 CIFAR images in float32 is 48 MiB."""
 
 PAYLOAD_TAG = b"\x7a"
 """Field 15, length-delimited."""
 MAX_BODY_BYTES = 1 << 20
 MAX_FIELDS = 32
-"""Top-level fields: more is work for the reader's thread and says nothing."""
+"""Most top-level fields of a message: more would only cost the reader time."""
 
 _LENGTH_DELIMITED = 2
 _FIXED_SIZES = {1: 8, 5: 4}
 
 
-def join_envelope(body: bytes, contents: Sequence[np.ndarray]) -> bytes:
-    """The envelope of ``body`` and ``contents``, each content copied once.
+def join_envelope(body: bytes, payloads: Sequence[np.ndarray]) -> bytes:
+    """Join ``body`` and ``payloads`` to one message; each payload is copied once.
 
     Raises:
         LocalProtocolError: the message is larger than MAX_MESSAGE_BYTES.
     """
     _check_body(body)
     parts: list[bytes | memoryview] = [body]
-    for content in contents:
-        parts += (PAYLOAD_TAG + _varint(content.nbytes), content.data)
+    for payload in payloads:
+        parts += (PAYLOAD_TAG + _varint(payload.nbytes), payload.data)
     message = b"".join(parts)
     if len(message) > MAX_MESSAGE_BYTES:
         raise LocalProtocolError(_too_large(len(message)))
@@ -42,9 +41,9 @@ def join_envelope(body: bytes, contents: Sequence[np.ndarray]) -> bytes:
 
 
 def split_envelope(data: bytes) -> tuple[bytes, list[slice]]:
-    """The body, and where in ``data`` each content lies; nothing large is copied.
+    """Split a message into its body and the position of each payload; nothing large is copied.
 
-    What is not a payload goes to the body untouched, for protobuf to judge.
+    What is not a payload goes to the body unchanged, and protobuf validates it.
 
     Raises:
         LocalProtocolError: not an envelope, or one that is too large.
@@ -52,15 +51,15 @@ def split_envelope(data: bytes) -> tuple[bytes, list[slice]]:
     if len(data) > MAX_MESSAGE_BYTES:
         raise LocalProtocolError(_too_large(len(data)))
     body: list[bytes] = []
-    contents: list[slice] = []
+    payloads: list[slice] = []
     at = 0
     while at < len(data):
-        if len(body) + len(contents) == MAX_FIELDS:
+        if len(body) + len(payloads) == MAX_FIELDS:
             raise LocalProtocolError(f"more than {MAX_FIELDS} fields in one message")
         if data.startswith(PAYLOAD_TAG, at):
             length, start = _read_varint(data, at + 1)
             end = start + length
-            contents.append(slice(start, end))
+            payloads.append(slice(start, end))
         else:
             end = _end_of_field(data, at)
             body.append(data[at:end])
@@ -69,7 +68,7 @@ def split_envelope(data: bytes) -> tuple[bytes, list[slice]]:
         at = end
     joined = b"".join(body)
     _check_body(joined)
-    return joined, contents
+    return joined, payloads
 
 
 def _too_large(size: int) -> str:
@@ -88,7 +87,7 @@ def _end_of_field(data: bytes, at: int) -> int:
     tag, at = _read_varint(data, at)
     kind = tag & 7
     if kind == 0:
-        # Ten bytes are the longest varint; the number itself is protobuf's to judge.
+        # Ten bytes are the longest varint; protobuf validates the number itself.
         return _read_varint(data, at, longest=10)[1]
     if kind == _LENGTH_DELIMITED:
         length, at = _read_varint(data, at)
@@ -99,7 +98,7 @@ def _end_of_field(data: bytes, at: int) -> int:
 
 
 def _read_varint(data: bytes, at: int, longest: int = 5) -> tuple[int, int]:
-    """The number at ``at``, and where it ends."""
+    """The number at ``at``, and the offset of its end."""
     value = 0
     for place, byte in enumerate(data[at : at + longest]):
         value |= (byte & 0x7F) << (7 * place)

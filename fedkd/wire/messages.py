@@ -1,17 +1,17 @@
-"""What the two ends of a session say to each other. Knows neither bytes nor who may say what when.
+"""Messages of a session between an institution and the coordinator, and their validation.
 
     institution                coordinator
-        Hello          ->                        who I am
-                       <-      Welcome           you are heard
-                       <-      Question          an Ask or a PullBack, numbered
-                       <-      Named             or an Ask whose images are named by recipe
-        Answer         ->                        what was released, under the same number
-        Declined       ->                        or why nothing was
+        Hello          ->                        token and card
+                       <-      Welcome           accepted
+                       <-      Query             an Ask or a PullBack, numbered
+                       <-      RecipeQuery       or an Ask with a recipe instead of images
+        Answer         ->                        a Reply, under the same number
+        Declined       ->                        or a Refusal
         Close         <->      Close             the end, from either
 
-A question's number rises within a session; one whose images could not be drawn is put again under
-its number, with the images. `Invalid` is never said: it is what a codec makes of
-bytes that are none of these.
+Numbers of queries increase within a session; a query whose images could not be rendered is repeated
+under its number, with the images. `Invalid` is never sent: it is what the codec returns for bytes
+that are none of these.
 """
 
 from dataclasses import dataclass, field
@@ -25,18 +25,18 @@ from fedkd.wire.packed_rows import PACKING_VERSION
 from fedkd.wire.recipes import check_recipe
 
 VERSION = 1
-"""Of this vocabulary. Two ends of different versions do not talk."""
+"""Protocol version. Two ends of different versions refuse each other."""
 MAX_TEXT_LENGTH = 500
-"""Characters of a reason that are shown."""
+"""Characters of a reason that are shown; the rest is cut off."""
 MAX_NAME_LENGTH = 64
 """Characters of the name of an institution or of a class."""
 MAX_CLASSES = 65_536
-"""Of one institution: a card with more would have a coordinator build a giant."""
+"""Most classes of one institution: a limit on the memory of the coordinator."""
 
 
 @dataclass(frozen=True)
 class Hello:
-    """An institution introduces itself."""
+    """An institution authenticates and presents its card."""
 
     version: int
     token: str = field(repr=False)
@@ -46,16 +46,16 @@ class Hello:
 
 @dataclass(frozen=True)
 class Welcome:
-    """The coordinator takes the institution in."""
+    """The coordinator accepts the institution."""
 
     version: int
     packing: int = PACKING_VERSION
-    """The `PACKING_VERSION` in which it reads logits; 0: it wants them as they are."""
+    """The `PACKING_VERSION` in which it reads logits; 0: unpacked."""
 
 
 @dataclass(frozen=True, eq=False)
 class Query:
-    """The coordinator asks; ``id`` is 1 or more."""
+    """A query of the coordinator; ``id`` is 1 or more."""
 
     id: int
     request: Ask | PullBack
@@ -63,17 +63,17 @@ class Query:
 
 @dataclass(frozen=True, eq=False)
 class RecipeQuery:
-    """The coordinator asks about images that the institution draws; ``id`` is 1 or more."""
+    """A query about images that the institution renders from a recipe; ``id`` is 1 or more."""
 
     id: int
     recipe: Recipe
     images: bytes
-    """Fingerprint of the images that are meant."""
+    """Fingerprint of the images."""
     signals: frozenset[Signal]
     exact: bool = False
 
     def resolve(self, images: Tensor) -> Ask | None:
-        """The question, if ``images`` are those that are meant."""
+        """The `Ask` about the rendered ``images``; None if their fingerprint differs."""
         if fingerprint(images) != self.images:
             return None
         return Ask(images, self.signals, self.exact)
@@ -81,7 +81,7 @@ class RecipeQuery:
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """The institution answers the question of that number."""
+    """The institution's reply to the query of that number."""
 
     id: int
     reply: Reply
@@ -89,7 +89,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Declined:
-    """The institution does not answer the question of that number."""
+    """The institution's refusal of the query of that number."""
 
     id: int
     refusal: Refusal
@@ -97,14 +97,14 @@ class Declined:
 
 @dataclass(frozen=True)
 class Close:
-    """The end of the session; ``reason`` is fit for the other side's screen."""
+    """The end of the session; ``reason`` may be shown at the other side."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class Invalid:
-    """Bytes that say nothing; ``reason`` repeats none of them."""
+    """Bytes that are no message; ``reason`` repeats none of them."""
 
     reason: str
 
@@ -115,17 +115,17 @@ Message: TypeAlias = FromInstitution | FromCoordinator
 
 
 def check(message: Message) -> None:
-    """Raises LocalProtocolError where ``message`` says something that no message may.
+    """Raises LocalProtocolError where ``message`` is malformed.
 
-    What a tensor may be is checked where tensors are written and read, in `fedkd.wire.tensors`.
+    Tensors are checked where they are written and read, in `fedkd.wire.tensors`.
     """
     if isinstance(message, Query | RecipeQuery | Answer | Declined) and message.id < 1:
-        raise LocalProtocolError("a question without a number")
+        raise LocalProtocolError("a query without a number")
     match message:
         case Hello(card=card):
             _check_card(card)
         case Query(request=Ask(signals=signals)) | RecipeQuery(signals=signals) if not signals:
-            raise LocalProtocolError("a question that asks for no signal")
+            raise LocalProtocolError("a query for no signal")
         case RecipeQuery(recipe=recipe, images=digest):
             check_recipe(recipe, digest)
         case Query(request=PullBack(images, cotangents)):
@@ -160,5 +160,5 @@ def _check_class_names(names: tuple[str, ...], classes: int) -> None:
 
 
 def one_line(text: str) -> str:
-    """``text`` fit for a screen: printable, at most MAX_TEXT_LENGTH characters."""
+    """``text`` safe to print: printable characters, at most MAX_TEXT_LENGTH."""
     return "".join(each if each.isprintable() else " " for each in text[:MAX_TEXT_LENGTH])

@@ -1,13 +1,13 @@
-"""Rows of float16 as bytes, a byte a number where they lie on grids. Knows no message.
+"""Packing of quantised logits: one byte for each number instead of float16.
 
 Contents of a (B, K) tensor, one part after the other:
 
     B exponents      int8      of each row's step, 2**k; `UNPACKED` where the row is on no grid
-    B first steps    int16     of each row, from zero; 0 where it is on no grid
-    steps            uint8     K from its first, of each row on a grid
-    numbers          float16   K of each row on none
+    B first steps    int16     of each row, from zero; 0 where it has no grid
+    steps            uint8     K from its first, of each row with a grid
+    numbers          float16   K of each row without a grid
 
-Whatever is packed is unpacked bit for bit. See `fedkd.protocol.quantisation` for which rows are on a grid.
+Packing is lossless. See `fedkd.protocol.quantisation` for which rows have a grid.
 """
 
 import numpy as np
@@ -25,27 +25,27 @@ from fedkd.protocol.quantisation import (
 )
 
 PACKING_VERSION = 1
-"""Version of this form: a coordinator says in its Welcome which one it reads."""
+"""Version of this format: a coordinator states in its Welcome which one it reads."""
 UNPACKED = 127
-"""In the place of an exponent."""
+"""Stands instead of the exponent of a row that is sent as float16."""
 ROW_HEADER_BYTES = 3
-"""Bytes of a row beside its numbers."""
+"""Bytes of a row in addition to its numbers."""
 
 _STEPS = STEP_LENGTHS.numpy()
 
 
 def pack(rows: Tensor) -> np.ndarray | None:
-    """The contents of (B, K) float16 rows, finite, contiguous and on a CPU.
+    """Pack (B, K) float16 rows, finite, contiguous and on a CPU.
 
     Returns:
-        Bytes, (n,) uint8; None where they would not be fewer than those of float16.
+        Bytes, (n,) uint8; None where packing would not make them fewer.
     """
     batch, classes = rows.shape
-    places, first, steps = quantisation_steps(rows.float())
+    indices, first, steps = quantisation_steps(rows.float())
     # Bits are compared and not numbers, or a zero would lose its sign.
-    bits, numbers = rows.view(torch.int16), (steps * step_length(places)).half().view(torch.int16)
+    bits, numbers = rows.view(torch.int16), (steps * step_length(indices)).half().view(torch.int16)
     codes = steps.sub_(first[:, None]).byte().numpy()
-    exponents, firsts = (places + MIN_EXPONENT).numpy(), first.numpy()
+    exponents, firsts = (indices + MIN_EXPONENT).numpy(), first.numpy()
     parts = [exponents, firsts, codes]
     if not torch.equal(bits, numbers):
         on = (bits == numbers).all(1).numpy()
@@ -58,10 +58,10 @@ def pack(rows: Tensor) -> np.ndarray | None:
 
 
 def unpack(contents: memoryview, batch: int, classes: int) -> Tensor:
-    """(B, K) float16 rows; those that are on no grid may hold anything that float16 can.
+    """Unpack (B, K) float16 rows; those without a grid may hold any float16 values.
 
     Raises:
-        LocalProtocolError: they are no contents of that many rows, or more than float16's.
+        LocalProtocolError: not the contents of that many rows, or longer than float16.
     """
     if ROW_HEADER_BYTES * batch > len(contents):
         raise LocalProtocolError(f"{len(contents)} bytes for {batch} packed rows")
@@ -77,7 +77,7 @@ def unpack(contents: memoryview, batch: int, classes: int) -> Tensor:
     if packed == batch:
         return torch.from_numpy(_numbers(exponents, firsts, codes.reshape(batch, classes)))
     if firsts[~on].any():
-        raise LocalProtocolError("a first step of a row that is on no grid")
+        raise LocalProtocolError("a first step of a row without a grid")
     rows = np.empty((batch, classes), np.float16)
     rows[on] = _numbers(exponents[on], firsts[on], codes.reshape(packed, classes))
     rows[~on] = np.frombuffer(contents, "<f2", offset=plain_at).reshape(-1, classes)
@@ -85,7 +85,7 @@ def unpack(contents: memoryview, batch: int, classes: int) -> Tensor:
 
 
 def _numbers(exponents: np.ndarray, firsts: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """float16, (n, K), of n rows on grids."""
+    """Values of n rows with grids, (n, K) float16."""
     if exponents.min() < MIN_EXPONENT or exponents.max() > MAX_EXPONENT:
         raise LocalProtocolError("packed rows of steps that float16 does not have")
     steps = codes + firsts[:, None].astype(np.float32)

@@ -1,4 +1,4 @@
-"""Recipes on the wire: what one may say, and its form. Knows no message that it stands in."""
+"""Recipes on the wire: their limits, encoding and decoding."""
 
 import numpy as np
 import torch
@@ -10,10 +10,10 @@ from fedkd.wire.tensors import WEIGHTS, TensorReader, TensorWriter
 from fedkd.wire.v1 import teacher_pb2 as pb
 
 MAX_RECIPE_SAMPLES = 65_536
-"""Images of one recipe."""
+"""Most images of one recipe."""
 MAX_RECIPE_PIXELS = {NamedPrior: 1 << 24, FrozenGenerator: 1 << 22}
-"""Of one recipe, each image counted as a square of its longer side in every channel: seconds of an
-institution's time at most. A batch of 4,096 CIFAR images by a prior, of 1,365 by a network."""
+"""Most pixels of one recipe, each image counted as a square of its longer side in every channel: a
+few seconds of rendering. 4,096 CIFAR images by a prior, 1,365 by a generator."""
 MAX_NAME_LENGTH = 64
 """Characters of the name of a prior."""
 FINGERPRINT_BYTES = 16
@@ -21,7 +21,7 @@ FINGERPRINT_BYTES = 16
 
 
 def exceeds_limits(recipe: Recipe, shape: tuple[int, int, int]) -> bool:
-    """Whether it draws more images of ``shape`` (C, H, W) than an institution may be asked to."""
+    """Whether it renders more images of ``shape`` (C, H, W) than an institution accepts."""
     channels, height, width = shape
     drawn = recipe.count * channels * max(height, width) ** 2
     return drawn > MAX_RECIPE_PIXELS[type(recipe.source)]
@@ -49,7 +49,7 @@ def check_recipe(recipe: Recipe, images: bytes) -> None:
                 raise LocalProtocolError("a network without latents, or without a fingerprint")
 
 
-def recipe_out(recipe: Recipe, images: bytes, out: TensorWriter) -> pb.Recipe:
+def encode_recipe(recipe: Recipe, images: bytes, out: TensorWriter) -> pb.Recipe:
     """The body of a recipe; a network's weights are contents."""
     kept = b"" if recipe.kept is None else np.packbits(recipe.kept.numpy()).tobytes()
     body = pb.Recipe(seed=recipe.seed, count=recipe.count, kept=kept, images=images)
@@ -57,36 +57,36 @@ def recipe_out(recipe: Recipe, images: bytes, out: TensorWriter) -> pb.Recipe:
         case NamedPrior(name, warp, mix):
             body.prior.CopyFrom(pb.Procedural(name=name, warp=warp, mix=mix))
         case FrozenGenerator(latent, digest, weights):
-            told = None if weights is None else out.put(WEIGHTS, weights)
-            body.network.CopyFrom(pb.Network(latent=latent, digest=digest, weights=told))
+            sent = None if weights is None else out.put(WEIGHTS, weights)
+            body.network.CopyFrom(pb.Network(latent=latent, digest=digest, weights=sent))
     return body
 
 
-def recipe_in(recipe: pb.Recipe, contents: TensorReader) -> Recipe:
+def decode_recipe(recipe: pb.Recipe, contents: TensorReader) -> Recipe:
     """The recipe of a body.
 
     Raises:
-        LocalProtocolError: it is of no kind that is known, or its bits say nothing.
+        LocalProtocolError: an unknown kind of source, or malformed bits.
     """
     source: NamedPrior | FrozenGenerator
     match recipe.WhichOneof("source"):
         case "prior":
             source = NamedPrior(recipe.prior.name, recipe.prior.warp, recipe.prior.mix)
         case "network":
-            told = recipe.network
-            weights = contents.take(WEIGHTS, told.weights) if told.HasField("weights") else None
-            source = FrozenGenerator(told.latent, told.digest, weights)
+            sent = recipe.network
+            weights = contents.take(WEIGHTS, sent.weights) if sent.HasField("weights") else None
+            source = FrozenGenerator(sent.latent, sent.digest, weights)
         case _:
             raise LocalProtocolError("a recipe of unknown kind")
     return Recipe(source, recipe.seed, recipe.count, _kept(recipe.kept, recipe.count))
 
 
 def _kept(bits: bytes, count: int) -> Tensor | None:
-    """Which of ``count`` images are meant; None for all."""
+    """Which of ``count`` images belong to the query; None for all."""
     if not bits:
         return None
     if len(bits) != -(-count // 8) or count > MAX_RECIPE_SAMPLES:
-        raise LocalProtocolError(f"{len(bits)} bytes that say which of {count} images are meant")
+        raise LocalProtocolError(f"{len(bits)} bytes that select among {count} images")
     kept = np.unpackbits(np.frombuffer(bits, np.uint8)).astype(bool)
     if kept[count:].any():
         raise LocalProtocolError("bits of a recipe beyond its images")

@@ -94,7 +94,7 @@ class Session:
         self._max_in_flight = max_in_flight
         self._last = 0
         self._unanswered: dict[int, Ask | PullBack | RecipeQuery] = {}
-        self._undrawn: set[int] = set()
+        self._unrendered: set[int] = set()
 
     @property
     def in_flight(self) -> int:
@@ -137,11 +137,11 @@ class Session:
             case Answer(number) | Declined(number):
                 del self._unanswered[number]
                 if isinstance(message, Declined) and message.refusal.reason is Reason.UNDRAWN:
-                    self._undrawn.add(number)
+                    self._unrendered.add(number)
 
     def _record_query(self, number: int, query: Ask | PullBack | RecipeQuery) -> None:
         self._last = max(self._last, number)
-        self._undrawn.discard(number)
+        self._unrendered.discard(number)
         self._unanswered[number] = query
 
     def _violation(self, sender: Role, message: Message) -> str | None:
@@ -161,23 +161,23 @@ class Session:
                 return f"an answer to query {number}, which is not open"
             case Declined(number, Refusal(reason=Reason.UNDRAWN)):
                 if not isinstance(self._unanswered[number], RecipeQuery):
-                    return f"query {number} showed its images, and they were not drawn"
+                    return f"query {number} sent its images, so nothing had to be rendered"
         return None
 
-    def _recipe_violation(self, named: RecipeQuery) -> str | None:
+    def _recipe_violation(self, query: RecipeQuery) -> str | None:
         if self.card is None or self.card.recipes != RECIPE_VERSION:
-            return f"a recipe of version {RECIPE_VERSION} for an institution that takes none of it"
-        if exceeds_limits(named.recipe, self.card.shape):
-            return f"a recipe of {named.recipe.count} images, which are too many of that size"
-        if named.id in self._undrawn:
-            return f"query {named.id} by recipe again, which could not be drawn"
+            return f"a recipe of version {RECIPE_VERSION} for an institution that does not accept it"
+        if exceeds_limits(query.recipe, self.card.shape):
+            return f"a recipe of {query.recipe.count} images, which are too many of that size"
+        if query.id in self._unrendered:
+            return f"query {query.id} by recipe again, which could not be rendered"
         return None
 
     def _query_violation(self, number: int) -> str | None:
         if number in self._unanswered:
             return None
-        if number <= self._last and number not in self._undrawn:
-            return f"query {number} after query {self._last}: numbers rise"
+        if number <= self._last and number not in self._unrendered:
+            return f"query {number} after query {self._last}: numbers increase"
         if self.in_flight == self._max_in_flight:
             return f"more than {self._max_in_flight} queries at a time"
         return None
@@ -188,7 +188,7 @@ def _mismatch(request: Ask | PullBack | RecipeQuery, reply: Reply, card: Card | 
     if isinstance(request, PullBack):
         if reply.signals or reply.gradient is None:
             return "an answer to a pull-back must be a gradient alone"
-        return _wrong("a gradient", reply.gradient, tuple(request.images.shape), torch.float32)
+        return _tensor_mismatch("a gradient", reply.gradient, tuple(request.images.shape), torch.float32)
     if reply.gradient is not None or set(reply.signals) != request.signals:
         asked = ", ".join(sorted(request.signals))
         return f"an answer must hold exactly the signals asked for: {asked}"
@@ -201,12 +201,12 @@ def _mismatch(request: Ask | PullBack | RecipeQuery, reply: Reply, card: Card | 
             Signal.BN_GAP: (),
             Signal.FEATURES: (batch, *tensor.shape[1:]),
         }[signal]
-        if violation := _wrong(signal.value, tensor, shape, dtype):
+        if violation := _tensor_mismatch(signal.value, tensor, shape, dtype):
             return violation
     return None
 
 
-def _wrong(
+def _tensor_mismatch(
     name: str, tensor: torch.Tensor, shape: tuple[int, ...], dtype: torch.dtype
 ) -> str | None:
     if tuple(tensor.shape) == shape and tensor.dtype == dtype:

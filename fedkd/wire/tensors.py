@@ -17,8 +17,8 @@ from fedkd.wire.packed_rows import pack, unpack
 from fedkd.wire.v1 import teacher_pb2 as pb
 
 # torch warns, once in a process, that a tensor over bytes could write to them. Nobody writes to
-# the tensors of a message, and a warning that is an error somewhere must not end a session: it is
-# drawn here, where it can be silenced without touching the filters of other threads later.
+# the tensors of a message, and a warning that is turned into an error must not end a session: it
+# is triggered here, where it can be silenced without touching the filters of other threads later.
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     torch.frombuffer(b"\0", dtype=torch.uint8)
@@ -28,7 +28,7 @@ DTYPES = {
     torch.float16: pb.DTYPE_FLOAT16,
     torch.float32: pb.DTYPE_FLOAT32,
 }
-"""Everything that a tensor on the wire may be made of."""
+"""Number formats of tensors on the wire."""
 _BY_NUMBER = {number: dtype for dtype, number in DTYPES.items()}
 
 
@@ -37,11 +37,12 @@ class TensorSpec:
     """What one kind of tensor must be.
 
     Attributes:
-        name: in the text of errors.
-        axes: one letter an axis, from the legend in `fedkd.protocol.signals`; every size is 1 or more.
-        dtypes: that it may have.
-        unit: floats lie in [0, 1]; elsewhere they are only finite.
-        packs: float16 may come packed, as `fedkd.wire.packed_rows` has it.
+        name: for error messages.
+        axes: one letter for each axis, from the legend in `fedkd.protocol.signals`; all sizes are 1
+            or more.
+        dtypes: that are allowed.
+        unit: whether floats lie in [0, 1]; else they only have to be finite.
+        packs: whether float16 may be packed, see `fedkd.wire.packed_rows`.
     """
 
     name: str
@@ -51,7 +52,7 @@ class TensorSpec:
     packs: bool = False
 
     def check(self, dtype: torch.dtype | None, shape: tuple[int, ...]) -> None:
-        """Raises LocalProtocolError where ``dtype`` or ``shape`` is not of this form."""
+        """Raises LocalProtocolError where ``dtype`` or ``shape`` does not fit."""
         if dtype not in self.dtypes:
             allowed = " or ".join(str(each).removeprefix("torch.") for each in self.dtypes)
             raise LocalProtocolError(f"{self.name} of another type than {allowed}")
@@ -60,7 +61,7 @@ class TensorSpec:
                 f"{self.name} of {len(shape)} axes, expected ({', '.join(self.axes)})"
             )
         if 0 in shape:
-            raise LocalProtocolError(f"{self.name} of shape {shape}: nothing in it")
+            raise LocalProtocolError(f"{self.name} of shape {shape}: it is empty")
 
     def check_values(self, tensor: Tensor) -> None:
         """Raises LocalProtocolError where a float is not finite, or out of [0, 1] if `unit`."""
@@ -84,33 +85,33 @@ SIGNALS = {
     Signal.FEATURES: TensorSpec("features", "BD", (torch.float16, torch.float32)),
 }
 COTANGENTS = {
-    signal: TensorSpec(f"a cotangent of {form.name}", form.axes, (torch.float32,))
-    for signal, form in SIGNALS.items()
+    signal: TensorSpec(f"a cotangent of {spec.name}", spec.axes, (torch.float32,))
+    for signal, spec in SIGNALS.items()
 }
 
 
 class TensorWriter:
-    """The contents of one message on its way out, in the order in which they were put.
+    """Writes the tensors of one message, in order.
 
     Args:
-        packed: whether what packs is packed, where that is shorter.
+        packed: whether logits are packed, where that is shorter.
     """
 
     def __init__(self, packed: bool = False) -> None:
         self.arrays: list[np.ndarray] = []
         self._packed = packed
 
-    def put(self, form: TensorSpec, tensor: Tensor) -> pb.Tensor:
-        """Metadata of ``tensor``, whose contents follow; copied only if not contiguous on a CPU.
+    def put(self, spec: TensorSpec, tensor: Tensor) -> pb.Tensor:
+        """Add ``tensor`` and return its metadata; it is copied only if not contiguous on a CPU.
 
         Raises:
-            LocalProtocolError: ``tensor`` is not of this ``form``.
+            LocalProtocolError: ``tensor`` does not fit ``spec``.
         """
         shape = tuple(tensor.shape)
-        form.check(tensor.dtype, shape)
+        spec.check(tensor.dtype, shape)
         tensor = tensor.detach().cpu().contiguous()
-        form.check_values(tensor)
-        if self._packed and form.packs and tensor.dtype == torch.float16:
+        spec.check_values(tensor)
+        if self._packed and spec.packs and tensor.dtype == torch.float16:
             rows = pack(tensor)
             if rows is not None:
                 self.arrays.append(rows)
@@ -120,42 +121,42 @@ class TensorWriter:
 
 
 class TensorReader:
-    """The contents of one message that came, taken in the order in which they stand."""
+    """Reads the tensors of one received message, in order."""
 
-    def __init__(self, data: bytes, places: list[slice]) -> None:
+    def __init__(self, data: bytes, positions: list[slice]) -> None:
         self._data = data
-        self._places = iter(places)
+        self._positions = iter(positions)
 
-    def take(self, form: TensorSpec, metadata: pb.Tensor) -> Tensor:
-        """The next tensor: a view of the message's bytes, but for one that was packed.
+    def take(self, spec: TensorSpec, metadata: pb.Tensor) -> Tensor:
+        """The next tensor: a view of the message's bytes, unless it was packed.
 
         Raises:
-            LocalProtocolError: metadata, contents and ``form`` do not fit each other.
+            LocalProtocolError: metadata, payload and ``spec`` do not fit each other.
         """
-        if len(metadata.shape) > len(form.axes):
-            raise LocalProtocolError(f"{form.name} of too many axes")
+        if len(metadata.shape) > len(spec.axes):
+            raise LocalProtocolError(f"{spec.name} of too many axes")
         shape = tuple(metadata.shape)
-        packed = form.packs and metadata.dtype == pb.DTYPE_ROWS
+        packed = spec.packs and metadata.dtype == pb.DTYPE_ROWS
         dtype = torch.float16 if packed else _BY_NUMBER.get(metadata.dtype)
-        form.check(dtype, shape)
-        place = next(self._places, slice(0, 0))
+        spec.check(dtype, shape)
+        position = next(self._positions, slice(0, 0))
         if packed:
-            rows = unpack(memoryview(self._data)[place], *shape)
-            form.check_values(rows)
+            rows = unpack(memoryview(self._data)[position], *shape)
+            spec.check_values(rows)
             return rows
         count = math.prod(shape)
-        if dtype is None or place.stop - place.start != count * dtype.itemsize:
+        if dtype is None or position.stop - position.start != count * dtype.itemsize:
             raise LocalProtocolError(
-                f"{place.stop - place.start} bytes for {form.name} of shape {shape}"
+                f"{position.stop - position.start} bytes for {spec.name} of shape {shape}"
             )
-        tensor = torch.frombuffer(self._data, dtype=dtype, count=count, offset=place.start)
+        tensor = torch.frombuffer(self._data, dtype=dtype, count=count, offset=position.start)
         if tensor.data_ptr() % dtype.itemsize:
             # Compiled loops may count on every element standing at a multiple of its size.
-            tensor = torch.frombuffer(bytearray(memoryview(self._data)[place]), dtype=dtype)
-        form.check_values(tensor)
+            tensor = torch.frombuffer(bytearray(memoryview(self._data)[position]), dtype=dtype)
+        spec.check_values(tensor)
         return tensor.view(shape)
 
     def finish(self) -> None:
-        """Raises LocalProtocolError where contents are left that no metadata speaks of."""
-        if next(self._places, None) is not None:
-            raise LocalProtocolError("more contents than the message speaks of")
+        """Raises LocalProtocolError where payloads are left without metadata."""
+        if next(self._positions, None) is not None:
+            raise LocalProtocolError("more payloads than tensors in the message")

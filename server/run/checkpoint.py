@@ -142,7 +142,7 @@ class Checkpoint:
     @property
     def questions(self) -> int:
         """Number of questions in the journal."""
-        return self._recorder.questions
+        return self._recorder.queries
 
     @property
     def seconds(self) -> float:
@@ -289,14 +289,14 @@ class Checkpoint:
         self._replay = self._recorder.resume()
         self.cards = self._replay.cards
         start = self.notes.get("questions", 0)
-        if not self._replay.first <= start <= self._recorder.questions:
+        if not self._replay.first <= start <= self._recorder.queries:
             raise DataError(
                 f"{self._recorder.path} does not hold what was answered after {start} questions; "
                 "start the run again"
             )
         for _ in range(start - self._replay.first):
             self._replay.skip()
-        self._left_to_replay = self._recorder.questions - start
+        self._left_to_replay = self._recorder.queries - start
         self._asking = self.notes.get("asking", True)
         totals = max(self._recorder.note, self.notes, key=lambda of: of.get("seconds", 0.0))
         self._previous_seconds, self.previous_counts = (

@@ -91,7 +91,7 @@ def distil_over_flower(
         checkpoint=checkpoint,
         overlap=parts.overlap,
         compute=parts.compute,
-        collected=parts.collected,
+        public=parts.public,
     )
     arrays = ArrayRecord(parts.student.state_dict())
     result = strategy.start(

@@ -186,7 +186,7 @@ class RunRecorder:
 
     def _signals(self, trained: bool) -> list[str]:
         """The signals that were asked for; those for a generator only if one was trained."""
-        return sorted(self._method.needs if trained else {Signal.LOGITS})
+        return sorted(self._method.needs.signals if trained else {Signal.LOGITS})
 
     @property
     def _method(self) -> Method:

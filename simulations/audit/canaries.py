@@ -126,8 +126,8 @@ def _train(
     """Train the teacher; returns it with the epsilon and delta that it claims."""
     arguments = (attack.model, data.train_images[training_set], labels[training_set], data.classes)
     if isinstance(settings, DpSgdSettings):
-        teacher, guarantee = train_with_dp_sgd(*arguments, settings, 0, on_epoch)
-        return teacher, guarantee.epsilon, guarantee.delta
+        private, guarantee = train_with_dp_sgd(*arguments, settings, 0, on_epoch)
+        return private, guarantee.epsilon, guarantee.delta
     teacher = train_teacher(*arguments, settings, 0, on_epoch)
     if not isinstance(teacher, ModuleTeacher):
         raise SettingsError(f"{attack.model} is no network; choose one for an audit by canaries")

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from fedkd.synthesis.sources import to_bytes
 from torch import Tensor
 
 from fedkd.aggregation.fusion import fusion
@@ -39,7 +40,6 @@ from fedkd.simulations.benchmarks.timing import (
 )
 from fedkd.student.training import Learner
 from fedkd.synthesis.generator_training import Heard, Invention
-from fedkd.synthesis.sources import to_bytes
 
 CLASSES, BANKED, PROGRESS = 10, 4096, 0.5
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1}

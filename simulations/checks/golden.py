@@ -61,20 +61,20 @@ METHODS = (
     Case("dfad", "digits-dfad", generator=True),
     Case("dfme", "digits-dfme", generator=True),
     Case("ta_dfkd", "digits-ta_dfkd", generator=True),
-    Case("rdskd", "digits-rdskd", ("method.epoch=3",), generator=True),
+    Case("rdskd", "digits-rdskd", ("method.capture_interval=3",), generator=True),
     Case("dip_kd", "digits-dip_kd"),
-    Case("deepinversion", "digits-deepinversion", ("method.epoch=3",), generator=True),
+    Case("deepinversion", "digits-deepinversion", ("method.steps_per_batch=3",), generator=True),
     Case("dfq", "digits-dfq", generator=True),
     Case("ddad", "digits-ddad", generator=True),
     Case("ideal", "digits-ideal", ("questions.batch=64",), generator=True),
     Case("disguide", "digits-disguide", generator=True),
     Case("pre_dfkd", "digits-pre_dfkd", ("questions.capacity=256",), generator=True),
-    Case("fast_dfkd", "digits-fast_dfkd", ("method.epoch=3",), generator=True),
-    Case("cmi", "digits-cmi", ("method.epoch=3",), generator=True),
+    Case("fast_dfkd", "digits-fast_dfkd", ("method.steps_per_batch=3",), generator=True),
+    Case("cmi", "digits-cmi", ("method.steps_per_batch=3",), generator=True),
     Case("hidfd", "digits-hidfd", generator=True),
-    Case("dense", "digits-dense", ("method.epoch=3",), generator=True),
-    Case("co_boosting", "digits-co_boosting", ("method.epoch=2",), generator=True),
-    Case("zskd", "digits-zskd", ("method.epoch=3",), generator=True),
+    Case("dense", "digits-dense", ("method.steps_per_batch=3",), generator=True),
+    Case("co_boosting", "digits-co_boosting", ("method.steps_per_batch=2",), generator=True),
+    Case("zskd", "digits-zskd", ("method.steps_per_batch=3",), generator=True),
 )
 FAMILIES = (
     Case("digits", "digits"),
@@ -114,14 +114,14 @@ VARIANTS = (
     Case(
         "rdskd-differences",
         "digits-rdskd",
-        ("method.epoch=3", "method.gradient=finite_differences"),
+        ("method.capture_interval=3", "method.gradient=finite_differences"),
         True,
     ),
     Case("hidfd-differences", "digits-hidfd", ("method.gradient=finite_differences",), True),
     Case("hidfd-critic-alone", "digits-hidfd", ("method.frequency_weight=0.0",), True),
     Case("pre_dfkd-differences", "digits-pre_dfkd", ("method.gradient=finite_differences",), True),
     Case(
-        "fast_dfkd-reptile", "digits-fast_dfkd", ("method.common=reptile", "method.epoch=3"), True
+        "fast_dfkd-reptile", "digits-fast_dfkd", ("method.meta_update=reptile", "method.steps_per_batch=3"), True
     ),
     Case(
         "ideal-warm",
@@ -133,19 +133,19 @@ VARIANTS = (
     Case(
         "adaptive-deepinversion",
         "digits-deepinversion",
-        ("method.epoch=3", "method.adversarial_weight=1.0"),
+        ("method.steps_per_batch=3", "method.adversarial_weight=1.0"),
         True,
     ),
     Case(
         "dense-jitter",
         "digits-dense",
-        ("method.epoch=3", "method.jitter=0.125", "method.flips=true"),
+        ("method.steps_per_batch=3", "method.jitter=0.125", "method.flips=true"),
         True,
     ),
     Case(
         "co_boosting-labels",
         "digits-co_boosting",
-        ("method.epoch=2", "method.warm_up=0.2", "questions.capacity=256"),
+        ("method.steps_per_batch=2", "method.warm_up=0.2", "questions.capacity=256"),
         True,
     ),
 )

@@ -86,7 +86,7 @@ def train_until(
             group["lr"] = settings.learning_rate * cosine
         if len(indices) > 1:  # one image alone has no variance for batch norm
             x = AUGMENTATION.of(images[indices], _rng(seed, steps_done))
-            loss = F.cross_entropy(compute.say(network, x), labels[indices])
+            loss = F.cross_entropy(compute.logits(network, x), labels[indices])
             optimizer.zero_grad()
             torch.autograd.backward(loss)
             optimizer.step()

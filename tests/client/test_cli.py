@@ -215,7 +215,7 @@ def test_a_process_answers_over_mtls_counts_and_leaves_on_a_signal(
 def test_without_a_token_it_waits_for_flower_to_ring(
     site: Site, hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    owner, bell = site.owner(hub.address), site.folder / "state" / "agent.sock"
+    owner, socket_path = site.owner(hub.address), site.folder / "state" / "agent.sock"
     Path(owner).write_text(Path(owner).read_text().replace('token_file = "token"\n', ""))
     answers: list[dict[str, Any]] = []
 
@@ -224,7 +224,7 @@ def test_without_a_token_it_waits_for_flower_to_ring(
             for address in ("127.0.0.1:9", hub.address):
                 with socket.socket(socket.AF_UNIX) as line:
                     line.settimeout(SOON)
-                    while line.connect_ex(str(bell)):
+                    while line.connect_ex(str(socket_path)):
                         time.sleep(0.01)
                     request = {"verb": "session", "address": address, "token": TOKEN}
                     framing.send_json(line, request, SOON)
@@ -348,7 +348,7 @@ def test_one_that_stays_dials_again_when_a_run_is_over(
     assert came == ["north", "north"]
 
 
-# --- the books
+# --- the ledger
 
 
 def asked_while_serving(

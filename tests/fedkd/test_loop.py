@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 import torch
+from fedkd.synthesis.sources import Drawn, Generated, Kept
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -33,7 +34,6 @@ from fedkd.student.curriculum import constant
 from fedkd.synthesis import generator_training as invention
 from fedkd.synthesis.discriminator import Critic, Judgement
 from fedkd.synthesis.gradients import GRADIENTS, as_float
-from fedkd.synthesis.sources import Drawn, Generated, Kept
 
 LOGITS, BN_GAP = Signal.LOGITS, Signal.BN_GAP
 OPEN = Policy(frozenset({LOGITS, BN_GAP}), pull_back=True, class_counts=True)

@@ -107,7 +107,7 @@ def test_a_signal_ends_a_run_in_plain_text_and_institutions_hear_of_it(tmp_path:
         )
         stranger.join(SOON)
         assert not stranger.is_alive()
-        assert command.wait_for_line(r"here +name=\"(\S+)\"") == "institution-0"
+        assert command.wait_for_line(r"connected +name=\"(\S+)\"") == "institution-0"
         command.process.send_signal(signal.SIGTERM)
         assert command.end() == 130
         assert command.errors[-1] == "fedkd-server: interrupted"

@@ -161,7 +161,7 @@ def test_what_cannot_be_is_refused_in_one_line(
     assert "\n" not in str(error.value)
 
 
-def test_plain_text_is_refused_for_servers_that_flower_may_ring_for(write: Write) -> None:
+def test_plain_text_is_refused_for_servers_that_flower_opens_sessions_with(write: Write) -> None:
     policy = {**BASE["policy"], "servers": ["192.0.2.1:1"]}
     with pytest.raises(SettingsError, match="plain text"):
         load_owner_config(write(policy=policy, connection={"insecure": True}))

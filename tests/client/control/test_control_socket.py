@@ -1,4 +1,4 @@
-"""The bell: what answers at an owner's socket gets what the policy allows, whoever answers."""
+"""The control socket gives what the policy allows, whoever connects."""
 
 import json
 import os
@@ -73,7 +73,7 @@ def hub() -> Iterator[Hub]:
 
 @contextmanager
 def hung(institution: Institution, path: Path, *servers: str) -> Iterator[Path]:
-    """A bell at this path, with sessions behind it."""
+    """A control server at this path, with sessions behind it."""
     patience = ReconnectPolicy(initial_pause=0.02, max_pause=0.1, give_up_after=60)
     sessions = SessionManager(institution, frozenset(servers), None, reconnect=patience)
     try:
@@ -90,7 +90,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def send_request(path: Path, weights: bytes | None = None, **request: Any) -> dict[str, Any]:
-    """A lawful ring."""
+    """A valid request."""
     with framing.connect(str(path), 3 * SOON) as line:
         framing.send_json(line, request, SOON)
         answer = framing.receive_json(line, SOON)
@@ -129,10 +129,10 @@ def students() -> dict[str, torch.Tensor]:
 EVALUATE = {"verb": "evaluate", "model": "mlp", "classes": [*"0123456789"], "shape": SHAPE}
 
 
-# --- what is lawful
+# --- valid requests
 
 
-def test_the_card_is_told(close_lipped: Institution, path: Path) -> None:
+def test_the_card_is_given(close_lipped: Institution, path: Path) -> None:
     with hung(close_lipped, path):
         card = send_request(path, verb="card")["card"]
     assert (card["name"], card["classes"], card["shape"]) == ("north", 10, SHAPE)
@@ -154,7 +154,7 @@ def test_a_request_has_an_allowed_coordinator_dialled_once(
     until(lambda: not hub.cards)
 
 
-def test_a_student_is_evaluated_where_scores_are_told(open_handed: Institution, path: Path) -> None:
+def test_a_student_is_evaluated_where_scores_are_released(open_handed: Institution, path: Path) -> None:
     student = build_student("mlp", 10, (1, 8, 8))
     with hung(open_handed, path):
         answer = send_request(path, save(student.state_dict()), **EVALUATE)
@@ -163,7 +163,7 @@ def test_a_student_is_evaluated_where_scores_are_told(open_handed: Institution, 
     assert answer == {"score": list(truth)}
 
 
-def test_no_student_is_even_taken_where_scores_are_not_told(
+def test_no_student_is_even_read_where_scores_are_not_released(
     close_lipped: Institution, path: Path
 ) -> None:
     with hung(close_lipped, path):
@@ -302,7 +302,7 @@ def test_what_is_unlawful_gets_a_sentence_and_nothing_else(
         assert "card" in send_request(path, verb="card")
 
 
-def test_no_bytes_ring_for_more_than_an_objection(open_handed: Institution, path: Path) -> None:
+def test_no_bytes_get_more_than_an_error(open_handed: Institution, path: Path) -> None:
     with hung(open_handed, path):
 
         @settings(max_examples=60, deadline=None)
@@ -318,7 +318,7 @@ def test_no_bytes_ring_for_more_than_an_objection(open_handed: Institution, path
 def test_a_hostile_bundle_harms_nobody_else(
     close_lipped: Institution, path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Half frames that hang, floods of answers, and all of the above at once; then a lawful ring."""
+    """Half frames that hang, floods of requests, and all of the above at once; then a valid request."""
     monkeypatch.setattr("fedkd.client.control.server.TIMEOUT_SECONDS", 0.5)
     before = threading.active_count()
     with hung(close_lipped, path, hub.address):

@@ -258,7 +258,7 @@ def test_threads_get_no_more_than_there_is(path: Path, shared: bool) -> None:
 # --- the file
 
 
-def test_only_the_owner_can_read_what_is_kept(path: Path) -> None:
+def test_only_the_owner_can_read_what_is_stored(path: Path) -> None:
     with closing(filled(path)):
         files = {p.name: stat.S_IMODE(p.stat().st_mode) for p in path.parent.iterdir()}
         assert files == dict.fromkeys([path.name, f"{path.name}-wal", f"{path.name}-shm"], 0o600)

@@ -374,7 +374,7 @@ def test_an_owner_pays_for_one_training_unless_he_grants_more(tmp_path: Path) ->
 # --- what was told without a promise
 
 
-def test_a_card_says_what_was_told_before_without_a_promise(
+def test_a_card_says_what_was_released_before_without_a_guarantee(
     vaults: dict[str, Vault], tmp_path: Path
 ) -> None:
     with closing(Ledger(tmp_path / "ledger.sqlite")) as ledger:

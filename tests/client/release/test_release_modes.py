@@ -342,7 +342,7 @@ def test_a_share_depends_on_the_image_alone() -> None:
     assert int(torch.bincount(dealt, minlength=20).min()) > 5
 
 
-def test_voters_are_kept_and_one_image_less_trains_one_anew(tmp_path: Path) -> None:
+def test_voters_are_cached_and_one_image_less_trains_one_anew(tmp_path: Path) -> None:
     data = open_data("digits")
     images, labels = data.train_images[:60], data.train_labels[:60]
     taught: list[bool] = []

@@ -13,8 +13,9 @@ from torch import nn
 
 import fedkd.client.vault.local_data
 from fedkd.client.vault.assets import Assets
+from fedkd.client.vault.model_cache import cache_metadata
 from fedkd.client.vault.trained_vault import TrainedVault
-from fedkd.client.vault.training.settings import SupervisedSettings
+from fedkd.client.vault.training.settings import DpSgdSettings, SupervisedSettings
 from fedkd.client.vault.vault import Vault
 from fedkd.core.augmentation import Views
 from fedkd.data.datasets import open_data
@@ -89,7 +90,7 @@ def test_scoring_does_not_change_the_model() -> None:
     assert all(torch.equal(before[n], value) for n, value in model.state_dict().items())
 
 
-def test_a_kept_teacher_is_found_again(tmp_path: Path) -> None:
+def test_a_cached_teacher_is_found_again(tmp_path: Path) -> None:
     folder, watched = tmp_path / "vault", Watched()
     first = said(TrainedVault(ASSETS, folder, watched))
     assert watched.epochs == 2
@@ -98,7 +99,7 @@ def test_a_kept_teacher_is_found_again(tmp_path: Path) -> None:
     assert torch.equal(first, again)
 
 
-def test_only_the_owner_can_read_what_is_kept(tmp_path: Path) -> None:
+def test_only_the_owner_can_read_what_is_stored(tmp_path: Path) -> None:
     folder = tmp_path / "vault"
     said(TrainedVault(ASSETS, folder))
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
@@ -117,7 +118,7 @@ def test_only_the_owner_can_read_what_is_kept(tmp_path: Path) -> None:
         {"training": SupervisedSettings(2, views=Views(1))},
     ],
 )
-def test_a_changed_holding_trains_anew(tmp_path: Path, change: dict[str, Any]) -> None:
+def test_changed_assets_train_anew(tmp_path: Path, change: dict[str, Any]) -> None:
     said(TrainedVault(ASSETS, tmp_path))
     watched, changed = Watched(), replace(ASSETS, **change)
     fresh = said(TrainedVault(changed, tmp_path, watched))
@@ -125,10 +126,38 @@ def test_a_changed_holding_trains_anew(tmp_path: Path, change: dict[str, Any]) -
     assert torch.equal(fresh, said(TrainedVault(changed, tmp_path)))
 
 
-def test_a_teacher_kept_before_there_were_views_is_found_again(tmp_path: Path) -> None:
+def test_a_teacher_cached_before_there_were_views_is_found_again(tmp_path: Path) -> None:
     keys = {"epochs": 2, "batch": 32, "learning_rate": 5e-3, "weight_decay": 5e-4}
-    assert ASSETS.cache_fields["teach"] == keys
-    assert {**ASSETS.cache_fields, "teach": SHORT} == vars(ASSETS)
+    fields = ASSETS.cache_fields
+    assert fields.pop("teach") == keys
+    stored = {"names": "class_names", "private": "dp_training"}
+    assert {stored.get(name, name): value for name, value in fields.items()} == {
+        name: value for name, value in vars(ASSETS).items() if name != "training"
+    }
+
+
+@pytest.mark.parametrize(
+    ("assets", "origin"),
+    [
+        (Assets(), "cde705d4630545435109ab7dceda16aab845ab05dfe7a1e5bb1d2cd830f9e61d"),
+        (
+            Assets(voters=3, labels=(("a", "b"), ("c",)), class_names=("x", "y", "z")),
+            "436749be16fd8daf0d06dc3c9cdb41a5d6c24460787b78351494562412e262df",
+        ),
+        (
+            Assets(dp_training=DpSgdSettings(3.0), count=4, index=2),
+            "ba00e86c3c03d3119bfe09028fcc6c38898ff150dc6050353103aa8a0da0e0fa",
+        ),
+        (
+            Assets(training=SupervisedSettings(views=Views(2, True))),
+            "2ecd789fe5b8bdbfcce66ec2eb2af594673322c592849f8c233cd85f3e6d190d",
+        ),
+    ],
+)
+def test_teachers_cached_by_earlier_versions_are_found(assets: Assets, origin: str) -> None:
+    images, labels = torch.arange(128, dtype=torch.uint8).view(2, 1, 8, 8), torch.tensor([0, 1])
+    metadata = cache_metadata(assets.model, 10, images, labels, assets.cache_fields)
+    assert metadata["origin"] == origin
 
 
 def test_changed_data_train_anew(tmp_path: Path) -> None:
@@ -166,7 +195,7 @@ def test_a_folder_that_cannot_be_written_is_said_so(tmp_path: Path) -> None:
         said(TrainedVault(ASSETS, tmp_path / "file" / "vault"))
 
 
-def test_a_classifier_is_fitted_anew_and_never_kept(tmp_path: Path) -> None:
+def test_a_classifier_is_fitted_anew_and_never_cached(tmp_path: Path) -> None:
     assets = replace(ASSETS, model="sklearn:LogisticRegression")
     logits = said(TrainedVault(assets, tmp_path))
     assert not list(tmp_path.iterdir())

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from fedkd.aggregation.targets import Hearing
+from fedkd.synthesis.sources import Drawn
 from torch import Tensor, nn
 
 from fedkd.aggregation.fusion import fusion, weighted_mean
 from fedkd.aggregation.learned_weights import Weights
-from fedkd.aggregation.targets import Hearing
 from fedkd.loop import Plan, Progress, distil, drive
 from fedkd.methods import co_boosting
 from fedkd.methods.method import Boosting
@@ -20,7 +21,6 @@ from fedkd.protocol import Answers, Ask, Card, LabelSpaces, Reply, Request, Sign
 from fedkd.server.report.run_folder import RunFolder
 from fedkd.synthesis.generator_training import Heard
 from fedkd.synthesis.output_diversified_sampling import neighbours_of
-from fedkd.synthesis.sources import Drawn
 
 LOGITS, K = Signal.LOGITS, 3
 SHAPE = (1, 4, 4)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from fedkd.synthesis.sources import Kept
 from torch import Tensor, nn
 
 from fedkd.errors import SettingsError
@@ -11,7 +12,6 @@ from fedkd.models import InProcess, Pixels, SynthesisTarget
 from fedkd.procedural import build_priors
 from fedkd.protocol import Answers, Ask, Request, Signal
 from fedkd.synthesis.generator_training import Invention
-from fedkd.synthesis.sources import Kept
 
 SHAPE, CLASSES = (1, 8, 8), 4
 

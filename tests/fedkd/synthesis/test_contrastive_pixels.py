@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from fedkd.synthesis.contrastive_pixels import VIEW, Contrasted, contrastive
 from torch import Tensor, nn
 
 from fedkd.core.bank import Bank
@@ -14,7 +15,6 @@ from fedkd.methods import dip_kd
 from fedkd.models import InProcess
 from fedkd.procedural import build_priors
 from fedkd.student.training import Learner
-from fedkd.synthesis.contrastive_pixels import VIEW, Contrasted, contrastive
 
 SHAPE = (1, 6, 6)
 

@@ -4,11 +4,11 @@ import math
 
 import pytest
 import torch
+from fedkd.losses.rival_terms import category_frequency, realness
 from torch import Tensor
 
 from fedkd.core.bank import Bank
 from fedkd.errors import SettingsError
-from fedkd.losses.rival_terms import category_frequency, realness
 from fedkd.losses.term import Batch
 from fedkd.methods import cudfkd, hidfd
 from fedkd.protocol import Signal

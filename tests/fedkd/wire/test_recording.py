@@ -39,7 +39,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
 
     def answer(request: Request) -> tuple[Answers, dict[str, Refusal | str]]:
         answers = teachers.answer(request)
-        recorder.append(request, answers, {"c": ("lost", "asleep")}, {"number": recorder.questions})
+        recorder.append(request, answers, {"c": ("lost", "asleep")}, {"number": recorder.queries})
         return answers, {}
 
     run = Coordinator(parts(), teachers.cards, answer)
@@ -118,7 +118,7 @@ def test_a_torn_recording_is_gone_on_with_after_its_last_whole_question(
     recorder = ReplyRecorder(file)
     replay = recorder.resume()
     good = max(number for number, end in enumerate(ends) if end <= at)
-    assert recorder.questions == good
+    assert recorder.queries == good
     assert file.stat().st_size == ends[good]
     if good:
         assert recorder.note == {"number": good - 1}
@@ -143,7 +143,7 @@ def test_a_recording_that_begins_anew_counts_on(
     file.write_bytes(recorded[0].read_bytes())
     recorder = ReplyRecorder(file, durable=True)
     cards = recorder.resume().cards
-    count = recorder.questions
+    count = recorder.queries
     recorder.start(cards, count)
     request = Ask(torch.zeros(1, *SHAPE, dtype=torch.uint8))
     recorder.append(request, {})

@@ -71,7 +71,7 @@ def test_alternatives_take_turns_and_cpu_time_of_child_processes_counts() -> Non
         Alternative("slow", lambda: (calls.append("slow"), time.sleep(0.004)), unit=2, calls=2),
         Alternative("fast", lambda: calls.append("fast"), calls=2),
     ]
-    figures = measure_interleaved(ways, 0.0, warm_up=0, least=3)
+    figures = measure_interleaved(ways, 0.0, warm_up=0, minimum=3)
     assert calls == ["slow", "slow", "fast", "fast"] * 3
     assert figures["slow"].samples == 6
     assert figures["slow"].p10 >= 0.002  # of one of two

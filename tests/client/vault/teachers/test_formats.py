@@ -1,4 +1,4 @@
-"""Brought teachers: each format answers as the model does, through a real institution's door."""
+"""External teachers: each format answers as the model does, through a real institution's gate."""
 
 import io
 import json
@@ -465,7 +465,7 @@ def test_a_external_teacher_scores_students_on_data_that_fit_it(shelf: Path) -> 
         _ = ExternalVault(replace(own, shape=(1, 9, 9)), Assets()).teacher
 
 
-def test_names_are_the_owner_s_and_trained_holdings_have_none(shelf: Path) -> None:
+def test_names_are_the_owner_s_and_trained_teachers_have_none(shelf: Path) -> None:
     names = tuple("abcdefghij")
     assert ExternalVault(spec("fedkd:cnn", shelf, class_names=names)).class_names == names
     assert TrainedVault(Assets()).class_names is None

@@ -72,7 +72,7 @@ def test_training_leaves_the_global_generator_alone() -> None:
 
 
 @pytest.mark.parametrize("name", CLASSIFIER_NAMES)
-def test_classifiers_learn_a_shard_that_lacks_classes(name: str) -> None:
+def test_classifiers_learn_data_that_lack_classes(name: str) -> None:
     kept = of_classes(2, 5, 9)
     logits = says(teach(name, kept))
     assert logits.shape == (360, 10)
@@ -88,7 +88,7 @@ def test_a_class_with_one_image_does_not_stop_a_classifier(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CLASSIFIER_NAMES)
-def test_a_shard_of_one_class_is_learned_or_refused_plainly(name: str) -> None:
+def test_data_of_one_class_are_learned_or_refused_plainly(name: str) -> None:
     if name == "sklearn:RandomForestClassifier":
         assert set(says(teach(name, of_classes(3))).argmax(1).tolist()) == {3}
     else:

@@ -1,0 +1,244 @@
+"""Interfaces between the loop and the parts of a method: sources, student parts, aggregation.
+
+A *spec* is a frozen value that a method's file holds: the settings of a part. ``build(context)``
+makes the part that runs. The loop schedules sources, puts their requests, banks the answers and
+counts; everything else is done by parts, none of which the loop knows by name.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeAlias, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from fedkd.core.bank import Bank
+from fedkd.core.compute import Compute
+from fedkd.core.plan import Plan
+from fedkd.core.proposals import AnsweredBatch, Cost, FollowUps, Fusion, Needs, Proposal, Turn
+from fedkd.core.state import State, Stateful
+from fedkd.protocol import Answers, Card, LabelSpaces
+
+Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""((B, K) student logits, (B, K) target logits) -> (B,) distillation loss of each sample."""
+SampleWeights: TypeAlias = Callable[[Tensor, float], Tensor]
+"""((B,) losses, the student's progress) -> (B,) weights in [0, 1]: the curriculum."""
+Selection: TypeAlias = Callable[[Tensor], Tensor]
+"""(B, K) target logits -> (B,) bool: which samples enter the bank; one at least."""
+P_co = TypeVar("P_co", covariant=True)
+P = TypeVar("P")
+
+
+class Spec(Protocol[P_co]):
+    """The settings of a part: a frozen value that is compared by identity."""
+
+    def build(self, context: "Context") -> P_co:
+        """The part that runs. May draw from ``context.rng``; parts are built in order."""
+
+
+class Source(Stateful, Protocol):
+    """Proposes samples, and may learn from the answers."""
+
+    @property
+    def cost(self) -> Cost:
+        """Of one sample proposed now. Read before each turn: it may change."""
+
+    @property
+    def urgent(self) -> bool:
+        """Whether it has the turn before any lot is drawn."""
+
+    @property
+    def steps(self) -> int:
+        """Optimisation steps that it has taken so far, for the record."""
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What it says of itself in the record of each question."""
+
+    def propose(self, turn: Turn) -> Proposal | None:
+        """``turn.count`` samples or fewer, or None.
+
+        Called again in the same turn, a few times, where none of the samples is new.
+        """
+
+    def learn(self, answered: AnsweredBatch) -> FollowUps | None:
+        """Hear the answers to its proposal.
+
+        What needs no request is done before it returns, and stands in the record of the question;
+        a generator that is returned begins to run only after that.
+        """
+
+
+class SourceSpec(Spec[Source], Protocol):
+    """The settings of a source."""
+
+    @property
+    def needs(self) -> Needs:
+        """Of everything that it will ever ask."""
+
+    @property
+    def cost(self) -> Cost:
+        """The most that one sample of it ever costs."""
+
+
+class StudentPart(Stateful, Protocol):
+    """A network beside the student that learns with it, or that it learns from."""
+
+    def prepare(self, rng: torch.Generator) -> None:
+        """Called after each question; may train as long as it likes, in the student's stream."""
+
+    def term(self, images: Tensor, logits: Tensor, progress: float) -> Tensor | None:
+        """(B,), to be added to the student's loss of each sample; None: nothing.
+
+        Args:
+            images: (B, C, H, W), as the student sees them.
+            logits: (B, K), the student's.
+            progress: the student's.
+        """
+
+    def follow(self, images: Tensor, target: Tensor, taken: int, progress: float) -> None:
+        """The student has taken step number ``taken`` on these (B, C, H, W) and (B, K)."""
+
+
+class Aggregation(Stateful, Protocol):
+    """Turns the replies of T institutions into one target."""
+
+    def fusion(self, cards: Sequence[Card]) -> Fusion:
+        """Of whoever takes part by now."""
+
+    def hear(
+        self, answers: Answers, labels: LabelSpaces, kept: Tensor | None, of: Proposal
+    ) -> None:
+        """Answers to a batch, of which the bank keeps ``kept``, (B,) bool; None: all."""
+
+    def improve(self, rng: torch.Generator) -> Tensor | None:
+        """Called once a question is dealt with: new targets (N, K) of all that is banked, oldest
+        first; None: they stay."""
+
+
+class AggregationSpec(Spec[Aggregation], Protocol):
+    """The settings of an aggregation."""
+
+    def rule_for(self, told: str) -> str:
+        """The fusion rule in use where a plan tells ``told``, which may be "auto".
+
+        Raises:
+            SettingsError: the aggregation cannot use the rule that is told.
+        """
+
+    def with_rule(self, rule: str) -> "AggregationSpec":
+        """The same with that fusion rule."""
+
+
+class Prior(Protocol):
+    """A distribution of synthetic images that needs no data."""
+
+    def draw(self, count: int, shape: tuple[int, int, int], rng: torch.Generator) -> Tensor:
+        """Sample ``count`` images of ``shape`` (C, H, W): (count, C, H, W) uint8 in 0..255.
+
+        Raises:
+            SettingsError: a negative count, or a side below 1.
+        """
+
+
+class Clock(Protocol):
+    """Where the run stands; live."""
+
+    asked: int
+    plan: Plan
+
+    @property
+    def progress(self) -> float:
+        """Share of the student's steps that are taken."""
+
+
+class Record(Protocol):
+    """Puts an event into the run's record."""
+
+    def __call__(self, kind: str, **facts: Any) -> None: ...
+
+
+@dataclass(eq=False)
+class Context:
+    """What the parts of a method are built from."""
+
+    loss: Loss
+    sample_weights: SampleWeights
+    plan: Plan
+    shape: tuple[int, int, int]
+    """(C, H, W)."""
+    classes: int
+    """K."""
+    student: nn.Module
+    """Read, never changed."""
+    bank: Bank
+    priors: Mapping[str, Prior]
+    public: Tensor | None
+    """The coordinator's own samples, (N, C, H, W) uint8; None: it has none."""
+    seed: int
+    rng: torch.Generator
+    """The sources' random stream; the student has another."""
+    compute: Compute
+    clock: Clock
+    record: Record
+    _built: dict[int, tuple[Any, Any]] = field(default_factory=dict)
+
+    def part(self, spec: Spec[P]) -> P:
+        """The one part that is built of this very value: how the parts of a method meet."""
+        if id(spec) not in self._built:
+            self._built[id(spec)] = (spec, spec.build(self))
+        part: P = self._built[id(spec)][1]
+        return part
+
+
+class Stateless:
+    """Default of parts of which nothing changes."""
+
+    def state(self) -> State:
+        """Nothing."""
+        return State()
+
+    def restore(self, state: State) -> None:
+        """Nothing to do."""
+
+
+class BaseSource(Stateless):
+    """Defaults of a source that learns nothing and asks nothing further."""
+
+    @property
+    def cost(self) -> Cost:
+        """One question for each sample."""
+        return Cost()
+
+    @property
+    def urgent(self) -> bool:
+        """No."""
+        return False
+
+    @property
+    def steps(self) -> int:
+        """None."""
+        return 0
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """None."""
+        return {}
+
+    def learn(self, answered: AnsweredBatch) -> FollowUps | None:
+        """Nothing."""
+        return None
+
+
+class BaseStudentPart(Stateless):
+    """Defaults of a student part that does nothing."""
+
+    def prepare(self, rng: torch.Generator) -> None:
+        """Nothing."""
+
+    def term(self, images: Tensor, logits: Tensor, progress: float) -> Tensor | None:
+        """Nothing."""
+        return None
+
+    def follow(self, images: Tensor, target: Tensor, taken: int, progress: float) -> None:
+        """Nothing."""

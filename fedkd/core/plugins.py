@@ -1,0 +1,74 @@
+"""Plug-ins: factories of methods, priors and models from outside, by entry point or module:factory."""
+
+import importlib
+import sys
+from collections.abc import Callable
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from fedkd.errors import SettingsError
+
+Factory: TypeAlias = Callable[..., Any]
+
+
+def names(group: str) -> tuple[str, ...]:
+    """Names under which installed packages offer something in an entry-point group, sorted."""
+    return tuple(sorted({point.name for point in entry_points(group=group)}))
+
+
+def installed(group: str, name: str) -> Factory | None:
+    """What an installed package offers under that name; None: none does.
+
+    Raises:
+        SettingsError: two packages offer it, or it cannot be imported.
+    """
+    points = {point.value: point for point in entry_points(group=group, name=name)}
+    if len(points) > 1:
+        raise SettingsError(
+            f"{name!r} is offered by {' and '.join(sorted(points))} in {group}; uninstall one"
+        )
+    return _loaded(next(iter(points.values()))) if points else None
+
+
+def imported(what: str, name: str) -> Factory:
+    """The function that ``package.module:function`` names; the working directory is looked in.
+
+    Only for names from the user's own settings: it runs what it finds.
+
+    Args:
+        what: is wanted, for the message.
+        name: of the function.
+
+    Raises:
+        SettingsError: there is no such module or function.
+    """
+    module, _, function = name.partition(":")
+    folder = str(Path.cwd())
+    if folder not in sys.path:  # a command's path begins with the folder of its own script
+        sys.path.append(folder)
+    try:
+        found = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise SettingsError(
+            f"{what} {name!r} cannot be loaded: {error}; expected package.module:function, "
+            "installed or in the working directory"
+        ) from error
+    return _callable(what, name, found)
+
+
+def _loaded(point: EntryPoint) -> Factory:
+    try:
+        found = point.load()
+    except (ImportError, AttributeError) as error:
+        raise SettingsError(
+            f"entry point {point.name} = {point.value} in {point.group} cannot be loaded: {error}"
+        ) from error
+    return _callable(point.group, point.name, found)
+
+
+def _callable(what: str, name: str, found: Any) -> Factory:
+    if not callable(found):
+        raise SettingsError(f"{what} {name!r} is a {type(found).__name__}; expected a function")
+    factory: Factory = found
+    return factory

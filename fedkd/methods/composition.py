@@ -1,0 +1,62 @@
+"""What papers' files compose methods with: shares of sources, and gradients by name."""
+
+from collections.abc import Callable, Mapping
+from typing import get_args, get_type_hints
+
+from fedkd.core.interfaces import SourceSpec
+from fedkd.core.schedules import constant, ramp
+from fedkd.errors import SettingsError
+from fedkd.methods.method import Method, Share
+from fedkd.synthesis.evolution import Evolution
+from fedkd.synthesis.gradients import Gradient
+from fedkd.synthesis.gradients import gradient as gradient_named
+from fedkd.synthesis.priors import ProceduralPriors
+
+
+def shares(
+    generator: SourceSpec | None, warm_up: float = 0.0, generated: float = 1.0, evolved: float = 0.0
+) -> dict[str, Share]:
+    """Sources "prior", "evolution" and "generator", and the share of the questions that each has.
+
+    Args:
+        generator: a source that is trained; None: there is none.
+        warm_up: share of the questions that go to priors before the generator may ask.
+        generated: share of the questions that are the generator's after that.
+        evolved: share of the priors' questions that the bank's evolution takes over.
+    """
+    priors = ProceduralPriors()
+    evolution = Evolution(priors)
+    if generator is None:
+        return {
+            "prior": Share(priors, constant(1.0 - evolved)),
+            "evolution": Share(evolution, constant(evolved)),
+        }
+    trained = ramp(0.0, generated, warm_up, warm_up)
+    return {
+        "prior": Share(priors, lambda p: (1.0 - trained(p)) * (1.0 - evolved)),
+        "evolution": Share(evolution, lambda p: (1.0 - trained(p)) * evolved),
+        "generator": Share(generator, trained),
+    }
+
+
+def trained_by(paper: str, name: str, ways: tuple[str, ...]) -> Gradient:
+    """The gradient of that name, for a paper whose generator can learn by ``ways`` alone.
+
+    Raises:
+        SettingsError: there is none, or the generator would learn nothing by it.
+    """
+    how = gradient_named(name)
+    if name not in ways:
+        raise SettingsError(
+            f"{paper} has nothing to learn by gradient {name!r}; choose one of {', '.join(ways)}"
+        )
+    return how
+
+
+def gradients_of(factory: Callable[..., Method]) -> tuple[str, ...]:
+    """The gradients by which a method's generator can learn, its default first.
+
+    The factory's signature names them; where it takes no ``gradient``, there is one.
+    """
+    hints: Mapping[str, object] = get_type_hints(factory)
+    return get_args(hints["gradient"]) if "gradient" in hints else (factory().gradient.name,)

@@ -1,0 +1,205 @@
+"""Model inversion: the latents or the pixels of one batch are trained for several steps.
+
+Every image has a class target; a batch begins anew after its steps.
+"""
+
+from abc import abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fedkd.core.augmentation import jittered
+from fedkd.core.interfaces import Context
+from fedkd.core.state import Part, State, gather, scatter
+from fedkd.errors import SettingsError
+from fedkd.models import Generator
+from fedkd.synthesis.target import BaseTarget, Drawn, reset, seeded
+
+
+@dataclass(frozen=True, eq=False)
+class PixelBatch:
+    """Settings of pixels that are trained themselves.
+
+    Attributes:
+        steps: on one batch, >= 1.
+        jitter: most by which images are rolled before each question, in sides, in [0, 1].
+        flips: whether a fair coin mirrors them, before each question.
+    """
+
+    steps: int = 1
+    jitter: float = 0.0
+    flips: bool = False
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or not 0 <= self.jitter <= 1:
+            raise SettingsError(
+                f"model inversion: {self.steps} steps per batch, jitter {self.jitter}; expected "
+                ">= 1 and in [0, 1]"
+            )
+
+    def build(self, context: Context) -> "InvertedBatch":
+        """The target."""
+        return InvertedPixels(self, context)
+
+
+@dataclass(frozen=True, eq=False)
+class LatentBatch(PixelBatch):
+    """Settings of latents that are trained together with the network that they feed.
+
+    Attributes:
+        latent: Z, >= 1.
+    """
+
+    latent: int = 256
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.latent < 1:
+            raise SettingsError(f"model inversion: latent {self.latent}; expected >= 1")
+
+    def build(self, context: Context) -> "InvertedBatch":
+        """The target."""
+        return InvertedLatents(self, context)
+
+
+class InvertedBatch(BaseTarget):
+    """One batch, drawn again and again while it learns to show its class targets.
+
+    Args:
+        settings: steps and augmentation.
+        context: batch, classes.
+    """
+
+    module: nn.Module
+    """What is trained."""
+
+    def __init__(self, settings: PixelBatch, context: Context) -> None:
+        self.settings, self.classes = settings, context.classes
+        self.steps_per_batch = settings.steps
+        self.class_targets = torch.zeros(context.plan.batch, dtype=torch.long)
+
+    def groups(self) -> Iterable[dict[str, Any]]:
+        """All that is trained."""
+        return [{"params": list(self.module.parameters())}]
+
+    def begin(self, rng: torch.Generator) -> bool:
+        """Another batch: every class equally often, but for a remainder, in random order."""
+        self.restart(rng)
+        order = torch.randperm(len(self.class_targets), generator=rng)
+        start = int(torch.randint(self.classes, (), generator=rng))
+        self.class_targets = (order + start) % self.classes
+        return True
+
+    @abstractmethod
+    def restart(self, rng: torch.Generator) -> None:
+        """First values for what is trained."""
+
+    def draw(self, count: int, rng: torch.Generator, learning: bool) -> Drawn:
+        """The first ``count`` of the batch."""
+        self.module.train()
+        with torch.set_grad_enabled(learning):
+            images = self.module()[:count]
+            images = jittered(images, self.settings.jitter, self.settings.flips, rng)
+        return Drawn(images, self.class_targets[:count])
+
+    def state(self) -> State:
+        """What is trained, and what it is to show."""
+        state = gather(self.parts, {})
+        targets = self.class_targets.clone()
+        return State({**state.tensors, "class_targets": targets}, state.numbers)
+
+    def restore(self, state: State) -> None:
+        """Be again as when ``state`` was taken."""
+        scatter(state, self.parts)
+        self.class_targets = state.tensors["class_targets"].clone()
+
+    @property
+    def parts(self) -> dict[str, Part]:
+        """By the name that each has in a state."""
+        return {"module": self.module}
+
+
+class InvertedPixels(InvertedBatch):
+    """Pixels that are trained themselves."""
+
+    module: "Pixels"
+
+    def __init__(self, settings: PixelBatch, context: Context) -> None:
+        super().__init__(settings, context)
+        self.module = Pixels(context.plan.batch, context.shape)
+        context.compute.place(self.module)
+
+    def restart(self, rng: torch.Generator) -> None:
+        """Grey, with noise from black to white."""
+        self.module.restart(rng)
+
+
+class InvertedLatents(InvertedBatch):
+    """Latents, trained together with their network."""
+
+    module: "Latents"
+
+    def __init__(self, settings: LatentBatch, context: Context) -> None:
+        super().__init__(settings, context)
+        self.module = seeded(
+            context.seed,
+            lambda: Latents(context.plan.batch, Generator(settings.latent, context.shape)),
+        )
+        context.compute.place(self.module)
+
+    def restart(self, rng: torch.Generator) -> None:
+        """Latents N(0, 1), and layers as new."""
+        self.module.restart(rng)
+
+
+class Latents(nn.Module):
+    """The latents of one batch and the network that they feed.
+
+    Args:
+        count: B.
+        generator: begins anew with the latents.
+    """
+
+    def __init__(self, count: int, generator: Generator) -> None:
+        super().__init__()
+        self.generator = generator
+        self.latents = nn.Parameter(torch.zeros(count, generator.latent))
+
+    def forward(self) -> Tensor:
+        """(B, C, H, W) in [0, 1]."""
+        images: Tensor = self.generator(self.latents)
+        return images
+
+    def restart(self, rng: torch.Generator) -> None:
+        """Latents N(0, 1), and layers as new."""
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            torch.manual_seed(int(torch.randint(2**31, (), generator=rng)))
+            reset(self.generator)
+            self.latents.copy_(torch.randn(self.latents.shape, generator=rng))
+
+
+class Pixels(nn.Module):
+    """The pixels of one batch.
+
+    Args:
+        count: B.
+        shape: (C, H, W).
+    """
+
+    def __init__(self, count: int, shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.pixels = nn.Parameter(torch.zeros(count, *shape))
+
+    def forward(self) -> Tensor:
+        """(B, C, H, W) in [0, 1]; what a step has carried beyond is put back first."""
+        with torch.no_grad():
+            self.pixels.clamp_(0.0, 1.0)
+        return self.pixels * 1.0
+
+    def restart(self, rng: torch.Generator) -> None:
+        """Grey, with noise from black to white."""
+        with torch.no_grad():
+            self.pixels.copy_(0.5 + 0.5 * torch.randn(self.pixels.shape, generator=rng))
