@@ -121,7 +121,10 @@ VARIANTS = (
     Case("hidfd-critic-alone", "digits-hidfd", ("method.frequency_weight=0.0",), True),
     Case("pre_dfkd-differences", "digits-pre_dfkd", ("method.gradient=finite_differences",), True),
     Case(
-        "fast_dfkd-reptile", "digits-fast_dfkd", ("method.meta_update=reptile", "method.steps_per_batch=3"), True
+        "fast_dfkd-reptile",
+        "digits-fast_dfkd",
+        ("method.meta_update=reptile", "method.steps_per_batch=3"),
+        True,
     ),
     Case(
         "ideal-warm",

@@ -213,7 +213,7 @@ class Death(BaseException):
     """Of the coordinator's process."""
 
 
-def test_a_resumed_strategy_examines_and_asks_nothing_twice(
+def test_a_resumed_strategy_scores_and_asks_nothing_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fedkd.server.run.checkpoint.MIN_SPACING", 0)  # a state at every rest
@@ -259,9 +259,7 @@ def test_a_resumed_strategy_examines_and_asks_nothing_twice(
     assert scored == [p.facts["accuracy"] for p in told if p.kind == "scored"]
 
 
-def test_whoever_was_banned_stays_so_when_a_strategy_is_resumed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_bans_outlast_a_resumed_strategy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fedkd.server.run.checkpoint.MIN_SPACING", 0)
     experiment, path = parse_experiment(SMALL), tmp_path / "run"
 
@@ -285,7 +283,7 @@ def test_whoever_was_banned_stays_so_when_a_strategy_is_resumed(
     assert asked == {"institution-0": 256 - 32 * recorded, "institution-1": 0}
 
 
-def test_nobody_tells_accuracy_where_policies_forbid_it(tmp_path: Path) -> None:
+def test_no_accuracy_is_released_where_policies_forbid_it(tmp_path: Path) -> None:
     silent = parse_experiment({**SMALL, "policy": {"scores": False}})
     outcome = distil_over_flower(LocalGrid(client_app, 2), silent, tmp_path, rounds=1)
     assert outcome.accuracy is None
@@ -309,10 +307,10 @@ def test_a_server_app_leaves_the_folder_of_a_run(tmp_path: Path) -> None:
     assert (out / "student.safetensors").is_file()
 
 
-# --- the doorbell
+# --- the control socket
 
 
-def test_ringing_twice_opens_one_session(tmp_path: Path) -> None:
+def test_two_notifications_open_one_session(tmp_path: Path) -> None:
     with Hub("token") as hub:
         ring = ConfigRecord({**told(parse_experiment(SMALL), tmp_path), "address": hub.address})
         ring["token"] = "token"
@@ -448,10 +446,10 @@ def test_a_bundle_gets_from_an_owners_agent_what_its_policy_allows(tmp_path: Pat
     assert str(tmp_path) not in str(gone.error.reason)
 
 
-# --- what we start
+# --- processes that are started
 
 
-def test_nothing_that_we_start_calls_home_or_installs_anything() -> None:
+def test_telemetry_and_dependency_installation_are_off() -> None:
     look = (
         "from fedkd.simulations.engines import environment_variables\n"
         "environment_variables.set_environment_defaults()\n"
@@ -527,7 +525,7 @@ def test_the_bundle_holds_names_and_no_code(tmp_path: Path) -> None:
         ({"runs": []}, "Flower took no run; see its messages above"),
     ],
 )
-def test_a_failed_run_is_told_in_one_line(listing: dict[str, Any], failure: str | None) -> None:
+def test_a_failed_run_is_reported_in_one_line(listing: dict[str, Any], failure: str | None) -> None:
     assert failure_of_run(json.dumps(listing)) == failure
 
 
