@@ -238,12 +238,12 @@ def _decode_close(close: pb.Close, _: TensorReader) -> Close:
 
 
 def _decode_signals(
-    signals: Sequence[pb.Said], specs: Mapping[Signal, TensorSpec], contents: TensorReader
+    encoded: Sequence[pb.Said], specs: Mapping[Signal, TensorSpec], contents: TensorReader
 ) -> dict[Signal, Tensor]:
-    signals = _increasing([each.signal for each in signals[: len(SIGNAL_NUMBERS) + 1]])
+    signals = _increasing([each.signal for each in encoded[: len(SIGNAL_NUMBERS) + 1]])
     return {
         signal: contents.take(specs[signal], each.tensor)
-        for signal, each in zip(signals, signals, strict=True)
+        for signal, each in zip(signals, encoded, strict=True)
     }
 
 

@@ -2,7 +2,7 @@
 
 Contents of a (B, K) tensor, one part after the other:
 
-    B exponents      int8      of each row's step, 2**k; `UNPACKED` where the row is on no grid
+    B exponents      int8      of each row's step, 2**k; `UNPACKED` where it has no grid
     B first steps    int16     of each row, from zero; 0 where it has no grid
     steps            uint8     K from its first, of each row with a grid
     numbers          float16   K of each row without a grid

@@ -17,14 +17,14 @@ few seconds of rendering. 4,096 CIFAR images by a prior, 1,365 by a generator.""
 MAX_NAME_LENGTH = 64
 """Characters of the name of a prior."""
 FINGERPRINT_BYTES = 16
-"""Bytes."""
+"""Length of a fingerprint."""
 
 
 def exceeds_limits(recipe: Recipe, shape: tuple[int, int, int]) -> bool:
     """Whether it renders more images of ``shape`` (C, H, W) than an institution accepts."""
     channels, height, width = shape
-    drawn = recipe.count * channels * max(height, width) ** 2
-    return drawn > MAX_RECIPE_PIXELS[type(recipe.source)]
+    pixels = recipe.count * channels * max(height, width) ** 2
+    return pixels > MAX_RECIPE_PIXELS[type(recipe.source)]
 
 
 def check_recipe(recipe: Recipe, images: bytes) -> None:
@@ -35,7 +35,9 @@ def check_recipe(recipe: Recipe, images: bytes) -> None:
         )
     kept = recipe.kept
     if kept is not None and not (len(kept) == recipe.count and 0 < len(recipe) < recipe.count):
-        raise LocalProtocolError("a recipe whose bits mean no image, or all, or others than it has")
+        raise LocalProtocolError(
+            "a recipe whose bits select no image, or all, or others than it has"
+        )
     if len(images) != FINGERPRINT_BYTES:
         raise LocalProtocolError(
             f"a fingerprint of {len(images)} bytes, expected {FINGERPRINT_BYTES}"
@@ -46,11 +48,11 @@ def check_recipe(recipe: Recipe, images: bytes) -> None:
                 raise LocalProtocolError("a prior without a name, or with shares outside [0, 1]")
         case FrozenGenerator(latent, digest):
             if latent < 1 or len(digest) != FINGERPRINT_BYTES:
-                raise LocalProtocolError("a network without latents, or without a fingerprint")
+                raise LocalProtocolError("a generator without latents, or without a fingerprint")
 
 
 def encode_recipe(recipe: Recipe, images: bytes, out: TensorWriter) -> pb.Recipe:
-    """The body of a recipe; a network's weights are contents."""
+    """The protobuf message of a recipe; a generator's weights become a payload."""
     kept = b"" if recipe.kept is None else np.packbits(recipe.kept.numpy()).tobytes()
     body = pb.Recipe(seed=recipe.seed, count=recipe.count, kept=kept, images=images)
     match recipe.source:
@@ -63,7 +65,7 @@ def encode_recipe(recipe: Recipe, images: bytes, out: TensorWriter) -> pb.Recipe
 
 
 def decode_recipe(recipe: pb.Recipe, contents: TensorReader) -> Recipe:
-    """The recipe of a body.
+    """The recipe of a protobuf message.
 
     Raises:
         LocalProtocolError: an unknown kind of source, or malformed bits.

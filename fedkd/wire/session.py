@@ -166,7 +166,9 @@ class Session:
 
     def _recipe_violation(self, query: RecipeQuery) -> str | None:
         if self.card is None or self.card.recipes != RECIPE_VERSION:
-            return f"a recipe of version {RECIPE_VERSION} for an institution that does not accept it"
+            return (
+                f"a recipe of version {RECIPE_VERSION} for an institution that does not accept it"
+            )
         if exceeds_limits(query.recipe, self.card.shape):
             return f"a recipe of {query.recipe.count} images, which are too many of that size"
         if query.id in self._unrendered:
@@ -188,7 +190,9 @@ def _mismatch(request: Ask | PullBack | RecipeQuery, reply: Reply, card: Card | 
     if isinstance(request, PullBack):
         if reply.signals or reply.gradient is None:
             return "an answer to a pull-back must be a gradient alone"
-        return _tensor_mismatch("a gradient", reply.gradient, tuple(request.images.shape), torch.float32)
+        return _tensor_mismatch(
+            "a gradient", reply.gradient, tuple(request.images.shape), torch.float32
+        )
     if reply.gradient is not None or set(reply.signals) != request.signals:
         asked = ", ".join(sorted(request.signals))
         return f"an answer must hold exactly the signals asked for: {asked}"

@@ -1,6 +1,6 @@
-"""Tensors as metadata and raw contents, little-endian in C order. Knows no message.
+"""Serialisation of tensors as metadata and raw payloads, little-endian in C order.
 
-A `TensorSpec` is what one kind of tensor must be; both directions check by it.
+A `TensorSpec` is what one kind of tensor must be; both directions check it.
 """
 
 import math

@@ -399,7 +399,7 @@ def test_the_ask_that_the_next_test_spoils_is_lawful() -> None:
         (ask(shape=(1, 1, 2, 3)), "4 bytes for images"),
         (ask(shape=(1, 2, 2)), "3 axes"),
         (ask(shape=(1,) * 10_000), "too many axes"),
-        (ask(shape=(0, 1, 2, 2), payload=[b""]), "nothing in it"),
+        (ask(shape=(0, 1, 2, 2), payload=[b""]), "it is empty"),
         (ask(shape=(65536,) * 4, payload=[b""]), "0 bytes for images"),
         (ask(shape=(2**32 - 1,) * 4), "4 bytes for images"),
         (ask(payload=[]), "0 bytes for images"),

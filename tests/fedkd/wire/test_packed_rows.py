@@ -330,14 +330,14 @@ SPOILT = {
     "steps too high": (rows_in_bytes((0,), (2047,), bytes(7) + b"\1"), "numbers that float16"),
     "a first of no grid": (
         rows_in_bytes((0,) * 5 + (UNPACKED,), (1,) * 6, bytes(40) + NUMBERS),
-        "on no grid",
+        "without a grid",
     ),
     "not finite": (
         rows_in_bytes((0,) * 5 + (UNPACKED,), (1,) * 5 + (0,), bytes(40) + b"\xff" * 16),
         "not finite",
     ),
     "of more axes": (encode_answer(1, pb.DTYPE_ROWS, (1, 8, 1), bytes(11)), "axes"),
-    "of no class": (encode_answer(1, pb.DTYPE_ROWS, (1, 0), bytes(3)), "nothing in it"),
+    "of no class": (encode_answer(1, pb.DTYPE_ROWS, (1, 0), bytes(3)), "it is empty"),
 }
 
 
@@ -395,7 +395,9 @@ def answered(welcome: bytes) -> bytes:
     serving = threading.Thread(target=lambda: asyncio.run(serve()))
     serving.start()
     assert ready.wait(SOON)
-    agent = Agent(address[0], TOKEN, card("north"), knowing, reconnect=replace(QUICK, give_up_after=0.0))
+    agent = Agent(
+        address[0], TOKEN, card("north"), knowing, reconnect=replace(QUICK, give_up_after=0.0)
+    )
     speaking = threading.Thread(target=agent.serve)
     speaking.start()
     for thread in (serving, speaking):

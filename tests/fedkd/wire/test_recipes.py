@@ -294,7 +294,7 @@ def test_a_lie_about_a_recipe_ends_the_session(hub: Hub, raw: RawClient) -> None
     raw.send(Declined(shown.id, Refusal(Reason.UNDRAWN, "show them")))
     assert isinstance(raw.receive(), Close)
     assert raw.status()[0] == "INVALID_ARGUMENT"
-    with pytest.raises(Exception, match="showed its images"):
+    with pytest.raises(Exception, match="sent its images"):
         outcome.result(SOON)
 
 

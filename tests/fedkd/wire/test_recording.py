@@ -63,7 +63,7 @@ def test_another_seed_asks_other_questions_and_is_told_so(
     recorded: tuple[Path, dict[str, torch.Tensor]],
 ) -> None:
     replay = Replay(recorded[0])
-    with pytest.raises(DataError, match="recorded for other questions"):
+    with pytest.raises(DataError, match="recorded for other queries"):
         Coordinator(parts(seed=4), replay.cards, lambda r: (replay.answer(r), {})).finish()
 
 

@@ -136,7 +136,7 @@ def test_numbers_rise() -> None:
     pair.say(INSTITUTION, Answer(1, logits()))
     pair.say(INSTITUTION, Answer(7, logits()))
     for number in (1, 6, 7):
-        pair.say_unlawfully(COORDINATOR, Query(number, Ask(IMAGES)), "numbers rise")
+        pair.say_unlawfully(COORDINATOR, Query(number, Ask(IMAGES)), "numbers increase")
     pair.say(COORDINATOR, Query(8, Ask(IMAGES)))
 
 
@@ -144,7 +144,7 @@ def test_an_unanswered_question_may_be_put_again() -> None:
     pair = Pair(*ASKED, (COORDINATOR, Query(2, Ask(IMAGES))), (COORDINATOR, QUESTION))
     for number in (1, 2):
         pair.say(INSTITUTION, Answer(number, logits()))
-        pair.say_unlawfully(COORDINATOR, Query(number, Ask(IMAGES)), "numbers rise")
+        pair.say_unlawfully(COORDINATOR, Query(number, Ask(IMAGES)), "numbers increase")
 
 
 def test_no_more_questions_are_open_than_agreed() -> None:
@@ -192,9 +192,9 @@ def test_images_that_were_not_drawn_are_shown_under_the_same_number() -> None:
     pair.say_unlawfully(COORDINATOR, named(1), "could not be drawn")
     pair.say(COORDINATOR, QUESTION)
     pair.say_unlawfully(COORDINATOR, Query(3, Ask(IMAGES)), "at a time")
-    pair.say_unlawfully(INSTITUTION, Declined(1, UNDRAWN), "showed its images")
+    pair.say_unlawfully(INSTITUTION, Declined(1, UNDRAWN), "sent its images")
     pair.say(INSTITUTION, ANSWER)
-    pair.say_unlawfully(COORDINATOR, QUESTION, "numbers rise")
+    pair.say_unlawfully(COORDINATOR, QUESTION, "numbers increase")
     pair.say(INSTITUTION, Answer(2, logits()))
 
 
