@@ -1,4 +1,4 @@
-"""The ledger: every question is charged in one SQLite file before it is answered.
+"""The ledger: every query is charged in one SQLite file before it is answered.
 
 Entries form a hash chain. Privacy accounts and the cache of noisy answers are in the same file.
 """

@@ -18,7 +18,7 @@ FIND_ANSWER = "SELECT told FROM answers WHERE row = ?"
 
 @dataclass(frozen=True)
 class PrivacyCost:
-    """What a question costs in privacy."""
+    """What a query costs in privacy."""
 
     keys: tuple[bytes, ...]
     """One cache key for each sample; samples with the same key get the same answer."""

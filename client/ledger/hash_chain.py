@@ -15,15 +15,15 @@ from fedkd.errors import DataError
 from fedkd.protocol import Ask, PullBack
 
 ANSWERED, REPEAT, REFUSED = "answered", "repeat", "refused"
-"""Decisions about a question."""
+"""Decisions about a query."""
 EXAMINATION, TRAINING = "examination", "training"
-"""Kinds of entries that are no questions about samples: a student was evaluated on the private
+"""Kinds of entries that are no queries about samples: a student was evaluated on the private
 test data, a teacher was trained with differential privacy."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One entry: a question, an evaluation or a training, and the decision about it."""
+    """One entry: a query, an evaluation or a training, and the decision about it."""
 
     time: str
     """UTC, ISO 8601 with microseconds."""
@@ -34,9 +34,9 @@ class Entry:
     signals: str
     """Their names, sorted, with a space between them."""
     count: int
-    """Samples of the question; 0 where it is none."""
+    """Samples of the query; 0 where it is none."""
     digest: str
-    """Digest of the question and the teacher; the key of a training; "" where it was not read."""
+    """Digest of the query and the teacher; the key of a training; "" where it was not read."""
     sequence: int = 0
     """1, 2, 3, ..."""
     decision: str = REFUSED
@@ -64,18 +64,18 @@ class Entry:
     hash: str = ""
     """blake2b of all the above, in hexadecimal."""
 
-    def successor(self, question: "Entry", decision: str, reason: str = "") -> "Entry":
-        """The entry after this one: `question` with a decision, charged and hashed."""
-        cost = question.count if decision == ANSWERED else 0
+    def successor(self, query: "Entry", decision: str, reason: str = "") -> "Entry":
+        """The entry after this one: `query` with a decision, charged and hashed."""
+        cost = query.count if decision == ANSWERED else 0
         row = replace(
-            question,
+            query,
             sequence=self.sequence + 1,
             decision=decision,
             reason=reason,
             cost=cost,
-            micro_rho=0 if decision == REFUSED else question.micro_rho,
-            epsilon=0.0 if decision == REFUSED else question.epsilon,
-            delta=0.0 if decision == REFUSED else question.delta,
+            micro_rho=0 if decision == REFUSED else query.micro_rho,
+            epsilon=0.0 if decision == REFUSED else query.epsilon,
+            delta=0.0 if decision == REFUSED else query.delta,
             before=self.after,
             after=self.after + cost,
             previous=self.hash,
@@ -103,7 +103,7 @@ class Head(NamedTuple):
 
 @dataclass(frozen=True)
 class LedgerTotals:
-    """Totals: samples asked and pulled back, questions refused, students evaluated."""
+    """Totals: samples asked and pulled back, queries refused, students evaluated."""
 
     asked: int = 0
     pulled_back: int = 0
@@ -155,7 +155,7 @@ def _fault(row: Entry, last: Entry, charged: set[str]) -> str | None:
     ):
         return "is none that a ledger writes"
     if row != last.successor(row, row.decision, row.reason):
-        return "does not charge what its question costs"
+        return "does not charge what its query costs"
     if row.decision != REFUSED and (row.digest in charged) != (row.decision == REPEAT):
         return "charges a repeat, or repeats what was never charged"
     return None
@@ -173,7 +173,7 @@ def _training_charge_fits(row: Entry) -> bool:
     return numbers == (0.0, 0.0)
 
 
-def question_entry(
+def query_entry(
     request: Ask | PullBack,
     server: str,
     now: datetime,
@@ -181,7 +181,7 @@ def question_entry(
     data_set: str = "",
     mode: str = "",
 ) -> Entry:
-    """The entry of a question before the decision: who asked what, when, about which data set."""
+    """The entry of a query before the decision: who asked what, when, about which data set."""
     signals = request.signals if isinstance(request, Ask) else request.cotangents
     count = len(request.images) if request.images.dim() else 0
     return Entry(

@@ -77,7 +77,7 @@ class Journal:
         return Head(*rows[0])
 
     def verify(self, noted: Head | None = None) -> Head:
-        """Recompute the hash chain, and check that every entry charges what its question costs.
+        """Recompute the hash chain, and check that every entry charges what its query costs.
 
         Found are an entry that was changed, inserted or removed, and an end that was cut off.
         Whoever can write the file can also rewrite the whole chain and its head, or put back an
@@ -123,7 +123,7 @@ class Journal:
             ) from error
 
     def close(self) -> None:
-        """Close the file. A closed ledger refuses every question; closing twice does no harm."""
+        """Close the file. A closed ledger refuses every query; closing twice does no harm."""
         with self._lock:
             self._db.close()
 

@@ -1,13 +1,13 @@
-"""The ledger: charge every question, evaluation and DP training once, before it is answered.
+"""The ledger: charge every query, evaluation and DP training once, before it is answered.
 
-Every question is one transaction: earlier charges are looked up, the policy decides, and an entry
+Every query is one transaction: earlier charges are looked up, the policy decides, and an entry
 is appended to the journal, the only place where charges are stored. So several agents of one owner
 can share the file, and none of them answers without a charge. A charge is never taken back, even
 where the answer fails.
 
-A question is charged once, for ever. The same answer again releases nothing new, as long as the
+A query is charged once, for ever. The same answer again releases nothing new, as long as the
 same teacher answers without noise and all servers count as one listener; it is logged as a repeat.
-Where answers have noise, a sample that comes again gets its cached answer, in whatever question it
+Where answers have noise, a sample that comes again gets its cached answer, in whatever query it
 comes: new noise would release more. If the process is killed between the charge and the answer,
 the charge stands, and the samples without a cached answer are charged again.
 
@@ -36,7 +36,7 @@ from fedkd.client.ledger.hash_chain import (
     TRAINING,
     Entry,
     LedgerTotals,
-    question_entry,
+    query_entry,
     timestamp,
 )
 from fedkd.client.ledger.journal import Journal
@@ -87,14 +87,14 @@ class Ledger(Journal):
         privacy_cost: PrivacyCost | None = None,
         data_set: str = "",
     ) -> Refusal | None:
-        """Decide about a question, charge and log it; to be called before it is answered.
+        """Decide about a query, charge and log it; to be called before it is answered.
 
         Args:
             request: well formed.
             policy: the owner's.
             server: host:port that asks, "" in simulations.
-            teacher: up to 64 bytes that tell teachers apart. What one has answered is no repeat
-                when another is asked.
+            teacher: up to 64 bytes that identify the teacher. What another one has answered is no
+                repeat.
             privacy_cost: of the answers; None where they cost no privacy.
             data_set: that the answers depend on, as `DatasetAccounts.register` named it.
 
@@ -106,24 +106,24 @@ class Ledger(Journal):
         try:
             with self._transaction():
                 now, last = self._clock(), self._last()
-                question = question_entry(request, server, now, content, data_set, policy.mode)
+                query = query_entry(request, server, now, content, data_set, policy.mode)
                 refusal = policy.refusal(request, server, now.astimezone().time())
                 repeat = self._was_charged(content)
                 if refusal is None and not repeat:
                     # The sum is only taken where the policy has a limit.
                     used = 0 if policy.samples_per_hour is None else self._samples_since(now - HOUR)
-                    refusal = policy.sample_cap_refusal(question.count, last.after, used)
+                    refusal = policy.sample_cap_refusal(query.count, last.after, used)
                 if refusal is None and privacy_cost is not None:
                     spent = self.dataset_accounts.spending_in_transaction(data_set)
                     due = self.answer_cache.cost_of(privacy_cost)
                     cap = privacy_cost.limit(spent)
-                    question = replace(question, micro_rho=due)
+                    query = replace(query, micro_rho=due)
                     if due > (left := max(0, cap - spent.micro_rho)):
-                        refusal = budget_refusal(question.count, due, left, cap)
+                        refusal = budget_refusal(query.count, due, left, cap)
                 if refusal is not None:
-                    self._append(last.successor(question, REFUSED, refusal.reason.value))
+                    self._append(last.successor(query, REFUSED, refusal.reason.value))
                 else:
-                    self._append(last.successor(question, REPEAT if repeat else ANSWERED))
+                    self._append(last.successor(query, REPEAT if repeat else ANSWERED))
         except (sqlite3.Error, DataError) as error:
             return self._not_recorded(error)
         return refusal
@@ -191,8 +191,8 @@ class Ledger(Journal):
         """Log a refusal for another reason than the policy's; nothing is charged."""
         try:
             with self._transaction():
-                question = question_entry(request, server, self._clock(), "")
-                self._append(self._last().successor(question, REFUSED, refusal.reason.value))
+                query = query_entry(request, server, self._clock(), "")
+                self._append(self._last().successor(query, REFUSED, refusal.reason.value))
         except (sqlite3.Error, DataError) as error:
             return self._not_recorded(error)
         return refusal

@@ -1,7 +1,7 @@
 """Privacy accountant: charge DP trainings, hold the spending of a data set against the policy.
 
 It is opened before the teacher: a training with differential privacy is charged before it begins,
-and an institution that has spent more than its policy grants does not serve. Then it tells what
+and an institution that has spent more than its policy grants does not serve. Then it says which
 budget is left for answers, and which guarantee the card may state for all releases together.
 """
 
@@ -105,7 +105,7 @@ class PrivacyAccountant:
 
 
 def privacy_cost(policy: Policy, keys: tuple[bytes, ...], per_answer: int) -> PrivacyCost | None:
-    """The privacy cost of a question; None where answers cost no privacy.
+    """The privacy cost of a query; None where answers cost no privacy.
 
     Args:
         policy: the owner's.
@@ -125,8 +125,8 @@ def _check(policy: Policy, spent: Spending) -> None:
     mode, budget = MODES[policy.mode], policy.budget
     if mode.protects_data_set and (spent.image_rho or spent.trainings):
         raise SettingsError(
-            f"policy.mode {policy.mode} promises the whole data set, and {_spent_text(spent)} on "
-            "these images, some of it for promises of one image alone; choose pate or dp-teacher"
+            f"policy.mode {policy.mode} protects the whole data set, and {_spent_text(spent)} on "
+            "these images, some of it for guarantees of one image alone; choose pate or dp-teacher"
         )
     if budget is None:
         return
@@ -135,12 +135,12 @@ def _check(policy: Policy, spent: Spending) -> None:
         if spent.micro_rho > limit or not limit:
             raise SettingsError(
                 f"policy.budget grants {limit} micro-rho and {_spent_text(spent)} on these images; "
-                "what was told cannot be promised less for, so grant more"
+                "what was released cannot be guaranteed for less, so grant more"
             )
     elif not budget.covers(spent):
         raise SettingsError(
             f"policy.budget grants {budget} and {_spent_text(spent)} on these images; what was "
-            "told cannot be promised less for, so grant more"
+            "released cannot be guaranteed for less, so grant more"
         )
 
 

@@ -14,17 +14,17 @@ from fedkd.protocol import Card, Guarantee
 
 CARD_LABELS = {
     "name": "name",
-    "classes": "classes that its teacher tells apart",
+    "classes": "classes of its teacher",
     "shape": "images that it reads (C, H, W)",
     "signals": "signals that may be asked for",
     "pull_back": "gradients of them may be asked for",
     "samples": "most images that it answers",
     "largest_batch": "most of them in one question",
     "class_counts": "training images of each class",
-    "scores": "accuracy of a student on private test images is told",
+    "scores": "accuracy of a student on private test images is released",
     "class_names": "names of its classes, in order",
     "recipes": "version of the recipes by which it draws images itself, 0 for none",
-    "guarantee": "differential privacy that is promised",
+    "guarantee": "guarantee of differential privacy",
 }
 """Descriptions of the fields of a card."""
 
@@ -70,7 +70,7 @@ def format_card(card: Card) -> str:
 def format_guarantee(guarantee: Guarantee | None) -> str:
     """A DP guarantee in a sentence."""
     if guarantee is None:
-        return "none: answers may tell of single images"
+        return "none: answers may disclose single images"
     g = guarantee
     covered = (
         "whatever is asked of this teacher"
@@ -83,7 +83,7 @@ def format_guarantee(guarantee: Guarantee | None) -> str:
     )
     if not g.unpromised:
         return text
-    return f"{text}; but {g.unpromised:,} images were answered before without any promise"
+    return f"{text}; but {g.unpromised:,} images were answered before without any guarantee"
 
 
 def format_facts(facts: Mapping[str, object]) -> str:
@@ -95,7 +95,7 @@ def format_facts(facts: Mapping[str, object]) -> str:
 def _fact(fact: object) -> str:
     match fact:
         case None:
-            return "not told"
+            return "not disclosed"
         case bool():
             return "yes" if fact else "no"
         case list() | tuple():
@@ -105,7 +105,7 @@ def _fact(fact: object) -> str:
 
 def format_totals(samples: int, cap: int, refused: int, examined: int) -> str:
     """The totals of a ledger, in one line."""
-    text = f"{samples:,} of {cap:,} samples are spent, {refused:,} questions were refused"
+    text = f"{samples:,} of {cap:,} samples are spent, {refused:,} queries were refused"
     return text + (f", {examined:,} students were examined" if examined else "")
 
 
@@ -120,7 +120,7 @@ def format_spending(data_set: str, spent: Spending, budget: Budget | None) -> st
             f"{float(spent.delta):g} together"
         )
     if spent.unpromised:
-        parts.append(f"{spent.unpromised:,} images were answered without any promise")
+        parts.append(f"{spent.unpromised:,} images were answered without any guarantee")
     return f"data set {data_set}: {'; '.join(parts)}" if parts else ""
 
 

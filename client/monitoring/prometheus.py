@@ -23,19 +23,19 @@ class PrometheusMetrics(logging.Handler):
         super().__init__()
         self.registry = registry = CollectorRegistry()
         self._questions = Counter(
-            "fedkd_questions", "Questions that came, by kind.", ["kind"], registry=registry
+            "fedkd_questions", "Queries that came, by kind.", ["kind"], registry=registry
         )
         self._samples = Counter(
-            "fedkd_samples", "Images in questions that were answered.", ["kind"], registry=registry
+            "fedkd_samples", "Images in queries that were answered.", ["kind"], registry=registry
         )
         self._refusals = Counter(
-            "fedkd_refusals", "Questions that were refused.", ["reason"], registry=registry
+            "fedkd_refusals", "Queries that were refused.", ["reason"], registry=registry
         )
         self._seconds = Histogram(
-            "fedkd_answer_seconds", "Time that a question took.", registry=registry
+            "fedkd_answer_seconds", "Time that a query took.", registry=registry
         )
         self._last = Gauge(
-            "fedkd_last_question_timestamp_seconds", "When a question last came.", registry=registry
+            "fedkd_last_question_timestamp_seconds", "When a query last came.", registry=registry
         )
         self._sessions = Gauge("fedkd_sessions", "Coordinators dialled now.", registry=registry)
         labels = ["verb", "outcome"]

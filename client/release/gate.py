@@ -22,7 +22,7 @@ from fedkd.privacy import MODES, Policy
 from fedkd.protocol import Ask, Card, PullBack, Reason, Refusal, Reply, Signal, as_float, rounded
 
 FAILED = Refusal(Reason.FAILED, "the teacher could not answer")
-UNREADABLE = Refusal(Reason.MALFORMED, "a question that cannot be read")
+UNREADABLE = Refusal(Reason.MALFORMED, "a query that cannot be read")
 
 
 class ReleaseGate:

@@ -37,9 +37,9 @@ training."""
 
 
 def build_release_mode(policy: Policy, teacher: Teacher, training: Guarantee | None) -> ReleaseMode:
-    """How this policy has this teacher answer.
+    """The release mode of a policy for this teacher.
 
     Raises:
-        SettingsError: the mode promises what the teacher does not have, or the budget is too small.
+        SettingsError: the mode needs what the teacher does not have, or the budget is too small.
     """
     return RELEASE_MODES[policy.mode](policy, teacher, training)

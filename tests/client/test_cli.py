@@ -385,8 +385,8 @@ def test_what_was_spent_stays_spent_and_is_shown(
 
     assert typed(monkeypatch, "ledger", "show", owner, "--last", "2") == 0
     told = capsys.readouterr().out.splitlines()
-    assert told[0] == "12 of 16 samples are spent, 1 questions were refused"
-    assert told[1].endswith(": 12 images were answered without any promise")
+    assert told[0] == "12 of 16 samples are spent, 1 queries were refused"
+    assert told[1].endswith(": 12 images were answered without any guarantee")
     assert hub.address in told[2]
     assert told[3].endswith("refused spent")
     assert len(told) == 4

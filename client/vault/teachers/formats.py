@@ -52,11 +52,11 @@ FORMATS: Mapping[str, Format] = {
 
 
 def open_teacher(spec: TeacherSpec) -> Teacher:
-    """Open a teacher and try it, so that faults show now and not at the first question.
+    """Open a teacher and try it, so that faults show now and not at the first query.
 
     Raises:
         SettingsError: no such format, a field that it does not take, or a dependency is missing.
-        DataError: it cannot be opened, or answers something else than the owner says.
+        DataError: it cannot be opened, or its answers are not as the owner specifies.
     """
     prefix, _, rest = spec.source.partition(":")
     if prefix not in FORMATS:

@@ -74,9 +74,9 @@ def open_server(spec: TeacherSpec, url: str) -> LogitsTeacher:
             "datatype": source.datatype,
             "data": pixels.ravel().tolist(),
         }
-        question = {"inputs": [images], "outputs": [{"name": output.name}]}
+        query = {"inputs": [images], "outputs": [{"name": output.name}]}
         limit = MAX_OVERHEAD_BYTES + MAX_NUMBER_BYTES * len(pixels) * spec.classes
-        answer = server.request("POST", "/infer", question, limit)
+        answer = server.request("POST", "/infer", query, limit)
         return _scores(answer, output.name, (len(pixels), spec.classes), spec)
 
     return input_layout(source.shape, spec).teacher(score_batch, spec, spec.batch)

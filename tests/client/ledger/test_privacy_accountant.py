@@ -224,14 +224,14 @@ def test_local_dp_counts_for_an_image_and_an_image_ends_local_dp(vaults: dict[st
         voters = opened("pate")
         assert refused(voters.answer(Ask(shown(paid + 1)))) is Reason.SPENT
         assert refused(voters.answer(Ask(shown(paid)))) is None
-        with pytest.raises(SettingsError, match="promises the whole data set") as caught:
+        with pytest.raises(SettingsError, match="protects the whole data set") as caught:
             opened("local-dp")
         assert "choose pate or dp-teacher" in str(caught.value)
         told = opened("dp-teacher 0") if BUDGET.covers(known.with_training(3.0, 1e-5)) else None
         assert told is None, "the three together are more than was granted"
     with closing(Ledger(None)) as ledger:
         card = opened("dp-teacher 0").card
-        with pytest.raises(SettingsError, match="promises the whole data set"):
+        with pytest.raises(SettingsError, match="protects the whole data set"):
             opened("local-dp")
         assert card.guarantee is not None
         votes = opened("pate").card.guarantee
@@ -385,12 +385,12 @@ def test_a_card_says_what_was_released_before_without_a_guarantee(
             card = Institution("north", vaults[name], policy(name.split()[0]), ledger).card
             assert card.guarantee is not None
             assert card.guarantee.unpromised == 20
-            assert "but 20 images were answered before without any promise" in format_card(card)
+            assert "but 20 images were answered before without any guarantee" in format_card(card)
             assert travelled(card) == card
             if name == "local-dp":
                 break
         (told,) = ledger.dataset_accounts.all_spending().values()
-        assert "20 images were answered without any promise" in format_spending("x", told, BUDGET)
+        assert "20 images were answered without any guarantee" in format_spending("x", told, BUDGET)
         stranger = TrainedVault(replace(BASE, index=2))
         other = Institution("north", stranger, policy("local-dp"), ledger).card.guarantee
         assert other is not None

@@ -527,7 +527,7 @@ def test_an_owner_reads_what_is_promised_and_what_is_spent(vaults: dict[str, Vau
     line = format_spending(data_set, Spending(micro_rho), BUDGET)
     assert line.startswith(f"data set {data_set}: {micro_rho:,} of {BUDGET.micro_rho:,} micro-rho")
     assert "of 8 at delta 1e-05" in line
-    assert "may tell of single images" in format_card(replace(north.card, guarantee=None))
+    assert "may disclose single images" in format_card(replace(north.card, guarantee=None))
 
 
 ALTERNATIVES = {
