@@ -18,13 +18,14 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from fedkd.synthesis.sources import to_bytes
 from torch import Tensor
 
 from fedkd.aggregation.fusion import fusion
 from fedkd.core.bank import Bank
 from fedkd.core.compute import Compute
+from fedkd.core.interfaces import Context
 from fedkd.core.plan import Plan
+from fedkd.core.proposals import AnsweredBatch, Proposal, Turn
 from fedkd.methods import Method, cudfkd
 from fedkd.models import Generator, InProcess, build_network
 from fedkd.procedural import build_prior
@@ -38,8 +39,10 @@ from fedkd.simulations.benchmarks.timing import (
     timing_rows,
     write_json,
 )
-from fedkd.student.training import Learner
-from fedkd.synthesis.generator_training import Heard, Invention
+from fedkd.student.training import Trainer
+from fedkd.synthesis.generator_network import GeneratorNetwork
+from fedkd.synthesis.generator_training import TrainedGenerator, TrainedSource
+from fedkd.synthesis.target import to_bytes
 
 CLASSES, BANKED, PROGRESS = 10, 4096, 0.5
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1}
@@ -75,7 +78,7 @@ class PlainLoop:
         self.teacher = build_network(case.teacher, CLASSES, case.shape, 0).to(device).eval()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            self.generator = Generator(method.latent, case.shape).to(device)
+            self.generator = Generator(_latent_size(method), case.shape).to(device)
         self.improver = torch.optim.Adam(self.generator.parameters(), 1e-3, (0.9, 0.99))
 
     def student_step(self, rng: torch.Generator) -> Tensor:
@@ -84,7 +87,7 @@ class PlainLoop:
         images = torch.stack([self.data[i][0] for i in picked]).to(self.device)
         targets = torch.stack([self.data[i][1] for i in picked]).to(self.device)
         self.student.train()
-        loss = self.method.imitation(self.student(images.float() / 255), targets)
+        loss = self.method.loss(self.student(images.float() / 255), targets)
         weight = self.method.curriculum.weights(loss, PROGRESS)
         self.optimizer.zero_grad()
         torch.autograd.backward((weight * loss).mean())
@@ -94,7 +97,7 @@ class PlainLoop:
     def generator_step(self, rng: torch.Generator) -> list[float]:
         """A generator step; the values of its terms."""
         self.student.eval()
-        z = torch.randn(self.case.batch, self.method.latent, generator=rng).to(self.device)
+        z = torch.randn(self.case.batch, self.generator.latent, generator=rng).to(self.device)
         images = self.generator.train()(z)
         asked = images + ((images * 255).round() / 255 - images).detach()
         t, s = self.teacher(asked), self.student(asked)
@@ -119,38 +122,72 @@ class FedkdLoop:
     def __init__(self, case: Case, method: Method, compute: Compute, bank: Bank) -> None:
         self.method, self.case, self.bank = method, case, bank
         plan = Plan(budget=1, batch=1, steps=10_000, student_batch=case.batch)
-        self.learner = Learner(
-            build_network(case.student, CLASSES, case.shape, 1), method, plan, compute
-        )
+        student = build_network(case.student, CLASSES, case.shape, 1)
+        weights = method.curriculum.weights
+        self.trainer = Trainer(student, method.loss, weights, plan, compute)
         # After the warm-up of a run and long before its end the rate is what the plan says.
         self.taken = plan.steps // 50
         teacher = build_network(case.teacher, CLASSES, case.shape, 0).to(compute.device)
         self.teachers = InProcess({"t": teacher}, case.shape, CLASSES)
-        self.invention = Invention(
-            *(method, self.learner.network, case.shape, 0, case.batch, CLASSES, compute)
+        self.terms: dict[str, float] = {}
+        """Values of the generator's terms at its last step."""
+        context = Context(
+            *(method.loss, weights, plan, case.shape, CLASSES, student, bank, {}, None),
+            *(0, torch.Generator().manual_seed(0), compute, _Clock(plan), self._record),
         )
+        self.source: TrainedSource = context.part(_generator(method))
 
     def student_step(self, rng: torch.Generator) -> Tensor:
         """A student step; the loss of each image."""
-        return self.learner.step(self.bank, rng, self.taken, PROGRESS)[0]
+        return self.trainer.step(self.bank, rng, self.taken, PROGRESS)[0]
 
     def generator_step(self, rng: torch.Generator) -> list[float]:
         """A generator step; the values of its terms."""
-        drawn = self.invention.source.draw(self.case.batch, rng)
-        images = to_bytes(drawn.images)
-        answers = self.teachers.answer(Ask(images, self.method.needs, exact=True))
+        proposal = self.source.propose(Turn(self.case.batch, rng, PROGRESS))
+        assert proposal is not None
+        images = to_bytes(proposal.images)
+        answers = self.teachers.answer(Ask(images, proposal.signals, exact=True))
         cards = self.teachers.cards
-        heard = Heard(
-            *(drawn, images, answers, None),
-            *(LabelSpaces.of(cards), fusion("mean_logits", cards), PROGRESS),
+        fuse = fusion("mean_logits", cards)
+        target = fuse.of(answers)[Signal.LOGITS]
+        follow_ups = self.source.learn(
+            AnsweredBatch(
+                *(proposal, images, answers, target, None),
+                *(LabelSpaces.of(cards), fuse, PROGRESS),
+            )
         )
-        step = self.invention.improve(heard, 0, rng)
+        assert follow_ups is not None
         try:
-            request = next(step)
-            while True:
-                request = step.send(self.teachers.answer(request))
-        except StopIteration as stop:
-            return list(stop.value.terms.values())
+            request = next(follow_ups)
+            while not isinstance(request, Proposal):
+                request = follow_ups.send(self.teachers.answer(request))
+        except StopIteration:
+            return list(self.terms.values())
+        raise RuntimeError("a generator that pulls back proposed further samples")
+
+    def _record(self, kind: str, **facts: Any) -> None:
+        self.terms = facts["terms"]
+
+
+@dataclass(frozen=True)
+class _Clock:
+    """A run in which the generator still learns."""
+
+    plan: Plan
+    asked: int = 0
+    progress: float = PROGRESS
+
+
+def _generator(method: Method) -> TrainedGenerator:
+    """The settings of the generator of a method."""
+    specs = (share.spec for share in method.sources.values())
+    return next(spec for spec in specs if isinstance(spec, TrainedGenerator))
+
+
+def _latent_size(method: Method) -> int:
+    target = _generator(method).target
+    assert isinstance(target, GeneratorNetwork)
+    return target.latent
 
 
 def check_equal_losses(plain: PlainLoop, ours: FedkdLoop, dtype: torch.dtype) -> float:
@@ -175,15 +212,15 @@ def round_parts(
     ours: FedkdLoop, rng: torch.Generator, wait: Callable[[], None]
 ) -> list[Alternative]:
     """The parts of a round, each measured alone."""
-    case, learner, bank = ours.case, ours.learner, ours.bank
+    case, trainer, bank = ours.case, ours.trainer, ours.bank
     images, targets = bank.draw(case.batch, rng)
     memory = images.cpu()
     answers = ours.teachers.answer(Ask(memory))
     rule, pink_prior = fusion("mean_logits", ours.teachers.cards), build_prior("pink")
-    pixels, fresh_bank = learner.compute.pixels(images), Bank(BANKED, bank.device)
+    pixels, fresh_bank = trainer.compute.pixels(images), Bank(BANKED, bank.device)
 
     def forward() -> Tensor:
-        return ours.method.imitation(learner.compute.say(learner.network, images), targets)
+        return ours.method.loss(trainer.compute.logits(trainer.network, images), targets)
 
     def waited(call: Callable[[], object]) -> Callable[[], None]:
         def both() -> None:
@@ -194,11 +231,11 @@ def round_parts(
 
     pieces: dict[str, Callable[[], object]] = {
         "bank: draw a batch": lambda: bank.draw(case.batch, rng),
-        "bytes to floats": lambda: learner.compute.pixels(images),
+        "bytes to floats": lambda: trainer.compute.pixels(images),
         "student: forward, loss": forward,
         "student: forward, loss, backward": lambda: torch.autograd.backward(forward().mean()),
-        "student: optimiser": learner.optimizer.step,
-        "generator: paint": lambda: ours.invention.source.draw(case.batch, rng),
+        "student: optimiser": trainer.optimizer.step,
+        "generator: paint": lambda: ours.source.propose(Turn(case.batch, rng, PROGRESS)),
         "floats to bytes": lambda: to_bytes(pixels),
         "prior pink: paint": lambda: pink_prior.draw(case.batch, case.shape, rng),
         "bank: which are new": lambda: bank.fresh(memory),

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from fedkd.client.ledger.hash_chain import Spent
+from fedkd.client.ledger.hash_chain import LedgerTotals
 from fedkd.client.ledger.ledger import Ledger
 from fedkd.experiment import load_experiment
 from fedkd.protocol import Ask, Request
@@ -108,7 +108,7 @@ def test_a_cap_outlives_the_process_that_reached_it(tmp_path: Path) -> None:
     assert counted == {(4, 1)}, "what this process added, and not what the ledgers have"
     for index in range(5):
         with closing(Ledger(tmp_path / "ledgers" / f"{index:04d}.sqlite")) as ledger:
-            assert ledger.spent == Spent(asked=8, refused=1)
+            assert ledger.totals == LedgerTotals(asked=8, refused=1)
     assert LocalInstitutions(*parts).answer(asks[3])[0].keys() == names, (
         "without checkpoints: in memory"
     )

@@ -24,8 +24,11 @@ def test_our_steps_come_to_the_losses_of_a_loop_that_anybody_would_write() -> No
         torch.randn(256, K, generator=rng),
     )
     plain = benchmark.PlainLoop(case, method, CPU.device, bank)
-    assert benchmark.check_equal_losses(plain, benchmark.FedkdLoop(case, method, CPU, bank), CPU.dtype) < 1e-3
-    plain.method = cudfkd("pull_back", bn_weight=0.0, latent=64, imitation="kl")
+    assert (
+        benchmark.check_equal_losses(plain, benchmark.FedkdLoop(case, method, CPU, bank), CPU.dtype)
+        < 1e-3
+    )
+    plain.method = cudfkd("pull_back", bn_weight=0.0, latent=64, distillation_loss="kl")
     with pytest.raises(RuntimeError, match="differ"):
         benchmark.check_equal_losses(plain, benchmark.FedkdLoop(case, method, CPU, bank), CPU.dtype)
 

@@ -13,7 +13,7 @@ import pytest
 
 from fedkd.client.config.owner_config import load_owner_config
 from fedkd.errors import SettingsError
-from fedkd.experiment import load
+from fedkd.experiment import load_experiment
 from fedkd.server.hub.certificates import make_certificates
 from fedkd.simulations.rehearsal.deployment import Deployment, environment, owner_config
 from fedkd.simulations.rehearsal.flwr_run import free_ports
@@ -72,7 +72,7 @@ def test_a_command_is_run_to_its_end_within_its_time(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["digits", "digits-pullback", "digits-mixed"])
 def test_owner_configs_can_be_loaded(name: str, tmp_path: Path) -> None:
-    experiment = load(name, ["institutions.count=3"])
+    experiment = load_experiment(name, ["institutions.count=3"])
     deployment = Deployment(tmp_path, experiment, name, (), "127.0.0.1:9092", tmp_path / "out")
     make_certificates(deployment.tls, deployment.institutions)
     for index, institution in enumerate(deployment.institutions):
