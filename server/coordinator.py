@@ -68,7 +68,9 @@ def ingredients(
     """
     torch.set_num_threads(experiment.student.threads)
     classes = len(LabelSpaces.of(cards).names)
-    student = build_network(experiment.student.model, classes, cards[0].shape, experiment.seed)
+    student = build_network(
+        experiment.student.model, classes, cards[0].shape, experiment.seed, imports=True
+    )
     images, questions = experiment.images, experiment.questions
     method = make(experiment.method.name, experiment.method.arguments)
     return Ingredients(
@@ -86,7 +88,7 @@ def ingredients(
             rule=method.rule_for(questions.rule),
             views=Views(experiment.student.shift, experiment.student.mirrors),
         ),
-        {name: build_prior(name, warp=images.warp, mix=images.mix) for name in images.priors},
+        {name: build_prior(name, images.warp, images.mix, imports=True) for name in images.priors},
         experiment.seed,
         questions.quorum,
         checkpoint,
@@ -97,9 +99,7 @@ def ingredients(
     )
 
 
-def _public(
-    experiment: Experiment, method: Method, shape: tuple[int, int, int]
-) -> Tensor | None:
+def _public(experiment: Experiment, method: Method, shape: tuple[int, int, int]) -> Tensor | None:
     """Public samples of the coordinator's own, where the method has a use for it."""
     name = experiment.images.public
     return load_public_images(name, shape) if name and method.needs.public_data else None
@@ -215,7 +215,9 @@ class Coordinator:
         self._distillation.catch_up()
         return travelling.result()
 
-    def _tell_of(self, joined: Sequence[Card], answers: Answers, missing: MissingInstitutions) -> None:
+    def _tell_of(
+        self, joined: Sequence[Card], answers: Answers, missing: MissingInstitutions
+    ) -> None:
         """Events of who came, went and is back, each told once."""
         for card in joined:
             self.watch(Progress("joined", {"name": card.name}))

@@ -10,9 +10,10 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load
+from torch import nn
 
 from fedkd.errors import DataError, SettingsError
-from fedkd.models import Network, Shape, build_network
+from fedkd.models import Shape, build_network
 
 MAX_CLASSES = 10_000
 """Of a student, since its head is built before its weights are read."""
@@ -20,7 +21,7 @@ _HEADER_BYTES = 1024 * 1024
 _NUMBER_BYTES = 8
 
 
-def build_student(model: str, classes: int, shape: Shape) -> Network:
+def build_student(model: str, classes: int, shape: Shape) -> nn.Module:
     """The network for a student's weights, still to be loaded.
 
     Raises:
@@ -31,13 +32,13 @@ def build_student(model: str, classes: int, shape: Shape) -> Network:
     return build_network(model, classes, shape, seed=0)
 
 
-def max_weights_bytes(student: Network) -> int:
+def max_weights_bytes(student: nn.Module) -> int:
     """Largest size in bytes of a file of this network's weights, in any number type."""
     numbers: int = sum(tensor.numel() for tensor in student.state_dict().values())
     return _HEADER_BYTES + _NUMBER_BYTES * numbers
 
 
-def load_weights(student: Network, weights: bytes) -> None:
+def load_weights(student: nn.Module, weights: bytes) -> None:
     """Load submitted weights into a network.
 
     Args:
@@ -56,7 +57,7 @@ def load_weights(student: Network, weights: bytes) -> None:
         raise DataError("weights that are not finite")
 
 
-def open_student(path: Path) -> Network:
+def open_student(path: Path) -> nn.Module:
     """The student in a file that a run wrote, see `fedkd.server.report.export.save_student`.
 
     Raises:

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedkd.errors import DataError, SettingsError
-from fedkd.models import ModuleTeacher, Network
+from fedkd.models import ModuleTeacher
 from fedkd.protocol import Guarantee
 
 WEIGHTS, METADATA, KEY = "teacher.safetensors", "teacher.json", "key"
@@ -28,7 +28,7 @@ GUARANTEE, TRAINING_KEY = "guarantee", "training"
 class CachedModel:
     """A network that was loaded from the cache."""
 
-    network: Network
+    network: nn.Module
     guarantee: Guarantee | None
     """DP guarantee of its training."""
     training_key: str
@@ -47,7 +47,7 @@ def cache_metadata(
 
 
 def load_cached_model(
-    folder: Path, metadata: Mapping[str, object], network: Network
+    folder: Path, metadata: Mapping[str, object], network: nn.Module
 ) -> CachedModel | None:
     """The network that is cached with exactly these metadata; None where there is none.
 

@@ -154,7 +154,7 @@ class TrainedVault(Vault):
         # is read. It is fitted again instead, in about a second.
         if self._folder is None or own.voters or own.model.startswith(SKLEARN_PREFIX):
             return None
-        network = build_network(own.model, self.classes, self.shape, own.seed)
+        network = build_network(own.model, self.classes, self.shape, own.seed, imports=True)
         return load_cached_model(self._folder, self._metadata, network)
 
     def _train_pate(self) -> PateEnsemble:

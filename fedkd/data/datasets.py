@@ -5,6 +5,7 @@
     folder:PATH         PATH/train/CLASS/*.png and PATH/test/CLASS/*.png, or other 8-bit images
     parquet:PATH        PATH/*train*.parquet and PATH/*test*.parquet, columns img or image, label
     npz:PATH            one file with train_images, train_labels, test_images, test_labels
+    MODULE:FACTORY      a function of yours: root -> Dataset, see docs/extending.md
 
 PATH is taken relative to root, and either of them may be left empty.
 """
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from fedkd.core.plugins import imported
 from fedkd.errors import DataError, SettingsError
 
 DIGITS_TEST = 360
@@ -76,10 +78,13 @@ def open_data(name: str, root: str | None = None) -> Dataset:
         SettingsError: no such kind, or a kind whose optional dependency is not installed.
         DataError: the data are missing or malformed.
     """
-    kind, _, rest = name.partition(":")
+    kind, colon, rest = name.partition(":")
     if kind not in OPENERS:
+        if colon:
+            return _from_factory(name, root)
         raise SettingsError(
-            f"unknown data {name!r}; choose digits, torchvision:NAME, folder:, parquet: or npz:"
+            f"unknown data {name!r}; choose digits, torchvision:NAME, folder:, parquet: or npz:, "
+            "or name a factory of yours as package.module:factory"
         )
     train, test, classes = OPENERS[kind](rest, root)
     train_images, train_labels = _images(train[0], name), _labels(train[1], name)
@@ -98,6 +103,16 @@ def open_data(name: str, root: str | None = None) -> Dataset:
             f"and have each of them in the training split"
         )
     return Dataset(name, classes, train_images, train_labels, test_images, test_labels)
+
+
+def _from_factory(name: str, root: str | None) -> Dataset:
+    """What ``package.module:factory`` opens, called with ``root``."""
+    opened = imported("data", name)(root)
+    if not isinstance(opened, Dataset):
+        raise SettingsError(
+            f"data {name!r} are a {type(opened).__name__}; expected a fedkd.data.Dataset"
+        )
+    return opened
 
 
 def _digits(rest: str, _root: str | None) -> tuple[Labelled, Labelled, int]:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from fedkd.core.plugins import imported, installed, names
 from fedkd.errors import SettingsError
 from fedkd.models.architectures import (
     Network,
@@ -21,6 +22,8 @@ from fedkd.models.architectures import (
     wrn16_1,
 )
 
+GROUP = "fedkd.models"
+"""The entry-point group in which packages offer factories of networks."""
 MODELS: dict[str, Callable[[int, Shape], Network]] = {
     "cnn": cnn(16, nn.BatchNorm2d),
     "cnn-wide": cnn(32, nn.BatchNorm2d),
@@ -36,22 +39,30 @@ MODELS: dict[str, Callable[[int, Shape], Network]] = {
 }
 
 
-def build_network(name: str, classes: int, shape: Shape, seed: int) -> Network:
+def known_models() -> tuple[str, ...]:
+    """Names of all networks: ours, then those of installed packages."""
+    return (*MODELS, *(name for name in names(GROUP) if name not in MODELS))
+
+
+def build_network(
+    name: str, classes: int, shape: Shape, seed: int, *, imports: bool = False
+) -> nn.Module:
     """A network of that name with fresh weights, which depend on ``seed`` alone.
 
     Args:
-        name: a key of `MODELS`.
+        name: of ours, of an entry point in the group ``fedkd.models``, or
+            ``package.module:factory``; a factory takes K and (C, H, W), and makes a module that
+            maps (B, C, H, W) in [0, 1] to logits (B, K).
         classes: K, >= 1.
         shape: (C, H, W) of the images.
         seed: of the initial weights.
+        imports: whether a module may be imported by name: for the user's own settings alone,
+            never for a name that came over the wire.
 
     Raises:
         SettingsError: no such network, or images too small for it.
     """
-    if name not in MODELS:
-        close = difflib.get_close_matches(name, MODELS, 1)
-        hint = f" (did you mean {close[0]}?)" if close else ""
-        raise SettingsError(f"unknown model {name!r}{hint}; choose one of {', '.join(MODELS)}")
+    factory = _factory(name, imports)
     if classes < 1 or min(shape) < 1:
         raise SettingsError(
             f"a model of {classes} classes for images {shape}; each number must be 1 or more"
@@ -60,7 +71,25 @@ def build_network(name: str, classes: int, shape: Shape, seed: int) -> Network:
     # is seeded, and given back as it was.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return MODELS[name](classes, shape)
+        network = factory(classes, shape)
+    if not isinstance(network, nn.Module):
+        raise SettingsError(f"model {name!r} is a {type(network).__name__}; expected an nn.Module")
+    return network
+
+
+def _factory(name: str, imports: bool) -> Callable[[int, Shape], nn.Module]:
+    if name in MODELS:
+        return MODELS[name]
+    factory = imported("model", name) if imports and ":" in name else installed(GROUP, name)
+    if factory is None:
+        known = known_models()
+        close = difflib.get_close_matches(name, known, 1)
+        hint = f" (did you mean {close[0]}?)" if close else ""
+        raise SettingsError(
+            f"unknown model {name!r}{hint}; choose one of {', '.join(known)}, or name a factory of "
+            "yours as package.module:factory"
+        )
+    return factory
 
 
 def penultimate_features(network: nn.Module, x: Tensor) -> Tensor:

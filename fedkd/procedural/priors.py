@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fedkd.core.interfaces import Prior
+from fedkd.core.plugins import imported, installed, names
 from fedkd.errors import SettingsError
 from fedkd.procedural.base import ProceduralPrior
 from fedkd.procedural.collage import Collage
@@ -234,6 +235,8 @@ class UniformNoise(ProceduralPrior):
         return torch.randint(0, 256, (count, *shape), generator=rng) / 255.0
 
 
+GROUP = "fedkd.priors"
+"""The entry-point group in which packages offer priors."""
 PRIORS: Mapping[str, Callable[[], Prior]] = {
     "pink": PinkNoise,
     "leaves": DeadLeaves,
@@ -247,21 +250,57 @@ DEFAULT_PRIORS = ("pink", "leaves", "levels", "scales")
 """Priors that presume nothing about the teachers' data."""
 
 
-def build_prior(name: str, warp: float = 0.0, mix: float = 0.0) -> Prior:
-    """The prior of that name, a share ``warp`` of it warped, then a share ``mix`` of it cut-mixed.
+def known_priors() -> tuple[str, ...]:
+    """Names of all priors: ours, then those of installed packages."""
+    return (*PRIORS, *(name for name in names(GROUP) if name not in PRIORS))
+
+
+def plain_prior(name: str, *, imports: bool = False) -> Prior:
+    """The prior of that name as it is, neither warped nor mixed.
+
+    Args:
+        name: of ours, of an entry point in the group ``fedkd.priors``, or
+            ``package.module:factory``; a factory takes no argument and makes a `Prior`.
+        imports: whether a module may be imported by name: for the user's own settings alone,
+            never for a name that came over the wire.
+
+    Raises:
+        SettingsError: there is none of that name.
+    """
+    if name in PRIORS:
+        return PRIORS[name]()
+    factory = imported("prior", name) if imports and ":" in name else installed(GROUP, name)
+    if factory is None:
+        known = known_priors()
+        close = difflib.get_close_matches(name, known, 1)
+        hint = f" (did you mean {close[0]}?)" if close else ""
+        raise SettingsError(
+            f"unknown prior {name!r}{hint}; choose among {', '.join(known)}, or name a factory of "
+            "yours as package.module:factory"
+        )
+    prior: Prior = factory()
+    if not hasattr(prior, "draw"):
+        raise SettingsError(f"prior {name!r} is a {type(prior).__name__} without draw(); see Prior")
+    return prior
+
+
+def build_prior(name: str, warp: float = 0.0, mix: float = 0.0, *, imports: bool = False) -> Prior:
+    """A prior, a share ``warp`` of it warped, then a share ``mix`` of it cut-mixed.
+
+    Args:
+        name: as `plain_prior` takes it.
+        warp: in [0, 1].
+        mix: in [0, 1].
+        imports: as `plain_prior` takes it.
 
     Raises:
         SettingsError: there is none of that name, or a share outside [0, 1].
     """
-    if name not in PRIORS:
-        close = difflib.get_close_matches(name, list(PRIORS), 1)
-        hint = f" (did you mean {close[0]}?)" if close else ""
-        raise SettingsError(f"unknown prior {name!r}{hint}; choose among {', '.join(PRIORS)}")
-    plain = PRIORS[name]()
+    plain = plain_prior(name, imports=imports)
     warped = Warped(plain, warp) if warp else plain
     return CutMixed(warped, mix) if mix else warped
 
 
-def build_priors(*names: str, warp: float = 0.0, mix: float = 0.0) -> dict[str, Prior]:
+def build_priors(*chosen: str, warp: float = 0.0, mix: float = 0.0) -> dict[str, Prior]:
     """Priors by name, as `fedkd.distil` takes them; `DEFAULT_PRIORS` where none is named."""
-    return {name: build_prior(name, warp, mix) for name in names or DEFAULT_PRIORS}
+    return {name: build_prior(name, warp, mix) for name in chosen or DEFAULT_PRIORS}

@@ -19,7 +19,7 @@ from torch.func import functional_call
 from fedkd.core.interfaces import Prior
 from fedkd.errors import DataError
 from fedkd.models import Generator
-from fedkd.procedural.priors import PRIORS, build_prior
+from fedkd.procedural.priors import build_prior, known_priors, plain_prior
 from fedkd.procedural.transforms import CutMixed, Warped, images_per_block
 from fedkd.protocol import FrozenGenerator, NamedPrior, Recipe, fingerprint
 
@@ -55,8 +55,7 @@ def named_prior(prior: Prior) -> NamedPrior | None:
         mix, plain = plain.share, plain.prior
     if isinstance(plain, Warped):
         warp, plain = plain.share, plain.prior
-    names = (name for name, kind in PRIORS.items() if plain == kind())
-    name = next(names, None)
+    name = next((name for name in known_priors() if plain == plain_prior(name)), None)
     if name is None or build_prior(name, warp, mix) != prior:
         return None
     return NamedPrior(name, warp, mix)

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from fedkd.core.augmentation import Views
 from fedkd.core.compute import Compute
 from fedkd.core.state import Part, State, gather, read, scatter, write
 from fedkd.data.datasets import Dataset
-from fedkd.models import Network, build_network
+from fedkd.models import build_network
 from fedkd.server.report.run_folder import atomic_path
 
 AUGMENTATION = Views(shift=4, mirrors=True)
@@ -49,7 +50,7 @@ def train_until(
     path: Path,
     deadline: float,
     seed: int = 0,
-) -> tuple[Network, float]:
+) -> tuple[nn.Module, float]:
     """Train until the deadline; returns the network and the share of its steps that is done.
 
     Args:

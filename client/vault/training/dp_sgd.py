@@ -66,7 +66,7 @@ def train_with_dp_sgd(
     network = _trainable(model_name, classes, (channels, height, width), seed)
     inputs: Tensor = as_float(images)
     learner: nn.Module = network
-    if next(network.body.parameters(), None) is None:
+    if isinstance(network, Network) and next(network.body.parameters(), None) is None:
         # The body has no parameters, so its features are computed once.
         with torch.no_grad():
             inputs = torch.cat([network.embed(piece) for piece in torch.split(inputs, CHUNK)])
@@ -83,10 +83,10 @@ def train_with_dp_sgd(
     return ModuleTeacher(network, classes), training.guarantee
 
 
-def _trainable(name: str, classes: int, shape: tuple[int, int, int], seed: int) -> Network:
+def _trainable(name: str, classes: int, shape: tuple[int, int, int], seed: int) -> nn.Module:
     if name.startswith(SKLEARN_PREFIX):
         raise SettingsError(f"{name} cannot be trained privately; choose scattering or a network")
-    network = build_network(name, classes, shape, seed)
+    network = build_network(name, classes, shape, seed, imports=True)
     if ModuleValidator.validate(network.train(), strict=False):
         raise SettingsError(
             f"{name} has batch norm, which mixes the images of a step so that no image's part can "

@@ -92,7 +92,7 @@ def _train_voter(
     if folder is not None:
         channels, height, width = images.shape[1:]
         if found := load_cached_model(
-            folder, metadata, build_network(model, classes, (channels, height, width), seed)
+            folder, metadata, build_network(model, classes, (channels, height, width), seed, imports=True)
         ):
             return ModuleTeacher(found.network, classes)
     try:

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedkd.client.vault.training.settings import ProgressCallback, SupervisedSettings
 from fedkd.errors import DataError, SettingsError
-from fedkd.models import ModuleTeacher, Network, ScikitTeacher, build_network
+from fedkd.models import ModuleTeacher, ScikitTeacher, build_network
 from fedkd.protocol import as_float
 
 SKLEARN_PREFIX = "sklearn:"
@@ -48,7 +48,9 @@ def train_teacher(
         name = model_name.removeprefix(SKLEARN_PREFIX)
         return ScikitTeacher(_fit_classifier(name, images, labels, seed), classes)
     channels, height, width = images.shape[1:]
-    network = build_network(model_name, classes, (channels, height, width), seed)
+    network = build_network(
+        model_name, classes, (channels, height, width), seed, imports=True
+    )
     if len(images) < 2:
         raise DataError("a network needs 2 or more training images here; bring more data")
     _fit_network(network, images, labels, settings, seed, progress)
@@ -56,7 +58,7 @@ def train_teacher(
 
 
 def _fit_network(
-    network: Network,
+    network: nn.Module,
     images: Tensor,
     labels: Tensor,
     settings: SupervisedSettings,
