@@ -68,7 +68,7 @@ def test_the_contracts_of_imports_are_kept() -> None:
 
 STRANGERS = "server and client meet only in simulations"
 UPWARDS = "fedkd reads bottom to top"
-CIRCLES = "inside a room nothing goes in circles"
+CIRCLES = "nothing goes in circles, in no room"
 WIRE = "the wire reads bottom to top"
 SERVER = "the server reads bottom to top"
 CLIENT = "the client reads bottom to top"

@@ -175,11 +175,11 @@ from functools import partial
 from pathlib import Path
 from fedkd.simulations.rehearsal import flwr_run
 
-class Here(flwr_run.Flower):
+class Here(flwr_run.FlowerInstallation):
     def __init__(self, home, empty, ports):
         super().__init__(home, Path.cwd(), ports)
 
-flwr_run.Flower = Here
+flwr_run.FlowerInstallation = Here
 sys.exit(flwr_run.main(["tiny.toml", "--out", "flower", "--seed", "3"]))
 """,
         timeout=250,
