@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fedkd.core.augmentation import Views
+from fedkd.core.augmentation import Augmentation
 from fedkd.core.compute import CPU, Compute
 from fedkd.errors import QuorumLost
 from fedkd.experiment import Experiment
@@ -86,7 +86,7 @@ def ingredients(
             weight_decay=experiment.student.weight_decay,
             capacity=questions.capacity,
             rule=method.rule_for(questions.rule),
-            views=Views(experiment.student.shift, experiment.student.mirrors),
+            augmentation=Augmentation(experiment.student.shift, experiment.student.mirrors),
         ),
         {name: build_prior(name, images.warp, images.mix, imports=True) for name in images.priors},
         experiment.seed,

@@ -12,7 +12,7 @@ from fedkd.client.vault.training.settings import (
     ProgressCallback,
     SupervisedSettings,
 )
-from fedkd.core.augmentation import Views
+from fedkd.core.augmentation import Augmentation
 from fedkd.errors import SettingsError
 from fedkd.experiment import Experiment
 from fedkd.privacy import MODES, Budget, Policy
@@ -65,7 +65,7 @@ def simulated_assets(experiment: Experiment, index: int) -> Assets:
         partition_seed=i.partition_seed,
         model=i.models[index % len(i.models)],
         training=SupervisedSettings(
-            i.epochs, i.batch, i.learning_rate, views=Views(i.shift, i.mirrors)
+            i.epochs, i.batch, i.learning_rate, augmentation=Augmentation(i.shift, i.mirrors)
         ),
         labels=i.labels,
         dp_training=_dp_training(experiment),

@@ -71,10 +71,11 @@ class Assets:
     def cache_fields(self) -> dict[str, object]:
         """All fields as the metadata of a cached teacher name them.
 
-        Views are left out where there are none, as before views existed: teachers that were cached
-        then are found again.
+        Augmentation is left out where there is none, as before it existed, and is called views:
+        teachers that were cached then are found again.
         """
         fields = asdict(self)
-        if not self.training.views:
-            del fields["training"]["views"]
+        augmentation = fields["training"].pop("augmentation")
+        if self.training.augmentation:
+            fields["training"]["views"] = augmentation
         return {_STORED_NAMES.get(name, name): value for name, value in fields.items()}

@@ -1,7 +1,7 @@
-"""Other views of images, of which the same is to be said. Knows no network and no answer.
+"""Augmentation of images: random shifts and mirrorings that keep the label.
 
-A teacher of natural images learns far more from views of its images than from the images alone;
-a student may hold that a teacher would say of a view what it said of the image.
+A teacher of natural images learns far more from augmented images than from the images alone; a
+student may take it that a teacher would answer an augmented image as it answered the image.
 """
 
 from dataclasses import dataclass
@@ -14,8 +14,8 @@ from fedkd.errors import SettingsError
 
 
 @dataclass(frozen=True)
-class Views:
-    """How an image may be moved and still be the same.
+class Augmentation:
+    """How far images are shifted, and whether they are mirrored.
 
     Raises:
         SettingsError: a shift below 0.
@@ -31,15 +31,15 @@ class Views:
             raise SettingsError(f"images shifted by up to {self.shift} pixels; expected 0 or more")
 
     def __bool__(self) -> bool:
-        """Whether there is any view but the image itself."""
+        """Whether it changes any image."""
         return self.shift > 0 or self.mirrors
 
-    def of(self, images: Tensor, rng: torch.Generator) -> Tensor:
-        """A random view of each image, (B, C, H, W) -> (B, C, H, W), of the same type.
+    def augment(self, images: Tensor, rng: torch.Generator) -> Tensor:
+        """Each of ``images`` (B, C, H, W), shifted and mirrored at random, of the same type and shape.
 
         Args:
             images: on any device.
-            rng: in ordinary memory, left alone where there is no view but the images themselves.
+            rng: in ordinary memory; nothing is drawn where no image changes.
         """
         if not self:
             return images
@@ -57,8 +57,8 @@ class Views:
         return wide[place, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
-ITSELF = Views()
-"""No view but the image itself."""
+NO_AUGMENTATION = Augmentation()
+"""Images stay as they are."""
 
 
 def jittered(images: Tensor, jitter: float, flips: bool, rng: torch.Generator) -> Tensor:

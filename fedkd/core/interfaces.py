@@ -144,8 +144,13 @@ class Prior(Protocol):
 class Clock(Protocol):
     """Where the run stands; live."""
 
-    asked: int
-    plan: Plan
+    @property
+    def asked(self) -> int:
+        """Samples asked of each institution so far."""
+
+    @property
+    def plan(self) -> Plan:
+        """How much is asked in all."""
 
     @property
     def progress(self) -> float:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from fedkd.core.augmentation import ITSELF, Views
+from fedkd.core.augmentation import NO_AUGMENTATION, Augmentation
 from fedkd.core.bank import Bank
 from fedkd.errors import SettingsError
 
@@ -26,7 +26,7 @@ class Plan:
         weight_decay: of its AdamW, >= 0.
         capacity: most images in the bank, None for all.
         rule: how replies are fused, see `fedkd.aggregation.fusion`.
-        views: of a banked image, a new one each time that it is learned; its answer stays.
+        augmentation: of a banked image, anew each time that it is learned; its answer stays.
     """
 
     budget: int
@@ -38,7 +38,7 @@ class Plan:
     weight_decay: float = 0.0
     capacity: int | None = None
     rule: str = "auto"
-    views: Views = ITSELF
+    augmentation: Augmentation = NO_AUGMENTATION
 
     def __post_init__(self) -> None:
         for name, least in {"budget": 1, "batch": 1, "student_batch": 1, "steps": 0}.items():

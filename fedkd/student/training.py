@@ -61,7 +61,7 @@ class Trainer:
             The losses (B,), off the graph, and their weights (B,).
         """
         images, target = bank.draw(self.plan.student_batch, rng)
-        images = self.plan.views.of(images, rng)
+        images = self.plan.augmentation.augment(images, rng)
         loss, weight = self.learn(images, target, taken, progress)
         for part in self.parts:
             part.follow(images, target, taken, progress)

@@ -132,8 +132,20 @@ class FedkdLoop:
         self.terms: dict[str, float] = {}
         """Values of the generator's terms at its last step."""
         context = Context(
-            *(method.loss, weights, plan, case.shape, CLASSES, student, bank, {}, None),
-            *(0, torch.Generator().manual_seed(0), compute, _Clock(plan), self._record),
+            loss=method.loss,
+            sample_weights=weights,
+            plan=plan,
+            shape=case.shape,
+            classes=CLASSES,
+            student=student,
+            bank=bank,
+            priors={},
+            public=None,
+            seed=0,
+            rng=torch.Generator().manual_seed(0),
+            compute=compute,
+            clock=_Clock(plan),
+            record=self._record,
         )
         self.source: TrainedSource = context.part(_generator(method))
 

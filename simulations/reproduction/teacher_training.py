@@ -13,14 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from fedkd.core.augmentation import Views
+from fedkd.core.augmentation import Augmentation
 from fedkd.core.compute import Compute
 from fedkd.core.state import Part, State, gather, read, scatter, write
 from fedkd.data.datasets import Dataset
 from fedkd.models import build_network
 from fedkd.server.report.run_folder import atomic_path
 
-AUGMENTATION = Views(shift=4, mirrors=True)
+AUGMENTATION = Augmentation(shift=4, mirrors=True)
 """Of every training image, drawn anew in each epoch."""
 MOMENTUM, DECAY = 0.9, 5e-4
 CHECKPOINT_INTERVAL = 30.0
@@ -86,7 +86,7 @@ def train_until(
             cosine = 0.5 + 0.5 * math.cos(math.pi * steps_done / total_steps)
             group["lr"] = settings.learning_rate * cosine
         if len(indices) > 1:  # one image alone has no variance for batch norm
-            x = AUGMENTATION.of(images[indices], _rng(seed, steps_done))
+            x = AUGMENTATION.augment(images[indices], _rng(seed, steps_done))
             loss = F.cross_entropy(compute.logits(network, x), labels[indices])
             optimizer.zero_grad()
             torch.autograd.backward(loss)

@@ -21,7 +21,7 @@ from fedkd.aggregation.selection import confident
 from fedkd.client.release.gate import ReleaseGate
 from fedkd.client.release.mode_table import build_release_mode
 from fedkd.client.sessions.agent import Agent
-from fedkd.core.augmentation import ITSELF, Views
+from fedkd.core.augmentation import NO_AUGMENTATION, Augmentation
 from fedkd.errors import NeedsError, QuorumLost, SettingsError
 from fedkd.loop import PAUSE, Distilled, Plan, Progress, distil, drive
 from fedkd.methods import METHODS, Method, cudfkd, make, ways
@@ -755,7 +755,7 @@ def test_one_seed_gives_one_student_and_another_seed_another(method: Method) -> 
 
 def test_views_are_learned_and_neither_asked_about_nor_kept() -> None:
     still, moving = Doors(), Doors()
-    plans = [Plan(60, 16, steps=10, views=views) for views in (ITSELF, Views(1, True))]
+    plans = [Plan(60, 16, steps=10, views=views) for views in (NO_AUGMENTATION, Augmentation(1, True))]
     one, other = (run(cudfkd(), plan, d)[0] for plan, d in zip(plans, (still, moving), strict=True))
     for a, b in zip(still.asks, moving.asks, strict=True):
         assert torch.equal(a.images, b.images)

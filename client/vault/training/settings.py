@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from fedkd.core.augmentation import ITSELF, Views
+from fedkd.core.augmentation import NO_AUGMENTATION, Augmentation
 from fedkd.errors import SettingsError
 
 
@@ -24,8 +24,8 @@ class SupervisedSettings:
     """> 0."""
     weight_decay: float = 5e-4
     """>= 0."""
-    views: Views = ITSELF
-    """Augmentation: a new view of every image in each epoch."""
+    augmentation: Augmentation = NO_AUGMENTATION
+    """Of every image, anew in each epoch."""
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch < 2:

@@ -48,9 +48,7 @@ def train_teacher(
         name = model_name.removeprefix(SKLEARN_PREFIX)
         return ScikitTeacher(_fit_classifier(name, images, labels, seed), classes)
     channels, height, width = images.shape[1:]
-    network = build_network(
-        model_name, classes, (channels, height, width), seed, imports=True
-    )
+    network = build_network(model_name, classes, (channels, height, width), seed, imports=True)
     if len(images) < 2:
         raise DataError("a network needs 2 or more training images here; bring more data")
     _fit_network(network, images, labels, settings, seed, progress)
@@ -77,8 +75,8 @@ def _fit_network(
     for epoch in range(settings.epochs):
         for picked in torch.split(torch.randperm(len(images), generator=order), settings.batch):
             if len(picked) > 1:  # one image alone has no variance for batch norm
-                views = settings.views.of(images[picked], order)
-                x = as_float(views).contiguous(memory_format=layout)
+                augmented = settings.augmentation.augment(images[picked], order)
+                x = as_float(augmented).contiguous(memory_format=layout)
                 loss = F.cross_entropy(network(x), labels[picked])
                 optimiser.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]

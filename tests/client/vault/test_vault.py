@@ -17,7 +17,7 @@ from fedkd.client.vault.model_cache import cache_metadata
 from fedkd.client.vault.trained_vault import TrainedVault
 from fedkd.client.vault.training.settings import DpSgdSettings, SupervisedSettings
 from fedkd.client.vault.vault import Vault
-from fedkd.core.augmentation import Views
+from fedkd.core.augmentation import Augmentation
 from fedkd.data.datasets import open_data
 from fedkd.errors import DataError, SettingsError
 from fedkd.models import ModuleTeacher, build_network
@@ -115,7 +115,7 @@ def test_only_the_owner_can_read_what_is_stored(tmp_path: Path) -> None:
         {"model": "mlp"},
         {"alpha": 0.4},
         {"training": SupervisedSettings(3)},
-        {"training": SupervisedSettings(2, views=Views(1))},
+        {"training": SupervisedSettings(2, augmentation=Augmentation(1))},
     ],
 )
 def test_changed_assets_train_anew(tmp_path: Path, change: dict[str, Any]) -> None:
@@ -149,7 +149,7 @@ def test_a_teacher_cached_before_there_were_views_is_found_again(tmp_path: Path)
             "ba00e86c3c03d3119bfe09028fcc6c38898ff150dc6050353103aa8a0da0e0fa",
         ),
         (
-            Assets(training=SupervisedSettings(views=Views(2, True))),
+            Assets(training=SupervisedSettings(augmentation=Augmentation(2, True))),
             "2ecd789fe5b8bdbfcce66ec2eb2af594673322c592849f8c233cd85f3e6d190d",
         ),
     ],

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from fedkd.client.vault.training.settings import SupervisedSettings
 from fedkd.client.vault.training.supervised import CLASSIFIERS, train_teacher
-from fedkd.core.augmentation import Views
+from fedkd.core.augmentation import Augmentation
 from fedkd.data.datasets import open_data
 from fedkd.data.partition import partition
 from fedkd.errors import DataError, SettingsError
@@ -58,7 +58,7 @@ def test_the_seed_alone_decides() -> None:
 
 
 def test_views_are_another_training_and_the_same_one_each_time() -> None:
-    some, moving = torch.arange(200), SupervisedSettings(epochs=3, views=Views(1))
+    some, moving = torch.arange(200), SupervisedSettings(epochs=3, augmentation=Augmentation(1))
     still = says(teach("cnn", some))
     one, again = (says(teach("cnn", some, moving)) for _ in range(2))
     assert torch.equal(one, again)
