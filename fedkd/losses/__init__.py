@@ -1,1 +1,66 @@
-"""Loss terms of generators, and the distillation losses of students."""
+"""Loss terms by which samples are synthesised, and the distillation losses of students.
+
+A term is minimised; it names the signals that must be asked for and the companions that it reads.
+"""
+
+from fedkd.losses.adversarial import (
+    adversarial_kl,
+    boundary_support,
+    disagreement,
+    jensen_shannon,
+    logit_discrepancy,
+)
+from fedkd.losses.class_prior import (
+    category_frequency,
+    class_balance,
+    hard_class,
+    one_hot,
+    target_class,
+    targets_of,
+)
+from fedkd.losses.contrastive import contrastive_loss, instance_discrimination
+from fedkd.losses.discriminator import adversarial_realness, classwise_realness
+from fedkd.losses.distillation import (
+    DISTILLATION_LOSSES,
+    cross_entropy,
+    kl_divergence,
+    l1_centred,
+    loss_named,
+    squared_centred,
+)
+from fedkd.losses.image_prior import l2_norm, mode_seeking, total_variation
+from fedkd.losses.statistics import bn_gap
+from fedkd.losses.term import Batch, Objective, Term, penalised, weighted
+
+__all__ = [
+    "DISTILLATION_LOSSES",
+    "Batch",
+    "Objective",
+    "Term",
+    "adversarial_kl",
+    "adversarial_realness",
+    "bn_gap",
+    "boundary_support",
+    "category_frequency",
+    "class_balance",
+    "classwise_realness",
+    "contrastive_loss",
+    "cross_entropy",
+    "disagreement",
+    "hard_class",
+    "instance_discrimination",
+    "jensen_shannon",
+    "kl_divergence",
+    "l1_centred",
+    "l2_norm",
+    "logit_discrepancy",
+    "loss_named",
+    "mode_seeking",
+    "one_hot",
+    "penalised",
+    "squared_centred",
+    "target_class",
+    "targets_of",
+    "total_variation",
+    "weighted",
+]

@@ -25,7 +25,7 @@ def instance_discrimination(discriminator: Any) -> Term:
     return Term("instance_discrimination", equation, frozenset(), value, reads=(discriminator,))
 
 
-def contrastive(features: Tensor, of_views: Tensor) -> Tensor:
+def contrastive_loss(features: Tensor, of_views: Tensor) -> Tensor:
     """How alike images are to one another, beside how alike each is to another view of it. ().
 
     ``mean_i -log(exp(cos(h_i, t_i)) / sum_{j != i} exp(cos(h_i, h_j)))``

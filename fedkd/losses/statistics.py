@@ -1,4 +1,4 @@
-"""Feature-statistics terms: how far synthesised images are from the teacher's training statistics."""
+"""Feature-statistics terms: how far images are from the teacher's training statistics."""
 
 from fedkd.losses.term import Term
 from fedkd.protocol import Signal

@@ -8,8 +8,7 @@ from fedkd.core.schedules import constant, ramp
 from fedkd.errors import SettingsError
 from fedkd.methods.method import Method, Share
 from fedkd.synthesis.evolution import Evolution
-from fedkd.synthesis.gradients import Gradient
-from fedkd.synthesis.gradients import gradient as gradient_named
+from fedkd.synthesis.gradients import Gradient, gradient_named
 from fedkd.synthesis.priors import ProceduralPriors
 
 

@@ -27,7 +27,8 @@ Departures
 
 from typing import Literal, TypeAlias
 
-from fedkd.core.schedules import constant, ramp
+from fedkd.core.schedules import constant, ever, ramp
+from fedkd.errors import SettingsError
 from fedkd.losses.adversarial import adversarial_kl
 from fedkd.losses.class_prior import class_balance, one_hot
 from fedkd.losses.distillation import loss_named
@@ -38,8 +39,7 @@ from fedkd.methods.method import Method
 from fedkd.student.curriculum import Curriculum, Kind
 from fedkd.synthesis.generator_network import GeneratorNetwork
 from fedkd.synthesis.generator_training import TrainedGenerator
-from fedkd.synthesis.gradients import NONE
-from fedkd.synthesis.gradients import gradient as gradient_named
+from fedkd.synthesis.gradients import NONE, gradient_named
 
 PAPER = "Li et al., Information Sciences 2023 (arXiv 2208.13648)"
 Way: TypeAlias = Literal["none", "pull_back", "student", "straight_through", "finite_differences"]
@@ -92,11 +92,21 @@ def cudfkd(
         generated: share of the questions that are the generator's after that.
         evolved: share of the prior's questions that the bank's evolution takes over.
         generator_rate: learning rate of the generator's Adam.
+
+    Raises:
+        SettingsError: an adversarial weight beside gradient "student", which would be identically
+            zero.
     """
     how = gradient_named(gradient)
     generator = None
     if how is not NONE:
         adversarial = ramp(adversarial_start, adversarial_stop, ramp_begin, ramp_end)
+        if how.believes_student and ever(adversarial):
+            raise SettingsError(
+                'cudfkd: with gradient "student" the student stands for the teacher, and cannot '
+                "disagree with itself; choose another gradient, or set adversarial_start and "
+                "adversarial_stop to 0"
+            )
         terms = weighted(
             (constant(one_hot_weight), one_hot()),
             (constant(bn_weight), bn_gap()),

@@ -5,6 +5,7 @@ Source: DIP-KD (Vo et al., ICCCI 2026).
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from fedkd.core.interfaces import BaseSource, Context
 from fedkd.core.proposals import Cost, Needs, Proposal, Turn
 from fedkd.core.state import State, gather, scatter
 from fedkd.errors import SettingsError
-from fedkd.losses.contrastive import contrastive
+from fedkd.losses.contrastive import contrastive_loss
 from fedkd.models import penultimate_features
 from fedkd.protocol import as_float
 from fedkd.student.primer import Primer
@@ -41,8 +42,8 @@ class ContrastiveSamples:
     primer: Primer
     steps: int
     rate: float
-    needs: Needs = Needs()
-    cost: Cost = Cost()
+    needs: ClassVar[Needs] = Needs()
+    cost: ClassVar[Cost] = Cost()
 
     def __post_init__(self) -> None:
         if self.steps < 1 or not 0 < self.rate < math.inf:
@@ -60,7 +61,7 @@ class MovedApart(BaseSource):
     """Images of the bank, each made easier to tell from every other.
 
     Together with an instance discriminator, a shallow network that stays for the run, images are
-    trained by `fedkd.losses.contrastive`, on the features of the primer.
+    trained by `fedkd.losses.contrastive_loss`, on the features of the primer.
 
     Args:
         bank: where images come from.
@@ -105,7 +106,7 @@ class MovedApart(BaseSource):
             of_images = self.discriminator(self._features(x))
             of_views = self.discriminator(self._features(jittered(x, JITTER, True, rng)))
             optimizer.zero_grad(set_to_none=True)
-            torch.autograd.backward(contrastive(of_images, of_views))
+            torch.autograd.backward(contrastive_loss(of_images, of_views))
             optimizer.step()
         return Proposal(to_bytes(x.detach().clamp(0.0, 1.0)[:count]), "contrast")
 

@@ -45,8 +45,8 @@ class Discriminator:
     def __post_init__(self) -> None:
         if not 0 < self.rate < math.inf or min(self.sides, self.integration) < 0:
             raise SettingsError(
-                f"discriminator: rate {self.rate}, sides {self.sides}, integration {self.integration}; "
-                "expected a rate > 0 and weights >= 0"
+                f"discriminator: rate {self.rate}, sides {self.sides}, integration "
+                f"{self.integration}; expected a rate > 0 and weights >= 0"
             )
 
     def build(self, context: Context) -> "TrainedDiscriminator":
@@ -208,8 +208,9 @@ def discriminator_loss(
     ``relu(1 - D(x)) + relu(1 + D(g)) + CE(side(x), 2 c) + CE(side(g), 2 y + 1)
     + |t(x) - d(x)| + |t(x) - d(g)| + |t(g) - d(g)| + |t(g) - d(x)|``, each a mean over images
 
-    The last four are feature integration: on each side the estimate is drawn to the teachers' logits
-    of both, so that a network that knows few public images by heart is wrong about the teachers.
+    The last four are feature integration: on each side the estimate is drawn to the teachers'
+    logits of both, so that a network that knows few public images by heart is wrong about the
+    teachers.
     """
     (real, x), (fake, g) = public, generated
     hinge = F.relu(1 - real.score).mean() + F.relu(1 + fake.score).mean()

@@ -1,6 +1,7 @@
 """Evolution of the bank as a source: children of banked samples on which the student is worst."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -21,8 +22,8 @@ class Evolution:
 
     priors: ProceduralPriors
     noise: float = 0.3
-    needs: Needs = Needs()
-    cost: Cost = Cost()
+    needs: ClassVar[Needs] = Needs()
+    cost: ClassVar[Cost] = Cost()
 
     def build(self, context: Context) -> "EvolvedBank":
         """The source."""

@@ -5,6 +5,7 @@ Source: PRE-DFKD (Binici et al., AAAI 2022), in which the teacher stands where t
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -46,8 +47,8 @@ class GenerativeReplay:
     latent_rate: float
     balance_weight: float
     prior_weight: float
-    needs: Needs = Needs()
-    cost: Cost = Cost()
+    needs: ClassVar[Needs] = Needs()
+    cost: ClassVar[Cost] = Cost()
 
     def __post_init__(self) -> None:
         rates, weights = (self.rate, self.latent_rate), (self.balance_weight, self.prior_weight)

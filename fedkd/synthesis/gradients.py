@@ -136,7 +136,7 @@ GRADIENTS: dict[str, Gradient] = {
 }
 
 
-def gradient(name: str) -> Gradient:
+def gradient_named(name: str) -> Gradient:
     """The gradient of that name.
 
     Raises:

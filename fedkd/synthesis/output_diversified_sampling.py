@@ -1,5 +1,6 @@
-"""Output-diversified sampling (ODS): synthesised samples are moved along a random slope of the
-ensemble's answers, and asked about again.
+"""Output-diversified sampling (ODS): samples moved along a random slope of the ensemble's answers.
+
+Each is asked about again where it then lies.
 
 Source: Tashiro et al., NeurIPS 2020, as Co-Boosting (Dai et al., ICLR 2024) uses it.
 """

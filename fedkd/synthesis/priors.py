@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -26,8 +26,8 @@ class ProceduralPriors:
 
     sharpness: float = 0.1
     memory: int = 8
-    needs: Needs = Needs()
-    cost: Cost = Cost()
+    needs: ClassVar[Needs] = Needs()
+    cost: ClassVar[Cost] = Cost()
 
     def build(self, context: Context) -> "PriorChoice":
         """The source."""
@@ -93,7 +93,7 @@ class PriorChoice(BaseSource):
         return None
 
     def hear(self, origin: str, target: Tensor) -> None:
-        """Fused logits (B, K), answered to a batch of ``origin``; of no prior, it is passed over."""
+        """Fused logits (B, K), answered to a batch of ``origin``, which may be no prior."""
         if origin in self._counts:
             self._counts[origin].append(target.argmax(1).bincount(minlength=target.shape[1]))
 

@@ -4,6 +4,7 @@ They are nobody's secret: none of them is an institution's.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -24,8 +25,8 @@ class PublicSamples:
     """
 
     times: int = 1
-    needs: Needs = Needs(public_data=True)
-    cost: Cost = Cost()
+    needs: ClassVar[Needs] = Needs(public_data=True)
+    cost: ClassVar[Cost] = Cost()
 
     def __post_init__(self) -> None:
         if self.times < 1:

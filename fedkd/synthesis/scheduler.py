@@ -1,4 +1,4 @@
-"""Source scheduler: whose turn it is to propose samples, and that no sample is asked about twice."""
+"""Source scheduler: whose turn it is to propose, and that no sample is asked about twice."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
