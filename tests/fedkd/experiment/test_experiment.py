@@ -39,8 +39,8 @@ def test_what_ships_can_be_run(name: str) -> None:
     assert experiment.student.model in MODELS
     assert set(experiment.images.priors) <= set(PRIORS)
     assert set(experiment.policy.signals) <= set(Signal)
-    assert method.needs <= set(experiment.policy.signals)
-    assert experiment.policy.pull_back or not method.gradient.pulls_back
+    assert set(method.needs.signals) <= set(experiment.policy.signals)
+    assert experiment.policy.pull_back or not method.needs.pull_back
     assert experiment.name == name
 
 

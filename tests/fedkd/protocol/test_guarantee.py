@@ -100,7 +100,7 @@ def test_the_card_tells_the_promise_and_no_counts(tmp_path: Path) -> None:
     assert card.guarantee == vault.guarantee
     assert card.class_counts is None
     for plain in ({"class_counts": True}, {"scores": True}):
-        with pytest.raises(SettingsError, match="no noise covers them"):
+        with pytest.raises(SettingsError, match="without noise"):
             Policy(mode="dp-teacher", **plain)
     told = Institution("north", vault, Policy(class_counts=True)).card
     assert told.guarantee is None, "beside what no noise covers nothing is promised"

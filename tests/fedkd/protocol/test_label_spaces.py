@@ -488,7 +488,7 @@ def test_an_experiment_deals_sets_in_turn_and_a_card_shows_them() -> None:
 @pytest.mark.parametrize(
     ("labels", "words"),
     [
-        ([["0", "0"]], "a class stands twice"),
+        ([["0", "0"]], "a class is named twice"),
         ([[]], "at least 1"),
         ([["0", ""]], "at least 1"),
         ([["0" * 65]], "at most 64"),

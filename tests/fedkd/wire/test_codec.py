@@ -403,7 +403,7 @@ def test_the_ask_that_the_next_test_spoils_is_lawful() -> None:
         (ask(shape=(65536,) * 4, payload=[b""]), "0 bytes for images"),
         (ask(shape=(2**32 - 1,) * 4), "4 bytes for images"),
         (ask(payload=[]), "0 bytes for images"),
-        (ask(payload=[bytes(4), b""]), "more contents"),
+        (ask(payload=[bytes(4), b""]), "more payloads"),
         (ask(payload=[bytes(2), bytes(2)]), "2 bytes for images"),
         (ask(pb.DTYPE_FLOAT32, payload=floats(0, 0, 0, 1.001)), "out of"),
         (ask(pb.DTYPE_FLOAT32, payload=floats(-0.001, 0, 0, 0)), "out of"),

@@ -18,6 +18,7 @@ from fedkd.client.sessions.recipe_renderer import RecipeRenderer
 from fedkd.experiment import Experiment, load_experiment
 from fedkd.loop import Plan, distil, drive
 from fedkd.methods import cudfkd
+from fedkd.methods.method import Share
 from fedkd.procedural import build_prior, frozen_generator, render
 from fedkd.protocol import (
     RECIPE_VERSION,
@@ -368,7 +369,7 @@ def test_a_hostile_recipe_is_refused_in_one_line_or_ends_the_session(what: str) 
 def test_a_recipe_to_an_owner_who_wants_to_be_shown_ends_the_session() -> None:
     heard, asked = ill_meaning(hostile(), replace(taker(), recipes=0))
     assert (type(heard[0]).__name__, asked) == ("Close", [])
-    assert "takes none" in str(heard[0])
+    assert "does not accept it" in str(heard[0])
 
 
 def ill_meaning(data: bytes, told: Card) -> tuple[list[object], list[object]]:
@@ -590,7 +591,10 @@ def test_a_cap_counts_what_is_drawn_as_what_is_shown(hub: Hub, vaults: Path) -> 
 
 def test_a_generators_second_stage_is_the_same_by_recipe() -> None:
     """Weights that travel: a method whose generator learns for the first tenth alone."""
-    method = replace(cudfkd("student", bn_weight=0.0, latent=16), generator_until=0.1)
+    method = cudfkd("student", adversarial_start=0, adversarial_stop=0, bn_weight=0.0, latent=16)
+    spec, schedule = method.sources["generator"]
+    spec = replace(spec, until=0.1)  # type: ignore[type-var]
+    method = replace(method, sources={**method.sources, "generator": Share(spec, schedule)})
     plan, told = Plan(budget=64 * 30, batch=64, steps=4), replace(taker(), shape=(3, 6, 6))
     students = []
     for recipes in (True, False):

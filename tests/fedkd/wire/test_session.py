@@ -189,7 +189,7 @@ def test_images_that_were_not_drawn_are_shown_under_the_same_number() -> None:
     pair.say(INSTITUTION, Declined(1, UNDRAWN))
     for unlawful in (ANSWER, Declined(1, UNDRAWN), Declined(1, REFUSAL)):
         pair.say_unlawfully(INSTITUTION, unlawful, "not open")
-    pair.say_unlawfully(COORDINATOR, named(1), "could not be drawn")
+    pair.say_unlawfully(COORDINATOR, named(1), "could not be rendered")
     pair.say(COORDINATOR, QUESTION)
     pair.say_unlawfully(COORDINATOR, Query(3, Ask(IMAGES)), "at a time")
     pair.say_unlawfully(INSTITUTION, Declined(1, UNDRAWN), "sent its images")
@@ -201,7 +201,7 @@ def test_images_that_were_not_drawn_are_shown_under_the_same_number() -> None:
 @pytest.mark.parametrize("recipes", [0, RECIPE_VERSION + 1])
 def test_who_takes_no_such_recipes_is_put_none(recipes: int) -> None:
     pair = Pair((INSTITUTION, Hello(VERSION, "token", replace(CARD, recipes=recipes))), OPENED[1])
-    pair.say_unlawfully(COORDINATOR, named(), "takes none")
+    pair.say_unlawfully(COORDINATOR, named(), "does not accept it")
 
 
 def test_a_recipe_draws_no_more_than_seconds_take() -> None:
