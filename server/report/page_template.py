@@ -131,9 +131,8 @@ Together they were sent {{ result.teachers | sum(attribute="bytes_sent") | size 
 {% if figures.curriculum %}
 <figure>{{ figures.curriculum }}
 <figcaption>Difficulty is measured by the coordinator, from the fused answer and the student. The
-curriculum weighs each sample by it; the pace λ sets how hard a sample may be before it counts
-less. Hardness ramps the generator's adversarial term, and only a run that trains a generator
-uses it.</figcaption></figure>
+curriculum weighs each sample by it; lambda sets how hard a sample may be before it counts
+less.</figcaption></figure>
 {% elif figures.loss %}
 <figure>{{ figures.loss }}
 <figcaption>The run recorded no curriculum; this is the student's loss.</figcaption></figure>

@@ -90,13 +90,12 @@ def accuracy(result: Result, events: Sequence[Event]) -> str | None:
 
 
 def curriculum(events: Sequence[Event]) -> str | None:
-    """Difficulty, mean weight, pace and hardness over the student's steps."""
+    """Difficulty, mean weight and lambda of the curriculum over the student's steps."""
     steps = [event for event in events if isinstance(event, Trained)]
     panels = {
         "Difficulty (mean loss of a sample)": _line((e.step, e.difficulty) for e in steps),
         "Mean weight of a sample": _line((e.step, e.weight) for e in steps),
-        "Pace λ": _line((e.step, e.pace) for e in steps),
-        "Hardness": _line((e.step, e.hardness) for e in steps),
+        "Lambda of the curriculum": _line((e.step, e.curriculum_lambda) for e in steps),
     }
     return _small_panels("curriculum", panels, "student steps", "Curriculum over student steps")
 
@@ -108,10 +107,14 @@ def loss(events: Sequence[Event]) -> str | None:
 
 
 def generator(events: Sequence[Event]) -> str | None:
-    """Each term of the generator's objective over its steps."""
+    """Each term of the generator's objective over its steps, and each weight that changed."""
     steps = [event for event in events if isinstance(event, Generated)]
     names = dict.fromkeys(name for event in steps for name in event.terms)
     panels = {name: _line((e.step, e.terms.get(name)) for e in steps) for name in names}
+    for name in names:
+        if len({event.weights.get(name) for event in steps}) > 1:
+            weight = _line((e.step, e.weights.get(name)) for e in steps)
+            panels[f"weight of {name}"] = weight
     return _small_panels("generator", panels, "generator steps", "Terms of the generator")
 
 

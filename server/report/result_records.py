@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from fedkd.errors import DataError
 
@@ -176,9 +176,10 @@ class Trained(_ResultModel):
     """Mean loss of a sample, before weights."""
     weight: float | None = None
     """Mean weight that the curriculum gave a sample."""
-    pace: float | None = None
-    hardness: float | None = None
-    """The ramp of the adversarial term, in [0, 1]."""
+    curriculum_lambda: float | None = Field(
+        None, validation_alias=AliasChoices("curriculum_lambda", "pace")
+    )
+    """Of the self-paced curriculum, in units of the loss; ``pace`` in files of earlier releases."""
     difficulty_by_institution: dict[str, float | None] | None = None
 
 
@@ -198,6 +199,8 @@ class Generated(_ResultModel):
     step: Count
     terms: dict[str, float | None]
     """Each term of its objective; all are minimised."""
+    weights: dict[str, float] = Field(default_factory=dict)
+    """The weight that each term had in this step; absent from files of earlier releases."""
 
 
 class Reweighted(_ResultModel):

@@ -23,7 +23,7 @@ from fedkd.server.report.export import export_onnx, save_student
 from fedkd.server.report.formatting import duration, percent, size
 from fedkd.server.report.page import build_report
 from fedkd.server.report.plot_style import spread, thin
-from fedkd.server.report.result_records import Gallery
+from fedkd.server.report.result_records import Gallery, Trained, parse_event
 from fedkd.server.report.run_folder import RunFolder, load_run
 
 NAMES = ["Charité Berlin", "Klinikum Süd", "St. Mary's", "Hôpital Nord", "Ospedale Centro"]
@@ -114,8 +114,7 @@ def tell_events(folder: RunFolder, names: list[str]) -> None:
                 "loss": loss,
                 "difficulty": loss * 1.1,
                 "weight": 1 - 0.5 * math.exp(-5 * progress),
-                "pace": 0.2 + 2.5 * progress,
-                "hardness": min(1.0, 2 * progress),
+                "curriculum_lambda": 0.2 + 2.5 * progress,
                 "difficulty_by_institution": {
                     name: loss * (1 + 0.2 * index) for index, name in enumerate(names)
                 },
@@ -133,7 +132,8 @@ def run(tmp_path: Path) -> RunFolder:
     tell_events(folder, NAMES)
     for step in range(0, 1200, 40):
         terms = {"one_hot": 2 / (1 + step / 200), "bn_gap": 3.0, "batch_entropy": -2.0}
-        folder.append_event({"kind": "generated", "step": step, "terms": terms})
+        weights = {"one_hot": 1.0, "bn_gap": 1.0, "batch_entropy": step / 1200}
+        folder.append_event({"kind": "generated", "step": step, "terms": terms, "weights": weights})
     folder.append_event({"kind": "lost", "name": NAMES[4], "reason": "went silent for 30 s"})
     folder.write_gallery(gallery())
     folder.write_result(result())
@@ -407,6 +407,28 @@ def test_a_result_that_breaks_the_contract_is_on_disk_all_the_same(run: RunFolde
     assert json.loads((run.path / "result.json").read_text())["student_steps"] == 7
 
 
+def test_the_weights_that_changed_in_training_are_drawn_and_no_ramp_without_a_generator(
+    run: RunFolder, tmp_path: Path
+) -> None:
+    text = Outline(build_report(run.path).read_text()).text
+    assert "weight of batch_entropy" in text  # it rose; the two others stayed
+    assert "weight of one_hot" not in text
+    alone = RunFolder.create(tmp_path / "logits-only")
+    tell_events(alone, NAMES)
+    alone.append_event({"kind": "trained", "step": 1, "asked": 1, "loss": 1.0, "hardness": 0.5})
+    alone.write_gallery(gallery())
+    alone.write_result(result())
+    page = Outline(build_report(alone.path).read_text()).text
+    assert "ardness" not in page
+    assert "weight of batch_entropy" not in page
+
+
+def test_events_of_earlier_releases_tell_their_pace_as_lambda() -> None:
+    event = parse_event({"kind": "trained", "step": 1, "asked": 1, "loss": 1.0, "pace": 3.5})
+    assert isinstance(event, Trained)
+    assert event.curriculum_lambda == 3.5
+
+
 def test_numbers_that_json_cannot_name_become_null(tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path / "run")
     folder.append_event(
@@ -415,14 +437,14 @@ def test_numbers_that_json_cannot_name_become_null(tmp_path: Path) -> None:
             "step": np.int64(3),
             "asked": 5,
             "loss": torch.tensor(math.nan),
-            "pace": np.float32("inf"),
+            "curriculum_lambda": np.float32("inf"),
             "weight": torch.tensor(0.5),
         }
     )
     line = json.loads((folder.path / "events.jsonl").read_text())
     assert line["step"] == 3
     assert line["loss"] is None
-    assert line["pace"] is None
+    assert line["curriculum_lambda"] is None
     assert line["weight"] == 0.5
 
 
