@@ -15,7 +15,7 @@ def print_methods() -> None:
     for column in ("method", "gradient", "asks of an institution", "which discloses"):
         table.add_column(column, overflow="fold")
     lines = [
-        "A method's first gradient is its default. cudfkd needs bn_weight = 0 for its last three.\n"
+        "A method's first gradient is its default. cudfkd needs bn_weight = 0 for its last three, and adversarial_stop = 0 for student.\n"
     ]
     for name in known_methods():
         made = [(way, _made(name, way)) for way in ways(name)]
@@ -34,6 +34,8 @@ def _made(name: str, way: str) -> Method:
     wishes: dict[str, object] = {"gradient": way}
     if way != "pull_back":
         wishes["bn_weight"] = 0.0
+    if way == "student":  # whose adversarial term would be identically zero
+        wishes["adversarial_stop"] = 0.0
     known = inspect.signature(factory_of(name)).parameters
     return make(name, {key: value for key, value in wishes.items() if key in known})
 
