@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedkd.aggregation.fusion import fusion
+from fedkd.aggregation.fusion import build_fusion
 from fedkd.core.bank import Bank
 from fedkd.core.compute import Compute
 from fedkd.core.interfaces import Context
@@ -160,7 +160,7 @@ class FedkdLoop:
         images = to_bytes(proposal.images)
         answers = self.teachers.answer(Ask(images, proposal.signals, exact=True))
         cards = self.teachers.cards
-        fuse = fusion("mean_logits", cards)
+        fuse = build_fusion("mean_logits", cards)
         target = fuse.of(answers)[Signal.LOGITS]
         follow_ups = self.source.learn(
             AnsweredBatch(
@@ -228,7 +228,7 @@ def round_parts(
     images, targets = bank.draw(case.batch, rng)
     memory = images.cpu()
     answers = ours.teachers.answer(Ask(memory))
-    rule, pink_prior = fusion("mean_logits", ours.teachers.cards), build_prior("pink")
+    rule, pink_prior = build_fusion("mean_logits", ours.teachers.cards), build_prior("pink")
     pixels, fresh_bank = trainer.compute.pixels(images), Bank(BANKED, bank.device)
 
     def forward() -> Tensor:

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fedkd.aggregation.fusion import fusion_of
+from fedkd.aggregation.fusion import cached_fusion
 from fedkd.experiment import Experiment, parse_experiment
 from fedkd.loop import Distillation
 from fedkd.protocol import Ask, Request
@@ -65,7 +65,7 @@ class Cost:
     answers: float
     """Release gate, ledger and teacher of every institution."""
     fusion: float
-    """Fusion of T replies into one target."""
+    """RuleFusion of T replies into one target."""
     rest: float
     """Generating images, storing targets, student steps."""
     megabytes: float
@@ -95,7 +95,7 @@ def measure_cost(institutions: int, folder: Path) -> Cost:
         times = [time.process_time()]
         answers, _ = local.answer(request)
         times.append(time.process_time())
-        fusion_of(parts.plan.rule, local.cards).of(answers)
+        cached_fusion(parts.plan.rule, local.cards).of(answers)
         times.append(time.process_time())
         request = loop.send(answers)
         times.append(time.process_time())
@@ -129,7 +129,7 @@ def _experiment(institutions: int, folder: Path) -> Experiment:
                 **{"data": f"npz:{path}", "count": institutions},
                 **{"partition": "iid", "epochs": 1},
             },
-            "method": {"imitation": "kl"},
+            "method": {"distillation_loss": "kl"},
             "questions": {"budget": questions * BATCH, "batch": BATCH, "asking": 1.0},
             "student": {"steps": questions * STEPS},
         }

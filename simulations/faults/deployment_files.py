@@ -46,7 +46,7 @@ count = %d
 
 [method]
 name = "cudfkd"
-imitation = "kl"
+distillation_loss = "kl"
 
 [student]
 steps = {STEPS}

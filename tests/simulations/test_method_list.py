@@ -35,7 +35,7 @@ def test_what_is_asked_and_disclosed_is_said_of_each_gradient(
     assert "gradients (pull_back)" in asks
     assert "how scores change with pixels" in discloses
     asks, discloses = said["finite_differences"]
-    assert "2 questions an image" in asks
+    assert "2 questions a sample" in asks
     assert "roughly" in discloses
     asks, discloses = said["none"]
-    assert (asks.strip(), discloses.strip()) == ("logits", "class scores of invented images")
+    assert (asks.strip(), discloses.strip()) == ("logits", "class scores of synthesised samples")

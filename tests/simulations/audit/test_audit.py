@@ -433,7 +433,7 @@ def test_members_are_found_where_teachers_know_them_by_heart() -> None:
     assert federations == ["no DP"] * 3 + ["ε = 3"] * 3
     assert len(attacked) == 8
     assert len(right) == 4
-    areas = {(a.release, a.epsilon, a.attack): a.area.value for a in attacked}
+    areas = {(a.release, a.epsilon, a.attack): a.auc.value for a in attacked}
     assert areas["answers", None, "LiRA"] > 0.7
     assert areas["answers", None, "RMIA"] > 0.7
     assert areas["answers", None, "LiRA"] > areas["answers", 3.0, "LiRA"] + 0.1

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fedkd.aggregation.fusion import LEAST_WEIGHT, RIDGE, Fusion, _pool_matrix
+from fedkd.aggregation.fusion import LEAST_WEIGHT, RIDGE, RuleFusion, _pool_matrix
 from fedkd.client.vault import local_data as shard
 from fedkd.client.vault.assets import Assets
 from fedkd.client.vault.trained_vault import TrainedVault
@@ -165,7 +165,7 @@ def test_too_many_ledgers_are_refused_before_a_teacher_is_trained(
 def test_fusing_in_chunks_is_fusing_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = torch.Generator().manual_seed(0)
     outputs = {f"i{i}": {Signal.LOGITS: torch.randn(50, 4, generator=rng)} for i in range(6)}
-    fuse = Fusion("log_linear_pool", dict.fromkeys(outputs, (5, 3, 0, 9)))
+    fuse = RuleFusion("log_linear_pool", dict.fromkeys(outputs, (5, 3, 0, 9)))
     whole = fuse({n: Reply(s).signals for n, s in outputs.items()})[Signal.LOGITS]
     monkeypatch.setattr(evaluation, "MAX_FUSED_LOGITS", 24 * 7)  # seven images at once
     assert torch.allclose(evaluation._fuse_in_chunks(fuse, outputs), whole, atol=1e-6)
