@@ -5,12 +5,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedkd.core.proposals import Turn
 from fedkd.errors import DataError
 from fedkd.procedural import (
     PRIORS,
@@ -24,7 +26,8 @@ from fedkd.procedural import (
     render,
 )
 from fedkd.protocol import FrozenGenerator, NamedPrior, Recipe
-from fedkd.synthesis.sources import Generated, PriorChoice
+from fedkd.synthesis.generator_network import GeneratorNetwork, NetworkTarget
+from fedkd.synthesis.priors import PriorChoice
 from tests.fedkd.procedural.recipe_fingerprints import DIGIT, example_generator, recipe_fingerprints
 
 GOLDEN = Path(__file__).parent / "golden_recipes.json"
@@ -100,31 +103,37 @@ def test_whatever_an_experiment_names_has_a_recipe(name: str, warp: float, mix: 
 def test_what_no_name_tells_is_drawn_and_shown(nameless: DeadLeaves) -> None:
     assert named_prior(nameless) is None
     rng = torch.Generator().manual_seed(0)
-    drawn = PriorChoice({"ours": nameless}, DIGIT).draw(8, rng)
+    drawn = PriorChoice({"ours": nameless}, DIGIT).propose(Turn(8, rng, 0.0))
+    assert drawn is not None
     assert (drawn.recipe, len(drawn.images)) == (None, 8)
 
 
 def test_a_batch_of_a_prior_needs_nothing_that_was_drawn_before() -> None:
     choice, rng = PriorChoice({"levels": build_prior("levels", 0.5)}, DIGIT), torch.Generator()
-    first, second = (choice.draw(8, rng.manual_seed(3) if i == 0 else rng) for i in range(2))
+    rng.manual_seed(3)
+    first, second = (choice.propose(Turn(8, rng, 0.0)) for _ in range(2))
+    assert first is not None
+    assert second is not None
     assert not torch.equal(first.images, second.images)
     assert second.recipe is not None
     assert torch.equal(render(second.recipe, DIGIT), second.images)
 
 
 def test_a_generator_that_learns_no_more_has_a_recipe() -> None:
-    source, rng = Generated(example_generator()), torch.Generator().manual_seed(0)
-    assert source.draw(8, rng).recipe is None, "it learns: its weights change at every question"
-    source.learning = False
+    place = SimpleNamespace(place=lambda module: module)
+    context = SimpleNamespace(shape=DIGIT, classes=10, seed=0, compute=place)
+    source = NetworkTarget(GeneratorNetwork(latent=16), context)  # type: ignore[arg-type]
+    source.network, rng = example_generator(), torch.Generator().manual_seed(0)
+    assert source.draw(8, rng, learning=True).recipe is None, "its weights change at every query"
     before = torch.random.get_rng_state()
-    drawn = source.draw(8, rng)
+    drawn = source.draw(8, rng, learning=False)
     assert drawn.recipe is not None
     assert torch.equal(render(drawn.recipe, DIGIT), drawn.images)
     assert torch.equal(torch.random.get_rng_state(), before)
     # The rounding of its weights is all that changes: grey levels stay within a few.
-    source.generator.eval()
+    source.network.eval()
     z = torch.randn(8, 16, dtype=torch.float64, generator=rng.manual_seed(drawn.recipe.seed))
-    plain = (source.generator.double()(z) * 255).detach()
+    plain = (source.network.double()(z) * 255).detach()
     assert float((plain - drawn.images).abs().max()) < 4
 
 
