@@ -1,0 +1,61 @@
+"""Distillation losses of a student against their formulas."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from fedkd.errors import SettingsError
+from fedkd.losses import (
+    DISTILLATION_LOSSES,
+    cross_entropy,
+    kl_divergence,
+    l1_centred,
+    loss_named,
+    squared_centred,
+)
+
+
+def random_logits(seed: int) -> Tensor:
+    return torch.randn(6, 4, generator=torch.Generator().manual_seed(seed)).double() * 3
+
+
+@pytest.mark.parametrize("loss", [l1_centred, squared_centred])
+def test_an_offset_of_all_classes_says_nothing(loss: object) -> None:
+    student, teacher = random_logits(4), random_logits(5)
+    shift = torch.arange(6.0).double()[:, None]
+    assert torch.allclose(loss(student + shift, teacher), loss(student, teacher))  # type: ignore[operator]
+
+
+def test_centred_losses_are_means_over_classes() -> None:
+    student, target = torch.tensor([[3.0, -1.0]]), torch.tensor([[0.0, 0.0]])
+    assert l1_centred(student, target).tolist() == [2.0]
+    assert squared_centred(student, target).tolist() == [4.0]
+
+
+def test_cross_entropy_hears_the_decision_and_nothing_else() -> None:
+    student, target = random_logits(4), random_logits(5)
+    expected = [-float(s.log_softmax(0)[t.argmax()]) for s, t in zip(student, target, strict=True)]
+    assert cross_entropy(student, target).tolist() == pytest.approx(expected)
+    assert torch.equal(cross_entropy(student, target), cross_entropy(student, 9 * target + 1))
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, math.inf, math.nan])
+def test_divergence_at_no_temperature_is_refused(temperature: float) -> None:
+    with pytest.raises(SettingsError, match="expected a finite temperature > 0"):
+        kl_divergence(temperature)
+
+
+def test_divergence_is_zero_at_equality_and_scales_with_temperature_squared() -> None:
+    student, teacher = random_logits(6), random_logits(7)
+    assert torch.allclose(kl_divergence(4.0)(teacher, teacher), torch.zeros(6).double(), atol=1e-12)
+    p, q = (teacher / 4).softmax(1), (student / 4).softmax(1)
+    expected = 16 * (p * (p / q).log()).sum(1)
+    assert torch.allclose(kl_divergence(4.0)(student, teacher), expected)
+
+
+def test_losses_go_by_their_names() -> None:
+    assert all(loss_named(name) is loss for name, loss in DISTILLATION_LOSSES.items())
+    with pytest.raises(SettingsError, match="unknown distillation loss 'l2'; choose one of l1_cen"):
+        loss_named("l2")
