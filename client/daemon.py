@@ -22,7 +22,7 @@ from fedkd.client.ledger.ledger import Ledger
 from fedkd.client.monitoring.console import format_facts, format_guarantee, progress_bar
 from fedkd.client.sessions.agent import Agent, StopReason
 from fedkd.client.sessions.session_manager import SessionManager
-from fedkd.core.logs import configure, say
+from fedkd.core.logs import configure, log_event
 from fedkd.errors import SettingsError
 from fedkd.wire.channel import host_of, refuse_plain_text
 
@@ -81,9 +81,9 @@ def serve(
         if style == "text":
             print(format_facts(facts), file=sys.stderr)
         else:
-            say(log, "serving", **facts)
+            log_event(log, "serving", **facts)
         reason = _wait(sessions, events, direct if token else None, token or "", stay)
-    say(log, "stopped", ending=reason)
+    log_event(log, "stopped", ending=reason)
     return reason
 
 

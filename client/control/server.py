@@ -27,7 +27,7 @@ from fedkd.client.institution.submitted_student import (
 )
 from fedkd.client.monitoring.console import card_fields
 from fedkd.client.sessions.session_manager import SessionManager
-from fedkd.core.logs import say
+from fedkd.core.logs import log_event
 from fedkd.errors import DataError, FedkdError, RemoteProtocolError, SettingsError
 from fedkd.protocol import Refusal
 from fedkd.wire import one_line
@@ -129,11 +129,13 @@ class ControlServer:
             outcome = "lost"
         except Exception as error:  # a bug here: this connection ends, the server goes on
             outcome = "failed"
-            say(log, "control_request_failed", logging.ERROR, verb=verb, error=type(error).__name__)
+            log_event(
+                log, "control_request_failed", logging.ERROR, verb=verb, error=type(error).__name__
+            )
         finally:
             self._slots.release()
             level = logging.INFO if outcome == "answered" else logging.WARNING
-            say(log, "control_request", level, verb=verb, outcome=outcome)
+            log_event(log, "control_request", level, verb=verb, outcome=outcome)
 
     def _answer(self, connection: socket.socket, request: Mapping[str, Any]) -> Answer:
         match request:
@@ -182,7 +184,7 @@ class ControlServer:
         try:
             score = self._institution.score(student, names)
         except FedkdError as error:  # about private data
-            say(log, "evaluation_failed", logging.ERROR, reason=str(error))
+            log_event(log, "evaluation_failed", logging.ERROR, reason=str(error))
             return _error("the student could not be examined")
         return _error(score.text) if isinstance(score, Refusal) else {"score": score}
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from fedkd.client.sessions.recipe_renderer import RecipeRenderer
-from fedkd.core.logs import say
+from fedkd.core.logs import log_event
 from fedkd.errors import RemoteProtocolError
 from fedkd.protocol import Ask, Card, PullBack, Reason, Refusal, Reply
 from fedkd.wire import (
@@ -193,7 +193,7 @@ class Agent:
                 return _SessionResult(
                     f"the coordinator is gone: {result.reason}", StopReason.UNREACHABLE
                 )
-            say(
+            log_event(
                 log,
                 "session_lost",
                 logging.WARNING,
@@ -243,7 +243,7 @@ class Agent:
                 case Welcome(version) if version != VERSION:
                     raise RemoteProtocolError(f"version {version}, expected {VERSION}")
                 case Welcome():
-                    say(log, "session_open", server=self._address)
+                    log_event(log, "session_open", server=self._address)
                 case Query() | RecipeQuery():
                     with self._answering:
                         if self._closing.is_set():

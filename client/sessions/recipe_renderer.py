@@ -5,7 +5,7 @@ Rendered samples become an `Ask` like any other: the release gate sees the image
 
 import logging
 
-from fedkd.core.logs import say
+from fedkd.core.logs import log_event
 from fedkd.procedural import render
 from fedkd.protocol import Ask, FrozenGenerator, NamedPrior, Reason, Recipe, Refusal
 from fedkd.wire import RecipeQuery
@@ -35,10 +35,10 @@ class RecipeRenderer:
         try:
             ask = query.resolve(render(self._complete(query.recipe), self._shape))
         except Exception as error:  # other layers, or a prior that is not known here
-            say(log, "recipe_not_rendered", logging.WARNING, reason=type(error).__name__)
+            log_event(log, "recipe_not_rendered", logging.WARNING, reason=type(error).__name__)
             return UNDRAWN
         if ask is None:
-            say(
+            log_event(
                 log,
                 "recipe_not_rendered",
                 logging.WARNING,

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from fedkd.client.institution import Institution
 from fedkd.client.sessions.agent import Agent, ReconnectPolicy
-from fedkd.core.logs import say
+from fedkd.core.logs import log_event
 from fedkd.protocol import Ask, PullBack, Refusal, Reply
 from fedkd.wire.channel import grpc
 
@@ -77,7 +77,7 @@ class SessionManager:
                 target=self._serve, args=(agent, (address, token), on_end), name="fedkd-agent"
             )
             self._open[address, token] = agent, thread
-            say(log, "session_begun", server=address)
+            log_event(log, "session_begun", server=address)
             thread.start()
         return None
 
@@ -98,13 +98,13 @@ class SessionManager:
             reason = f"it failed: {type(error).__name__}"
         with self._lock:
             del self._open[key]
-        say(log, "session_ended", server=key[0], ending=agent.stop_reason, reason=reason)
+        log_event(log, "session_ended", server=key[0], ending=agent.stop_reason, reason=reason)
         on_end(agent)
 
     def _answer(self, server: str, request: Ask | PullBack) -> Reply | Refusal:
         began = time.perf_counter()
         answer = self._institution.answer(request, server)
-        say(
+        log_event(
             log,
             "question",
             server=server,

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from fedkd.aggregation.fusion import Fusion, fusion_of
+from fedkd.aggregation.fusion import RuleFusion, cached_fusion
 from fedkd.core.interfaces import Context, Stateless
 from fedkd.core.proposals import Proposal
 from fedkd.protocol import Answers, Card, LabelSpaces
@@ -22,9 +22,9 @@ class ByRule:
 
     rule: str = "auto"
 
-    def rule_for(self, told: str) -> str:
-        """What the plan tells, or its own rule where that is "auto"."""
-        return self.rule if told == "auto" else told
+    def rule_for(self, planned: str) -> str:
+        """The plan's rule, or its own where that is "auto"."""
+        return self.rule if planned == "auto" else planned
 
     def with_rule(self, rule: str) -> "ByRule":
         """The same with that rule."""
@@ -45,12 +45,12 @@ class RuleAggregation(Stateless):
     def __init__(self, rule: str) -> None:
         self.rule = rule
 
-    def fusion(self, cards: Sequence[Card]) -> Fusion:
+    def fusion(self, cards: Sequence[Card]) -> RuleFusion:
         """Of whoever takes part by now."""
-        return fusion_of(self.rule, tuple(cards))
+        return cached_fusion(self.rule, tuple(cards))
 
     def hear(
-        self, answers: Answers, labels: LabelSpaces, kept: Tensor | None, of: Proposal
+        self, answers: Answers, labels: LabelSpaces, selected: Tensor | None, proposal: Proposal
     ) -> None:
         """A rule learns nothing."""
 

@@ -1,13 +1,13 @@
-"""T replies become one target. Knows the arithmetic of opinions, not who gave them or why.
+"""Fusion rules: the logits of T institutions become one target, by opinion pools and means.
 
 Every rule maps ``(T, B, K)`` logits to ``(B, K)`` fused logits and is differentiable, so that a
 loss on the fused target has a cotangent for each institution. What a rule may know of the
 institutions is their class counts ``(T, K)``; where any of them keeps its counts to itself, rules
-that need them are refused by `fusion`.
+that need them are refused by `build_fusion`.
 
 Institutions may have different classes. Each one's logits are then spread over those of the
 federation, -inf where it has none: no probability, and no evidence either. Rules for which that
-means something take it; others are refused by `fusion`.
+means something take it; others are refused by `build_fusion`.
 
 Averaging plain logits is here for comparison only: a teacher that has never seen a class is
 loudest about the classes that it has.
@@ -179,7 +179,7 @@ nor entropies over different numbers of classes can be compared."""
 
 
 @dataclass(frozen=True)
-class Fusion:
+class RuleFusion:
     """A rule and what it knows of each institution."""
 
     rule: str
@@ -245,7 +245,7 @@ def _even_odds(fused: Tensor, heard: Tensor) -> Tensor:
     return everything.index_copy(1, heard.nonzero()[:, 0], fused.log_softmax(1) + share)
 
 
-def fusion(rule: str, cards: Sequence[Card]) -> Fusion:
+def build_fusion(rule: str, cards: Sequence[Card]) -> RuleFusion:
     """The fusion of these institutions by this rule.
 
     ``auto`` is `log_linear_pool` where every institution tells its class counts or where they have
@@ -263,11 +263,11 @@ def fusion(rule: str, cards: Sequence[Card]) -> Fusion:
         raise SettingsError(f"unknown rule {rule!r}; choose auto or one of {', '.join(RULES)}")
     _check_sets(rule, labels.identical)
     if rule in BLIND or (silent and rule == "log_linear_pool" and not labels.identical):
-        return Fusion(rule, labels=labels)
+        return RuleFusion(rule, labels=labels)
     if silent:
         raise SettingsError(_silent(rule, silent))
     counts = {c.name: c.class_counts for c in cards if c.class_counts is not None}
-    return Fusion(rule, counts, labels)
+    return RuleFusion(rule, counts, labels)
 
 
 def _check_sets(rule: str, alike: bool) -> None:
@@ -286,6 +286,6 @@ def _silent(rule: str, names: Sequence[str]) -> str:
 
 
 @functools.lru_cache(maxsize=8)
-def fusion_of(rule: str, cards: tuple[Card, ...]) -> Fusion:
-    """`fusion`, remembered: a run asks at every question, and its cards seldom change."""
-    return fusion(rule, cards)
+def cached_fusion(rule: str, cards: tuple[Card, ...]) -> RuleFusion:
+    """`build_fusion`, cached: a run needs it for every question, and its cards seldom change."""
+    return build_fusion(rule, cards)

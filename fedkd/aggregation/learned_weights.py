@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedkd.aggregation.fusion import Fusion, fusion_of
+from fedkd.aggregation.fusion import RuleFusion, cached_fusion
 from fedkd.core.interfaces import Context, Record
 from fedkd.core.proposals import Proposal
 from fedkd.core.state import State
@@ -45,15 +45,15 @@ class LearnedWeights:
                 "expected a rate > 0, a decay in (0, 1] and a batch >= 1"
             )
 
-    def rule_for(self, told: str) -> str:
+    def rule_for(self, planned: str) -> str:
         """Its own rule.
 
         Raises:
-            SettingsError: the plan tells another.
+            SettingsError: the plan has another.
         """
-        if told not in ("auto", self.rule):
+        if planned not in ("auto", self.rule):
             raise SettingsError(
-                f"this method learns the weights of {self.rule}, and the rule is {told}; leave "
+                f"this method learns the weights of {self.rule}, and the rule is {planned}; leave "
                 "questions.rule at auto"
             )
         return self.rule
@@ -73,7 +73,7 @@ class WeightedAggregation:
     Args:
         settings: how weights are learned.
         capacity: of the bank; None: it keeps all.
-        record: is told the weights each time that they are learned.
+        record: gets the weights each time that they are learned.
     """
 
     def __init__(
@@ -87,10 +87,10 @@ class WeightedAggregation:
         self._learned = 0
         self._due = False
 
-    def fusion(self, cards: Sequence[Card]) -> Fusion:
+    def fusion(self, cards: Sequence[Card]) -> RuleFusion:
         """The weighted mean of logits of whoever takes part by now."""
         weights = self.of([card.name for card in cards])
-        return replace(fusion_of(self.settings.rule, tuple(cards)), weights=weights)
+        return replace(cached_fusion(self.settings.rule, tuple(cards)), weights=weights)
 
     def of(self, names: Sequence[str]) -> Mapping[str, float]:
         """Of these institutions. Whoever is new weighs one share."""
@@ -99,7 +99,7 @@ class WeightedAggregation:
         return self.weights
 
     def hear(
-        self, answers: Answers, labels: LabelSpaces, kept: Tensor | None, of: Proposal
+        self, answers: Answers, labels: LabelSpaces, selected: Tensor | None, proposal: Proposal
     ) -> None:
         """Keep each institution's logits, spread over all classes, of what the bank keeps.
 
@@ -107,23 +107,23 @@ class WeightedAggregation:
         """
         own = {name: reply.signals[Signal.LOGITS].float() for name, reply in answers.items()}
         spread = {name: labels.to_union(name, logits, 0.0) for name, logits in own.items()}
-        self.keep(spread, kept, of.labels)
-        self._due = self._due or of.labels is not None
+        self.keep(spread, selected, proposal.labels)
+        self._due = self._due or proposal.labels is not None
 
     def keep(
-        self, logits: Mapping[str, Tensor], kept: Tensor | None, labels: Tensor | None
+        self, logits: Mapping[str, Tensor], selected: Tensor | None, labels: Tensor | None
     ) -> None:
         """Keep logits (B, K) by institution, with labels (B,) where weights are to be learned.
 
         Args:
             logits: over the federation's classes.
-            kept: (B,) bool, what entered the bank; None: all.
+            selected: (B,) bool, what entered the bank; None: all.
             labels: (B,) classes; None: none to learn from.
         """
         first = next(iter(logits.values()))
         classes = torch.full((len(first),), -1) if labels is None else labels
         absent = torch.full_like(first, torch.nan)
-        keep = torch.ones(len(first), dtype=torch.bool) if kept is None else kept
+        keep = torch.ones(len(first), dtype=torch.bool) if selected is None else selected
         for name in self._logits.keys() | logits.keys():
             nothing = absent[:1].expand(len(self._labels), -1)
             before = self._logits.get(name, nothing)
@@ -166,7 +166,7 @@ class WeightedAggregation:
         return _mean(logits, torch.tensor([self.weights[name] for name in names]))
 
     def state(self) -> State:
-        """Weights, and all that was heard."""
+        """Weights, and all logits that are kept."""
         logits = {f"logits/{name}": tensor.clone() for name, tensor in self._logits.items()}
         numbers = {"weights": dict(self.weights), "learned": self._learned, "due": self._due}
         return State({"labels": self._labels.clone(), **logits}, numbers)

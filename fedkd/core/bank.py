@@ -1,17 +1,17 @@
-"""All that was ever answered, so that no image is asked about twice. Knows no teacher."""
+"""Sample bank: synthesised samples with their targets, which the student replays; grows."""
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fedkd.core.seen_samples import Met, keys_of
+from fedkd.core.seen_samples import SeenSamples, sample_keys
 from fedkd.core.state import State
 
 MEMORY = torch.device("cpu")
 
 
 class Bank:
-    """Images and the ensemble's answers to them, growing.
+    """Images and their targets, the fused answers of the institutions.
 
     Args:
         capacity: most images kept, > 0; the oldest are overwritten. None keeps all. Of each that
@@ -21,7 +21,7 @@ class Bank:
 
     def __init__(self, capacity: int | None = None, device: torch.device = MEMORY) -> None:
         self.capacity, self.device = capacity, device
-        self._met = Met()
+        self._seen = SeenSamples()
         self._images = torch.empty(0, 0, 0, 0, dtype=torch.uint8, device=device)
         self._targets = torch.empty(0, 0, device=device)
         self._times = torch.empty(0, dtype=torch.long)
@@ -57,22 +57,22 @@ class Bank:
 
     def fresh(self, images: Tensor) -> Tensor:
         """Which of ``images`` (B, C, H, W) have been asked about neither before nor above. (B,)."""
-        keys = keys_of(images.numpy())
+        keys = sample_keys(images.numpy())
         first = np.zeros(len(keys), np.bool_)
         first[np.unique(keys, return_index=True)[1]] = True
-        return torch.from_numpy(first & ~self._met.among(keys))
+        return torch.from_numpy(first & ~self._seen.contains(keys))
 
     def add(
-        self, images: Tensor, targets: Tensor, kept: Tensor | None = None, times: int = 1
+        self, images: Tensor, targets: Tensor, selected: Tensor | None = None, times: int = 1
     ) -> None:
-        """Keep ``images`` (B, C, H, W) uint8, in ordinary memory, with their answers (B, K).
+        """Keep ``images`` (B, C, H, W) uint8, in ordinary memory, with their targets (B, K).
 
-        Those that are not ``kept``, (B,) bool, are known again and never drawn; None keeps all.
-        Each is drawn as often as ``times`` images would be, >= 1.
+        Those that are not ``selected``, (B,) bool, count as seen and are never drawn; None: all
+        are. Each is drawn as often as ``times`` images would be, >= 1.
         """
-        self._met.add(keys_of(images.numpy()))
-        if kept is not None:
-            images, targets = images[kept], targets[kept]
+        self._seen.add(sample_keys(images.numpy()))
+        if selected is not None:
+            images, targets = images[selected], targets[selected]
         end = self._added + len(images)
         self._reserve(end, images, targets)
         slots = torch.arange(self._added, end) % len(self._images)
@@ -83,11 +83,11 @@ class Bank:
         self._added = end
 
     def retarget(self, targets: Tensor) -> None:
-        """Put other answers (N, K), oldest first, in the place of those that are kept."""
+        """Replace the targets of all that is kept by ``targets`` (N, K), oldest first."""
         self._targets[self._order(len(self))] = targets.to(self.device)
 
     def draw(self, count: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        """``count`` of the kept ones with replacement: (B, C, H, W) uint8 and (B, K)."""
+        """``count`` samples with replacement: images (B, C, H, W) uint8 and targets (B, K)."""
         ends = self._times[: len(self)].cumsum(0)
         index = torch.randint(int(ends[-1]), (count,), generator=rng)
         if int(ends[-1]) > len(self):
@@ -96,13 +96,13 @@ class Bank:
         return self._images[index], self._targets[index]
 
     def state(self) -> State:
-        """Images, answers, and everything that was ever seen."""
+        """Images, targets, and the keys of everything that was ever seen."""
         return State(
             {
                 "images": self.images.to("cpu", copy=True),
                 "targets": self.targets.to("cpu", copy=True),
                 "times": self._times[: len(self)].clone(),
-                "met": torch.from_numpy(self._met.keys.view(np.int64).copy()),
+                "met": torch.from_numpy(self._seen.keys.view(np.int64).copy()),
             },
             {"added": self._added},
         )
@@ -112,7 +112,7 @@ class Bank:
         self._images = state.tensors["images"].to(self.device, copy=True)
         self._targets = state.tensors["targets"].to(self.device, copy=True)
         self._times = state.tensors["times"].clone()
-        self._met = Met(state.tensors["met"].numpy().view(np.uint64))
+        self._seen = SeenSamples(state.tensors["met"].numpy().view(np.uint64))
         self._added = int(state.numbers["added"])
 
     def _order(self, count: int) -> Tensor:

@@ -107,23 +107,25 @@ class Aggregation(Stateful, Protocol):
         """Of whoever takes part by now."""
 
     def hear(
-        self, answers: Answers, labels: LabelSpaces, kept: Tensor | None, of: Proposal
+        self, answers: Answers, labels: LabelSpaces, selected: Tensor | None, proposal: Proposal
     ) -> None:
-        """Answers to a batch, of which the bank keeps ``kept``, (B,) bool; None: all."""
+        """Answers to a batch, of which the bank keeps ``selected``, (B,) bool; None: all."""
 
     def improve(self, rng: torch.Generator) -> Tensor | None:
-        """Called once a question is dealt with: new targets (N, K) of all that is banked, oldest
-        first; None: they stay."""
+        """New targets (N, K) of all that is banked, oldest first; None: they stay.
+
+        Called once a question and its follow-ups are answered.
+        """
 
 
 class AggregationSpec(Spec[Aggregation], Protocol):
     """The settings of an aggregation."""
 
-    def rule_for(self, told: str) -> str:
-        """The fusion rule in use where a plan tells ``told``, which may be "auto".
+    def rule_for(self, planned: str) -> str:
+        """The fusion rule in use where the plan's is ``planned``, which may be "auto".
 
         Raises:
-            SettingsError: the aggregation cannot use the rule that is told.
+            SettingsError: the aggregation cannot use that rule.
         """
 
     def with_rule(self, rule: str) -> "AggregationSpec":
@@ -160,7 +162,8 @@ class Clock(Protocol):
 class Record(Protocol):
     """Puts an event into the run's record."""
 
-    def __call__(self, kind: str, **facts: Any) -> None: ...
+    def __call__(self, kind: str, **facts: Any) -> None:
+        """An event of that kind; facts are JSON values."""
 
 
 @dataclass(eq=False)

@@ -1,4 +1,4 @@
-"""Events on a log, as text for people or as JSON for machines. Knows nobody who writes them.
+"""Event log: one line an event, as text for people or as JSON for machines.
 
 An event is a word and facts: counts, names and seconds, never content. Each is one line, with the
 time in UTC. Whatever other libraries log goes the same way; of an exception only its type is
@@ -17,7 +17,9 @@ OURS = ("fedkd",)
 """Packages whose events are written from INFO up; others' from WARNING."""
 
 
-def say(log: logging.Logger, event: str, level: int = logging.INFO, /, **facts: object) -> None:
+def log_event(
+    log: logging.Logger, event: str, level: int = logging.INFO, /, **facts: object
+) -> None:
     """Write one event.
 
     Args:
@@ -30,7 +32,7 @@ def say(log: logging.Logger, event: str, level: int = logging.INFO, /, **facts: 
 
 
 def facts_of(record: logging.LogRecord) -> dict[str, object] | None:
-    """What `say` was given; None for a record that somebody else wrote."""
+    """What `log_event` was given; None for a record that somebody else wrote."""
     facts = getattr(record, "facts", None)
     return facts if isinstance(facts, dict) else None
 

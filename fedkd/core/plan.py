@@ -1,4 +1,4 @@
-"""What a run is given, what it tells on the way, what it leaves. Knows no step of it."""
+"""Plan, progress events and result of a distillation run."""
 
 import math
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""What a run has come to: named tensors and JSON, in one file. Knows no loop and no student.
+"""Checkpointed state of a run: named tensors and JSON numbers, in one safetensors file.
 
 Nothing in the file can run code, and the same state gives the same bytes.
 """
@@ -95,8 +95,8 @@ def read(path: Path) -> State:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            told = json.loads((file.metadata() or {})["fedkd"])
-            version, numbers = told["version"], told["numbers"]
+            metadata = json.loads((file.metadata() or {})["fedkd"])
+            version, numbers = metadata["version"], metadata["numbers"]
             # Clones, so that nothing of the run lies in a file that will be replaced.
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:

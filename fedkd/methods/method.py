@@ -85,13 +85,13 @@ class Method:
         """The most samples that are asked for one proposed, >= 1."""
         return max(spec.cost.asked for spec, _ in self.sources.values())
 
-    def rule_for(self, told: str) -> str:
-        """The fusion rule in use where a plan tells ``told``.
+    def rule_for(self, planned: str) -> str:
+        """The fusion rule in use where the plan's is ``planned``.
 
         Raises:
             SettingsError: its aggregation cannot use that rule.
         """
-        return self.aggregation.rule_for(told)
+        return self.aggregation.rule_for(planned)
 
     def check(self, cards: Sequence[Card]) -> None:
         """Hold its needs against what institutions release, before the first question.

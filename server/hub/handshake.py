@@ -4,7 +4,7 @@ import asyncio
 import logging
 import ssl
 
-from fedkd.core.logs import say
+from fedkd.core.logs import log_event
 from fedkd.errors import RemoteProtocolError
 from fedkd.protocol import Card
 from fedkd.server.hub.admission import Admission
@@ -36,7 +36,7 @@ async def perform_handshake(
         return None
     if rejection := await _rejection(hello, stream, admission):
         # The operator may be waiting for an institution that came with an old token.
-        say(log, "refused", logging.WARNING, name=hello.card.name, reason=rejection[1])
+        log_event(log, "refused", logging.WARNING, name=hello.card.name, reason=rejection[1])
         await stream.abort(*rejection)
     return hello.card
 

@@ -6,7 +6,7 @@ it fits the run; one that left is asked again when it is back, and its answers s
 
 from collections.abc import Iterable
 
-from fedkd.aggregation.fusion import fusion
+from fedkd.aggregation.fusion import build_fusion
 from fedkd.errors import SettingsError
 from fedkd.protocol import Answers, Ask, Card, LabelSpaces, Request, abbreviated, class_names_of
 from fedkd.server.coordinator import Ingredients, Lost
@@ -74,7 +74,9 @@ class ParticipantList:
             )
         try:
             self._parts.method.check([card])
-            agreed, now = (fusion(rule, cards).rule for cards in (self.cards, [*self.cards, card]))
+            agreed, now = (
+                build_fusion(rule, cards).rule for cards in (self.cards, [*self.cards, card])
+            )
         except SettingsError as error:
             return str(error)
         if agreed != now:

@@ -2,7 +2,7 @@
 
 import logging
 
-from fedkd.core.logs import say
+from fedkd.core.logs import log_event
 from fedkd.loop import Progress
 
 log = logging.getLogger(__name__)
@@ -23,9 +23,9 @@ class ProgressLog:
         facts = progress.facts
         match progress.kind:
             case "lost" | "banned":
-                say(log, progress.kind, logging.WARNING, **facts)
+                log_event(log, progress.kind, logging.WARNING, **facts)
             case "joined" | "returned":
-                say(log, progress.kind, logging.INFO, **facts)
+                log_event(log, progress.kind, logging.INFO, **facts)
             case "trained":
                 done = facts.get("done")
                 if not isinstance(done, float):
@@ -33,4 +33,4 @@ class ProgressLog:
                 if (interval := int(done * self._intervals)) > self._logged:
                     self._logged = interval
                     values = {key: facts.get(key) for key in ("done", "asked", "step", "loss")}
-                    say(log, "trained", logging.INFO, **values)
+                    log_event(log, "trained", logging.INFO, **values)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from fedkd.aggregation.fusion import fusion
+from fedkd.aggregation.fusion import build_fusion
 from fedkd.core.bank import Bank
 from fedkd.evaluation import training_stability
 from fedkd.experiment import Experiment
@@ -162,7 +162,9 @@ class RunRecorder:
             "student": self._student(distilled.student, evaluation),
             "ensemble": {
                 "accuracy": evaluation.ensemble,
-                "rule": fusion(self._method.rule_for(self.experiment.questions.rule), cards).rule,
+                "rule": build_fusion(
+                    self._method.rule_for(self.experiment.questions.rule), cards
+                ).rule,
             },
             "teachers": [
                 self._teacher(index, card, traffic.get(card.name, Traffic()), evaluation)

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from fedkd.core.logs import say
+from fedkd.core.logs import log_event
 from fedkd.experiment import Experiment
 from fedkd.protocol import Card
 from fedkd.server.coordinator import Coordinator, ingredients
@@ -31,13 +31,13 @@ def await_institutions(
         QuorumLost: fewer than a quorum came.
     """
     count, seen = quorum.expected, set[str]()
-    say(log, "waiting", address=hub.address, institutions=count, seconds=quorum.timeout)
+    log_event(log, "waiting", address=hub.address, institutions=count, seconds=quorum.timeout)
 
     def present() -> tuple[Card, ...]:
         cards = hub.cards
         for name in sorted({card.name for card in cards} - seen):
             seen.add(name)
-            say(log, "connected", name=name, institutions=f"{len(seen)} of {count}")
+            log_event(log, "connected", name=name, institutions=f"{len(seen)} of {count}")
             progress(len(seen))
         return cards
 
@@ -45,7 +45,7 @@ def await_institutions(
     if len(cards) < quorum.minimum:
         raise quorum_lost(cards, quorum.minimum, quorum.timeout)
     if len(cards) < count:
-        say(log, "starting without all", institutions=f"{len(cards)} of {count}")
+        log_event(log, "starting without all", institutions=f"{len(cards)} of {count}")
     return cards
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from fedkd.aggregation.fusion import Fusion, fusion
+from fedkd.aggregation.fusion import RuleFusion, build_fusion
 from fedkd.client.institution import simulated_assets
 from fedkd.client.vault.trained_vault import TrainedVault
 from fedkd.data.datasets import Dataset, open_data
@@ -55,7 +55,9 @@ def evaluate(
         vault = TrainedVault(simulated_assets(experiment, index), vaults / f"{index:04d}")
         outputs[card.name] = vault.teacher.ask(test.test_images, frozenset({Signal.LOGITS}))
     method = make(experiment.method.name, experiment.method.arguments)
-    fused = _fuse_in_chunks(fusion(method.rule_for(experiment.questions.rule), cards), outputs)
+    fused = _fuse_in_chunks(
+        build_fusion(method.rule_for(experiment.questions.rule), cards), outputs
+    )
     student_logits = predict_logits(student, test.test_images)
     # Every class is known to some institution, so columns are the data's class numbers.
     labels = LabelSpaces.of(cards)
@@ -73,7 +75,7 @@ def evaluate(
     )
 
 
-def _fuse_in_chunks(fuse: Fusion, outputs: Mapping[str, Mapping[Signal, Tensor]]) -> Tensor:
+def _fuse_in_chunks(fuse: RuleFusion, outputs: Mapping[str, Mapping[Signal, Tensor]]) -> Tensor:
     """Fused logits (N, K) of all test images, computed in chunks to bound memory."""
     each = next(iter(outputs.values()))[Signal.LOGITS]  # (N, K_i)
     rows = max(1, MAX_FUSED_LOGITS // (len(outputs) * each.shape[1]))

@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fedkd.aggregation.fusion import fusion
+from fedkd.aggregation.fusion import build_fusion
 from fedkd.client.institution import (
     Institution,
     institution_name,
@@ -230,7 +230,7 @@ def _distil(experiment: Experiment, address: str, folder: Path) -> None:
         kind = "inference server" if place == 0 else "trained network"
         teacher_accuracy = accuracy(answer[Signal.LOGITS], data.test_labels)
         print(f"teacher {name}  {teacher_accuracy:.2%}  {kind}")
-    fused = fusion(experiment.questions.rule, local.cards)(outputs)[Signal.LOGITS]
+    fused = build_fusion(experiment.questions.rule, local.cards)(outputs)[Signal.LOGITS]
     student = accuracy(predict_logits(distilled.student, data.test_images), data.test_labels)
     asked = local.traffic[institution_name(0, count)]
     print(f"ensemble  {accuracy(fused, data.test_labels):.2%}")

@@ -20,8 +20,13 @@ from fedkd.client.config.owner_config import OwnerConfig, load_owner_config
 from fedkd.client.config.state_folder import locked
 from fedkd.client.config.template import TEMPLATE
 from fedkd.client.institution import evaluate_student, owner_institution
-from fedkd.client.institution.submitted_student import load_weights, max_weights_bytes, build_student, open_student
-from fedkd.core.logs import configure, say
+from fedkd.client.institution.submitted_student import (
+    build_student,
+    load_weights,
+    max_weights_bytes,
+    open_student,
+)
+from fedkd.core.logs import configure, log_event
 from fedkd.errors import DataError, SettingsError
 from fedkd.protocol import Ask, Reply, Signal
 from fedkd.server.report.export import save_student
@@ -298,7 +303,7 @@ def logged() -> Iterator[io.StringIO]:
 def test_events_are_json_with_facts_and_no_text_of_exceptions(logged: io.StringIO) -> None:
     configure("json", logged)
     log = logging.getLogger("fedkd.client.test")
-    say(log, "question", samples=3, refused=None)
+    log_event(log, "question", samples=3, refused=None)
     try:
         raise ValueError("patient 4711")
     except ValueError:
@@ -313,7 +318,7 @@ def test_events_are_json_with_facts_and_no_text_of_exceptions(logged: io.StringI
 
 def test_no_fact_forges_a_line_of_text(logged: io.StringIO) -> None:
     configure("text", logged)
-    say(logging.getLogger("fedkd.server.test"), "over", reason="bye\n2026 info forged\x1b[2J")
+    log_event(logging.getLogger("fedkd.server.test"), "over", reason="bye\n2026 info forged\x1b[2J")
     assert logged.getvalue().count("\n") == 1
     assert "\x1b" not in logged.getvalue()
     logging.getLogger("other").warning("two\nlines")

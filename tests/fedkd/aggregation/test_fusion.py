@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fedkd.aggregation.fusion import FLOOR, RULES, Fusion, fusion, log_linear_pool
+from fedkd.aggregation.fusion import FLOOR, RULES, RuleFusion, build_fusion, log_linear_pool
 from fedkd.errors import SettingsError
 from fedkd.protocol import Card, Reply, Signal
 
@@ -86,18 +86,18 @@ def card(name: str, counts: tuple[int, ...] | None) -> Card:
 
 def test_the_automatic_rule_needs_counts_from_everybody() -> None:
     told = [card("a", (1, 2, 3, 4)), card("b", (4, 3, 2, 1))]
-    assert fusion("auto", told).rule == "log_linear_pool"
-    assert fusion("auto", [*told, card("c", None)]).rule == "mean_probabilities"
+    assert build_fusion("auto", told).rule == "log_linear_pool"
+    assert build_fusion("auto", [*told, card("c", None)]).rule == "mean_probabilities"
     with pytest.raises(SettingsError, match="class counts, which c keeps"):
-        fusion("counted_logits", [*told, card("c", None)])
+        build_fusion("counted_logits", [*told, card("c", None)])
     with pytest.raises(SettingsError, match="unknown rule 'vote'"):
-        fusion("vote", told)
+        build_fusion("vote", told)
 
 
 def test_fusion_goes_by_name_whoever_is_there_and_in_whatever_order() -> None:
     logits, _ = opinions(2)
     counts = {"a": (9, 1, 0, 3), "b": (0, 4, 4, 4), "c": (2, 2, 2, 2)}
-    pool = Fusion("log_linear_pool", counts)
+    pool = RuleFusion("log_linear_pool", counts)
     replies = {n: Reply({Signal.LOGITS: x}) for n, x in zip("abc", logits, strict=True)}
     forward = pool.of(replies)[Signal.LOGITS]
     backward = pool.of(dict(reversed(list(replies.items()))))[Signal.LOGITS]
@@ -110,4 +110,4 @@ def test_fusion_goes_by_name_whoever_is_there_and_in_whatever_order() -> None:
 def test_gaps_are_averaged() -> None:
     gap = {Signal.BN_GAP: torch.tensor(1.0), Signal.LOGITS: torch.zeros(B, K)}
     far = {Signal.BN_GAP: torch.tensor(3.0), Signal.LOGITS: torch.zeros(B, K)}
-    assert float(Fusion("mean_logits")({"a": gap, "b": far})[Signal.BN_GAP]) == 2.0
+    assert float(RuleFusion("mean_logits")({"a": gap, "b": far})[Signal.BN_GAP]) == 2.0

@@ -10,7 +10,7 @@ from fedkd.aggregation.targets import Hearing
 from fedkd.synthesis.sources import Drawn
 from torch import Tensor, nn
 
-from fedkd.aggregation.fusion import fusion, weighted_mean
+from fedkd.aggregation.fusion import build_fusion, weighted_mean
 from fedkd.aggregation.learned_weights import Weights
 from fedkd.loop import Plan, Progress, distil, drive
 from fedkd.methods import co_boosting
@@ -157,7 +157,7 @@ def test_a_neighbour_lies_one_step_along_the_slope_of_a_random_direction() -> No
     teachers = InProcess(networks, SHAPE, K)
     images = torch.randint(0, 256, (5, *SHAPE), generator=rng(3), dtype=torch.uint8)
     answers = teachers.answer(Ask(images, exact=True))
-    fused = fusion("mean_logits", teachers.cards)
+    fused = build_fusion("mean_logits", teachers.cards)
     heard = Heard(
         *(Drawn(as_float(images), "x"), images, answers, None),
         *(LabelSpaces.of(teachers.cards), fused, 0.0),

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from fedkd.aggregation import fusion as ensemble
-from fedkd.aggregation.fusion import ALIKE, FLOOR, RULES, fusion, log_linear_pool
+from fedkd.aggregation.fusion import ALIKE, FLOOR, RULES, build_fusion, log_linear_pool
 from fedkd.client.institution import simulated_institution
 from fedkd.client.release.gate import ReleaseGate
 from fedkd.client.release.mode_table import build_release_mode
@@ -152,7 +152,7 @@ def test_the_pool_over_known_classes_is_a_least_squares_solution(
     labels, said = LabelSpaces.of(cards), said_by(cards, seed)
     if labels.identical:
         return
-    pooled = fusion("auto", cards)(said)[LOGITS].double()
+    pooled = build_fusion("auto", cards)(said)[LOGITS].double()
     expected = by_least_squares(cards, said, ensemble.SHRINKAGE_APART, ensemble.RIDGE)
     order = [labels.names.index(name) for name in sorted(labels.names)]
     assert torch.allclose(pooled[:, order], expected, atol=2e-3)
@@ -165,7 +165,7 @@ def test_what_two_share_makes_the_rest_of_their_answers_comparable() -> None:
         "a": {LOGITS: torch.tensor([[0.90, 0.10]]).log()},
         "b": {LOGITS: torch.tensor([[0.01, 0.99]]).log()},
     }
-    fused = fusion("auto", cards)(said)[LOGITS].softmax(1)[0]
+    fused = build_fusion("auto", cards)(said)[LOGITS].softmax(1)[0]
     a, b, c = fused.tolist()
     assert c > a > b
 
@@ -178,13 +178,15 @@ def silent(cards: list[Card]) -> list[Card]:
 @given(federations)
 def test_auto_takes_the_pool_where_sets_differ_and_asks_for_no_counts(cards: list[Card]) -> None:
     labels = LabelSpaces.of(cards)
-    assert fusion("auto", cards).rule == "log_linear_pool"
-    rule = fusion("auto", silent(cards))
+    assert build_fusion("auto", cards).rule == "log_linear_pool"
+    rule = build_fusion("auto", silent(cards))
     assert rule.rule == ("mean_probabilities" if labels.identical else "log_linear_pool")
     equal = [replace(c, class_counts=(7,) * c.classes) for c in cards]
     if not labels.identical:
         said = said_by(cards, 0)
-        assert torch.allclose(rule(said)[LOGITS], fusion("auto", equal)(said)[LOGITS], atol=1e-5)
+        assert torch.allclose(
+            rule(said)[LOGITS], build_fusion("auto", equal)(said)[LOGITS], atol=1e-5
+        )
 
 
 @some_examples
@@ -207,7 +209,9 @@ def test_the_order_of_an_institutions_classes_changes_nothing(
             )
         )
         mixed[c.name] = {LOGITS: said[c.name][LOGITS][:, order]}
-    assert torch.equal(fusion(rule, cards)(said)[LOGITS], fusion(rule, mixed_cards)(mixed)[LOGITS])
+    assert torch.equal(
+        build_fusion(rule, cards)(said)[LOGITS], build_fusion(rule, mixed_cards)(mixed)[LOGITS]
+    )
 
 
 @some_examples
@@ -222,7 +226,7 @@ def test_the_same_set_everywhere_is_fused_as_it_was_without_names(
     said = said_by(cards, seed)
     logits = torch.stack([said[n][LOGITS] for n in sorted(said)])
     numbers = torch.tensor([counts[n] for n in sorted(counts)]).float()
-    fused = fusion(rule, cards)(said)[LOGITS]
+    fused = build_fusion(rule, cards)(said)[LOGITS]
     assert torch.equal(fused, RULES[rule](logits, numbers))
 
 
@@ -237,8 +241,8 @@ def test_the_pool_of_the_same_set_is_what_it_always_was() -> None:
 @pytest.mark.parametrize("rule", sorted(ALIKE))
 def test_a_rule_that_cannot_compare_sets_names_one_that_can(rule: str) -> None:
     with pytest.raises(SettingsError, match=f"{rule}.*same classes.*log_linear_pool"):
-        fusion(rule, [card("a", "ape", "bee"), card("b", "bee", "cat")])
-    assert fusion(rule, [card("a", "ape", "bee"), card("b", "bee", "ape")]).rule == rule
+        build_fusion(rule, [card("a", "ape", "bee"), card("b", "bee", "cat")])
+    assert build_fusion(rule, [card("a", "ape", "bee"), card("b", "bee", "ape")]).rule == rule
 
 
 def test_mean_probabilities_is_a_mean_over_those_who_know() -> None:
@@ -247,7 +251,7 @@ def test_mean_probabilities_is_a_mean_over_those_who_know() -> None:
         "b": {LOGITS: torch.tensor([[0.4, 0.6]]).log()},
     }
     cards = [card("a", "ape", "bee"), card("b", "bee", "cat")]
-    fused = fusion("mean_probabilities", cards)(said)[LOGITS].exp()[0]
+    fused = build_fusion("mean_probabilities", cards)(said)[LOGITS].exp()[0]
     assert fused.tolist() == pytest.approx([0.8, 0.3, 0.6])
 
 
@@ -255,7 +259,7 @@ def test_a_class_whose_knower_is_away_keeps_even_odds() -> None:
     cards = [card("a", "ape", "bee"), card("b", "bee", "cat"), card("c", "ape", "bee")]
     said = said_by(cards, 1)
     for rule in ("log_linear_pool", "mean_probabilities"):
-        fused = fusion(rule, cards)({n: said[n] for n in "ac"})[LOGITS].softmax(1)
+        fused = build_fusion(rule, cards)({n: said[n] for n in "ac"})[LOGITS].softmax(1)
         assert fused[:, 2].tolist() == pytest.approx([1 / 3] * 3)
         assert bool((fused[:, 0] != fused[:, 1]).all())
 
@@ -263,7 +267,7 @@ def test_a_class_whose_knower_is_away_keeps_even_odds() -> None:
 @settings(max_examples=10, deadline=None)
 @given(federations, st.integers(0, 1000))
 def test_cotangents_come_back_in_each_institutions_shape(cards: list[Card], seed: int) -> None:
-    pool = fusion("auto", cards)
+    pool = build_fusion("auto", cards)
     leaves = {
         name: {LOGITS: said[LOGITS].double().requires_grad_()}
         for name, said in said_by(cards, seed, batch=2).items()
@@ -480,7 +484,9 @@ def test_an_experiment_deals_sets_in_turn_and_a_card_shows_them() -> None:
     shown = [simulated_institution(experiment, index, None).card for index in range(3)]
     assert [c.class_names for c in shown] == list(LABELS)
     assert [c.classes for c in shown] == [5, 4, 4]
-    reply = simulated_institution(experiment, 1, None).answer(Ask(torch.zeros(2, *SHAPE, dtype=torch.uint8)))
+    reply = simulated_institution(experiment, 1, None).answer(
+        Ask(torch.zeros(2, *SHAPE, dtype=torch.uint8))
+    )
     assert isinstance(reply, Reply)
     assert reply.signals[LOGITS].shape == (2, 4)
 
