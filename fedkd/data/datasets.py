@@ -110,7 +110,7 @@ def _from_factory(name: str, root: str | None) -> Dataset:
     opened = imported("data", name)(root)
     if not isinstance(opened, Dataset):
         raise SettingsError(
-            f"data {name!r} are a {type(opened).__name__}; expected a fedkd.data.Dataset"
+            f"data {name!r} are a {type(opened).__name__}; expected a fedkd.data.datasets.Dataset"
         )
     return opened
 
