@@ -1,20 +1,19 @@
-"""Model inversion: one batch of pixels or latents, optimised for its class targets."""
-
-from types import SimpleNamespace
+"""Model inversion: one batch that is trained for several steps, with the classes it is to show."""
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from fedkd.core.augmentation import jittered
+from fedkd.core.interfaces import Context
 from fedkd.errors import SettingsError
-from fedkd.loop import Distillation, Plan, distil, drive
-from fedkd.methods import deepinversion, ideal
+from fedkd.loop import Distillation, Plan, drive
+from fedkd.methods import deepinversion
 from fedkd.models import InProcess
 from fedkd.procedural import build_priors
-from fedkd.protocol import Answers, Ask, Request, Signal
-from fedkd.synthesis.generator_training import TrainedSource
-from fedkd.synthesis.inversion import InvertedBatch, LatentBatch, PixelBatch, Pixels
+from fedkd.protocol import Answers, Ask, Request
+from fedkd.synthesis import LatentBatch, PixelBatch
+from fedkd.synthesis.inversion import InvertedBatch, Pixels
+from tests.support.contexts import context_of
 
 SHAPE, CLASSES = (1, 8, 8), 4
 
@@ -29,26 +28,15 @@ def network(seed: int) -> nn.Module:
         return nn.Sequential(nn.Flatten(), nn.Linear(64, CLASSES))
 
 
-TEACHERS = InProcess({"a": network(1)}, SHAPE, CLASSES)
+def context(batch: int = 10) -> Context:
+    return context_of(network(2), SHAPE, CLASSES, plan=Plan(64, batch))
 
 
-def inverted(kind: str, count: int = 10) -> InvertedBatch:
-    settings = PixelBatch() if kind == "pixels" else LatentBatch(latent=6)
-    context = SimpleNamespace(
-        shape=SHAPE,
-        classes=CLASSES,
-        seed=0,
-        plan=SimpleNamespace(batch=count),
-        compute=SimpleNamespace(place=lambda module: module),
-    )
-    return settings.build(context)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("kind", ["latents", "pixels"])
-def test_a_batch_is_the_same_until_another_begins(kind: str) -> None:
-    target = inverted(kind)
-    target.begin(rng(0))
-    one, again = target.draw(10, rng(1), True), target.draw(10, rng(2), True)
+@pytest.mark.parametrize("spec", [LatentBatch(latent=6), PixelBatch()])
+def test_a_batch_is_the_same_until_another_begins(spec: PixelBatch) -> None:
+    source = spec.build(context())
+    assert source.begin(rng(0))
+    one, again = source.draw(10, rng(1), True), source.draw(10, rng(2), True)
     assert torch.equal(one.images, again.images)
     assert one.images.requires_grad
     assert bool(((one.images >= 0) & (one.images <= 1)).all())
@@ -56,23 +44,53 @@ def test_a_batch_is_the_same_until_another_begins(kind: str) -> None:
     assert again.class_targets is not None
     assert torch.equal(one.class_targets, again.class_targets)
     assert sorted(one.class_targets.bincount(minlength=CLASSES).tolist()) == [2, 2, 3, 3]
-    target.begin(rng(3))
-    other = target.draw(10, rng(1), True)
-    assert other.class_targets is not None
+    source.begin(rng(3))
+    other = source.draw(10, rng(1), True)
     assert not torch.equal(one.images, other.images)
+    assert other.class_targets is not None
     assert not torch.equal(one.class_targets, other.class_targets)
-    target.begin(rng(0))
-    assert torch.equal(target.draw(10, rng(1), True).images, one.images)
-    assert len(target.draw(3, rng(1), True).images) == 3
+    source.begin(rng(0))
+    assert torch.equal(source.draw(10, rng(1), True).images, one.images)
+    assert len(source.draw(3, rng(1), True).images) == 3
+    assert not source.draw(3, rng(1), False).images.requires_grad
 
 
-def test_an_augmentation_moves_all_images_alike_and_loses_nothing() -> None:
-    images = torch.rand(3, *SHAPE, generator=rng(0))
-    assert torch.equal(jittered(images, 0.0, False, rng(1)), images)
-    seen = {jittered(images, 0.125, True, rng(s)).sum(0).numpy().tobytes() for s in range(60)}
+@pytest.mark.parametrize("spec", [LatentBatch(latent=6), PixelBatch()])
+def test_a_batch_under_way_is_set_back(spec: PixelBatch) -> None:
+    source, again = spec.build(context()), spec.build(context())
+    source.begin(rng(0))
+    again.begin(rng(1))
+    again.restore(source.state())
+    one, other = source.draw(10, rng(2), True), again.draw(10, rng(2), True)
+    assert torch.equal(one.images, other.images)
+    assert one.class_targets is not None
+    assert other.class_targets is not None
+    assert torch.equal(one.class_targets, other.class_targets)
+
+
+def drawn(spec: PixelBatch, seed: int) -> Tensor:
+    """One batch, seen by the question with that seed."""
+    source: InvertedBatch = spec.build(context(3))
+    source.begin(rng(0))
+    return source.draw(3, rng(seed), True).images.detach()
+
+
+def test_a_question_moves_all_images_alike_and_loses_nothing() -> None:
+    still = drawn(PixelBatch(), 1)
+    seen = {
+        drawn(PixelBatch(jitter=0.125, flips=True), s).sum(0).numpy().tobytes() for s in range(60)
+    }
     assert len(seen) == 18  # nine places, mirrored or not
-    moved = jittered(images, 0.5, False, rng(2))
-    assert torch.equal(moved.flatten().sort().values, images.flatten().sort().values)
+    moved = drawn(PixelBatch(jitter=0.5), 2)
+    assert not torch.equal(moved, still)
+    assert torch.equal(moved.flatten().sort().values, still.flatten().sort().values)
+    places = {
+        (dy, dx)
+        for dy in range(8)
+        for dx in range(8)
+        if torch.equal(still.roll((dy, dx), (2, 3)), moved)
+    }
+    assert len(places) == 1
 
 
 def test_what_a_step_carried_beyond_black_and_white_is_put_back() -> None:
@@ -83,50 +101,29 @@ def test_what_a_step_carried_beyond_black_and_white_is_put_back() -> None:
 
 
 @pytest.mark.parametrize("values", [{"steps": 0}, {"jitter": -0.1}, {"jitter": 1.1}])
-def test_settings_that_make_no_sense_are_refused(values: dict[str, float]) -> None:
-    with pytest.raises(SettingsError, match=r"expected >= 1 and in \[0, 1\]"):
-        PixelBatch(**values)  # type: ignore[arg-type]
+def test_a_batch_that_makes_no_sense_is_refused(values: dict[str, float]) -> None:
+    for spec in (PixelBatch, LatentBatch):
+        with pytest.raises(SettingsError, match=r"model inversion: .* >= 1 and in \[0, 1\]"):
+            spec(**values)  # type: ignore[arg-type]
 
 
-def test_another_batch_begins_without_the_momentum_of_the_last() -> None:
-    method = deepinversion(bn_weight=0.0)
-    plan, priors = Plan(80, 4, 10, student_batch=8), build_priors("noise")
-    run = Distillation(network(2), method, TEACHERS.cards, plan, priors)
-    source = run._scheduler.sources["generator"]
-    assert isinstance(source, TrainedSource)
-    torch.autograd.backward(source.target.draw(4, rng(1), True).images.sum())
-    source.optimizer.step()
-    assert source.optimizer.state
-    source.begin()
-    assert not source.optimizer.state
+def test_latents_of_no_size_are_refused() -> None:
+    with pytest.raises(SettingsError, match="model inversion: latent 0; expected >= 1"):
+        LatentBatch(latent=0)
 
 
-def asked(requests: list[Request]) -> list[Ask]:
-    return [request for request in requests if isinstance(request, Ask)]
-
-
-def heard(method: object, plan: Plan) -> tuple[Distillation, list[Request]]:
-    requests: list[Request] = []
+def test_deepinversion_makes_teachers_see_the_class_targets_batch_by_batch() -> None:
+    teachers = InProcess({"a": network(1)}, SHAPE, CLASSES)
+    method = deepinversion(steps_per_batch=10, bn_weight=0.0, jitter=0.0, flips=False)
+    plan, requests = Plan(80, 4, 10, student_batch=8), []
 
     def put(request: Request) -> Answers:
         requests.append(request)
-        return TEACHERS.answer(request)
+        return teachers.answer(request)
 
-    run = Distillation(network(2), method, TEACHERS.cards, plan, build_priors("noise"))  # type: ignore[arg-type]
+    run = Distillation(network(2), method, teachers.cards, plan, build_priors("noise"))
     drive(run.requests(), put)
-    return run, requests
-
-
-def sureness(images: Tensor, wanted: Tensor) -> float:
-    with torch.no_grad():
-        said = network(1)(images.float() / 255).log_softmax(1)
-    return float(said[range(len(said)), wanted].mean())
-
-
-def test_deepinversion_makes_teachers_see_what_is_wanted_batch_by_batch() -> None:
-    method = deepinversion(steps_per_batch=10, bn_weight=0.0, jitter=0.0, flips=False)
-    _, requests = heard(method, Plan(80, 4, 10, student_batch=8))
-    asks = asked(requests)
+    asks = [request for request in requests if isinstance(request, Ask)]
     assert len(asks) == 20
     assert len(requests) == 40  # each was pulled back once
     for first, last in ((0, 9), (10, 19)):
@@ -137,30 +134,3 @@ def test_deepinversion_makes_teachers_see_what_is_wanted_batch_by_batch() -> Non
     jump = (asks[10].images.float() - asks[9].images.float()).abs().mean()
     step = (asks[9].images.float() - asks[8].images.float()).abs().mean()
     assert jump > 3 * step
-
-
-def test_ideal_asks_once_and_nobody_while_its_generator_learns() -> None:
-    method = ideal(latent=8, generator_steps=25, generator_rate=0.05)
-    run, requests = heard(method, Plan(80, 8, 10, student_batch=8))
-    assert len(requests) == len(asked(requests)) == 10
-    assert all(a.signals == {Signal.LOGITS} and not a.exact for a in asked(requests))
-    assert run.generator_steps == 250
-    assert run.pulled_back == 0
-
-
-def test_a_surrogate_step_makes_the_student_see_what_is_wanted() -> None:
-    sure = []
-    for steps in (1, 40):
-        told: list[float] = []
-        loop = distil(
-            *(network(2), ideal(latent=8, generator_steps=steps, generator_rate=0.05)),
-            *(TEACHERS.cards, Plan(8, 8, 0), build_priors("noise")),
-            watch=lambda p, told=told: (
-                told.append(p.facts["terms"]["target_class"])  # type: ignore[index, misc]
-                if p.kind == "generated"
-                else None
-            ),
-        )
-        drive(loop, TEACHERS.answer)
-        sure.append(told[0])
-    assert sure[1] < sure[0] - 0.1
