@@ -1,22 +1,24 @@
-"""DIP-KD: images moved apart, a primer taught first, and a student that hears it."""
+"""Contrastive samples: images of the bank moved apart in the features of the primer."""
 
-import copy
 import math
-from dataclasses import replace
 
 import pytest
 import torch
-from fedkd.synthesis.contrastive_pixels import VIEW, Contrasted, contrastive
 from torch import Tensor, nn
 
+from fedkd.core.augmentation import jittered
 from fedkd.core.bank import Bank
-from fedkd.loop import Distillation, Plan, Progress, drive
-from fedkd.methods import dip_kd
-from fedkd.models import InProcess
-from fedkd.procedural import build_priors
-from fedkd.student.training import Learner
+from fedkd.core.proposals import Turn
+from fedkd.core.schedules import constant
+from fedkd.errors import SettingsError
+from fedkd.losses import contrastive_loss
+from fedkd.student.primer import Primer
+from fedkd.synthesis import ContrastiveSamples
+from fedkd.synthesis.contrastive_samples import JITTER, MovedApart
+from tests.support.contexts import context_of
 
 SHAPE = (1, 6, 6)
+PRIMER = Primer(0.5, 1.0, constant(1.0))
 
 
 def rng(seed: int) -> torch.Generator:
@@ -29,78 +31,64 @@ def network(seed: int) -> nn.Module:
         return nn.Sequential(nn.Flatten(), nn.Linear(36, 16), nn.Tanh(), nn.Linear(16, 4))
 
 
-def cosine(a: list[float], b: list[float]) -> float:
-    dot = sum(x * y for x, y in zip(a, b, strict=True))
-    return dot / math.sqrt(sum(x * x for x in a) * sum(y * y for y in b))
+def source_of(bank: Bank, **settings: float) -> MovedApart:
+    context = context_of(network(0), SHAPE, 4, bank=bank)
+    spec = ContrastiveSamples(PRIMER, **{"steps": 20, "rate": 0.02, **settings})  # type: ignore[arg-type]
+    source = context.part(spec)
+    assert source.primer is context.part(PRIMER).network  # the one that the student learns from
+    return source
 
 
-def test_the_contrast_is_that_of_the_paper() -> None:
-    here, there = torch.randn(2, 5, 3, generator=rng(0)).double()
-    h, t, total = here.tolist(), there.tolist(), 0.0
-    for i in range(5):
-        others = sum(math.exp(cosine(h[i], h[j])) for j in range(5) if j != i)
-        total -= math.log(math.exp(cosine(h[i], t[i])) / others)
-    assert float(contrastive(here, there)) == pytest.approx(total / 5)
+def greys(count: int = 64) -> Bank:
+    bank = Bank()
+    images = torch.randint(90, 110, (count, *SHAPE), generator=rng(1), dtype=torch.uint8)
+    bank.add(images, torch.zeros(count, 4))
+    return bank
 
 
 def test_images_are_moved_apart_and_asked_about_as_new_ones() -> None:
-    bank = Bank()
-    bank.add(
-        torch.randint(90, 110, (64, *SHAPE), generator=rng(1), dtype=torch.uint8),
-        torch.zeros(64, 4),
-    )
-    contrasted = Contrasted(bank, network(0), SHAPE, steps=20, rate=0.02, seed=0)
+    bank = greys()
+    contrasted = source_of(bank)
 
     def apart(images: Tensor) -> float:
         with torch.no_grad():
             x = images.float() / 255
             here = contrasted.discriminator(contrasted._features(x))
-            views = contrasted.discriminator(contrasted._features(VIEW.augment(x, rng(9))))
-            return float(contrastive(here, views))
+            views = jittered(x, JITTER, True, rng(9))
+            there = contrasted.discriminator(contrasted._features(views))
+            return float(contrastive_loss(here, there))
 
     before, _ = bank.draw(32, rng(2))
-    drawn = contrasted.draw(32, rng(2))
-    assert drawn.images.dtype == torch.uint8
-    assert apart(drawn.images) < apart(before) - 0.1
-    assert float(bank.fresh(drawn.images).float().mean()) > 0.9
+    proposal = contrasted.propose(Turn(32, rng(2), 0.0))
+    assert proposal is not None
+    assert proposal.origin == "contrast"
+    assert proposal.images.dtype == torch.uint8
+    assert apart(proposal.images) < apart(before) - 0.1
+    assert float(bank.fresh(proposal.images).float().mean()) > 0.9
 
 
-def test_a_student_learns_decisions_and_the_primers_logits() -> None:
-    method, plan = dip_kd(soft_weight=0.3), Plan(10, 8, 5, student_batch=8)
-    bank = Bank()
-    images = torch.randint(0, 256, (1, *SHAPE), generator=rng(3), dtype=torch.uint8)
-    bank.add(images, torch.tensor([[0.2, 0.1, 5.0, 0.3]]))
-    student, primer = network(1), network(2)
-    with torch.no_grad():
-        own, hint = (n(images.float() / 255)[0].double() for n in (student, primer))
-    hard = -float(own.log_softmax(0)[2])
-    soft = float((own - hint).abs().mean())
-    learner = Learner(copy.deepcopy(student), method, plan)
-    loss, _ = learner.step(bank, rng(0), 0, 0.0)
-    assert loss.tolist() == pytest.approx([hard] * 8, rel=1e-5)
-    learner = Learner(student, method, plan)
-    learner.primer = primer
-    loss, _ = learner.step(bank, rng(0), 0, 0.0)
-    assert loss.tolist() == pytest.approx([hard + 0.3 * soft] * 8, rel=1e-5)
+@pytest.mark.parametrize(("banked", "count"), [(1, 1), (1, 8), (64, 1), (5, 8)])
+def test_never_more_is_proposed_than_is_wanted_nor_one_image_compared_with_none(
+    banked: int, count: int
+) -> None:
+    proposal = source_of(greys(banked), steps=2).propose(Turn(count, rng(2), 0.0))
+    assert proposal is not None
+    assert 1 <= len(proposal.images) <= count
 
 
-def test_the_primer_is_taught_once_and_before_the_student() -> None:
-    teachers = InProcess({"a": network(7)}, SHAPE, 4)
-    told: list[Progress] = []
-    steps: list[int] = []
-    student = network(1)
-    run = Distillation(
-        *(student, dip_kd(contrast_steps=2, primer_steps=0.5), teachers.cards),
-        *(Plan(100, 10, 40, student_batch=8), build_priors("pink"), 0, told.append),
-    )
-    assert run._primer is not None
-    run._primer.optimizer.register_step_post_hook(lambda *_: steps.append(run.student_steps))
-    drive(run.requests(), teachers.answer)
-    assert steps == [0] * 20
-    asked = [(p.facts["asked"], p.facts["origin"]) for p in told if p.kind == "asked"]
-    assert [origin for n, origin in asked] == ["pink"] * 5 + ["contrast"] * 5
-    weights = [
-        torch.cat([p.flatten() for p in n.parameters()]) for n in (student, run._primer.network)
-    ]
-    assert not torch.equal(*weights)
-    assert replace(run.plan, steps=20) == run._primer.plan
+def test_its_discriminator_is_set_back() -> None:
+    one, other = source_of(greys()), source_of(greys())
+    one.propose(Turn(8, rng(2), 0.0))
+    other.restore(one.state())
+    first, second = (each.propose(Turn(8, rng(3), 0.0)) for each in (one, other))
+    assert first is not None
+    assert second is not None
+    assert torch.equal(first.images, second.images)
+
+
+@pytest.mark.parametrize(
+    ("steps", "rate"), [(0, 0.1), (1, 0.0), (1, -0.1), (1, math.inf), (1, math.nan)]
+)
+def test_numbers_out_of_range_are_refused(steps: int, rate: float) -> None:
+    with pytest.raises(SettingsError, match=r"contrastive samples: .* expected >= 1 and > 0"):
+        ContrastiveSamples(PRIMER, steps, rate)
