@@ -22,7 +22,7 @@ from fedkd.client.ledger.ledger import Ledger
 from fedkd.client.monitoring.console import format_facts, format_guarantee, progress_bar
 from fedkd.client.sessions.agent import Agent, StopReason
 from fedkd.client.sessions.session_manager import SessionManager
-from fedkd.core.logs import configure, log_event
+from fedkd.core.logs import configure_logging, log_event
 from fedkd.errors import SettingsError
 from fedkd.wire.channel import host_of, refuse_plain_text
 
@@ -62,7 +62,7 @@ def serve(
     credentials, token = connection.credentials(), connection.token()
     if server is not None and token is None:
         raise SettingsError("to dial a coordinator a token is needed; write connection.token_file")
-    configure(style)
+    configure_logging(style)
     with ExitStack() as stack:
         stack.enter_context(locked(owner.state.folder))
         ledger = stack.enter_context(contextlib.closing(Ledger(owner.state.ledger)))

@@ -314,7 +314,10 @@ def test_who_speaks_otherwise_is_told_so_in_a_line(
     tables["connection"]["insecure"] = True
     path.write_text(tomli_w.dumps(tables))
     assert typed(monkeypatch, "serve", path) == 4
-    assert f"gone: {hub.address} closed the connection at once: it wants TLS" in capsys.readouterr().err
+    assert (
+        f"gone: {hub.address} closed the connection at once: it wants TLS"
+        in capsys.readouterr().err
+    )
 
     with Hub(TOKEN) as plain:
         assert typed(monkeypatch, "serve", site.owner(plain.address, connection=tls)) == 4

@@ -92,7 +92,9 @@ def _train_voter(
     if folder is not None:
         channels, height, width = images.shape[1:]
         if found := load_cached_model(
-            folder, metadata, build_network(model, classes, (channels, height, width), seed, imports=True)
+            folder,
+            metadata,
+            build_network(model, classes, (channels, height, width), seed, imports=True),
         ):
             return ModuleTeacher(found.network, classes)
     try:

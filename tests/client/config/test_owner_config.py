@@ -26,7 +26,7 @@ from fedkd.client.institution.submitted_student import (
     max_weights_bytes,
     open_student,
 )
-from fedkd.core.logs import configure, log_event
+from fedkd.core.logs import configure_logging, log_event
 from fedkd.errors import DataError, SettingsError
 from fedkd.protocol import Ask, Reply, Signal
 from fedkd.server.report.export import save_student
@@ -301,7 +301,7 @@ def logged() -> Iterator[io.StringIO]:
 
 
 def test_events_are_json_with_facts_and_no_text_of_exceptions(logged: io.StringIO) -> None:
-    configure("json", logged)
+    configure_logging("json", logged)
     log = logging.getLogger("fedkd.client.test")
     log_event(log, "question", samples=3, refused=None)
     try:
@@ -317,11 +317,11 @@ def test_events_are_json_with_facts_and_no_text_of_exceptions(logged: io.StringI
 
 
 def test_no_fact_forges_a_line_of_text(logged: io.StringIO) -> None:
-    configure("text", logged)
+    configure_logging("text", logged)
     log_event(logging.getLogger("fedkd.server.test"), "over", reason="bye\n2026 info forged\x1b[2J")
     assert logged.getvalue().count("\n") == 1
     assert "\x1b" not in logged.getvalue()
     logging.getLogger("other").warning("two\nlines")
     assert logged.getvalue().count("\n") == 2
     with pytest.raises(SettingsError, match="choose one of text, json"):
-        configure("xml", logged)
+        configure_logging("xml", logged)

@@ -154,7 +154,9 @@ def test_a_request_has_an_allowed_coordinator_dialled_once(
     until(lambda: not hub.cards)
 
 
-def test_a_student_is_evaluated_where_scores_are_released(open_handed: Institution, path: Path) -> None:
+def test_a_student_is_evaluated_where_scores_are_released(
+    open_handed: Institution, path: Path
+) -> None:
     student = build_student("mlp", 10, (1, 8, 8))
     with hung(open_handed, path):
         answer = send_request(path, save(student.state_dict()), **EVALUATE)
@@ -194,7 +196,10 @@ def test_nobody_is_dialled_whom_the_owner_does_not_name(
             assert answer == {"objection": "this institution does not dial that address"}
         with pytest.raises(TimeoutError):
             trap.accept()
-        assert "token" in send_request(path, verb="session", address=hub.address, token="")["objection"]
+        assert (
+            "token"
+            in send_request(path, verb="session", address=hub.address, token="")["objection"]
+        )
         assert not hub.cards
 
 
@@ -203,7 +208,8 @@ def test_so_many_sessions_and_no_more(close_lipped: Institution, path: Path) -> 
         address = "{}:{}".format(*silent.getsockname())
         with hung(close_lipped, path, address):
             answers = [
-                send_request(path, verb="session", address=address, token=f"t{i}") for i in range(MAX_SESSIONS + 2)
+                send_request(path, verb="session", address=address, token=f"t{i}")
+                for i in range(MAX_SESSIONS + 2)
             ]
     assert answers[:MAX_SESSIONS] == [{"open": 1}] * MAX_SESSIONS
     assert all("takes no more" in answer["objection"] for answer in answers[MAX_SESSIONS:])
@@ -433,7 +439,9 @@ def test_sessions_end_with_their_hub(close_lipped: Institution) -> None:
     ended: list[object] = []
     with Hub(TOKEN) as hub:
         sessions = SessionManager(close_lipped, frozenset({hub.address}), None)
-        assert sessions.open(hub.address, TOKEN, lambda agent: ended.append(agent.stop_reason)) is None
+        assert (
+            sessions.open(hub.address, TOKEN, lambda agent: ended.append(agent.stop_reason)) is None
+        )
         hub.wait_for(1, SOON)
     until(lambda: bool(ended))
     assert ended == ["over"]

@@ -139,7 +139,9 @@ def sit(path: str, first: int, got: "multiprocessing.Queue[int]") -> None:
     """In a process of its own: thirty students want to be examined, ten of them everybody's."""
     with closing(Ledger(Path(path), durable=False)) as ledger:
         names = [*(f"shared {n}" for n in range(10)), *(f"own {first + n}" for n in range(20))]
-        got.put(sum(ledger.charge_evaluation(name, Policy(examinations=15)) is None for name in names))
+        got.put(
+            sum(ledger.charge_evaluation(name, Policy(examinations=15)) is None for name in names)
+        )
 
 
 def test_so_many_students_are_evaluated_whichever_process_is_asked(path: Path) -> None:
@@ -160,7 +162,9 @@ def test_so_many_students_are_evaluated_whichever_process_is_asked(path: Path) -
         refusal = ledger.charge_evaluation("a new one", Policy(examinations=15))
         assert refusal == Refusal(Reason.SPENT, "all 15 examinations of students are spent here")
         assert ledger.charge_evaluation("a new one", Policy()) is None
-        assert ledger.charge_evaluation("a new one", Policy(examinations=0)) is None, "it sat before"
+        assert ledger.charge_evaluation("a new one", Policy(examinations=0)) is None, (
+            "it sat before"
+        )
         assert ledger.charge(ask(1), replace(OPEN, samples=2)) is None, "samples are not touched"
         ledger.verify()
         ledger.close()
@@ -176,7 +180,9 @@ def test_so_much_is_trained_as_is_granted_whichever_thread_is_asked(path: Path) 
     def insist(who: int) -> int:
         start.wait(10)
         keys = [f"shared {n}" for n in range(3)] + [f"{who} {n}" for n in range(5)]
-        return sum(ledgers[who].charge_training(DpTraining(key, 0.2, 1e-6), data_set, word) for key in keys)
+        return sum(
+            ledgers[who].charge_training(DpTraining(key, 0.2, 1e-6), data_set, word) for key in keys
+        )
 
     with ThreadPoolExecutor(4) as pool:
         assert sum(pool.map(insist, range(4))) >= 10
@@ -219,7 +225,9 @@ def test_eight_processes_spend_exactly_the_privacy_that_there_is(path: Path) -> 
     outcome = race(path, processes=8, units=300, kills=0, durable=False, price=7)
     assert (outcome.granted, outcome.answered, outcome.short) == (300, 300, 0)
     with closing(Ledger(path)) as ledger:
-        assert [spent.micro_rho for spent in ledger.dataset_accounts.all_spending().values()] == [2100]
+        assert [spent.micro_rho for spent in ledger.dataset_accounts.all_spending().values()] == [
+            2100
+        ]
 
 
 def test_ledgers_are_never_short_when_who_charges_is_killed(path: Path) -> None:
@@ -232,7 +240,10 @@ def test_the_race_prints_its_figures(tmp_path: Path, capsys: pytest.CaptureFixtu
     found = tmp_path / "race.json"
     words = ["--processes", "2", "--units", "6", "--kills", "1", "--json", str(found)]
     assert main(words) == 0
-    assert "granted 6 of 6 units to 2 processes; 1 kills; 0 processes undercharged" in capsys.readouterr().out
+    assert (
+        "granted 6 of 6 units to 2 processes; 1 kills; 0 processes undercharged"
+        in capsys.readouterr().out
+    )
     assert json.loads(found.read_text())["granted"] == 6
 
 

@@ -63,7 +63,11 @@ def travelled(card: Card) -> Card:
 @pytest.fixture(scope="module")
 def vaults(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Vault]:
     """By mode, all of the same images; three private teachers of them, once trained."""
-    made = {"none": TrainedVault(BASE), "local-dp": TrainedVault(BASE), "pate": TrainedVault(VOTERS)}
+    made = {
+        "none": TrainedVault(BASE),
+        "local-dp": TrainedVault(BASE),
+        "pate": TrainedVault(VOTERS),
+    }
     for number in range(TRAININGS):
         vault = TrainedVault(TRAINED, tmp_path_factory.mktemp("kept"))
         assert vault.guarantee is not None
@@ -78,7 +82,11 @@ def test_a_promise_of_an_image_counts_everything_and_one_of_the_data_set_only_it
     spent = Spending(image_rho=500, data_set_rho=700)
     assert Spending().epsilon == spent.delta == 0
     assert BUDGET.limit(spent, whole_data_set=False) == BUDGET.micro_rho
-    assert BUDGET.limit(spent, whole_data_set=True) == BUDGET.limit(Spending().with_training(1.0, 1e-6), True) == 0
+    assert (
+        BUDGET.limit(spent, whole_data_set=True)
+        == BUDGET.limit(Spending().with_training(1.0, 1e-6), True)
+        == 0
+    )
     assert BUDGET.limit(Spending(data_set_rho=700), whole_data_set=True) == BUDGET.micro_rho
     trained = spent.with_training(3.0, 1e-5).with_training(0.1, 2e-5)
     assert (trained.epsilon, trained.delta) == (Fraction("3.1"), Fraction("3e-5"))
@@ -86,7 +94,11 @@ def test_a_promise_of_an_image_counts_everything_and_one_of_the_data_set_only_it
     assert left is not None
     assert (left.epsilon, left.delta) == (pytest.approx(4.9), pytest.approx(1e-5))
     assert Fraction(left.delta) <= Fraction("1e-5"), "rounded to the safe side"
-    assert BUDGET.limit(trained, whole_data_set=False) == left.micro_rho == rho_of_epsilon(4.9, left.delta)
+    assert (
+        BUDGET.limit(trained, whole_data_set=False)
+        == left.micro_rho
+        == rho_of_epsilon(4.9, left.delta)
+    )
     assert trained.without_training(3.0, 1e-5) == spent.with_training(0.1, 2e-5)
 
 
@@ -203,7 +215,10 @@ def test_whatever_opens_after_whatever_no_promise_is_broken(
                 last = [*ledger.entries()][-1]
                 assert (last.mode, last.count) == (mode, count)
                 model.unpromised += last.cost if mode == "none" else 0
-            assert (known.image_rho, known.data_set_rho) == (model.rho["pate"], model.rho["local-dp"])
+            assert (known.image_rho, known.data_set_rho) == (
+                model.rho["pate"],
+                model.rho["local-dp"],
+            )
             assert known.unpromised == model.unpromised
             assert len(known.trainings) == len(model.trained)
             assert len(spent) <= 1
@@ -250,9 +265,13 @@ def test_a_gate_that_is_open_hears_of_a_training(vaults: dict[str, Vault]) -> No
         more = Ask(shown(1, 99))
         assert (after // each + 2) * each <= before, "else it would be refused in any case"
         data_set = ledger.dataset_accounts.register(vaults["pate"].fingerprints)
-        assert not ledger.charge_training(DpTraining("k", 3.0, 1e-5), data_set, policy("dp-teacher"))
+        assert not ledger.charge_training(
+            DpTraining("k", 3.0, 1e-5), data_set, policy("dp-teacher")
+        )
         assert refused(north.answer(more)) is None
-        assert ledger.charge_training(DpTraining("k", 3.0, 1e-5), data_set, Policy(mode="dp-teacher"))
+        assert ledger.charge_training(
+            DpTraining("k", 3.0, 1e-5), data_set, Policy(mode="dp-teacher")
+        )
         assert refused(north.answer(Ask(shown(1, 100)))) is Reason.SPENT
         assert refused(north.answer(more)) is None, "it was paid for"
 
@@ -265,7 +284,8 @@ def test_nobody_knows_the_images_of_a_external_teacher_so_they_may_be_any() -> N
         assert ledger.charge_training(DpTraining("k", 1.0, 1e-6), unknown, Policy())
         assert ledger.charge_training(DpTraining("l", 2.0, 1e-6), one, Policy())
         sums = {
-            name: float(ledger.dataset_accounts.spending(name).epsilon) for name in (one, unknown, other)
+            name: float(ledger.dataset_accounts.spending(name).epsilon)
+            for name in (one, unknown, other)
         }
         assert sums == {one: 3.0, unknown: 3.0, other: 1.0}
         each = ledger.dataset_accounts.all_spending()
@@ -365,8 +385,12 @@ def test_an_owner_pays_for_one_training_unless_he_grants_more(tmp_path: Path) ->
     assert owner_institution(load_owner_config(path)).card == first
     with pytest.raises(SettingsError, match="grant the sums, or serve the teacher that there is"):
         owner_institution(load_owner_config(write(seed=1)))
-    assert owner_institution(load_owner_config(write())).card == first, "the teacher that there is was not touched"
-    granted = owner_institution(load_owner_config(write(seed=1, budget={"epsilon": 6.0, "delta": 2e-5}))).card.guarantee
+    assert owner_institution(load_owner_config(write())).card == first, (
+        "the teacher that there is was not touched"
+    )
+    granted = owner_institution(
+        load_owner_config(write(seed=1, budget={"epsilon": 6.0, "delta": 2e-5}))
+    ).card.guarantee
     assert granted is not None
     assert 5.9 < granted.epsilon <= 6
 

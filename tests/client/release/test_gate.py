@@ -95,7 +95,9 @@ def gate(
 ) -> ReleaseGate:
     shape = policy.shape or SHAPE
     card = Card("north", K, shape, policy.signals, policy.pull_back, policy.samples)
-    return ReleaseGate(policy, build_release_mode(policy, teacher, None), card, Ledger(None, clock=clock))
+    return ReleaseGate(
+        policy, build_release_mode(policy, teacher, None), card, Ledger(None, clock=clock)
+    )
 
 
 def images(count: int = 4, seed: int = 0) -> Tensor:

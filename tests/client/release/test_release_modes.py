@@ -22,7 +22,12 @@ from fedkd.client.ledger.ledger import Ledger
 from fedkd.client.monitoring.console import format_spending, format_card
 from fedkd.client.release.gate import ReleaseGate
 from fedkd.client.release.mode_table import build_release_mode
-from fedkd.client.release.noiseless import ONE_HOT_PROBABILITY, round_probabilities, one_hot_logits, top_k_logits
+from fedkd.client.release.noiseless import (
+    ONE_HOT_PROBABILITY,
+    round_probabilities,
+    one_hot_logits,
+    top_k_logits,
+)
 from fedkd.client.vault.assets import Assets
 from fedkd.client.vault.pate_ensemble import PateEnsemble
 from fedkd.client.vault.trained_vault import TrainedVault
@@ -207,7 +212,9 @@ def assert_names_nothing_else(request: Any, said: Reply, policy: Policy, teacher
         assert torch.allclose(
             told.float().softmax(1).amax(1), torch.tensor(ONE_HOT_PROBABILITY), atol=2e-3
         )
-        assert torch.equal(told.float(), one_hot_logits(told.argmax(1), K)), "no rounding changes a label"
+        assert torch.equal(told.float(), one_hot_logits(told.argmax(1), K)), (
+            "no rounding changes a label"
+        )
     if policy.labels:
         assert torch.equal(told.argmax(1), exact.argmax(1))
     elif policy.top_k:
@@ -399,7 +406,9 @@ def test_less_is_told_of_an_answer() -> None:
     assert torch.allclose(top_k_logits(said, 2).exp()[0, :2], p[0, :2])
     assert torch.allclose(top_k_logits(said, 2).exp()[0, 2:], p[0, 2:].mean().expand(2))
     assert torch.allclose(top_k_logits(said, 4), said.log_softmax(1))
-    assert torch.allclose(round_probabilities(said, 1).exp(), torch.tensor([[0.8, 0.1, 0.05, 0.05]]))
+    assert torch.allclose(
+        round_probabilities(said, 1).exp(), torch.tensor([[0.8, 0.1, 0.05, 0.05]])
+    )
 
 
 # --- budgets
@@ -440,7 +449,9 @@ def test_data_that_share_an_image_share_a_budget() -> None:
         for number, name in enumerate((one, kin, kin, stranger)):
             ensemble = PateEnsemble([Constant(torch.zeros(3))], 3)
             card = Card("north", 3, (1, 1, 4), frozenset({LOGITS}))
-            own = ReleaseGate(entry, build_release_mode(entry, ensemble, None), card, ledger, b"", name)
+            own = ReleaseGate(
+                entry, build_release_mode(entry, ensemble, None), card, ledger, b"", name
+            )
             assert isinstance(own.answer(Ask(distinct(1, number))), Reply)
         each = NoisyArgmax(Fraction(10)).cost
         assert [ledger.dataset_accounts.spending(n).micro_rho for n in (one, kin, stranger)] == [

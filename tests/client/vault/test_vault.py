@@ -219,7 +219,7 @@ def test_nothing_is_printed_or_logged(
     vault.score(Constant())
     assert capfd.readouterr() == ("", "")
     assert not caplog.records
-    assert "tensor" not in repr(vault) + repr(vault._shard)
+    assert "tensor" not in repr(vault) + repr(vault._data)
 
 
 @pytest.mark.parametrize(

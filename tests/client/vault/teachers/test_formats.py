@@ -477,7 +477,7 @@ def test_what_a_teacher_fails_with_stays_inside(
     caplog.set_level(logging.DEBUG)
     vault = ExternalVault(spec("onnx:cnn.onnx", shelf))
     institution = Institution("north", vault, EVERYTHING)
-    vault.teacher._say = lambda _: np.full((5, 10), np.nan)  # type: ignore[attr-defined]
+    vault.teacher._score_batch = lambda _: np.full((5, 10), np.nan)  # type: ignore[attr-defined]
     answer = institution.answer(Ask(images()))
     assert answer == Refusal(Reason.FAILED, "the teacher could not answer")
     assert not caplog.records
