@@ -21,7 +21,7 @@ from fedkd.client.config.owner_config import load_owner_config
 from fedkd.client.control import framing
 from fedkd.client.control.server import MAX_CONNECTIONS, ControlServer
 from fedkd.client.institution import Institution, owner_institution
-from fedkd.client.institution.submitted_student import max_weights_bytes, build_student
+from fedkd.client.institution.submitted_student import build_student, max_weights_bytes
 from fedkd.client.sessions.agent import ReconnectPolicy
 from fedkd.client.sessions.session_manager import MAX_SESSIONS, SessionManager
 from fedkd.errors import RemoteProtocolError, SettingsError
@@ -324,7 +324,7 @@ def test_no_bytes_get_more_than_an_error(open_handed: Institution, path: Path) -
 def test_a_hostile_bundle_harms_nobody_else(
     close_lipped: Institution, path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Half frames that hang, floods of requests, and all of the above at once; then a valid request."""
+    """Half frames that hang, floods of requests, all of the above at once; then a valid request."""
     monkeypatch.setattr("fedkd.client.control.server.TIMEOUT_SECONDS", 0.5)
     before = threading.active_count()
     with hung(close_lipped, path, hub.address):

@@ -19,7 +19,7 @@ from fedkd.client.institution import Institution, owner_institution
 from fedkd.client.ledger.dataset_accounts import DpTraining
 from fedkd.client.ledger.ledger import Ledger
 from fedkd.client.ledger.privacy_accountant import COMPOSED
-from fedkd.client.monitoring.console import format_spending, format_card
+from fedkd.client.monitoring.console import format_card, format_spending
 from fedkd.client.vault.assets import Assets
 from fedkd.client.vault.trained_vault import TrainedVault
 from fedkd.client.vault.training.settings import DpSgdSettings, SupervisedSettings

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fedkd.client.institution import Institution, simulated_policy, simulated_institution
+from fedkd.client.institution import Institution, simulated_institution, simulated_policy
 from fedkd.client.ledger.hash_chain import LedgerTotals
 from fedkd.client.ledger.ledger import Ledger
 from fedkd.client.release.gate import ReleaseGate

@@ -16,16 +16,15 @@ from scipy import stats
 from torch import Tensor
 
 from fedkd.client.config.owner_config import OwnerConfig
-from fedkd.client.institution import Institution
-from fedkd.client.institution import simulated_policy
+from fedkd.client.institution import Institution, simulated_policy
 from fedkd.client.ledger.ledger import Ledger
-from fedkd.client.monitoring.console import format_spending, format_card
+from fedkd.client.monitoring.console import format_card, format_spending
 from fedkd.client.release.gate import ReleaseGate
 from fedkd.client.release.mode_table import build_release_mode
 from fedkd.client.release.noiseless import (
     ONE_HOT_PROBABILITY,
-    round_probabilities,
     one_hot_logits,
+    round_probabilities,
     top_k_logits,
 )
 from fedkd.client.vault.assets import Assets

@@ -169,7 +169,8 @@ def test_changed_data_train_anew(tmp_path: Path) -> None:
             test_images=DIGITS.test_images[:, 0].numpy(),
             test_labels=DIGITS.test_labels.numpy(),
         )
-        fedkd.client.vault.local_data._open_dataset.cache_clear()  # a later process has not read the file yet
+        # A later process has not read the file yet.
+        fedkd.client.vault.local_data._open_dataset.cache_clear()
 
     watched, assets = Watched(), Assets("npz:own.npz", str(tmp_path), training=SHORT)
     for flip, epochs in ((0, 2), (0, 2), (1, 4)):
