@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.wheel import ROOT, wheel
+from tests.support.wheel import wheel
 
 FOLDERS = ("server", "client", "simulations")
 COMMANDS = ("fedkd", "fedkd-client", "fedkd-server")
@@ -76,10 +76,11 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
 def test_the_wheel_holds_one_name_and_all_of_it(installed: Installed) -> None:
     with zipfile.ZipFile(installed.wheel) as built:
         held = {name for name in built.namelist() if ".dist-info/" not in name}
+    tree = installed.wheel.parents[1] / "tree"
     ours = {"fedkd/py.typed", "fedkd/simulations/flower-app/LICENSE"}
     for top in ("fedkd", *FOLDERS):
-        folder = ROOT / top
-        base = folder if top == "fedkd" else ROOT
+        folder = tree / top
+        base = folder if top == "fedkd" else tree
         files = [*folder.rglob("*.py"), *folder.rglob("*.toml"), *folder.rglob("*.pyi")]
         ours |= {f"fedkd/{path.relative_to(base)}" for path in files}
     assert held == ours
