@@ -1,35 +1,47 @@
-"""The critic against HiDFD's formulas, and what a generator and its class counts hear of it."""
+"""The discriminator against HiDFD's formulas, and from whom it learns."""
 
 import math
 
 import pytest
 import torch
-from fedkd.losses.rival_terms import category_frequency, realness
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedkd.core.bank import Bank
+from fedkd.core.proposals import Proposal, Turn
 from fedkd.errors import SettingsError
-from fedkd.losses.term import Batch
-from fedkd.methods import cudfkd, hidfd
+from fedkd.losses import Batch
+from fedkd.models import InProcess
 from fedkd.protocol import Signal
-from fedkd.synthesis.discriminator import Critic, Judgement, Rivalry, Shown, rivals_apart
-from fedkd.synthesis.public_samples import Collected, own_images
+from fedkd.synthesis import Discriminator, PublicSamples
+from fedkd.synthesis.discriminator import (
+    Side,
+    TrainedDiscriminator,
+    Verdict,
+    discriminator_loss,
+)
+from tests.support.contexts import answered_by, context_of
 
 SHAPE, K, B = (1, 8, 8), 3, 12
+PUBLIC = PublicSamples()
 
 
 def rng(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def judgement(seed: int) -> Judgement:
+def verdict(seed: int) -> Verdict:
     draw = rng(seed)
-    return Judgement(*(torch.randn(size, generator=draw) for size in [(B,), (B, 2 * K), (B, K)]))
+    return Verdict(*(torch.randn(size, generator=draw) for size in [(B,), (B, 2 * K), (B, K)]))
 
 
-def shown(seed: int) -> Shown:
-    said = torch.randn(B, K, generator=rng(seed))
-    return Shown(torch.rand(B, *SHAPE, generator=rng(seed)), said, said.argmax(1))
+def side(seed: int) -> Side:
+    logits = torch.randn(B, K, generator=rng(seed))
+    return Side(torch.rand(B, *SHAPE, generator=rng(seed)), logits, logits.argmax(1))
+
+
+def alone(**settings: float) -> TrainedDiscriminator:
+    """A discriminator that is handed both sides."""
+    return TrainedDiscriminator(Discriminator(PUBLIC, **settings), None, SHAPE, K, seed=0)  # type: ignore[arg-type]
 
 
 def nll(logits: Tensor, label: int) -> float:
@@ -37,114 +49,118 @@ def nll(logits: Tensor, label: int) -> float:
     return -math.log(values[label] / sum(values))
 
 
-def test_the_critics_loss_is_that_of_the_paper() -> None:
-    real, fake, x, g = judgement(1), judgement(2), shown(3), shown(4)
+def test_its_loss_is_that_of_the_paper() -> None:
+    real, fake, x, g = verdict(1), verdict(2), side(3), side(4)
     total = 0.0
     for i in range(B):
         total += max(0.0, 1 - float(real.score[i])) + max(0.0, 1 + float(fake.score[i]))
-        total += 2.0 * nll(real.sides[i], 2 * int(x.classes[i]))
-        total += 2.0 * nll(fake.sides[i], 2 * int(g.classes[i]) + 1)
-        for said in (x.said[i], g.said[i]):
-            for believed in (real.beliefs[i], fake.beliefs[i]):
-                total += 0.3 * math.dist(said.tolist(), believed.tolist())
-    rivalry = Rivalry(sides=2.0, integration=0.3)
-    assert float(rivals_apart(rivalry, (real, x), (fake, g))) == pytest.approx(total / B, rel=1e-5)
+        total += 2.0 * nll(real.class_by_side[i], 2 * int(x.classes[i]))
+        total += 2.0 * nll(fake.class_by_side[i], 2 * int(g.classes[i]) + 1)
+        for logits in (x.logits[i], g.logits[i]):
+            for estimate in (real.teacher_logits[i], fake.teacher_logits[i]):
+                total += 0.3 * math.dist(logits.tolist(), estimate.tolist())
+    settings = Discriminator(PUBLIC, sides=2.0, integration=0.3)
+    value = discriminator_loss(settings, (real, x), (fake, g))
+    assert float(value) == pytest.approx(total / B, rel=1e-5)
 
 
-def test_a_critic_learns_to_tell_two_sides_apart_and_what_teachers_say() -> None:
-    critic = Critic(Rivalry(rate=5e-3), SHAPE, K, seed=0)
+def test_it_learns_to_tell_two_sides_apart_and_what_teachers_say() -> None:
+    discriminator = alone(rate=5e-3)
     bright, dark = torch.rand(B, *SHAPE, generator=rng(0)), torch.zeros(B, *SHAPE)
-    classes, said = torch.arange(B) % K, torch.full((B, K), 2.0)
-    before = critic.judge(bright).beliefs.detach()
+    classes, logits = torch.arange(B) % K, torch.full((B, K), 2.0)
+    before = discriminator.judge(bright).teacher_logits.detach()
     losses = [
-        critic.learn(Shown(bright, said, classes), Shown(dark, said, classes)) for _ in range(40)
+        discriminator.learn(Side(bright, logits, classes), Side(dark, logits, classes))
+        for _ in range(40)
     ]
     with torch.no_grad():
-        after, other = critic.judge(bright), critic.judge(dark)
+        after, other = discriminator.judge(bright), discriminator.judge(dark)
     assert losses[-1] < losses[0] / 2
     assert float(after.score.min()) > float(other.score.max())
-    assert float((after.beliefs - said).norm()) < float((before - said).norm()) / 2
+    assert float((after.teacher_logits - logits).norm()) < float((before - logits).norm()) / 2
 
 
 def test_without_integration_nothing_is_learned_of_the_teachers() -> None:
-    critic = Critic(Rivalry(integration=0.0), SHAPE, K, seed=0)
-    critic.learn(shown(1), shown(2))
-    gradients = [p.grad for p in critic.network.beliefs.parameters()]
+    discriminator = alone(integration=0.0)
+    discriminator.learn(side(1), side(2))
+    gradients = [p.grad for p in discriminator.network.estimate.parameters()]
     assert all(g is None or not bool(g.any()) for g in gradients)
 
 
 def test_judging_changes_nothing() -> None:
-    critic = Critic(Rivalry(), SHAPE, K, seed=0)
-    before = {name: t.clone() for name, t in critic.network.state_dict().items()}
-    critic.judge(torch.rand(2, *SHAPE, generator=rng(0)))
-    assert all(torch.equal(t, before[name]) for name, t in critic.network.state_dict().items())
+    discriminator = alone()
+    before = {name: t.clone() for name, t in discriminator.network.state_dict().items()}
+    discriminator.judge(torch.rand(2, *SHAPE, generator=rng(0)))
+    after = discriminator.network.state_dict()
+    assert all(torch.equal(t, before[name]) for name, t in after.items())
 
 
-def said_of(*classes: int) -> Batch:
-    logits = 9.0 * torch.eye(K)[list(classes)]
-    return Batch(torch.zeros(len(classes), *SHAPE), {Signal.LOGITS: logits}, logits)
+def network(seed: int) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, K))
 
 
-def test_a_class_that_was_seldom_drawn_weighs_more_from_batch_to_batch() -> None:
-    term = category_frequency()
-    assert term.memory is not None
-    batch = said_of(0, 0, 0, 0, 0, 0, 1, 1)
-    n = term.memory(batch)
-    assert n.tolist() == [28.0, 26.0, 25.0]
-    for _ in range(40):
-        again = said_of(0, 0, 0, 0, 0, 0, 1, 1)
-        n = term.memory(Batch(again.images, again.teacher, again.student, previous={term.name: n}))
-    assert n.tolist() == pytest.approx([6.0, 2.0, 1.0])
-    weight = [0.01 / (1 - 0.99**x) for x in n.tolist()]
-    weight = [K * w / sum(weight) for w in weight]
-    mean = batch.teacher[Signal.LOGITS].softmax(1).mean(0).tolist()
-    expected = sum(w * p * math.log(p) for w, p in zip(weight, mean, strict=True))
-    now = Batch(batch.images, batch.teacher, batch.student, previous={term.name: n})
-    assert float(term.value(now)) == pytest.approx(expected)
-    assert float(category_frequency(beta=0.0).value(now)) == pytest.approx(
-        sum(p * math.log(p) for p in mean)
+TEACHERS = InProcess({"a": network(1)}, SHAPE, K)
+
+
+def test_it_learns_from_the_answered_batch_and_as_many_public_samples_before_it_judges() -> None:
+    images = torch.randint(0, 256, (20, *SHAPE), generator=rng(5), dtype=torch.uint8)
+    context = context_of(network(2), SHAPE, K, public=images, bank=Bank())
+    spec = Discriminator(PUBLIC)
+    companion, public = context.part(spec), context.part(PUBLIC)
+    proposal = public.propose(Turn(20, rng(0), 0.0))
+    assert proposal is not None
+    public.learn(answered_by(TEACHERS, proposal))
+    twin = spec.build(context)
+    twin.restore(companion.state())
+    targets = torch.arange(B) % K
+    synthesised = Proposal(torch.rand(B, *SHAPE, generator=rng(6)), "generator")
+    answered = answered_by(TEACHERS, synthesised)
+    pixels = (answered.images.float() / 255).requires_grad_()
+    batch = Batch(pixels, {Signal.LOGITS: answered.target}, answered.target, class_targets=targets)
+    read = companion.observe(batch, answered, rng(7))
+
+    some, logits = public.known(B, rng(7))
+    assert torch.allclose(logits, logits_of(some), atol=2e-3)  # rounded, as on the wire
+    loss = twin.learn(
+        Side(some.float() / 255, logits, logits.argmax(1)),
+        Side(pixels.detach(), answered.target, targets),
     )
+    assert math.isfinite(loss)
+    expected = twin.judge(pixels)
+    assert torch.equal(read.score, expected.score)
+    assert torch.equal(read.class_by_side, expected.class_by_side)
+    (slope,) = torch.autograd.grad(read.score.sum(), pixels)
+    assert bool(slope.any())
 
 
-def test_terms_of_a_critic_say_what_is_missing() -> None:
-    with pytest.raises(SettingsError, match="a method with a critic"):
-        realness().value(said_of(0))
-    with pytest.raises(SettingsError, match=r"beta 1\.0"):
-        category_frequency(beta=1.0)
+def logits_of(images: Tensor) -> Tensor:
+    with torch.no_grad():
+        return network(1)(images.float() / 255)
 
 
-def test_what_was_collected_is_asked_about_once_and_known_by_what_was_said() -> None:
-    images = torch.arange(5 * 64, dtype=torch.int32).remainder(251).to(torch.uint8).view(5, *SHAPE)
-    own = own_images(torch.cat([images, images]), hidfd(), SHAPE)
-    assert own is not None
-    assert len(own) == 5
-    bank = Bank()
-    bank.add(own[:1], torch.zeros(1, K))
-    collected = Collected(own, bank)
-    drawn = []
-    while collected.left:
-        batch = collected.draw(3, rng(0))
-        said = batch.images[:, 0, 0, :K].float()
-        bank.add(batch.images, said)
-        collected.learn("collected", said)
-        drawn.append(batch.images)
-    assert torch.equal(torch.cat(drawn), own[1:])
-    seen, said = collected.known(50, rng(1))
-    assert torch.equal(said, seen[:, 0, 0, :K].float())
-    assert len(torch.unique(seen, dim=0)) == 4
-    again = Collected(own, bank)
-    with pytest.raises(SettingsError, match="no collected image was answered"):
-        again.known(1, rng(1))
-    again.restore(collected.state())
-    assert torch.equal(again.known(50, rng(1))[0], seen)
+def test_a_surrogate_step_or_images_of_no_class_teach_it_nothing() -> None:
+    images = torch.randint(0, 256, (4, *SHAPE), generator=rng(5), dtype=torch.uint8)
+    context = context_of(network(2), SHAPE, K, public=images)
+    companion = context.part(Discriminator(PUBLIC))
+    proposal = Proposal(images.float() / 255, "generator")
+    answered = answered_by(TEACHERS, proposal)
+    batch = Batch(images.float() / 255, {Signal.LOGITS: answered.target}, answered.target)
+    for seen in (None, answered):
+        with pytest.raises(SettingsError, match="learns from answers to class-conditional images"):
+            companion.observe(batch, seen, rng(0))
 
 
-def test_who_has_no_use_for_collected_images_or_cannot_be_without_is_told() -> None:
-    images = torch.zeros(2, *SHAPE, dtype=torch.uint8)
-    assert own_images(None, cudfkd(), SHAPE) is None
-    with pytest.raises(SettingsError, match="cudfkd has no use for collected images"):
-        own_images(images, cudfkd(), SHAPE)
-    with pytest.raises(SettingsError, match=r"hidfd needs collected images; see images\.collected"):
-        own_images(None, hidfd(), SHAPE)
-    with pytest.raises(SettingsError, match=r"\(2, 1, 8, 8\), expected uint8 \(N, 3, 8, 8\)"):
-        own_images(images, hidfd(), (3, 8, 8))
+def test_it_is_set_back_with_its_momenta() -> None:
+    one, other = alone(), alone()
+    one.learn(side(1), side(2))
+    other.restore(one.state())
+    assert one.learn(side(3), side(4)) == other.learn(side(3), side(4))
+    assert one.learn(side(5), side(6)) == other.learn(side(5), side(6))
+
+
+@pytest.mark.parametrize("values", [{"rate": 0.0}, {"sides": -1.0}, {"integration": -0.1}])
+def test_numbers_out_of_range_are_refused(values: dict[str, float]) -> None:
+    with pytest.raises(SettingsError, match="expected a rate > 0 and weights >= 0"):
+        alone(**values)
