@@ -103,14 +103,14 @@ def run(
     if resume is not None and (out is not None or seed is not None or set_ or record):
         raise SettingsError("--resume goes on with the run as it was begun; leave the rest out")
     _silence_grpc()
-    from fedkd.core.logs import configure
+    from fedkd.core.logs import configure_logging
     from fedkd.server.hub.certificates import server_credentials
     from fedkd.server.hub.hub import Hub
     from fedkd.server.run.checkpoint import Checkpoint
     from fedkd.server.run.console import print_result
     from fedkd.server.run.interrupted_runs import complete_interrupted_run, resume_hint
 
-    configure(log)
+    configure_logging(log)
     if resume is not None and (result := complete_interrupted_run(resume)) is not None:
         print_result(result, str(resume / "report.html"))
         return

@@ -195,7 +195,8 @@ class DataFreeDistillation(Strategy):
         self.distilled, self.cards = coordinator.distilled, tuple(participants.cards)
         trained, asked = (coordinator.latest.get(kind, {}) for kind in ("trained", "asked"))
         metrics = {"asked": asked.get("asked", 0), "institutions": participants.answering}
-        metrics |= {k: trained[k] for k in ("loss", "difficulty", "pace") if k in trained}
+        names = ("loss", "difficulty", "curriculum_lambda")
+        metrics |= {name: trained[name] for name in names if name in trained}
         return ArrayRecord(self.parts.student.state_dict()), MetricRecord(metrics)
 
     def configure_evaluate(

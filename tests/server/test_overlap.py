@@ -219,5 +219,5 @@ def test_the_stream_of_the_student_is_not_that_of_the_drawing() -> None:
         drive(run.requests(), put)
         asked.append(torch.cat(questions))
     assert torch.equal(*asked)
-    one, other = (torch.randint(2**31, (8,), generator=g) for g in (run.rng, run._inventors.rng))
+    one, other = (torch.randint(2**31, (8,), generator=g) for g in (run.rng, run._scheduler.rng))
     assert not torch.equal(one, other)

@@ -108,7 +108,8 @@ def test_the_card_tells_the_promise_and_no_counts(tmp_path: Path) -> None:
 
 def test_a_promise_depends_on_the_settings_alone() -> None:
     shares = (
-        Assets(index=i, count=n, model="scattering", dp_training=PRIVATE) for i, n in ((0, 1), (3, 9))
+        Assets(index=i, count=n, model="scattering", dp_training=PRIVATE)
+        for i, n in ((0, 1), (3, 9))
     )
     one, other = (TrainedVault(share) for share in shares)
     assert sum(one.class_counts) > 5 * sum(other.class_counts)
@@ -117,10 +118,14 @@ def test_a_promise_depends_on_the_settings_alone() -> None:
 
 def test_an_experiment_asks_for_privacy_in_its_own_section() -> None:
     assert (
-        simulated_institution(load_experiment("digits", ["institutions.epochs=1"]), 0, None).card.guarantee
+        simulated_institution(
+            load_experiment("digits", ["institutions.epochs=1"]), 0, None
+        ).card.guarantee
         is None
     )
-    card = simulated_institution(load_experiment("digits-dp", [*SHORT, "privacy.epsilon=2"]), 0, None).card
+    card = simulated_institution(
+        load_experiment("digits-dp", [*SHORT, "privacy.epsilon=2"]), 0, None
+    ).card
     assert card.guarantee is not None
     assert 1.9 < card.guarantee.epsilon <= 2
     wished = [
@@ -128,7 +133,9 @@ def test_an_experiment_asks_for_privacy_in_its_own_section() -> None:
         "policy.class_counts=false",
         "policy.scores=false",
     ]
-    own = simulated_institution(load_experiment("digits", [*SHORT, *wished, "privacy.epsilon=2"]), 0, None).card
+    own = simulated_institution(
+        load_experiment("digits", [*SHORT, *wished, "privacy.epsilon=2"]), 0, None
+    ).card
     assert own.guarantee == card.guarantee
     with pytest.raises(SettingsError, match=r"privacy\.epsilon"):
         load_experiment("digits", ["privacy.epsilon=0"])

@@ -424,7 +424,8 @@ def test_the_weights_that_changed_in_training_are_drawn_and_no_ramp_without_a_ge
 
 
 def test_events_of_earlier_releases_tell_their_pace_as_lambda() -> None:
-    event = parse_event({"kind": "trained", "step": 1, "asked": 1, "loss": 1.0, "pace": 3.5})
+    told = {"kind": "trained", "step": 1, "asked": 1, "loss": 1.0, "pace": 3.5}
+    event = parse_event(told, "events.jsonl:1")
     assert isinstance(event, Trained)
     assert event.curriculum_lambda == 3.5
 
