@@ -22,11 +22,13 @@ from torch import Tensor, nn
 
 from fedkd.core.bank import Bank
 from fedkd.core.compute import CPU, Compute
+from fedkd.core.driver import PAUSE, drive
 from fedkd.core.interfaces import Context
 from fedkd.core.plan import Distilled, Plan, Progress, Watch
-from fedkd.core.proposals import AnsweredBatch, FollowUps, Fusion, Proposal
+from fedkd.core.proposals import AnsweredBatch, FollowUps, Proposal
+from fedkd.core.request_counts import RequestCounts
 from fedkd.core.state import Part, State, gather, scatter
-from fedkd.errors import QuorumLost, SettingsError
+from fedkd.errors import QuorumLost
 from fedkd.methods.method import Method
 from fedkd.procedural import Prior
 from fedkd.protocol import (
@@ -40,17 +42,12 @@ from fedkd.protocol import (
     common_shape,
     label_spaces_of,
 )
+from fedkd.student.progress_events import ProgressEvents
 from fedkd.student.training import Trainer
-from fedkd.synthesis.priors import class_entropy
 from fedkd.synthesis.scheduler import Scheduled, SourceScheduler
 from fedkd.synthesis.target import to_bytes
 
 __all__ = ["PAUSE", "Distillation", "Distilled", "Plan", "Progress", "Watch", "distil", "drive"]
-
-PAUSE: Request = {}
-"""A question to nobody: a pause between student steps, for whoever drives the loop."""
-COUNTED = ("asked", "pulled_back", "student_steps", "_losses")
-"""What a run counts as it goes."""
 
 
 def distil(
@@ -68,8 +65,8 @@ def distil(
     """Train ``student`` on what the institutions behind ``cards`` answer.
 
     Args:
-        student: (B, C, H, W) in [0, 1] -> (B, K), K classes in the order of `LabelSpaces.of(cards)`;
-            trained in place.
+        student: (B, C, H, W) in [0, 1] -> (B, K), K classes in the order of
+            `LabelSpaces.of(cards)`; trained in place.
         method: the paper.
         cards: of the institutions; they agree on the shape, and each has classes of its own.
             Read at every question: a caller may add those who join before it sends their answers.
@@ -89,24 +86,9 @@ def distil(
         QuorumLost: nobody answered a question.
     """
     run = Distillation(
-        *(student, method, cards, plan, priors, seed, watch),
-        compute=compute,
-        public=public,
+        *(student, method, cards, plan, priors, seed, watch), compute=compute, public=public
     )
     return (yield from run.requests())
-
-
-def drive(
-    loop: Generator[Request, Answers, Distilled], answer: Callable[[Request], Answers]
-) -> Distilled:
-    """Run a loop to its end; ``answer`` puts each request to the institutions."""
-    try:
-        request = next(loop)
-        while True:
-            request = loop.send(answer(request) if request != PAUSE else {})
-    except StopIteration as stop:
-        distilled: Distilled = stop.value
-        return distilled
 
 
 @dataclass(eq=False)
@@ -128,30 +110,27 @@ class Distillation:
     rest: Callable[[], None] = lambda: None
     compute: Compute = CPU
     public: Tensor | None = None
-    asked: int = 0
-    pulled_back: int = 0
-    student_steps: int = 0
-    _losses: dict[str, float] = field(default_factory=dict)
+    student_steps: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
         self.method.check(list(self.cards))
-        if (self.public is None) == self.method.needs.public_data:
-            need = "needs" if self.public is None else "has no use for"
-            raise SettingsError(f"{self.method.name} {need} public samples; see images.public")
+        self.method.check_public_data(self.public is not None)
         shape = common_shape(self.cards)
         check_outputs(self.student, shape, self.labels)
         self.bank = Bank(self.plan.capacity, self.compute.device)
-        self._classes = torch.zeros(len(self.labels.names), dtype=torch.long)
+        self._counts = RequestCounts(self.plan.budget)
         self._target = 0.0
-        context = self._context(shape)
         method, plan = self.method, self.plan
+        self._events = ProgressEvents(
+            *(self.watch, self, method.loss, method.curriculum, len(self.labels.names))
+        )
+        context = self._context(shape)
         self._aggregation = method.aggregation.with_rule(method.rule_for(plan.rule)).build(context)
         self._student_parts = {name: context.part(of) for name, of in method.student.items()}
         self._trainer = Trainer(
             *(self.student, method.loss, method.curriculum.weights, plan, self.compute),
             parts=tuple(self._student_parts.values()),
         )
-        self._source_rng = context.rng
         sources = {name: context.part(share.spec) for name, share in method.sources.items()}
         schedules = {name: share.schedule for name, share in method.sources.items()}
         self._scheduler = SourceScheduler(sources, schedules, plan, self.bank, context.rng)
@@ -164,6 +143,8 @@ class Distillation:
             "student_rng": self.rng,
             "source_rng": context.rng,
             "bank": self.bank,
+            "counts": self._counts,
+            "events": self._events,
             "aggregation": self._aggregation,
             **{f"student.{name}": part for name, part in self._student_parts.items()},
             **{f"source.{name}": source for name, source in sources.items()},
@@ -185,7 +166,7 @@ class Distillation:
             rng=torch.Generator().manual_seed(self.seed),
             compute=self.compute,
             clock=self,
-            record=self._record,
+            record=self._events.record,
         )
 
     def requests(self) -> Generator[Request, Answers, Distilled]:
@@ -207,7 +188,9 @@ class Distillation:
         For whoever drives the loop, to be called while a request travels.
         """
         while self.student_steps < min(round(self._target * self.plan.steps), self.plan.steps):
-            self._student_step()
+            step = self._trainer.step(self.bank, self.rng, self.student_steps, self.progress)
+            self.student_steps += 1
+            self._events.student_step(self.student_steps, *step)
 
     def _rounds(self) -> Generator[Request, Answers, Distilled]:
         plan = self.plan
@@ -229,8 +212,7 @@ class Distillation:
 
     def state(self) -> State:
         """All that the run has come to; whole only while it rests."""
-        own = {name: getattr(self, name) for name in COUNTED}
-        return gather(self._parts, {**own, "classes": self._classes.tolist()})
+        return gather(self._parts, {"student_steps": self.student_steps})
 
     def restore(self, state: State) -> None:
         """Stand where another run of the same arguments stood; before `requests` is called.
@@ -238,10 +220,7 @@ class Distillation:
         Raises:
             DataError: the state is of a run with other arguments.
         """
-        numbers = scatter(state, self._parts)
-        for name in COUNTED:
-            setattr(self, name, numbers[name])
-        self._classes = torch.tensor(numbers["classes"])
+        self.student_steps = scatter(state, self._parts)["student_steps"]
 
     @property
     def labels(self) -> LabelSpaces:
@@ -249,14 +228,19 @@ class Distillation:
         return label_spaces_of(tuple(self.cards))
 
     @property
-    def fusion(self) -> Fusion:
-        """Of whoever takes part by now."""
-        return self._aggregation.fusion(self.cards)
+    def asked(self) -> int:
+        """Samples asked of each institution so far."""
+        return self._counts.asked
+
+    @property
+    def pulled_back(self) -> int:
+        """Samples whose gradient each institution was asked for so far."""
+        return self._counts.pulled_back
 
     @property
     def generator_steps(self) -> int:
         """Optimisation steps of all sources so far."""
-        return sum(source.steps for source in self._scheduler.sources.values())
+        return self._scheduler.steps
 
     @property
     def progress(self) -> float:
@@ -269,39 +253,41 @@ class Distillation:
         if scheduled is None:
             return False
         self._target = self._due
-        answered = yield from self._put(scheduled.proposal, scheduled.images, scheduled.progress)
+        answered = yield from self._put(scheduled.proposal, scheduled.images)
         follow_ups = scheduled.source.learn(answered)
-        self._record_question(answered)
+        self._record(answered)
         for part in self._student_parts.values():
             part.prepare(self.rng)
         if follow_ups is not None:
             yield from self._follow(follow_ups, scheduled)
-        if (targets := self._aggregation.improve(self._source_rng)) is not None:
+        if (targets := self._aggregation.improve(self._scheduler.rng)) is not None:
             self.bank.retarget(targets)
         return True
 
     def _put(
-        self, proposal: Proposal, images: Tensor, progress: float
+        self, proposal: Proposal, images: Tensor
     ) -> Generator[Request, Answers, AnsweredBatch]:
         """Ask about ``images``, aggregate the answers, and bank both."""
         exact = proposal.images.requires_grad
-        answers = yield Ask(images, proposal.signals, exact=exact, recipe=proposal.recipe)
-        self.asked += len(images)
+        request = Ask(images, proposal.signals, exact=exact, recipe=proposal.recipe)
+        answers = yield request
+        self._counts.add(request)
         if not answers:
             raise QuorumLost("nobody answered a question; bring institutions back, or ask less")
+        fusion = self._aggregation.fusion(self.cards)
         with torch.no_grad():
-            target = self.fusion.of(answers)[Signal.LOGITS]
+            target = fusion.of(answers)[Signal.LOGITS]
             selected = self.method.selection(target) if self.method.selection else None
         self.bank.add(images, target, selected, proposal.times)
         self._aggregation.hear(answers, self.labels, selected, proposal)
         return AnsweredBatch(
             *(proposal, images, answers, target, selected),
-            *(self.labels, self.fusion, self.progress),
+            *(self.labels, fusion, self.progress),
         )
 
     def _follow(self, follow_ups: FollowUps, of: Scheduled) -> Generator[Request, Answers, None]:
         """Put a source's further requests, bank its further proposals, and count both."""
-        waits = getattr(of.source, "student_waits", False)
+        waits, origin = of.source.student_waits, of.proposal.origin
         try:
             request = next(follow_ups)
             while True:
@@ -309,13 +295,13 @@ class Distillation:
                     answers = yield from self._propose(request, of)
                     waits = False
                 else:
-                    self._expect_within_budget(request, of)
+                    self._counts.expect_within_budget(request, origin)
                     if not waits:
                         # Half of what this question made due while its first follow-up travels,
                         # the rest while the next question does: both take about as long.
                         self._target, waits = (self._target + self._due) / 2, True
                     answers = yield request
-                    self._count(request)
+                    self._counts.add(request)
                 request = follow_ups.send(answers)
         except StopIteration:
             return
@@ -326,66 +312,18 @@ class Distillation:
         fresh = self.bank.fresh(images)
         if not bool(fresh.any()):
             return {}
-        self._expect_within_budget(Ask(images[fresh]), of)
-        answered = yield from self._put(further.only(fresh), images[fresh], of.progress)
-        self._record_question(answered)
+        self._counts.expect_within_budget(Ask(images[fresh]), of.proposal.origin)
+        answered = yield from self._put(further.only(fresh), images[fresh])
+        self._record(answered)
         return answered.answers
 
-    def _expect_within_budget(self, request: Request, of: Scheduled) -> None:
-        """Refuse a follow-up that costs more than its source said."""
-        if isinstance(request, Ask) and self.asked + len(request.images) > self.plan.budget:
-            raise SettingsError(
-                f"source {of.proposal.origin} asks about {len(request.images)} samples more than "
-                f"the budget of {self.plan.budget} holds; its cost has to say what it asks"
-            )
-
-    def _count(self, request: Request) -> None:
-        if isinstance(request, Ask):
-            self.asked += len(request.images)
-        elif request:
-            self.pulled_back += max(len(each.images) for each in request.values())
+    def _record(self, answered: AnsweredBatch) -> None:
+        """Record a question, and how far the student is from each institution there."""
+        student = self._trainer.logits(answered.images)
+        self._events.question(answered, student, self._scheduler.facts)
 
     @property
     def _due(self) -> float:
         """Share of the student's steps that the answers so far have made due."""
         first = self.method.student_from * self.plan.budget
         return self.plan.asking * max(self.asked - first, 0.0) / (self.plan.budget - first)
-
-    def _student_step(self) -> None:
-        loss, weight = self._trainer.step(self.bank, self.rng, self.student_steps, self.progress)
-        self.student_steps += 1
-        if self.student_steps % max(1, self.plan.steps // 200) == 0:
-            self._record_step(loss, weight)
-
-    def _record_question(self, answered: AnsweredBatch) -> None:
-        """Record a question, and how far the student is from each institution on its classes."""
-        own = self._trainer.logits(answered.images)  # (B, K)
-        labels = self.labels  # found among all cards, so once and not for each of them
-        for name, reply in answered.answers.items():
-            logits = reply.signals[Signal.LOGITS].float()  # (B, K_i)
-            each = self.method.loss(labels.to_local(name, own), logits)
-            self._losses[name] = float(each.mean())
-        target = answered.target
-        self._classes += target.argmax(1).bincount(minlength=target.shape[1])
-        facts = {k: v for s in self._scheduler.sources.values() for k, v in s.facts.items()}
-        self._record(
-            "asked",
-            origin=answered.proposal.origin,
-            count=len(answered.images),
-            entropy=class_entropy([self._classes]),
-            **facts,
-        )
-
-    def _record_step(self, loss: Tensor, weight: Tensor) -> None:
-        self._record(
-            "trained",
-            step=self.student_steps,
-            loss=float((weight * loss).mean()),
-            difficulty=float(loss.mean()),
-            weight=float(weight.mean()),
-            pace=self.method.curriculum.lambda_at(self.progress),
-            difficulty_by_institution=dict(sorted(self._losses.items())),
-        )
-
-    def _record(self, kind: str, **facts: object) -> None:
-        self.watch(Progress(kind, {"asked": self.asked, "done": self.progress, **facts}))

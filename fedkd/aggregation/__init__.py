@@ -1,1 +1,28 @@
-"""Aggregation: the replies of T institutions become one distillation target."""
+"""Aggregation: the replies of T institutions become one distillation target.
+
+By a fixed fusion rule, or by weights that are learned; and which samples enter the bank.
+"""
+
+from fedkd.aggregation.by_rule import ByRule
+from fedkd.aggregation.fusion import (
+    RULES,
+    RuleFusion,
+    build_fusion,
+    cached_fusion,
+    log_linear_pool,
+    weighted_mean,
+)
+from fedkd.aggregation.learned_weights import LearnedWeights
+from fedkd.aggregation.selection import confident
+
+__all__ = [
+    "RULES",
+    "ByRule",
+    "LearnedWeights",
+    "RuleFusion",
+    "build_fusion",
+    "cached_fusion",
+    "confident",
+    "log_linear_pool",
+    "weighted_mean",
+]

@@ -1,1 +1,92 @@
-"""What every part of a run stands on: plan, sample bank, checkpointed state, device, logs."""
+"""Core of a run: plan, sample bank, checkpointed state, device, schedules, event log, plug-ins.
+
+Also the interfaces by which the loop meets the parts of a method, and the values between them.
+"""
+
+from fedkd.core.augmentation import NO_AUGMENTATION, Augmentation, jittered
+from fedkd.core.bank import Bank
+from fedkd.core.compute import CPU, Compute, Precision, device_of
+from fedkd.core.driver import PAUSE, drive
+from fedkd.core.interfaces import (
+    Aggregation,
+    AggregationSpec,
+    BaseSource,
+    BaseStudentPart,
+    Clock,
+    Context,
+    Loss,
+    Prior,
+    Record,
+    SampleWeights,
+    Selection,
+    Source,
+    SourceSpec,
+    Spec,
+    Stateless,
+    StudentPart,
+)
+from fedkd.core.logs import configure_logging, facts_of, log_event
+from fedkd.core.plan import Distilled, Plan, Progress, Watch
+from fedkd.core.plugins import entry_point_factory, entry_point_names, import_factory
+from fedkd.core.proposals import AnsweredBatch, Cost, FollowUps, Fusion, Needs, Proposal, Turn
+from fedkd.core.request_counts import RequestCounts
+from fedkd.core.schedules import Schedule, constant, ramp
+from fedkd.core.seen_samples import SeenSamples, sample_keys
+from fedkd.core.state import Part, State, Stateful, gather, scatter
+
+__all__ = [
+    "CPU",
+    "NO_AUGMENTATION",
+    "PAUSE",
+    "Aggregation",
+    "AggregationSpec",
+    "AnsweredBatch",
+    "Augmentation",
+    "Bank",
+    "BaseSource",
+    "BaseStudentPart",
+    "Clock",
+    "Compute",
+    "Context",
+    "Cost",
+    "Distilled",
+    "FollowUps",
+    "Fusion",
+    "Loss",
+    "Needs",
+    "Part",
+    "Plan",
+    "Precision",
+    "Prior",
+    "Progress",
+    "Proposal",
+    "Record",
+    "RequestCounts",
+    "SampleWeights",
+    "Schedule",
+    "SeenSamples",
+    "Selection",
+    "Source",
+    "SourceSpec",
+    "Spec",
+    "State",
+    "Stateful",
+    "Stateless",
+    "StudentPart",
+    "Turn",
+    "Watch",
+    "configure_logging",
+    "constant",
+    "device_of",
+    "drive",
+    "entry_point_factory",
+    "entry_point_names",
+    "facts_of",
+    "gather",
+    "import_factory",
+    "jittered",
+    "log_event",
+    "ramp",
+    "sample_keys",
+    "scatter",
+]

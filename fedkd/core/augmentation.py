@@ -35,7 +35,7 @@ class Augmentation:
         return self.shift > 0 or self.mirrors
 
     def augment(self, images: Tensor, rng: torch.Generator) -> Tensor:
-        """Each of ``images`` (B, C, H, W), shifted and mirrored at random, of the same type and shape.
+        """Each of ``images`` (B, C, H, W), shifted and mirrored at random; of the same type.
 
         Args:
             images: on any device.

@@ -74,7 +74,7 @@ STYLES: dict[str, type[_Lines]] = {"text": TextLines, "json": JsonLines}
 """Formatters by the name that people type."""
 
 
-def configure(style: str, stream: TextIO | None = None) -> None:
+def configure_logging(style: str, stream: TextIO | None = None) -> None:
     """Have this process's events written; in the place of what was configured before.
 
     Args:

@@ -1,4 +1,4 @@
-"""Plug-ins: factories of methods, priors and models from outside, by entry point or module:factory."""
+"""Plug-ins: factories of methods, priors and models, by entry point or as module:factory."""
 
 import importlib
 import sys
@@ -12,12 +12,12 @@ from fedkd.errors import SettingsError
 Factory: TypeAlias = Callable[..., Any]
 
 
-def names(group: str) -> tuple[str, ...]:
+def entry_point_names(group: str) -> tuple[str, ...]:
     """Names under which installed packages offer something in an entry-point group, sorted."""
     return tuple(sorted({point.name for point in entry_points(group=group)}))
 
 
-def installed(group: str, name: str) -> Factory | None:
+def entry_point_factory(group: str, name: str) -> Factory | None:
     """What an installed package offers under that name; None: none does.
 
     Raises:
@@ -31,7 +31,7 @@ def installed(group: str, name: str) -> Factory | None:
     return _loaded(next(iter(points.values()))) if points else None
 
 
-def imported(what: str, name: str) -> Factory:
+def import_factory(what: str, name: str) -> Factory:
     """The function that ``package.module:function`` names; the working directory is looked in.
 
     Only for names from the user's own settings: it runs what it finds.

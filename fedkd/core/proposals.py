@@ -1,4 +1,4 @@
-"""Values that pass between the loop and sources: needs, costs, turns, proposals, answered batches."""
+"""Values between the loop and its sources: needs, costs, turns, proposals, answered batches."""
 
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field, replace
@@ -112,7 +112,7 @@ class AnsweredBatch:
     labels: LabelSpaces
     fusion: Fusion
     progress: float
-    """That of the turn."""
+    """The student's when the answers came, in [0, 1]."""
 
 
 FollowUps: TypeAlias = Generator[Request | Proposal, Answers, None]

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from fedkd.core.plugins import imported
+from fedkd.core.plugins import import_factory
 from fedkd.errors import DataError, SettingsError
 
 DIGITS_TEST = 360
@@ -107,7 +107,7 @@ def open_data(name: str, root: str | None = None) -> Dataset:
 
 def _from_factory(name: str, root: str | None) -> Dataset:
     """What ``package.module:factory`` opens, called with ``root``."""
-    opened = imported("data", name)(root)
+    opened = import_factory("data", name)(root)
     if not isinstance(opened, Dataset):
         raise SettingsError(
             f"data {name!r} are a {type(opened).__name__}; expected a fedkd.data.datasets.Dataset"

@@ -103,3 +103,10 @@ def training_stability(scores: Sequence[float], last: float = 1.0) -> TrainingSt
         return None
     mean = statistics.fmean(counted)
     return TrainingStability(mean, statistics.pvariance(counted, mean), len(counted))
+
+
+def class_entropy(counts: Sequence[Tensor]) -> float:
+    """Entropy of class counts, each (K,), added up; 0 for one class, 1 for all alike."""
+    p = torch.stack(list(counts)).sum(0).float()
+    p = p / p.sum()
+    return float(torch.special.entr(p).sum() / torch.log(torch.tensor(float(len(p)))))

@@ -1,4 +1,4 @@
-"""Methods: one paper, one file, one factory; found by name, by entry point, or as module:factory."""
+"""Methods: one paper, one file, one factory; by name, by entry point, or as module:factory."""
 
 from fedkd.methods.cmi import cmi as cmi
 from fedkd.methods.co_boosting import co_boosting as co_boosting

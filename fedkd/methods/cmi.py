@@ -21,8 +21,8 @@ Departures
     the boundary are logits, bn_gap and their gradients.
   The student changes, so images are remembered and not their features, and looked at again.
   Each step is a question, and what is answered on the way is learned from; the paper keeps of a
-    batch only the images of least loss, after 200 steps. ``steps_per_batch`` is to be small. Remembered are
-    the images of a batch's last question; the step after it is not asked about.
+    batch only the images of least loss, after 200 steps. ``steps_per_batch`` is to be small.
+    Remembered are the images of a batch's last question; the step after it is not asked about.
   What is asked about is rolled as one, where the paper cuts each image elsewhere out of a wider
     frame; views are squares, and not mirrored.
   Steps of the student are AdamW's, on the bank as it grows.

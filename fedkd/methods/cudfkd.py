@@ -7,7 +7,7 @@ first as "How to Teach: Learning Data-Free Knowledge Distillation from Curriculu
 The generator is shown easy targets first, the student easy samples first:
 
     L_G(t) = one_hot + bn_gap + balance * class_balance + a(t) * adversarial_kl
-    L_S(t) = mean_b v(l_b; lambda(t)) * l_b,     v(l; lambda) = (1 + e^-lambda) / (1 + e^(l - lambda))
+    L_S(t) = mean_b v(l_b; lambda(t)) * l_b,  v(l; lambda) = (1 + e^-lambda) / (1 + e^(l - lambda))
 
 where a(t), the adversarial weight, ramps up between a quarter and three quarters of the run, and
 lambda(t) rises until every sample counts. The teacher's argmax is its own label; adversarial_kl
@@ -15,8 +15,8 @@ counts only images on which teacher and student still decide alike.
 
 Departures
   Logits only is the default. Most institutions will sign for answers, not for gradients; then
-    nothing is trained to invent images, procedural priors do it (`fedkd.procedural.priors`), and of the
-    paper the student's curriculum is what is left. ``gradient="pull_back"`` is the exact method.
+    no generator is trained, images are those of procedural priors (`fedkd.procedural.priors`), and
+    of the paper the student's curriculum is left. ``gradient="pull_back"`` is the exact method.
   Every answer is kept and learned from again. The paper draws fresh images for each student
     step, ten times as many questions; ``Plan.capacity`` of a few batches comes near to that.
   lambda is given at both ends of a run, not per step, since runs differ in length.
@@ -71,8 +71,9 @@ def cudfkd(
     """CuDFKD as a value.
 
     Args:
-        gradient: where the generator's gradient comes from, see `fedkd.synthesis.gradients`; "none" asks
-            for logits only and trains no generator; all but it and "pull_back" need bn_weight 0.
+        gradient: where the generator's gradient comes from, see `fedkd.synthesis.gradients`; "none"
+            asks for logits only and trains no generator; all but it and "pull_back" need bn_weight
+            0.
         one_hot_weight: of the teacher's own decision, >= 0; the paper's, as are the next two.
         bn_weight: of the batch-norm gap, >= 0; 0 spares institutions the signal.
         balance_weight: of the class balance, >= 0.

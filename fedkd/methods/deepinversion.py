@@ -15,8 +15,8 @@ DeepInversion, where student and teacher shall disagree.
 Departures
   Each step is a question: an institution sees every state of an image, and is paid for each. What
     it answers on the way is kept and learned from; the paper keeps the last state alone. Two
-    thousand steps to a batch are therefore out of reach, and ``steps_per_batch`` is to be small; the last
-    step of a batch is taken and not asked about.
+    thousand steps to a batch are therefore out of reach, and ``steps_per_batch`` is to be small;
+    the last step of a batch is taken and not asked about.
   Images begin as noise around grey: mean and deviation of the training data are nobody's to know.
   Pixels lie in [0, 1], so that the rate is half of the paper's and terms of pixels weigh less.
   Weights of tv and l2, and tau, are those of the public code as far as they are remembered.

@@ -10,8 +10,8 @@ nobody for it:
     L_S = mean_b mean_c |S_c(x_b) - T_c(x_b)|, for each of the students
 
 where p is the mean of all students over the batch. With scores, T is a log-probability less its
-mean over the classes, which is what centred logits are; ``distillation_loss="cross_entropy"`` is the
-paper's other variant, in which only the label is heard.
+mean over the classes, which is what centred logits are; ``distillation_loss="cross_entropy"`` is
+the paper's other variant, which learns from the label alone.
 
 Departures
   The bank is the paper's replay of old answers: all of them, or as many as ``Plan.capacity``. A

@@ -10,8 +10,8 @@ begin better, so that a handful of steps does for a batch (`fedkd.synthesis.meta
     meta-generator: one step of Adam along the sum of the batch's gradients, or towards its end
     L_S = tau^2 KL(softmax(T / tau) || softmax(S / tau)),     tau = 20
 
-adversarial_kl counts only images on which teacher and student still decide alike, at temperature 1, and
-begins with the student.
+adversarial_kl counts only images on which teacher and student still decide alike, at temperature
+1, and begins with the student.
 
 Departures
   Each step is a question, and what is answered on the way is learned from; the paper keeps of a
@@ -77,7 +77,8 @@ def fast_dfkd(
         latent: Z.
         warm_up: share of the questions that go to priors before the generator may ask.
         generated: share of the questions that are the generator's after that; the paper has all.
-        generator_rate: of a batch's generator; the meta-generator's is ``steps_per_batch`` times that.
+        generator_rate: of a batch's generator; the meta-generator's is ``steps_per_batch`` times as
+            high.
 
     Raises:
         SettingsError: another word than those.

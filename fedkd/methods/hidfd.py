@@ -2,18 +2,18 @@
 
 J. Tang, S. Chen, C. Gong. AAAI 2025, arXiv 2412.13525.
 
-A little is collected that shows the teacher's classes, unlabelled; the teacher labels it. A
-class-conditional generator and a discriminator learn from it, guided by the teacher; then the student
-learns from what was collected, repeated many times over, and from what was invented:
+Some public samples show the teacher's classes, unlabelled; the teacher labels them. A
+class-conditional generator and a discriminator learn from them, guided by the teacher; then the
+student learns from public samples, repeated many times over, and from generated ones:
 
     L_D = hinge + CE(side(x), 2 c) + CE(side(g), 2 y + 1) + integration * sum_{a, b} |t(a) - d(b)|
     L_G = -D(g) + CE(side(g), 2 y) - CE(side(g), 2 y + 1) + frequency * category_frequency
     L_S = mean_c (S_c - T_c)^2
 
-x is collected, c what the teacher says it shows; g is invented and shall show y; a and b are x and
-g. Feature integration and category frequency smoothing (`fedkd.synthesis.discriminator`, `rival_terms`) are what the
-paper says: in its public code no gradient flows through the one, and the weights of the other are
-never updated.
+x is public, c what the teacher says it shows; g is generated and is to show y; a and b are x and g.
+Feature integration (`fedkd.synthesis.discriminator`) and category frequency smoothing
+(`fedkd.losses.class_prior`) are what the paper says: in its public code no gradient flows through
+the one, and the weights of the other are never updated.
 
 What cannot cross
   "The student shares the teacher's classifier": weights do not travel. The student has a classifier
@@ -21,20 +21,20 @@ What cannot cross
   "Its features are aligned with the teacher's": the last feature maps of institutions share no
     space in which they could be fused. With one classifier W on both sides features that agree give
     logits W f that agree, and those travel: the squared distance is of centred logits.
-  "The critic stands on the teacher's backbone, and t(x) are its features": the critic is a network
-    of its own here, t(x) are the ensemble's logits, and d(x) is what the critic believes them to
-    be. The teacher guides it through t, which is why the integration is not a mere regulariser.
-  All else is asked and pulled back: labels of what was collected, t(g), and the gradient of the
+  "The discriminator stands on the teacher's backbone, and t(x) are its features": it is a network
+    of its own here, t(x) are the ensemble's logits, and d(x) is its estimate of them. The teacher
+    guides it through t, which is why the integration is not a mere regulariser.
+  All else is asked and pulled back: labels of public samples, t(g), and the gradient of the
     category frequency through every institution.
 
 Departures
-  One batch serves critic and generator; the paper draws a new one for the latter.
+  One batch serves discriminator and generator; the paper draws a new one for the latter.
   The generator is told its class beside the latent; the paper's BigGAN by its batch norms. It is
-    ours, and so is the critic: both are small.
+    ours, and so is the discriminator: both are small.
   Answers to the generator's first steps have been paid for: they enter the bank, and the student
     learns from them too. The generator's stage is half of the questions (``stage``).
   Counts of classes are averaged at every step rather than at every epoch.
-  ``public_repeats`` is 10 as in the paper, where it makes half of all data collected; choose it so.
+  ``public_repeats`` is 10 as in the paper, where it makes half of all data public; choose it so.
   Images are not cropped or mirrored for the student, whose steps are AdamW's.
   Where institutions are fused by a pool, logits are logarithms of probabilities.
 """
@@ -75,8 +75,9 @@ def hidfd(
     """HiDFD as a value; it needs public samples, see ``images.public``.
 
     Args:
-        gradient: where the gradient through the teachers comes from, see `fedkd.synthesis.gradients`. The
-            student cannot stand for anybody, since it learns nothing until the generator is done.
+        gradient: where the gradient through the teachers comes from, see
+            `fedkd.synthesis.gradients`. The student cannot stand for anybody, since it learns
+            nothing until the generator is done.
         classwise_weight: of the classes of either side, for generator and discriminator, >= 0.
         frequency_weight: of the category frequency, >= 0; 0 asks for no gradient of a teacher.
         integration_weight: of the feature integration, >= 0.

@@ -9,8 +9,8 @@ what they show, once. Each batch has a generator and latents of its own, begun a
     L_S = CE(S(x), argmax T(x))
 
 Departures
-  Institutions release class scores; the coordinator takes their argmax. ``distillation_loss="kl"`` learns
-    from the scores.
+  Institutions release class scores; the coordinator takes their argmax.
+    ``distillation_loss="kl"`` learns from the scores.
   An image is asked about once. The public code asks again at every epoch about all images so far,
     turned and cut at random: fifty times as many questions as the paper counts.
   class_balance is of the batch's mean prediction, as the paper says; its public code takes the

@@ -54,7 +54,7 @@ class Method:
     curriculum: Curriculum = UNIFORM
     student: Mapping[str, Spec[StudentPart]] = field(default_factory=dict)
     student_from: float = 0.0
-    aggregation: AggregationSpec = ByRule()
+    aggregation: AggregationSpec = field(default_factory=ByRule)
     selection: Selection | None = None
 
     def __post_init__(self) -> None:
@@ -114,3 +114,13 @@ class Method:
                     f"{self.name} needs gradients (pull_back), which {card.name} does not "
                     "release; choose another gradient, or ask the owner for policy.pull_back = true"
                 )
+
+    def check_public_data(self, given: bool) -> None:
+        """Hold its needs against whether the coordinator brings samples of its own.
+
+        Raises:
+            SettingsError: it needs some and none are given, or the other way round.
+        """
+        if given != self.needs.public_data:
+            need = "has no use for" if given else "needs"
+            raise SettingsError(f"{self.name} {need} public samples; see images.public")

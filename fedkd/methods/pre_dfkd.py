@@ -4,7 +4,8 @@ K. Binici, S. Aggarwal, N. T. Pham, K. Leman, T. Mitra: "Robust and resource-eff
 knowledge distillation by generative pseudo replay". AAAI 2022, arXiv 2201.03019.
 
 A generator moves on, and a student that keeps no images forgets what it drew before. So a
-variational auto-encoder learns whatever was asked about, and paints it again (`fedkd.synthesis.generative_replay`):
+variational auto-encoder learns whatever was asked about, and replays it
+(`fedkd.synthesis.generative_replay`):
 
     L_G = one_hot + balance * class_balance + (1 - JS(S, T))
     L_memory = |D(z) - x| + |S(D(z)) - S(x)| + 1e-5 KL(code of x || N(0, 1)),   z of the code of x

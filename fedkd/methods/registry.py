@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from fedkd.core.plugins import imported, installed, names
+from fedkd.core.plugins import entry_point_factory, entry_point_names, import_factory
 from fedkd.errors import SettingsError
 from fedkd.methods.composition import gradients_of
 from fedkd.methods.method import Method
@@ -36,7 +36,7 @@ RENAMED: Mapping[str, tuple[str, ...]] = {
 
 def known_methods() -> tuple[str, ...]:
     """Names of all methods: ours, then those of installed packages."""
-    return (*METHODS, *(name for name in names(GROUP) if name not in METHODS))
+    return (*METHODS, *(name for name in entry_point_names(GROUP) if name not in METHODS))
 
 
 def factory_of(name: str) -> Callable[..., Method]:
@@ -52,8 +52,8 @@ def factory_of(name: str) -> Callable[..., Method]:
     if name in METHODS:
         return METHODS[name]
     if ":" in name:
-        return imported("method", name)
-    if (factory := installed(GROUP, name)) is not None:
+        return import_factory("method", name)
+    if (factory := entry_point_factory(GROUP, name)) is not None:
         return factory
     raise SettingsError(
         f"unknown method {name!r}; choose one of {', '.join(known_methods())}, or name a factory "

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from fedkd.core.plugins import imported, installed, names
+from fedkd.core.plugins import entry_point_factory, entry_point_names, import_factory
 from fedkd.errors import SettingsError
 from fedkd.models.architectures import (
     Network,
@@ -41,7 +41,7 @@ MODELS: dict[str, Callable[[int, Shape], Network]] = {
 
 def known_models() -> tuple[str, ...]:
     """Names of all networks: ours, then those of installed packages."""
-    return (*MODELS, *(name for name in names(GROUP) if name not in MODELS))
+    return (*MODELS, *(name for name in entry_point_names(GROUP) if name not in MODELS))
 
 
 def build_network(
@@ -80,7 +80,11 @@ def build_network(
 def _factory(name: str, imports: bool) -> Callable[[int, Shape], nn.Module]:
     if name in MODELS:
         return MODELS[name]
-    factory = imported("model", name) if imports and ":" in name else installed(GROUP, name)
+    factory = (
+        import_factory("model", name)
+        if imports and ":" in name
+        else entry_point_factory(GROUP, name)
+    )
     if factory is None:
         known = known_models()
         close = difflib.get_close_matches(name, known, 1)

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fedkd.core.interfaces import Prior
-from fedkd.core.plugins import imported, installed, names
+from fedkd.core.plugins import entry_point_factory, entry_point_names, import_factory
 from fedkd.errors import SettingsError
 from fedkd.procedural.base import ProceduralPrior
 from fedkd.procedural.collage import Collage
@@ -252,7 +252,7 @@ DEFAULT_PRIORS = ("pink", "leaves", "levels", "scales")
 
 def known_priors() -> tuple[str, ...]:
     """Names of all priors: ours, then those of installed packages."""
-    return (*PRIORS, *(name for name in names(GROUP) if name not in PRIORS))
+    return (*PRIORS, *(name for name in entry_point_names(GROUP) if name not in PRIORS))
 
 
 def plain_prior(name: str, *, imports: bool = False) -> Prior:
@@ -269,7 +269,11 @@ def plain_prior(name: str, *, imports: bool = False) -> Prior:
     """
     if name in PRIORS:
         return PRIORS[name]()
-    factory = imported("prior", name) if imports and ":" in name else installed(GROUP, name)
+    factory = (
+        import_factory("prior", name)
+        if imports and ":" in name
+        else entry_point_factory(GROUP, name)
+    )
     if factory is None:
         known = known_priors()
         close = difflib.get_close_matches(name, known, 1)

@@ -25,7 +25,7 @@ from fedkd.synthesis.instance_discrimination import InstanceDiscriminator
 from fedkd.synthesis.inversion import LatentBatch, PixelBatch
 from fedkd.synthesis.meta_initialisation import MetaLatentBatch
 from fedkd.synthesis.output_diversified_sampling import OutputDiversified
-from fedkd.synthesis.priors import ProceduralPriors, class_entropy
+from fedkd.synthesis.priors import ProceduralPriors
 from fedkd.synthesis.public_samples import PublicSamples
 from fedkd.synthesis.scheduler import Scheduled, SourceScheduler
 from fedkd.synthesis.surrogate import SurrogateTrained
@@ -62,7 +62,6 @@ __all__ = [
     "TargetSpec",
     "TrainedGenerator",
     "TrainedSource",
-    "class_entropy",
     "forward_differences",
     "gradient_named",
     "to_bytes",

@@ -1,7 +1,7 @@
 """Procedural priors as a source: each drawn as often as its samples spread over the classes."""
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,6 +11,7 @@ from torch import Tensor
 from fedkd.core.interfaces import BaseSource, Context
 from fedkd.core.proposals import AnsweredBatch, Cost, FollowUps, Needs, Proposal, Turn
 from fedkd.core.state import State
+from fedkd.evaluation import class_entropy
 from fedkd.procedural import SEED_LIMIT, Prior, named_prior, render
 from fedkd.protocol import Recipe
 
@@ -113,10 +114,3 @@ class PriorChoice(BaseSource):
         entropy = self.class_entropy
         weight = (torch.tensor([entropy[n] for n in self.priors]) / self.sharpness).softmax(0)
         return list(self.priors)[int(torch.multinomial(weight, 1, generator=rng))]
-
-
-def class_entropy(counts: Sequence[Tensor]) -> float:
-    """Entropy of class counts, each (K,), added up; 0 for one class, 1 for all alike."""
-    p = torch.stack(list(counts)).sum(0).float()
-    p = p / p.sum()
-    return float(torch.special.entr(p).sum() / torch.log(torch.tensor(float(len(p)))))

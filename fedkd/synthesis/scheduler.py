@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,8 +28,6 @@ class Scheduled:
     """What is new of it, with its graph where it has one."""
     images: Tensor
     """(B, C, H, W) uint8, as they are asked about."""
-    progress: float
-    """That of the turn."""
 
 
 class SourceScheduler:
@@ -75,22 +74,32 @@ class SourceScheduler:
             for _ in range(ATTEMPTS):
                 if (proposal := source.propose(turn)) is None:
                     break
-                if scheduled := self._new(source, proposal, turn):
+                if scheduled := self._new(source, proposal):
                     return scheduled
         raise SettingsError(
             f"{' and '.join(turns)} drew only images that were asked about before; "
             "name more priors, or ask for fewer samples"
         )
 
-    def _new(self, source: Source, proposal: Proposal, turn: Turn) -> Scheduled | None:
+    @property
+    def steps(self) -> int:
+        """Optimisation steps of all sources so far."""
+        return sum(source.steps for source in self.sources.values())
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What all sources say of themselves in the record of each question."""
+        return {name: fact for each in self.sources.values() for name, fact in each.facts.items()}
+
+    def _new(self, source: Source, proposal: Proposal) -> Scheduled | None:
         """What of a proposal nobody was asked about, if there is any."""
         images = to_bytes(proposal.images)
         fresh = self.bank.fresh(images)
         if not bool(fresh.any()):
             return None
         if bool(fresh.all()):
-            return Scheduled(source, proposal, images, turn.progress)
-        return Scheduled(source, proposal.only(fresh), images[fresh], turn.progress)
+            return Scheduled(source, proposal, images)
+        return Scheduled(source, proposal.only(fresh), images[fresh])
 
     def _turns(self, asked: int) -> tuple[dict[str, Source], int]:
         """Who has the turn, in order, and for how many samples."""

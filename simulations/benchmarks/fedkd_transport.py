@@ -21,7 +21,7 @@ from fedkd.client.institution import Institution
 from fedkd.client.sessions.agent import Agent
 from fedkd.client.sessions.session_manager import SessionManager
 from fedkd.client.vault.vault import Vault
-from fedkd.core.logs import configure
+from fedkd.core.logs import configure_logging
 from fedkd.errors import QuorumLost
 from fedkd.models import Teacher
 from fedkd.privacy import Policy
@@ -162,7 +162,7 @@ def _institutions(
     connection: Connection, token: str, addressed_setups: Sequence[tuple[str, HubSetup]]
 ) -> None:
     torch.set_num_threads(1)
-    configure("text")
+    configure_logging("text")
     logging.disable(logging.INFO)  # a log line for each query would be measured too
     participants: list[SessionManager | Agent] = []
     for address, setup in addressed_setups:
