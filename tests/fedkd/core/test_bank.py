@@ -85,3 +85,14 @@ def test_other_answers_take_the_place_of_those_that_are_kept(capacity: int | Non
     bank.retarget(told)
     assert torch.equal(bank.history()[1], told)
     assert torch.equal(bank.history()[0], images)
+
+
+def test_a_bank_that_forgets_hands_on_what_it_has() -> None:
+    small = Bank(capacity=10)
+    images = torch.arange(16, dtype=torch.uint8).view(16, 1, 1, 1).expand(16, 1, 6, 6)
+    for batch in images.split(4):
+        small.add(batch, torch.zeros(len(batch), 4))
+    assert small.added == 16
+    assert small.newest(3)[:, 0, 0, 0].tolist() == [13, 14, 15]
+    assert small.newest(99)[:, 0, 0, 0].tolist() == list(range(6, 16))
+    assert len(small.newest(0)) == len(Bank().newest(0)) == 0
