@@ -66,11 +66,11 @@ def test_a_resolved_experiment_reads_back_as_itself() -> None:
 
 
 def test_all_but_the_name_of_a_method_goes_to_its_factory() -> None:
-    experiment = parse_experiment(
-        {"name": "x", "method": {"name": "cudfkd", "latent": 9, "warm_up": 0.5}}
-    )
-    assert experiment.method.arguments == {"latent": 9, "warm_up": 0.5}
-    assert make("cudfkd", experiment.method.arguments).latent == 9
+    arguments = {"gradient": "pull_back", "latent": 9, "warm_up": 0.5}
+    experiment = parse_experiment({"name": "x", "method": {"name": "cudfkd", **arguments}})
+    assert experiment.method.arguments == arguments
+    spec = make("cudfkd", experiment.method.arguments).sources["generator"].spec
+    assert spec.target.latent == 9  # type: ignore[attr-defined]
 
 
 # --- overrides

@@ -1,10 +1,12 @@
-"""Writes tests/fedkd/privacy/golden_accounting.json by Google's dp-accounting, a judge from elsewhere.
+"""Write the golden accounting figures with Google's dp-accounting, an independent implementation.
 
 dp-accounting pins older packages than fedkd runs with, so it has an environment of its own:
 
-    uv run --no-project --python 3.11 --with dp-accounting==0.6.0 tests/fedkd/privacy/crosscheck_accounting.py
+    uv run --no-project --python 3.11 --with dp-accounting==0.6.0 \\
+        tests/fedkd/privacy/crosscheck_accounting.py
 
-`tests/fedkd/privacy/test_accounting.py` holds our figures against the file and does not need this program.
+It writes `golden_accounting.json`; `test_accounting.py` compares our figures with that file and
+does not need this program.
 """
 
 import json
