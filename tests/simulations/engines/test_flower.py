@@ -171,7 +171,7 @@ def test_rounds_are_epochs_of_one_session_and_accuracy_is_of_the_whole_test_spli
     trained = result.train_metrics_clientapp
     assert [trained[r]["institutions"] for r in (1, 2, 3)] == [7, 7, 7]
     assert 0 < trained[1]["asked"] < trained[2]["asked"] == trained[3]["asked"] == 256  # type: ignore[operator]
-    assert {"loss", "difficulty", "pace"} <= set(trained[3])
+    assert {"loss", "difficulty", "curriculum_lambda"} <= set(trained[3])
     assert {c.samples_asked for c in plan.counters.values()} == {256}
     assert plan.distilled is not None
     assert plan.distilled.student_steps == 60
