@@ -271,9 +271,7 @@ def test_cells_have_mean_and_sample_deviation(tmp_path: Path) -> None:
     ]
     assert select_columns(None) == DEFAULT_COLUMNS
     assert (
-        set(select_columns(None, has_epsilon=True))
-        == {*DEFAULT_COLUMNS, "epsilon"}
-        <= set(COLUMNS)
+        set(select_columns(None, has_epsilon=True)) == {*DEFAULT_COLUMNS, "epsilon"} <= set(COLUMNS)
     )
 
 
