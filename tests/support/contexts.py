@@ -11,11 +11,11 @@ from fedkd.core.bank import Bank
 from fedkd.core.compute import CPU
 from fedkd.core.interfaces import Context
 from fedkd.core.plan import Plan
-from fedkd.core.proposals import AnsweredBatch, Proposal
+from fedkd.core.proposals import AnsweredBatch, FollowUps, Proposal
 from fedkd.losses.distillation import l1_centred
 from fedkd.models import InProcess
 from fedkd.procedural import build_priors
-from fedkd.protocol import Ask, Card, Reply, Signal, label_spaces_of
+from fedkd.protocol import Ask, Card, Reply, Request, Signal, label_spaces_of
 from fedkd.student.curriculum import UNIFORM
 from fedkd.synthesis.target import to_bytes
 
@@ -87,3 +87,21 @@ def answered_with(proposal: Proposal, target: Tensor) -> AnsweredBatch:
     fusion = cached_fusion("mean_logits", cards)
     labels = label_spaces_of(cards)
     return AnsweredBatch(proposal, images, answers, target, None, labels, fusion, 0.0)
+
+
+def drained(follow_ups: FollowUps | None, teachers: InProcess) -> list[Request | Proposal]:
+    """What a source asks on account of a batch, each answered, until it has learned."""
+    asked: list[Request | Proposal] = []
+    if follow_ups is None:
+        return asked
+    try:
+        request = next(follow_ups)
+        while True:
+            asked.append(request)
+            if isinstance(request, Proposal):
+                answers = answered_by(teachers, request).answers
+            else:
+                answers = teachers.answer(request)
+            request = follow_ups.send(answers)
+    except StopIteration:
+        return asked

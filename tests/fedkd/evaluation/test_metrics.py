@@ -10,7 +10,13 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import jensenshannon
 from scipy.special import softmax
 
-from fedkd.evaluation import fidelity, fidelity_double_root, js_divergence, training_stability
+from fedkd.evaluation import (
+    class_entropy,
+    fidelity,
+    fidelity_double_root,
+    js_divergence,
+    training_stability,
+)
 
 
 def logits(seed: int, spread: float = 3.0) -> torch.Tensor:
@@ -62,3 +68,25 @@ def test_a_course_is_the_mean_and_population_variance_of_the_last_scores(
 def test_nobody_scored_is_no_course() -> None:
     assert training_stability([]) is None
     assert training_stability([], last=0.5) is None
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [
+        ([[5, 0, 0, 0]], 0.0),
+        ([[3, 3, 3, 3]], 1.0),
+        ([[4, 4, 0, 0]], 0.5),
+        ([[4, 0, 0, 0], [0, 4, 0, 0]], 0.5),
+        ([[1, 0], [2, 0], [0, 1]], -(0.75 * math.log2(0.75) + 0.25 * math.log2(0.25))),
+    ],
+)
+def test_class_entropy_by_hand(counts: list[list[int]], expected: float) -> None:
+    assert class_entropy([torch.tensor(c) for c in counts]) == pytest.approx(expected, abs=1e-6)
+
+
+@given(st.lists(st.integers(0, 50), min_size=2, max_size=12).filter(any), st.randoms())
+def test_class_entropy_lies_between_0_and_1_whatever_the_names_of_classes(counts, random) -> None:
+    value = class_entropy([torch.tensor(counts)])
+    assert -1e-6 <= value <= 1 + 1e-6
+    random.shuffle(counts)
+    assert class_entropy([torch.tensor(counts)]) == pytest.approx(value, abs=1e-5)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fedkd.errors import SettingsError
 from fedkd.models import InProcess
-from fedkd.protocol import Answers, Ask, PullBack, Reply, Request, Signal
+from fedkd.protocol import Answers, Ask, PullBack, Reply, Request, Signal, as_float
 from fedkd.synthesis.gradients import (
     GRADIENTS,
     NONE,
@@ -18,9 +18,8 @@ from fedkd.synthesis.gradients import (
     STUDENT,
     Gradient,
     Point,
-    as_float,
     forward_differences,
-    gradient,
+    gradient_named,
 )
 
 B, K, SHAPE = 32, 4, (1, 4, 4)
@@ -215,8 +214,8 @@ def test_differences_along_nothing_or_over_nothing_are_refused(
 
 
 def test_gradients_go_by_their_names() -> None:
-    assert all(gradient(name).name == name for name in GRADIENTS)
+    assert all(gradient_named(name).name == name for name in GRADIENTS)
     assert [g.name for g in GRADIENTS.values() if g.pulls_back] == ["pull_back"]
     assert [g.name for g in GRADIENTS.values() if g.believes_student] == ["student"]
     with pytest.raises(SettingsError, match="unknown gradient 'pullback'; choose one of none, pul"):
-        gradient("pullback")
+        gradient_named("pullback")

@@ -4,12 +4,9 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from fedkd.core.proposals import Turn
-from fedkd.evaluation import class_entropy
 from fedkd.procedural import UniformNoise, build_priors, render
 from fedkd.synthesis import ProceduralPriors
 from fedkd.synthesis.priors import PriorChoice
@@ -28,34 +25,6 @@ def decisions(*classes: int) -> Tensor:
 
 
 EVERY, TWO, ONE = decisions(0, 1, 2, 3), decisions(0, 0, 1, 1), decisions(2, 2, 2, 2)
-
-
-# --- entropy of decisions
-
-
-@pytest.mark.parametrize(
-    ("counts", "expected"),
-    [
-        ([[5, 0, 0, 0]], 0.0),
-        ([[3, 3, 3, 3]], 1.0),
-        ([[4, 4, 0, 0]], 0.5),
-        ([[4, 0, 0, 0], [0, 4, 0, 0]], 0.5),
-        ([[1, 0], [2, 0], [0, 1]], -(0.75 * math.log2(0.75) + 0.25 * math.log2(0.25))),
-    ],
-)
-def test_class_entropy_by_hand(counts: list[list[int]], expected: float) -> None:
-    assert class_entropy([torch.tensor(c) for c in counts]) == pytest.approx(expected, abs=1e-6)
-
-
-@given(st.lists(st.integers(0, 50), min_size=2, max_size=12).filter(any), st.randoms())
-def test_class_entropy_lies_between_0_and_1_whatever_the_names_of_classes(counts, random) -> None:
-    value = class_entropy([torch.tensor(counts)])
-    assert -1e-6 <= value <= 1 + 1e-6
-    random.shuffle(counts)
-    assert class_entropy([torch.tensor(counts)]) == pytest.approx(value, abs=1e-5)
-
-
-# --- the choice of a prior
 
 
 def choice(names: str = "abc", **settings: float) -> PriorChoice:
