@@ -209,9 +209,9 @@ def _distil(
     bars: bool,
 ) -> None:
     """Wait for institutions, distil, write the report."""
+    from fedkd.server.drivers.standalone import await_institutions, distil_over_hub
     from fedkd.server.run.console import print_result, print_resumed
     from fedkd.server.run.recorder import RunRecorder
-    from fedkd.server.run.standalone import await_institutions, distil_over_hub
 
     manifest, path = checkpoint.manifest, checkpoint.folder.path
     if manifest.resumed:

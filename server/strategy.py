@@ -30,8 +30,8 @@ from fedkd.protocol import Card, LabelSpaces
 from fedkd.server.coordinator import Coordinator, Ingredients
 from fedkd.server.hub.bans import Bans
 from fedkd.server.hub.hub import Hub, quorum_lost
-from fedkd.server.hub.participant_list import ParticipantList
 from fedkd.server.hub.participant_session import ParticipantCounters
+from fedkd.server.participant_list import ParticipantList
 from fedkd.server.run.checkpoint import Checkpoint
 from fedkd.server.run.flower_messages import CONFIG, await_nodes, broadcast, successful_replies
 from fedkd.server.run.quorum import Quorum

@@ -13,9 +13,9 @@ import torch
 from fedkd.errors import SettingsError
 from fedkd.experiment import Experiment
 from fedkd.server.coordinator import Coordinator, ingredients
+from fedkd.server.drivers.flower_run import RunOutcome
 from fedkd.server.run import console as server_console
 from fedkd.server.run.checkpoint import REPLIES, Checkpoint
-from fedkd.server.run.flower_run import RunOutcome
 from fedkd.server.run.interrupted_runs import complete_interrupted_run, resume_hint
 from fedkd.server.run.recorder import RunRecorder, Traffic, traffic_of
 from fedkd.simulations.console import print_experiment

@@ -1,5 +1,4 @@
-"""One run: recorder, checkpoint, manifest, quorum, and the drivers with and without Flower.
+"""What a run keeps and shows: recorder, checkpoint, manifest, quorum, public data, console.
 
-Import from the modules: `fedkd.server.coordinator` imports `checkpoint` and is itself imported by
-the drivers.
+Import from the modules: most of them need torch or Flower, and the command line waits for neither.
 """

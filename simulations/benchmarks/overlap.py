@@ -22,7 +22,7 @@ from fedkd.procedural import build_priors
 from fedkd.protocol import Ask, PullBack, Reply
 from fedkd.server.coordinator import Coordinator, Ingredients
 from fedkd.server.hub.hub import Hub
-from fedkd.server.hub.participant_list import ParticipantList
+from fedkd.server.participant_list import ParticipantList
 from fedkd.simulations.benchmarks.timing import (
     TIMING_HEADER,
     Alternative,

@@ -24,7 +24,7 @@ FORKSERVER = multiprocessing.get_context("forkserver")
 PRELOADED_MODULES = [
     *(
         "fedkd.server.cli",
-        "fedkd.server.run.standalone",
+        "fedkd.server.drivers.standalone",
         "fedkd.server.run.recorder",
         "fedkd.server.hub.certificates",
     ),

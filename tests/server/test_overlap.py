@@ -23,7 +23,7 @@ from fedkd.procedural import build_priors
 from fedkd.protocol import Answers, Ask, Card, PullBack, Refusal, Reply, Request, Signal
 from fedkd.server.coordinator import Coordinator, Ingredients
 from fedkd.server.hub.hub import Hub
-from fedkd.server.hub.participant_list import ParticipantList
+from fedkd.server.participant_list import ParticipantList
 from fedkd.server.run.checkpoint import Checkpoint
 
 SHAPE, K, SOON = (1, 8, 8), 4, 20.0

@@ -40,8 +40,8 @@ from fedkd.protocol import (
 )
 from fedkd.server.coordinator import Coordinator, ingredients
 from fedkd.server.hub.hub import Hub
-from fedkd.server.hub.participant_list import ParticipantList
 from fedkd.server.hub.query_encoding import EncodingSelector, QueryEncodings
+from fedkd.server.participant_list import ParticipantList
 from fedkd.server.run.checkpoint import REPLIES, Checkpoint
 from fedkd.simulations.engines.local import LocalInstitutions
 from fedkd.wire import (

@@ -20,7 +20,7 @@ from fedkd.procedural import build_prior
 from fedkd.server.coordinator import Coordinator, Ingredients
 from fedkd.server.hub.bans import BanReason, Bans
 from fedkd.server.hub.hub import Hub
-from fedkd.server.hub.participant_list import ParticipantList
+from fedkd.server.participant_list import ParticipantList
 from fedkd.server.run.checkpoint import Checkpoint
 from tests.support.hub_clients import (
     QUICK,

@@ -25,9 +25,9 @@ from fedkd.server.coordinator import Coordinator, Ingredients
 from fedkd.server.hub.bans import BanReason
 from fedkd.server.hub.hub import Hub
 from fedkd.server.hub.participant import MAX_ATTEMPTS
-from fedkd.server.hub.participant_list import ParticipantList
 from fedkd.server.hub.participant_session import CONNECTION_LOST
 from fedkd.server.hub.prometheus import serve_metrics
+from fedkd.server.participant_list import ParticipantList
 from fedkd.server.report.result_records import parse_event
 from fedkd.server.run.checkpoint import Checkpoint
 from fedkd.wire import VERSION, Answer, Close, Hello, Query, Replay, Welcome

@@ -9,7 +9,7 @@ from fedkd.experiment import Experiment
 from fedkd.protocol import Card
 from fedkd.server.coordinator import Coordinator, ingredients
 from fedkd.server.hub.hub import Hub, quorum_lost
-from fedkd.server.hub.participant_list import ParticipantList
+from fedkd.server.participant_list import ParticipantList
 from fedkd.server.run.checkpoint import Checkpoint
 from fedkd.server.run.quorum import Quorum
 from fedkd.server.run.recorder import Evaluation, RunRecorder, traffic_of
