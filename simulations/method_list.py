@@ -1,4 +1,4 @@
-"""The command `fedkd methods`: every method, what it asks of an institution, what that discloses."""
+"""The command `fedkd methods`: each method, what it asks of an institution, what that discloses."""
 
 import inspect
 from itertools import groupby
@@ -15,7 +15,8 @@ def print_methods() -> None:
     for column in ("method", "gradient", "asks of an institution", "which discloses"):
         table.add_column(column, overflow="fold")
     lines = [
-        "A method's first gradient is its default. cudfkd needs bn_weight = 0 for its last three, and adversarial_stop = 0 for student.\n"
+        "A method's first gradient is its default. cudfkd needs bn_weight = 0 for its last three, "
+        "and adversarial_stop = 0 for student.\n"
     ]
     for name in known_methods():
         made = [(way, _made(name, way)) for way in ways(name)]

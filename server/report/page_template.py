@@ -1,7 +1,4 @@
-"""Jinja template of the report page; its style sheet is in `fedkd.server.report.stylesheet`.
-
-It is a constant and not a file of its own, since a Flower bundle carries Python files only.
-"""
+"""Jinja template of the report page; its style sheet is in `fedkd.server.report.stylesheet`."""
 
 HTML = """\
 <!doctype html>
