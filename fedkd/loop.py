@@ -287,19 +287,18 @@ class Distillation:
 
     def _follow(self, follow_ups: FollowUps, of: Scheduled) -> Generator[Request, Answers, None]:
         """Put a source's further requests, bank its further proposals, and count both."""
-        waits, origin = of.source.student_waits, of.proposal.origin
+        half_due = False
         try:
             request = next(follow_ups)
             while True:
                 if isinstance(request, Proposal):
                     answers = yield from self._propose(request, of)
-                    waits = False
                 else:
-                    self._counts.expect_within_budget(request, origin)
-                    if not waits:
+                    self._counts.expect_within_budget(request, of.proposal.origin)
+                    if not half_due:
                         # Half of what this question made due while its first follow-up travels,
                         # the rest while the next question does: both take about as long.
-                        self._target, waits = (self._target + self._due) / 2, True
+                        self._target, half_due = (self._target + self._due) / 2, True
                     answers = yield request
                     self._counts.add(request)
                 request = follow_ups.send(answers)

@@ -55,13 +55,6 @@ class Source(Stateful, Protocol):
     def facts(self) -> Mapping[str, Any]:
         """What it says of itself in the record of each question."""
 
-    @property
-    def student_waits(self) -> bool:
-        """Whether student steps that are due wait for the answers to its further proposals.
-
-        Half of them are taken while its first request travels otherwise.
-        """
-
     def propose(self, turn: Turn) -> Proposal | None:
         """``turn.count`` samples or fewer, or None.
 
@@ -239,11 +232,6 @@ class BaseSource(Stateless):
     def facts(self) -> Mapping[str, Any]:
         """None."""
         return {}
-
-    @property
-    def student_waits(self) -> bool:
-        """No."""
-        return False
 
     def learn(self, answered: AnsweredBatch) -> FollowUps | None:
         """Nothing."""

@@ -78,9 +78,6 @@ class DiversifiedSource:
         context: student and random stream.
     """
 
-    student_waits = True
-    """Whether the student waits until the last of its requests."""
-
     def __init__(
         self, settings: OutputDiversified, source: TrainedSource, context: Context
     ) -> None:
