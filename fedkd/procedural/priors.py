@@ -4,7 +4,7 @@
 
 A prior is a frozen value. The same value, count, shape and state of the generator give the same
 bytes, whatever the number of threads. A prior is good where teachers find every class in it, which
-depends on the teachers: `fedkd.synthesis.sources` chooses among priors by their answers.
+depends on the teachers: `fedkd.synthesis.priors` chooses among priors by their answers.
 """
 
 import difflib
