@@ -44,8 +44,7 @@ from fedkd.protocol import (
 )
 from fedkd.student.progress_events import ProgressEvents
 from fedkd.student.training import Trainer
-from fedkd.synthesis.scheduler import Scheduled, SourceScheduler
-from fedkd.synthesis.target import to_bytes
+from fedkd.synthesis import Scheduled, SourceScheduler, to_bytes
 
 __all__ = ["PAUSE", "Distillation", "Distilled", "Plan", "Progress", "Watch", "distil", "drive"]
 
@@ -249,11 +248,11 @@ class Distillation:
 
     def question(self) -> Generator[Request, Answers, bool]:
         """Ask about one batch, and let its source learn; False where the budget pays for none."""
-        scheduled = self._scheduler.next(self.asked, self.progress)
+        scheduled = self._scheduler.next(self.asked)
         if scheduled is None:
             return False
         self._target = self._due
-        answered = yield from self._put(scheduled.proposal, scheduled.images)
+        answered = yield from self._put(scheduled.proposal, scheduled.images, scheduled.progress)
         follow_ups = scheduled.source.learn(answered)
         self._record(answered)
         for part in self._student_parts.values():
@@ -265,7 +264,7 @@ class Distillation:
         return True
 
     def _put(
-        self, proposal: Proposal, images: Tensor
+        self, proposal: Proposal, images: Tensor, progress: float
     ) -> Generator[Request, Answers, AnsweredBatch]:
         """Ask about ``images``, aggregate the answers, and bank both."""
         exact = proposal.images.requires_grad
@@ -282,7 +281,7 @@ class Distillation:
         self._aggregation.hear(answers, self.labels, selected, proposal)
         return AnsweredBatch(
             *(proposal, images, answers, target, selected),
-            *(self.labels, fusion, self.progress),
+            *(self.labels, fusion, progress),
         )
 
     def _follow(self, follow_ups: FollowUps, of: Scheduled) -> Generator[Request, Answers, None]:
@@ -312,7 +311,7 @@ class Distillation:
         if not bool(fresh.any()):
             return {}
         self._counts.expect_within_budget(Ask(images[fresh]), of.proposal.origin)
-        answered = yield from self._put(further.only(fresh), images[fresh])
+        answered = yield from self._put(further.only(fresh), images[fresh], of.progress)
         self._record(answered)
         return answered.answers
 

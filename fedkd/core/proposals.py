@@ -50,7 +50,8 @@ class Turn:
     """Samples that are wanted, > 0."""
     rng: torch.Generator
     progress: float
-    """In [0, 1]; what the source's own schedules follow."""
+    """Of the source, in [0, 1]: the share of its own questions that it is expected to have had,
+    which its schedules follow. See `fedkd.core.schedules.ExpectedProgress`."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,7 +1,8 @@
 """Schedules: values that change with progress, constant or along a linear ramp."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from itertools import accumulate
 from typing import TypeAlias
 
 from fedkd.errors import SettingsError
@@ -47,6 +48,43 @@ def expect_weights(what: str, schedule: Schedule) -> None:
                 f"{what} is {schedule(progress)} at {progress:.0%} of the run; "
                 "expected a finite number >= 0"
             )
+
+
+class ExpectedProgress:
+    """How far each of several sources is expected to be, who share a run by schedules.
+
+    ``integral_0^d s_i / sum_j s_j  /  integral_0^1 s_i / sum_j s_j`` at a share d of the questions:
+    0 before a source's first question is expected, and 1 after its last. It depends on the
+    schedules alone, so that a run that is resumed needs no state of it.
+
+    Args:
+        shares: by name, each followed along the questions.
+        cells: of the midpoint rule, > 0.
+    """
+
+    def __init__(self, shares: Mapping[str, Schedule], cells: int = 1000) -> None:
+        self._cells = cells
+        middles = [(cell + 0.5) / cells for cell in range(cells)]
+        totals = [sum(share(d) for share in shares.values()) for d in middles]
+        self._so_far: dict[str, list[float]] = {}
+        for name, share in shares.items():
+            each = (
+                share(d) / total if total else 0.0 for d, total in zip(middles, totals, strict=True)
+            )
+            self._so_far[name] = list(accumulate(each, initial=0.0))
+
+    def of(self, name: str, done: float) -> float:
+        """Of that source, in [0, 1], at a share ``done`` of the questions.
+
+        A source without a schedule, or without a share, follows the questions themselves.
+        """
+        so_far = self._so_far.get(name)
+        if so_far is None or not so_far[-1]:
+            return done
+        at = min(max(done, 0.0), 1.0) * self._cells
+        cell = min(int(at), self._cells - 1)
+        here = so_far[cell] + (at - cell) * (so_far[cell + 1] - so_far[cell])
+        return here / so_far[-1]
 
 
 def ever(schedule: Schedule) -> bool:

@@ -29,18 +29,17 @@ Departures
 """
 
 from fedkd.core.schedules import constant
-from fedkd.losses.adversarial import adversarial_kl
-from fedkd.losses.class_prior import target_class
-from fedkd.losses.contrastive import instance_discrimination
-from fedkd.losses.distillation import kl_divergence
-from fedkd.losses.statistics import bn_gap
-from fedkd.losses.term import weighted
+from fedkd.losses import (
+    adversarial_kl,
+    bn_gap,
+    instance_discrimination,
+    kl_divergence,
+    target_class,
+    weighted,
+)
 from fedkd.methods.composition import shares
 from fedkd.methods.method import Method
-from fedkd.synthesis.generator_training import TrainedGenerator
-from fedkd.synthesis.gradients import PULL_BACK
-from fedkd.synthesis.instance_discrimination import InstanceDiscriminator
-from fedkd.synthesis.inversion import LatentBatch
+from fedkd.synthesis import PULL_BACK, InstanceDiscriminator, LatentBatch, TrainedGenerator
 
 PAPER = "Fang et al., IJCAI 2021 (arXiv 2105.08584)"
 

@@ -33,16 +33,10 @@ Departures
 
 from fedkd.aggregation.learned_weights import LearnedWeights
 from fedkd.core.schedules import FULL, constant
-from fedkd.losses.adversarial import adversarial_kl
-from fedkd.losses.class_prior import hard_class
-from fedkd.losses.distillation import kl_divergence
-from fedkd.losses.term import weighted
+from fedkd.losses import adversarial_kl, hard_class, kl_divergence, weighted
 from fedkd.methods.composition import shares
 from fedkd.methods.method import Method
-from fedkd.synthesis.generator_training import TrainedGenerator
-from fedkd.synthesis.gradients import PULL_BACK
-from fedkd.synthesis.inversion import LatentBatch
-from fedkd.synthesis.output_diversified_sampling import OutputDiversified
+from fedkd.synthesis import PULL_BACK, LatentBatch, OutputDiversified, TrainedGenerator
 
 PAPER = "Dai et al., ICLR 2024 (arXiv 2402.15070)"
 

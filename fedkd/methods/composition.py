@@ -7,9 +7,7 @@ from fedkd.core.interfaces import SourceSpec
 from fedkd.core.schedules import constant, ramp
 from fedkd.errors import SettingsError
 from fedkd.methods.method import Method, Share
-from fedkd.synthesis.evolution import Evolution
-from fedkd.synthesis.gradients import Gradient, gradient_named
-from fedkd.synthesis.priors import ProceduralPriors
+from fedkd.synthesis import Evolution, Gradient, ProceduralPriors, gradient_named
 
 
 def shares(

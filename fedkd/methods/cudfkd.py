@@ -9,9 +9,9 @@ The generator is shown easy targets first, the student easy samples first:
     L_G(t) = one_hot + bn_gap + balance * class_balance + a(t) * adversarial_kl
     L_S(t) = mean_b v(l_b; lambda(t)) * l_b,  v(l; lambda) = (1 + e^-lambda) / (1 + e^(l - lambda))
 
-where a(t), the adversarial weight, ramps up between a quarter and three quarters of the run, and
-lambda(t) rises until every sample counts. The teacher's argmax is its own label; adversarial_kl
-counts only images on which teacher and student still decide alike.
+where a(t), the adversarial weight, ramps up between a quarter and three quarters of the generator's
+questions, and lambda(t) rises until every sample counts. The teacher's argmax is its own label;
+adversarial_kl counts only images on which teacher and student still decide alike.
 
 Departures
   Logits only is the default. Most institutions will sign for answers, not for gradients; then
@@ -29,17 +29,11 @@ from typing import Literal, TypeAlias
 
 from fedkd.core.schedules import constant, ever, ramp
 from fedkd.errors import SettingsError
-from fedkd.losses.adversarial import adversarial_kl
-from fedkd.losses.class_prior import class_balance, one_hot
-from fedkd.losses.distillation import loss_named
-from fedkd.losses.statistics import bn_gap
-from fedkd.losses.term import weighted
+from fedkd.losses import adversarial_kl, bn_gap, class_balance, loss_named, one_hot, weighted
 from fedkd.methods.composition import shares
 from fedkd.methods.method import Method
 from fedkd.student.curriculum import Curriculum, Kind
-from fedkd.synthesis.generator_network import GeneratorNetwork
-from fedkd.synthesis.generator_training import TrainedGenerator
-from fedkd.synthesis.gradients import NONE, gradient_named
+from fedkd.synthesis import NONE, GeneratorNetwork, TrainedGenerator, gradient_named
 
 PAPER = "Li et al., Information Sciences 2023 (arXiv 2208.13648)"
 Way: TypeAlias = Literal["none", "pull_back", "student", "straight_through", "finite_differences"]
@@ -79,7 +73,7 @@ def cudfkd(
         balance_weight: of the class balance, >= 0.
         adversarial_start: adversarial weight before its ramp, >= 0.
         adversarial_stop: adversarial weight after it, >= 0; 62 is where CIFAR-10 ends.
-        ramp_begin: where the ramp begins, a share of the run.
+        ramp_begin: where the ramp begins, a share of the generator's own questions.
         ramp_end: where it ends.
         adversarial_masked: only images on which student and teacher decide alike.
         adversarial_ceiling: most that one image adds to it, None for no limit.

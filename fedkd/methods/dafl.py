@@ -23,13 +23,10 @@ Departures
 from typing import Literal, TypeAlias, get_args
 
 from fedkd.core.schedules import constant
-from fedkd.losses.class_prior import class_balance, one_hot
-from fedkd.losses.distillation import kl_divergence
-from fedkd.losses.term import weighted
+from fedkd.losses import class_balance, kl_divergence, one_hot, weighted
 from fedkd.methods.composition import shares, trained_by
 from fedkd.methods.method import Method
-from fedkd.synthesis.generator_network import GeneratorNetwork
-from fedkd.synthesis.generator_training import TrainedGenerator
+from fedkd.synthesis import GeneratorNetwork, TrainedGenerator
 
 PAPER = "Chen et al., ICCV 2019 (arXiv 1904.01186)"
 Way: TypeAlias = Literal["pull_back", "student", "straight_through", "finite_differences"]

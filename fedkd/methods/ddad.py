@@ -18,16 +18,10 @@ Departures
 """
 
 from fedkd.core.schedules import constant
-from fedkd.losses.adversarial import logit_discrepancy
-from fedkd.losses.class_prior import one_hot
-from fedkd.losses.distillation import l1_centred
-from fedkd.losses.statistics import bn_gap
-from fedkd.losses.term import weighted
+from fedkd.losses import bn_gap, l1_centred, logit_discrepancy, one_hot, weighted
 from fedkd.methods.composition import shares
 from fedkd.methods.method import Method
-from fedkd.synthesis.generator_network import GeneratorNetwork
-from fedkd.synthesis.generator_training import TrainedGenerator
-from fedkd.synthesis.gradients import PULL_BACK
+from fedkd.synthesis import PULL_BACK, GeneratorNetwork, TrainedGenerator
 
 PAPER = "Zhao et al., 2021 (arXiv 2104.05382)"
 

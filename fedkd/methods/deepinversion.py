@@ -24,17 +24,18 @@ Departures
 """
 
 from fedkd.core.schedules import FULL, constant
-from fedkd.losses.adversarial import jensen_shannon
-from fedkd.losses.class_prior import target_class
-from fedkd.losses.distillation import kl_divergence
-from fedkd.losses.image_prior import l2_norm, total_variation
-from fedkd.losses.statistics import bn_gap
-from fedkd.losses.term import weighted
+from fedkd.losses import (
+    bn_gap,
+    jensen_shannon,
+    kl_divergence,
+    l2_norm,
+    target_class,
+    total_variation,
+    weighted,
+)
 from fedkd.methods.composition import shares
 from fedkd.methods.method import Method
-from fedkd.synthesis.generator_training import TrainedGenerator
-from fedkd.synthesis.gradients import PULL_BACK
-from fedkd.synthesis.inversion import PixelBatch
+from fedkd.synthesis import PULL_BACK, PixelBatch, TrainedGenerator
 
 PAPER = "Yin et al., CVPR 2020 (arXiv 1912.08795)"
 

@@ -27,16 +27,10 @@ Departures
 
 from fedkd.aggregation.by_rule import ByRule
 from fedkd.core.schedules import FULL, constant
-from fedkd.losses.adversarial import boundary_support
-from fedkd.losses.class_prior import target_class
-from fedkd.losses.distillation import kl_divergence
-from fedkd.losses.statistics import bn_gap
-from fedkd.losses.term import weighted
+from fedkd.losses import bn_gap, boundary_support, kl_divergence, target_class, weighted
 from fedkd.methods.composition import shares
 from fedkd.methods.method import Method
-from fedkd.synthesis.generator_training import TrainedGenerator
-from fedkd.synthesis.gradients import PULL_BACK
-from fedkd.synthesis.inversion import LatentBatch
+from fedkd.synthesis import PULL_BACK, LatentBatch, TrainedGenerator
 
 PAPER = "Zhang et al., NeurIPS 2022 (arXiv 2112.12371)"
 

@@ -18,12 +18,10 @@ Departures
 from typing import Literal, TypeAlias, get_args
 
 from fedkd.core.schedules import FULL
-from fedkd.losses.adversarial import logit_discrepancy
-from fedkd.losses.distillation import l1_centred
+from fedkd.losses import l1_centred, logit_discrepancy
 from fedkd.methods.composition import shares, trained_by
 from fedkd.methods.method import Method
-from fedkd.synthesis.generator_network import GeneratorNetwork
-from fedkd.synthesis.generator_training import TrainedGenerator
+from fedkd.synthesis import GeneratorNetwork, TrainedGenerator
 
 PAPER = "Fang et al., 2019 (arXiv 1912.11006)"
 Way: TypeAlias = Literal["pull_back", "straight_through", "finite_differences"]

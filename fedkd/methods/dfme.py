@@ -21,13 +21,10 @@ Departures
 """
 
 from fedkd.core.schedules import FULL
-from fedkd.losses.adversarial import logit_discrepancy
-from fedkd.losses.distillation import l1_centred
+from fedkd.losses import l1_centred, logit_discrepancy
 from fedkd.methods.composition import shares
 from fedkd.methods.method import Method
-from fedkd.synthesis.generator_network import GeneratorNetwork
-from fedkd.synthesis.generator_training import TrainedGenerator
-from fedkd.synthesis.gradients import forward_differences
+from fedkd.synthesis import GeneratorNetwork, TrainedGenerator, forward_differences
 
 PAPER = "Truong et al., CVPR 2021 (arXiv 2011.14779)"
 

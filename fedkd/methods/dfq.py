@@ -20,16 +20,10 @@ Departures
 """
 
 from fedkd.core.schedules import constant
-from fedkd.losses.adversarial import adversarial_kl
-from fedkd.losses.class_prior import class_balance, one_hot
-from fedkd.losses.distillation import kl_divergence
-from fedkd.losses.statistics import bn_gap
-from fedkd.losses.term import weighted
+from fedkd.losses import adversarial_kl, bn_gap, class_balance, kl_divergence, one_hot, weighted
 from fedkd.methods.composition import shares
 from fedkd.methods.method import Method
-from fedkd.synthesis.generator_network import GeneratorNetwork
-from fedkd.synthesis.generator_training import TrainedGenerator
-from fedkd.synthesis.gradients import PULL_BACK
+from fedkd.synthesis import PULL_BACK, GeneratorNetwork, TrainedGenerator
 
 PAPER = "Choi et al., CVPR Workshops 2020 (arXiv 2005.04136)"
 

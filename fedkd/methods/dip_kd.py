@@ -22,11 +22,10 @@ Departures
 """
 
 from fedkd.core.schedules import constant, ramp
-from fedkd.losses.distillation import loss_named
+from fedkd.losses import loss_named
 from fedkd.methods.method import Method, Share
 from fedkd.student.primer import Primer
-from fedkd.synthesis.contrastive_samples import ContrastiveSamples
-from fedkd.synthesis.priors import ProceduralPriors
+from fedkd.synthesis import ContrastiveSamples, ProceduralPriors
 
 PAPER = "Vo et al., ICCCI 2026 (arXiv 2604.25794)"
 

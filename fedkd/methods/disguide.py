@@ -25,16 +25,11 @@ Departures
 
 from fedkd.core.schedules import FULL, constant
 from fedkd.errors import SettingsError
-from fedkd.losses.adversarial import disagreement
-from fedkd.losses.class_prior import class_balance
-from fedkd.losses.distillation import loss_named
-from fedkd.losses.term import weighted
+from fedkd.losses import class_balance, disagreement, loss_named, weighted
 from fedkd.methods.composition import shares
 from fedkd.methods.method import Method
 from fedkd.student.peers import Peers
-from fedkd.synthesis.generator_network import GeneratorNetwork
-from fedkd.synthesis.gradients import STUDENT
-from fedkd.synthesis.surrogate import SurrogateTrained
+from fedkd.synthesis import STUDENT, GeneratorNetwork, SurrogateTrained
 
 PAPER = "Rosenthal et al., AAAI 2023"
 

@@ -25,18 +25,12 @@ Departures
 
 from typing import Literal
 
-from fedkd.core.schedules import constant
+from fedkd.core.schedules import constant, ramp
 from fedkd.errors import SettingsError
-from fedkd.losses.adversarial import adversarial_kl
-from fedkd.losses.class_prior import target_class
-from fedkd.losses.distillation import kl_divergence
-from fedkd.losses.statistics import bn_gap
-from fedkd.losses.term import weighted
+from fedkd.losses import adversarial_kl, bn_gap, kl_divergence, target_class, weighted
 from fedkd.methods.composition import shares
 from fedkd.methods.method import Method
-from fedkd.synthesis.generator_training import TrainedGenerator
-from fedkd.synthesis.gradients import PULL_BACK
-from fedkd.synthesis.meta_initialisation import MetaLatentBatch
+from fedkd.synthesis import PULL_BACK, MetaLatentBatch, TrainedGenerator
 
 PAPER = "Fang et al., AAAI 2022 (arXiv 2112.06253)"
 PULL = 67.0
@@ -85,6 +79,8 @@ def fast_dfkd(
     """
     if meta_update not in ("fomaml", "reptile"):
         raise SettingsError(f"fast_dfkd: meta_update {meta_update!r}; expected fomaml or reptile")
+    # The adversary begins with the student, told in the generator's own questions.
+    begins = max(0.0, student_from - warm_up) / (1.0 - warm_up) if warm_up < 1 else 1.0
     target = MetaLatentBatch(
         *(steps_per_batch, jitter, flips, latent),
         meta_rate=generator_rate * steps_per_batch,
@@ -96,7 +92,7 @@ def fast_dfkd(
         weighted(
             (constant(bn_weight), bn_gap()),
             (constant(one_hot_weight), target_class()),
-            (lambda p: adversarial_weight * (p > 0), adversarial_kl(1.0)),
+            (ramp(0.0, adversarial_weight, begins, begins), adversarial_kl(1.0)),
         ),
         PULL_BACK,
         target,

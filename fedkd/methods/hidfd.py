@@ -42,16 +42,16 @@ Departures
 from typing import Literal, TypeAlias, get_args
 
 from fedkd.core.schedules import FULL, constant
-from fedkd.losses.class_prior import category_frequency
-from fedkd.losses.discriminator import adversarial_realness, classwise_realness
-from fedkd.losses.distillation import squared_centred
-from fedkd.losses.term import weighted
+from fedkd.losses import (
+    adversarial_realness,
+    category_frequency,
+    classwise_realness,
+    squared_centred,
+    weighted,
+)
 from fedkd.methods.composition import shares, trained_by
 from fedkd.methods.method import Method, Share
-from fedkd.synthesis.discriminator import Discriminator
-from fedkd.synthesis.generator_network import GeneratorNetwork
-from fedkd.synthesis.generator_training import TrainedGenerator
-from fedkd.synthesis.public_samples import PublicSamples
+from fedkd.synthesis import Discriminator, GeneratorNetwork, PublicSamples, TrainedGenerator
 
 PAPER = "Tang et al., AAAI 2025 (arXiv 2412.13525)"
 Way: TypeAlias = Literal["pull_back", "finite_differences"]

@@ -20,14 +20,10 @@ Departures
 """
 
 from fedkd.core.schedules import FULL, constant
-from fedkd.losses.class_prior import class_balance, target_class
-from fedkd.losses.distillation import loss_named
-from fedkd.losses.term import weighted
+from fedkd.losses import class_balance, loss_named, target_class, weighted
 from fedkd.methods.composition import shares
 from fedkd.methods.method import Method
-from fedkd.synthesis.gradients import STUDENT
-from fedkd.synthesis.inversion import LatentBatch
-from fedkd.synthesis.surrogate import SurrogateTrained
+from fedkd.synthesis import STUDENT, LatentBatch, SurrogateTrained
 
 PAPER = "Zhang et al., ICLR 2023 (arXiv 2205.11158)"
 

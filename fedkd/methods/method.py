@@ -11,11 +11,10 @@ from fedkd.core.interfaces import AggregationSpec, Loss, Selection, SourceSpec, 
 from fedkd.core.proposals import Needs
 from fedkd.core.schedules import Schedule, constant, expect_weights
 from fedkd.errors import NeedsError, SettingsError
-from fedkd.losses.distillation import l1_centred
+from fedkd.losses import l1_centred
 from fedkd.protocol import Card, Signal
 from fedkd.student.curriculum import UNIFORM, Curriculum
-from fedkd.synthesis.gradients import NONE, Gradient
-from fedkd.synthesis.priors import ProceduralPriors
+from fedkd.synthesis import NONE, Gradient, ProceduralPriors
 
 
 class Share(NamedTuple):

@@ -33,15 +33,10 @@ from typing import Literal, TypeAlias, get_args
 
 from fedkd.core.schedules import FULL, constant, ramp
 from fedkd.errors import SettingsError
-from fedkd.losses.adversarial import jensen_shannon
-from fedkd.losses.class_prior import class_balance, one_hot
-from fedkd.losses.distillation import loss_named
-from fedkd.losses.term import weighted
+from fedkd.losses import class_balance, jensen_shannon, loss_named, one_hot, weighted
 from fedkd.methods.composition import shares, trained_by
 from fedkd.methods.method import Method, Share
-from fedkd.synthesis.generative_replay import GenerativeReplay
-from fedkd.synthesis.generator_network import GeneratorNetwork
-from fedkd.synthesis.generator_training import TrainedGenerator
+from fedkd.synthesis import GenerativeReplay, GeneratorNetwork, TrainedGenerator
 
 PAPER = "Binici et al., AAAI 2022 (arXiv 2201.03019)"
 Way: TypeAlias = Literal["pull_back", "finite_differences"]

@@ -24,14 +24,10 @@ Departures
 from typing import Literal, TypeAlias, get_args
 
 from fedkd.core.schedules import FULL
-from fedkd.losses.class_prior import class_balance, one_hot
-from fedkd.losses.distillation import kl_divergence
-from fedkd.losses.image_prior import mode_seeking
-from fedkd.losses.term import penalised
+from fedkd.losses import class_balance, kl_divergence, mode_seeking, one_hot, penalised
 from fedkd.methods.composition import shares, trained_by
 from fedkd.methods.method import Method
-from fedkd.synthesis.generator_network import GeneratorNetwork
-from fedkd.synthesis.generator_training import TrainedGenerator
+from fedkd.synthesis import GeneratorNetwork, TrainedGenerator
 
 PAPER = "Han et al., ICASSP 2021 (arXiv 2011.03749)"
 Way: TypeAlias = Literal["pull_back", "finite_differences"]

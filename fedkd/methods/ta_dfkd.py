@@ -23,16 +23,10 @@ Departures
 
 from fedkd.aggregation.selection import confident
 from fedkd.core.schedules import FULL, constant
-from fedkd.losses.adversarial import jensen_shannon
-from fedkd.losses.distillation import l1_centred
-from fedkd.losses.image_prior import l2_norm, total_variation
-from fedkd.losses.statistics import bn_gap
-from fedkd.losses.term import weighted
+from fedkd.losses import bn_gap, jensen_shannon, l1_centred, l2_norm, total_variation, weighted
 from fedkd.methods.composition import shares
 from fedkd.methods.method import Method
-from fedkd.synthesis.generator_network import GeneratorNetwork
-from fedkd.synthesis.generator_training import TrainedGenerator
-from fedkd.synthesis.gradients import PULL_BACK
+from fedkd.synthesis import PULL_BACK, GeneratorNetwork, TrainedGenerator
 
 PAPER = "Shin and Choi, AAAI 2024 (arXiv 2402.12406)"
 

@@ -31,13 +31,10 @@ Departures
 
 from fedkd.aggregation.by_rule import ByRule
 from fedkd.core.schedules import FULL
-from fedkd.losses.class_prior import target_class
-from fedkd.losses.distillation import kl_divergence
+from fedkd.losses import kl_divergence, target_class
 from fedkd.methods.composition import shares
 from fedkd.methods.method import Method
-from fedkd.synthesis.data_impressions import DataImpressions
-from fedkd.synthesis.generator_training import TrainedGenerator
-from fedkd.synthesis.gradients import PULL_BACK
+from fedkd.synthesis import PULL_BACK, DataImpressions, TrainedGenerator
 
 PAPER = "Nayak et al., ICML 2019 (arXiv 1905.08114)"
 

@@ -21,12 +21,10 @@ Departures
 from typing import Literal, TypeAlias, get_args
 
 from fedkd.core.schedules import FULL
-from fedkd.losses.adversarial import adversarial_kl
-from fedkd.losses.distillation import kl_divergence
+from fedkd.losses import adversarial_kl, kl_divergence
 from fedkd.methods.composition import shares, trained_by
 from fedkd.methods.method import Method
-from fedkd.synthesis.generator_network import GeneratorNetwork
-from fedkd.synthesis.generator_training import TrainedGenerator
+from fedkd.synthesis import GeneratorNetwork, TrainedGenerator
 
 PAPER = "Micaelli and Storkey, NeurIPS 2019 (arXiv 1905.09768)"
 Way: TypeAlias = Literal["pull_back", "straight_through", "finite_differences"]

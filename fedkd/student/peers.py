@@ -13,7 +13,7 @@ from fedkd.core.interfaces import BaseStudentPart, Context
 from fedkd.core.proposals import AnsweredBatch
 from fedkd.core.state import State, gather, scatter
 from fedkd.errors import SettingsError
-from fedkd.losses.term import Batch
+from fedkd.losses import Batch
 from fedkd.models import reinitialised
 from fedkd.student.training import Trainer
 

@@ -11,7 +11,7 @@ from fedkd.core.bank import Bank
 from fedkd.core.interfaces import Source
 from fedkd.core.plan import Plan
 from fedkd.core.proposals import Proposal, Turn
-from fedkd.core.schedules import Schedule
+from fedkd.core.schedules import ExpectedProgress, Schedule
 from fedkd.errors import SettingsError
 from fedkd.synthesis.target import to_bytes
 
@@ -28,6 +28,8 @@ class Scheduled:
     """What is new of it, with its graph where it has one."""
     images: Tensor
     """(B, C, H, W) uint8, as they are asked about."""
+    progress: float
+    """Of the source, in [0, 1]."""
 
 
 class SourceScheduler:
@@ -52,13 +54,13 @@ class SourceScheduler:
     ) -> None:
         self.sources, self.plan, self.bank, self.rng = dict(sources), plan, bank, rng
         self.shares = {name: share for name, share in shares.items() if share is not None}
+        self._progress = ExpectedProgress(self.shares)
 
-    def next(self, asked: int, progress: float) -> Scheduled | None:
+    def next(self, asked: int) -> Scheduled | None:
         """The next batch. A source that has nothing new gives its turn to another.
 
         Args:
             asked: samples so far.
-            progress: of the run, in [0, 1].
 
         Returns:
             None where what is left of the budget pays for no sample of any source.
@@ -69,12 +71,12 @@ class SourceScheduler:
         turns, count = self._turns(asked)
         if count == 0:
             return None
-        turn = Turn(count, self.rng, progress)
-        for source in turns.values():
+        for name, source in turns.items():
+            turn = Turn(count, self.rng, self._progress.of(name, asked / self.plan.budget))
             for _ in range(ATTEMPTS):
                 if (proposal := source.propose(turn)) is None:
                     break
-                if scheduled := self._new(source, proposal):
+                if scheduled := self._new(source, proposal, turn):
                     return scheduled
         raise SettingsError(
             f"{' and '.join(turns)} drew only images that were asked about before; "
@@ -91,15 +93,15 @@ class SourceScheduler:
         """What all sources say of themselves in the record of each question."""
         return {name: fact for each in self.sources.values() for name, fact in each.facts.items()}
 
-    def _new(self, source: Source, proposal: Proposal) -> Scheduled | None:
+    def _new(self, source: Source, proposal: Proposal, turn: Turn) -> Scheduled | None:
         """What of a proposal nobody was asked about, if there is any."""
         images = to_bytes(proposal.images)
         fresh = self.bank.fresh(images)
         if not bool(fresh.any()):
             return None
         if bool(fresh.all()):
-            return Scheduled(source, proposal, images)
-        return Scheduled(source, proposal.only(fresh), images[fresh])
+            return Scheduled(source, proposal, images, turn.progress)
+        return Scheduled(source, proposal.only(fresh), images[fresh], turn.progress)
 
     def _turns(self, asked: int) -> tuple[dict[str, Source], int]:
         """Who has the turn, in order, and for how many samples."""
