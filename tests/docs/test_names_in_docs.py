@@ -63,9 +63,8 @@ def files() -> frozenset[str]:
 def file_of(module: str) -> Path | None:
     """The file of a module of fedkd."""
     parts = module.split(".")[1:]
-    base = (
-        ROOT.joinpath(*parts) if parts and parts[0] in FOLDERS else ROOT.joinpath("fedkd", *parts)
-    )
+    linked = bool(parts) and parts[0] in FOLDERS
+    base = (ROOT if linked else ROOT / "fedkd").joinpath(*parts)
     found = (base / "__init__.py", base.with_suffix(".py"))
     return next((path for path in found if path.is_file()), None)
 
@@ -111,6 +110,12 @@ def members_of(node: ast.ClassDef) -> Iterator[str]:
                 yield name
             case ast.Name(id=name, ctx=ast.Store()) | ast.Attribute(attr=name, ctx=ast.Store()):
                 yield name
+
+
+@cache
+def is_defined(name: str) -> bool:
+    """Whether a module of ours defines or imports it."""
+    return any(name in names_in(ROOT / path) for path in tracked("*.py"))
 
 
 @cache
@@ -169,34 +174,45 @@ def experiments() -> frozenset[str]:
     return frozenset(Path(path).stem for path in tracked("simulations/experiments/*.toml"))
 
 
-def wrong_in_code(code: str) -> Iterator[str]:
-    """Wrong names in what stands between backticks."""
+def wrong_settings(code: str) -> Iterator[str]:
+    """Keys that neither an experiment nor an owner's file has."""
     for section, key in SETTING.findall(code):
         known = sections().get(section)
-        room = resolves(f"fedkd.{section}.{key}")
-        if known and key not in known and key not in FILES and not room:
+        if known and key not in (*known, *FILES) and not resolves(f"fedkd.{section}.{key}"):
             yield f"{section}.{key} is no setting"
+
+
+def wrong_rooms(code: str) -> Iterator[str]:
+    """Modules that are named without ``fedkd.`` before them."""
     if re.fullmatch(r"[a-z_]+(\.[A-Za-z_]\w*)+", code):
         first, second = code.split(".")[:2]
         room = (ROOT / "fedkd" / first / "__init__.py").is_file() and first not in sections()
         if room and second not in FILES and not resolves(f"fedkd.{code}"):
             yield f"fedkd.{code} is not there"
-    if (named := CLASS.match(code)) and re.fullmatch(r"[\w.]+(\(.*\))?", code):
-        name, _, rest = code.split("(")[0].partition(".")
-        if name not in classes() and name not in FOREIGN and not hasattr(builtins, name):
-            if not any(name in names_in(ROOT / path) for path in tracked("*.py")):
-                yield f"{named[0]} is no class"
-        elif rest and name in classes() and rest.split(".")[0] not in classes()[name]:
-            yield f"{name} has no {rest}"
+
+
+def wrong_classes(code: str) -> Iterator[str]:
+    """Classes, and members of them."""
+    if CLASS.match(code) is None or not re.fullmatch(r"[\w.]+(\(.*\))?", code):
+        return
+    name, _, member = code.split("(")[0].partition(".")
+    if name in classes():
+        if member and member.split(".")[0] not in classes()[name]:
+            yield f"{name} has no {member}"
+    elif name not in FOREIGN and not hasattr(builtins, name) and not is_defined(name):
+        yield f"{name} is no class"
+
+
+def wrong_files(code: str) -> Iterator[str]:
+    """Experiments, and modules that are named without their folder."""
     if EXPERIMENT.fullmatch(code) and code not in experiments():
         yield f"no experiment {code}"
     if re.fullmatch(r"\w+\.py", code) and not any(f.endswith(f"/{code}") for f in files()):
         yield f"no file {code}"
 
 
-def wrong(text: str, page: Path) -> Iterator[str]:
-    """What a page names and the repository does not have."""
-    text = OLD_NAMES.sub(lambda span: re.sub(r"(?m)^\|[^|]*\|", "|", span[1]), text)
+def wrong_paths(text: str) -> Iterator[str]:
+    """Paths from the root of the repository."""
     tops = {name.split("/")[0] for name in files()}
     for path in PATH.findall(re.sub(r"\w+://\S+", "", text)):
         first, *rest = path.rstrip("/").split("/")
@@ -204,23 +220,40 @@ def wrong(text: str, page: Path) -> Iterator[str]:
             continue
         if not (path.rstrip("/") in files() or ("*" in path and any(ROOT.glob(path)))):
             yield f"no file {path}"
+
+
+def wrong_modules(text: str) -> Iterator[str]:
+    """Dotted names, and modules that are run."""
     for module in COMMAND.findall(text):
         if module.split(".")[0] in FOLDERS or (module.startswith("fedkd.") and not runs(module)):
             yield f"python -m {module} does not run"
     yield from (f"{name} is not there" for name in DOTTED.findall(text) if not resolves(name))
+
+
+def wrong_fences(text: str) -> Iterator[str]:
+    """Settings and imports in blocks of code."""
+    for language, block in FENCES.findall(text):
+        for line in block.splitlines():
+            yield from wrong_settings(line)
+        for module, names in re.findall(r"^from (fedkd[\w.]*) import (.+)", block, re.MULTILINE):
+            for name in re.findall(r"\w+", names) if language == "python" else ():
+                if not resolves(f"{module}.{name}"):
+                    yield f"{module} has no {name}"
+
+
+def wrong(text: str, page: Path) -> Iterator[str]:
+    """What a page names and the repository does not have."""
+    text = OLD_NAMES.sub(lambda span: re.sub(r"(?m)^\|[^|]*\|", "|", span[1]), text)
+    yield from wrong_paths(text)
+    yield from wrong_modules(text)
+    yield from wrong_fences(text)
     for target in LINK.findall(text):
         if not re.match(r"\w+:", target) and not (page.parent / target).exists():
             yield f"the link to {target} leads nowhere"
-    for language, block in FENCES.findall(text):
-        for line in block.splitlines():
-            yield from (w for w in wrong_in_code(line) if w.endswith("setting"))
-        for imported in re.findall(r"^from (fedkd[\w.]*) import (.+)", block, re.MULTILINE):
-            for name in re.findall(r"\w+", imported[1]) if language == "python" else ():
-                if not resolves(f"{imported[0]}.{name}"):
-                    yield f"{imported[0]} has no {name}"
     for code in re.findall(r"`([^`\n]+)`", FENCES.sub("", text)):
         if code.split(".")[0] not in EXAMPLES:
-            yield from wrong_in_code(code)
+            for look in (wrong_settings, wrong_rooms, wrong_classes, wrong_files):
+                yield from look(code)
 
 
 @pytest.mark.parametrize("page", tracked("*.md"))
