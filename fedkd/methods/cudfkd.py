@@ -19,6 +19,7 @@ Departures
     of the paper the student's curriculum is left. ``gradient="pull_back"`` is the exact method.
   Every answer is kept and learned from again. The paper draws fresh images for each student
     step, ten times as many questions; ``Plan.capacity`` of a few batches comes near to that.
+  The ramp follows the generator's own questions, so that it ends before they do.
   lambda is given at both ends of a run, not per step, since runs differ in length.
   Samples are weighed one by one, as the paper has it; ``whole_batch`` is the last public code.
   A run without a curriculum for the student keeps the generator's ramp; the two are apart here.

@@ -1,10 +1,9 @@
-"""Where dL/d(images) comes from when the teacher is on the other side of a wire.
+"""Gradient of a loss in the images through remote teachers: pull-back, student, differences.
 
 A generator's objective depends on its images in two ways: through the student, which is here,
 and through the teachers, which are not. The first part is plain autograd. The second needs the
 product of a cotangent (d loss / d signal) with a teacher's Jacobian, and the values below differ
 only in how they come by it. What they need they ask for by ``yield``, like all else in the loop.
-It knows nothing of the loss, of generators, or of who answers.
 """
 
 import math
