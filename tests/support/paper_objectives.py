@@ -95,7 +95,7 @@ def written_out(paper: str, seen: Seen, progress: float) -> dict[str, Tensor]:
     if paper in ("dense", "co_boosting", "zskd"):
         return _of_ensembles(paper, seen)
     if paper in ("deepinversion", "fast_dfkd", "cmi"):
-        return _inverted(paper, seen, progress)
+        return _inverted(paper, seen)
     return _of_networks(paper, seen, progress)
 
 
@@ -178,7 +178,7 @@ def _of_ensembles(paper: str, seen: Seen) -> dict[str, Tensor]:
     return {"target_class": -(y * (t / 20).log_softmax(1)).sum(1).mean()}
 
 
-def _inverted(paper: str, seen: Seen, progress: float) -> dict[str, Tensor]:
+def _inverted(paper: str, seen: Seen) -> dict[str, Tensor]:
     """Of papers whose images are to show a class."""
     x, t, s = seen.x, seen.t, seen.s
     target = -t.log_softmax(1)[range(len(t)), seen.class_targets].mean()
@@ -195,4 +195,4 @@ def _inverted(paper: str, seen: Seen, progress: float) -> dict[str, Tensor]:
     opposed = -LOUD["adversarial_weight"] * (alike * divergence(seen, 1)).mean()
     if paper == "cmi":
         return both | {"adversarial_kl": opposed}
-    return both | {"target_class": 0.5 * target, "adversarial_kl": opposed * (progress > 0)}
+    return both | {"target_class": 0.5 * target, "adversarial_kl": opposed}

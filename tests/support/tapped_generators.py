@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fedkd.core.interfaces import Context
+from fedkd.core.schedules import Schedule
 from fedkd.methods import Method, Share
 from fedkd.synthesis.discriminator import Discriminator
 from fedkd.synthesis.generator_network import NetworkTarget
@@ -29,6 +30,7 @@ class Step:
     student: nn.Module | None = None
     taken: dict[str, Tensor] = field(default_factory=dict)
     progress: float = math.nan
+    """By which its terms are weighted."""
     previous: "Step | None" = None
     """Whose terms this one is compared with; None: zero."""
     terms: dict[str, Tensor] = field(default_factory=dict)
@@ -87,12 +89,27 @@ def generator_of(method: Method) -> TrainedGenerator:
     return spec
 
 
+def noted(schedule: Schedule, steps: list[Step]) -> Schedule:
+    """The same schedule, which writes down the progress that it is followed at."""
+
+    def value(progress: float) -> float:
+        if steps:
+            steps[-1].progress = progress
+        return schedule(progress)
+
+    return value
+
+
 def tapped(method: Method, steps: list[Step]) -> Method:
     """The same method, whose generator writes down every step."""
     generator, (spec, schedule) = generator_of(method), method.sources["generator"]
     read = [each for _, term in generator.terms for each in term.reads]
     discriminator = next((each for each in read if isinstance(each, Discriminator)), None)
-    watched: Any = replace(generator, target=Tapped(generator.target, steps, discriminator))
+    watched: Any = replace(
+        generator,
+        terms=tuple((noted(schedule, steps), term) for schedule, term in generator.terms),
+        target=Tapped(generator.target, steps, discriminator),
+    )
     if isinstance(spec, OutputDiversified):
         watched = replace(spec, source=watched)
     return replace(method, sources={**method.sources, "generator": Share(watched, schedule)})

@@ -147,8 +147,7 @@ def five_steps(
         facts = progress.facts
         if progress.kind == "asked" and facts["origin"] != "public":
             # The student has caught up, the generator has not learned.
-            steps[-1].progress, steps[-1].weights = float(str(facts["done"])), dict(weights)
-            steps[-1].student = copy.deepcopy(student).eval()
+            steps[-1].student, steps[-1].weights = copy.deepcopy(student).eval(), dict(weights)
         if progress.kind == "weighed":
             weights.update(facts["weights"])  # type: ignore[call-overload]
 
@@ -162,8 +161,8 @@ def five_steps(
             public=public,
         )
         drive(loop, put)
-    waits = method.student_from > 0.8
-    assert [step.progress for step in steps] == ([0.0] * 5 if waits else [0.0, 0.2, 0.4, 0.6, 0.8])
+    before = [budget - ASKED * method.cost * left for left in (5, 4, 3, 2, 1)]
+    assert [step.progress for step in steps] == pytest.approx([asked / budget for asked in before])
     interval = max(
         (term.capture_interval for _, term in generator_of(method).terms if term.capture), default=2
     )

@@ -66,25 +66,29 @@ def test_a_sample_with_a_loss_beyond_lambda_teaches_nothing() -> None:
             assert torch.equal(one, other) != moved
 
 
-def ramped(events: list[Progress]) -> list[tuple[float, float]]:
-    """The student's progress when answers came, and the adversarial weight of the step on them."""
-    found, done = [], 0.0
+def ramped(events: list[Progress]) -> list[tuple[int, float]]:
+    """Samples asked before the question of each generator step, and its adversarial weight."""
+    found, before = [], 0
     for event in events:
         if event.kind == "asked":
-            done = float(str(event.facts["done"]))
+            before = int(str(event.facts["asked"])) - int(str(event.facts["count"]))
         if event.kind == "generated":
             weights = event.facts["weights"]
             assert isinstance(weights, dict)
-            found.append((done, weights["adversarial_kl"]))
+            found.append((before, weights["adversarial_kl"]))
     return found
 
 
+@pytest.mark.parametrize("warm_up", [0.0, 0.5])
 @pytest.mark.parametrize("curriculum", ["log", "none"])
-def test_the_ramp_is_there_with_and_without_the_students_curriculum(curriculum: str) -> None:
-    plan = Plan(160, 10, steps=40, student_batch=8, asking=1.0)
-    _, events = run(mixed("pull_back", warm_up=0.0, curriculum=curriculum), plan)
+def test_the_generators_ramp_follows_its_own_questions_whatever_the_students_curriculum(
+    curriculum: str, warm_up: float
+) -> None:
+    plan = Plan(320, 10, steps=40, student_batch=8)
+    _, events = run(mixed("pull_back", warm_up=warm_up, curriculum=curriculum), plan)
     weights = ramped(events)
     assert {weight for _, weight in weights} > {0.0, 62.0}
-    for done, weight in weights:
-        assert weight == pytest.approx(62 * min(max((done - 0.25) * 2, 0), 1))
+    for before, weight in weights:
+        own = (before / 320 - warm_up) / (1 - warm_up)
+        assert weight == pytest.approx(62 * min(max((own - 0.25) * 2, 0), 1))
     assert (set(facts(events, "trained", "weight")) == {1.0}) == (curriculum == "none")
