@@ -40,9 +40,7 @@ from fedkd.simulations.benchmarks.timing import (
     write_json,
 )
 from fedkd.student.training import Trainer
-from fedkd.synthesis.generator_network import GeneratorNetwork
-from fedkd.synthesis.generator_training import TrainedGenerator, TrainedSource
-from fedkd.synthesis.target import to_bytes
+from fedkd.synthesis import GeneratorNetwork, TrainedGenerator, TrainedSource, to_bytes
 
 CLASSES, BANKED, PROGRESS = 10, 4096, 0.5
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1}

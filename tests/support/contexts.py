@@ -12,12 +12,12 @@ from fedkd.core.compute import CPU
 from fedkd.core.interfaces import Context
 from fedkd.core.plan import Plan
 from fedkd.core.proposals import AnsweredBatch, FollowUps, Proposal
-from fedkd.losses.distillation import l1_centred
+from fedkd.losses import l1_centred
 from fedkd.models import InProcess
 from fedkd.procedural import build_priors
 from fedkd.protocol import Ask, Card, Reply, Request, Signal, label_spaces_of
 from fedkd.student.curriculum import UNIFORM
-from fedkd.synthesis.target import to_bytes
+from fedkd.synthesis import to_bytes
 
 
 @dataclass

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 from fedkd.aggregation.targets import Hearing
-from fedkd.synthesis.sources import Drawn
 from torch import Tensor, nn
 
 from fedkd.aggregation.fusion import build_fusion, weighted_mean
@@ -19,6 +18,7 @@ from fedkd.models import InProcess
 from fedkd.procedural import build_priors
 from fedkd.protocol import Answers, Ask, Card, LabelSpaces, Reply, Request, Signal, as_float
 from fedkd.server.report.run_folder import RunFolder
+from fedkd.synthesis import Drawn
 from fedkd.synthesis.generator_training import Heard
 from fedkd.synthesis.output_diversified_sampling import neighbours_of
 

@@ -10,6 +10,8 @@ from fedkd.methods import cudfkd
 from fedkd.models import InProcess, build_network
 from fedkd.procedural import build_priors
 from fedkd.simulations.benchmarks import loop as benchmark
+from fedkd.synthesis.generator_network import NetworkTarget
+from fedkd.synthesis.generator_training import TrainedSource
 
 SHAPE, K = (1, 8, 8), 10
 ROUGH = Compute(torch.device("cpu"), torch.bfloat16)
@@ -33,10 +35,11 @@ def test_our_steps_come_to_the_losses_of_a_loop_that_anybody_would_write() -> No
         benchmark.check_equal_losses(plain, benchmark.FedkdLoop(case, method, CPU, bank), CPU.dtype)
 
 
-def run(compute: Compute, gradient: str) -> Distillation:
+def run(compute: Compute, gradient: str, steps: int = 12) -> Distillation:
     teachers = InProcess({"a": build_network("cnn", K, SHAPE, 0)}, SHAPE, K)
-    method = cudfkd(gradient, bn_weight=0.0, latent=8)  # type: ignore[arg-type]
-    plan = Plan(budget=64, batch=16, steps=12, student_batch=16)
+    stop = 0.0 if gradient == "student" else 62.0  # it disagrees with itself about nothing
+    method = cudfkd(gradient, bn_weight=0.0, adversarial_stop=stop, latent=8)  # type: ignore[arg-type]
+    plan = Plan(budget=64, batch=16, steps=steps, student_batch=16)
     made = Distillation(
         build_network("cnn", K, SHAPE, 7),
         method,
@@ -65,22 +68,27 @@ def test_a_run_works_channels_last_and_leaves_a_student_in_everybodys_order() ->
         *(InProcess({"a": build_network("cnn", K, SHAPE, 0)}, SHAPE, K).cards, Plan(budget=16)),
         build_priors("pink"),
     )
-    invention = made._inventors.invention
-    assert invention is not None
-    for network in (made.student, invention.painter):
+    source = made._scheduler.sources["generator"]
+    assert isinstance(source, TrainedSource)
+    assert isinstance(source.target, NetworkTarget)
+    for network in (made.student, source.target.network):
         for weight in network.parameters():
             assert weight.ndim < 4 or weight.is_contiguous(memory_format=torch.channels_last)
     assert all(weight.is_contiguous() for weight in run(CPU, "none").student.parameters())
 
 
 def test_the_student_learns_nothing_from_a_generators_step() -> None:
-    """Its weights' slopes would be computed and thrown away."""
-    made = run(CPU, "pull_back")
-    invention = made._inventors.invention
-    assert invention is not None
+    """Gradients of its weights would be computed and thrown away."""
+    made = run(CPU, "pull_back", steps=0)
+    assert made.generator_steps == 4
     assert all(weight.requires_grad for weight in made.student.parameters())
-    pixels = torch.rand(4, *SHAPE, requires_grad=True)
-    made.student.zero_grad()
-    torch.autograd.backward(invention._say(made.student, pixels).sum())
-    assert pixels.grad is not None
     assert all(weight.grad is None for weight in made.student.parameters())
+
+
+def test_logits_of_a_frozen_network_have_a_gradient_in_the_images_alone() -> None:
+    network, pixels = build_network("cnn", K, SHAPE, 0), torch.rand(4, *SHAPE, requires_grad=True)
+    next(network.parameters()).requires_grad_(False)
+    torch.autograd.backward(CPU.frozen_logits(network, pixels).sum())
+    assert pixels.grad is not None
+    assert all(weight.grad is None for weight in network.parameters())
+    assert [w.requires_grad for w in network.parameters()][:2] == [False, True]  # as before

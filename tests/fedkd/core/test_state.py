@@ -17,7 +17,7 @@ from fedkd.procedural import build_priors
 
 SHAPE, CLASSES = (1, 4, 4), 3
 PLAN = Plan(budget=120, batch=12, steps=24, student_batch=8)
-COLLECTED = torch.arange(5 * 16, dtype=torch.uint8).view(5, *SHAPE)
+PUBLIC = torch.arange(5 * 16, dtype=torch.uint8).view(5, *SHAPE)
 OWN = {"bn_weight": 0.0, "latent": 8, "warm_up": 0.2, "generated": 0.7, "evolved": 0.4}
 
 
@@ -34,13 +34,13 @@ class Run:
     """A loop that is driven by hand."""
 
     def __init__(self, method: Method, plan: Plan, rest: Callable[["Run"], None]) -> None:
-        self.told: list[Progress] = []
+        self.events: list[Progress] = []
         self.asked = 0
         self.loop = Distillation(
             *(network(9), method, TEACHERS.cards, plan, build_priors("pink", "noise"), 4),
-            watch=self.told.append,
+            watch=self.events.append,
             rest=lambda: rest(self),
-            collected=COLLECTED if method.inflation else None,
+            public=PUBLIC if method.needs.public_data else None,
         )
 
     def to_its_end(self) -> Distilled:
@@ -79,20 +79,20 @@ def same(one: State, other: State) -> bool:
         (cudfkd("finite_differences", **OWN), replace(PLAN, weight_decay=0.1)),  # type: ignore[arg-type]
         (make("zskt", {"latent": 8}), replace(PLAN, asking=0.0)),
         (make("ta_dfkd", {"latent": 8}), PLAN),
-        (make("rdskd", {"latent": 8, "epoch": 2}), PLAN),
+        (make("rdskd", {"latent": 8, "capture_interval": 2}), PLAN),
         (make("dip_kd", {"contrast_steps": 2}), PLAN),
-        (make("deepinversion", {"epoch": 3, "adversarial_weight": 1.0}), PLAN),
+        (make("deepinversion", {"steps_per_batch": 3, "adversarial_weight": 1.0}), PLAN),
         (make("ideal", {"latent": 8, "generator_steps": 3}), PLAN),
         (make("disguide", {"latent": 8, "students": 3}), PLAN),
         (make("pre_dfkd", {"latent": 8, "replayed": 0.4}), replace(PLAN, capacity=30)),
-        (make("fast_dfkd", {"latent": 8, "epoch": 3}), PLAN),
-        (make("fast_dfkd", {"latent": 8, "epoch": 3, "common": "reptile"}), PLAN),
-        (make("cmi", {"latent": 8, "epoch": 2, "negatives": 9, "remembered": 20}), PLAN),
+        (make("fast_dfkd", {"latent": 8, "steps_per_batch": 3}), PLAN),
+        (make("fast_dfkd", {"latent": 8, "steps_per_batch": 3, "meta_update": "reptile"}), PLAN),
+        (make("cmi", {"latent": 8, "steps_per_batch": 2, "negatives": 9, "bank_size": 20}), PLAN),
         (make("hidfd", {"latent": 8}), PLAN),
-        (make("dense", {"latent": 8, "epoch": 3, "warm_up": 0.2}), PLAN),
-        (make("co_boosting", {"latent": 8, "epoch": 2, "warm_up": 0.2}), PLAN),
-        (make("co_boosting", {"latent": 8, "epoch": 2}), replace(PLAN, capacity=30)),
-        (make("zskd", {"epoch": 2}), PLAN),
+        (make("dense", {"latent": 8, "steps_per_batch": 3, "warm_up": 0.2}), PLAN),
+        (make("co_boosting", {"latent": 8, "steps_per_batch": 2, "warm_up": 0.2}), PLAN),
+        (make("co_boosting", {"latent": 8, "steps_per_batch": 2}), replace(PLAN, capacity=30)),
+        (make("zskd", {"steps_per_batch": 2}), PLAN),
     ],
     ids=[
         "priors",
@@ -100,23 +100,23 @@ def same(one: State, other: State) -> bool:
         "bounded",
         "generator",
         "bounded-generator",
-        "moved",
+        "finite-differences",
         "zskt",
-        "selected",
+        "selection",
         "stages",
-        "primed",
+        "primer",
         "pixels",
         "latents",
-        "students",
-        "memory",
-        "common",
+        "peers",
+        "replay",
+        "meta-initialisation",
         "reptile",
-        "told-apart",
-        "collected",
+        "instance-discrimination",
+        "public-samples",
         "latents-of-an-ensemble",
-        "weighed",
-        "bounded-weighed",
-        "impressions",
+        "learned-weights",
+        "bounded-learned-weights",
+        "data-impressions",
     ],
 )
 def test_whoever_goes_on_from_any_rest_ends_where_the_others_do(
@@ -127,16 +127,16 @@ def test_whoever_goes_on_from_any_rest_ends_where_the_others_do(
     def rest(run: Run) -> None:
         file = tmp_path / f"{len(files)}.safetensors"
         write(run.loop.state(), file)
-        files.append((file, len(run.told), run.asked))
+        files.append((file, len(run.events), run.asked))
 
     whole = Run(method, plan, rest)
     expected = remains(whole.to_its_end(), whole)
     assert len(files) >= 10
-    for file, told, asked in files:
+    for file, events, asked in files:
         again = Run(method, plan, lambda run: None)
         again.loop.restore(read(file))
         assert same(remains(again.to_its_end(), again), expected)
-        assert again.told == whole.told[told:]
+        assert again.events == whole.events[events:]
         assert again.asked == whole.asked - asked
 
 
@@ -160,7 +160,7 @@ def test_a_state_is_a_copy_and_its_file_the_same_each_time(tmp_path: Path) -> No
 def test_the_state_of_another_run_does_not_fit() -> None:
     taken = Run(cudfkd(), PLAN, lambda run: None).loop.state()
     other = Run(cudfkd("pull_back", **OWN), PLAN, lambda run: None)  # type: ignore[arg-type]
-    with pytest.raises(DataError, match="of another run: generator does not fit") as caught:
+    with pytest.raises(DataError, match="of another run: source.generator does not fit") as caught:
         other.loop.restore(taken)
     assert "\n" not in str(caught.value)
 

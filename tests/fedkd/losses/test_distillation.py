@@ -56,6 +56,10 @@ def test_divergence_is_zero_at_equality_and_scales_with_temperature_squared() ->
 
 
 def test_losses_go_by_their_names() -> None:
-    assert all(loss_named(name) is loss for name, loss in DISTILLATION_LOSSES.items())
+    assert set(DISTILLATION_LOSSES) == {"l1_centred", "squared_centred", "kl", "cross_entropy"}
+    for loss in (l1_centred, squared_centred, cross_entropy):
+        assert loss_named(loss.__name__) is loss
+    student, target = random_logits(4), random_logits(5)
+    assert torch.equal(loss_named("kl")(student, target), kl_divergence(4.0)(student, target))
     with pytest.raises(SettingsError, match="unknown distillation loss 'l2'; choose one of l1_cen"):
         loss_named("l2")

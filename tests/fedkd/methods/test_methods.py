@@ -14,8 +14,8 @@ from fedkd.client.vault.training.supervised import train_teacher
 from fedkd.data.datasets import Dataset, open_data
 from fedkd.errors import NeedsError, SettingsError
 from fedkd.loop import Plan, Progress, distil, drive
+from fedkd.losses import Batch, one_hot
 from fedkd.losses.distillation import cross_entropy, divergence, l1_centred
-from fedkd.losses.term import Batch, one_hot
 from fedkd.methods import (
     METHODS,
     Method,
@@ -48,7 +48,7 @@ from fedkd.procedural import build_priors
 from fedkd.protocol import Answers, Ask, Card, Request, Signal, as_float
 from fedkd.server.run.public_data import load_public_images
 from fedkd.student.curriculum import constant
-from fedkd.synthesis.gradients import GRADIENTS, PULL_BACK
+from fedkd.synthesis import GRADIENTS, PULL_BACK
 
 LOGITS, BN_GAP = Signal.LOGITS, Signal.BN_GAP
 

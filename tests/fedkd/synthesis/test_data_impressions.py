@@ -13,9 +13,8 @@ from fedkd.methods import make
 from fedkd.models import InProcess, Network
 from fedkd.procedural import build_priors
 from fedkd.protocol import Answers, Request
-from fedkd.synthesis import DataImpressions
+from fedkd.synthesis import DataImpressions, TrainedSource
 from fedkd.synthesis.data_impressions import ClassSimilarity, ImpressedPixels
-from fedkd.synthesis.generator_training import TrainedSource
 from tests.support.contexts import context_of
 
 K = 4

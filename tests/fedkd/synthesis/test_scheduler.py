@@ -88,7 +88,7 @@ def scheduler(
 def origins(of: SourceScheduler, asked: int, many: int) -> list[str]:
     found = []
     for _ in range(many):
-        scheduled = of.next(asked, 0.0)
+        scheduled = of.next(asked)
         assert scheduled is not None
         found.append(scheduled.proposal.origin)
     return found
@@ -101,16 +101,17 @@ def test_turns_are_drawn_by_shares_which_are_normalised() -> None:
     assert found.count("a") + found.count("b") == 1000
 
 
-def test_shares_follow_the_questions_not_the_students_progress() -> None:
+def test_shares_follow_the_questions_and_each_source_its_expected_share_of_them() -> None:
     late = ramp(0.0, 1.0, 0.5, 0.5)
     a, b = Counting("a"), Counting("b", 30_000)
     of = scheduler((a, lambda p: 1.0 - late(p)), (b, late))
     assert origins(of, 499, 20) == ["a"] * 20
     assert origins(of, 500, 20) == ["b"] * 20
-    scheduled = of.next(0, 0.9)
-    assert scheduled is not None
-    assert scheduled.proposal.origin == "a"
-    assert a.progress == 0.9
+    for asked, source, progress in ((0, a, 0.0), (250, a, 0.5), (500, b, 0.0), (750, b, 0.5)):
+        scheduled = of.next(asked)
+        assert scheduled is not None
+        assert scheduled.source is source
+        assert scheduled.progress == source.progress == pytest.approx(progress, abs=2e-3)
 
 
 def test_who_is_urgent_comes_first_without_a_lot_and_without_a_share_has_no_other_turn() -> None:
@@ -140,7 +141,7 @@ def test_only_what_is_new_of_a_batch_is_asked_about_with_all_that_belongs_to_it(
     bank = Bank()
     bank.add(every[1:3], torch.zeros(2, K))
     source = Rich("rich")
-    scheduled = scheduler((source, constant(1.0)), plan=Plan(100, 6), bank=bank).next(0, 0.25)
+    scheduled = scheduler((source, constant(1.0)), plan=Plan(100, 6), bank=bank).next(0)
     assert scheduled is not None
     assert scheduled.source is source
     fresh = torch.tensor([0, 3, 4, 5])
@@ -159,7 +160,7 @@ def test_only_what_is_new_of_a_batch_is_asked_about_with_all_that_belongs_to_it(
 
 def test_an_image_that_is_twice_in_a_batch_is_asked_about_once() -> None:
     source = Counting("a", fixed=numbered(0, 2)[[0, 1, 0, 0]])
-    scheduled = scheduler((source, constant(1.0))).next(0, 0.0)
+    scheduled = scheduler((source, constant(1.0))).next(0)
     assert scheduled is not None
     assert torch.equal(scheduled.images, numbered(0, 2))
 
@@ -192,14 +193,14 @@ def test_a_run_ends_in_one_line_where_nobody_has_anything_new() -> None:
     bank.add(numbered(0, 4), torch.zeros(4, K))
     a, b = Counting("a", fixed=numbered(0, 4)), Counting("b", fixed=numbered(1, 2))
     with pytest.raises(SettingsError, match=r"(a and b|b and a) drew only images that were asked"):
-        scheduler((a, constant(1.0)), (b, constant(1.0)), bank=bank).next(0, 0.0)
+        scheduler((a, constant(1.0)), (b, constant(1.0)), bank=bank).next(0)
 
 
 def test_every_turn_is_of_as_many_samples_as_the_dearest_may_propose() -> None:
     cheap, dear = Counting("cheap"), Counting("dear", 10_000, price=3)
     of = scheduler((cheap, constant(1.0)), (dear, constant(1.0)), plan=Plan(100, 8))
     for asked, count in ((0, 8), (76, 8), (77, 7), (97, 1)):
-        scheduled = of.next(asked, 0.0)
+        scheduled = of.next(asked)
         assert scheduled is not None
         assert len(scheduled.images) == count
 
@@ -208,12 +209,12 @@ def test_what_does_not_pay_for_the_dearest_goes_to_the_cheapest_without_a_lot() 
     dear, cheap = Counting("dear", price=5), Counting("cheap", 10_000, price=2)
     of = scheduler((dear, constant(1e9)), (cheap, constant(1.0)), plan=Plan(100, 8))
     before = of.rng.get_state()
-    scheduled = of.next(96, 0.0)
+    scheduled = of.next(96)
     assert scheduled is not None
     assert (scheduled.proposal.origin, len(scheduled.images)) == ("cheap", 2)
     assert torch.equal(of.rng.get_state(), before)
-    assert of.next(99, 0.0) is None
-    assert of.next(100, 0.0) is None
+    assert of.next(99) is None
+    assert of.next(100) is None
 
 
 def test_steps_and_facts_are_those_of_all_sources() -> None:
