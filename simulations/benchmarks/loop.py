@@ -20,12 +20,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedkd.aggregation.fusion import build_fusion
+from fedkd.aggregation.fusion_rules import build_fusion
 from fedkd.core.bank import Bank
-from fedkd.core.compute import Compute
+from fedkd.core.device import Compute
 from fedkd.core.interfaces import Context
-from fedkd.core.plan import Plan
-from fedkd.core.proposals import AnsweredBatch, Proposal, Turn
+from fedkd.core.run_plan import Plan
+from fedkd.core.sample_proposals import AnsweredBatch, Proposal, Turn
 from fedkd.methods import Method, cudfkd
 from fedkd.models import Generator, InProcess, build_network
 from fedkd.procedural import build_prior

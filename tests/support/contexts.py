@@ -6,17 +6,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fedkd.aggregation.fusion import cached_fusion
+from fedkd.aggregation.fusion_rules import cached_fusion
 from fedkd.core.bank import Bank
-from fedkd.core.compute import CPU
+from fedkd.core.device import CPU
 from fedkd.core.interfaces import Context
-from fedkd.core.plan import Plan
-from fedkd.core.proposals import AnsweredBatch, FollowUps, Proposal
+from fedkd.core.run_plan import Plan
+from fedkd.core.sample_proposals import AnsweredBatch, FollowUps, Proposal
 from fedkd.losses import l1_centred
 from fedkd.models import InProcess
 from fedkd.procedural import build_priors
 from fedkd.protocol import Ask, Card, Reply, Request, Signal, label_spaces_of
-from fedkd.student.curriculum import UNIFORM
+from fedkd.student.self_paced_curriculum import UNIFORM
 from fedkd.synthesis import to_bytes
 
 

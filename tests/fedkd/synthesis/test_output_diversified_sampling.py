@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from fedkd.core.proposals import Cost, Proposal, Turn
+from fedkd.core.sample_proposals import Cost, Proposal, Turn
 from fedkd.core.schedules import FULL
 from fedkd.errors import SettingsError
 from fedkd.loop import Plan, Progress, distil, drive

@@ -10,14 +10,14 @@ from torch import Tensor
 
 from fedkd.core.bank import Bank
 from fedkd.core.interfaces import BaseSource
-from fedkd.core.plan import Plan
-from fedkd.core.proposals import Cost, Proposal, Turn
+from fedkd.core.run_plan import Plan
+from fedkd.core.sample_proposals import Cost, Proposal, Turn
 from fedkd.core.schedules import Schedule, constant, ramp
 from fedkd.errors import SettingsError
 from fedkd.procedural import render
 from fedkd.protocol import NamedPrior, Recipe
 from fedkd.synthesis import SourceScheduler
-from fedkd.synthesis.scheduler import ATTEMPTS
+from fedkd.synthesis.source_scheduler import ATTEMPTS
 
 K = 3
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from fedkd.errors import SettingsError
 from fedkd.models import InProcess
 from fedkd.protocol import Answers, Ask, PullBack, Reply, Request, Signal, as_float
-from fedkd.synthesis.gradients import (
+from fedkd.synthesis.teacher_gradients import (
     GRADIENTS,
     NONE,
     PULL_BACK,

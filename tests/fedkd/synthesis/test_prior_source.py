@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fedkd.core.proposals import Turn
+from fedkd.core.sample_proposals import Turn
 from fedkd.procedural import UniformNoise, build_priors, render
 from fedkd.synthesis import ProceduralPriors
-from fedkd.synthesis.priors import PriorChoice
+from fedkd.synthesis.prior_source import PriorChoice
 from tests.support.contexts import answered_with, context_of
 
 SHAPE, K = (1, 6, 6), 4

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fedkd.core.proposals import Turn
+from fedkd.core.sample_proposals import Turn
 from fedkd.core.schedules import FULL
 from fedkd.errors import SettingsError
 from fedkd.loop import Distillation, Plan, Progress, distil, drive
@@ -17,7 +17,7 @@ from fedkd.methods import Method, disguide, ideal
 from fedkd.models import Generator, InProcess
 from fedkd.procedural import build_priors
 from fedkd.protocol import Answers, Ask, Request, Signal
-from fedkd.student.peers import Peers
+from fedkd.student.peer_students import Peers
 from fedkd.synthesis import (
     PULL_BACK,
     STRAIGHT_THROUGH,
@@ -26,8 +26,8 @@ from fedkd.synthesis import (
     Gradient,
     SurrogateTrained,
 )
-from fedkd.synthesis.generator_network import NetworkTarget
-from fedkd.synthesis.surrogate import SurrogateSource, vote
+from fedkd.synthesis.generator_parameterisation import GeneratorParameterisation
+from fedkd.synthesis.surrogate_trained_source import SurrogateSource, vote
 from tests.support.contexts import Clock, Recorded, answered_by, context_of
 
 SHAPE, CLASSES = (1, 6, 6), 4
@@ -191,7 +191,7 @@ def test_its_generator_takes_the_gradient_of_that_objective() -> None:
     context = context_of(student, SHAPE, CLASSES)
     (peer,) = context.part(method.student["peers"]).networks  # type: ignore[attr-defined]
     source = context.part(generator_of(method))
-    assert isinstance(source.target, NetworkTarget)
+    assert isinstance(source.target, GeneratorParameterisation)
     before: Generator = copy.deepcopy(source.target.network)
     taken: dict[str, Tensor] = {}
     for name, p in source.target.network.named_parameters():
@@ -230,7 +230,7 @@ def test_voters_stand_for_the_teachers_though_no_term_reads_them() -> None:
     context = context_of(student, SHAPE, CLASSES, record=record)
     spec = SurrogateTrained(((FULL, class_balance()),), STUDENT, GeneratorNetwork(5), voters=peers)
     source = context.part(spec)
-    assert isinstance(source.target, NetworkTarget)
+    assert isinstance(source.target, GeneratorParameterisation)
     images = copy.deepcopy(source.target.network).train()(torch.randn(8, 5, generator=rng(5)))
     source.train(Turn(8, rng(5), 0.0))
     everybody = [student, *context.part(peers).networks]

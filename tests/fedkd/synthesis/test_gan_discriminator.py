@@ -7,13 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from fedkd.core.bank import Bank
-from fedkd.core.proposals import Proposal, Turn
+from fedkd.core.sample_proposals import Proposal, Turn
 from fedkd.errors import SettingsError
 from fedkd.losses import Batch
 from fedkd.models import InProcess
 from fedkd.protocol import Signal
 from fedkd.synthesis import Discriminator, PublicSamples
-from fedkd.synthesis.discriminator import (
+from fedkd.synthesis.gan_discriminator import (
     Side,
     TrainedDiscriminator,
     Verdict,

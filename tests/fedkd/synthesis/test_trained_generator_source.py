@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from fedkd.core.interfaces import Context
-from fedkd.core.plan import Plan
-from fedkd.core.proposals import AnsweredBatch, Cost, Proposal, Turn
+from fedkd.core.run_plan import Plan
+from fedkd.core.sample_proposals import AnsweredBatch, Cost, Proposal, Turn
 from fedkd.core.schedules import FULL, Schedule, constant, ramp
 from fedkd.errors import SettingsError
 from fedkd.losses import (
@@ -31,8 +31,8 @@ from fedkd.synthesis import (
     GeneratorNetwork,
     Gradient,
     LatentBatch,
+    ParameterisationSpec,
     PixelBatch,
-    TargetSpec,
     TrainedGenerator,
     TrainedSource,
     forward_differences,
@@ -61,7 +61,7 @@ TEACHERS = InProcess(NETWORKS, SHAPE, K)
 def spec(
     *terms: Term,
     gradient: Gradient = PULL_BACK,
-    target: TargetSpec = PixelBatch(1000),  # noqa: B008 -- frozen
+    target: ParameterisationSpec = PixelBatch(1000),  # noqa: B008 -- frozen
     rate: float = 0.05,
     until: float = 1.0,
 ) -> TrainedGenerator:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fedkd.core.bank import Bank
-from fedkd.core.proposals import Turn
+from fedkd.core.sample_proposals import Turn
 from fedkd.errors import SettingsError
 from fedkd.loop import Distillation, Plan, Progress, drive
 from fedkd.methods import pre_dfkd
@@ -16,7 +16,7 @@ from fedkd.models import InProcess
 from fedkd.procedural import build_priors
 from fedkd.protocol import Answers, Ask, Request
 from fedkd.synthesis import GenerativeReplay
-from fedkd.synthesis.generative_replay import ReplayedSamples
+from fedkd.synthesis.generative_replay_vae import ReplayedSamples
 from tests.support.contexts import context_of
 
 SHAPE, CLASSES = (1, 6, 6), 4

@@ -1,4 +1,4 @@
-"""Companions of a generator: found by the specs that its terms read, each once."""
+"""AuxiliaryNetworks of a generator: found by the specs that its terms read, each once."""
 
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -6,19 +6,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fedkd.core.checkpoint_state import State
 from fedkd.core.interfaces import Context
-from fedkd.core.proposals import AnsweredBatch
-from fedkd.core.state import State
+from fedkd.core.sample_proposals import AnsweredBatch
 from fedkd.losses import Batch, Term, one_hot
-from fedkd.synthesis import BaseCompanion
-from fedkd.synthesis.companions import Companions
+from fedkd.synthesis import BaseAuxiliaryNetwork
+from fedkd.synthesis.auxiliary_networks import AuxiliaryNetworks
 from tests.support.contexts import context_of
 
 SHAPE, K = (1, 4, 4), 3
 
 
 @dataclass
-class Watching(BaseCompanion):
+class Watching(BaseAuxiliaryNetwork):
     """Reads the mean of the images, and notes what it is told."""
 
     told: list[object] = field(default_factory=list)
@@ -60,7 +60,7 @@ def test_terms_that_read_one_spec_share_its_companion_with_whoever_else_holds_it
     first, second = Spec(), Spec()
     context = context_of(nn.Identity(), SHAPE, K)
     terms = (reading("a", first), one_hot(), reading("b", second, first))
-    companions = Companions(terms, context)
+    companions = AuxiliaryNetworks(terms, context)
     assert list(companions.parts) == ["companion0", "companion1"]
     one, two = companions.parts.values()
     assert (one, two) == (context.part(first), context.part(second))
@@ -72,7 +72,7 @@ def test_each_looks_once_at_a_batch_and_is_told_once_of_its_step_and_of_its_end(
     first, second = Spec(), Spec()
     context = context_of(nn.Identity(), SHAPE, K)
     terms = (reading("a", first), reading("b", second, first))
-    companions = Companions(terms, context)
+    companions = AuxiliaryNetworks(terms, context)
     batch = Batch(torch.full((2, *SHAPE), 0.25), {}, torch.zeros(2, K))
     readings = companions.observe(batch, None, context.rng)
     read = replace(batch, readings=readings)
@@ -85,5 +85,5 @@ def test_each_looks_once_at_a_batch_and_is_told_once_of_its_step_and_of_its_end(
 
 
 def test_terms_that_read_nothing_have_none() -> None:
-    companions = Companions([one_hot()], context_of(nn.Identity(), SHAPE, K))
+    companions = AuxiliaryNetworks([one_hot()], context_of(nn.Identity(), SHAPE, K))
     assert companions.parts == {}

@@ -10,7 +10,7 @@ from fedkd.errors import SettingsError
 from fedkd.models import Generator
 from fedkd.procedural import render
 from fedkd.synthesis import GeneratorNetwork
-from fedkd.synthesis.generator_network import NetworkTarget
+from fedkd.synthesis.generator_parameterisation import GeneratorParameterisation
 from tests.support.contexts import context_of
 
 SHAPE, K = (1, 6, 6), 4
@@ -20,7 +20,7 @@ def rng(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def target(seed: int = 0, **settings: object) -> NetworkTarget:
+def target(seed: int = 0, **settings: object) -> GeneratorParameterisation:
     spec = GeneratorNetwork(**{"latent": 8, **settings})  # type: ignore[arg-type]
     return spec.build(context_of(nn.Identity(), SHAPE, K, seed=seed))
 
@@ -29,7 +29,7 @@ def weights(module: nn.Module) -> Tensor:
     return torch.cat([p.detach().flatten() for p in module.parameters()])
 
 
-def step(of: NetworkTarget, seed: int) -> None:
+def step(of: GeneratorParameterisation, seed: int) -> None:
     """One step of an optimiser, as training takes it."""
     (group,) = of.groups()
     optimizer = torch.optim.SGD(group["params"], 0.01)
