@@ -13,7 +13,7 @@ from typing import cast
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from fedkd.client.control.client import PARTITION_KEY, forwarding_mod
+from fedkd.client.control.flower_forwarding import PARTITION_KEY, forwarding_mod
 from fedkd.client.institution import Institution, simulated_institution
 from fedkd.client.sessions import Agent
 from fedkd.experiment import Experiment

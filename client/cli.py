@@ -118,7 +118,7 @@ def score(
     """Evaluate a student on the private test data, for the owner alone."""
     from fedkd.client.config.owner_config import load_owner_config
     from fedkd.client.institution import evaluate_student
-    from fedkd.client.institution.submitted_student import open_student
+    from fedkd.client.institution.student_weights import open_student
 
     correct, examples = evaluate_student(load_owner_config(owner), open_student(student))
     if as_json:

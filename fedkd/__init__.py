@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fedkd.core.plan import Distilled, Plan
+    from fedkd.core.run_plan import Distilled, Plan
     from fedkd.loop import distil, drive
     from fedkd.models import InProcess
     from fedkd.protocol import Ask, Card, PullBack, Reply, Signal
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 _HOME = {
     "Ask": "fedkd.protocol",
     "Card": "fedkd.protocol",
-    "Distilled": "fedkd.core.plan",
+    "Distilled": "fedkd.core.run_plan",
     "InProcess": "fedkd.models",
-    "Plan": "fedkd.core.plan",
+    "Plan": "fedkd.core.run_plan",
     "PullBack": "fedkd.protocol",
     "Reply": "fedkd.protocol",
     "Signal": "fedkd.protocol",

@@ -21,13 +21,13 @@ import torch
 from torch import Tensor, nn
 
 from fedkd.core.bank import Bank
-from fedkd.core.compute import CPU, Compute
-from fedkd.core.driver import PAUSE, drive
+from fedkd.core.checkpoint_state import Part, State, gather, scatter
+from fedkd.core.device import CPU, Compute
 from fedkd.core.interfaces import Context
-from fedkd.core.plan import Distilled, Plan, Progress, Watch
-from fedkd.core.proposals import AnsweredBatch, FollowUps, Proposal
+from fedkd.core.loop_driver import PAUSE, drive
 from fedkd.core.request_counts import RequestCounts
-from fedkd.core.state import Part, State, gather, scatter
+from fedkd.core.run_plan import Distilled, Plan, Progress, Watch
+from fedkd.core.sample_proposals import AnsweredBatch, FollowUps, Proposal
 from fedkd.errors import QuorumLost
 from fedkd.methods.method import Method
 from fedkd.procedural import Prior
@@ -42,7 +42,7 @@ from fedkd.protocol import (
     common_shape,
     label_spaces_of,
 )
-from fedkd.student.progress_events import ProgressEvents
+from fedkd.student.run_events import RunEvents
 from fedkd.student.training import Trainer
 from fedkd.synthesis import Scheduled, SourceScheduler, to_bytes
 
@@ -120,7 +120,7 @@ class Distillation:
         self._counts = RequestCounts(self.plan.budget)
         self._target = 0.0
         method, plan = self.method, self.plan
-        self._events = ProgressEvents(
+        self._events = RunEvents(
             *(self.watch, self, method.loss, method.curriculum, len(self.labels.names))
         )
         context = self._context(shape)

@@ -11,9 +11,9 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from fedkd.experiment import load_experiment
-from fedkd.server.drivers.flower_run import ROUNDS, distil_over_flower
-from fedkd.server.hub.certificates import server_credentials
-from fedkd.server.run.recorder import Evaluation, RunRecorder, traffic_of
+from fedkd.server.drivers.flower_driver import ROUNDS, distil_over_flower
+from fedkd.server.hub.tls_certificates import server_credentials
+from fedkd.server.run.run_recorder import Evaluation, RunRecorder, traffic_of
 
 app = ServerApp()
 log = logging.getLogger("flwr")

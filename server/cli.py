@@ -104,8 +104,8 @@ def run(
         raise SettingsError("--resume goes on with the run as it was begun; leave the rest out")
     _silence_grpc()
     from fedkd.core.logs import configure_logging
-    from fedkd.server.hub.certificates import server_credentials
     from fedkd.server.hub.hub import Hub
+    from fedkd.server.hub.tls_certificates import server_credentials
     from fedkd.server.run.checkpoint import Checkpoint
     from fedkd.server.run.console import print_result
     from fedkd.server.run.interrupted_runs import complete_interrupted_run, resume_hint
@@ -164,7 +164,7 @@ def certificates(
 ) -> None:
     """Make certificates for development; nothing that is there is overwritten."""
     _silence_grpc()
-    from fedkd.server.hub.certificates import make_certificates
+    from fedkd.server.hub.tls_certificates import make_certificates
 
     for path in make_certificates(folder, institution, host or [], days=days, flower=flower):
         typer.echo(str(path))
@@ -209,9 +209,9 @@ def _distil(
     bars: bool,
 ) -> None:
     """Wait for institutions, distil, write the report."""
-    from fedkd.server.drivers.standalone import await_institutions, distil_over_hub
+    from fedkd.server.drivers.standalone_driver import await_institutions, distil_over_hub
     from fedkd.server.run.console import print_result, print_resumed
-    from fedkd.server.run.recorder import RunRecorder
+    from fedkd.server.run.run_recorder import RunRecorder
 
     manifest, path = checkpoint.manifest, checkpoint.folder.path
     if manifest.resumed:
@@ -252,7 +252,7 @@ def _watch(
 ) -> "Iterator[tuple[Callable[[int], None], Watch]]":
     """Progress bars on a terminal, log events elsewhere."""
     from fedkd.server.run.console import progress_bars
-    from fedkd.server.run.progress_log import ProgressLog
+    from fedkd.server.run.progress_to_log import ProgressLog
 
     if bars and sys.stdout.isatty():
         logging.getLogger("fedkd.server").setLevel(logging.WARNING)  # the bars say the rest

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fedkd.core.augmentation import Augmentation
-from fedkd.core.compute import CPU, Compute
+from fedkd.core.device import CPU, Compute
 from fedkd.errors import QuorumLost
 from fedkd.experiment import Experiment
 from fedkd.loop import PAUSE, Distillation, Distilled, Plan, Progress, Watch
@@ -24,7 +24,7 @@ from fedkd.procedural import Prior, build_prior
 from fedkd.protocol import Answers, Card, LabelSpaces, Refusal, Request, without_recipe
 from fedkd.server.hub.bans import BanReason
 from fedkd.server.run.checkpoint import Checkpoint
-from fedkd.server.run.public_data import load_public_images
+from fedkd.server.run.public_data_loading import load_public_images
 from fedkd.wire import MissingInstitutions
 
 Lost = Mapping[str, Refusal | str]

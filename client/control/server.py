@@ -20,7 +20,7 @@ from typing import Any, Self
 
 from fedkd.client.control import framing
 from fedkd.client.institution import Institution
-from fedkd.client.institution.submitted_student import (
+from fedkd.client.institution.student_weights import (
     build_student,
     load_weights,
     max_weights_bytes,

@@ -8,7 +8,6 @@ from fedkd.client.config.owner_config import DataTable, OwnerConfig, TeacherTabl
 from fedkd.client.config.state_folder import ensure_private_folder
 from fedkd.client.institution.institution import Institution
 from fedkd.client.ledger.ledger import Ledger
-from fedkd.client.vault.assets import Assets
 from fedkd.client.vault.external_vault import ExternalVault
 from fedkd.client.vault.teachers.teacher_spec import TeacherSpec
 from fedkd.client.vault.trained_vault import TrainedVault
@@ -18,6 +17,7 @@ from fedkd.client.vault.training.settings import (
     SupervisedSettings,
 )
 from fedkd.client.vault.vault import Vault
+from fedkd.client.vault.vault_settings import Assets
 from fedkd.errors import DataError, SettingsError
 
 

@@ -5,13 +5,13 @@ from pathlib import Path
 
 from fedkd.client.institution.institution import Institution
 from fedkd.client.ledger.ledger import Ledger
-from fedkd.client.vault.assets import Assets
 from fedkd.client.vault.trained_vault import TrainedVault
 from fedkd.client.vault.training.settings import (
     DpSgdSettings,
     ProgressCallback,
     SupervisedSettings,
 )
+from fedkd.client.vault.vault_settings import Assets
 from fedkd.core.augmentation import Augmentation
 from fedkd.errors import SettingsError
 from fedkd.experiment import Experiment

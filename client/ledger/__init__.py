@@ -4,7 +4,7 @@ Entries form a hash chain. Privacy accounts and the cache of noisy answers are i
 """
 
 from fedkd.client.ledger.answer_cache import AnswerCache, PrivacyCost
-from fedkd.client.ledger.dataset_accounts import DatasetAccounts, DpTraining
+from fedkd.client.ledger.dataset_privacy_spending import DatasetPrivacySpending, DpTraining
 from fedkd.client.ledger.hash_chain import Entry, Head, LedgerTotals, verified_chain
 from fedkd.client.ledger.journal import Journal
 from fedkd.client.ledger.ledger import Ledger
@@ -12,7 +12,7 @@ from fedkd.client.ledger.privacy_accountant import PrivacyAccountant, privacy_co
 
 __all__ = [
     "AnswerCache",
-    "DatasetAccounts",
+    "DatasetPrivacySpending",
     "DpTraining",
     "Entry",
     "Head",

@@ -27,7 +27,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from fedkd.client.ledger.answer_cache import AnswerCache, PrivacyCost
-from fedkd.client.ledger.dataset_accounts import DatasetAccounts, DpTraining
+from fedkd.client.ledger.dataset_privacy_spending import DatasetPrivacySpending, DpTraining
 from fedkd.client.ledger.hash_chain import (
     ANSWERED,
     EXAMINATION,
@@ -76,7 +76,7 @@ class Ledger(Journal):
         super().__init__(path, durable=durable)
         self._clock = clock
         self.answer_cache = AnswerCache(self._db, self._checked_transaction)
-        self.dataset_accounts = DatasetAccounts(self._db, self._checked_transaction)
+        self.dataset_accounts = DatasetPrivacySpending(self._db, self._checked_transaction)
 
     def charge(
         self,
@@ -96,7 +96,7 @@ class Ledger(Journal):
             teacher: up to 64 bytes that identify the teacher. What another one has answered is no
                 repeat.
             privacy_cost: of the answers; None where they cost no privacy.
-            data_set: that the answers depend on, as `DatasetAccounts.register` named it.
+            data_set: that the answers depend on, as `DatasetPrivacySpending.register` named it.
 
         Returns:
             None: it is charged, now or before, and may be answered. Else a refusal; a ledger that

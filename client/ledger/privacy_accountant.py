@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from fedkd.client.ledger.answer_cache import PrivacyCost
-from fedkd.client.ledger.dataset_accounts import DpTraining
+from fedkd.client.ledger.dataset_privacy_spending import DpTraining
 from fedkd.client.ledger.ledger import Ledger
 from fedkd.errors import SettingsError
 from fedkd.privacy import MODES, Policy, Spending, epsilon_of_rho

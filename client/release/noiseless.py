@@ -85,7 +85,7 @@ def one_hot_logits(labels: Tensor, classes: int) -> Tensor:
     """(B,) labels -> (B, K) logits that hold nothing else: 0 except at the label.
 
     The value there is a multiple of 1/16, which quantisation on the wire does not change, see
-    `fedkd.protocol.quantisation`.
+    `fedkd.protocol.logit_quantisation`.
     """
     odds = ONE_HOT_PROBABILITY / (1 - ONE_HOT_PROBABILITY) * max(1, classes - 1)
     return F.one_hot(labels, classes).float() * (round(16 * math.log(odds)) / 16)

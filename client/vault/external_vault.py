@@ -5,11 +5,11 @@ from functools import cached_property
 
 from torch import nn
 
-from fedkd.client.vault.assets import Assets
 from fedkd.client.vault.teachers.formats import open_teacher
 from fedkd.client.vault.teachers.teacher_spec import TeacherSpec
 from fedkd.client.vault.trained_vault import TrainedVault
 from fedkd.client.vault.vault import Vault
+from fedkd.client.vault.vault_settings import Assets
 from fedkd.errors import DataError
 from fedkd.models import Teacher
 

@@ -9,7 +9,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from fedkd.client.vault.assets import Assets
+from fedkd.client.vault.vault_settings import Assets
 from fedkd.data.datasets import Dataset, open_data
 from fedkd.data.partition import Assignment, assign_samples, partition, read_partition
 from fedkd.errors import DataError

@@ -10,20 +10,20 @@ from typing import TypeAlias
 import torch
 from torch import nn
 
-from fedkd.client.ledger.dataset_accounts import DpTraining
-from fedkd.client.vault.assets import Assets
-from fedkd.client.vault.local_data import LocalData, open_local_data
-from fedkd.client.vault.model_cache import (
+from fedkd.client.ledger.dataset_privacy_spending import DpTraining
+from fedkd.client.vault.disk_model_cache import (
     CachedModel,
     cache_metadata,
     load_cached_model,
     store_model,
 )
+from fedkd.client.vault.local_data import LocalData, open_local_data
 from fedkd.client.vault.pate_ensemble import PateEnsemble
 from fedkd.client.vault.training.pate import train_pate_ensemble
 from fedkd.client.vault.training.settings import ProgressCallback
 from fedkd.client.vault.training.supervised import SKLEARN_PREFIX, train_teacher
 from fedkd.client.vault.vault import Vault
+from fedkd.client.vault.vault_settings import Assets
 from fedkd.errors import DataError
 from fedkd.evaluation import predict_logits
 from fedkd.models import ModuleTeacher, Teacher, build_network

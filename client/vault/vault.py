@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from fedkd.client.ledger.dataset_accounts import DpTraining
+from fedkd.client.ledger.dataset_privacy_spending import DpTraining
 from fedkd.models import Teacher
 from fedkd.protocol import Guarantee
 

@@ -3,8 +3,8 @@
 By a fixed fusion rule, or by weights that are learned; and which samples enter the bank.
 """
 
-from fedkd.aggregation.by_rule import ByRule
-from fedkd.aggregation.fusion import (
+from fedkd.aggregation.fixed_rule import ByRule
+from fedkd.aggregation.fusion_rules import (
     RULES,
     RuleFusion,
     build_fusion,
@@ -13,7 +13,7 @@ from fedkd.aggregation.fusion import (
     weighted_mean,
 )
 from fedkd.aggregation.learned_weights import LearnedWeights
-from fedkd.aggregation.selection import confident
+from fedkd.aggregation.sample_selection import confident
 
 __all__ = [
     "RULES",

@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedkd.aggregation.fusion import RuleFusion, cached_fusion
+from fedkd.aggregation.fusion_rules import RuleFusion, cached_fusion
+from fedkd.core.checkpoint_state import State
 from fedkd.core.interfaces import Context, Record
-from fedkd.core.proposals import Proposal
-from fedkd.core.state import State
+from fedkd.core.sample_proposals import Proposal
 from fedkd.errors import SettingsError
 from fedkd.protocol import Answers, Card, LabelSpaces, Signal
 

@@ -5,8 +5,8 @@ Also the interfaces by which the loop meets the parts of a method, and the value
 
 from fedkd.core.augmentation import NO_AUGMENTATION, Augmentation, jittered
 from fedkd.core.bank import Bank
-from fedkd.core.compute import CPU, Compute, Precision, device_of
-from fedkd.core.driver import PAUSE, drive
+from fedkd.core.checkpoint_state import Part, State, Stateful, gather, scatter
+from fedkd.core.device import CPU, Compute, Precision, device_of
 from fedkd.core.interfaces import (
     Aggregation,
     AggregationSpec,
@@ -26,13 +26,21 @@ from fedkd.core.interfaces import (
     StudentPart,
 )
 from fedkd.core.logs import configure_logging, facts_of, log_event
-from fedkd.core.plan import Distilled, Plan, Progress, Watch
+from fedkd.core.loop_driver import PAUSE, drive
 from fedkd.core.plugins import entry_point_factory, entry_point_names, import_factory
-from fedkd.core.proposals import AnsweredBatch, Cost, FollowUps, Fusion, Needs, Proposal, Turn
 from fedkd.core.request_counts import RequestCounts
+from fedkd.core.run_plan import Distilled, Plan, Progress, Watch
+from fedkd.core.sample_proposals import (
+    AnsweredBatch,
+    Cost,
+    FollowUps,
+    Fusion,
+    Needs,
+    Proposal,
+    Turn,
+)
 from fedkd.core.schedules import Schedule, constant, ramp
 from fedkd.core.seen_samples import SeenSamples, sample_keys
-from fedkd.core.state import Part, State, Stateful, gather, scatter
 
 __all__ = [
     "CPU",

@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedkd.core.checkpoint_state import State
 from fedkd.core.seen_samples import SeenSamples, sample_keys
-from fedkd.core.state import State
 
 MEMORY = torch.device("cpu")
 

@@ -13,10 +13,18 @@ import torch
 from torch import Tensor, nn
 
 from fedkd.core.bank import Bank
-from fedkd.core.compute import Compute
-from fedkd.core.plan import Plan
-from fedkd.core.proposals import AnsweredBatch, Cost, FollowUps, Fusion, Needs, Proposal, Turn
-from fedkd.core.state import State, Stateful
+from fedkd.core.checkpoint_state import State, Stateful
+from fedkd.core.device import Compute
+from fedkd.core.run_plan import Plan
+from fedkd.core.sample_proposals import (
+    AnsweredBatch,
+    Cost,
+    FollowUps,
+    Fusion,
+    Needs,
+    Proposal,
+    Turn,
+)
 from fedkd.protocol import Answers, Card, LabelSpaces
 
 Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]

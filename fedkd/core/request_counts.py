@@ -1,6 +1,6 @@
 """Request counts: samples asked and pulled back so far, held against the budget of the plan."""
 
-from fedkd.core.state import State
+from fedkd.core.checkpoint_state import State
 from fedkd.errors import SettingsError
 from fedkd.protocol import Ask, Request
 

@@ -131,7 +131,7 @@ class MethodSection(BaseModel):
 
 
 class Images(Section):
-    """Procedural priors, see `fedkd.procedural.priors`, and public images."""
+    """Procedural priors, see `fedkd.procedural.image_priors`, and public images."""
 
     priors: tuple[str, ...] = ("pink", "leaves", "levels", "scales")
     warp: float = Field(0.0, ge=0, le=1)
@@ -140,7 +140,7 @@ class Images(Section):
     """Share of images that are mixed with another by a blob mask."""
     public: str | None = None
     """Public images of the coordinator, for methods that need some: a folder, an .npz file or
-    typeset-digits, see `fedkd.server.run.public_data`."""
+    typeset-digits, see `fedkd.server.run.public_data_loading`."""
 
 
 class Student(Section):
@@ -175,7 +175,7 @@ class Questions(Section):
     recipes: bool = True
     """Send recipes instead of images where an institution can render them."""
     rule: str = "auto"
-    """Aggregation rule, see `fedkd.aggregation.fusion`."""
+    """Aggregation rule, see `fedkd.aggregation.fusion_rules`."""
     capacity: int | None = Field(None, ge=1)
     """Most samples in the student's bank; None for all."""
     quorum: int = Field(1, ge=1)

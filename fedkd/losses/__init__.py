@@ -19,7 +19,6 @@ from fedkd.losses.class_prior import (
     targets_of,
 )
 from fedkd.losses.contrastive import contrastive_loss, instance_discrimination
-from fedkd.losses.discriminator import adversarial_realness, classwise_realness
 from fedkd.losses.distillation import (
     DISTILLATION_LOSSES,
     cross_entropy,
@@ -28,6 +27,7 @@ from fedkd.losses.distillation import (
     loss_named,
     squared_centred,
 )
+from fedkd.losses.gan import adversarial_realness, classwise_realness
 from fedkd.losses.image_prior import l2_norm, mode_seeking, total_variation
 from fedkd.losses.statistics import bn_gap
 from fedkd.losses.term import Batch, Objective, Term, penalised, weighted

@@ -58,7 +58,7 @@ class Term:
     capture_interval: int = 1
     """Generator steps from one capture to the next, >= 1; the second step of each is captured."""
     reads: tuple[Any, ...] = ()
-    """Specs of the companions, see `fedkd.synthesis.companions`, whose readings it takes."""
+    """Specs of the companions, see `fedkd.synthesis.auxiliary_networks`, whose readings it takes."""
 
 
 Objective: TypeAlias = tuple[tuple[Schedule, Term], ...]

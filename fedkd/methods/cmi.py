@@ -4,7 +4,7 @@ G. Fang, J. Song, X. Wang, C. Shen, X. Wang, M. Song. IJCAI 2021, arXiv 2105.085
 
 Every batch has latents and a generator of its own, begun anew. Inversion alone paints much the same
 image again and again; so each is to be told, by a view of a part of it, from all others, of its
-batch and of batches before (`fedkd.synthesis.instance_discrimination`):
+batch and of batches before (`fedkd.synthesis.instance_discriminator`):
 
     L_G = bn * bn_gap + one_hot * CE(T(G(z)), y) + adversarial * adversarial_kl
           + contrast * instance_discrimination
@@ -37,8 +37,8 @@ from fedkd.losses import (
     target_class,
     weighted,
 )
-from fedkd.methods.composition import shares
 from fedkd.methods.method import Method
+from fedkd.methods.source_shares import shares
 from fedkd.synthesis import PULL_BACK, InstanceDiscriminator, LatentBatch, TrainedGenerator
 
 PAPER = "Fang et al., IJCAI 2021 (arXiv 2105.08584)"

@@ -34,8 +34,8 @@ Departures
 from fedkd.aggregation.learned_weights import LearnedWeights
 from fedkd.core.schedules import FULL, constant
 from fedkd.losses import adversarial_kl, hard_class, kl_divergence, weighted
-from fedkd.methods.composition import shares
 from fedkd.methods.method import Method
+from fedkd.methods.source_shares import shares
 from fedkd.synthesis import PULL_BACK, LatentBatch, OutputDiversified, TrainedGenerator
 
 PAPER = "Dai et al., ICLR 2024 (arXiv 2402.15070)"

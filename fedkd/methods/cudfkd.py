@@ -15,7 +15,7 @@ adversarial_kl counts only images on which teacher and student still decide alik
 
 Departures
   Logits only is the default. Most institutions will sign for answers, not for gradients; then
-    no generator is trained, images are those of procedural priors (`fedkd.procedural.priors`), and
+    no generator is trained, images are those of procedural priors (`fedkd.procedural.image_priors`), and
     of the paper the student's curriculum is left. ``gradient="pull_back"`` is the exact method.
   Every answer is kept and learned from again. The paper draws fresh images for each student
     step, ten times as many questions; ``Plan.capacity`` of a few batches comes near to that.
@@ -31,9 +31,9 @@ from typing import Literal, TypeAlias
 from fedkd.core.schedules import constant, ever, ramp
 from fedkd.errors import SettingsError
 from fedkd.losses import adversarial_kl, bn_gap, class_balance, loss_named, one_hot, weighted
-from fedkd.methods.composition import shares
 from fedkd.methods.method import Method
-from fedkd.student.curriculum import Curriculum, Kind
+from fedkd.methods.source_shares import shares
+from fedkd.student.self_paced_curriculum import Curriculum, Kind
 from fedkd.synthesis import NONE, GeneratorNetwork, TrainedGenerator, gradient_named
 
 PAPER = "Li et al., Information Sciences 2023 (arXiv 2208.13648)"
@@ -66,7 +66,7 @@ def cudfkd(
     """CuDFKD as a value.
 
     Args:
-        gradient: where the generator's gradient comes from, see `fedkd.synthesis.gradients`; "none"
+        gradient: where the generator's gradient comes from, see `fedkd.synthesis.teacher_gradients`; "none"
             asks for logits only and trains no generator; all but it and "pull_back" need bn_weight
             0.
         one_hot_weight: of the teacher's own decision, >= 0; the paper's, as are the next two.

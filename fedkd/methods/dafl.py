@@ -24,8 +24,8 @@ from typing import Literal, TypeAlias, get_args
 
 from fedkd.core.schedules import constant
 from fedkd.losses import class_balance, kl_divergence, one_hot, weighted
-from fedkd.methods.composition import shares, trained_by
 from fedkd.methods.method import Method
+from fedkd.methods.source_shares import shares, trained_by
 from fedkd.synthesis import GeneratorNetwork, TrainedGenerator
 
 PAPER = "Chen et al., ICCV 2019 (arXiv 1904.01186)"
@@ -46,7 +46,7 @@ def dafl(
     """DAFL as a value.
 
     Args:
-        gradient: where the generator's gradient comes from, see `fedkd.synthesis.gradients`.
+        gradient: where the generator's gradient comes from, see `fedkd.synthesis.teacher_gradients`.
         one_hot_weight: of the teacher's own decision, >= 0; 0.05 in the public code for CIFAR.
         balance_weight: of the class balance, >= 0.
         temperature: tau of the student's loss, > 0.

@@ -19,8 +19,8 @@ Departures
 
 from fedkd.core.schedules import constant
 from fedkd.losses import bn_gap, l1_centred, logit_discrepancy, one_hot, weighted
-from fedkd.methods.composition import shares
 from fedkd.methods.method import Method
+from fedkd.methods.source_shares import shares
 from fedkd.synthesis import PULL_BACK, GeneratorNetwork, TrainedGenerator
 
 PAPER = "Zhao et al., 2021 (arXiv 2104.05382)"

@@ -33,8 +33,8 @@ from fedkd.losses import (
     total_variation,
     weighted,
 )
-from fedkd.methods.composition import shares
 from fedkd.methods.method import Method
+from fedkd.methods.source_shares import shares
 from fedkd.synthesis import PULL_BACK, PixelBatch, TrainedGenerator
 
 PAPER = "Yin et al., CVPR 2020 (arXiv 1912.08795)"

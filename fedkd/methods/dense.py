@@ -25,11 +25,11 @@ Departures
   Institutions with different classes have no mean of logits: name another ``questions.rule`` there.
 """
 
-from fedkd.aggregation.by_rule import ByRule
+from fedkd.aggregation.fixed_rule import ByRule
 from fedkd.core.schedules import FULL, constant
 from fedkd.losses import bn_gap, boundary_support, kl_divergence, target_class, weighted
-from fedkd.methods.composition import shares
 from fedkd.methods.method import Method
+from fedkd.methods.source_shares import shares
 from fedkd.synthesis import PULL_BACK, LatentBatch, TrainedGenerator
 
 PAPER = "Zhang et al., NeurIPS 2022 (arXiv 2112.12371)"

@@ -19,8 +19,8 @@ from typing import Literal, TypeAlias, get_args
 
 from fedkd.core.schedules import FULL
 from fedkd.losses import l1_centred, logit_discrepancy
-from fedkd.methods.composition import shares, trained_by
 from fedkd.methods.method import Method
+from fedkd.methods.source_shares import shares, trained_by
 from fedkd.synthesis import GeneratorNetwork, TrainedGenerator
 
 PAPER = "Fang et al., 2019 (arXiv 1912.11006)"
@@ -38,7 +38,7 @@ def dfad(
     """DFAD as a value.
 
     Args:
-        gradient: where the generator's gradient comes from, see `fedkd.synthesis.gradients`.
+        gradient: where the generator's gradient comes from, see `fedkd.synthesis.teacher_gradients`.
         latent: Z; the public code's for CIFAR, 100 for MNIST.
         warm_up: share of the questions that go to priors before the generator may ask.
         generated: share of the questions that are the generator's after that; the paper has all.

@@ -12,7 +12,7 @@ T is a log-probability less its mean over the classes, which is what centred log
 
 Departures
   The student is differentiated exactly, since it is here; only the teacher's part of the gradient
-    is estimated, sample by sample, as `fedkd.synthesis.gradients.forward_differences` says.
+    is estimated, sample by sample, as `fedkd.synthesis.teacher_gradients.forward_differences` says.
   Images are moved as pixels and cut off at black and white; the paper moves what goes into the
     generator's last tanh.
   Every answer is kept and learned from again, by AdamW; in the paper each of five student steps
@@ -22,8 +22,8 @@ Departures
 
 from fedkd.core.schedules import FULL
 from fedkd.losses import l1_centred, logit_discrepancy
-from fedkd.methods.composition import shares
 from fedkd.methods.method import Method
+from fedkd.methods.source_shares import shares
 from fedkd.synthesis import GeneratorNetwork, TrainedGenerator, forward_differences
 
 PAPER = "Truong et al., CVPR 2021 (arXiv 2011.14779)"

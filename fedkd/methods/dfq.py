@@ -21,8 +21,8 @@ Departures
 
 from fedkd.core.schedules import constant
 from fedkd.losses import adversarial_kl, bn_gap, class_balance, kl_divergence, one_hot, weighted
-from fedkd.methods.composition import shares
 from fedkd.methods.method import Method
+from fedkd.methods.source_shares import shares
 from fedkd.synthesis import PULL_BACK, GeneratorNetwork, TrainedGenerator
 
 PAPER = "Choi et al., CVPR Workshops 2020 (arXiv 2005.04136)"

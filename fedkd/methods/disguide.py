@@ -26,9 +26,9 @@ Departures
 from fedkd.core.schedules import FULL, constant
 from fedkd.errors import SettingsError
 from fedkd.losses import class_balance, disagreement, loss_named, weighted
-from fedkd.methods.composition import shares
 from fedkd.methods.method import Method
-from fedkd.student.peers import Peers
+from fedkd.methods.source_shares import shares
+from fedkd.student.peer_students import Peers
 from fedkd.synthesis import STUDENT, GeneratorNetwork, SurrogateTrained
 
 PAPER = "Rosenthal et al., AAAI 2023"

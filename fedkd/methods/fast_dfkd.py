@@ -28,8 +28,8 @@ from typing import Literal
 from fedkd.core.schedules import constant, ramp
 from fedkd.errors import SettingsError
 from fedkd.losses import adversarial_kl, bn_gap, kl_divergence, target_class, weighted
-from fedkd.methods.composition import shares
 from fedkd.methods.method import Method
+from fedkd.methods.source_shares import shares
 from fedkd.synthesis import PULL_BACK, MetaLatentBatch, TrainedGenerator
 
 PAPER = "Fang et al., AAAI 2022 (arXiv 2112.06253)"

@@ -11,7 +11,7 @@ student learns from public samples, repeated many times over, and from generated
     L_S = mean_c (S_c - T_c)^2
 
 x is public, c what the teacher says it shows; g is generated and is to show y; a and b are x and g.
-Feature integration (`fedkd.synthesis.discriminator`) and category frequency smoothing
+Feature integration (`fedkd.synthesis.gan_discriminator`) and category frequency smoothing
 (`fedkd.losses.class_prior`) are what the paper says: in its public code no gradient flows through
 the one, and the weights of the other are never updated.
 
@@ -49,8 +49,8 @@ from fedkd.losses import (
     squared_centred,
     weighted,
 )
-from fedkd.methods.composition import shares, trained_by
 from fedkd.methods.method import Method, Share
+from fedkd.methods.source_shares import shares, trained_by
 from fedkd.synthesis import Discriminator, GeneratorNetwork, PublicSamples, TrainedGenerator
 
 PAPER = "Tang et al., AAAI 2025 (arXiv 2412.13525)"
@@ -76,7 +76,7 @@ def hidfd(
 
     Args:
         gradient: where the gradient through the teachers comes from, see
-            `fedkd.synthesis.gradients`. The student cannot stand for anybody, since it learns
+            `fedkd.synthesis.teacher_gradients`. The student cannot stand for anybody, since it learns
             nothing until the generator is done.
         classwise_weight: of the classes of either side, for generator and discriminator, >= 0.
         frequency_weight: of the category frequency, >= 0; 0 asks for no gradient of a teacher.

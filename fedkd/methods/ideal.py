@@ -21,8 +21,8 @@ Departures
 
 from fedkd.core.schedules import FULL, constant
 from fedkd.losses import class_balance, loss_named, target_class, weighted
-from fedkd.methods.composition import shares
 from fedkd.methods.method import Method
+from fedkd.methods.source_shares import shares
 from fedkd.synthesis import STUDENT, LatentBatch, SurrogateTrained
 
 PAPER = "Zhang et al., ICLR 2023 (arXiv 2205.11158)"

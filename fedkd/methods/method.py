@@ -6,14 +6,14 @@ from functools import reduce
 from operator import or_
 from typing import NamedTuple
 
-from fedkd.aggregation.by_rule import ByRule
+from fedkd.aggregation.fixed_rule import ByRule
 from fedkd.core.interfaces import AggregationSpec, Loss, Selection, SourceSpec, Spec, StudentPart
-from fedkd.core.proposals import Needs
+from fedkd.core.sample_proposals import Needs
 from fedkd.core.schedules import Schedule, constant, expect_weights
 from fedkd.errors import NeedsError, SettingsError
 from fedkd.losses import l1_centred
 from fedkd.protocol import Card, Signal
-from fedkd.student.curriculum import UNIFORM, Curriculum
+from fedkd.student.self_paced_curriculum import UNIFORM, Curriculum
 from fedkd.synthesis import NONE, Gradient, ProceduralPriors
 
 

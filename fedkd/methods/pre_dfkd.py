@@ -5,7 +5,7 @@ knowledge distillation by generative pseudo replay". AAAI 2022, arXiv 2201.03019
 
 A generator moves on, and a student that keeps no images forgets what it drew before. So a
 variational auto-encoder learns whatever was asked about, and replays it
-(`fedkd.synthesis.generative_replay`):
+(`fedkd.synthesis.generative_replay_vae`):
 
     L_G = one_hot + balance * class_balance + (1 - JS(S, T))
     L_memory = |D(z) - x| + |S(D(z)) - S(x)| + 1e-5 KL(code of x || N(0, 1)),   z of the code of x
@@ -34,8 +34,8 @@ from typing import Literal, TypeAlias, get_args
 from fedkd.core.schedules import FULL, constant, ramp
 from fedkd.errors import SettingsError
 from fedkd.losses import class_balance, jensen_shannon, loss_named, one_hot, weighted
-from fedkd.methods.composition import shares, trained_by
 from fedkd.methods.method import Method, Share
+from fedkd.methods.source_shares import shares, trained_by
 from fedkd.synthesis import GenerativeReplay, GeneratorNetwork, TrainedGenerator
 
 PAPER = "Binici et al., AAAI 2022 (arXiv 2201.03019)"
@@ -60,7 +60,7 @@ def pre_dfkd(
     """PRE-DFKD as a value.
 
     Args:
-        gradient: where the generator's gradient comes from, see `fedkd.synthesis.gradients`.
+        gradient: where the generator's gradient comes from, see `fedkd.synthesis.teacher_gradients`.
         one_hot_weight: of the teacher's own decision, >= 0.
         balance_weight: of the class balance, >= 0; here and in memory.
         replayed: share of the generator's questions that are about images from memory, in [0, 1);

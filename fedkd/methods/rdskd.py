@@ -25,8 +25,8 @@ from typing import Literal, TypeAlias, get_args
 
 from fedkd.core.schedules import FULL
 from fedkd.losses import class_balance, kl_divergence, mode_seeking, one_hot, penalised
-from fedkd.methods.composition import shares, trained_by
 from fedkd.methods.method import Method
+from fedkd.methods.source_shares import shares, trained_by
 from fedkd.synthesis import GeneratorNetwork, TrainedGenerator
 
 PAPER = "Han et al., ICASSP 2021 (arXiv 2011.03749)"
@@ -47,7 +47,7 @@ def rdskd(
     """RDSKD as a value.
 
     Args:
-        gradient: where the generator's gradient comes from, see `fedkd.synthesis.gradients`. The
+        gradient: where the generator's gradient comes from, see `fedkd.synthesis.teacher_gradients`. The
             student cannot stand for anybody, since it learns nothing until the generator is done.
         stage: share of the questions in which the generator learns, in (0, 1).
         capture_interval: generator steps after which its terms are measured against a newer past,

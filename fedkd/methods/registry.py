@@ -8,8 +8,8 @@ from typing import Any
 
 from fedkd.core.plugins import entry_point_factory, entry_point_names, import_factory
 from fedkd.errors import SettingsError
-from fedkd.methods.composition import gradients_of
 from fedkd.methods.method import Method
+from fedkd.methods.source_shares import gradients_of
 
 GROUP = "fedkd.methods"
 """The entry-point group in which packages offer factories of methods."""

@@ -29,11 +29,11 @@ Departures
   Steps of the student are AdamW's, on the bank as it grows.
 """
 
-from fedkd.aggregation.by_rule import ByRule
+from fedkd.aggregation.fixed_rule import ByRule
 from fedkd.core.schedules import FULL
 from fedkd.losses import kl_divergence, target_class
-from fedkd.methods.composition import shares
 from fedkd.methods.method import Method
+from fedkd.methods.source_shares import shares
 from fedkd.synthesis import PULL_BACK, DataImpressions, TrainedGenerator
 
 PAPER = "Nayak et al., ICML 2019 (arXiv 1905.08114)"

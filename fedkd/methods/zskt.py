@@ -22,8 +22,8 @@ from typing import Literal, TypeAlias, get_args
 
 from fedkd.core.schedules import FULL
 from fedkd.losses import adversarial_kl, kl_divergence
-from fedkd.methods.composition import shares, trained_by
 from fedkd.methods.method import Method
+from fedkd.methods.source_shares import shares, trained_by
 from fedkd.synthesis import GeneratorNetwork, TrainedGenerator
 
 PAPER = "Micaelli and Storkey, NeurIPS 2019 (arXiv 1905.09768)"
@@ -42,7 +42,7 @@ def zskt(
     """ZSKT as a value.
 
     Args:
-        gradient: where the generator's gradient comes from, see `fedkd.synthesis.gradients`.
+        gradient: where the generator's gradient comes from, see `fedkd.synthesis.teacher_gradients`.
         temperature: tau of both losses, > 0.
         latent: Z.
         warm_up: share of the questions that go to priors before the generator may ask.

@@ -7,7 +7,6 @@ from fedkd.models.architectures import Network, Shape
 from fedkd.models.generators import Generator
 from fedkd.models.in_process_teachers import InProcess
 from fedkd.models.registry import MODELS, build_network, penultimate_features, reinitialised
-from fedkd.models.scattering import Scattering
 from fedkd.models.teacher import (
     CHUNK,
     MIN_PROBABILITY,
@@ -16,6 +15,7 @@ from fedkd.models.teacher import (
     Teacher,
     require_signals,
 )
+from fedkd.models.wavelet_scattering import Scattering
 
 __all__ = [
     "CHUNK",

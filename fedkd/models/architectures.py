@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedkd.errors import SettingsError
-from fedkd.models.scattering import CHANNELS, Scattering
+from fedkd.models.wavelet_scattering import CHANNELS, Scattering
 
 Shape: TypeAlias = tuple[int, int, int]
 """(C, H, W)."""

@@ -5,8 +5,7 @@ A prior is a frozen value; the same prior, count, shape and seed give the same b
 
 from fedkd.core.interfaces import Prior
 from fedkd.procedural.base import ProceduralPrior
-from fedkd.procedural.collage import Collage
-from fedkd.procedural.priors import (
+from fedkd.procedural.image_priors import (
     DEFAULT_PRIORS,
     PRIORS,
     DeadLeaves,
@@ -20,7 +19,8 @@ from fedkd.procedural.priors import (
 )
 from fedkd.procedural.random_fields import Shape
 from fedkd.procedural.renderer import SEED_LIMIT, frozen_generator, named_prior, render
-from fedkd.procedural.transforms import CutMixed, Warped
+from fedkd.procedural.textured_dead_leaves import Collage
+from fedkd.procedural.warp_and_cutmix import CutMixed, Warped
 
 __all__ = [
     "DEFAULT_PRIORS",

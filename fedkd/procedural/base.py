@@ -7,7 +7,7 @@ from torch import Tensor
 
 from fedkd.errors import SettingsError
 from fedkd.procedural.random_fields import Shape, to_uint8
-from fedkd.procedural.transforms import images_per_block
+from fedkd.procedural.warp_and_cutmix import images_per_block
 
 
 class ProceduralPrior(ABC):

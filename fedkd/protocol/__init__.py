@@ -13,7 +13,7 @@ from fedkd.protocol.label_spaces import (
     common_shape,
     label_spaces_of,
 )
-from fedkd.protocol.quantisation import quantised
+from fedkd.protocol.logit_quantisation import quantised
 from fedkd.protocol.recipes import RECIPE_VERSION, FrozenGenerator, NamedPrior, Recipe
 from fedkd.protocol.requests import (
     Answers,

@@ -14,7 +14,7 @@ from enum import StrEnum
 import torch
 from torch import Tensor
 
-from fedkd.protocol.quantisation import quantised
+from fedkd.protocol.logit_quantisation import quantised
 
 
 class Signal(StrEnum):
@@ -42,7 +42,7 @@ def as_float(images: Tensor) -> Tensor:
 def rounded(value: Tensor, signal: Signal, exact: bool) -> Tensor:
     """A signal as it is sent: in float32 if ``exact``, else in float16 within its range.
 
-    Logits that need not be exact are quantised row by row, see `fedkd.protocol.quantisation`. A
+    Logits that need not be exact are quantised row by row, see `fedkd.protocol.logit_quantisation`. A
     batch-norm gap is one number, and always float32.
     """
     if exact or signal is Signal.BN_GAP:

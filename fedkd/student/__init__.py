@@ -3,10 +3,10 @@
 Also the events that tell how far it has come.
 """
 
-from fedkd.student.curriculum import UNIFORM, Curriculum
-from fedkd.student.peers import Peers
-from fedkd.student.primer import Primer
-from fedkd.student.progress_events import ProgressEvents
+from fedkd.student.peer_students import Peers
+from fedkd.student.primer_student import Primer
+from fedkd.student.run_events import RunEvents
+from fedkd.student.self_paced_curriculum import UNIFORM, Curriculum
 from fedkd.student.training import Trainer
 
 __all__ = [
@@ -14,6 +14,6 @@ __all__ = [
     "Curriculum",
     "Peers",
     "Primer",
-    "ProgressEvents",
+    "RunEvents",
     "Trainer",
 ]

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from fedkd.core.bank import Bank
-from fedkd.core.compute import CPU, Compute
+from fedkd.core.device import CPU, Compute
 from fedkd.core.interfaces import Loss, SampleWeights, StudentPart
-from fedkd.core.plan import Plan
+from fedkd.core.run_plan import Plan
 
 
 class Trainer:

@@ -3,15 +3,29 @@
 A source is named by a frozen spec, the settings of a part; what it builds stays in its module.
 """
 
-from fedkd.synthesis.companions import BaseCompanion, Companion
-from fedkd.synthesis.contrastive_samples import ContrastiveSamples
+from fedkd.synthesis.auxiliary_networks import AuxiliaryNetwork, BaseAuxiliaryNetwork
+from fedkd.synthesis.bank_evolution import Evolution
+from fedkd.synthesis.contrastive_bank_samples import ContrastiveSamples
 from fedkd.synthesis.data_impressions import DataImpressions
-from fedkd.synthesis.discriminator import Discriminator
-from fedkd.synthesis.evolution import Evolution
-from fedkd.synthesis.generative_replay import GenerativeReplay
-from fedkd.synthesis.generator_network import GeneratorNetwork
-from fedkd.synthesis.generator_training import TrainedGenerator, TrainedSource
-from fedkd.synthesis.gradients import (
+from fedkd.synthesis.gan_discriminator import Discriminator
+from fedkd.synthesis.generative_replay_vae import GenerativeReplay
+from fedkd.synthesis.generator_parameterisation import GeneratorNetwork
+from fedkd.synthesis.image_parameterisation import (
+    BaseParameterisation,
+    Drawn,
+    Parameterisation,
+    ParameterisationSpec,
+    to_bytes,
+)
+from fedkd.synthesis.instance_discriminator import InstanceDiscriminator
+from fedkd.synthesis.inversion import LatentBatch, PixelBatch
+from fedkd.synthesis.meta_initialisation import MetaLatentBatch
+from fedkd.synthesis.output_diversified_sampling import OutputDiversified
+from fedkd.synthesis.prior_source import ProceduralPriors
+from fedkd.synthesis.public_samples import PublicSamples
+from fedkd.synthesis.source_scheduler import Scheduled, SourceScheduler
+from fedkd.synthesis.surrogate_trained_source import SurrogateTrained
+from fedkd.synthesis.teacher_gradients import (
     GRADIENTS,
     NONE,
     PULL_BACK,
@@ -21,15 +35,7 @@ from fedkd.synthesis.gradients import (
     forward_differences,
     gradient_named,
 )
-from fedkd.synthesis.instance_discrimination import InstanceDiscriminator
-from fedkd.synthesis.inversion import LatentBatch, PixelBatch
-from fedkd.synthesis.meta_initialisation import MetaLatentBatch
-from fedkd.synthesis.output_diversified_sampling import OutputDiversified
-from fedkd.synthesis.priors import ProceduralPriors
-from fedkd.synthesis.public_samples import PublicSamples
-from fedkd.synthesis.scheduler import Scheduled, SourceScheduler
-from fedkd.synthesis.surrogate import SurrogateTrained
-from fedkd.synthesis.target import BaseTarget, Drawn, SynthesisTarget, TargetSpec, to_bytes
+from fedkd.synthesis.trained_generator_source import TrainedGenerator, TrainedSource
 
 __all__ = [
     "GRADIENTS",
@@ -37,9 +43,9 @@ __all__ = [
     "PULL_BACK",
     "STRAIGHT_THROUGH",
     "STUDENT",
-    "BaseCompanion",
-    "BaseTarget",
-    "Companion",
+    "BaseAuxiliaryNetwork",
+    "BaseParameterisation",
+    "AuxiliaryNetwork",
     "ContrastiveSamples",
     "DataImpressions",
     "Discriminator",
@@ -58,8 +64,8 @@ __all__ = [
     "Scheduled",
     "SourceScheduler",
     "SurrogateTrained",
-    "SynthesisTarget",
-    "TargetSpec",
+    "Parameterisation",
+    "ParameterisationSpec",
     "TrainedGenerator",
     "TrainedSource",
     "forward_differences",

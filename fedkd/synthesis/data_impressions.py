@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedkd.core.checkpoint_state import Part, State
 from fedkd.core.interfaces import Context
-from fedkd.core.state import Part, State
 from fedkd.errors import SettingsError
+from fedkd.synthesis.image_parameterisation import Drawn
 from fedkd.synthesis.inversion import InvertedBatch, InvertedPixels, PixelBatch
-from fedkd.synthesis.target import Drawn
 
 LEAST = 1e-4
 """Added to every concentration: it has to be positive."""

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from fedkd.core.augmentation import jittered
+from fedkd.core.checkpoint_state import Part, State, gather, scatter
 from fedkd.core.interfaces import Context
-from fedkd.core.state import Part, State, gather, scatter
 from fedkd.errors import SettingsError
 from fedkd.models import Generator
-from fedkd.synthesis.target import BaseTarget, Drawn, reset, seeded
+from fedkd.synthesis.image_parameterisation import BaseParameterisation, Drawn, reset, seeded
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +65,7 @@ class LatentBatch(PixelBatch):
         return InvertedLatents(self, context)
 
 
-class InvertedBatch(BaseTarget):
+class InvertedBatch(BaseParameterisation):
     """One batch, drawn again and again while it learns to show its class targets.
 
     Args:

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from fedkd.core.checkpoint_state import Part, State, gather, scatter
 from fedkd.core.interfaces import Context
-from fedkd.core.state import Part, State, gather, scatter
 from fedkd.errors import SettingsError
 from fedkd.models import Generator
 from fedkd.synthesis.inversion import InvertedBatch, InvertedLatents, LatentBatch

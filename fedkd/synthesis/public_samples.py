@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from fedkd.core.bank import Bank
+from fedkd.core.checkpoint_state import State
 from fedkd.core.interfaces import BaseSource, Context
-from fedkd.core.proposals import AnsweredBatch, Cost, FollowUps, Needs, Proposal, Turn
-from fedkd.core.state import State
+from fedkd.core.sample_proposals import AnsweredBatch, Cost, FollowUps, Needs, Proposal, Turn
 from fedkd.errors import SettingsError
 
 

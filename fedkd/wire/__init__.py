@@ -21,8 +21,8 @@ from fedkd.wire.messages import (
     one_line,
 )
 from fedkd.wire.recipes import exceeds_limits
-from fedkd.wire.recording import MissingInstitutions, QueryOutcome, Replay, ReplyRecorder
-from fedkd.wire.session import MAX_IN_FLIGHT, Role, Session, State
+from fedkd.wire.reply_recording import MissingInstitutions, QueryOutcome, Replay, ReplyRecorder
+from fedkd.wire.session_state_machine import MAX_IN_FLIGHT, Role, Session, State
 
 __all__ = [
     "MAX_IN_FLIGHT",

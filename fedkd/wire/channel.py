@@ -14,7 +14,7 @@ import grpc as grpc
 import grpc.aio
 
 from fedkd.errors import SettingsError
-from fedkd.wire.framing import MAX_MESSAGE_BYTES
+from fedkd.wire.payload_framing import MAX_MESSAGE_BYTES
 
 SERVICE = "fedkd.wire.v1.TeacherHubService"
 METHOD = "Connect"

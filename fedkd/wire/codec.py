@@ -16,7 +16,6 @@ from torch import Tensor
 
 from fedkd.errors import LocalProtocolError, SettingsError
 from fedkd.protocol import Ask, Card, Guarantee, PullBack, Reason, Refusal, Reply, Signal
-from fedkd.wire.framing import join_envelope, split_envelope
 from fedkd.wire.messages import (
     Answer,
     Close,
@@ -32,6 +31,7 @@ from fedkd.wire.messages import (
     check,
     one_line,
 )
+from fedkd.wire.payload_framing import join_envelope, split_envelope
 from fedkd.wire.recipes import decode_recipe, encode_recipe
 from fedkd.wire.tensors import (
     COTANGENTS,

@@ -7,7 +7,7 @@ Contents of a (B, K) tensor, one part after the other:
     steps            uint8     K from its first, of each row with a grid
     numbers          float16   K of each row without a grid
 
-Packing is lossless. See `fedkd.protocol.quantisation` for which rows have a grid.
+Packing is lossless. See `fedkd.protocol.logit_quantisation` for which rows have a grid.
 """
 
 import numpy as np
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from fedkd.errors import LocalProtocolError
-from fedkd.protocol.quantisation import (
+from fedkd.protocol.logit_quantisation import (
     MAX_EXPONENT,
     MAX_STEP_INDEX,
     MIN_EXPONENT,

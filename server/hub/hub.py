@@ -26,7 +26,7 @@ from fedkd.server.hub.pending_query import PendingQuery, collect_outcomes, wait_
 from fedkd.server.hub.query_encoding import QueryEncodings
 from fedkd.wire import Query, Role, Session
 from fedkd.wire.channel import create_server, grpc, host_of
-from fedkd.wire.framing import MAX_MESSAGE_BYTES
+from fedkd.wire.payload_framing import MAX_MESSAGE_BYTES
 
 MAX_INSTITUTIONS = 256
 MAX_HEALTH_CALLS = 16

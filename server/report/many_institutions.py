@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from fedkd.server.report.formatting import count, percent, size
-from fedkd.server.report.result_records import TeacherRecord
+from fedkd.server.report.result_schema import TeacherRecord
 
 MAX_SHOWN = 60
 """Institutions that are shown one by one: the first of the result."""

@@ -22,7 +22,7 @@ from fedkd.server.report.institution_template import INSTITUTION_HTML
 from fedkd.server.report.many_institutions import MAX_SHOWN, abbreviated_names, ranges
 from fedkd.server.report.page_template import HTML
 from fedkd.server.report.participation import participation_section
-from fedkd.server.report.result_records import Result, RunRecord, TeacherRecord
+from fedkd.server.report.result_schema import Result, RunRecord, TeacherRecord
 from fedkd.server.report.run_folder import PAGE, load_run, write_atomic
 from fedkd.server.report.student_metrics import student_metrics
 from fedkd.server.report.stylesheet import CSS

@@ -29,7 +29,7 @@ from fedkd.server.report.plot_style import (
     thin,
     thousands,
 )
-from fedkd.server.report.result_records import (
+from fedkd.server.report.result_schema import (
     Asked,
     Event,
     Generated,

@@ -27,8 +27,7 @@ import torch
 from torch import nn
 
 from fedkd.errors import DataError, SettingsError
-from fedkd.server.report.export import export_onnx, save_student
-from fedkd.server.report.result_records import (
+from fedkd.server.report.result_schema import (
     Event,
     Gallery,
     Result,
@@ -37,6 +36,7 @@ from fedkd.server.report.result_records import (
     parse_event,
     parse_result,
 )
+from fedkd.server.report.student_export import export_onnx, save_student
 
 RESULT = "result.json"
 EVENTS = "events.jsonl"
@@ -157,7 +157,7 @@ class RunFolder:
     ) -> dict[str, Any]:
         """Write ``student.safetensors`` and ``student.onnx``; the module is not changed.
 
-        Returns the field ``onnx`` of the result, see `fedkd.server.report.export.export_onnx`.
+        Returns the field ``onnx`` of the result, see `fedkd.server.report.student_export.export_onnx`.
         """
         save_student(module, self.path, shape, metadata)
         return export_onnx(module, self.path / "student.onnx", shape, rng)

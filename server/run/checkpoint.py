@@ -19,12 +19,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fedkd.core.state import State, read, write
+from fedkd.core.checkpoint_state import State, read, write
 from fedkd.errors import DataError, SettingsError
 from fedkd.experiment import Experiment
 from fedkd.protocol import Answers, Card, Request
 from fedkd.server.hub.bans import Bans
-from fedkd.server.report.result_records import current_kind
+from fedkd.server.report.result_schema import current_kind
 from fedkd.server.report.run_folder import RESULT, RunFolder, atomic_path, lock_folder, write_atomic
 from fedkd.server.run.manifest import MANIFEST, Manifest, read_manifest, versions
 from fedkd.wire import MissingInstitutions, QueryOutcome, Replay, ReplyRecorder

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from fedkd.errors import SettingsError
-from fedkd.server.hub.certificates import server_credentials
+from fedkd.server.hub.tls_certificates import server_credentials
 from fedkd.simulations.benchmarks.child_process import child_process, wait_until_closed
 from fedkd.simulations.benchmarks.fedkd_transport import (
     CLASSES,

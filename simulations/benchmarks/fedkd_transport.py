@@ -26,8 +26,8 @@ from fedkd.errors import QuorumLost
 from fedkd.models import Teacher
 from fedkd.privacy import Policy
 from fedkd.protocol import Ask, PullBack, Refusal, Reply, Signal, rounded
-from fedkd.server.hub.certificates import server_credentials
 from fedkd.server.hub.hub import Hub
+from fedkd.server.hub.tls_certificates import server_credentials
 from fedkd.simulations.benchmarks.child_process import child_process, wait_until_closed
 from fedkd.wire.channel import grpc
 

@@ -22,7 +22,7 @@ from fedkd.procedural import build_priors
 from fedkd.protocol import Ask, PullBack, Reply
 from fedkd.server.coordinator import Coordinator, Ingredients
 from fedkd.server.hub.hub import Hub
-from fedkd.server.participant_list import ParticipantList
+from fedkd.server.remote_institutions import RemoteInstitutions
 from fedkd.simulations.benchmarks.timing import (
     TIMING_HEADER,
     Alternative,
@@ -66,7 +66,7 @@ def main() -> None:
         def run(overlap: bool) -> None:
             student = build_network("cnn", CLASSES, SHAPE, 7)
             parts = Ingredients(student, cudfkd(), PLAN, build_priors("pink"), overlap=overlap)
-            participants = ParticipantList(hub, parts, cards, TIMEOUT)
+            participants = RemoteInstitutions(hub, parts, cards, TIMEOUT)
             Coordinator(parts, participants.cards, participants.answer).finish()
             weights = [t.numpy().tobytes() for t in student.state_dict().values()]
             students[overlap] = b"".join(weights)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from fedkd.procedural import render
 from fedkd.protocol import Ask, NamedPrior, PullBack, Recipe, Signal
-from fedkd.server.hub.certificates import make_certificates
+from fedkd.server.hub.tls_certificates import make_certificates
 from fedkd.simulations.benchmarks.baseline_transports import BaselineServers, baseline_servers
 from fedkd.simulations.benchmarks.fedkd_transport import (
     CLASSES,

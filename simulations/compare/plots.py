@@ -12,7 +12,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, PercentF
 from numpy.typing import NDArray
 
 from fedkd.server.report.plot_style import FAINT, SERIES, SOFT, figure, short, style, thousands
-from fedkd.server.report.result_records import Scored
+from fedkd.server.report.result_schema import Scored
 from fedkd.server.report.run_folder import load_run
 from fedkd.simulations.compare.tables import ComparisonRow
 

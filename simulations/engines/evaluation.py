@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from fedkd.aggregation.fusion import RuleFusion, build_fusion
+from fedkd.aggregation.fusion_rules import RuleFusion, build_fusion
 from fedkd.client.institution import simulated_assets
 from fedkd.client.vault.trained_vault import TrainedVault
 from fedkd.data.datasets import Dataset, open_data
@@ -27,7 +27,7 @@ from fedkd.evaluation import (
 from fedkd.experiment import Experiment
 from fedkd.methods import make
 from fedkd.protocol import Card, LabelSpaces, Signal
-from fedkd.server.run.recorder import Evaluation
+from fedkd.server.run.run_recorder import Evaluation
 
 MAX_FUSED_LOGITS = 16_000_000
 """Most logits that are fused at once: fusion needs a few copies of them, 64 MB each."""

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from flwr.app import Message
     from flwr.serverapp import Grid
 
-    from fedkd.server.drivers.flower_run import RunOutcome
+    from fedkd.server.drivers.flower_driver import RunOutcome
 
 WORKERS = 2
 """Ray workers, of one CPU each, whatever the number of institutions."""
@@ -69,7 +69,7 @@ def simulate(
         from flwr.simulation import run_simulation
 
         from fedkd.client.app import app as client_app
-        from fedkd.server.drivers.flower_run import distil_over_flower
+        from fedkd.server.drivers.flower_driver import distil_over_flower
 
         server_app = ServerApp()
         outcomes: list[RunOutcome] = []

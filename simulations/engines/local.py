@@ -14,7 +14,7 @@ from fedkd.errors import SettingsError
 from fedkd.experiment import Experiment
 from fedkd.protocol import Answers, Ask, Refusal, Reply, Request
 from fedkd.server.hub.query_encoding import EncodingSelector, QueryEncodings
-from fedkd.server.run.recorder import Traffic, traffic_of
+from fedkd.server.run.run_recorder import Traffic, traffic_of
 from fedkd.wire import Answer, Declined, Query, RecipeQuery, encode
 
 FILES_PER_LEDGER = 3

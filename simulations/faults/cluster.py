@@ -24,9 +24,9 @@ FORKSERVER = multiprocessing.get_context("forkserver")
 PRELOADED_MODULES = [
     *(
         "fedkd.server.cli",
-        "fedkd.server.drivers.standalone",
-        "fedkd.server.run.recorder",
-        "fedkd.server.hub.certificates",
+        "fedkd.server.drivers.standalone_driver",
+        "fedkd.server.run.run_recorder",
+        "fedkd.server.hub.tls_certificates",
     ),
     *(
         "fedkd.client.cli",

@@ -28,7 +28,7 @@ from fedkd.data.datasets import open_data
 from fedkd.data.partition import partition
 from fedkd.models import build_network
 from fedkd.server.hub.admission import JoinTokens
-from fedkd.server.hub.certificates import make_certificates
+from fedkd.server.hub.tls_certificates import make_certificates
 from fedkd.simulations.faults.stalling_teacher import StallingTeacher
 from fedkd.simulations.rehearsal.flwr_run import free_ports
 

@@ -22,7 +22,7 @@ from pathlib import Path
 import fedkd
 from fedkd.errors import FedkdError, SettingsError
 from fedkd.experiment import Experiment, load_experiment
-from fedkd.server.hub.certificates import make_certificates
+from fedkd.server.hub.tls_certificates import make_certificates
 from fedkd.simulations.engines.environment_variables import ENVIRONMENT_DEFAULTS
 from fedkd.simulations.rehearsal.flower_tls import run_with_supernodes
 from fedkd.simulations.rehearsal.flwr_run import COMMANDS, free_ports

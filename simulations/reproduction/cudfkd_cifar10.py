@@ -19,7 +19,7 @@ from torch import nn
 
 from fedkd.client.institution import Institution, simulated_policy
 from fedkd.client.vault.vault import Vault
-from fedkd.core.compute import Compute
+from fedkd.core.device import Compute
 from fedkd.data.datasets import Dataset
 from fedkd.errors import FedkdError, SettingsError
 from fedkd.evaluation import (
@@ -38,7 +38,7 @@ from fedkd.server.coordinator import Coordinator, ingredients
 from fedkd.server.report.run_folder import RESULT, write_atomic
 from fedkd.server.run.checkpoint import Checkpoint
 from fedkd.server.run.manifest import MANIFEST
-from fedkd.server.run.recorder import Evaluation, RunRecorder, traffic_of
+from fedkd.server.run.run_recorder import Evaluation, RunRecorder, traffic_of
 from fedkd.simulations.engines.evaluation import load_dataset, student_accuracy
 from fedkd.simulations.engines.local import LocalInstitutions
 from fedkd.simulations.reproduction.teacher_training import TeacherSettings, train_until

@@ -127,7 +127,7 @@ def test_every_import_and_a_process_of_its_own_find_what_is_installed(installed:
 import inspect, multiprocessing, pickle
 import fedkd, fedkd.client.app, fedkd.server.app, fedkd.simulations.run
 from fedkd.client.institution import Institution
-from fedkd.server.strategy import DataFreeDistillation
+from fedkd.server.flower_strategy import DataFreeDistillation
 
 if __name__ == "__main__":
     print(fedkd.__file__)

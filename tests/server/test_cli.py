@@ -17,7 +17,7 @@ from fedkd.client.institution import simulated_institution
 from fedkd.client.sessions.agent import Agent, ReconnectPolicy
 from fedkd.experiment import parse_experiment
 from fedkd.server import cli
-from fedkd.server.hub.certificates import make_certificates
+from fedkd.server.hub.tls_certificates import make_certificates
 from fedkd.wire.channel import grpc
 from tests.support.server_process import ROOT, SOON, running_server
 

@@ -23,7 +23,7 @@ from fedkd.procedural import build_priors
 from fedkd.protocol import Answers, Ask, Card, PullBack, Refusal, Reply, Request, Signal
 from fedkd.server.coordinator import Coordinator, Ingredients
 from fedkd.server.hub.hub import Hub
-from fedkd.server.participant_list import ParticipantList
+from fedkd.server.remote_institutions import RemoteInstitutions
 from fedkd.server.run.checkpoint import Checkpoint
 
 SHAPE, K, SOON = (1, 8, 8), 4, 20.0
@@ -98,7 +98,7 @@ def test_over_a_hub_with_slow_institutions_overlap_changes_no_bit(method: Method
     with slow(0.01) as (hub, cards):
         for overlap in (True, False):
             run, told = parts(method, overlap), list[Progress]()
-            participants = ParticipantList(hub, run, cards, SOON)
+            participants = RemoteInstitutions(hub, run, cards, SOON)
             Coordinator(run, participants.cards, participants.answer, told.append).finish()
             found.append(left(run, told))
     assert found[0] == found[1]

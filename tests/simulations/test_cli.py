@@ -135,7 +135,7 @@ def test_an_interrupted_run_says_how_it_goes_on(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("fedkd.server.run.recorder.build_report", pressed_again)
+        patch.setattr("fedkd.server.run.run_recorder.build_report", pressed_again)
         assert run_command(patch, *again) == 130
     assert capsys.readouterr().err.splitlines()[-1] == hint
     assert ((out / "checkpoint").exists(), (out / "report.html").exists()) == (True, False)

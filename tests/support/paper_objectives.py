@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from fedkd.aggregation.selection import confident
+from fedkd.aggregation.sample_selection import confident
 
 LOUD = {"bn_weight": 0.01, "tv_weight": 0.01, "l2_weight": 0.01, "adversarial_weight": 1.0}
 """Weights to be given to methods: at the papers' one term drowns the others, and nobody would miss

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from fedkd.core.interfaces import Context
 from fedkd.core.schedules import Schedule
 from fedkd.methods import Method, Share
-from fedkd.synthesis.discriminator import Discriminator
-from fedkd.synthesis.generator_network import NetworkTarget
-from fedkd.synthesis.generator_training import TrainedGenerator
+from fedkd.synthesis.gan_discriminator import Discriminator
+from fedkd.synthesis.generator_parameterisation import GeneratorParameterisation
+from fedkd.synthesis.image_parameterisation import Drawn, ParameterisationSpec
 from fedkd.synthesis.inversion import InvertedBatch
 from fedkd.synthesis.output_diversified_sampling import OutputDiversified
-from fedkd.synthesis.target import Drawn, TargetSpec
+from fedkd.synthesis.trained_generator_source import TrainedGenerator
 
 
 @dataclass
@@ -41,7 +41,7 @@ class Step:
 
 def trained(target: object) -> nn.Module:
     """What the optimiser of a synthesis target trains."""
-    if isinstance(target, NetworkTarget):
+    if isinstance(target, GeneratorParameterisation):
         return target.network
     assert isinstance(target, InvertedBatch)
     return target.module
@@ -51,7 +51,7 @@ def trained(target: object) -> nn.Module:
 class Tapped:
     """Settings of a synthesis target that also writes down every step."""
 
-    spec: TargetSpec
+    spec: ParameterisationSpec
     steps: list[Step]
     discriminator: Discriminator | None
 

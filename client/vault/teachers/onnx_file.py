@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fedkd.client.vault.teachers.logits_teacher import LogitsTeacher, input_layout
+from fedkd.client.vault.teachers.logits_only_teacher import LogitsTeacher, input_layout
 from fedkd.client.vault.teachers.teacher_spec import TeacherSpec
 from fedkd.errors import DataError, SettingsError
 from fedkd.models import CHUNK

@@ -5,7 +5,7 @@ skops builds only types that it knows, and those that the owner lists in ``trust
 
 import zipfile
 
-from fedkd.client.vault.teachers.logits_teacher import LogitsTeacher
+from fedkd.client.vault.teachers.logits_only_teacher import LogitsTeacher
 from fedkd.client.vault.teachers.sklearn_estimator import estimator_teacher
 from fedkd.client.vault.teachers.teacher_spec import TeacherSpec
 from fedkd.errors import DataError, SettingsError

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fedkd.client.vault.model_cache import (
+from fedkd.client.vault.disk_model_cache import (
     cache_metadata,
     load_cached_model,
     load_or_create_key,

@@ -20,7 +20,7 @@ from fedkd.client.config.owner_config import OwnerConfig, load_owner_config
 from fedkd.client.config.state_folder import locked
 from fedkd.client.config.template import TEMPLATE
 from fedkd.client.institution import evaluate_student, owner_institution
-from fedkd.client.institution.submitted_student import (
+from fedkd.client.institution.student_weights import (
     build_student,
     load_weights,
     max_weights_bytes,
@@ -29,7 +29,7 @@ from fedkd.client.institution.submitted_student import (
 from fedkd.core.logs import configure_logging, log_event
 from fedkd.errors import DataError, SettingsError
 from fedkd.protocol import Ask, Reply, Signal
-from fedkd.server.report.export import save_student
+from fedkd.server.report.student_export import save_student
 
 BASE: dict[str, Any] = {
     "name": "north",

@@ -19,7 +19,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedkd.client.ledger.dataset_accounts import DpTraining
+from fedkd.client.ledger.dataset_privacy_spending import DpTraining
 from fedkd.client.ledger.hash_chain import GENESIS, Entry, Head, LedgerTotals, verified_chain
 from fedkd.client.ledger.ledger import NOT_RECORDED, Ledger
 from fedkd.errors import DataError

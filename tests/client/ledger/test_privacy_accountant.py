@@ -16,14 +16,14 @@ from hypothesis import strategies as st
 import fedkd.client.vault.training.dp_sgd
 from fedkd.client.config.owner_config import load_owner_config
 from fedkd.client.institution import Institution, owner_institution
-from fedkd.client.ledger.dataset_accounts import DpTraining
+from fedkd.client.ledger.dataset_privacy_spending import DpTraining
 from fedkd.client.ledger.ledger import Ledger
 from fedkd.client.ledger.privacy_accountant import COMPOSED
 from fedkd.client.monitoring.console import format_card, format_spending
-from fedkd.client.vault.assets import Assets
 from fedkd.client.vault.trained_vault import TrainedVault
 from fedkd.client.vault.training.settings import DpSgdSettings, SupervisedSettings
 from fedkd.client.vault.vault import Vault
+from fedkd.client.vault.vault_settings import Assets
 from fedkd.errors import DataError, SettingsError
 from fedkd.privacy import Budget, Policy, Spending, epsilon_of_rho, rho_of_epsilon
 from fedkd.protocol import Ask, Card, Reason, Refusal, Reply

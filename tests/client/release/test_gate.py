@@ -20,10 +20,10 @@ from fedkd.client.ledger.hash_chain import LedgerTotals
 from fedkd.client.ledger.ledger import Ledger
 from fedkd.client.release.gate import ReleaseGate
 from fedkd.client.release.mode_table import build_release_mode
-from fedkd.client.vault.assets import Assets
 from fedkd.client.vault.trained_vault import TrainedVault
 from fedkd.client.vault.training.settings import SupervisedSettings
 from fedkd.client.vault.vault import Vault
+from fedkd.client.vault.vault_settings import Assets
 from fedkd.errors import DataError, SettingsError
 from fedkd.experiment import parse_experiment
 from fedkd.models import ModuleTeacher, Teacher, build_network

@@ -27,12 +27,12 @@ from fedkd.client.release.noiseless import (
     round_probabilities,
     top_k_logits,
 )
-from fedkd.client.vault.assets import Assets
 from fedkd.client.vault.pate_ensemble import PateEnsemble
 from fedkd.client.vault.trained_vault import TrainedVault
 from fedkd.client.vault.training.pate import assign_voters, train_pate_ensemble
 from fedkd.client.vault.training.settings import DpSgdSettings, SupervisedSettings
 from fedkd.client.vault.vault import Vault
+from fedkd.client.vault.vault_settings import Assets
 from fedkd.data.datasets import open_data
 from fedkd.errors import SettingsError
 from fedkd.experiment import load_experiment, validate_settings

@@ -12,11 +12,11 @@ import torch
 from torch import nn
 
 import fedkd.client.vault.local_data
-from fedkd.client.vault.assets import Assets
-from fedkd.client.vault.model_cache import cache_metadata
+from fedkd.client.vault.disk_model_cache import cache_metadata
 from fedkd.client.vault.trained_vault import TrainedVault
 from fedkd.client.vault.training.settings import DpSgdSettings, SupervisedSettings
 from fedkd.client.vault.vault import Vault
+from fedkd.client.vault.vault_settings import Assets
 from fedkd.core.augmentation import Augmentation
 from fedkd.data.datasets import open_data
 from fedkd.errors import DataError, SettingsError

@@ -9,7 +9,7 @@ import torch
 from fedkd.aggregation.targets import Hearing
 from torch import Tensor, nn
 
-from fedkd.aggregation.fusion import build_fusion, weighted_mean
+from fedkd.aggregation.fusion_rules import build_fusion, weighted_mean
 from fedkd.aggregation.learned_weights import Weights
 from fedkd.loop import Plan, Progress, distil, drive
 from fedkd.methods import co_boosting
@@ -19,8 +19,8 @@ from fedkd.procedural import build_priors
 from fedkd.protocol import Answers, Ask, Card, LabelSpaces, Reply, Request, Signal, as_float
 from fedkd.server.report.run_folder import RunFolder
 from fedkd.synthesis import Drawn
-from fedkd.synthesis.generator_training import Heard
 from fedkd.synthesis.output_diversified_sampling import neighbours_of
+from fedkd.synthesis.trained_generator_source import Heard
 
 LOGITS, K = Signal.LOGITS, 3
 SHAPE = (1, 4, 4)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fedkd.aggregation.fusion import log_linear_pool
+from fedkd.aggregation.fusion_rules import log_linear_pool
 from fedkd.aggregation.learned_weights import LearnedWeights
 from fedkd.client.release.gate import ReleaseGate
 from fedkd.client.release.mode_table import build_release_mode

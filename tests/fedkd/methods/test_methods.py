@@ -46,8 +46,8 @@ from fedkd.methods.method import sources
 from fedkd.models import InProcess, build_network
 from fedkd.procedural import build_priors
 from fedkd.protocol import Answers, Ask, Card, Request, Signal, as_float
-from fedkd.server.run.public_data import load_public_images
-from fedkd.student.curriculum import constant
+from fedkd.server.run.public_data_loading import load_public_images
+from fedkd.student.self_paced_curriculum import constant
 from fedkd.synthesis import GRADIENTS, PULL_BACK
 
 LOGITS, BN_GAP = Signal.LOGITS, Signal.BN_GAP

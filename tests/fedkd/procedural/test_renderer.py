@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedkd.core.proposals import Turn
+from fedkd.core.sample_proposals import Turn
 from fedkd.errors import DataError
 from fedkd.procedural import (
     PRIORS,
@@ -26,8 +26,8 @@ from fedkd.procedural import (
     render,
 )
 from fedkd.protocol import FrozenGenerator, NamedPrior, Recipe
-from fedkd.synthesis.generator_network import GeneratorNetwork, NetworkTarget
-from fedkd.synthesis.priors import PriorChoice
+from fedkd.synthesis.generator_parameterisation import GeneratorNetwork, GeneratorParameterisation
+from fedkd.synthesis.prior_source import PriorChoice
 from tests.fedkd.procedural.recipe_fingerprints import DIGIT, example_generator, recipe_fingerprints
 
 GOLDEN = Path(__file__).parent / "golden_recipes.json"
@@ -122,7 +122,7 @@ def test_a_batch_of_a_prior_needs_nothing_that_was_drawn_before() -> None:
 def test_a_generator_that_learns_no_more_has_a_recipe() -> None:
     place = SimpleNamespace(place=lambda module: module)
     context = SimpleNamespace(shape=DIGIT, classes=10, seed=0, compute=place)
-    source = NetworkTarget(GeneratorNetwork(latent=16), context)  # type: ignore[arg-type]
+    source = GeneratorParameterisation(GeneratorNetwork(latent=16), context)  # type: ignore[arg-type]
     source.network, rng = example_generator(), torch.Generator().manual_seed(0)
     assert source.draw(8, rng, learning=True).recipe is None, "its weights change at every query"
     before = torch.random.get_rng_state()

@@ -10,10 +10,10 @@ import torch
 
 import fedkd.client.vault.training.dp_sgd
 from fedkd.client.institution import Institution, simulated_institution
-from fedkd.client.vault.assets import Assets
 from fedkd.client.vault.trained_vault import TrainedVault
 from fedkd.client.vault.training.settings import DpSgdSettings, SupervisedSettings
 from fedkd.client.vault.vault import Vault
+from fedkd.client.vault.vault_settings import Assets
 from fedkd.errors import DataError, SettingsError
 from fedkd.experiment import load_experiment
 from fedkd.privacy import Policy

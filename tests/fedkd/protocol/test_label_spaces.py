@@ -13,14 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from fedkd.aggregation import fusion as ensemble
-from fedkd.aggregation.fusion import ALIKE, FLOOR, RULES, build_fusion, log_linear_pool
+from fedkd.aggregation import fusion_rules as ensemble
+from fedkd.aggregation.fusion_rules import ALIKE, FLOOR, RULES, build_fusion, log_linear_pool
 from fedkd.client.institution import simulated_institution
 from fedkd.client.release.gate import ReleaseGate
 from fedkd.client.release.mode_table import build_release_mode
 from fedkd.client.sessions.agent import Agent
-from fedkd.client.vault.assets import Assets
 from fedkd.client.vault.trained_vault import TrainedVault
+from fedkd.client.vault.vault_settings import Assets
 from fedkd.data.partition import known_classes, reassign_unknown_classes
 from fedkd.errors import SettingsError
 from fedkd.experiment import load_experiment, parse_experiment

@@ -41,7 +41,7 @@ from fedkd.wire import (
     one_line,
 )
 from fedkd.wire.codec import SIGNAL_NUMBERS
-from fedkd.wire.framing import MAX_MESSAGE_BYTES
+from fedkd.wire.payload_framing import MAX_MESSAGE_BYTES
 from fedkd.wire.tensors import DTYPES
 from fedkd.wire.v1 import teacher_pb2 as pb
 

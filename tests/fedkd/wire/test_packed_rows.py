@@ -19,7 +19,7 @@ from fedkd.client.release.noiseless import one_hot_logits, round_probabilities, 
 from fedkd.client.sessions.agent import Agent
 from fedkd.errors import LocalProtocolError
 from fedkd.protocol import Ask, PullBack, Reply, Signal, rounded
-from fedkd.protocol.quantisation import (
+from fedkd.protocol.logit_quantisation import (
     MAX_EXPONENT,
     MAX_SPAN_EXPONENT,
     MAX_STEP_INDEX,

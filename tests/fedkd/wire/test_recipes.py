@@ -41,7 +41,7 @@ from fedkd.protocol import (
 from fedkd.server.coordinator import Coordinator, ingredients
 from fedkd.server.hub.hub import Hub
 from fedkd.server.hub.query_encoding import EncodingSelector, QueryEncodings
-from fedkd.server.participant_list import ParticipantList
+from fedkd.server.remote_institutions import RemoteInstitutions
 from fedkd.server.run.checkpoint import REPLIES, Checkpoint
 from fedkd.simulations.engines.local import LocalInstitutions
 from fedkd.wire import (
@@ -462,7 +462,7 @@ class World:
                 thread.start()
             cards = hub.wait_for(2, SOON)
             parts = replace(ingredients(self.experiment, cards, checkpoint), recipes=recipes)
-            participants = ParticipantList(hub, parts, cards, SOON)
+            participants = RemoteInstitutions(hub, parts, cards, SOON)
 
             def answer(request: object) -> object:
                 nonlocal asked

@@ -20,7 +20,7 @@ from fedkd.procedural import build_prior
 from fedkd.server.coordinator import Coordinator, Ingredients
 from fedkd.server.hub.bans import BanReason, Bans
 from fedkd.server.hub.hub import Hub
-from fedkd.server.participant_list import ParticipantList
+from fedkd.server.remote_institutions import RemoteInstitutions
 from fedkd.server.run.checkpoint import Checkpoint
 from tests.support.hub_clients import (
     QUICK,
@@ -104,7 +104,7 @@ def test_a_ban_outlives_the_question_that_lost_its_quorum(tmp_path: Path) -> Non
         rude = RawClient(hub)
         rude.join("rude")
         run = parts(first)
-        participants = ParticipantList(hub, run, hub.wait_for(2, SOON), SOON)
+        participants = RemoteInstitutions(hub, run, hub.wait_for(2, SOON), SOON)
         rude.send(b"\xff" * 40)
         with pytest.raises(QuorumLost, match="1 of 2 institutions answered"):
             Coordinator(run, participants.cards, participants.answer).finish()
@@ -125,7 +125,7 @@ def test_a_ban_outlives_the_question_that_lost_its_quorum(tmp_path: Path) -> Non
         with agents(hub, north=honest_answer):
             wait_until(lambda: len(hub.cards) == 2)
             run = parts(second)
-            participants = ParticipantList(hub, run, second.cards, SOON)
+            participants = RemoteInstitutions(hub, run, second.cards, SOON)
             coordinator = Coordinator(run, participants.cards, participants.answer)
             participants.cards = coordinator.cards
             coordinator.finish()

@@ -27,8 +27,8 @@ from fedkd.server.hub.hub import Hub
 from fedkd.server.hub.participant import MAX_ATTEMPTS
 from fedkd.server.hub.participant_session import CONNECTION_LOST
 from fedkd.server.hub.prometheus import serve_metrics
-from fedkd.server.participant_list import ParticipantList
-from fedkd.server.report.result_records import parse_event
+from fedkd.server.remote_institutions import RemoteInstitutions
+from fedkd.server.report.result_schema import parse_event
 from fedkd.server.run.checkpoint import Checkpoint
 from fedkd.wire import VERSION, Answer, Close, Hello, Query, Replay, Welcome
 from fedkd.wire.channel import SERVICE, dial, grpc
@@ -418,7 +418,7 @@ def test_a_joiner_takes_part_from_the_next_question_on(hub: Hub, tmp_path: Path)
     seen = Seen()
     checkpoint = Checkpoint.begin(tmp_path, load_experiment("digits"), "local", 0.0, record=True)
     run = parts(checkpoint)
-    participants = ParticipantList(hub, run, hub.wait_for(1, SOON), SOON)
+    participants = RemoteInstitutions(hub, run, hub.wait_for(1, SOON), SOON)
     left = Coordinator(run, participants.cards, participants.answer, seen).finish()
     checkpoint.close()
     assert asked == {"north": 12, "late": 8}
@@ -454,7 +454,7 @@ def test_a_joiner_that_does_not_fit_is_told_why_and_not_asked(
     served: list[str] = []
     threads = [threading.Thread(target=north.serve)]
     threads[0].start()
-    participants = ParticipantList(hub, run, hub.wait_for(1, SOON), SOON)
+    participants = RemoteInstitutions(hub, run, hub.wait_for(1, SOON), SOON)
     new = Agent(hub.address, TOKEN, misfit, honest_answer)
     threads.append(threading.Thread(target=lambda: served.append(new.serve())))
     threads[1].start()
@@ -507,7 +507,7 @@ def test_who_goes_who_is_back_and_who_is_banned_is_told_once(hub: Hub, came: Com
     seen = Seen()
     with agents(hub, paced=paced):
         run = parts()
-        participants = ParticipantList(hub, run, hub.wait_for(3, SOON), 0.5, linger=0.3)
+        participants = RemoteInstitutions(hub, run, hub.wait_for(3, SOON), 0.5, linger=0.3)
         Coordinator(run, participants.cards, participants.answer, seen).finish()
         flaky.close()
     events = seen.of("lost", "returned", "banned", "joined")
@@ -522,7 +522,7 @@ def test_too_few_is_too_few(hub: Hub, came: Come) -> None:
     run = parts(quorum=2)
     with agents(hub, north=honest_answer):
         came("rude").send(b"\xff\xff")
-        participants = ParticipantList(hub, run, [card("north"), card("rude")], SOON)
+        participants = RemoteInstitutions(hub, run, [card("north"), card("rude")], SOON)
         with pytest.raises(QuorumLost, match="1 of 2 institutions answered"):
             Coordinator(run, participants.cards, participants.answer).finish()
 

@@ -20,7 +20,7 @@ from fedkd.server.report.institution_section import (
     summed_guarantee,
 )
 from fedkd.server.report.page import build_report
-from fedkd.server.report.result_records import TeacherRecord, parse_result
+from fedkd.server.report.result_schema import TeacherRecord, parse_result
 from fedkd.server.report.run_folder import RunFolder
 
 PROMISE = {

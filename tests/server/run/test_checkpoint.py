@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from fedkd.core.state import State, read, write
+from fedkd.core.checkpoint_state import State, read, write
 from fedkd.errors import DataError, FedkdError, SettingsError
 from fedkd.experiment import parse_experiment
 from fedkd.loop import Distilled, Plan, Progress
@@ -24,8 +24,8 @@ from fedkd.protocol import Answers, Refusal, Request
 from fedkd.server.coordinator import Coordinator, Ingredients
 from fedkd.server.hub.bans import BanReason
 from fedkd.server.run.checkpoint import Checkpoint
-from fedkd.server.run.recorder import RunRecorder
-from fedkd.wire.recording import digest
+from fedkd.server.run.run_recorder import RunRecorder
+from fedkd.wire.reply_recording import digest
 
 SHAPE, CLASSES = (1, 4, 4), 3
 EXPERIMENT = parse_experiment({"name": "small"})

@@ -45,12 +45,12 @@ from fedkd.methods import cudfkd
 from fedkd.models import build_network
 from fedkd.procedural import build_priors
 from fedkd.server.app import app as server_app
-from fedkd.server.drivers.flower_run import ROUNDS, RunOutcome, distil_over_flower
+from fedkd.server.drivers.flower_driver import ROUNDS, RunOutcome, distil_over_flower
+from fedkd.server.flower_strategy import DataFreeDistillation
 from fedkd.server.hub.bans import BanReason
 from fedkd.server.hub.hub import Hub
 from fedkd.server.run.checkpoint import Checkpoint
-from fedkd.server.run.recorder import RunRecorder
-from fedkd.server.strategy import DataFreeDistillation
+from fedkd.server.run.run_recorder import RunRecorder
 from fedkd.simulations.engines.flower_simulation import simulate
 from fedkd.simulations.rehearsal.flwr_run import (
     COMMANDS,

@@ -12,17 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fedkd.aggregation.fusion import LEAST_WEIGHT, RIDGE, RuleFusion, _pool_matrix
+from fedkd.aggregation.fusion_rules import LEAST_WEIGHT, RIDGE, RuleFusion, _pool_matrix
 from fedkd.client.vault import local_data as shard
-from fedkd.client.vault.assets import Assets
 from fedkd.client.vault.trained_vault import TrainedVault
+from fedkd.client.vault.vault_settings import Assets
 from fedkd.data.partition import assign_samples
 from fedkd.errors import SettingsError
 from fedkd.experiment import Experiment, parse_experiment
 from fedkd.protocol import Ask, Reply, Signal
 from fedkd.server.report.many_institutions import MAX_SHOWN, abbreviated_names, ranges
 from fedkd.server.report.plots import accuracy, class_counts, difficulty_by_institution
-from fedkd.server.report.result_records import Event, Result, Scored, TeacherRecord, Trained
+from fedkd.server.report.result_schema import Event, Result, Scored, TeacherRecord, Trained
 from fedkd.simulations.benchmarks.batched_teachers import (
     build_teachers,
     grouped,

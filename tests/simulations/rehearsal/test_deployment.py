@@ -14,7 +14,7 @@ import pytest
 from fedkd.client.config.owner_config import load_owner_config
 from fedkd.errors import SettingsError
 from fedkd.experiment import load_experiment
-from fedkd.server.hub.certificates import make_certificates
+from fedkd.server.hub.tls_certificates import make_certificates
 from fedkd.simulations.rehearsal.deployment import Deployment, environment, owner_config
 from fedkd.simulations.rehearsal.flwr_run import free_ports
 from fedkd.simulations.rehearsal.process_supervisor import ProcessSupervisor

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fedkd.core.compute import CPU, Compute
+from fedkd.core.device import CPU, Compute
 from fedkd.data.datasets import open_data
 from fedkd.errors import SettingsError
 from fedkd.experiment import load_experiment

@@ -26,11 +26,11 @@ from skops.io import dump
 from torch import Tensor, nn
 
 from fedkd.client.institution import Institution
-from fedkd.client.vault.assets import Assets
 from fedkd.client.vault.external_vault import ExternalVault
 from fedkd.client.vault.teachers.formats import FORMATS, open_teacher
 from fedkd.client.vault.teachers.teacher_spec import TeacherSpec, spec_from_table
 from fedkd.client.vault.trained_vault import TrainedVault
+from fedkd.client.vault.vault_settings import Assets
 from fedkd.data.datasets import open_data
 from fedkd.errors import DataError, NeedsError, SettingsError
 from fedkd.models import ModuleTeacher, build_network

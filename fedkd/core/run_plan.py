@@ -1,0 +1,87 @@
+"""Plan, progress events and result of a distillation run."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from torch import nn
+
+from fedkd.core.augmentation import NO_AUGMENTATION, Augmentation
+from fedkd.core.bank import Bank
+from fedkd.errors import SettingsError
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is asked and how long the student learns.
+
+    Args:
+        budget: samples asked of each institution, > 0; never exceeded. As many may be pulled back.
+        batch: images in a question, > 0.
+        steps: student steps, >= 0.
+        student_batch: banked images in a student step, > 0.
+        asking: share of the student's steps over which the questions are spread, in [0, 1];
+            the rest learns from the full bank.
+        learning_rate: peak of the student's rate, > 0: 2 % warm-up, then a cosine to zero.
+        weight_decay: of its AdamW, >= 0.
+        capacity: most images in the bank, None for all.
+        rule: how replies are fused, see `fedkd.aggregation.fusion_rules`.
+        augmentation: of a banked image, anew each time that it is learned; its answer stays.
+    """
+
+    budget: int
+    batch: int = 64
+    steps: int = 1000
+    student_batch: int = 128
+    asking: float = 0.6
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.0
+    capacity: int | None = None
+    rule: str = "auto"
+    augmentation: Augmentation = NO_AUGMENTATION
+
+    def __post_init__(self) -> None:
+        for name, least in {"budget": 1, "batch": 1, "student_batch": 1, "steps": 0}.items():
+            if (value := getattr(self, name)) < least:
+                raise SettingsError(f"expected {name} >= {least}, got {value}")
+        if not (0 < self.learning_rate < math.inf and 0 <= self.weight_decay < math.inf):
+            raise SettingsError(
+                f"expected learning_rate > 0 and weight_decay >= 0, got {self.learning_rate} and "
+                f"{self.weight_decay}"
+            )
+        if self.capacity is not None and self.capacity < self.batch:
+            raise SettingsError(f"a bank of {self.capacity} cannot hold a batch of {self.batch}")
+        if not 0 <= self.asking <= 1:
+            raise SettingsError(f"expected asking in [0, 1], got {self.asking}")
+
+    def rate(self, step: int) -> float:
+        """The student's learning rate in this step: 2 % warm-up, then a cosine to zero."""
+        warm = max(1, self.steps // 50)
+        if step < warm:
+            return self.learning_rate * ((step + 1) / warm)
+        share = (step - warm) / max(1, self.steps - warm)
+        return self.learning_rate * (0.5 * (1.0 + math.cos(math.pi * share)))
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Something happened: a line of the run's record. ``facts`` is JSON by construction."""
+
+    kind: str
+    facts: Mapping[str, object]
+
+
+Watch = Callable[[Progress], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Distilled:
+    """What a run leaves."""
+
+    student: nn.Module
+    bank: Bank
+    asked: int
+    """Samples asked of each institution."""
+    pulled_back: int
+    student_steps: int
+    generator_steps: int

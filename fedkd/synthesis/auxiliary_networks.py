@@ -1,0 +1,77 @@
+"""AuxiliaryNetworks: networks that learn beside a generator, and whose readings its terms take."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from fedkd.core.checkpoint_state import Stateful
+from fedkd.core.interfaces import Context
+from fedkd.core.sample_proposals import AnsweredBatch
+from fedkd.losses.term import Batch, Term
+
+
+class AuxiliaryNetwork(Stateful, Protocol):
+    """Something that looks at synthesised images before the terms do."""
+
+    def observe(self, batch: Batch, answered: AnsweredBatch | None, rng: torch.Generator) -> Any:
+        """What terms read, by `Batch.of`, with its graph; may first learn from what was answered.
+
+        Args:
+            batch: without any readings; ``teacher`` is empty where nobody was asked yet.
+            answered: what was asked and answered; None in a surrogate step.
+            rng: the sources' stream.
+        """
+
+    def stepped(self) -> None:
+        """The terms' gradients have been computed: a step of its own may be taken."""
+
+    def finish(self, images: Tensor) -> None:
+        """A batch that was trained for several steps is finished, (B, C, H, W) uint8."""
+
+
+class BaseAuxiliaryNetwork:
+    """Defaults of a companion that learns nothing from the terms."""
+
+    def stepped(self) -> None:
+        """Nothing."""
+
+    def finish(self, images: Tensor) -> None:
+        """Nothing."""
+
+
+class AuxiliaryNetworks:
+    """All companions that the terms of one generator read, in the order in which they name them.
+
+    Args:
+        terms: of the generator.
+        context: builds them; whoever else holds the same spec has the same companion.
+    """
+
+    def __init__(self, terms: Sequence[Term], context: Context) -> None:
+        specs = {id(spec): spec for term in terms for spec in term.reads}
+        self._each: dict[int, AuxiliaryNetwork] = {
+            identity: context.part(spec) for identity, spec in specs.items()
+        }
+
+    def observe(
+        self, batch: Batch, answered: AnsweredBatch | None, rng: torch.Generator
+    ) -> dict[int, Any]:
+        """Readings by identity of the spec."""
+        return {i: each.observe(batch, answered, rng) for i, each in self._each.items()}
+
+    def stepped(self) -> None:
+        """Tell each."""
+        for each in self._each.values():
+            each.stepped()
+
+    def finish(self, images: Tensor) -> None:
+        """Tell each."""
+        for each in self._each.values():
+            each.finish(images)
+
+    @property
+    def parts(self) -> dict[str, AuxiliaryNetwork]:
+        """By the name that each has in a state."""
+        return {f"companion{i}": each for i, each in enumerate(self._each.values())}

@@ -1,0 +1,106 @@
+"""Generator network as a synthesis target: fed with new latents at each step."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from fedkd.core.checkpoint_state import Part, State, gather, scatter
+from fedkd.core.interfaces import Context
+from fedkd.errors import SettingsError
+from fedkd.models import Generator
+from fedkd.procedural import SEED_LIMIT, frozen_generator, render
+from fedkd.protocol import Recipe
+from fedkd.synthesis.image_parameterisation import BaseParameterisation, Drawn, seeded
+
+
+@dataclass(frozen=True, eq=False)
+class GeneratorNetwork:
+    """The settings.
+
+    Attributes:
+        latent: Z, size of the network's input, >= 1.
+        class_conditional: whether it is told the class that each image is to show.
+        averaging: decay, in [0, 1), of a mean of its weights that draws in its place once it has
+            learned enough; 0: its last weights do.
+    """
+
+    latent: int = 64
+    class_conditional: bool = False
+    averaging: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.latent < 1 or not 0 <= self.averaging < 1:
+            raise SettingsError(
+                f"generator network: latent {self.latent}, averaging {self.averaging}; expected "
+                ">= 1 and in [0, 1)"
+            )
+
+    def build(self, context: Context) -> "GeneratorParameterisation":
+        """The target."""
+        return GeneratorParameterisation(self, context)
+
+
+class GeneratorParameterisation(BaseParameterisation):
+    """A network in training.
+
+    One that learns no more, and has neither classes nor an average, draws in float64 from weights
+    in float16: as whoever has its recipe.
+
+    Args:
+        settings: of it.
+        context: shape, classes, seed and device.
+    """
+
+    def __init__(self, settings: GeneratorNetwork, context: Context) -> None:
+        self.classes = context.classes * settings.class_conditional
+        size = settings.latent + self.classes
+        self.network: Generator = seeded(context.seed, lambda: Generator(size, context.shape))
+        context.compute.place(self.network)
+        self.average: AveragedModel | None = None
+        if settings.averaging:
+            decay = get_ema_multi_avg_fn(settings.averaging)  # type: ignore[no-untyped-call]
+            self.average = AveragedModel(self.network, multi_avg_fn=decay, use_buffers=True)
+
+    def groups(self) -> Iterable[dict[str, Any]]:
+        """All its weights."""
+        return [{"params": list(self.network.parameters())}]
+
+    def draw(self, count: int, rng: torch.Generator, learning: bool) -> Drawn:
+        """G(z), z ~ N(0, 1), and where it is told classes, those are drawn all alike."""
+        painter: nn.Module = self.network
+        if not learning and self.average is not None:
+            painter = self.average
+        elif not (learning or self.classes) and (source := frozen_generator(self.network)):
+            recipe = Recipe(source, int(torch.randint(SEED_LIMIT, (), generator=rng)), count)
+            return Drawn(render(recipe, self.network.shape), recipe=recipe)
+        painter.train(learning)
+        z, targets = torch.randn(count, self.network.latent - self.classes, generator=rng), None
+        if self.classes:
+            targets = torch.randint(self.classes, (count,), generator=rng)
+            z = torch.cat([z, F.one_hot(targets, self.classes)], 1)
+        z = z.to(self.network.project.weight.device)
+        with torch.set_grad_enabled(learning):
+            return Drawn(painter(z), targets)
+
+    def stepped(self) -> None:
+        """Its average follows."""
+        if self.average is not None:
+            self.average.update_parameters(self.network)
+
+    def state(self) -> State:
+        """Weights, and their mean."""
+        return gather(self._parts, {})
+
+    def restore(self, state: State) -> None:
+        """Be again as when ``state`` was taken."""
+        scatter(state, self._parts)
+
+    @property
+    def _parts(self) -> dict[str, Part]:
+        parts: dict[str, Part] = {"network": self.network}
+        return parts | ({} if self.average is None else {"average": self.average})

@@ -1,0 +1,160 @@
+"""Instance discrimination: a network that tells synthesised images apart by the student's features.
+
+Source: CMI (Fang et al., IJCAI 2021), where the teacher's features are compared.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fedkd.core.checkpoint_state import State, gather, scatter
+from fedkd.core.device import device_of
+from fedkd.core.interfaces import Context
+from fedkd.core.sample_proposals import AnsweredBatch
+from fedkd.errors import SettingsError
+from fedkd.losses.term import Batch
+from fedkd.models import penultimate_features
+from fedkd.protocol import as_float
+
+
+@dataclass(frozen=True, eq=False)
+class InstanceDiscriminator:
+    """The settings.
+
+    Attributes:
+        temperature: of similarities, > 0.
+        negatives: images of earlier batches in a step, >= 0.
+        capacity: most of them that are kept, >= 1.
+        width: of what images are compared by, >= 1.
+        rate: of its Adam, > 0.
+        crop: least share of an image that its other view shows, in (0, 1].
+    """
+
+    temperature: float
+    negatives: int
+    capacity: int
+    width: int
+    rate: float
+    crop: float
+
+    def __post_init__(self) -> None:
+        numbers = (self.temperature, self.rate)
+        if not (
+            all(0 < number < math.inf for number in numbers)
+            and min(self.capacity, self.width) >= 1
+            and self.negatives >= 0
+            and 0 < self.crop <= 1
+        ):
+            raise SettingsError(f"{self!r} is out of range; see its docstring")
+
+    def build(self, context: Context) -> "TrainedInstanceDiscriminator":
+        """The companion."""
+        student, shape, seed = context.student, context.shape, context.seed
+        return TrainedInstanceDiscriminator(self, student, shape, seed)
+
+
+class TrainedInstanceDiscriminator:
+    """A small network over the student's features, and finished images of earlier batches.
+
+    Args:
+        how: the settings.
+        student: (B, C, H, W) in [0, 1] -> (B, K), read and never changed; what enters its last
+            layer is what counts.
+        shape: (C, H, W).
+        seed: of the first weights.
+    """
+
+    def __init__(
+        self,
+        how: InstanceDiscriminator,
+        student: nn.Module,
+        shape: tuple[int, int, int],
+        seed: int,
+    ) -> None:
+        self.how, self.student = how, student
+        student.eval()
+        device = device_of(student)
+        with torch.no_grad():
+            size = penultimate_features(student, torch.zeros(1, *shape, device=device)).shape[1]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.head = nn.Sequential(nn.Linear(size, size), nn.ReLU(), nn.Linear(size, how.width))
+        self.head.to(device)
+        self.optimizer = torch.optim.Adam(self.head.parameters(), how.rate)
+        self._before = torch.empty(0, *shape, dtype=torch.uint8)
+
+    def observe(self, batch: Batch, answered: AnsweredBatch | None, rng: torch.Generator) -> Tensor:
+        """`loss` of the batch's images."""
+        return self.loss(batch.images, rng)
+
+    def loss(self, images: Tensor, rng: torch.Generator) -> Tensor:
+        """How hard it is to tell which image a view of it shows, (); low is distinct.
+
+        ``mean_i -log softmax_j(v_i . V_j / tau)_i`` over ``images`` and a sample of those before,
+        v of a view and V of the image itself, both of length 1. Both kinds weigh alike, however
+        many they are. Slopes pass through views alone.
+
+        Args:
+            images: (B, C, H, W) in [0, 1].
+            rng: draws views, and those from before.
+        """
+        self.student.eval()
+        sample = torch.randperm(len(self._before), generator=rng)[: self.how.negatives]
+        x = torch.cat([images, as_float(self._before[sample].to(images.device))])
+        views = self._compared(cropped(x, self.how.crop, rng))
+        whole = self._compared(x).detach()
+        each = F.cross_entropy(
+            views @ whole.T / self.how.temperature,
+            torch.arange(len(x), device=x.device),
+            reduction="none",
+        )
+        now, before = each[: len(images)], each[len(images) :]
+        return now.mean() + before.mean() if len(before) else now.mean()
+
+    def stepped(self) -> None:
+        """A step along the gradients that `loss` has left."""
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def finish(self, images: Tensor) -> None:
+        """Keep finished ``images``, (B, C, H, W) uint8; the oldest give way."""
+        self._before = torch.cat([self._before, images])[-self.how.capacity :]
+
+    def state(self) -> State:
+        """Its network, momenta, and the images that it keeps."""
+        state = gather(self._parts, {})
+        return State({**state.tensors, "before": self._before.clone()}, state.numbers)
+
+    def restore(self, state: State) -> None:
+        """Be again as when ``state`` was taken."""
+        scatter(state, self._parts)
+        self._before = state.tensors["before"].clone()
+
+    def _compared(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, width), of length 1."""
+        return F.normalize(self.head(penultimate_features(self.student, x)), dim=1)
+
+    @property
+    def _parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
+        return {"head": self.head, "optimizer": self.optimizer}
+
+
+def cropped(images: Tensor, least: float, rng: torch.Generator) -> Tensor:
+    """A square part of each image, as large as the image was: (B, C, H, W) -> (B, C, H, W).
+
+    Args:
+        images: any range.
+        least: share of the image's area that a part has, from which to 1 it is drawn.
+        rng: draws sizes and places.
+    """
+    side = (least + (1.0 - least) * torch.rand(len(images), generator=rng)).sqrt()
+    place = (2.0 * torch.rand(2, len(images), generator=rng) - 1.0) * (1.0 - side)
+    nought = torch.zeros(len(images))
+    theta = torch.stack(
+        [torch.stack([side, nought, place[0]], 1), torch.stack([nought, side, place[1]], 1)], 1
+    ).to(images)
+    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)

@@ -1,0 +1,116 @@
+"""Surrogate steps: a generator learns from the student in the teachers' place, and asks nobody.
+
+Source: IDEAL (Zhang et al., ICLR 2023) and DisGUIDE (Rosenthal et al., AAAI 2023).
+"""
+
+import math
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from fedkd.core.checkpoint_state import State
+from fedkd.core.interfaces import Context
+from fedkd.core.sample_proposals import AnsweredBatch, Cost, FollowUps, Proposal, Turn
+from fedkd.errors import SettingsError
+from fedkd.losses.term import Batch
+from fedkd.protocol import Signal
+from fedkd.student.peer_students import Peers
+from fedkd.synthesis.trained_generator_source import TrainedGenerator, TrainedSource
+
+
+@dataclass(frozen=True, eq=False)
+class SurrogateTrained(TrainedGenerator):
+    """Settings of a generator that takes steps on a surrogate before each of its questions.
+
+    Attributes:
+        surrogate_steps: before each question, >= 1; nobody is asked in them, and nothing is
+            learned from the answers.
+        voters: peers of the student that are the surrogate together with it; None: the student is.
+    """
+
+    surrogate_steps: int = 1
+    voters: Peers | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.surrogate_steps < 1 or not self.gradient.believes_student:
+            raise SettingsError(
+                f'{self.surrogate_steps} surrogate steps with gradient "{self.gradient.name}"; '
+                'expected >= 1, and "student", which alone asks nobody'
+            )
+
+    def build(self, context: Context) -> "SurrogateSource":
+        """The source."""
+        return SurrogateSource(self, context)
+
+
+class SurrogateSource(TrainedSource):
+    """A generator that has learned before it asks.
+
+    Args:
+        settings: of it.
+        context: of the run.
+    """
+
+    def __init__(self, settings: SurrogateTrained, context: Context) -> None:
+        super().__init__(settings, context)
+        self.surrogate = settings
+        self._stepped_at = -1
+
+    @property
+    def cost(self) -> Cost:
+        """One question for each sample."""
+        return Cost()
+
+    @property
+    def asks_to_learn(self) -> bool:
+        """Never: answers are for the student."""
+        return False
+
+    def propose(self, turn: Turn) -> Proposal | None:
+        """Take the surrogate steps, once in a turn, then draw."""
+        clock = self.context.clock
+        if self.learning and self._stepped_at != clock.asked:
+            self._stepped_at = clock.asked
+            self.train(turn)
+        return super().propose(turn)
+
+    def learn(self, answered: AnsweredBatch) -> FollowUps | None:
+        """Nothing; the student does."""
+        self.target.hear(answered.target)
+        return None
+
+    def train(self, turn: Turn) -> None:
+        """Begin a batch and take its steps."""
+        self.begin()
+        terms: dict[str, float] = {}
+        for _ in range(self.surrogate.surrogate_steps):
+            drawn = self.target.draw(turn.count, turn.rng, True)
+            student = self.context.compute.frozen_logits(self.context.student, drawn.images)
+            self.optimizer.zero_grad(set_to_none=True)
+            own = {Signal.LOGITS: student}
+            batch = self.batch(drawn.images, own, student, drawn.class_targets, None)
+            batch = self._voted(batch)
+            terms = self.backward(batch, turn.progress)
+            self.optimizer.step()
+        self.note(self.surrogate.surrogate_steps, terms, turn.progress)
+
+    def _voted(self, batch: Batch) -> Batch:
+        """The same with the vote of all students in the teachers' place, where there are voters."""
+        if (voters := self.surrogate.voters) is None:
+            return batch
+        # Terms have mostly asked the peers already: one forward pass, and one order of its sums.
+        students = batch.readings.get(id(voters))
+        if students is None:
+            students = self.context.part(voters).observe(batch, None, self.context.rng)
+        return replace(batch, teacher={Signal.LOGITS: vote(students)})
+
+    def restore(self, state: State) -> None:
+        """Be again as when ``state`` was taken, between two turns."""
+        super().restore(state)
+        self._stepped_at = -1
+
+
+def vote(students: Tensor) -> Tensor:
+    """Log of the mean probability, of logits (M, B, K). (B, K)."""
+    return students.log_softmax(2).logsumexp(0) - math.log(len(students))

@@ -1,0 +1,104 @@
+"""Driver of a run through Flower: an experiment over the nodes of a grid."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from flwr.app import ArrayRecord, ConfigRecord
+from flwr.serverapp import Grid
+
+from fedkd.experiment import Experiment
+from fedkd.loop import Distilled, Watch
+from fedkd.protocol import Card
+from fedkd.server.coordinator import ingredients
+from fedkd.server.flower_strategy import DataFreeDistillation
+from fedkd.server.hub.participant_session import ParticipantCounters
+from fedkd.server.run.checkpoint import Checkpoint
+from fedkd.server.run.flower_messages import collect_cards
+from fedkd.server.run.quorum import Quorum
+from fedkd.wire.channel import grpc
+
+ROUNDS = 20
+"""Flower rounds of a run; the student is evaluated after each."""
+NODE_TIMEOUT = 300.0
+"""Seconds that nodes may take to connect, to start an institution, or to evaluate a student."""
+
+
+@dataclass(frozen=True, eq=False)
+class RunOutcome:
+    """The student of a run with its participants, counters and accuracy."""
+
+    distilled: Distilled
+    cards: Sequence[Card]
+    """Of the institutions that took part."""
+    counters: Mapping[str, ParticipantCounters]
+    """Of each institution, by name."""
+    accuracy: float | None
+    """Of the final student on all test data of the institutions that report; None if none does."""
+
+
+def distil_over_flower(
+    grid: Grid,
+    experiment: Experiment,
+    vaults: Path,
+    watch: Watch = lambda progress: None,
+    rounds: int = ROUNDS,
+    checkpoint: Checkpoint | None = None,
+    advertised: str = "",
+    credentials: grpc.ServerCredentials | None = None,
+) -> RunOutcome:
+    """Distil the student of an experiment from the institutions behind a grid.
+
+    Args:
+        grid: as a ServerApp is given it.
+        experiment: resolved; sent to simulated institutions.
+        vaults: folder of the simulated institutions; real ones ignore it.
+        watch: called with progress events.
+        rounds: > 0.
+        checkpoint: of the run; None for none.
+        advertised: address to which institutions connect; empty for that of the hub.
+        credentials: TLS of the hub; without them only this machine can connect.
+
+    Raises:
+        SettingsError: the experiment names something that does not exist.
+        QuorumLost: too few institutions connected, or answered.
+    """
+    asked, earlier = experiment.questions, [] if checkpoint is None else checkpoint.cards
+    linger = asked.timeout if earlier else None
+    quorum = Quorum(experiment.institutions.count, asked.quorum, NODE_TIMEOUT, linger)
+    config = ConfigRecord({"experiment": experiment.model_dump_json(), "folder": str(vaults)})
+    if checkpoint is not None:
+        config["ledgers"] = str(checkpoint.ledgers)
+    cards = collect_cards(grid, quorum, config)
+    parts = ingredients(experiment, earlier or cards)
+    strategy = DataFreeDistillation(
+        method=parts.method,
+        student=parts.student,
+        plan=parts.plan,
+        priors=parts.priors,
+        model=experiment.student.model,
+        seed=parts.seed,
+        quorum=parts.quorum,
+        min_available_nodes=parts.quorum,
+        address=asked.address,
+        advertised=advertised,
+        credentials=credentials,
+        question_timeout=asked.timeout,
+        linger=asked.linger,
+        watch=watch,
+        recipes=parts.recipes,
+        checkpoint=checkpoint,
+        overlap=parts.overlap,
+        compute=parts.compute,
+        public=parts.public,
+    )
+    arrays = ArrayRecord(parts.student.state_dict())
+    result = strategy.start(
+        grid, arrays, rounds, NODE_TIMEOUT, train_config=config, evaluate_config=config
+    )
+    last = result.evaluate_metrics_clientapp.get(rounds)
+    accuracy = None if last is None else cast(float, last["accuracy"])
+    if strategy.distilled is None:
+        raise RuntimeError("the last round ended and the loop had not")
+    return RunOutcome(strategy.distilled, strategy.cards, strategy.counters, accuracy)

@@ -1,0 +1,93 @@
+"""Driver of a run without Flower: wait for institutions at the hub, distil, write the report."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from fedkd.core.logs import log_event
+from fedkd.experiment import Experiment
+from fedkd.protocol import Card
+from fedkd.server.coordinator import Coordinator, ingredients
+from fedkd.server.hub.hub import Hub, quorum_lost
+from fedkd.server.remote_institutions import RemoteInstitutions
+from fedkd.server.run.checkpoint import Checkpoint
+from fedkd.server.run.quorum import Quorum
+from fedkd.server.run.run_recorder import Evaluation, RunRecorder, traffic_of
+
+log = logging.getLogger(__name__)
+
+
+def await_institutions(
+    hub: Hub, quorum: Quorum, progress: Callable[[int], None] = lambda count: None
+) -> tuple[Card, ...]:
+    """Cards of the institutions that have connected, once they are enough.
+
+    Args:
+        hub: to which they connect.
+        quorum: how many are waited for, and how long.
+        progress: called with the number of connected institutions, whenever one connects.
+
+    Raises:
+        QuorumLost: fewer than a quorum came.
+    """
+    count, seen = quorum.expected, set[str]()
+    log_event(log, "waiting", address=hub.address, institutions=count, seconds=quorum.timeout)
+
+    def present() -> tuple[Card, ...]:
+        cards = hub.cards
+        for name in sorted({card.name for card in cards} - seen):
+            seen.add(name)
+            log_event(log, "connected", name=name, institutions=f"{len(seen)} of {count}")
+            progress(len(seen))
+        return cards
+
+    cards = quorum.wait_for(present)
+    if len(cards) < quorum.minimum:
+        raise quorum_lost(cards, quorum.minimum, quorum.timeout)
+    if len(cards) < count:
+        log_event(log, "starting without all", institutions=f"{len(cards)} of {count}")
+    return cards
+
+
+def distil_over_hub(
+    experiment: Experiment,
+    hub: Hub,
+    cards: tuple[Card, ...],
+    recorder: RunRecorder,
+    checkpoint: Checkpoint | None = None,
+) -> dict[str, Any]:
+    """Distil the experiment's student from these institutions, and leave its report.
+
+    Args:
+        experiment: resolved.
+        hub: open, with the institutions of ``cards``.
+        cards: of those that are connected.
+        recorder: of this run.
+        checkpoint: of this run; a resumed one continues from its last state.
+
+    Returns:
+        The content of ``result.json``. Accuracies are None: a coordinator has no data.
+
+    Raises:
+        SettingsError: the experiment names something that does not exist.
+        QuorumLost: too few institutions answered a question.
+    """
+    asked, earlier = experiment.questions, [] if checkpoint is None else checkpoint.cards
+    parts = ingredients(experiment, earlier or cards, checkpoint)
+    recorder.student = parts.student
+    participants = RemoteInstitutions(hub, parts, earlier or cards, asked.timeout, asked.linger)
+
+    def counted() -> dict[str, dict[str, int]]:
+        return {name: counters.counts for name, counters in hub.counters.items()}
+
+    if checkpoint is not None:
+        checkpoint.current_counts = counted
+    coordinator = Coordinator(parts, participants.cards, participants.answer, recorder)
+    participants.cards = coordinator.cards  # of a resumed run: those who took part before
+    distilled = coordinator.finish()
+    total = counted() if checkpoint is None else checkpoint.total_counts()
+    traffic = {name: traffic_of(counts) for name, counts in total.items()}
+    result = recorder.finish(distilled, participants.cards, traffic, Evaluation(simulated=False))
+    if checkpoint is not None:
+        checkpoint.finish()
+    return result

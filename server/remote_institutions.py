@@ -1,0 +1,87 @@
+"""The participants of a run over a hub: sends them requests, adds late joiners that fit.
+
+Institutions may join and leave at any time. A late joiner takes part from the next question on, if
+it fits the run; one that left is asked again when it is back, and its answers stay.
+"""
+
+from collections.abc import Iterable
+
+from fedkd.aggregation.fusion_rules import build_fusion
+from fedkd.errors import SettingsError
+from fedkd.protocol import Answers, Ask, Card, LabelSpaces, Request, abbreviated, class_names_of
+from fedkd.server.coordinator import Ingredients, Lost
+from fedkd.server.hub.hub import Hub
+
+
+class RemoteInstitutions:
+    """The institutions that take part in a run.
+
+    Args:
+        hub: open.
+        parts: of the run; its method and rule decide who fits, its quorum when a question starts.
+        cards: of those that take part from the beginning.
+        timeout: seconds that one question may take.
+        linger: seconds that the others may take once a quorum has answered; None for all of it.
+    """
+
+    def __init__(
+        self,
+        hub: Hub,
+        parts: Ingredients,
+        cards: Iterable[Card],
+        timeout: float,
+        linger: float | None = None,
+    ) -> None:
+        self.cards = list(cards)
+        """Of all institutions that ever took part, in the order in which they joined."""
+        self.answering = 0
+        """Institutions that answered the last question."""
+        self._hub, self._parts = hub, parts
+        self._timeout, self._linger = timeout, linger
+
+    def answer(self, request: Request) -> tuple[Answers, Lost]:
+        """The replies, and the reasons of those who are missing; late joiners are asked too."""
+        self._admit_newcomers()
+        each = {c.name: request for c in self.cards} if isinstance(request, Ask) else request
+        answers, lost = self._hub.ask(
+            each, self._timeout, quorum=self._parts.quorum, linger=self._linger
+        )
+        self.answering = len(answers)
+        return answers, lost
+
+    def _admit_newcomers(self) -> None:
+        names = {card.name for card in self.cards}
+        for card in self._hub.cards:
+            if card.name in names:
+                continue
+            if why := self._mismatch(card):
+                self._hub.disconnect(card.name, why)
+            else:
+                self.cards.append(card)
+
+    def _mismatch(self, card: Card) -> str | None:
+        """Why the institution of ``card`` does not fit this run; None if it does."""
+        rule, ours = self._parts.plan.rule, self.cards[0]
+        if card.shape != ours.shape:
+            return (
+                f"{card.name} reads images {card.shape}, this run has {ours.shape}; "
+                "bring a teacher of that shape"
+            )
+        if strange := sorted(set(class_names_of(card)) - set(LabelSpaces.of(self.cards).names)):
+            return (
+                f"{card.name} knows {abbreviated(strange)}, which this run's student was not built "
+                "for; be there before its first question"
+            )
+        try:
+            self._parts.method.check([card])
+            agreed, now = (
+                build_fusion(rule, cards).rule for cards in (self.cards, [*self.cards, card])
+            )
+        except SettingsError as error:
+            return str(error)
+        if agreed != now:
+            return (
+                f"with {card.name} answers would have to be fused by {now}, and this run fuses "
+                f"them by {agreed}; tell what the others tell (class_counts), or join another run"
+            )
+        return None

@@ -1,0 +1,333 @@
+"""Schemas of a run's stored results: ``result.json``, the events, the gallery of samples.
+
+Accuracies are in [0, 1]; None means that the coordinator does not know the value.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from fedkd.errors import DataError
+
+Accuracy: TypeAlias = Annotated[float, Field(ge=0, le=1)] | None
+Count: TypeAlias = Annotated[int, Field(ge=0)]
+Variance: TypeAlias = Annotated[float, Field(ge=0, le=0.25)] | None
+"""Of shares in [0, 1]."""
+
+
+class _ResultModel(BaseModel):
+    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
+
+
+class StudentScore(_ResultModel):
+    """Scores of the student after its last step."""
+
+    accuracy: Accuracy
+    best_test_accuracy: Accuracy = None
+    """The best during training, selected on the test set."""
+    agreement: Accuracy = None
+    """Share of test images on which student and ensemble predict the same class."""
+    fidelity: Accuracy = None
+    """Similarity of their probabilities, see `fedkd.evaluation.metrics.fidelity`."""
+    fidelity_double_root: Accuracy = None
+    """The same, as computed by the released code of CuDFKD."""
+    scores: Count | None = None
+    """Number of times that it was scored during training, evenly over its steps."""
+    mean_accuracy: Accuracy = None
+    """Over all these scores; for this and the next three see `training_stability` there."""
+    variance_of_accuracy: Variance = None
+    mean_accuracy_last_half: Accuracy = None
+    """Over the last half of them."""
+    variance_of_accuracy_last_half: Variance = None
+    recall: dict[str, Accuracy] | None = None
+    """Recall of each class on the test images, by name of class."""
+
+
+class EnsembleScore(_ResultModel):
+    """Scores of the fused answer of all institutions."""
+
+    accuracy: Accuracy
+
+
+class GuaranteeRecord(_ResultModel):
+    """A differential privacy guarantee beside epsilon and delta, see `fedkd.protocol.guarantee`.
+
+    Every field may be missing, since mechanisms have different parameters.
+    """
+
+    mechanism: str | None = None
+    """``DP-SGD``."""
+    unit: str | None = None
+    """What is protected: ``one training image``."""
+    adjacency: str | None = None
+    """How neighbouring data sets differ: ``add or remove``."""
+    steps: Count | None = None
+    """Noisy steps."""
+    noise_multiplier: float | None = None
+    """Standard deviation of the noise, in units of ``clipping``."""
+    sampling_rate: float | None = None
+    """Probability that a unit takes part in a step."""
+    clipping: float | None = None
+    """Clipping norm: largest L2 norm of one unit's gradient."""
+    accountant: str | None = None
+    """Name of the accountant that computed epsilon."""
+    unpromised: Count = 0
+    """Samples answered before without any guarantee, according to the institution's ledger."""
+
+
+class TeacherRecord(_ResultModel):
+    """One institution and its teacher, as known to the coordinator."""
+
+    name: str
+    model: str
+    accuracy: Accuracy
+    samples_asked: Count
+    samples_pulled_back: Count
+    bytes_received: Count
+    """By the coordinator, from this institution."""
+    bytes_sent: Count
+    """By the coordinator, to this institution."""
+    refusals: Count
+    epsilon: Annotated[float, Field(gt=0)] | None
+    """None without a differential privacy guarantee."""
+    delta: Annotated[float, Field(ge=0, lt=1)] | None
+    classes: tuple[str, ...] = ()
+    """Its names of its classes, ``(K,)``; empty: their numbers."""
+    class_counts: tuple[Count, ...] | None = None
+    """Training images of each class, ``(K,)``, if its policy releases them."""
+    mechanism: str | None = None
+    """Mechanism of the guarantee and unit of privacy: ``DP-SGD, one training image``."""
+    guarantee: GuaranteeRecord | None = None
+    """The whole guarantee; None without one, and in results of earlier releases."""
+    signals: tuple[str, ...] = ()
+    """What its policy releases: ``logits``, ``bn_gap``, ``features``."""
+    questions: Count = 0
+    """Sent to it; 0 if not counted."""
+    recipes: Count = 0
+    """Of them, those sent with a recipe in place of the samples."""
+    pull_back: bool | None = None
+    """Whether its policy allows gradients; this and the next two are None if not recorded."""
+    tells_scores: bool | None = None
+    """Whether its policy releases scores of a student on its private test data."""
+    sample_cap: Count | None = None
+    """Limit of samples that it answers; None also without a limit."""
+
+
+class OnnxParity(_ResultModel):
+    """Comparison of ``student.onnx`` with the student, or why there is no such file."""
+
+    skipped: str | None = None
+    max_difference: float | None = None
+    """Largest absolute difference of a logit."""
+    argmax_agreement: Accuracy = None
+    """Share of random images on which both predict the same class."""
+
+
+class Result(_ResultModel):
+    """``result.json``. Further keys are kept and not read."""
+
+    student: StudentScore
+    ensemble: EnsembleScore
+    teachers: tuple[TeacherRecord, ...]
+    classes: tuple[str, ...] = ()
+    """Names of the student's outputs, in order; empty: their numbers."""
+    method: str
+    signals_asked: tuple[str, ...] = ()
+    """Signals that the method asked for, some of them only for generated samples."""
+    engine: str
+    seed: int
+    student_steps: Count
+    generator_steps: Count
+    seconds: Annotated[float, Field(ge=0)]
+    config: dict[str, Any]
+    versions: dict[str, str]
+    resumed: Count = 0
+    """Number of times that the run was resumed."""
+    onnx: OnnxParity | None = None
+    """What `fedkd.server.report.student_export.export_onnx` returned."""
+
+
+class Asked(_ResultModel):
+    """A batch was put to every institution."""
+
+    kind: Literal["asked"] = "asked"
+    asked: Count
+    """Samples asked of each teacher so far, this batch included."""
+    origin: str
+    """The prior or the source that invented the batch."""
+    class_entropy: dict[str, float | None] = Field(default_factory=dict)
+    """Entropy of the hard answers' classes, by origin."""
+    entropy: float | None = None
+    """The same over all origins."""
+
+
+class Trained(_ResultModel):
+    """The student took a step."""
+
+    kind: Literal["trained"] = "trained"
+    step: Count
+    asked: Count
+    loss: float | None
+    difficulty: float | None = None
+    """Mean loss of a sample, before weights."""
+    weight: float | None = None
+    """Mean weight that the curriculum gave a sample."""
+    curriculum_lambda: float | None = Field(
+        None, validation_alias=AliasChoices("curriculum_lambda", "pace")
+    )
+    """Of the self-paced curriculum, in units of the loss; ``pace`` in files of earlier releases."""
+    difficulty_by_institution: dict[str, float | None] | None = None
+
+
+class Scored(_ResultModel):
+    """The student was evaluated on test data."""
+
+    kind: Literal["scored"] = "scored"
+    step: Count
+    asked: Count
+    accuracy: Accuracy
+
+
+class Generated(_ResultModel):
+    """The generator took a step."""
+
+    kind: Literal["generated"] = "generated"
+    step: Count
+    terms: dict[str, float | None]
+    """Each term of its objective; all are minimised."""
+    weights: dict[str, float] = Field(default_factory=dict)
+    """The weight that each term had in this step; absent from files of earlier releases."""
+
+
+class Reweighted(_ResultModel):
+    """The learned ensemble weights of the institutions were updated."""
+
+    kind: Literal["weighed"] = "weighed"
+    weights: dict[str, float]
+    """By institution, in [0, 1]."""
+
+
+class Lost(_ResultModel):
+    """An institution did not answer a question, and the run went on."""
+
+    kind: Literal["lost"] = "lost"
+    name: str
+    reason: str
+
+
+class Returned(_ResultModel):
+    """An institution that was lost answered again."""
+
+    kind: Literal["returned"] = "returned"
+    name: str
+
+
+class Joined(_ResultModel):
+    """An institution joined while the run went on."""
+
+    kind: Literal["joined"] = "joined"
+    name: str
+
+
+class Banned(_ResultModel):
+    """An institution violated the protocol and is refused for the rest of the run."""
+
+    kind: Literal["banned"] = "banned"
+    name: str
+    reason: str
+
+
+class Warned(_ResultModel):
+    """An error that does not stop the run."""
+
+    kind: Literal["warned"] = "warned"
+    text: str
+
+
+Event: TypeAlias = Annotated[
+    Asked | Trained | Scored | Generated | Reweighted | Lost | Returned | Joined | Banned | Warned,
+    Field(discriminator="kind"),
+]
+
+_EVENT: TypeAdapter[Event] = TypeAdapter(Event)
+
+_OLD_KINDS = {"struck": "banned", "back": "returned"}
+"""Kinds of events in files of earlier releases, and their names now."""
+
+
+@dataclass(frozen=True, eq=False)
+class Gallery:
+    """A few dozen synthetic samples, evenly from the whole run.
+
+    Raises:
+        DataError: the arrays do not fit one another.
+    """
+
+    images: NDArray[np.uint8]
+    """``(n, C, H, W)``."""
+    origin: NDArray[np.str_]
+    """``(n,)``, the prior or the source."""
+    asked_at: NDArray[np.int64]
+    """``(n,)``, samples asked of each teacher when this one was asked about."""
+    label: NDArray[np.int64]
+    """``(n,)``, the class of the fused answer."""
+    confidence: NDArray[np.float32]
+    """``(n,)``, the fused answer's probability of that class, in [0, 1]."""
+
+    def __post_init__(self) -> None:
+        if self.images.dtype != np.uint8 or self.images.ndim != 4:
+            raise DataError(
+                f"gallery images are {self.images.dtype} {self.images.shape}; "
+                "expected uint8 (n, C, H, W)"
+            )
+        expected = (len(self.images),)
+        for name in ("origin", "asked_at", "label", "confidence"):
+            if (shape := getattr(self, name).shape) != expected:
+                raise DataError(f"gallery {name} has shape {shape}; expected {expected}")
+
+
+@dataclass(frozen=True, eq=False)
+class RunRecord:
+    """The content of a run's folder."""
+
+    name: str
+    """Of the folder."""
+    result: Result
+    events: tuple[Event, ...] = ()
+    gallery: Gallery | None = None
+    files: Mapping[str, int] | None = None
+    """Size in bytes of each file that the run left, by name."""
+
+
+def parse_result(value: object, where: str) -> Result:
+    """Validate a result; `DataError` names ``where`` and the first error."""
+    try:
+        return Result.model_validate(value)
+    except ValidationError as error:
+        raise DataError(f"{where}: {_first_error(error)}") from None
+
+
+def parse_event(value: object, where: str) -> Event:
+    """Validate an event; `DataError` names ``where`` and the first error."""
+    if isinstance(value, Mapping) and value.get("kind") in _OLD_KINDS:
+        value = {**value, "kind": current_kind(value["kind"])}
+    try:
+        return _EVENT.validate_python(value)
+    except ValidationError as error:
+        raise DataError(f"{where}: {_first_error(error)}") from None
+
+
+def current_kind(kind: str) -> str:
+    """The name of a kind of event, given that or its name in earlier releases."""
+    return _OLD_KINDS.get(kind, kind)
+
+
+def _first_error(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_context=False)[0]
+    place = ".".join(str(part) for part in first["loc"]) or "the whole"
+    value = " ".join(repr(first["input"]).split())
+    return f"{place}: {first['msg']}; got {value[:60]}"

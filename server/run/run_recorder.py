@@ -1,0 +1,255 @@
+"""Run recorder: a `fedkd.loop.Watch` that writes events, scores, gallery, result and report."""
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from fedkd.aggregation.fusion_rules import build_fusion
+from fedkd.core.bank import Bank
+from fedkd.evaluation import training_stability
+from fedkd.experiment import Experiment
+from fedkd.loop import Distilled, Progress
+from fedkd.methods import Method, make
+from fedkd.protocol import Card, LabelSpaces, Signal, class_names_of
+from fedkd.server.report.page import build_report
+from fedkd.server.report.result_schema import Gallery, current_kind
+from fedkd.server.report.run_folder import RunFolder
+from fedkd.server.run.checkpoint import Checkpoint
+from fedkd.server.run.manifest import versions
+
+SCORES = 40
+"""Number of evaluations of the student during a run, if there is test data."""
+GALLERY_SIZE = 48
+"""Images in the gallery."""
+
+Score = Callable[[nn.Module], float]
+"""Returns the accuracy of a student in [0, 1], and does not change it."""
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Queries to one institution and bytes of traffic, from its counters."""
+
+    samples_asked: int = 0
+    samples_pulled_back: int = 0
+    bytes_sent: int = 0
+    """To the institution."""
+    bytes_received: int = 0
+    """From it."""
+    refusals: int = 0
+    questions: int = 0
+    """Sent to it; 0 if not counted."""
+    recipes: int = 0
+    """Of them, those sent with a recipe in place of the samples."""
+
+
+def traffic_of(counts: Mapping[str, int]) -> Traffic:
+    """The counters of an institution that belong in the result."""
+    return Traffic(**{name: counts.get(name, 0) for name in Traffic.__dataclass_fields__})
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores that only an engine with test data can compute; None if unknown."""
+
+    student: float | None = None
+    ensemble: float | None = None
+    agreement: float | None = None
+    teachers: Mapping[str, float] | None = None
+    recall: Mapping[str, float | None] | None = None
+    """The student's, by name of class."""
+    fidelity: float | None = None
+    fidelity_double_root: float | None = None
+    """Both of student and ensemble, see `fedkd.evaluation.metrics`."""
+    simulated: bool = True
+    """Whether the experiment defines the teachers' models; real institutions bring their own."""
+
+
+class RunRecorder:
+    """Writes the folder of one run.
+
+    Args:
+        path: folder of the run, which is empty or does not exist.
+        experiment: resolved.
+        engine: name of the engine that drives the loop.
+        score: evaluates the student; None if the coordinator has no test data.
+        listeners: called with the same events, progress bars say.
+        checkpoint: of the run, whose folder is used; a resumed one continues its events.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        experiment: Experiment,
+        engine: str,
+        score: Score | None = None,
+        listeners: Sequence[Callable[[Progress], None]] = (),
+        checkpoint: Checkpoint | None = None,
+    ) -> None:
+        self.folder = RunFolder.create(path) if checkpoint is None else checkpoint.folder
+        self.experiment, self.engine, self.score = experiment, engine, score
+        self.listeners = listeners
+        self.student: nn.Module | None = None
+        """The student that is being trained; set by the driver."""
+        self._asked: list[tuple[int, int, str]] = []  # asked so far, images, origin
+        self._scores: list[float] = []
+        self._started = time.monotonic() - (checkpoint.seconds if checkpoint else 0.0)
+        self._resumed = checkpoint.manifest.resumed if checkpoint else 0
+        for event in self.folder.stored_events():
+            self._track(event)
+
+    def __call__(self, progress: Progress) -> None:
+        """Write one event, and score the student if that is due."""
+        progress = Progress(current_kind(progress.kind), progress.facts)
+        facts = dict(progress.facts)
+        done = facts.pop("done", 0.0)
+        self._write({"kind": progress.kind, **facts})
+        if progress.kind == "trained" and isinstance(done, float):
+            self._score_if_due(done, facts)
+        for listener in self.listeners:
+            listener(progress)
+
+    def _score_if_due(self, done: float, facts: Mapping[str, object]) -> None:
+        if self.score is None or self.student is None or done < len(self._scores) / SCORES:
+            return
+        accuracy = self.score(self.student)
+        event = {"step": facts["step"], "asked": facts["asked"], "accuracy": accuracy}
+        self._write({"kind": "scored", **event})
+        for listener in self.listeners:
+            listener(Progress("scored", {**event, "done": done}))
+
+    def _write(self, event: Mapping[str, Any]) -> None:
+        self.folder.append_event(event)
+        self._track(event)
+
+    def _track(self, event: Mapping[str, Any]) -> None:
+        """Keep what the result and the gallery need of an event."""
+        if event["kind"] == "asked":
+            self._asked.append((event["asked"], event["count"], event["origin"]))
+        if event["kind"] == "scored":
+            self._scores.append(float(event["accuracy"]))
+
+    def finish(
+        self,
+        distilled: Distilled,
+        cards: Sequence[Card],
+        traffic: Mapping[str, Traffic],
+        evaluation: Evaluation,
+    ) -> dict[str, Any]:
+        """Write student, gallery, result and page; returns the content of ``result.json``."""
+        rng = torch.Generator().manual_seed(self.experiment.seed)
+        shape, labels = cards[0].shape, LabelSpaces.of(cards)
+        notes = {
+            "student": self.experiment.student.model,
+            "classes": str(len(labels.names)),
+            "class_names": json.dumps(labels.names),
+            "experiment": self.experiment.name,
+            "seed": str(self.experiment.seed),
+        }
+        onnx = self.folder.write_student(distilled.student, shape, rng, notes)
+        if self._asked:
+            self.folder.write_gallery(gallery(distilled.bank, self._asked))
+        result = {
+            "name": self.experiment.name,
+            "classes": labels.names,
+            "student": self._student(distilled.student, evaluation),
+            "ensemble": {
+                "accuracy": evaluation.ensemble,
+                "rule": build_fusion(
+                    self._method.rule_for(self.experiment.questions.rule), cards
+                ).rule,
+            },
+            "teachers": [
+                self._teacher(index, card, traffic.get(card.name, Traffic()), evaluation)
+                for index, card in enumerate(cards)
+            ],
+            "method": self.experiment.method.name,
+            "signals_asked": self._signals(trained=distilled.generator_steps > 0),
+            "engine": self.engine,
+            "seed": self.experiment.seed,
+            "student_steps": distilled.student_steps,
+            "generator_steps": distilled.generator_steps,
+            "seconds": round(time.monotonic() - self._started, 3),
+            "config": self.experiment.model_dump(mode="json"),
+            "versions": versions(),
+            "resumed": self._resumed,
+            "onnx": onnx,
+        }
+        self.folder.write_result(result)
+        build_report(self.folder.path)
+        return result
+
+    def _signals(self, trained: bool) -> list[str]:
+        """The signals that were asked for; those for a generator only if one was trained."""
+        return sorted(self._method.needs.signals if trained else {Signal.LOGITS})
+
+    @property
+    def _method(self) -> Method:
+        return make(self.experiment.method.name, self.experiment.method.arguments)
+
+    def _student(self, student: nn.Module, evaluation: Evaluation) -> dict[str, Any]:
+        whole, half = training_stability(self._scores), training_stability(self._scores, last=0.5)
+        return {
+            "model": self.experiment.student.model,
+            "accuracy": evaluation.student,
+            "best_test_accuracy": max(self._scores, default=None),
+            "scores": len(self._scores),
+            "mean_accuracy": whole and whole.mean,
+            "variance_of_accuracy": whole and whole.variance,
+            "mean_accuracy_last_half": half and half.mean,
+            "variance_of_accuracy_last_half": half and half.variance,
+            "agreement": evaluation.agreement,
+            "fidelity": evaluation.fidelity,
+            "fidelity_double_root": evaluation.fidelity_double_root,
+            "recall": evaluation.recall,
+            "parameters": sum(p.numel() for p in student.parameters()),
+        }
+
+    def _teacher(
+        self, index: int, card: Card, traffic: Traffic, evaluation: Evaluation
+    ) -> dict[str, Any]:
+        models, guarantee = self.experiment.institutions.models, card.guarantee
+        return {
+            "name": card.name,
+            "model": models[index % len(models)] if evaluation.simulated else "its own",
+            "accuracy": (evaluation.teachers or {}).get(card.name),
+            **vars(traffic),
+            "epsilon": guarantee.epsilon if guarantee else None,
+            "delta": guarantee.delta if guarantee else None,
+            "mechanism": str(guarantee) if guarantee else None,
+            "guarantee": asdict(guarantee) if guarantee else None,
+            "classes": class_names_of(card),
+            "class_counts": card.class_counts,
+            "signals": sorted(card.signals),
+            "pull_back": card.pull_back,
+            "tells_scores": card.scores,
+            "sample_cap": card.samples,
+        }
+
+
+def gallery(bank: Bank, asked: Sequence[tuple[int, int, str]]) -> Gallery:
+    """Samples from the whole run, taken from the bank.
+
+    Args:
+        bank: all samples that were asked about, in order (the last ones if it is bounded).
+        asked: for each question the samples asked so far, its samples and their origin.
+    """
+    at = np.concatenate([np.full(count, so_far) for so_far, count, _ in asked])[-len(bank) :]
+    origin = np.concatenate([np.full(n, name, dtype="U32") for _, n, name in asked])[-len(bank) :]
+    picked = np.unique(np.linspace(0, len(at) - 1, min(GALLERY_SIZE, len(at))).astype(int))
+    images, targets = bank.history()
+    confidence, label = targets[torch.from_numpy(picked)].softmax(1).max(1)
+    return Gallery(
+        images[torch.from_numpy(picked)].numpy(),
+        origin[picked],
+        at[picked],
+        label.numpy(),
+        confidence.numpy(),
+    )
