@@ -15,7 +15,7 @@ from fedkd.protocol import Signal
 from fedkd.student.self_paced_curriculum import Curriculum
 
 STEP_EVENTS = 200
-"""Most events about student steps in a run."""
+"""Fewest events about student steps, of a run that has as many; below twice as many come."""
 
 
 class RunEvents:
@@ -65,7 +65,7 @@ class RunEvents:
         )
 
     def student_step(self, step: int, loss: Tensor, weight: Tensor) -> None:
-        """A student step: kind "trained", for `STEP_EVENTS` of all steps at most.
+        """A student step: kind "trained", for at least `STEP_EVENTS` of all steps.
 
         Args:
             step: its number, from 1.

@@ -10,6 +10,14 @@ SHARES = st.floats(0.0, 5.0)
 DONE = st.floats(0.0, 1.0)
 
 
+def test_a_ramp_rises_linearly_between_its_ends() -> None:
+    weight = ramp(0.0, 62.0, 0.25, 0.75)
+    assert [weight(p) for p in (0.0, 0.25, 0.5, 0.75, 1.0)] == [0.0, 0.0, 31.0, 62.0, 62.0]
+    step = ramp(1.0, 3.0, 0.5, 0.5)
+    assert [step(p) for p in (0.0, 0.49, 0.5, 1.0)] == [1.0, 1.0, 3.0, 3.0]
+    assert constant(3.0)(0.9) == 3.0
+
+
 def test_a_source_that_has_every_question_follows_the_questions() -> None:
     progress = ExpectedProgress({"generator": constant(0.3), "prior": constant(0.0)})
     for done in (0.0, 0.25, 0.6, 1.0):
