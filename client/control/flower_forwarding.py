@@ -1,9 +1,9 @@
 """Client of the control socket: a Flower mod that forwards messages to the owner's agent.
 
 Whoever calls ``flwr run`` chooses the bundle, and a bundle may bring code of its own: on an owner's
-machine whatever runs here has to be taken for the other side's. Where a node is configured with the owner's agent, it forwards the message to
-the agent's socket and does nothing else; the agent decides. Only on nodes of a simulation does the
-ClientApp see the message itself.
+machine whatever runs here has to be taken for the other side's. Where a node is configured with
+the owner's agent, it forwards the message to the agent's socket and does nothing else; the agent
+decides. Only on nodes of a simulation does the ClientApp see the message itself.
 """
 
 import logging

@@ -1,9 +1,9 @@
 """Length-prefixed frames on the control socket: connect, send and receive bytes or JSON.
 
-The protocol that `fedkd.client.control.flower_forwarding` and `fedkd.client.control.server` share: the client
-sends a request in JSON, the server answers in JSON. Before it answers an ``evaluate``, the server
-sends ``{"go": BYTES}``, and the client sends a frame of weights of at most so many bytes. Then the
-connection is closed.
+The protocol that `fedkd.client.control.flower_forwarding` and `fedkd.client.control.server` share:
+the client sends a request in JSON, the server answers in JSON. Before it answers an ``evaluate``,
+the server sends ``{"go": BYTES}``, and the client sends a frame of weights of at most so many
+bytes. Then the connection is closed.
 """
 
 import json

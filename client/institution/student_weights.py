@@ -58,7 +58,7 @@ def load_weights(student: nn.Module, weights: bytes) -> None:
 
 
 def open_student(path: Path) -> nn.Module:
-    """The student in a file that a run wrote, see `fedkd.server.report.student_export.save_student`.
+    """The student in a file that a run wrote.
 
     Raises:
         DataError: the file is none, or does not say which network it is of.

@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 
 from fedkd.errors import DataError
 
-VERSION = 1
+VERSION = 2
 """Of what stands in a state; a file of another version is refused."""
 
 

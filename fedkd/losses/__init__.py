@@ -1,6 +1,7 @@
 """Loss terms by which samples are synthesised, and the distillation losses of students.
 
-A term is minimised; it names the signals that must be asked for and the companions that it reads.
+A term is minimised; it names the signals that must be asked for and the auxiliary networks that it
+reads.
 """
 
 from fedkd.losses.adversarial import (

@@ -36,11 +36,11 @@ class Batch:
     previous: Mapping[str, Tensor] = field(default_factory=dict)
     """By term, what it captured of an earlier batch; absent before the first time."""
     readings: Mapping[int, Any] = field(default_factory=dict)
-    """What the companions of terms made of the images, by identity of their specs."""
+    """What the auxiliary networks of terms made of the images, by identity of their specs."""
 
-    def of(self, companion: object) -> Any:
-        """What the companion that was built of this spec made of the images."""
-        return self.readings[id(companion)]
+    def of(self, auxiliary: object) -> Any:
+        """What the auxiliary network that was built of this spec made of the images."""
+        return self.readings[id(auxiliary)]
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,8 @@ class Term:
     capture_interval: int = 1
     """Generator steps from one capture to the next, >= 1; the second step of each is captured."""
     reads: tuple[Any, ...] = ()
-    """Specs of the companions, see `fedkd.synthesis.auxiliary_networks`, whose readings it takes."""
+    """Specs of the auxiliary networks, see `fedkd.synthesis.auxiliary_networks`, whose readings it
+    takes."""
 
 
 Objective: TypeAlias = tuple[tuple[Schedule, Term], ...]

@@ -15,8 +15,9 @@ adversarial_kl counts only images on which teacher and student still decide alik
 
 Departures
   Logits only is the default. Most institutions will sign for answers, not for gradients; then
-    no generator is trained, images are those of procedural priors (`fedkd.procedural.image_priors`), and
-    of the paper the student's curriculum is left. ``gradient="pull_back"`` is the exact method.
+    no generator is trained, images are those of procedural priors
+    (`fedkd.procedural.image_priors`), and of the paper the student's curriculum is left.
+    ``gradient="pull_back"`` is the exact method.
   Every answer is kept and learned from again. The paper draws fresh images for each student
     step, ten times as many questions; ``Plan.capacity`` of a few batches comes near to that.
   The ramp follows the generator's own questions, so that it ends before they do.
@@ -66,9 +67,9 @@ def cudfkd(
     """CuDFKD as a value.
 
     Args:
-        gradient: where the generator's gradient comes from, see `fedkd.synthesis.teacher_gradients`; "none"
-            asks for logits only and trains no generator; all but it and "pull_back" need bn_weight
-            0.
+        gradient: where the generator's gradient comes from, see
+            `fedkd.synthesis.teacher_gradients`; "none" asks for logits only and trains no
+            generator; all but it and "pull_back" need bn_weight 0.
         one_hot_weight: of the teacher's own decision, >= 0; the paper's, as are the next two.
         bn_weight: of the batch-norm gap, >= 0; 0 spares institutions the signal.
         balance_weight: of the class balance, >= 0.

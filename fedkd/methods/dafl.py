@@ -46,7 +46,8 @@ def dafl(
     """DAFL as a value.
 
     Args:
-        gradient: where the generator's gradient comes from, see `fedkd.synthesis.teacher_gradients`.
+        gradient: where the generator's gradient comes from, see
+            `fedkd.synthesis.teacher_gradients`.
         one_hot_weight: of the teacher's own decision, >= 0; 0.05 in the public code for CIFAR.
         balance_weight: of the class balance, >= 0.
         temperature: tau of the student's loss, > 0.

@@ -38,7 +38,8 @@ def dfad(
     """DFAD as a value.
 
     Args:
-        gradient: where the generator's gradient comes from, see `fedkd.synthesis.teacher_gradients`.
+        gradient: where the generator's gradient comes from, see
+            `fedkd.synthesis.teacher_gradients`.
         latent: Z; the public code's for CIFAR, 100 for MNIST.
         warm_up: share of the questions that go to priors before the generator may ask.
         generated: share of the questions that are the generator's after that; the paper has all.

@@ -76,8 +76,8 @@ def hidfd(
 
     Args:
         gradient: where the gradient through the teachers comes from, see
-            `fedkd.synthesis.teacher_gradients`. The student cannot stand for anybody, since it learns
-            nothing until the generator is done.
+            `fedkd.synthesis.teacher_gradients`. The student cannot stand for anybody, since it
+            learns nothing until the generator is done.
         classwise_weight: of the classes of either side, for generator and discriminator, >= 0.
         frequency_weight: of the category frequency, >= 0; 0 asks for no gradient of a teacher.
         integration_weight: of the feature integration, >= 0.

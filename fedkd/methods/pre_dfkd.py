@@ -60,7 +60,8 @@ def pre_dfkd(
     """PRE-DFKD as a value.
 
     Args:
-        gradient: where the generator's gradient comes from, see `fedkd.synthesis.teacher_gradients`.
+        gradient: where the generator's gradient comes from, see
+            `fedkd.synthesis.teacher_gradients`.
         one_hot_weight: of the teacher's own decision, >= 0.
         balance_weight: of the class balance, >= 0; here and in memory.
         replayed: share of the generator's questions that are about images from memory, in [0, 1);

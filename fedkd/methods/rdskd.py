@@ -47,8 +47,9 @@ def rdskd(
     """RDSKD as a value.
 
     Args:
-        gradient: where the generator's gradient comes from, see `fedkd.synthesis.teacher_gradients`. The
-            student cannot stand for anybody, since it learns nothing until the generator is done.
+        gradient: where the generator's gradient comes from, see
+            `fedkd.synthesis.teacher_gradients`. The student cannot stand for anybody, since it
+            learns nothing until the generator is done.
         stage: share of the questions in which the generator learns, in (0, 1).
         capture_interval: generator steps after which its terms are measured against a newer past,
             >= 1; an epoch in the paper.

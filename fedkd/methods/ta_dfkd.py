@@ -4,7 +4,8 @@ H. Shin, D.-W. Choi. AAAI 2024, arXiv 2402.12406.
 
 The teacher does not tell the generator which class to draw; it only throws out what it does not
 know. Of each batch those images are selected that belong to the surer of two groups of answers
-(`fedkd.aggregation.sample_selection`); they alone teach the student, and count in the adversarial term:
+(`fedkd.aggregation.sample_selection`); they alone teach the student, and count in the adversarial
+term:
 
     L_G = (1 - JS(S, T)) + bn * bn_gap + tv * total_variation + l2 * l2_norm
     L_S = mean_b mean_c |S_c(x_b) - T_c(x_b)|,      x_b selected

@@ -42,7 +42,8 @@ def zskt(
     """ZSKT as a value.
 
     Args:
-        gradient: where the generator's gradient comes from, see `fedkd.synthesis.teacher_gradients`.
+        gradient: where the generator's gradient comes from, see
+            `fedkd.synthesis.teacher_gradients`.
         temperature: tau of both losses, > 0.
         latent: Z.
         warm_up: share of the questions that go to priors before the generator may ask.

@@ -42,8 +42,8 @@ def as_float(images: Tensor) -> Tensor:
 def rounded(value: Tensor, signal: Signal, exact: bool) -> Tensor:
     """A signal as it is sent: in float32 if ``exact``, else in float16 within its range.
 
-    Logits that need not be exact are quantised row by row, see `fedkd.protocol.logit_quantisation`. A
-    batch-norm gap is one number, and always float32.
+    Logits that need not be exact are quantised row by row, see
+    `fedkd.protocol.logit_quantisation`. A batch-norm gap is one number, and always float32.
     """
     if exact or signal is Signal.BN_GAP:
         return value.float()

@@ -32,7 +32,7 @@ class AuxiliaryNetwork(Stateful, Protocol):
 
 
 class BaseAuxiliaryNetwork:
-    """Defaults of a companion that learns nothing from the terms."""
+    """Defaults of an auxiliary network that learns nothing from the terms."""
 
     def stepped(self) -> None:
         """Nothing."""
@@ -42,11 +42,11 @@ class BaseAuxiliaryNetwork:
 
 
 class AuxiliaryNetworks:
-    """All companions that the terms of one generator read, in the order in which they name them.
+    """All auxiliary networks that the terms of one generator read, in their order.
 
     Args:
         terms: of the generator.
-        context: builds them; whoever else holds the same spec has the same companion.
+        context: builds them; whoever else holds the same spec has the same auxiliary network.
     """
 
     def __init__(self, terms: Sequence[Term], context: Context) -> None:
@@ -74,4 +74,4 @@ class AuxiliaryNetworks:
     @property
     def parts(self) -> dict[str, AuxiliaryNetwork]:
         """By the name that each has in a state."""
-        return {f"companion{i}": each for i, each in enumerate(self._each.values())}
+        return {f"auxiliary{i}": each for i, each in enumerate(self._each.values())}

@@ -50,7 +50,7 @@ class Discriminator:
             )
 
     def build(self, context: Context) -> "TrainedDiscriminator":
-        """The companion."""
+        """The auxiliary network."""
         public = context.part(self.public)
         network = TrainedDiscriminator(self, public, context.shape, context.classes, context.seed)
         context.compute.place(network.network)

@@ -51,7 +51,7 @@ class InstanceDiscriminator:
             raise SettingsError(f"{self!r} is out of range; see its docstring")
 
     def build(self, context: Context) -> "TrainedInstanceDiscriminator":
-        """The companion."""
+        """The auxiliary network."""
         student, shape, seed = context.student, context.shape, context.seed
         return TrainedInstanceDiscriminator(self, student, shape, seed)
 

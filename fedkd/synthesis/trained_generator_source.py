@@ -24,7 +24,8 @@ class TrainedGenerator:
     """The settings: terms are minimised over a synthesis target, by answers of the teachers.
 
     Attributes:
-        terms: each minimised, each with a schedule of weights >= 0; companions come with them.
+        terms: each minimised, each with a schedule of weights >= 0; auxiliary networks come with
+            them.
         gradient: where d loss / d images comes from, see `fedkd.synthesis.teacher_gradients`.
         target: what is trained.
         rate: learning rate of its Adam, > 0.
@@ -73,7 +74,7 @@ class TrainedGenerator:
 
 
 class TrainedSource(BaseSource):
-    """A synthesis target, its optimiser, its companions, and what its terms have captured.
+    """A synthesis target, its optimiser, its auxiliary networks, and what its terms have captured.
 
     Args:
         settings: of it.
@@ -83,7 +84,7 @@ class TrainedSource(BaseSource):
     def __init__(self, settings: TrainedGenerator, context: Context) -> None:
         self.settings, self.context = settings, context
         self.target = settings.target.build(context)
-        self.companions = AuxiliaryNetworks([term for _, term in settings.terms], context)
+        self.auxiliary = AuxiliaryNetworks([term for _, term in settings.terms], context)
         self.optimizer = torch.optim.Adam(
             list(self.target.groups()),
             settings.rate,
@@ -147,13 +148,13 @@ class TrainedSource(BaseSource):
         class_targets: Tensor | None,
         answered: AnsweredBatch | None,
     ) -> Batch:
-        """What terms are told, once companions have looked at it."""
+        """What terms are told, once auxiliary networks have looked at it."""
         device = student.device
         selected = None if answered is None else _on(answered.selected, device)
         plain = Batch(
             *(images, teacher, student, selected, _on(class_targets, device), self._captured)
         )
-        return replace(plain, readings=self.companions.observe(plain, answered, self.context.rng))
+        return replace(plain, readings=self.auxiliary.observe(plain, answered, self.context.rng))
 
     def backward(self, batch: Batch, progress: float) -> dict[str, float]:
         """Gradients of the weighted terms into every leaf; the terms' values."""
@@ -161,7 +162,7 @@ class TrainedSource(BaseSource):
         terms = {term.name: term.value(batch) for _, term in objective}
         loss = torch.stack([weight(progress) * terms[term.name] for weight, term in objective])
         torch.autograd.backward(loss.sum())
-        self.companions.stepped()
+        self.auxiliary.stepped()
         values = torch.stack([value.detach() for value in terms.values()]).tolist()  # one wait
         return dict(zip(terms, values, strict=True))
 
@@ -203,7 +204,7 @@ class TrainedSource(BaseSource):
         last = (self._steps + 1) % self.target.steps_per_batch == 0
         if last:
             self.target.finish()
-            self.companions.finish(answered.images)
+            self.auxiliary.finish(answered.images)
         self.note(1, terms, answered.progress)
         if last:
             self.begin()
@@ -232,7 +233,7 @@ class TrainedSource(BaseSource):
                 self._captured[term.name] = term.capture(batch)
 
     def state(self) -> State:
-        """Target, optimiser, companions, and what terms have captured."""
+        """Target, optimiser, auxiliary networks, and what terms have captured."""
         state = gather(self._parts, {"steps": self._steps})
         captured = {f"captured/{name}": each.clone() for name, each in self._captured.items()}
         return State({**state.tensors, **captured}, state.numbers)
@@ -250,7 +251,7 @@ class TrainedSource(BaseSource):
     @property
     def _parts(self) -> dict[str, Part]:
         own: dict[str, Part] = {"target": self.target, "optimizer": self.optimizer}
-        return {**own, **self.companions.parts}
+        return {**own, **self.auxiliary.parts}
 
 
 def _on(value: Tensor | None, device: torch.device) -> Tensor | None:

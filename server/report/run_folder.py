@@ -157,7 +157,8 @@ class RunFolder:
     ) -> dict[str, Any]:
         """Write ``student.safetensors`` and ``student.onnx``; the module is not changed.
 
-        Returns the field ``onnx`` of the result, see `fedkd.server.report.student_export.export_onnx`.
+        Returns the field ``onnx`` of the result, see
+        `fedkd.server.report.student_export.export_onnx`.
         """
         save_student(module, self.path, shape, metadata)
         return export_onnx(module, self.path / "student.onnx", shape, rng)

@@ -160,7 +160,7 @@ def test_a_state_is_a_copy_and_its_file_the_same_each_time(tmp_path: Path) -> No
 def test_the_state_of_another_run_does_not_fit() -> None:
     taken = Run(cudfkd(), PLAN, lambda run: None).loop.state()
     other = Run(cudfkd("pull_back", **OWN), PLAN, lambda run: None)  # type: ignore[arg-type]
-    with pytest.raises(DataError, match="of another run: source.generator does not fit") as caught:
+    with pytest.raises(DataError, match=r"of another run: source.generator does not fit") as caught:
         other.loop.restore(taken)
     assert "\n" not in str(caught.value)
 

@@ -1,4 +1,5 @@
-"""What a term is: minimised, weighted, penalised by its past, and told what companions read."""
+"""What a term is: minimised, weighted, penalised by its past, and told what auxiliary networks
+read."""
 
 import math
 from dataclasses import replace

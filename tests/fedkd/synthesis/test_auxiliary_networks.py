@@ -60,9 +60,9 @@ def test_terms_that_read_one_spec_share_its_companion_with_whoever_else_holds_it
     first, second = Spec(), Spec()
     context = context_of(nn.Identity(), SHAPE, K)
     terms = (reading("a", first), one_hot(), reading("b", second, first))
-    companions = AuxiliaryNetworks(terms, context)
-    assert list(companions.parts) == ["companion0", "companion1"]
-    one, two = companions.parts.values()
+    auxiliary = AuxiliaryNetworks(terms, context)
+    assert list(auxiliary.parts) == ["companion0", "companion1"]
+    one, two = auxiliary.parts.values()
     assert (one, two) == (context.part(first), context.part(second))
     assert one is context.part(first)
     assert one is not two
@@ -72,18 +72,18 @@ def test_each_looks_once_at_a_batch_and_is_told_once_of_its_step_and_of_its_end(
     first, second = Spec(), Spec()
     context = context_of(nn.Identity(), SHAPE, K)
     terms = (reading("a", first), reading("b", second, first))
-    companions = AuxiliaryNetworks(terms, context)
+    auxiliary = AuxiliaryNetworks(terms, context)
     batch = Batch(torch.full((2, *SHAPE), 0.25), {}, torch.zeros(2, K))
-    readings = companions.observe(batch, None, context.rng)
+    readings = auxiliary.observe(batch, None, context.rng)
     read = replace(batch, readings=readings)
     assert [float(term.value(read)) for term in terms] == [0.25, 0.5]
-    companions.stepped()
+    auxiliary.stepped()
     images = torch.zeros(2, *SHAPE, dtype=torch.uint8)
-    companions.finish(images)
+    auxiliary.finish(images)
     for spec in (first, second):
         assert context.part(spec).told == ["observed", "stepped", images]
 
 
 def test_terms_that_read_nothing_have_none() -> None:
-    companions = AuxiliaryNetworks([one_hot()], context_of(nn.Identity(), SHAPE, K))
-    assert companions.parts == {}
+    auxiliary = AuxiliaryNetworks([one_hot()], context_of(nn.Identity(), SHAPE, K))
+    assert auxiliary.parts == {}

@@ -74,6 +74,7 @@ def test_never_more_is_proposed_than_is_wanted_nor_one_image_compared_with_none(
     proposal = source_of(greys(banked), steps=2).propose(Turn(count, rng(2), 0.0))
     assert proposal is not None
     assert 1 <= len(proposal.images) <= count
+    assert 80 <= int(proposal.images.min()) <= int(proposal.images.max()) <= 120  # two small steps
 
 
 def test_its_discriminator_is_set_back() -> None:

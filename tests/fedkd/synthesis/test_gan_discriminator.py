@@ -108,18 +108,18 @@ def test_it_learns_from_the_answered_batch_and_as_many_public_samples_before_it_
     images = torch.randint(0, 256, (20, *SHAPE), generator=rng(5), dtype=torch.uint8)
     context = context_of(network(2), SHAPE, K, public=images, bank=Bank())
     spec = Discriminator(PUBLIC)
-    companion, public = context.part(spec), context.part(PUBLIC)
+    auxiliary, public = context.part(spec), context.part(PUBLIC)
     proposal = public.propose(Turn(20, rng(0), 0.0))
     assert proposal is not None
     public.learn(answered_by(TEACHERS, proposal))
     twin = spec.build(context)
-    twin.restore(companion.state())
+    twin.restore(auxiliary.state())
     targets = torch.arange(B) % K
     synthesised = Proposal(torch.rand(B, *SHAPE, generator=rng(6)), "generator")
     answered = answered_by(TEACHERS, synthesised)
     pixels = (answered.images.float() / 255).requires_grad_()
     batch = Batch(pixels, {Signal.LOGITS: answered.target}, answered.target, class_targets=targets)
-    read = companion.observe(batch, answered, rng(7))
+    read = auxiliary.observe(batch, answered, rng(7))
 
     some, logits = public.known(B, rng(7))
     assert torch.allclose(logits, logits_of(some), atol=2e-3)  # rounded, as on the wire
@@ -143,13 +143,13 @@ def logits_of(images: Tensor) -> Tensor:
 def test_a_surrogate_step_or_images_of_no_class_teach_it_nothing() -> None:
     images = torch.randint(0, 256, (4, *SHAPE), generator=rng(5), dtype=torch.uint8)
     context = context_of(network(2), SHAPE, K, public=images)
-    companion = context.part(Discriminator(PUBLIC))
+    auxiliary = context.part(Discriminator(PUBLIC))
     proposal = Proposal(images.float() / 255, "generator")
     answered = answered_by(TEACHERS, proposal)
     batch = Batch(images.float() / 255, {Signal.LOGITS: answered.target}, answered.target)
     for seen in (None, answered):
         with pytest.raises(SettingsError, match="learns from answers to class-conditional images"):
-            companion.observe(batch, seen, rng(0))
+            auxiliary.observe(batch, seen, rng(0))
 
 
 def test_it_is_set_back_with_its_momenta() -> None:

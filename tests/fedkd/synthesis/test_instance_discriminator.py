@@ -140,9 +140,9 @@ def test_the_images_of_a_batchs_last_question_are_kept() -> None:
     assert len(asks) == 7
     source = run._scheduler.sources["generator"]
     assert isinstance(source, TrainedSource)
-    (companion,) = source.companions.parts.values()
-    assert isinstance(companion, TrainedInstanceDiscriminator)
-    assert torch.equal(companion._before, torch.cat([asks[2].images, asks[5].images]))
+    (auxiliary,) = source.auxiliary.parts.values()
+    assert isinstance(auxiliary, TrainedInstanceDiscriminator)
+    assert torch.equal(auxiliary._before, torch.cat([asks[2].images, asks[5].images]))
     assert all(a.signals == {Signal.LOGITS} for a in asks)
 
 
