@@ -56,12 +56,12 @@ def reading(name: str, *specs: Spec) -> Term:
     return Term(name, "", frozenset(), value, reads=specs)
 
 
-def test_terms_that_read_one_spec_share_its_companion_with_whoever_else_holds_it() -> None:
+def test_terms_that_read_one_spec_share_its_network_with_whoever_else_holds_it() -> None:
     first, second = Spec(), Spec()
     context = context_of(nn.Identity(), SHAPE, K)
     terms = (reading("a", first), one_hot(), reading("b", second, first))
     auxiliary = AuxiliaryNetworks(terms, context)
-    assert list(auxiliary.parts) == ["companion0", "companion1"]
+    assert list(auxiliary.parts) == ["auxiliary0", "auxiliary1"]
     one, two = auxiliary.parts.values()
     assert (one, two) == (context.part(first), context.part(second))
     assert one is context.part(first)
