@@ -58,10 +58,10 @@ def parts(method: Method, overlap: bool, checkpoint: Checkpoint | None = None) -
     )
 
 
-def left(run: Ingredients, told: list[Progress]) -> tuple[list[bytes], list[tuple[str, object]]]:
-    """Every bit of the student, and everything that was told."""
+def left(run: Ingredients, events: list[Progress]) -> tuple[list[bytes], list[tuple[str, object]]]:
+    """Every bit of the student, and all events."""
     weights = [t.numpy().tobytes() for t in run.student.state_dict().values()]
-    return weights, [(progress.kind, progress.facts) for progress in told]
+    return weights, [(progress.kind, progress.facts) for progress in events]
 
 
 @contextmanager
@@ -71,13 +71,13 @@ def slow(pause: float) -> Iterator[tuple[Hub, tuple[Card, ...]]]:
         agents = []
         for seed, name in enumerate("ab"):
             card = Card(name, K, SHAPE, OPEN.signals, True)
-            door = ReleaseGate(
+            gate = ReleaseGate(
                 OPEN, build_release_mode(OPEN, ModuleTeacher(network(seed), K), None), card
             )
 
-            def answer(request: Ask | PullBack, door: ReleaseGate = door) -> Reply | Refusal:
+            def answer(request: Ask | PullBack, gate: ReleaseGate = gate) -> Reply | Refusal:
                 time.sleep(pause)
-                return door.answer(request)
+                return gate.answer(request)
 
             agents.append(Agent(hub.address, "token", card, answer))
         threads = [threading.Thread(target=agent.serve) for agent in agents]
@@ -97,16 +97,16 @@ def test_over_a_hub_with_slow_institutions_overlap_changes_no_bit(method: Method
     found = []
     with slow(0.01) as (hub, cards):
         for overlap in (True, False):
-            run, told = parts(method, overlap), list[Progress]()
+            run, events = parts(method, overlap), list[Progress]()
             participants = RemoteInstitutions(hub, run, cards, SOON)
-            Coordinator(run, participants.cards, participants.answer, told.append).finish()
-            found.append(left(run, told))
+            Coordinator(run, participants.cards, participants.answer, events.append).finish()
+            found.append(left(run, events))
     assert found[0] == found[1]
     # A driver that knows nothing of it makes the same student too.
-    run, told = parts(method, True), list[Progress]()
-    loop = distil(run.student, method, AT_HAND.cards, PLAN, run.priors, watch=told.append)
+    run, events = parts(method, True), list[Progress]()
+    loop = distil(run.student, method, AT_HAND.cards, PLAN, run.priors, watch=events.append)
     drive(loop, AT_HAND.answer)
-    assert left(run, told) == found[0]
+    assert left(run, events) == found[0]
 
 
 def test_the_student_learns_while_a_question_is_on_its_way() -> None:
@@ -127,16 +127,16 @@ def test_the_student_learns_while_a_question_is_on_its_way() -> None:
 
 
 def test_without_overlap_nobody_learns_before_the_answers_are_there() -> None:
-    run, told = parts(cudfkd("pull_back", latent=8), False), list[str]()
+    run, events = parts(cudfkd("pull_back", latent=8), False), list[str]()
 
     def answer(request: Request) -> tuple[Answers, dict[str, str]]:
-        begun = len(told)
+        begun = len(events)
         time.sleep(0.01)
-        assert len(told) == begun
+        assert len(events) == begun
         return AT_HAND.answer(request), {}
 
-    Coordinator(run, list(AT_HAND.cards), answer, lambda p: told.append(p.kind)).finish()
-    assert told.count("trained") == PLAN.steps
+    Coordinator(run, list(AT_HAND.cards), answer, lambda p: events.append(p.kind)).finish()
+    assert events.count("trained") == PLAN.steps
 
 
 def test_steps_are_shared_out_over_all_that_travels() -> None:
@@ -193,7 +193,7 @@ def test_a_run_may_be_taken_up_again_with_the_other_setting(method: Method, tmp_
         assert all(torch.equal(value, student[name]) for name, value in whole.items())
 
 
-def test_what_goes_wrong_on_the_road_is_raised_where_the_loop_is_driven() -> None:
+def test_what_goes_wrong_in_transit_is_raised_where_the_loop_is_driven() -> None:
     def answer(request: Request) -> tuple[Answers, dict[str, str]]:
         raise _DiedError
 
@@ -201,7 +201,7 @@ def test_what_goes_wrong_on_the_road_is_raised_where_the_loop_is_driven() -> Non
         Coordinator(parts(cudfkd(), True), list(AT_HAND.cards), answer).finish()
 
 
-def test_the_stream_of_the_student_is_not_that_of_the_drawing() -> None:
+def test_the_stream_of_the_student_is_not_that_of_the_sources() -> None:
     """A student that learns more draws more, and asks about the same images all the same."""
     asked = []
     for steps in (0, 60):

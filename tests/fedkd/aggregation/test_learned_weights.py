@@ -28,7 +28,7 @@ def rng(seed: int) -> torch.Generator:
 
 
 def replies(**logits: Tensor) -> Answers:
-    return {name: Reply({LOGITS: logits}) for name, logits in logits.items()}
+    return {name: Reply({LOGITS: own}) for name, own in logits.items()}
 
 
 def loss(logits: dict[str, Tensor], weights: dict[str, float], labels: Tensor) -> float:
@@ -79,7 +79,7 @@ def test_who_knows_comes_to_weigh_more_than_who_does_not() -> None:
     assert weights.weights["wise"] > weights.weights["wrong"] == 0.0
 
 
-def test_images_that_nobody_labels_to_show_anything_teach_no_weight() -> None:
+def test_samples_without_labels_teach_no_weight() -> None:
     weights = WeightedAggregation(LearnedWeights(0.1, 1.0), None)
     weights.of("ab")
     weights.keep({n: torch.randn(4, K) for n in "ab"}, None, None)
@@ -162,7 +162,7 @@ def test_answers_without_labels_are_kept_and_make_no_weights_due() -> None:
 def test_it_weighs_one_rule_and_refuses_every_other() -> None:
     settings = LearnedWeights(0.1, 1.0)
     assert settings.rule_for("auto") == settings.rule_for("mean_logits") == "mean_logits"
-    with pytest.raises(SettingsError, match="leave questions.rule at auto"):
+    with pytest.raises(SettingsError, match=r"leave questions\.rule at auto"):
         settings.with_rule("log_linear_pool")
 
 
@@ -181,10 +181,8 @@ def test_a_run_records_weights_that_rise_and_fall_and_asks_twice_for_each_image(
         events.append(progress)
         folder.append_event({"kind": progress.kind, **progress.facts})
 
-    method, student = (
-        co_boosting(steps_per_batch=2, latent=8),
-        nn.Sequential(nn.Flatten(), nn.Linear(16, K)),
-    )
+    method = co_boosting(steps_per_batch=2, latent=8)
+    student = nn.Sequential(nn.Flatten(), nn.Linear(16, K))
     plan = Plan(96, 8, 12, student_batch=8)
     loop = distil(student, method, teachers.cards, plan, build_priors("noise"), watch=watch)
     distilled = drive(loop, teachers.answer)
