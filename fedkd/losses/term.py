@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fedkd.core.schedules import Schedule, ever, expect_weights
+from fedkd.errors import SettingsError
 from fedkd.protocol import Signal
 
 LEAST = 1e-30
@@ -60,6 +61,13 @@ class Term:
     reads: tuple[Any, ...] = ()
     """Specs of the auxiliary networks, see `fedkd.synthesis.auxiliary_networks`, whose readings it
     takes."""
+
+    def __post_init__(self) -> None:
+        if self.capture_interval < 1:
+            raise SettingsError(
+                f"term {self.name} is captured every {self.capture_interval} steps; expected an "
+                "interval >= 1"
+            )
 
 
 Objective: TypeAlias = tuple[tuple[Schedule, Term], ...]

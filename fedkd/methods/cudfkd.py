@@ -35,7 +35,7 @@ from fedkd.losses import adversarial_kl, bn_gap, class_balance, loss_named, one_
 from fedkd.methods.method import Method
 from fedkd.methods.source_shares import shares
 from fedkd.student.self_paced_curriculum import Curriculum, Kind
-from fedkd.synthesis import NONE, GeneratorNetwork, TrainedGenerator, gradient_named
+from fedkd.synthesis import NONE, PULL_BACK, GeneratorNetwork, TrainedGenerator, gradient_named
 
 PAPER = "Li et al., Information Sciences 2023 (arXiv 2208.13648)"
 Way: TypeAlias = Literal["none", "pull_back", "student", "straight_through", "finite_differences"]
@@ -95,27 +95,27 @@ def cudfkd(
             zero.
     """
     how = gradient_named(gradient)
-    generator = None
-    if how is not NONE:
-        adversarial = ramp(adversarial_start, adversarial_stop, ramp_begin, ramp_end)
-        if how.believes_student and ever(adversarial):
-            raise SettingsError(
-                'cudfkd: with gradient "student" the student stands for the teacher, and cannot '
-                "disagree with itself; choose another gradient, or set adversarial_start and "
-                "adversarial_stop to 0"
-            )
-        terms = weighted(
-            (constant(one_hot_weight), one_hot()),
-            (constant(bn_weight), bn_gap()),
-            (constant(balance_weight), class_balance()),
-            (adversarial, adversarial_kl(3.0, adversarial_masked, adversarial_ceiling)),
+    adversarial = ramp(adversarial_start, adversarial_stop, ramp_begin, ramp_end)
+    if how.believes_student and ever(adversarial):
+        raise SettingsError(
+            'cudfkd: with gradient "student" the student stands for the teacher, and cannot '
+            "disagree with itself; choose another gradient, or set adversarial_start and "
+            "adversarial_stop to 0"
         )
-        target = GeneratorNetwork(latent)
-        generator = TrainedGenerator(terms, how, target, generator_rate, betas=(0.9, 0.99))
+    terms = weighted(
+        (constant(one_hot_weight), one_hot()),
+        (constant(bn_weight), bn_gap()),
+        (constant(balance_weight), class_balance()),
+        (adversarial, adversarial_kl(3.0, adversarial_masked, adversarial_ceiling)),
+    )
+    generator, target = None, GeneratorNetwork(latent)
+    if how is not NONE or terms:  # what is out of range is refused whether or not it is used
+        by = PULL_BACK if how is NONE else how
+        generator = TrainedGenerator(terms, by, target, generator_rate, betas=(0.9, 0.99))
     return Method(
         "cudfkd",
         PAPER,
-        shares(generator, warm_up, generated, evolved),
+        shares(None if how is NONE else generator, warm_up, generated, evolved),
         loss_named(distillation_loss),
         Curriculum(curriculum, lambda_start, lambda_stop, whole_batch),
     )
