@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from fedkd.simulations.benchmarks import transport_measurements, wire
+from fedkd.core import CPU
+from fedkd.simulations.benchmarks import loop, transport_measurements, wire
 from fedkd.simulations.benchmarks.timing import Alternative, cpu_seconds, measure_interleaved, ratio
 from fedkd.simulations.benchmarks.transport_measurements import Batch, Size
 from fedkd.simulations.benchmarks.wan_estimates import NetworkAssumptions, QueryKind, estimates
@@ -88,3 +89,17 @@ def test_wan_estimates_follow_the_formula() -> None:
     assert drawn.round == pytest.approx(fast.round + 0.5)
     assert slow.run == pytest.approx(10 * slow.round)
     assert slow.sent == 10 * 10 * 1e5
+
+
+def test_the_loop_benchmark_measures_both_loops_and_the_parts_of_ours(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    case = loop.Case("cnn", "cnn", (1, 8, 8), 8)
+    figures = loop.measure_case(case, CPU, 0.0)
+    assert figures["losses_differ_by"] < 1e-3
+    for what in ("student", "generator"):
+        assert figures[f"{what}_steps_ratio"] > 0
+        assert figures[f"{what}_steps_per_second"] > 0
+    assert set(figures["parts_ms"]) >= {"bank: draw a batch", "generator: draw", "fuse answers"}
+    assert all(ms >= 0 for ms in figures["parts_ms"].values())
+    assert "where time goes" in capsys.readouterr().out
