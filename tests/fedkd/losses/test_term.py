@@ -102,7 +102,7 @@ def test_a_weight_below_zero_is_refused_since_every_term_is_minimised(
         weighted((schedule, one_hot()))  # type: ignore[arg-type]
 
 
-def test_a_term_reads_the_companion_of_its_own_spec() -> None:
+def test_a_term_reads_the_auxiliary_network_of_its_own_spec() -> None:
     one, other = object(), object()
     read = replace(batch(SURE), readings={id(one): "one", id(other): "other"})
     assert (read.of(one), read.of(other)) == ("one", "other")

@@ -125,7 +125,7 @@ def test_terms_read_its_loss_of_the_batch() -> None:
     assert torch.equal(how.observe(batch, None, rng(1)), how.loss(x, rng(1)))
 
 
-def test_the_images_of_a_batchs_last_question_are_kept() -> None:
+def test_it_learns_with_every_step_and_keeps_the_images_of_a_batchs_last_question() -> None:
     method, requests = cmi(latent=5, bn_weight=0.0, steps_per_batch=3, jitter=0.0), []
     teachers = InProcess({"a": network(7), "b": network(8)}, SHAPE, CLASSES)
     plan, priors = Plan(56, 8, 10, student_batch=8), build_priors("noise")
@@ -135,13 +135,16 @@ def test_the_images_of_a_batchs_last_question_are_kept() -> None:
         return teachers.answer(request)
 
     run = Distillation(network(2), method, teachers.cards, plan, priors)
-    drive(run.requests(), put)
-    asks = [r for r in requests if isinstance(r, Ask)]
-    assert len(asks) == 7
     source = run._scheduler.sources["generator"]
     assert isinstance(source, TrainedSource)
     (auxiliary,) = source.auxiliary.parts.values()
     assert isinstance(auxiliary, TrainedInstanceDiscriminator)
+    steps: list[int] = []
+    auxiliary.optimizer.register_step_post_hook(lambda *_: steps.append(run.generator_steps))
+    drive(run.requests(), put)
+    asks = [r for r in requests if isinstance(r, Ask)]
+    assert len(asks) == 7
+    assert steps == list(range(7))  # with every step of the batch
     assert torch.equal(auxiliary._before, torch.cat([asks[2].images, asks[5].images]))
     assert all(a.signals == {Signal.LOGITS} for a in asks)
 

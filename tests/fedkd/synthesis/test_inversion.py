@@ -12,7 +12,7 @@ from fedkd.models import InProcess
 from fedkd.procedural import build_priors
 from fedkd.protocol import Answers, Ask, Request
 from fedkd.synthesis import LatentBatch, PixelBatch
-from fedkd.synthesis.inversion import InvertedBatch, Pixels
+from fedkd.synthesis.inversion import InvertedBatch, InvertedLatents, Pixels
 from tests.support.contexts import context_of
 
 SHAPE, CLASSES = (1, 8, 8), 4
@@ -53,6 +53,17 @@ def test_a_batch_is_the_same_until_another_begins(spec: PixelBatch) -> None:
     assert torch.equal(source.draw(10, rng(1), True).images, one.images)
     assert len(source.draw(3, rng(1), True).images) == 3
     assert not source.draw(3, rng(1), False).images.requires_grad
+
+
+def test_the_network_of_latents_begins_anew_with_every_batch() -> None:
+    source = LatentBatch(latent=6).build(context())
+    assert isinstance(source, InvertedLatents)
+    first = []
+    for seed in (0, 1, 0):
+        source.begin(rng(seed))
+        first.append(source.module.generator.project.weight.detach().clone())
+    assert torch.equal(first[0], first[2])
+    assert not torch.equal(first[0], first[1])
 
 
 @pytest.mark.parametrize("spec", [LatentBatch(latent=6), PixelBatch()])

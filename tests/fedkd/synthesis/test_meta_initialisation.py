@@ -101,9 +101,16 @@ def test_the_meta_generator_learns_once_in_a_batch() -> None:
     plan, priors = Plan(88, 8, 10, student_batch=8), build_priors("noise")
     run = Distillation(network(2), method, teachers.cards, plan, priors)
     meta = target_of(run._scheduler.sources["generator"]).meta
-    meta.optimizer.register_step_post_hook(lambda *_: steps.append(run.generator_steps))
+    slopes: list[float] = []
+
+    def note(*_: object) -> None:
+        steps.append(run.generator_steps)
+        slopes.append(sum(float(p.grad.abs().sum()) for p in meta.network.parameters()))  # type: ignore[union-attr]
+
+    meta.optimizer.register_step_post_hook(note)
     drive(run.requests(), teachers.answer)
     assert steps == [3, 7]  # after the fourth and the eighth, before they are counted
+    assert min(slopes) > 0  # of the batch's steps
 
 
 def test_a_batch_under_way_is_set_back_with_the_meta_generator_and_its_slopes() -> None:

@@ -37,6 +37,7 @@ from fedkd.synthesis import (
     TrainedSource,
     forward_differences,
 )
+from fedkd.synthesis.generator_parameterisation import GeneratorParameterisation
 from fedkd.synthesis.inversion import InvertedPixels
 from tests.support.contexts import Clock, Recorded, answered_by, context_of, drained
 
@@ -251,6 +252,19 @@ def test_another_batch_begins_without_the_momentum_of_the_last() -> None:
     assert not source.optimizer.state
     moved = (pixels_of(source).detach() - first).abs().mean()
     assert float(moved) > 0.2  # noise anew, where a step is of 0.05
+
+
+def test_the_mean_of_a_networks_weights_follows_every_step() -> None:
+    source = context().part(spec(one_hot(), target=GeneratorNetwork(5, averaging=0.5)))
+    assert isinstance(source.target, GeneratorParameterisation)
+    assert source.target.average is not None
+    seen = []
+    for seed in range(3):
+        step(source, seed)
+        seen.append(source.target.network.project.weight.detach().clone())
+    expected = 0.5 * (0.5 * seen[0] + 0.5 * seen[1]) + 0.5 * seen[2]
+    assert torch.allclose(source.target.average.module.project.weight, expected, atol=1e-6)
+    assert not torch.allclose(seen[2], expected, atol=1e-3)
 
 
 # --- what it remembers
