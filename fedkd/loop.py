@@ -1,4 +1,4 @@
-"""The distillation loop: one for every method. It asks by ``yield`` and reaches no network.
+"""Distillation loop, one for every method: a Python generator that yields queries; no network.
 
     loop = distil(student, cudfkd(), cards, Plan(budget=12_800), priors, seed=0)
     request = next(loop)                      # an Ask, or PullBacks by institution
@@ -27,7 +27,7 @@ from fedkd.core.interfaces import Context
 from fedkd.core.loop_driver import PAUSE, drive
 from fedkd.core.request_counts import RequestCounts
 from fedkd.core.run_plan import Distilled, Plan, Progress, Watch
-from fedkd.core.sample_proposals import AnsweredBatch, FollowUps, Proposal
+from fedkd.core.source_types import AnsweredBatch, FollowUps, Proposal
 from fedkd.errors import QuorumLost
 from fedkd.methods.method import Method
 from fedkd.procedural import Prior
@@ -42,7 +42,7 @@ from fedkd.protocol import (
     common_shape,
     label_spaces_of,
 )
-from fedkd.student.run_events import RunEvents
+from fedkd.student.event_emitter import RunEvents
 from fedkd.student.training import Trainer
 from fedkd.synthesis import Scheduled, SourceScheduler, to_bytes
 

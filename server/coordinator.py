@@ -1,4 +1,4 @@
-"""Puts the loop's questions to institutions and keeps what happened. Knows no data and no network.
+"""Coordinator: runs the distillation loop, has its queries answered, checkpoints the replies.
 
 An engine hands over its cards and one function that answers requests; in one process, through
 Flower's simulation or across a network, everything from here on is the same.

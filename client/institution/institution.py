@@ -1,4 +1,4 @@
-"""An institution: vault, policy, ledger and release gate in one object.
+"""An institution: its vault, release policy, ledger and release gate; it answers queries.
 
 Its card is all that it discloses unasked. Its answers leave through the release gate.
 """
@@ -18,7 +18,7 @@ from fedkd.client.vault.vault import Vault
 from fedkd.errors import SettingsError
 from fedkd.models import Teacher
 from fedkd.privacy import Policy
-from fedkd.protocol import RECIPE_VERSION, Ask, Card, PullBack, Refusal, Reply, Signal
+from fedkd.protocol import RECIPE_VERSION, Ask, Card, PullBack, Recipe, Refusal, Reply, Signal
 
 
 class Institution:
@@ -70,6 +70,18 @@ class Institution:
     def answer(self, request: Ask | PullBack, server: str = "") -> Reply | Refusal:
         """What the release gate answers to ``server``, host:port; never raises."""
         return self._gate.answer(request, server)
+
+    def recipe_refusal(
+        self, recipe: Recipe, signals: frozenset[Signal], server: str = ""
+    ) -> Refusal | None:
+        """Why the release gate has a recipe not rendered; None where it may be. Never raises."""
+        return self._gate.recipe_refusal(recipe, signals, server)
+
+    def record_unrendered(
+        self, recipe: Recipe, signals: frozenset[Signal], refusal: Refusal, server: str = ""
+    ) -> None:
+        """Log in the ledger that a recipe was not rendered, or not to the images it should be."""
+        self._gate.record_unrendered(recipe, signals, refusal, server)
 
     def score(
         self, model: nn.Module, classes: Sequence[str] | None = None

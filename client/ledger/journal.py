@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fedkd.client.ledger.hash_chain import GENESIS, Entry, Head, verified_chain
-from fedkd.client.ledger.sqlite_storage import open_file, open_in_memory
+from fedkd.client.ledger.sqlite_file import open_file, open_in_memory
 from fedkd.errors import DataError
 
 PAGE = 1000

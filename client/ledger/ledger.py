@@ -128,6 +128,34 @@ class Ledger(Journal):
             return self._not_recorded(error)
         return refusal
 
+    def policy_refusal(
+        self, request: Ask | PullBack, policy: Policy, server: str = ""
+    ) -> Refusal | None:
+        """Why the policy refuses a query now, whatever was charged; None where it does not."""
+        return policy.refusal(request, server, self._clock().astimezone().time())
+
+    def suffices(
+        self, count: int, policy: Policy, privacy_cost: PrivacyCost | None, data_set: str
+    ) -> bool:
+        """Whether what is left now would cover so many samples that were never answered.
+
+        Nothing is charged: `charge` decides when the samples are known.
+
+        Raises:
+            DataError: the ledger cannot be read.
+        """
+        with self._checked_transaction():
+            used = (
+                0 if policy.samples_per_hour is None else self._samples_since(self._clock() - HOUR)
+            )
+            if policy.sample_cap_refusal(count, self._last().after, used) is not None:
+                return False
+            if privacy_cost is None:
+                return True
+            spent = self.dataset_accounts.spending_in_transaction(data_set)
+            left = privacy_cost.limit(spent) - spent.micro_rho
+            return count * privacy_cost.per_answer <= left
+
     def charge_training(self, training: DpTraining, data_set: str, policy: Policy) -> bool:
         """Decide about a DP training, charge and log it; to be called before it begins.
 

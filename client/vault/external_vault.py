@@ -1,4 +1,4 @@
-"""Vault whose teacher was trained elsewhere and is opened as the owner specifies it."""
+"""Access to a teacher that was trained elsewhere, opened as its owner specifies it."""
 
 from collections.abc import Sequence
 from functools import cached_property

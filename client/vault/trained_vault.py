@@ -1,4 +1,4 @@
-"""Vault whose teacher is trained on the institution's own data, once where it is cached."""
+"""Access to private data and a teacher that is trained on them, or loaded from the cache."""
 
 import hashlib
 import secrets

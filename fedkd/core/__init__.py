@@ -30,7 +30,9 @@ from fedkd.core.loop_driver import PAUSE, drive
 from fedkd.core.plugins import entry_point_factory, entry_point_names, import_factory
 from fedkd.core.request_counts import RequestCounts
 from fedkd.core.run_plan import Distilled, Plan, Progress, Watch
-from fedkd.core.sample_proposals import (
+from fedkd.core.schedules import Schedule, constant, ramp
+from fedkd.core.seen_samples import SeenSamples, sample_keys
+from fedkd.core.source_types import (
     AnsweredBatch,
     Cost,
     FollowUps,
@@ -39,8 +41,6 @@ from fedkd.core.sample_proposals import (
     Proposal,
     Turn,
 )
-from fedkd.core.schedules import Schedule, constant, ramp
-from fedkd.core.seen_samples import SeenSamples, sample_keys
 
 __all__ = [
     "CPU",

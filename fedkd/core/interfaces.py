@@ -16,7 +16,7 @@ from fedkd.core.bank import Bank
 from fedkd.core.checkpoint_state import State, Stateful
 from fedkd.core.device import Compute
 from fedkd.core.run_plan import Plan
-from fedkd.core.sample_proposals import (
+from fedkd.core.source_types import (
     AnsweredBatch,
     Cost,
     FollowUps,

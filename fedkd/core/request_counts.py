@@ -1,4 +1,4 @@
-"""Request counts: samples asked and pulled back so far, held against the budget of the plan."""
+"""Request counts: samples queried and gradients requested so far, held against the budget."""
 
 from fedkd.core.checkpoint_state import State
 from fedkd.errors import SettingsError

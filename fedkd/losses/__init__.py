@@ -28,7 +28,7 @@ from fedkd.losses.distillation import (
     loss_named,
     squared_centred,
 )
-from fedkd.losses.gan import adversarial_realness, classwise_realness
+from fedkd.losses.gan_generator import adversarial_realness, classwise_realness
 from fedkd.losses.image_prior import l2_norm, mode_seeking, total_variation
 from fedkd.losses.statistics import bn_gap
 from fedkd.losses.term import Batch, Objective, Term, penalised, weighted

@@ -1,5 +1,6 @@
-"""DeepInversion, and Adaptive DeepInversion. Dreaming to distill.
+"""DeepInversion and Adaptive DeepInversion: pixels optimised to match batch-norm statistics.
 
+"Dreaming to distill: data-free knowledge transfer via DeepInversion."
 H. Yin, P. Molchanov, J. M. Alvarez, Z. Li, A. Mallya, D. Hoiem, N. K. Jha, J. Kautz. CVPR 2020,
 arXiv 1912.08795.
 

@@ -1,5 +1,6 @@
-"""DFQ. Data-free network quantization with adversarial knowledge distillation.
+"""DFQ: adversarial data-free distillation with batch-norm statistics.
 
+"Data-free network quantization with adversarial knowledge distillation."
 Y. Choi, J. Choi, M. El-Khamy, J. Lee. CVPR Workshops 2020, arXiv 2005.04136.
 
 The generator is adversary of the student and imitator of the teacher's memory at once; of the

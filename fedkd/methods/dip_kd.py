@@ -4,7 +4,7 @@ T.-N. Vo, D. Nguyen, T. Le, K. Do, S. Gupta. ICCCI 2026, arXiv 2604.25794.
 
 No generator and no gradient of a teacher, hard labels only. Images are drawn from priors (`scales`,
 all warped and mixed) and labelled; a primer S0 learns them; then, in the eyes of the primer, images
-are moved apart (`fedkd.synthesis.contrastive_bank_samples`) and labelled in their turn; last, the
+are moved apart (`fedkd.synthesis.contrastive_sample_source`) and labelled in their turn; last, the
 student learns the labels and, for all that labels do not say, the primer's logits:
 
     L_S0 = CE(S0(x), argmax T(x)),     L_S = CE(S(x), argmax T(x)) + soft * mean_c |S_c - S0_c|

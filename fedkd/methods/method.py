@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from fedkd.aggregation.fixed_rule import ByRule
 from fedkd.core.interfaces import AggregationSpec, Loss, Selection, SourceSpec, Spec, StudentPart
-from fedkd.core.sample_proposals import Needs
 from fedkd.core.schedules import Schedule, constant, expect_weights
+from fedkd.core.source_types import Needs
 from fedkd.errors import NeedsError, SettingsError
 from fedkd.losses import l1_centred
 from fedkd.protocol import Card, Signal

@@ -1,4 +1,4 @@
-"""What papers' files compose methods with: shares of sources, and gradients by name."""
+"""Helpers to define methods: shares of sample sources, and gradient estimators by name."""
 
 from collections.abc import Callable, Mapping
 from typing import get_args, get_type_hints

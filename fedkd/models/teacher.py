@@ -1,4 +1,4 @@
-"""Teachers: the signals of a batch, and their vector-Jacobian products.
+"""Teacher models: logits, batch-norm distances, and their vector-Jacobian products.
 
 Nothing here decides what may leave an institution; see `fedkd.client.release`.
 """

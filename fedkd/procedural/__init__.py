@@ -5,6 +5,7 @@ A prior is a frozen value; the same prior, count, shape and seed give the same b
 
 from fedkd.core.interfaces import Prior
 from fedkd.procedural.base import ProceduralPrior
+from fedkd.procedural.drawing_primitives import Shape
 from fedkd.procedural.image_priors import (
     DEFAULT_PRIORS,
     PRIORS,
@@ -17,7 +18,6 @@ from fedkd.procedural.image_priors import (
     build_prior,
     build_priors,
 )
-from fedkd.procedural.random_fields import Shape
 from fedkd.procedural.renderer import SEED_LIMIT, frozen_generator, named_prior, render
 from fedkd.procedural.textured_dead_leaves import Collage
 from fedkd.procedural.warp_and_cutmix import CutMixed, Warped

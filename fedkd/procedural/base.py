@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fedkd.errors import SettingsError
-from fedkd.procedural.random_fields import Shape, to_uint8
+from fedkd.procedural.drawing_primitives import Shape, to_uint8
 from fedkd.procedural.warp_and_cutmix import images_per_block
 
 

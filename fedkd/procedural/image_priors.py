@@ -20,7 +20,7 @@ from fedkd.core.interfaces import Prior
 from fedkd.core.plugins import entry_point_factory, entry_point_names, import_factory
 from fedkd.errors import SettingsError
 from fedkd.procedural.base import ProceduralPrior
-from fedkd.procedural.random_fields import (
+from fedkd.procedural.drawing_primitives import (
     Shape,
     colourised,
     correlated_channels,

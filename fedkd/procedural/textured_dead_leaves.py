@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fedkd.procedural.base import ProceduralPrior
-from fedkd.procedural.random_fields import (
+from fedkd.procedural.drawing_primitives import (
     Shape,
     correlated_channels,
     pixel_centres,

@@ -1,4 +1,4 @@
-"""Transforms of a procedural prior: warping and CutMix; and the protocol that priors follow."""
+"""Transforms of a procedural prior: warping and CutMix."""
 
 import math
 from dataclasses import dataclass
@@ -8,7 +8,13 @@ from torch import Tensor
 
 from fedkd.core.interfaces import Prior
 from fedkd.errors import SettingsError
-from fedkd.procedural.random_fields import Shape, power_law_noise, to_uint8, uniform_between, warped
+from fedkd.procedural.drawing_primitives import (
+    Shape,
+    power_law_noise,
+    to_uint8,
+    uniform_between,
+    warped,
+)
 
 _BLOCK = 2**18  # pixel values rendered at once: a few float32 copies of them fit a core's cache
 

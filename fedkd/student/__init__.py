@@ -3,9 +3,9 @@
 Also the events that tell how far it has come.
 """
 
+from fedkd.student.event_emitter import RunEvents
 from fedkd.student.peer_students import Peers
 from fedkd.student.primer_student import Primer
-from fedkd.student.run_events import RunEvents
 from fedkd.student.self_paced_curriculum import UNIFORM, Curriculum
 from fedkd.student.training import Trainer
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fedkd.core.checkpoint_state import State, gather, scatter
 from fedkd.core.interfaces import BaseStudentPart, Context
-from fedkd.core.sample_proposals import AnsweredBatch
+from fedkd.core.source_types import AnsweredBatch
 from fedkd.errors import SettingsError
 from fedkd.losses import Batch
 from fedkd.models import reinitialised

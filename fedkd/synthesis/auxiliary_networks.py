@@ -1,4 +1,4 @@
-"""AuxiliaryNetworks: networks that learn beside a generator, and whose readings its terms take."""
+"""Auxiliary networks trained beside a generator, whose outputs its loss terms read."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fedkd.core.checkpoint_state import Stateful
 from fedkd.core.interfaces import Context
-from fedkd.core.sample_proposals import AnsweredBatch
+from fedkd.core.source_types import AnsweredBatch
 from fedkd.losses.term import Batch, Term
 
 

@@ -1,4 +1,4 @@
-"""Data impressions: pixels trained towards soft targets, drawn around how alike classes are.
+"""Data impressions: pixels optimised towards soft targets drawn by the similarity of classes.
 
 How alike classes are is estimated from answers. Source: ZSKD (Nayak et al., ICML 2019).
 """
@@ -13,8 +13,12 @@ from torch import Tensor
 from fedkd.core.checkpoint_state import Part, State
 from fedkd.core.interfaces import Context
 from fedkd.errors import SettingsError
-from fedkd.synthesis.image_parameterisation import Drawn
-from fedkd.synthesis.inversion import InvertedBatch, InvertedPixels, PixelBatch
+from fedkd.synthesis.parameterisation import Drawn
+from fedkd.synthesis.pixel_and_latent_parameterisation import (
+    InvertedBatch,
+    InvertedPixels,
+    PixelBatch,
+)
 
 LEAST = 1e-4
 """Added to every concentration: it has to be positive."""

@@ -14,7 +14,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 from fedkd.core.checkpoint_state import State, gather, scatter
 from fedkd.core.device import CPU, Compute
 from fedkd.core.interfaces import Context
-from fedkd.core.sample_proposals import AnsweredBatch
+from fedkd.core.source_types import AnsweredBatch
 from fedkd.errors import SettingsError
 from fedkd.losses.term import Batch
 from fedkd.protocol import Signal

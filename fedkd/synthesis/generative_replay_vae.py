@@ -15,7 +15,7 @@ from fedkd.core.bank import Bank
 from fedkd.core.checkpoint_state import State, gather, scatter
 from fedkd.core.device import device_of
 from fedkd.core.interfaces import BaseSource, Context
-from fedkd.core.sample_proposals import Cost, Needs, Proposal, Turn
+from fedkd.core.source_types import Cost, Needs, Proposal, Turn
 from fedkd.errors import SettingsError
 from fedkd.losses.class_prior import class_balance, one_hot
 from fedkd.losses.term import Batch

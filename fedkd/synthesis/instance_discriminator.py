@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from fedkd.core.checkpoint_state import State, gather, scatter
 from fedkd.core.device import device_of
 from fedkd.core.interfaces import Context
-from fedkd.core.sample_proposals import AnsweredBatch
+from fedkd.core.source_types import AnsweredBatch
 from fedkd.errors import SettingsError
 from fedkd.losses.term import Batch
 from fedkd.models import penultimate_features

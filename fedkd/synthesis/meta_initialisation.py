@@ -17,7 +17,11 @@ from fedkd.core.checkpoint_state import Part, State, gather, scatter
 from fedkd.core.interfaces import Context
 from fedkd.errors import SettingsError
 from fedkd.models import Generator
-from fedkd.synthesis.inversion import InvertedBatch, InvertedLatents, LatentBatch
+from fedkd.synthesis.pixel_and_latent_parameterisation import (
+    InvertedBatch,
+    InvertedLatents,
+    LatentBatch,
+)
 
 
 @dataclass(frozen=True, eq=False)

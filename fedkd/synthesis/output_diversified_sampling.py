@@ -15,10 +15,10 @@ from torch import Tensor
 
 from fedkd.core.checkpoint_state import State
 from fedkd.core.interfaces import Context
-from fedkd.core.sample_proposals import AnsweredBatch, Cost, FollowUps, Needs, Proposal, Turn
+from fedkd.core.source_types import AnsweredBatch, Cost, FollowUps, Needs, Proposal, Turn
 from fedkd.errors import SettingsError
 from fedkd.protocol import Answers, Request, Signal, as_float
-from fedkd.synthesis.image_parameterisation import to_bytes
+from fedkd.synthesis.parameterisation import to_bytes
 from fedkd.synthesis.teacher_gradients import Gradient, Point
 from fedkd.synthesis.trained_generator_source import TrainedGenerator, TrainedSource
 

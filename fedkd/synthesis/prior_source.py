@@ -1,4 +1,4 @@
-"""Procedural priors as a source: each drawn as often as its samples spread over the classes."""
+"""Sample source of procedural images; priors are chosen by class entropy of the answers."""
 
 from collections import deque
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fedkd.core.checkpoint_state import State
 from fedkd.core.interfaces import BaseSource, Context
-from fedkd.core.sample_proposals import AnsweredBatch, Cost, FollowUps, Needs, Proposal, Turn
+from fedkd.core.source_types import AnsweredBatch, Cost, FollowUps, Needs, Proposal, Turn
 from fedkd.evaluation import class_entropy
 from fedkd.procedural import SEED_LIMIT, Prior, named_prior, render
 from fedkd.protocol import Recipe

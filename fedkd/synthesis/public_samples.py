@@ -12,7 +12,7 @@ from torch import Tensor
 from fedkd.core.bank import Bank
 from fedkd.core.checkpoint_state import State
 from fedkd.core.interfaces import BaseSource, Context
-from fedkd.core.sample_proposals import AnsweredBatch, Cost, FollowUps, Needs, Proposal, Turn
+from fedkd.core.source_types import AnsweredBatch, Cost, FollowUps, Needs, Proposal, Turn
 from fedkd.errors import SettingsError
 
 

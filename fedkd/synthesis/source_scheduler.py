@@ -10,10 +10,10 @@ from torch import Tensor
 from fedkd.core.bank import Bank
 from fedkd.core.interfaces import Source
 from fedkd.core.run_plan import Plan
-from fedkd.core.sample_proposals import Proposal, Turn
 from fedkd.core.schedules import ExpectedProgress, Schedule
+from fedkd.core.source_types import Proposal, Turn
 from fedkd.errors import SettingsError
-from fedkd.synthesis.image_parameterisation import to_bytes
+from fedkd.synthesis.parameterisation import to_bytes
 
 ATTEMPTS = 8
 """Proposals of a batch before a source is taken to have nothing new to ask."""

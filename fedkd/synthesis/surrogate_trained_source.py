@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fedkd.core.checkpoint_state import State
 from fedkd.core.interfaces import Context
-from fedkd.core.sample_proposals import AnsweredBatch, Cost, FollowUps, Proposal, Turn
+from fedkd.core.source_types import AnsweredBatch, Cost, FollowUps, Proposal, Turn
 from fedkd.errors import SettingsError
 from fedkd.losses.term import Batch
 from fedkd.protocol import Signal

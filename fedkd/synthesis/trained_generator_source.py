@@ -1,4 +1,4 @@
-"""Generator training as a source: what its samples were worth, and its step towards better ones."""
+"""Sample source that is trained: a loss of the teachers' answers, and optimiser steps on it."""
 
 import math
 from collections.abc import Mapping
@@ -9,13 +9,13 @@ from torch import Tensor
 
 from fedkd.core.checkpoint_state import Part, State, gather, scatter
 from fedkd.core.interfaces import BaseSource, Context
-from fedkd.core.sample_proposals import AnsweredBatch, Cost, FollowUps, Needs, Proposal, Turn
 from fedkd.core.schedules import expect_weights
+from fedkd.core.source_types import AnsweredBatch, Cost, FollowUps, Needs, Proposal, Turn
 from fedkd.errors import SettingsError
 from fedkd.losses.term import Batch, Objective
 from fedkd.protocol import Signal
 from fedkd.synthesis.auxiliary_networks import AuxiliaryNetworks
-from fedkd.synthesis.image_parameterisation import ParameterisationSpec
+from fedkd.synthesis.parameterisation import ParameterisationSpec
 from fedkd.synthesis.teacher_gradients import Cotangents, Gradient, Point
 
 

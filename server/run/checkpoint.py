@@ -23,9 +23,10 @@ from fedkd.core.checkpoint_state import State, read, write
 from fedkd.errors import DataError, SettingsError
 from fedkd.experiment import Experiment
 from fedkd.protocol import Answers, Card, Request
-from fedkd.server.hub.bans import Bans
+from fedkd.server.hub.bans import BanReason, Bans
 from fedkd.server.report.result_schema import current_kind
 from fedkd.server.report.run_folder import RESULT, RunFolder, atomic_path, lock_folder, write_atomic
+from fedkd.server.run.journal import open_journal
 from fedkd.server.run.manifest import MANIFEST, Manifest, read_manifest, versions
 from fedkd.wire import MissingInstitutions, QueryOutcome, Replay, ReplyRecorder
 
@@ -92,16 +93,18 @@ class Checkpoint:
         return cls(folder, manifest, lock_folder(path))._write_manifest()
 
     @classmethod
-    def resume(cls, path: Path, *engines: str) -> "Checkpoint":
+    def resume(cls, path: Path, *engines: str, without: Sequence[str] = ()) -> "Checkpoint":
         """The checkpoint of an interrupted run, as it was when its state was last saved.
 
         Args:
             path: of its folder.
             engines: by which the run may have been begun; none: any.
+            without: names of institutions that are left out from here on, see
+                `fedkd.server.run.journal`; the hub refuses them.
 
         Raises:
-            SettingsError: there is none, it is finished, it is another engine's, or another
-                process uses it.
+            SettingsError: there is none, it is finished, it is another engine's, another process
+                uses it, or an institution cannot be left out.
             DataError: its files cannot be read, are of another version, or nothing can be
                 written there.
         """
@@ -117,7 +120,10 @@ class Checkpoint:
             )
         lock = lock_folder(path)
         try:
-            again = manifest.model_copy(update={"resumed": manifest.resumed + 1})
+            left_out = tuple(sorted({*manifest.without, *without}))
+            again = manifest.model_copy(
+                update={"resumed": manifest.resumed + 1, "without": left_out}
+            )
             for torn in (path / FOLDER).glob(".*"):
                 torn.unlink()
             if (path / FOLDER / OLD_BANS).exists():
@@ -127,6 +133,8 @@ class Checkpoint:
             found = cls(RunFolder.resume(path, notes.get("events", 0)), again, lock)
             found.state, found.notes = state, _with_current_names(notes)
             found._open_journal()
+            for name in without:
+                found.bans.add(name, BanReason("its operator left it out (--without)"))
             return found._write_manifest()
         except BaseException as error:
             os.close(lock)
@@ -179,7 +187,11 @@ class Checkpoint:
                     f"{card.name} is not as it was when the run in {self.folder.path} began; "
                     "bring it back as it was, or start the run again"
                 )
-        return self.cards or cards
+        return self.cards or self.taking_part(cards)
+
+    def taking_part(self, cards: Sequence[Card]) -> list[Card]:
+        """Those of ``cards`` whose institutions were not left out of the run."""
+        return [card for card in cards if card.name not in self.manifest.without]
 
     def record_participants(self, cards: list[Card]) -> None:
         """Write the cards of the participants, before the first question.
@@ -286,17 +298,14 @@ class Checkpoint:
         """Open the journal at the first question after the state."""
         if not self._recorder.path.exists() and self.state is None:
             return  # no question was asked yet
-        self._replay = self._recorder.resume()
-        self.cards = self._replay.cards
-        start = self.notes.get("questions", 0)
-        if not self._replay.first <= start <= self._recorder.queries:
-            raise DataError(
-                f"{self._recorder.path} does not hold what was answered after {start} questions; "
-                "start the run again"
-            )
-        for _ in range(start - self._replay.first):
-            self._replay.skip()
-        self._left_to_replay = self._recorder.queries - start
+        start = None if self.state is None else self.notes.get("questions", 0)
+        self._replay = open_journal(
+            self._recorder, start, self.manifest.without, recorded=self.manifest.record
+        )
+        if self._replay is None:
+            return
+        self.cards = list(self._recorder.cards)
+        self._left_to_replay = self._recorder.queries - (start or 0)
         self._asking = self.notes.get("asking", True)
         totals = max(self._recorder.note, self.notes, key=lambda of: of.get("seconds", 0.0))
         self._previous_seconds, self.previous_counts = (

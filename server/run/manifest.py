@@ -27,6 +27,8 @@ class Manifest(BaseModel):
     record: bool = False
     """Whether every reply is kept when the run is over."""
     resumed: int = Field(0, ge=0)
+    without: tuple[str, ...] = ()
+    """Names of institutions that the operator left out when the run was resumed."""
     versions: dict[str, str]
 
     @property

@@ -1,4 +1,4 @@
-"""A hub in this process, and institutions with gate and ledger in another, for the wire benchmark.
+"""fedkd's own gRPC transport, measured by the wire benchmark: a hub here, institutions beside it.
 
 Their teachers cost nothing, so that the measurement is what fedkd adds to a teacher: codec, session
 state machine, checks of values, policy, charge, and gRPC's stream.

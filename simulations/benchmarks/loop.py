@@ -25,7 +25,7 @@ from fedkd.core.bank import Bank
 from fedkd.core.device import Compute
 from fedkd.core.interfaces import Context
 from fedkd.core.run_plan import Plan
-from fedkd.core.sample_proposals import AnsweredBatch, Proposal, Turn
+from fedkd.core.source_types import AnsweredBatch, Proposal, Turn
 from fedkd.methods import Method, cudfkd
 from fedkd.models import Generator, InProcess, build_network
 from fedkd.procedural import build_prior

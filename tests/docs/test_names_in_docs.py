@@ -291,7 +291,8 @@ def test_right_names_are_left_alone() -> None:
     text = (
         "`client/vault/` `fedkd/methods/*.py` `python -m fedkd.simulations.checks.fuzz`\n"
         "fedkd.loop.Distillation.catch_up `fedkd.priors` `Method` `method.steps_per_batch = 1`\n"
-        "[a page](docs/architecture.md) `student.primer_student` `student.steps` `state.folder` `digits`\n"
+        "[a page](docs/architecture.md) `student.primer_student` `student.steps` "
+        "`state.folder` `digits`\n"
         "<!-- old names -->\n| `python -m simulations.fuzz` | `Bank` |\n<!-- end -->\n"
     )
     assert list(wrong(text, ROOT / "README.md")) == []

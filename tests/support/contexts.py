@@ -11,7 +11,7 @@ from fedkd.core.bank import Bank
 from fedkd.core.device import CPU
 from fedkd.core.interfaces import Context
 from fedkd.core.run_plan import Plan
-from fedkd.core.sample_proposals import AnsweredBatch, FollowUps, Proposal
+from fedkd.core.source_types import AnsweredBatch, FollowUps, Proposal
 from fedkd.losses import l1_centred
 from fedkd.models import InProcess
 from fedkd.procedural import build_priors

@@ -148,7 +148,7 @@ def test_so_many_students_are_evaluated_whichever_process_is_asked(path: Path) -
     context = multiprocessing.get_context(
         "forkserver"
     )  # a fork of threads that gRPC has started may hang
-    got: "multiprocessing.Queue[int]" = context.Queue()
+    got: multiprocessing.Queue[int] = context.Queue()
     processes = [context.Process(target=sit, args=(str(path), 20 * n, got)) for n in range(3)]
     for process in processes:
         process.start()

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedkd.core.sample_proposals import Turn
+from fedkd.core.source_types import Turn
 from fedkd.errors import DataError
 from fedkd.procedural import (
     PRIORS,
@@ -26,8 +26,8 @@ from fedkd.procedural import (
     render,
 )
 from fedkd.protocol import FrozenGenerator, NamedPrior, Recipe
-from fedkd.synthesis.generator_parameterisation import GeneratorNetwork, GeneratorParameterisation
 from fedkd.synthesis.prior_source import PriorChoice
+from fedkd.synthesis.random_latent_generator import GeneratorNetwork, GeneratorParameterisation
 from tests.fedkd.procedural.recipe_fingerprints import DIGIT, example_generator, recipe_fingerprints
 
 GOLDEN = Path(__file__).parent / "golden_recipes.json"

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from fedkd.core.checkpoint_state import State
 from fedkd.core.interfaces import Context
-from fedkd.core.sample_proposals import AnsweredBatch
+from fedkd.core.source_types import AnsweredBatch
 from fedkd.losses import Batch, Term, one_hot
 from fedkd.synthesis import BaseAuxiliaryNetwork
 from fedkd.synthesis.auxiliary_networks import AuxiliaryNetworks

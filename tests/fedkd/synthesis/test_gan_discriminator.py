@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from fedkd.core.bank import Bank
-from fedkd.core.sample_proposals import Proposal, Turn
+from fedkd.core.source_types import Proposal, Turn
 from fedkd.errors import SettingsError
 from fedkd.losses import Batch
 from fedkd.models import InProcess

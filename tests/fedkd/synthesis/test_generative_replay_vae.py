@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fedkd.core.bank import Bank
-from fedkd.core.sample_proposals import Turn
+from fedkd.core.source_types import Turn
 from fedkd.errors import SettingsError
 from fedkd.loop import Distillation, Plan, Progress, drive
 from fedkd.methods import pre_dfkd

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from fedkd.core.sample_proposals import Cost, Proposal, Turn
 from fedkd.core.schedules import FULL
+from fedkd.core.source_types import Cost, Proposal, Turn
 from fedkd.errors import SettingsError
 from fedkd.loop import Plan, Progress, distil, drive
 from fedkd.losses import target_class

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fedkd.core.sample_proposals import Turn
+from fedkd.core.source_types import Turn
 from fedkd.procedural import UniformNoise, build_priors, render
 from fedkd.synthesis import ProceduralPriors
 from fedkd.synthesis.prior_source import PriorChoice

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from fedkd.core.bank import Bank
-from fedkd.core.sample_proposals import Turn
+from fedkd.core.source_types import Turn
 from fedkd.errors import SettingsError
 from fedkd.synthesis import PublicSamples
 from fedkd.synthesis.public_samples import PublicPool

@@ -11,8 +11,8 @@ from torch import Tensor
 from fedkd.core.bank import Bank
 from fedkd.core.interfaces import BaseSource
 from fedkd.core.run_plan import Plan
-from fedkd.core.sample_proposals import Cost, Proposal, Turn
 from fedkd.core.schedules import Schedule, constant, ramp
+from fedkd.core.source_types import Cost, Proposal, Turn
 from fedkd.errors import SettingsError
 from fedkd.procedural import render
 from fedkd.protocol import NamedPrior, Recipe

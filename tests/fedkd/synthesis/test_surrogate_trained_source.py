@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fedkd.core.sample_proposals import Turn
 from fedkd.core.schedules import FULL
+from fedkd.core.source_types import Turn
 from fedkd.errors import SettingsError
 from fedkd.loop import Distillation, Plan, Progress, distil, drive
 from fedkd.losses import Batch, class_balance, target_class
@@ -26,7 +26,7 @@ from fedkd.synthesis import (
     Gradient,
     SurrogateTrained,
 )
-from fedkd.synthesis.generator_parameterisation import GeneratorParameterisation
+from fedkd.synthesis.random_latent_generator import GeneratorParameterisation
 from fedkd.synthesis.surrogate_trained_source import SurrogateSource, vote
 from tests.support.contexts import Clock, Recorded, answered_by, context_of
 

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from fedkd.core.interfaces import Context
 from fedkd.core.run_plan import Plan
-from fedkd.core.sample_proposals import AnsweredBatch, Cost, Proposal, Turn
 from fedkd.core.schedules import FULL, Schedule, constant, ramp
+from fedkd.core.source_types import AnsweredBatch, Cost, Proposal, Turn
 from fedkd.errors import SettingsError
 from fedkd.losses import (
     Batch,
@@ -37,8 +37,8 @@ from fedkd.synthesis import (
     TrainedSource,
     forward_differences,
 )
-from fedkd.synthesis.generator_parameterisation import GeneratorParameterisation
-from fedkd.synthesis.inversion import InvertedPixels
+from fedkd.synthesis.pixel_and_latent_parameterisation import InvertedPixels
+from fedkd.synthesis.random_latent_generator import GeneratorParameterisation
 from tests.support.contexts import Clock, Recorded, answered_by, context_of, drained
 
 SHAPE, K, B = (1, 6, 6), 4, 8

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,7 @@ from fedkd.wire import (
     encode,
     one_line,
 )
-from fedkd.wire.codec import SIGNAL_NUMBERS
+from fedkd.wire.cards import SIGNAL_NUMBERS
 from fedkd.wire.payload_framing import MAX_MESSAGE_BYTES
 from fedkd.wire.tensors import DTYPES
 from fedkd.wire.v1 import teacher_pb2 as pb
@@ -145,7 +146,7 @@ guarantees = st.builds(
 @st.composite
 def hellos(draw: st.DrawFn) -> Hello:
     classes = draw(st.integers(1, 300))
-    counts = st.lists(st.integers(0, 2**40), min_size=classes, max_size=classes)
+    counts = st.lists(st.integers(0, 2**31 - 1), min_size=classes, max_size=classes)
     words = st.text(max_size=20).map(one_line)
     card = Card(
         name=draw(texts.filter(bool)),
@@ -429,6 +430,7 @@ def test_a_nan_is_found_wherever_it_stands() -> None:
 
 
 CARD = Card("north", 3, (1, 8, 8), frozenset({Signal.LOGITS}))
+GUARANTEE = Guarantee(1.0, 1e-5, 1, 1.0, 0.1, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -448,7 +450,16 @@ CARD = Card("north", 3, (1, 8, 8), frozenset({Signal.LOGITS}))
         ("class_names", ("ape", "bee", "")),
         ("class_names", ("ape", "bee", "c" * 65)),
         ("class_names", ("ape", "bee", "red\x1b[31m")),
-        ("classes", 65_537),
+        ("classes", 10_001),
+        ("class_counts", (1, 2, 2**64 - 1)),
+        ("class_counts", (1, 2, 2**31)),
+        ("shape", (2**31, 2**31, 2**31)),
+        ("shape", (65, 8, 8)),
+        ("shape", (1, 4097, 8)),
+        ("shape", (2, 4096, 4096)),
+        ("largest_batch", 2**31 + 1),
+        ("samples", 2**63),
+        ("guarantee", replace(GUARANTEE, steps=2**63)),
     ],
 )
 def test_impossible_cards_are_refused_on_both_sides(field: str, value: object) -> None:

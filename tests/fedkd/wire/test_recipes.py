@@ -154,9 +154,14 @@ def named(source: NamedPrior | FrozenGenerator, number: int = 1, **changes: obje
 
 
 def test_an_easel_gives_the_question_or_wants_to_be_shown() -> None:
-    easel = RecipeRenderer(TINY)
-    drawn = easel.render(named(NamedPrior("pink"), exact=True))
-    assert isinstance(drawn, Ask)
+    easel = RecipeRenderer(taker())
+    asked: list[Ask] = []
+
+    def drawn_by(query: RecipeQuery) -> Reply | Refusal:
+        return easel.answer(query, lambda ask: asked.append(ask) or honest_answer(ask))
+
+    assert isinstance(drawn_by(named(NamedPrior("pink"), exact=True)), Reply)
+    (drawn,) = asked
     assert (drawn.signals, drawn.exact, drawn.recipe) == (LOGITS, True, None)
     assert torch.equal(drawn.images, ask(NamedPrior("pink")).images)
     known = frozen_generator(example_generator(TINY))
@@ -167,15 +172,15 @@ def test_an_easel_gives_the_question_or_wants_to_be_shown() -> None:
         replace(named(NamedPrior("pink")), recipe=Recipe(NamedPrior("graffiti"), 1, 4)),
         replace(named(known), recipe=Recipe(bare, 1, 4)),
     ):
-        refused = easel.render(undrawn)
+        refused = drawn_by(undrawn)
         assert isinstance(refused, Refusal)
         assert refused.reason is Reason.UNDRAWN
         assert "\n" not in refused.text
-    assert isinstance(easel.render(named(known)), Ask)
+    assert isinstance(drawn_by(named(known)), Reply)
     again = replace(named(known), recipe=Recipe(bare, 1, 4))
-    assert isinstance(easel.render(again), Ask)
+    assert isinstance(drawn_by(again), Reply)
     other = replace(bare, digest=bytes(16))
-    assert isinstance(easel.render(replace(again, recipe=Recipe(other, 1, 4))), Refusal)
+    assert isinstance(drawn_by(replace(again, recipe=Recipe(other, 1, 4))), Refusal)
 
 
 @contextmanager

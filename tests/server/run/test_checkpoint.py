@@ -25,7 +25,7 @@ from fedkd.server.coordinator import Coordinator, Ingredients
 from fedkd.server.hub.bans import BanReason
 from fedkd.server.run.checkpoint import Checkpoint
 from fedkd.server.run.run_recorder import RunRecorder
-from fedkd.wire.reply_recording import digest
+from fedkd.protocol import digest
 
 SHAPE, CLASSES = (1, 4, 4), 3
 EXPERIMENT = parse_experiment({"name": "small"})

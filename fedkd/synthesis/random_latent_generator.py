@@ -1,4 +1,4 @@
-"""Generator network as a synthesis target: fed with new latents at each step."""
+"""Samples as outputs of a generator network, from new random latents at each step."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from fedkd.errors import SettingsError
 from fedkd.models import Generator
 from fedkd.procedural import SEED_LIMIT, frozen_generator, render
 from fedkd.protocol import Recipe
-from fedkd.synthesis.image_parameterisation import BaseParameterisation, Drawn, seeded
+from fedkd.synthesis.parameterisation import BaseParameterisation, Drawn, seeded
 
 
 @dataclass(frozen=True, eq=False)

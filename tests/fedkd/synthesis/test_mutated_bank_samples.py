@@ -5,10 +5,10 @@ import torch
 from torch import Tensor, nn
 
 from fedkd.core.bank import Bank
-from fedkd.core.sample_proposals import Proposal, Turn
+from fedkd.core.source_types import Proposal, Turn
 from fedkd.procedural import Shape, UniformNoise
 from fedkd.synthesis import Evolution, ProceduralPriors
-from fedkd.synthesis.bank_evolution import EvolvedBank
+from fedkd.synthesis.mutated_bank_samples import EvolvedBank
 from tests.support.contexts import answered_with, context_of
 
 SHAPE, K = (1, 6, 6), 4

@@ -1,4 +1,4 @@
-"""Progress events: what the record of a run says of each question and of the student's steps."""
+"""Event emitter of a run: what is recorded of each question and of the student's steps."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +9,7 @@ from torch import Tensor
 from fedkd.core.checkpoint_state import State
 from fedkd.core.interfaces import Clock, Loss
 from fedkd.core.run_plan import Progress, Watch
-from fedkd.core.sample_proposals import AnsweredBatch
+from fedkd.core.source_types import AnsweredBatch
 from fedkd.evaluation import class_entropy
 from fedkd.protocol import Signal
 from fedkd.student.self_paced_curriculum import Curriculum

@@ -1,4 +1,4 @@
-"""Model inversion: the latents or the pixels of one batch are trained for several steps.
+"""Model inversion: samples are the pixels, or the latents, of a batch that is trained for steps.
 
 Every image has a class target; a batch begins anew after its steps.
 """
@@ -16,7 +16,7 @@ from fedkd.core.checkpoint_state import Part, State, gather, scatter
 from fedkd.core.interfaces import Context
 from fedkd.errors import SettingsError
 from fedkd.models import Generator
-from fedkd.synthesis.image_parameterisation import BaseParameterisation, Drawn, reset, seeded
+from fedkd.synthesis.parameterisation import BaseParameterisation, Drawn, reset, seeded
 
 
 @dataclass(frozen=True, eq=False)

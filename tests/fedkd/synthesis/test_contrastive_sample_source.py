@@ -8,13 +8,13 @@ from torch import Tensor, nn
 
 from fedkd.core.augmentation import jittered
 from fedkd.core.bank import Bank
-from fedkd.core.sample_proposals import Turn
 from fedkd.core.schedules import constant
+from fedkd.core.source_types import Turn
 from fedkd.errors import SettingsError
 from fedkd.losses import contrastive_loss
 from fedkd.student.primer_student import Primer
 from fedkd.synthesis import ContrastiveSamples
-from fedkd.synthesis.contrastive_bank_samples import JITTER, MovedApart
+from fedkd.synthesis.contrastive_sample_source import JITTER, MovedApart
 from tests.support.contexts import context_of
 
 SHAPE = (1, 6, 6)

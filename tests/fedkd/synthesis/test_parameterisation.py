@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from fedkd.synthesis import to_bytes
-from fedkd.synthesis.image_parameterisation import reset, seeded
+from fedkd.synthesis.parameterisation import reset, seeded
 
 
 def test_images_are_asked_about_as_bytes() -> None:

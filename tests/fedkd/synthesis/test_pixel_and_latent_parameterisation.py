@@ -12,7 +12,7 @@ from fedkd.models import InProcess
 from fedkd.procedural import build_priors
 from fedkd.protocol import Answers, Ask, Request
 from fedkd.synthesis import LatentBatch, PixelBatch
-from fedkd.synthesis.inversion import InvertedBatch, InvertedLatents, Pixels
+from fedkd.synthesis.pixel_and_latent_parameterisation import InvertedBatch, InvertedLatents, Pixels
 from tests.support.contexts import context_of
 
 SHAPE, CLASSES = (1, 8, 8), 4

@@ -1,4 +1,4 @@
-"""Random fields, curves and colours from which procedural priors are composed.
+"""Drawing primitives of procedural priors: random fields, curves, placement, colours, uint8.
 
 B images, C channels, H by W pixels; a field is float32.
 """

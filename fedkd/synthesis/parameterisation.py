@@ -1,4 +1,4 @@
-"""Synthesis target: what an optimiser trains so that samples get better, and how they are drawn."""
+"""Interface of sample parameterisations: what is optimised, and how images are drawn from it."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Values between the loop and its sources: needs, costs, turns, proposals, answered batches."""
+"""Data types exchanged between the distillation loop and its sources of samples."""
 
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field, replace

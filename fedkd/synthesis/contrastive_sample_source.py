@@ -1,4 +1,4 @@
-"""Contrastive samples as a source: banked images moved apart in the features of the primer.
+"""Sample source: banked images moved apart by a contrastive loss on a first student's features.
 
 Source: DIP-KD (Vo et al., ICCCI 2026).
 """
@@ -15,13 +15,13 @@ from fedkd.core.bank import Bank
 from fedkd.core.checkpoint_state import State, gather, scatter
 from fedkd.core.device import device_of
 from fedkd.core.interfaces import BaseSource, Context
-from fedkd.core.sample_proposals import Cost, Needs, Proposal, Turn
+from fedkd.core.source_types import Cost, Needs, Proposal, Turn
 from fedkd.errors import SettingsError
 from fedkd.losses.contrastive import contrastive_loss
 from fedkd.models import penultimate_features
 from fedkd.protocol import as_float
 from fedkd.student.primer_student import Primer
-from fedkd.synthesis.image_parameterisation import to_bytes
+from fedkd.synthesis.parameterisation import to_bytes
 
 JITTER = 0.125
 """Most by which another view of an image is rolled, in sides; half of them are mirrored."""

@@ -1,4 +1,4 @@
-"""Evolution of the bank as a source: children of banked samples on which the student is worst."""
+"""Sample source that mixes or shifts banked samples on which the student's loss is highest."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fedkd.core.interfaces import BaseSource, Context
-from fedkd.core.sample_proposals import AnsweredBatch, Cost, FollowUps, Needs, Proposal, Turn
+from fedkd.core.source_types import AnsweredBatch, Cost, FollowUps, Needs, Proposal, Turn
 from fedkd.synthesis.prior_source import PriorChoice, ProceduralPriors
 
 
