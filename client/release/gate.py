@@ -7,6 +7,7 @@ answer is cached in the ledger before it is released, and the same sample gets i
 else of the institution reaches the other side.
 """
 
+import contextlib
 from collections.abc import Mapping
 from hashlib import blake2b
 
@@ -19,10 +20,24 @@ from fedkd.client.ledger.ledger import Ledger
 from fedkd.client.ledger.privacy_accountant import privacy_cost
 from fedkd.client.release.release_mode import ReleaseMode
 from fedkd.privacy import MODES, Policy
-from fedkd.protocol import Ask, Card, PullBack, Reason, Refusal, Reply, Signal, as_float, rounded
+from fedkd.protocol import (
+    Ask,
+    Card,
+    PullBack,
+    Reason,
+    Recipe,
+    Refusal,
+    Reply,
+    Signal,
+    as_float,
+    rounded,
+)
 
 FAILED = Refusal(Reason.FAILED, "the teacher could not answer")
 UNREADABLE = Refusal(Reason.MALFORMED, "a query that cannot be read")
+NOT_FREE = Refusal(Reason.UNDRAWN, "too little is left to draw these images; show them")
+"""A repeat is free, and is told by its images alone. So they have to be sent where the budget does
+not suffice for new ones."""
 
 
 class ReleaseGate:
@@ -90,6 +105,44 @@ class ReleaseGate:
                 return self._ledger.record_refusal(request, FAILED, server)
         except Exception:
             return FAILED
+
+    def recipe_refusal(
+        self, recipe: Recipe, signals: frozenset[Signal], server: str = ""
+    ) -> Refusal | None:
+        """Why a recipe is not to be rendered; None where it may be. Never raises.
+
+        All is checked that `answer` would refuse and that can be known without the samples. A
+        refusal is logged in the ledger.
+        """
+        try:
+            outline = self._outline(len(recipe), signals)
+            if not signals:
+                refusal: Refusal | None = _malformed("no signal was asked for")
+            elif refusal := self._ledger.policy_refusal(outline, self._policy, server):
+                pass
+            elif not self._ledger.suffices(
+                outline.images.shape[0],
+                self._policy,
+                privacy_cost(self._policy, (), self._release.cost),
+                self._data_set,
+            ):
+                refusal = NOT_FREE
+            if refusal is not None:
+                return self._ledger.record_refusal(outline, refusal, server)
+        except Exception:
+            return FAILED
+        return None
+
+    def record_unrendered(
+        self, recipe: Recipe, signals: frozenset[Signal], refusal: Refusal, server: str = ""
+    ) -> None:
+        """Log that a recipe was not rendered, or not to the images it should be; never raises."""
+        with contextlib.suppress(Exception):
+            self._ledger.record_refusal(self._outline(recipe.count, signals), refusal, server)
+
+    def _outline(self, count: int, signals: frozenset[Signal]) -> Ask:
+        """A query of that size, whose samples take no memory."""
+        return Ask(torch.zeros(()).expand(count, *self._card.shape), signals)
 
     def _privacy_cost(self, request: Ask | PullBack) -> PrivacyCost | None:
         """None where answers cost no privacy. No mode that charges privacy releases gradients."""

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from fedkd.client.sessions.recipe_renderer import RecipeRenderer
+from fedkd.client.sessions.recipe_renderer import RecipeGate, RecipeRenderer
 from fedkd.core.logs import log_event
 from fedkd.errors import RemoteProtocolError
 from fedkd.protocol import Ask, Card, PullBack, Reason, Refusal, Reply
@@ -138,6 +138,7 @@ class Agent:
             the teacher could not answer.
         credentials: TLS; without them only a hub on this machine can be dialled.
         reconnect: backoff after a session was lost.
+        recipes: asked before a recipe is rendered.
 
     Attributes:
         stop_reason: how `serve` ended; None before that.
@@ -151,12 +152,14 @@ class Agent:
         answer: Callable[[Ask | PullBack], Reply | Refusal],
         credentials: grpc.ChannelCredentials | None = None,
         reconnect: ReconnectPolicy | None = None,
+        recipes: RecipeGate | None = None,
     ) -> None:
         self._address = address
         self._hello = Hello(VERSION, token, card)
         self._answer = answer
         self._credentials = credentials
         self._reconnect = reconnect or ReconnectPolicy()
+        self._recipes = recipes or RecipeGate()
         self.stop_reason: StopReason | None = None
         self._closing = threading.Event()
         self._answering = threading.Lock()  # held while one query is answered
@@ -231,7 +234,7 @@ class Agent:
                 stream.half_close()
 
     def _answer_queries(self, session: Session, stream: _Stream) -> _SessionResult:
-        renderer = RecipeRenderer(self._hello.card.shape)
+        renderer = RecipeRenderer(self._hello.card, self._recipes, self._closing)
         session.send(self._hello)
         stream.send(encode(self._hello))
         if self._closing.is_set():  # by a `close` that came before there was a stream
@@ -275,12 +278,12 @@ class Agent:
         self, session: Session, renderer: RecipeRenderer, query: Query | RecipeQuery
     ) -> bytes:
         """The encoded answer to a query."""
-        request: Ask | PullBack | Refusal
-        request = renderer.render(query) if isinstance(query, RecipeQuery) else query.request
-        if isinstance(request, Refusal):
-            return _encoded(session, query.id, request)
         try:
-            return _encoded(session, query.id, self._answer(request))
+            if isinstance(query, RecipeQuery):
+                answer = renderer.answer(query, self._answer)
+            else:
+                answer = self._answer(query.request)
+            return _encoded(session, query.id, answer)
         except Exception:
             # The error may quote private data: nothing of it leaves, not even to a log.
             return _encoded(session, query.id, FAILED)

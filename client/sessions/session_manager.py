@@ -11,6 +11,8 @@ from collections.abc import Callable
 
 from fedkd.client.institution import Institution
 from fedkd.client.sessions.agent import Agent, ReconnectPolicy
+from fedkd.client.sessions.recipe_renderer import RecipeGate
+from fedkd.client.sessions.rendering_limits import UnansweredRendering
 from fedkd.core.logs import log_event
 from fedkd.protocol import Ask, PullBack, Refusal, Reply
 from fedkd.wire.channel import grpc
@@ -47,6 +49,7 @@ class SessionManager:
     ) -> None:
         self._institution, self._servers, self._limit = institution, servers, limit
         self._credentials, self._reconnect = credentials, reconnect
+        self._unanswered = UnansweredRendering()
         self._lock = threading.Lock()
         self._closed = False
         self._open: dict[tuple[str, str], tuple[Agent, threading.Thread]] = {}
@@ -72,7 +75,12 @@ class SessionManager:
                 return f"this institution is in {self._limit} sessions, and takes no more at a time"
             answer = functools.partial(self._answer, address)
             card = self._institution.card
-            agent = Agent(address, token, card, answer, self._credentials, self._reconnect)
+            recipes = RecipeGate(
+                functools.partial(self._institution.recipe_refusal, server=address),
+                functools.partial(self._institution.record_unrendered, server=address),
+                self._unanswered,
+            )
+            agent = Agent(address, token, card, answer, self._credentials, self._reconnect, recipes)
             thread = threading.Thread(
                 target=self._serve, args=(agent, (address, token), on_end), name="fedkd-agent"
             )
