@@ -192,8 +192,11 @@ def test_a_run_ends_in_one_line_where_nobody_has_anything_new() -> None:
     bank = Bank()
     bank.add(numbered(0, 4), torch.zeros(4, K))
     a, b = Counting("a", fixed=numbered(0, 4)), Counting("b", fixed=numbered(1, 2))
-    with pytest.raises(SettingsError, match=r"(a and b|b and a) drew only images that were asked"):
-        scheduler((a, constant(1.0)), (b, constant(1.0)), bank=bank).next(0)
+    never = Counting("never", 100)  # has some, and no share
+    shares = ((a, constant(1.0)), (b, constant(1.0)), (never, constant(0.0)))
+    with pytest.raises(SettingsError, match=r"^(a and b|b and a) drew only images that were asked"):
+        scheduler(*shares, bank=bank).next(0)
+    assert never.turns == 0
 
 
 def test_every_turn_is_of_as_many_samples_as_the_dearest_may_propose() -> None:
