@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from fedkd.core.checkpoint_state import State, read, write
+from fedkd.core.checkpoint_state import VERSION, State, read, write
 from fedkd.errors import DataError
 from fedkd.loop import PAUSE, Distillation, Distilled, Plan, Progress
 from fedkd.methods import Method, cudfkd, make
@@ -176,8 +176,10 @@ def test_what_is_no_state_of_this_version_is_refused(
     file.write_bytes(file.read_bytes()[:-2])
     with pytest.raises(DataError, match="is no state of a run"):
         read(file)
-    monkeypatch.setattr("fedkd.core.checkpoint_state.VERSION", 2)
+    monkeypatch.setattr("fedkd.core.checkpoint_state.VERSION", VERSION + 1)
     write(State(), file)
     monkeypatch.undo()
-    with pytest.raises(DataError, match="is of version 2 of the state, expected 1"):
+    with pytest.raises(
+        DataError, match=rf"is of version {VERSION + 1} of the state, expected {VERSION};"
+    ):
         read(file)
