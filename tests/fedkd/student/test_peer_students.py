@@ -88,6 +88,14 @@ def test_peers_are_set_back_with_their_momenta() -> None:
         assert torch.equal(weights(here), weights(there))
 
 
+def test_every_peer_has_first_weights_of_its_own() -> None:
+    student = network(1)
+    peers = context_of(student, SHAPE, CLASSES, seed=6).part(Peers(3))
+    for seed, peer in enumerate(peers.networks, 7):
+        assert torch.equal(weights(peer), weights(reinitialised(student, seed)))
+    assert not torch.equal(weights(peers.networks[0]), weights(peers.networks[1]))
+
+
 @pytest.mark.parametrize("count", [0, -1])
 def test_no_peers_are_refused(count: int) -> None:
     with pytest.raises(SettingsError, match=f"peers: {count}; expected >= 1"):
