@@ -84,6 +84,12 @@ def run(
         Optional[Path],  # noqa: UP045
         typer.Option(help="Folder of a run that was cut short: go on with it."),
     ] = None,
+    without: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(
+            metavar="NAME", help="With --resume: go on without this institution; repeatable."
+        ),
+    ] = None,
     record: Annotated[bool, typer.Option(help="Keep every reply when the run is over.")] = False,
     metrics: Annotated[
         Optional[int],  # noqa: UP045
@@ -102,6 +108,8 @@ def run(
         raise SettingsError("give an experiment, or --resume DIR, which knows its own")
     if resume is not None and (out is not None or seed is not None or set_ or record):
         raise SettingsError("--resume goes on with the run as it was begun; leave the rest out")
+    if without and resume is None:
+        raise SettingsError("--without NAME leaves an institution out of a run; give --resume DIR")
     _silence_grpc()
     from fedkd.core.logs import configure_logging
     from fedkd.server.hub.hub import Hub
@@ -119,7 +127,7 @@ def run(
         overrides = [*(set_ or []), *([f"seed={seed}"] if seed is not None else [])]
         saved_run = _begin(experiment, overrides, out, checkpoint, record)
     else:
-        saved_run = Checkpoint.resume(resume, "hub")
+        saved_run = Checkpoint.resume(resume, "hub", without=without or ())
     path = saved_run.folder.path
     quorum = _quorum(saved_run, institutions, wait)
     with resume_hint(saved_run, f"fedkd-server run --resume {path} with the options of before"):
@@ -192,10 +200,13 @@ def _quorum(checkpoint: "Checkpoint", institutions: int | None, wait: float) -> 
     """All institutions of a new run; of a resumed one a quorum, and the others for a short time."""
     from fedkd.server.run.quorum import Quorum
 
-    experiment, known = checkpoint.manifest.experiment, len(checkpoint.known_cards)
+    experiment, bans = checkpoint.manifest.experiment, checkpoint.bans
+    known = len(checkpoint.known_cards)
     minimum = experiment.questions.quorum
     # Banned institutions are refused, so they are not waited for.
-    count = (institutions or known or experiment.institutions.count) - len(checkpoint.bans)
+    count = (institutions or experiment.institutions.count) - len(bans)
+    if known and institutions is None:
+        count = sum(card.name not in bans for card in checkpoint.known_cards)
     linger = experiment.questions.timeout if known else None
     return Quorum(max(minimum, count), minimum, wait, linger)
 

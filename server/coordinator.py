@@ -15,13 +15,21 @@ from torch import Tensor, nn
 
 from fedkd.core.augmentation import Augmentation
 from fedkd.core.device import CPU, Compute
-from fedkd.errors import QuorumLost
+from fedkd.errors import QuorumLost, SettingsError
 from fedkd.experiment import Experiment
 from fedkd.loop import PAUSE, Distillation, Distilled, Plan, Progress, Watch
 from fedkd.methods import Method, make
 from fedkd.models import build_network
 from fedkd.procedural import Prior, build_prior
-from fedkd.protocol import Answers, Card, LabelSpaces, Refusal, Request, without_recipe
+from fedkd.protocol import (
+    Answers,
+    Card,
+    LabelSpaces,
+    Refusal,
+    Request,
+    card_violation,
+    without_recipe,
+)
 from fedkd.server.hub.bans import BanReason
 from fedkd.server.run.checkpoint import Checkpoint
 from fedkd.server.run.public_data_loading import load_public_images
@@ -64,8 +72,12 @@ def ingredients(
     To be called in the thread that will drive the loop: torch counts threads for each thread.
 
     Raises:
-        SettingsError: an unknown name, or an argument that the method does not know.
+        SettingsError: an unknown name, an argument that the method does not know, or a card that is
+            out of bounds.
     """
+    for card in cards:
+        if why := card_violation(card):
+            raise SettingsError(f"{card.name} has {why}; it cannot take part")
     torch.set_num_threads(experiment.student.threads)
     classes = len(LabelSpaces.of(cards).names)
     student = build_network(

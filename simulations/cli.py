@@ -52,6 +52,12 @@ def run(
         Optional[Path],  # noqa: UP045
         typer.Option(help="Folder of an interrupted run: resume it with its own settings."),
     ] = None,
+    without: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(
+            metavar="NAME", help="With --resume: go on without this institution; repeatable."
+        ),
+    ] = None,
 ) -> None:
     """Distil one student and write a run folder with its report."""
     given = (experiment, engine, out, seed, set_, record or None, replay, checkpoint)
@@ -59,6 +65,8 @@ def run(
         raise SettingsError(
             "give an experiment, or --resume DIR and nothing else: DIR holds all settings"
         )
+    if without and resume is None:
+        raise SettingsError("--without NAME leaves an institution out of a run; give --resume DIR")
     typer.echo("fedkd: loading ...", err=True)
     from fedkd.simulations.engines.environment_variables import set_environment_defaults
 
@@ -68,7 +76,7 @@ def run(
     from fedkd.simulations.run import run as run_experiment
 
     if resume is not None:
-        resume_run(resume)
+        resume_run(resume, without or ())
         return
     overrides = [*(set_ or []), *([f"seed={seed}"] if seed is not None else [])]
     run_experiment(

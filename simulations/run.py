@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -64,13 +64,14 @@ def run(
     return _execute(experiment, engine, path, _DRIVERS[engine], run_checkpoint)
 
 
-def resume(path: Path) -> dict[str, Any]:
+def resume(path: Path, without: Sequence[str] = ()) -> dict[str, Any]:
     """Resume a run that was interrupted; returns what stands in its ``result.json``.
 
     A run that was killed after its result was written lacks only its report page.
 
     Args:
         path: folder of the run, with its manifest and checkpoint.
+        without: names of institutions that are left out from here on.
 
     Raises:
         FedkdError: there is no such run, or whatever else went wrong, in one line.
@@ -78,7 +79,7 @@ def resume(path: Path) -> dict[str, Any]:
     if (result := complete_interrupted_run(path)) is not None:
         server_console.print_result(result, str(path / "report.html"))
         return result
-    run_checkpoint = Checkpoint.resume(path, *ENGINES)
+    run_checkpoint = Checkpoint.resume(path, *ENGINES, without=without)
     manifest = run_checkpoint.manifest
     print_experiment(manifest.experiment, manifest.engine)
     server_console.print_resumed(manifest.resumed, run_checkpoint.questions, manifest.warning)
@@ -133,7 +134,11 @@ def _run_local(context: _RunContext) -> EngineResult:
     checkpoint = context.checkpoint
     ledgers = None if checkpoint is None else checkpoint.ledgers
     local = LocalInstitutions(
-        context.experiment, context.vaults, context.bars.ready, ledgers=ledgers
+        context.experiment,
+        context.vaults,
+        context.bars.ready,
+        ledgers=ledgers,
+        without=() if checkpoint is None else checkpoint.manifest.without,
     )
     if checkpoint is not None:
         checkpoint.current_counts = lambda: {name: vars(of) for name, of in local.traffic.items()}

@@ -3,7 +3,7 @@
 Also the recipes of synthetic samples, label spaces, quantisation of logits and DP guarantees.
 """
 
-from fedkd.protocol.card import Card
+from fedkd.protocol.card import MAX_NAME_LENGTH, Card, card_violation
 from fedkd.protocol.guarantee import Guarantee
 from fedkd.protocol.label_spaces import (
     LabelSpaces,
@@ -30,6 +30,7 @@ from fedkd.protocol.requests import (
 from fedkd.protocol.signals import Signal, as_float, rounded
 
 __all__ = [
+    "MAX_NAME_LENGTH",
     "RECIPE_VERSION",
     "Answers",
     "Ask",
@@ -47,6 +48,7 @@ __all__ = [
     "Signal",
     "abbreviated",
     "as_float",
+    "card_violation",
     "check_outputs",
     "class_names_of",
     "common_shape",

@@ -1,9 +1,26 @@
 """The card: what an institution tells the coordinator about its teacher before the first query."""
 
+import math
 from dataclasses import dataclass
 
 from fedkd.protocol.guarantee import Guarantee
 from fedkd.protocol.signals import Signal
+
+MAX_NAME_LENGTH = 64
+"""Characters of the name of an institution or of a class."""
+MAX_CLASSES = 10_000
+"""Classes of one institution."""
+MAX_CHANNELS = 64
+MAX_SIDE = 4096
+"""Pixels of a side of an image."""
+MAX_VALUES = 1 << 24
+"""Values of an image, C x H x W."""
+MAX_CLASS_COUNT = (1 << 31) - 1
+"""Training images of one class."""
+MAX_BATCH = 1 << 31
+"""Samples in one query."""
+MAX_SAMPLES = (1 << 63) - 1
+"""Of other numbers: what files and tensors hold."""
 
 
 @dataclass(frozen=True)
@@ -33,3 +50,57 @@ class Card:
     """The differential privacy that it claims for its answers; None: it promises none."""
     recipes: int = 0
     """The `RECIPE_VERSION` by which it renders samples; 0: it has to be sent the samples."""
+
+
+def card_violation(card: Card) -> str | None:
+    """The first thing on ``card`` that is out of bounds, in one line; None where nothing is.
+
+    A card is an institution's word, and the coordinator allocates by it. The line repeats no text
+    of the card.
+    """
+    if not _is_name(card.name):
+        return f"a name must be 1 to {MAX_NAME_LENGTH} printable characters, got {len(card.name)}"
+    if not 1 <= card.classes <= MAX_CLASSES:
+        return f"a card with {card.classes} classes, expected 1 to {MAX_CLASSES}"
+    if why := _shape_violation(card.shape):
+        return why
+    if not 1 <= card.largest_batch <= MAX_BATCH:
+        return f"a card with batches of {card.largest_batch} images, expected 1 to {MAX_BATCH}"
+    if card.samples is not None and not 0 <= card.samples <= MAX_SAMPLES:
+        return f"a card with a cap of {card.samples} samples, expected 0 to {MAX_SAMPLES}"
+    if card.guarantee and max(card.guarantee.steps, card.guarantee.unpromised) > MAX_SAMPLES:
+        return f"a guarantee with more than {MAX_SAMPLES} steps, or answers before it"
+    return _classes_violation(card)
+
+
+def _is_name(name: str) -> bool:
+    return 0 < len(name) <= MAX_NAME_LENGTH and name.isprintable()
+
+
+def _shape_violation(shape: tuple[int, int, int]) -> str | None:
+    channels, height, width = shape
+    fits = 1 <= channels <= MAX_CHANNELS and min(height, width) >= 1
+    if fits and max(height, width) <= MAX_SIDE and math.prod(shape) <= MAX_VALUES:
+        return None
+    return (
+        f"a card with images of {channels} x {height} x {width}, expected 1 to {MAX_CHANNELS} "
+        f"channels, 1 to {MAX_SIDE} pixels a side and at most {MAX_VALUES} values"
+    )
+
+
+def _classes_violation(card: Card) -> str | None:
+    counts, names = card.class_counts, card.class_names
+    if counts is not None:
+        if len(counts) != card.classes:
+            return f"a card with {len(counts)} class counts for {card.classes} classes"
+        if not (min(counts) >= 0 and max(counts) <= MAX_CLASS_COUNT):
+            return (
+                f"a card with class counts from {min(counts)} to {max(counts)}, expected 0 to "
+                f"{MAX_CLASS_COUNT}"
+            )
+    if names is not None:
+        if len(names) != card.classes or len(set(names)) != card.classes:
+            return "a card must name each of its classes once, no two alike"
+        if not all(_is_name(name) for name in names):
+            return f"names of classes must be 1 to {MAX_NAME_LENGTH} printable characters"
+    return None

@@ -3,9 +3,9 @@
 gRPC is set up in `fedkd.wire.channel`, which is imported by itself where a network is needed.
 """
 
+from fedkd.protocol import MAX_NAME_LENGTH
 from fedkd.wire.codec import decode_from_coordinator, decode_from_institution, encode
 from fedkd.wire.messages import (
-    MAX_NAME_LENGTH,
     VERSION,
     Answer,
     Close,
@@ -21,7 +21,8 @@ from fedkd.wire.messages import (
     one_line,
 )
 from fedkd.wire.recipes import exceeds_limits
-from fedkd.wire.reply_recording import MissingInstitutions, QueryOutcome, Replay, ReplyRecorder
+from fedkd.wire.replay import MissingInstitutions, QueryOutcome, Replay
+from fedkd.wire.reply_recording import ReplyRecorder
 from fedkd.wire.session_state_machine import MAX_IN_FLIGHT, Role, Session, State
 
 __all__ = [

@@ -8,14 +8,14 @@ As in h11, every violation is raised as a local one; `_decode` turns it into `In
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
 from typing import Any, TypeVar
 
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from torch import Tensor
 
-from fedkd.errors import LocalProtocolError, SettingsError
-from fedkd.protocol import Ask, Card, Guarantee, PullBack, Reason, Refusal, Reply, Signal
+from fedkd.errors import LocalProtocolError
+from fedkd.protocol import Ask, PullBack, Reason, Refusal, Reply, Signal
+from fedkd.wire.cards import SIGNAL_NUMBERS, decode_card, encode_card, increasing_signals
 from fedkd.wire.messages import (
     Answer,
     Close,
@@ -44,9 +44,6 @@ from fedkd.wire.tensors import (
 )
 from fedkd.wire.v1 import teacher_pb2 as pb
 
-SIGNAL_NUMBERS = {signal: pb.Signal.Value(f"SIGNAL_{signal.name}") for signal in Signal}
-"""Protobuf number of each signal; the signals of a message are in this order."""
-_SIGNALS = {number: signal for signal, number in SIGNAL_NUMBERS.items()}
 _REASON_NUMBERS = {reason: pb.Reason.Value(f"REASON_{reason.name}") for reason in Reason}
 _REASONS = {number: reason for reason, number in _REASON_NUMBERS.items()}
 
@@ -88,7 +85,7 @@ def decode_from_coordinator(data: bytes) -> FromCoordinator | Invalid:
 def _to_protobuf(message: Message, out: TensorWriter) -> pb.ConnectRequest | pb.ConnectResponse:
     match message:
         case Hello(version, token, card):
-            hello = pb.Hello(version=version, token=token, card=_encode_card(card))
+            hello = pb.Hello(version=version, token=token, card=encode_card(card))
             return pb.ConnectRequest(hello=hello)
         case Welcome():
             return pb.ConnectResponse(welcome=pb.Welcome(**vars(message)))
@@ -147,26 +144,6 @@ def _encode_signals(
     ]
 
 
-def _encode_card(card: Card) -> pb.Card:
-    channels, height, width = card.shape
-    return pb.Card(
-        name=card.name,
-        classes=card.classes,
-        channels=channels,
-        height=height,
-        width=width,
-        signals=sorted(SIGNAL_NUMBERS[signal] for signal in card.signals),
-        pull_back=card.pull_back,
-        samples=card.samples,
-        largest_batch=card.largest_batch,
-        class_counts=card.class_counts,
-        scores=card.scores,
-        class_names=card.class_names,
-        guarantee=None if card.guarantee is None else pb.Guarantee(**vars(card.guarantee)),
-        recipes=card.recipes,
-    )
-
-
 # --- decoding
 
 
@@ -193,7 +170,7 @@ def _decode(
 
 
 def _decode_hello(hello: pb.Hello, _: TensorReader) -> Hello:
-    return Hello(hello.version, hello.token, _decode_card(hello.card))
+    return Hello(hello.version, hello.token, decode_card(hello.card))
 
 
 def _decode_welcome(welcome: pb.Welcome, _: TensorReader) -> Welcome:
@@ -203,7 +180,7 @@ def _decode_welcome(welcome: pb.Welcome, _: TensorReader) -> Welcome:
 def _decode_ask(ask: pb.Ask, contents: TensorReader) -> Query | RecipeQuery:
     if ask.reply_dtype not in (pb.DTYPE_FLOAT16, pb.DTYPE_FLOAT32):
         raise LocalProtocolError("a reply type other than float16 or float32")
-    signals, exact = frozenset(_increasing(ask.signals)), ask.reply_dtype == pb.DTYPE_FLOAT32
+    signals, exact = frozenset(increasing_signals(ask.signals)), ask.reply_dtype == pb.DTYPE_FLOAT32
     if ask.HasField("recipe"):
         if ask.HasField("images"):
             raise LocalProtocolError("images beside a recipe")
@@ -240,59 +217,11 @@ def _decode_close(close: pb.Close, _: TensorReader) -> Close:
 def _decode_signals(
     encoded: Sequence[pb.Said], specs: Mapping[Signal, TensorSpec], contents: TensorReader
 ) -> dict[Signal, Tensor]:
-    signals = _increasing([each.signal for each in encoded[: len(SIGNAL_NUMBERS) + 1]])
+    signals = increasing_signals([each.signal for each in encoded[: len(SIGNAL_NUMBERS) + 1]])
     return {
         signal: contents.take(specs[signal], each.tensor)
         for signal, each in zip(signals, encoded, strict=True)
     }
-
-
-def _decode_card(card: pb.Card) -> Card:
-    if max(len(card.class_counts), len(card.class_names)) > card.classes:
-        raise LocalProtocolError("a card with counts or names of more classes than it has")
-    return Card(
-        name=card.name,
-        classes=card.classes,
-        shape=(card.channels, card.height, card.width),
-        signals=frozenset(_increasing(card.signals)),
-        pull_back=card.pull_back,
-        samples=card.samples if card.HasField("samples") else None,
-        largest_batch=card.largest_batch,
-        class_counts=tuple(card.class_counts) or None,
-        scores=card.scores,
-        class_names=tuple(card.class_names) or None,
-        guarantee=_decode_guarantee(card.guarantee) if card.HasField("guarantee") else None,
-        recipes=card.recipes,
-    )
-
-
-def _decode_guarantee(guarantee: pb.Guarantee) -> Guarantee:
-    try:
-        return Guarantee(
-            guarantee.epsilon,
-            guarantee.delta,
-            guarantee.steps,
-            guarantee.noise_multiplier,
-            guarantee.sampling_rate,
-            guarantee.clipping,
-            guarantee.unit,
-            guarantee.adjacency,
-            guarantee.mechanism,
-            guarantee.accountant,
-            guarantee.version,
-            guarantee.unpromised,
-        )
-    except SettingsError:
-        raise LocalProtocolError("a card with a guarantee that cannot be") from None
-
-
-def _increasing(numbers: Sequence[int]) -> list[Signal]:
-    """The signals of these increasing numbers, so that none occurs twice."""
-    if len(numbers) > len(SIGNAL_NUMBERS) or any(number not in _SIGNALS for number in numbers):
-        raise LocalProtocolError("an unknown signal")
-    if any(second <= first for first, second in pairwise(numbers)):
-        raise LocalProtocolError("signals twice or out of order")
-    return [_SIGNALS[number] for number in numbers]
 
 
 _FROM_INSTITUTION: Mapping[str, Callable[..., FromInstitution]] = {

@@ -20,7 +20,17 @@ from typing import TypeAlias
 from torch import Tensor
 
 from fedkd.errors import LocalProtocolError
-from fedkd.protocol import Ask, Card, PullBack, Recipe, Refusal, Reply, Signal, fingerprint
+from fedkd.protocol import (
+    Ask,
+    Card,
+    PullBack,
+    Recipe,
+    Refusal,
+    Reply,
+    Signal,
+    card_violation,
+    fingerprint,
+)
 from fedkd.wire.packed_rows import PACKING_VERSION
 from fedkd.wire.recipes import check_recipe
 
@@ -28,10 +38,6 @@ VERSION = 1
 """Protocol version. Two ends of different versions refuse each other."""
 MAX_TEXT_LENGTH = 500
 """Characters of a reason that are shown; the rest is cut off."""
-MAX_NAME_LENGTH = 64
-"""Characters of the name of an institution or of a class."""
-MAX_CLASSES = 65_536
-"""Most classes of one institution: a limit on the memory of the coordinator."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +129,8 @@ def check(message: Message) -> None:
         raise LocalProtocolError("a query without a number")
     match message:
         case Hello(card=card):
-            _check_card(card)
+            if why := card_violation(card):
+                raise LocalProtocolError(why)
         case Query(request=Ask(signals=signals)) | RecipeQuery(signals=signals) if not signals:
             raise LocalProtocolError("a query for no signal")
         case RecipeQuery(recipe=recipe, images=digest):
@@ -133,30 +140,6 @@ def check(message: Message) -> None:
                 raise LocalProtocolError("a pull-back of no signal")
             if any(each.dim() and len(each) != len(images) for each in cotangents.values()):
                 raise LocalProtocolError("cotangents of another number of images than came")
-
-
-def _check_card(card: Card) -> None:
-    if not (0 < len(card.name) <= MAX_NAME_LENGTH and card.name.isprintable()):
-        raise LocalProtocolError(
-            f"a name must be 1 to {MAX_NAME_LENGTH} printable characters, got {len(card.name)}"
-        )
-    if min(card.classes, *card.shape, card.largest_batch) < 1:
-        raise LocalProtocolError("a card with no class, no pixel or no image in a batch")
-    if card.classes > MAX_CLASSES:
-        raise LocalProtocolError(f"a card with more than {MAX_CLASSES} classes")
-    if card.class_counts is not None and len(card.class_counts) != card.classes:
-        raise LocalProtocolError("a card with class counts for another number of classes")
-    if card.class_names is not None:
-        _check_class_names(card.class_names, card.classes)
-
-
-def _check_class_names(names: tuple[str, ...], classes: int) -> None:
-    if len(names) != classes or len(set(names)) != classes:
-        raise LocalProtocolError("a card must name each of its classes once, no two alike")
-    if not all(0 < len(name) <= MAX_NAME_LENGTH and name.isprintable() for name in names):
-        raise LocalProtocolError(
-            f"names of classes must be 1 to {MAX_NAME_LENGTH} printable characters"
-        )
 
 
 def one_line(text: str) -> str:

@@ -71,6 +71,8 @@ def distil_over_flower(
     if checkpoint is not None:
         config["ledgers"] = str(checkpoint.ledgers)
     cards = collect_cards(grid, quorum, config)
+    if checkpoint is not None:
+        cards = tuple(checkpoint.taking_part(cards))
     parts = ingredients(experiment, earlier or cards)
     strategy = DataFreeDistillation(
         method=parts.method,

@@ -133,9 +133,10 @@ class Checkpoint:
             found = cls(RunFolder.resume(path, notes.get("events", 0)), again, lock)
             found.state, found.notes = state, _with_current_names(notes)
             found._open_journal()
+            found._write_manifest()
             for name in without:
-                found.bans.add(name, BanReason("its operator left it out (--without)"))
-            return found._write_manifest()
+                found.bans.add(name, BanReason("the operator left it out (--without)"))
+            return found
         except BaseException as error:
             os.close(lock)
             if isinstance(error, OSError):
@@ -304,7 +305,7 @@ class Checkpoint:
         )
         if self._replay is None:
             return
-        self.cards = list(self._recorder.cards)
+        self.cards = self._replay.cards  # grows by those who join while it is replayed
         self._left_to_replay = self._recorder.queries - (start or 0)
         self._asking = self.notes.get("asking", True)
         totals = max(self._recorder.note, self.notes, key=lambda of: of.get("seconds", 0.0))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fedkd.aggregation.fusion_rules import RuleFusion, build_fusion
-from fedkd.client.institution import simulated_assets
+from fedkd.client.institution import institution_name, simulated_assets
 from fedkd.client.vault.trained_vault import TrainedVault
 from fedkd.data.datasets import Dataset, open_data
 from fedkd.evaluation import (
@@ -51,7 +51,10 @@ def evaluate(
     """Accuracies of student, teachers and their ensemble; teachers are loaded from their vaults."""
     test = load_dataset(experiment.institutions.data, experiment.institutions.root)
     outputs = {}
-    for index, card in enumerate(cards):
+    count = experiment.institutions.count
+    places = {institution_name(index, count): index for index in range(count)}
+    for position, card in enumerate(cards):
+        index = places.get(card.name, position)  # some may have been left out of the run
         vault = TrainedVault(simulated_assets(experiment, index), vaults / f"{index:04d}")
         outputs[card.name] = vault.teacher.ask(test.test_images, frozenset({Signal.LOGITS}))
     method = make(experiment.method.name, experiment.method.arguments)

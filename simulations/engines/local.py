@@ -6,10 +6,10 @@ been sent are counted. Images that a recipe would render are taken as they are.
 
 import resource
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
-from fedkd.client.institution import Institution, simulated_institution
+from fedkd.client.institution import Institution, institution_name, simulated_institution
 from fedkd.errors import SettingsError
 from fedkd.experiment import Experiment
 from fedkd.protocol import Answers, Ask, Refusal, Reply, Request
@@ -32,6 +32,7 @@ class LocalInstitutions:
         on_trained: called with the number of institutions whose teacher is trained.
         replacements: institutions by index that replace simulated ones.
         ledgers: folder of ledgers that outlive this process; None keeps them in memory.
+        without: names of institutions that take no part.
 
     Raises:
         SettingsError: this process may not open as many files as these ledgers need.
@@ -44,6 +45,7 @@ class LocalInstitutions:
         on_trained: Callable[[int], None],
         replacements: Mapping[int, Institution] | None = None,
         ledgers: Path | None = None,
+        without: Collection[str] = (),
     ) -> None:
         if ledgers is not None:
             _raise_file_limit(experiment.institutions.count)
@@ -52,6 +54,8 @@ class LocalInstitutions:
         self._selectors: dict[str, EncodingSelector] = {}
         self._number = 0
         for index in range(experiment.institutions.count):
+            if institution_name(index, experiment.institutions.count) in without:
+                continue
             institution = (replacements or {}).get(index) or simulated_institution(
                 experiment, index, vaults / f"{index:04d}", ledgers=ledgers
             )

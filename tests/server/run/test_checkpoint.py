@@ -20,12 +20,11 @@ from fedkd.loop import Distilled, Plan, Progress
 from fedkd.methods import cudfkd
 from fedkd.models import InProcess
 from fedkd.procedural import build_priors
-from fedkd.protocol import Answers, Refusal, Request
+from fedkd.protocol import Answers, Refusal, Request, digest
 from fedkd.server.coordinator import Coordinator, Ingredients
 from fedkd.server.hub.bans import BanReason
 from fedkd.server.run.checkpoint import Checkpoint
 from fedkd.server.run.run_recorder import RunRecorder
-from fedkd.protocol import digest
 
 SHAPE, CLASSES = (1, 4, 4), 3
 EXPERIMENT = parse_experiment({"name": "small"})
