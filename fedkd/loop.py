@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from fedkd.core.bank import Bank
 from fedkd.core.checkpoint_state import Part, State, gather, scatter
 from fedkd.core.device import CPU, Compute
-from fedkd.core.interfaces import Context
+from fedkd.core.interfaces import Aggregation, Context
 from fedkd.core.loop_driver import PAUSE, drive
 from fedkd.core.request_counts import RequestCounts
 from fedkd.core.run_plan import Distilled, Plan, Progress, Watch
@@ -220,6 +220,11 @@ class Distillation:
             DataError: the state is of a run with other arguments.
         """
         self.student_steps = scatter(state, self._parts)["student_steps"]
+
+    @property
+    def aggregation(self) -> Aggregation:
+        """By which answers are fused; not to be told of any."""
+        return self._aggregation
 
     @property
     def labels(self) -> LabelSpaces:

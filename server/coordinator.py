@@ -27,12 +27,13 @@ from fedkd.protocol import (
     LabelSpaces,
     Refusal,
     Request,
-    card_violation,
     without_recipe,
 )
+from fedkd.server.card_checks import check_cards
 from fedkd.server.hub.bans import BanReason
 from fedkd.server.run.checkpoint import Checkpoint
 from fedkd.server.run.public_data_loading import load_public_images
+from fedkd.server.trial_fusion import fusion_failure
 from fedkd.wire import MissingInstitutions
 
 Lost = Mapping[str, Refusal | str]
@@ -72,12 +73,10 @@ def ingredients(
     To be called in the thread that will drive the loop: torch counts threads for each thread.
 
     Raises:
-        SettingsError: an unknown name, an argument that the method does not know, or a card that is
-            out of bounds.
+        SettingsError: an unknown name, an argument that the method does not know, a card out of
+            bounds, or more memory than this machine has.
     """
-    for card in cards:
-        if why := card_violation(card):
-            raise SettingsError(f"{card.name} has {why}; it cannot take part")
+    check_cards(experiment, cards)
     torch.set_num_threads(experiment.student.threads)
     classes = len(LabelSpaces.of(cards).names)
     student = build_network(
@@ -155,12 +154,18 @@ class Coordinator:
             compute=parts.compute,
             public=parts.public,
         )
+        if why := fusion_failure(self._distillation.aggregation, self.cards):
+            raise SettingsError(f"answers of these institutions cannot be fused: {why}")
         if checkpoint is not None:
             checkpoint.record_participants(self.cards)
             self._take_up(checkpoint)
         self._loop = self._distillation.requests()
         self._request: Request | None = None
         self._road: ThreadPoolExecutor | None = None
+
+    def fusion_failure(self, card: Card) -> str | None:
+        """Why answers of ``card`` cannot be fused with those of the others; None if they can."""
+        return fusion_failure(self._distillation.aggregation, [*self.cards, card])
 
     @property
     def student(self) -> nn.Module:

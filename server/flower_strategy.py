@@ -266,6 +266,7 @@ class DataFreeDistillation(Strategy):
         )
         coordinator = Coordinator(self.parts, participants.cards, participants.answer, self.watch)
         participants.cards = coordinator.cards  # of a resumed run: those who took part before
+        participants.fusion_failure = coordinator.fusion_failure
         run.participants, run.coordinator = participants, coordinator
 
     def _open(self) -> _OpenRun:

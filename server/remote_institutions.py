@@ -4,9 +4,10 @@ Institutions may join and leave at any time. A late joiner takes part from the n
 it fits the run; one that left is asked again when it is back, and its answers stay.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from fedkd.aggregation.fusion_rules import build_fusion
+from fedkd.core.memory import check_memory, fusion_bytes
 from fedkd.errors import SettingsError
 from fedkd.protocol import Answers, Ask, Card, LabelSpaces, Request, abbreviated, class_names_of
 from fedkd.server.coordinator import Ingredients, Lost
@@ -36,6 +37,8 @@ class RemoteInstitutions:
         """Of all institutions that ever took part, in the order in which they joined."""
         self.answering = 0
         """Institutions that answered the last question."""
+        self.fusion_failure: Callable[[Card], str | None] = lambda card: None
+        """Why answers of a late joiner cannot be fused with the others', set by the driver."""
         self._hub, self._parts = hub, parts
         self._timeout, self._linger = timeout, linger
 
@@ -77,6 +80,7 @@ class RemoteInstitutions:
             agreed, now = (
                 build_fusion(rule, cards).rule for cards in (self.cards, [*self.cards, card])
             )
+            check_memory({f"fusing answers of {card.name} too": self._fusion_bytes(now)})
         except SettingsError as error:
             return str(error)
         if agreed != now:
@@ -84,4 +88,11 @@ class RemoteInstitutions:
                 f"with {card.name} answers would have to be fused by {now}, and this run fuses "
                 f"them by {agreed}; tell what the others tell (class_counts), or join another run"
             )
+        if why := self.fusion_failure(card):
+            return f"answers of {card.name} cannot be fused with those of the others: {why}"
         return None
+
+    def _fusion_bytes(self, rule: str) -> int:
+        """Of a fusion with one more institution."""
+        classes, batch = len(LabelSpaces.of(self.cards).names), self._parts.plan.batch
+        return fusion_bytes(len(self.cards) + 1, batch, classes, pool=rule == "log_linear_pool")

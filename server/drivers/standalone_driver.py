@@ -84,6 +84,7 @@ def distil_over_hub(
         checkpoint.current_counts = counted
     coordinator = Coordinator(parts, participants.cards, participants.answer, recorder)
     participants.cards = coordinator.cards  # of a resumed run: those who took part before
+    participants.fusion_failure = coordinator.fusion_failure
     distilled = coordinator.finish()
     total = counted() if checkpoint is None else checkpoint.total_counts()
     traffic = {name: traffic_of(counts) for name, counts in total.items()}

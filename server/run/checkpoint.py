@@ -188,7 +188,9 @@ class Checkpoint:
                     f"{card.name} is not as it was when the run in {self.folder.path} began; "
                     "bring it back as it was, or start the run again"
                 )
-        return self.cards or self.taking_part(cards)
+        if self.manifest.without:
+            cards[:] = self.taking_part(cards)  # the list is shared with whoever adds joiners
+        return self.cards or cards
 
     def taking_part(self, cards: Sequence[Card]) -> list[Card]:
         """Those of ``cards`` whose institutions were not left out of the run."""

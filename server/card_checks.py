@@ -1,0 +1,37 @@
+"""Checks of cards before a student is built for them: bounds, and the memory that they ask for."""
+
+from collections.abc import Sequence
+
+from fedkd.core.memory import bank_bytes, check_memory, fusion_bytes, outputs_bytes
+from fedkd.errors import SettingsError
+from fedkd.experiment import Experiment
+from fedkd.protocol import Card, LabelSpaces, card_violation
+
+
+def check_cards(experiment: Experiment, cards: Sequence[Card]) -> None:
+    """Check the cards of those who take part in an experiment.
+
+    Raises:
+        SettingsError: a card out of bounds, or more memory than this machine has.
+    """
+    for card in cards:
+        if why := card_violation(card):
+            raise SettingsError(f"{card.name} has {why}; it cannot take part")
+    if cards:
+        check_memory(_memory_needs(experiment, cards, len(LabelSpaces.of(cards).names)))
+
+
+def _memory_needs(experiment: Experiment, cards: Sequence[Card], classes: int) -> dict[str, int]:
+    """Bytes that follow from what institutions say of themselves, by what they are for."""
+    asked, shape = experiment.questions, cards[0].shape
+    rows = min(asked.capacity or asked.budget, asked.budget)
+    batch, pool = experiment.student.batch, asked.rule in ("auto", "log_linear_pool")
+    return {
+        f"the bank of {rows:,} images of {shape} with {classes:,} outputs each": bank_bytes(
+            rows, shape, classes
+        ),
+        f"a batch of {batch} images through the student": outputs_bytes(batch, shape, classes),
+        f"fusing answers of {len(cards)} institutions over {classes:,} classes": fusion_bytes(
+            len(cards), asked.batch, classes, pool=pool
+        ),
+    }

@@ -1,0 +1,37 @@
+"""Trial of the aggregation with an answer of zeros: whether institutions can be fused at all.
+
+It comes before an institution is admitted and before its card is recorded, so that a card which no
+check foresaw costs that institution its place, and not the coordinator its run.
+"""
+
+from collections.abc import Sequence
+
+import torch
+
+from fedkd.core import Aggregation
+from fedkd.protocol import Card, LabelSpaces, Reply, Signal
+from fedkd.wire import one_line
+
+ROWS = 2
+"""Rows of an answer of zeros."""
+
+
+def fusion_failure(aggregation: Aggregation, cards: Sequence[Card]) -> str | None:
+    """Why answers of these institutions cannot be fused, in one line; None if they can.
+
+    Args:
+        aggregation: of the run.
+        cards: of all whose answers would be fused.
+    """
+    zeros = {
+        card.name: Reply({Signal.LOGITS: torch.zeros(ROWS, card.classes, dtype=torch.float16)})
+        for card in cards
+    }
+    try:
+        fused = aggregation.fusion(cards).of(zeros)[Signal.LOGITS]
+    except Exception as error:  # whatever a card makes an aggregation raise
+        return one_line(str(error)) or type(error).__name__
+    expected = (ROWS, len(LabelSpaces.of(cards).names))
+    if tuple(fused.shape) != expected:
+        return f"they fuse to {tuple(fused.shape)}, expected {expected}"
+    return None if bool(torch.isfinite(fused).all()) else "they fuse to values that are not finite"
