@@ -1,6 +1,5 @@
 """A run that is set down between two rounds and taken up again ends as one that is not."""
 
-import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
