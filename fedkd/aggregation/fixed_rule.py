@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fedkd.aggregation.fusion_rules import RuleFusion, cached_fusion
 from fedkd.core.interfaces import Context, Stateless
-from fedkd.core.sample_proposals import Proposal
+from fedkd.core.source_types import Proposal
 from fedkd.protocol import Answers, Card, LabelSpaces
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from fedkd.aggregation.fusion_rules import RuleFusion, cached_fusion
 from fedkd.core.checkpoint_state import State
 from fedkd.core.interfaces import Context, Record
-from fedkd.core.sample_proposals import Proposal
+from fedkd.core.source_types import Proposal
 from fedkd.errors import SettingsError
 from fedkd.protocol import Answers, Card, LabelSpaces, Signal
 

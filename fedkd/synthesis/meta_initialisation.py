@@ -43,7 +43,7 @@ class MetaLatentBatch(LatentBatch):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        rates = (self.meta_rate, self.latent_rate, self.reptile or 1.0)
+        rates = (self.meta_rate, self.latent_rate, 1.0 if self.reptile is None else self.reptile)
         if not all(0 < rate < math.inf for rate in rates):
             raise SettingsError(f"meta initialisation: rates {rates}; expected numbers > 0")
 

@@ -1,4 +1,4 @@
-"""Recipes on the wire: their limits, encoding and decoding."""
+"""Recipes (a generator and a seed instead of images) as protobuf: encode, decode, limits."""
 
 import numpy as np
 import torch
