@@ -19,7 +19,7 @@ from fedkd.core.source_types import AnsweredBatch, Cost, FollowUps, Needs, Propo
 from fedkd.errors import SettingsError
 from fedkd.protocol import Answers, Request, Signal, as_float
 from fedkd.synthesis.parameterisation import to_bytes
-from fedkd.synthesis.teacher_gradients import Gradient, Point
+from fedkd.synthesis.teacher_gradients import DroppedGradients, Gradient, Point
 from fedkd.synthesis.trained_generator_source import TrainedGenerator, TrainedSource
 
 
@@ -82,6 +82,7 @@ class DiversifiedSource:
         self, settings: OutputDiversified, source: TrainedSource, context: Context
     ) -> None:
         self.settings, self.source, self._context = settings, source, context
+        self._dropped = DroppedGradients(context.record)
 
     @property
     def cost(self) -> Cost:
@@ -147,7 +148,7 @@ class DiversifiedSource:
         }
         point = Point(
             *(answered.images, answered.answers, cotangents),
-            *(context.student, context.rng, answered.labels),
+            *(context.student, context.rng, answered.labels, self._dropped),
         )
         slope = yield from settings.gradient.pull(point)
         moved = as_float(answered.images) + settings.step * slope.sign()

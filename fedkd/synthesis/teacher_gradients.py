@@ -14,11 +14,36 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from fedkd.core.interfaces import Record
 from fedkd.errors import SettingsError
 from fedkd.protocol import Answers, Ask, LabelSpaces, PullBack, Request, Signal, as_float
 
 Cotangents: TypeAlias = Mapping[str, Mapping[Signal, Tensor]]
 """d loss / d signal, by institution."""
+
+
+MAX_SLOPE = 1e4
+"""Largest slope of an institution's answers that is believed: logits per unit of a pixel. Far above
+that of any trained network, and far below what would silence an optimiser for the rest of a run."""
+
+
+class DroppedGradients:
+    """Institutions whose part of some gradient was dropped; each is put into the record once.
+
+    Args:
+        record: of the run.
+    """
+
+    def __init__(self, record: Record) -> None:
+        self.names: set[str] = set()
+        self._record = record
+
+    def __call__(self, name: str) -> None:
+        """The part of ``name`` was dropped."""
+        if name not in self.names:
+            self.names.add(name)
+            text = f"gradients of {name} are not finite, or larger than any network's; left out"
+            self._record("warned", text=text)
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +60,8 @@ class Point:
     rng: torch.Generator
     labels: LabelSpaces | None = None
     """Who has which class; None: everybody has all, in one order."""
+    dropped: Callable[[str], None] = lambda name: None
+    """Called with the name of an institution whose part was left out."""
 
 
 Pulled: TypeAlias = Generator[Request, Answers, Tensor]
@@ -59,9 +86,19 @@ def _pull_back(at: Point) -> Pulled:
     pulled = yield {name: PullBack(at.images, c) for name, c in at.cotangents.items()}
     total = torch.zeros(at.images.shape)
     for name in sorted(pulled):
-        if (gradient := pulled[name].gradient) is not None:
+        if (gradient := pulled[name].gradient) is None:
+            continue
+        steepest = max((float(c.abs().max()) for c in at.cotangents[name].values()), default=1.0)
+        if _is_plausible(gradient, max(1.0, steepest)):
             total += gradient
+        else:
+            at.dropped(name)
     return total
+
+
+def _is_plausible(slope: Tensor, scale: float) -> bool:
+    """Whether each value is finite and at most `MAX_SLOPE` times ``scale``; NaN is neither."""
+    return bool(slope.abs().max() <= MAX_SLOPE * scale)
 
 
 def _through_student(at: Point) -> Pulled:
@@ -114,6 +151,9 @@ def forward_differences(directions: int = 1, step: float = 0.1) -> Gradient:
             for name in sorted(set(there) & set(at.cotangents)):
                 here = at.answers[name].signals[Signal.LOGITS]
                 change = there[name].signals[Signal.LOGITS] - here  # (B, K)
+                if not _is_plausible(change / step, 1.0):
+                    at.dropped(name)
+                    continue
                 slope += (at.cotangents[name][Signal.LOGITS] * change).sum(1) / step
             total += x[0].numel() / directions * slope.view(-1, 1, 1, 1) * u
         return total

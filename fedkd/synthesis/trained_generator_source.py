@@ -16,7 +16,7 @@ from fedkd.losses.term import Batch, Objective
 from fedkd.protocol import Signal
 from fedkd.synthesis.auxiliary_networks import AuxiliaryNetworks
 from fedkd.synthesis.parameterisation import ParameterisationSpec
-from fedkd.synthesis.teacher_gradients import Cotangents, Gradient, Point
+from fedkd.synthesis.teacher_gradients import Cotangents, DroppedGradients, Gradient, Point
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +92,7 @@ class TrainedSource(BaseSource):
             fused=context.compute.fused,
         )
         self._captured: dict[str, Tensor] = {}
+        self._dropped = DroppedGradients(context.record)
         self._steps = 0
         self.begin()
 
@@ -215,6 +216,7 @@ class TrainedSource(BaseSource):
             *(answered.images, answered.answers, cotangents),
             *(lambda x: compute.frozen_logits(student, x).cpu(), self.context.rng),
             answered.labels,
+            self._dropped,
         )
 
     def _descend(self, graph: Tensor, gradient: Tensor) -> None:
@@ -234,13 +236,15 @@ class TrainedSource(BaseSource):
 
     def state(self) -> State:
         """Target, optimiser, auxiliary networks, and what terms have captured."""
-        state = gather(self._parts, {"steps": self._steps})
+        dropped = sorted(self._dropped.names)
+        state = gather(self._parts, {"steps": self._steps, "dropped": dropped})
         captured = {f"captured/{name}": each.clone() for name, each in self._captured.items()}
         return State({**state.tensors, **captured}, state.numbers)
 
     def restore(self, state: State) -> None:
         """Be again as when ``state`` was taken."""
-        self._steps = scatter(state, self._parts)["steps"]
+        own = scatter(state, self._parts)
+        self._steps, self._dropped.names = own["steps"], set(own.get("dropped", ()))
         start = "captured/"
         self._captured = {
             name[len(start) :]: each.clone()

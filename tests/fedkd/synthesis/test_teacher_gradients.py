@@ -16,6 +16,7 @@ from fedkd.synthesis.teacher_gradients import (
     PULL_BACK,
     STRAIGHT_THROUGH,
     STUDENT,
+    DroppedGradients,
     Gradient,
     Point,
     forward_differences,
@@ -219,3 +220,29 @@ def test_gradients_go_by_their_names() -> None:
     assert [g.name for g in GRADIENTS.values() if g.believes_student] == ["student"]
     with pytest.raises(SettingsError, match="unknown gradient 'pullback'; choose one of none, pul"):
         gradient_named("pullback")
+
+
+@pytest.mark.parametrize("value", [3e38, -3e38, float("inf"), float("nan")])
+@pytest.mark.parametrize("way", ["pull_back", "finite_differences"])
+def test_what_no_network_can_have_is_left_out_and_said_once(way: str, value: float) -> None:
+    """Today such a gradient fills Adam's second moment: steps stop, and nobody is told."""
+    told: list[tuple[str, str]] = []
+    dropped = DroppedGradients(lambda kind, **facts: told.append((kind, str(facts["text"]))))
+    at = replace(point(images()), dropped=dropped)
+    total = torch.zeros(0)
+    for _ in range(2):
+        run = GRADIENTS[way].pull(replace(at, rng=rng(4)))
+        try:
+            answers = dict(InProcess(TEACHERS, SHAPE, K).answer(next(run)))
+            hostile = {s: torch.full_like(v, value) for s, v in answers["west"].signals.items()}
+            gradient = answers["west"].gradient
+            answers["west"] = Reply(
+                hostile, None if gradient is None else torch.full_like(gradient, value)
+            )
+            run.send(answers)
+        except StopIteration as stop:
+            total = stop.value
+    alone = replace(at, rng=rng(4), cotangents={"east": at.cotangents["east"]})
+    assert torch.equal(total, pulled(GRADIENTS[way], alone)[0])
+    assert [kind for kind, _ in told] == ["warned"]
+    assert "west" in told[0][1]
