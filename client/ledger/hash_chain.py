@@ -34,9 +34,10 @@ class Entry:
     signals: str
     """Their names, sorted, with a space between them."""
     count: int
-    """Samples of the query; 0 where it is none."""
+    """Samples of the query, or of all `queries`; 0 where it is none."""
     digest: str
-    """Digest of the query and the teacher; the key of a training; "" where it was not read."""
+    """Digest of the query and the teacher, of the last one where there are several; the key of a
+    training; "" where it was not read."""
     sequence: int = 0
     """1, 2, 3, ..."""
     decision: str = REFUSED
@@ -55,6 +56,8 @@ class Entry:
     """The private data set that the charge is for; "" where it is not known."""
     mode: str = ""
     """Release mode of the policy that decided; "" where no policy was asked."""
+    queries: int = 1
+    """How many uncharged queries this entry stands for, see `uncharged_counter`; else 1."""
     before: int = 0
     """Samples charged before this entry."""
     after: int = 0
@@ -84,7 +87,9 @@ class Entry:
 
     def computed_hash(self) -> str:
         """The hash of this entry's content."""
-        content = [value for name, value in vars(self).items() if name != "hash"]
+        # Entries of before version 4 have no `queries`, and keep their hash.
+        without = ("hash", "queries") if self.queries == 1 else ("hash",)
+        content = [value for name, value in vars(self).items() if name not in without]
         # A column that was tampered with may hold what JSON does not know.
         text = json.dumps(content, separators=(",", ":"), default=repr)
         return hashlib.blake2b(text.encode(), digest_size=32).hexdigest()
@@ -151,7 +156,10 @@ def _fault(row: Entry, last: Entry, charged: set[str]) -> str | None:
         return "does not follow the row before it"
     # From here on the hash is right: only a chain that was rewritten gets this far.
     if row.decision not in (ANSWERED, REPEAT, REFUSED) or not (
-        _is_count(row.count) and _is_count(row.micro_rho) and _training_charge_fits(row)
+        _is_count(row.count)
+        and _is_count(row.micro_rho)
+        and _training_charge_fits(row)
+        and _is_query_count(row)
     ):
         return "is none that a ledger writes"
     if row != last.successor(row, row.decision, row.reason):
@@ -163,6 +171,12 @@ def _fault(row: Entry, last: Entry, charged: set[str]) -> str | None:
 
 def _is_count(value: object) -> bool:
     return isinstance(value, int) and value >= 0
+
+
+def _is_query_count(row: Entry) -> bool:
+    """Whether the entry stands for one query, or for several that were not charged."""
+    free = row.decision != ANSWERED and row.micro_rho == 0
+    return _is_count(row.queries) and (row.queries == 1 or (free and row.queries > 1))
 
 
 def _training_charge_fits(row: Entry) -> bool:

@@ -4,6 +4,7 @@ An entry is appended in the same transaction that decides about it and that move
 entry holds, and how it is linked to the one before, is for `fedkd.client.ledger.hash_chain`.
 """
 
+import contextlib
 import json
 import os
 import sqlite3
@@ -59,6 +60,7 @@ class Journal:
         Raises:
             DataError: the ledger cannot be read.
         """
+        self._flush()
         after = -(2**63)  # our entries start at 1; an inserted one below that is seen too
         while rows := self._read(NEXT, after):
             page = [Entry(*row) for row in rows]
@@ -71,6 +73,7 @@ class Journal:
         Raises:
             DataError: the ledger cannot be read.
         """
+        self._flush()
         rows = self._read(HEAD)
         if len(rows) != 1 or [type(value) for value in rows[0]] != [int, str]:
             raise self._corrupt("its end is not marked")
@@ -124,8 +127,13 @@ class Journal:
 
     def close(self) -> None:
         """Close the file. A closed ledger refuses every query; closing twice does no harm."""
+        with contextlib.suppress(DataError):  # then these counts are lost, and no charge
+            self._flush()
         with self._lock:
             self._db.close()
+
+    def _flush(self) -> None:
+        """Write what waits in memory; in a journal nothing does."""
 
     @contextmanager
     def _checked_transaction(self) -> Iterator[None]:

@@ -14,6 +14,9 @@ the charge stands, and the samples without a cached answer are charged again.
 A training with differential privacy is charged before it begins, under a key that is stored with
 its teacher. A cached teacher is free; one that is trained anew is charged.
 
+Repeats and refusals cost nothing and are aggregated, see
+`fedkd.client.ledger.uncharged_counter`.
+
 What is stored: times, servers, names of signals and modes, counts, digests, and noisy answers as
 they were released. No pixel, no exact answer, no path.
 """
@@ -21,6 +24,7 @@ they were released. No pixel, no exact answer, no path.
 import hashlib
 import logging
 import sqlite3
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -40,6 +44,7 @@ from fedkd.client.ledger.hash_chain import (
     timestamp,
 )
 from fedkd.client.ledger.journal import Journal
+from fedkd.client.ledger.uncharged_counter import UnchargedCounter
 from fedkd.errors import DataError
 from fedkd.privacy import Policy, budget_refusal
 from fedkd.protocol import Ask, PullBack, Reason, Refusal, digest
@@ -51,7 +56,7 @@ HOUR = timedelta(hours=1)
 CHARGED = f"SELECT 1 FROM entries WHERE digest = ? AND decision = '{ANSWERED}'"
 SINCE = f"SELECT SUM(cost) FROM entries WHERE time > ? AND decision = '{ANSWERED}'"
 EXAMINED = f"SELECT COUNT(*) FROM entries WHERE kind = '{EXAMINATION}' AND decision = '{ANSWERED}'"
-TOTALS = "SELECT kind, decision, SUM(cost), COUNT(*) FROM entries GROUP BY kind, decision"
+TOTALS = "SELECT kind, decision, SUM(cost), SUM(queries) FROM entries GROUP BY kind, decision"
 
 
 class Ledger(Journal):
@@ -61,6 +66,7 @@ class Ledger(Journal):
         path: of the file, made readable to its owner alone; None keeps the ledger in memory.
         durable: a charge is on the disk before the answer leaves, see `Journal`.
         clock: the time, with a zone.
+        monotonic: seconds of a clock that nobody sets.
 
     Raises:
         DataError: the file cannot be opened or written, is no ledger, or fails verification.
@@ -72,7 +78,9 @@ class Ledger(Journal):
         *,
         durable: bool = True,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._uncharged = UnchargedCounter(monotonic)
         super().__init__(path, durable=durable)
         self._clock = clock
         self.answer_cache = AnswerCache(self._db, self._checked_transaction)
@@ -121,9 +129,9 @@ class Ledger(Journal):
                     if due > (left := max(0, cap - spent.micro_rho)):
                         refusal = budget_refusal(query.count, due, left, cap)
                 if refusal is not None:
-                    self._append(last.successor(query, REFUSED, refusal.reason.value))
+                    self._append_decision(query, REFUSED, refusal.reason.value)
                 else:
-                    self._append(last.successor(query, REPEAT if repeat else ANSWERED))
+                    self._append_decision(query, REPEAT if repeat else ANSWERED)
         except (sqlite3.Error, DataError) as error:
             return self._not_recorded(error)
         return refusal
@@ -181,7 +189,7 @@ class Ledger(Journal):
             )
             allowed = policy.budget is None or policy.budget.covers(spent)
             decision = (ANSWERED, "") if allowed else (REFUSED, Reason.SPENT.value)
-            self._append(self._last().successor(row, *decision))
+            self._append_decision(row, *decision)
         return allowed
 
     def charge_evaluation(self, student: str, policy: Policy) -> Refusal | None:
@@ -199,16 +207,17 @@ class Ledger(Journal):
         """
         try:
             with self._transaction():
-                now, last = self._clock(), self._last()
-                row = Entry(timestamp(now), "", EXAMINATION, "", 0, student, mode=policy.mode)
+                row = Entry(
+                    timestamp(self._clock()), "", EXAMINATION, "", 0, student, mode=policy.mode
+                )
                 if self._was_charged(student):
-                    self._append(last.successor(row, REPEAT))
+                    self._append_decision(row, REPEAT)
                     return None
                 refusal = policy.examination_cap_refusal(self._db.execute(EXAMINED).fetchone()[0])
                 if refusal is not None:
-                    self._append(last.successor(row, REFUSED, refusal.reason.value))
+                    self._append_decision(row, REFUSED, refusal.reason.value)
                 else:
-                    self._append(last.successor(row, ANSWERED))
+                    self._append_decision(row, ANSWERED)
         except (sqlite3.Error, DataError) as error:
             return self._not_recorded(error)
         return refusal
@@ -220,7 +229,7 @@ class Ledger(Journal):
         try:
             with self._transaction():
                 query = query_entry(request, server, self._clock(), "")
-                self._append(self._last().successor(query, REFUSED, refusal.reason.value))
+                self._append_decision(query, REFUSED, refusal.reason.value)
         except (sqlite3.Error, DataError) as error:
             return self._not_recorded(error)
         return refusal
@@ -232,11 +241,37 @@ class Ledger(Journal):
         Raises:
             DataError: the ledger cannot be read.
         """
+        self._flush()
         rows = self._read(TOTALS)
         charged = {kind: cost for kind, decision, cost, _ in rows if decision == ANSWERED}
         refused = sum(n for kind, dec, _, n in rows if dec == REFUSED and kind != TRAINING)
         examined = sum(n for kind, dec, _, n in rows if (kind, dec) == (EXAMINATION, ANSWERED))
         return LedgerTotals(charged.get("ask", 0), charged.get("pull_back", 0), refused, examined)
+
+    def _append_decision(self, query: Entry, decision: str, reason: str = "") -> None:
+        """Append a query with its decision, in a transaction; what is not charged may be counted.
+
+        Raises:
+            DataError: the ledger fails verification, so that nothing may be appended.
+        """
+        last = self._last()
+        if decision == ANSWERED or (decision == REPEAT and query.micro_rho):
+            rows = [*self._uncharged.take_due(), replace(query, decision=decision, reason=reason)]
+        else:
+            query = replace(query, decision=decision, reason=reason, micro_rho=0)
+            rows = self._uncharged.add(query)
+        for row in rows:
+            last = last.successor(row, row.decision, row.reason)
+            self._append(last)
+
+    def _flush(self) -> None:
+        """Write the uncharged queries that were only counted so far."""
+        if self._uncharged.pending:
+            with self._checked_transaction():
+                last = self._last()
+                for row in self._uncharged.take_due(everything=True):
+                    last = last.successor(row, row.decision, row.reason)
+                    self._append(last)
 
     def _was_charged(self, content: str) -> bool:
         return self._db.execute(CHARGED, (content,)).fetchone() is not None

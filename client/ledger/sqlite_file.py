@@ -3,6 +3,7 @@
 The file is readable to its owner alone. It is created whole or not at all.
 """
 
+import contextlib
 import os
 import secrets
 import sqlite3
@@ -12,7 +13,7 @@ from fedkd.client.ledger.hash_chain import ANSWERED, TRAINING
 
 BUSY_TIMEOUT_SECONDS = 30.0
 """Seconds to wait for another process that writes."""
-APPLICATION, VERSION = 0x66656B64, 3
+APPLICATION, VERSION = 0x66656B64, 4
 """SQLite's application id and user version, by which a ledger of this schema is known."""
 SCHEMA = f"""
 BEGIN IMMEDIATE;
@@ -21,6 +22,7 @@ CREATE TABLE entries (
   signals TEXT NOT NULL, count INTEGER NOT NULL, digest TEXT NOT NULL, decision TEXT NOT NULL,
   reason TEXT NOT NULL, cost INTEGER NOT NULL, micro_rho INTEGER NOT NULL,
   epsilon REAL NOT NULL, delta REAL NOT NULL, data_set TEXT NOT NULL, mode TEXT NOT NULL,
+  queries INTEGER NOT NULL DEFAULT 1,
   before INTEGER NOT NULL, after INTEGER NOT NULL, previous TEXT NOT NULL, hash TEXT NOT NULL
 );
 CREATE UNIQUE INDEX charged_once ON entries (digest) WHERE decision = '{ANSWERED}';
@@ -42,6 +44,13 @@ PRAGMA application_id = {APPLICATION};
 PRAGMA user_version = {VERSION};
 COMMIT;
 """
+FROM_VERSION_3 = """
+BEGIN IMMEDIATE;
+ALTER TABLE entries ADD COLUMN queries INTEGER NOT NULL DEFAULT 1;
+PRAGMA user_version = 4;
+COMMIT;
+"""
+"""In version 3 every query had an entry of its own."""
 
 
 def open_in_memory() -> sqlite3.Connection:
@@ -69,8 +78,12 @@ def open_file(path: Path, durable: bool) -> sqlite3.Connection:
         path.chmod(0o600)  # SQLite gives the files beside it the same
     db = _connect(f"{path.as_uri()}?mode=rw")
     try:
-        ids = ("application_id", "user_version")
-        if [db.execute(f"PRAGMA {name}").fetchone()[0] for name in ids] != [APPLICATION, VERSION]:
+        if _ids(db) == [APPLICATION, 3]:
+            with contextlib.suppress(sqlite3.OperationalError):  # another agent was quicker
+                db.executescript(FROM_VERSION_3)
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+        if _ids(db) != [APPLICATION, VERSION]:
             raise sqlite3.DatabaseError("it is no ledger of this version of fedkd")
         if db.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
             raise sqlite3.DatabaseError("a write-ahead log cannot be had there; use a local disk")
@@ -81,6 +94,11 @@ def open_file(path: Path, durable: bool) -> sqlite3.Connection:
         db.close()
         raise
     return db
+
+
+def _ids(db: sqlite3.Connection) -> list[int]:
+    names = ("application_id", "user_version")
+    return [db.execute(f"PRAGMA {name}").fetchone()[0] for name in names]
 
 
 def _create_file(path: Path) -> None:

@@ -136,6 +136,8 @@ def _format_rho(spent: Spending, budget: Budget | None) -> str:
 def format_entry(entry: Mapping[str, Any]) -> str:
     """One ledger entry, in columns."""
     decision = f"{entry['decision']} {entry['reason']}".strip()
+    if entry["queries"] > 1:
+        decision += f" x{entry['queries']}"
     cost = f"{entry['count']:>6} {entry['micro_rho']:>9}"
     return (
         f"{entry['sequence']:>8}  {entry['time']}  {entry['server'] or '-':<22} "
