@@ -15,6 +15,7 @@ loudest about the classes that it has.
 
 import functools
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -34,6 +35,8 @@ SHRINKAGE = 10.0
 SHRINKAGE_APART = 0.1
 """Where not. An offset is then about the logarithm of the share of the truth that an institution's
 classes hold: large, needed, and known by few classes, which a pull of 10 would outweigh."""
+MOST_OF_MEDIAN = 2.0
+"""Most that the class counts of one institution weigh together, in units of the median."""
 RIDGE = 3.0
 """Pull of classes to their mean, where sets differ. What one institution alone says of a class is
 noisier than a mean of several, and the loudest noise would win: without the pull, most images of
@@ -183,7 +186,7 @@ class RuleFusion:
     """A rule and what it knows of each institution."""
 
     rule: str
-    counts: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    counts: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     """Counts of its own classes by institution; empty where the rule does without."""
     labels: LabelSpaces | None = None
     """Who has which class; None: everybody has all, in one order."""
@@ -248,8 +251,9 @@ def _even_odds(fused: Tensor, heard: Tensor) -> Tensor:
 def build_fusion(rule: str, cards: Sequence[Card]) -> RuleFusion:
     """The fusion of these institutions by this rule.
 
-    ``auto`` is `log_linear_pool` where every institution tells its class counts or where they have
-    different classes, which the pool can take without, and else `mean_probabilities`.
+    Class counts are bounded by `bounded_counts`. ``auto`` is `log_linear_pool` where every
+    institution tells its class counts or where they have different classes, which the pool can take
+    without, and else `mean_probabilities`.
 
     Raises:
         SettingsError: an unknown rule, one that needs counts which somebody keeps, or one that
@@ -267,7 +271,21 @@ def build_fusion(rule: str, cards: Sequence[Card]) -> RuleFusion:
     if silent:
         raise SettingsError(_silent(rule, silent))
     counts = {c.name: c.class_counts for c in cards if c.class_counts is not None}
-    return RuleFusion(rule, counts, labels)
+    return RuleFusion(rule, bounded_counts(counts), labels)
+
+
+def bounded_counts(counts: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[float, ...]]:
+    """Class counts by institution, scaled down where they add up to more than twice the median.
+
+    Counts are claims that nobody can check. Shares within an institution stay, and no claim of one
+    raises its weight without bound. Of an even number the lower median counts, so that of two
+    institutions the greater claim is bounded by the other.
+    """
+    cap = MOST_OF_MEDIAN * statistics.median_low([sum(own) for own in counts.values()])
+    return {
+        name: own if sum(own) <= cap else tuple(cap * count / sum(own) for count in own)
+        for name, own in counts.items()
+    }
 
 
 def _check_sets(rule: str, alike: bool) -> None:
