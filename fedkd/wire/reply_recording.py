@@ -58,7 +58,9 @@ class ReplyRecorder:
             OSError: it cannot be written; the former file is unchanged and still in use.
         """
         part = self.path.with_name(f".{self.path.name}.part")
-        file = part.open("wb")
+        part.unlink(missing_ok=True)
+        # Answers are for the coordinator alone, whatever the umask.
+        file = os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
         try:
             _write(file, FILE_HEADER)
             _write(file, _number(first))

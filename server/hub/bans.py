@@ -9,6 +9,8 @@ import logging
 import os
 from pathlib import Path
 
+from fedkd.core.private_files import private_opener
+
 log = logging.getLogger(__name__)
 
 
@@ -75,7 +77,7 @@ class Bans:
 def _append(path: Path, content: bytes) -> None:
     """Appends to a file and waits until it is on the disk, with its name if it is new."""
     new = not path.exists()
-    with path.open("ab") as file:
+    with open(path, "ab", opener=private_opener) as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())

@@ -8,7 +8,8 @@
                          `fedkd.server.run.checkpoint`
     report.html          the page, made from the files above by `fedkd.server.report.page`
 
-Files that the page needs are written atomically, except for the events, which are appended.
+Folders and files are their owner's alone, whatever the umask. Files that the page needs are written
+atomically, except for the events, which are appended.
 """
 
 import fcntl
@@ -26,6 +27,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from fedkd.core.private_files import make_private, make_private_folder, private_opener
 from fedkd.errors import DataError, SettingsError
 from fedkd.server.report.result_schema import (
     Event,
@@ -61,7 +63,7 @@ class RunFolder:
             SettingsError: it exists and is not empty, or cannot be created.
         """
         try:
-            path.mkdir(parents=True, exist_ok=True)
+            make_private_folder(path)
             # A run that was killed at its start may have left a hidden temporary file.
             taken = any(not file.name.startswith(".") for file in path.iterdir())
         except OSError as error:
@@ -102,7 +104,7 @@ class RunFolder:
         plain = _plain({**event, "kind": current_kind(str(event.get("kind")))})
         parse_event(plain, f"event {self.events + 1}")
         try:
-            with (self.path / EVENTS).open("a", encoding="utf-8") as file:
+            with open(self.path / EVENTS, "a", encoding="utf-8", opener=private_opener) as file:
                 file.write(json.dumps(plain, ensure_ascii=False, allow_nan=False) + "\n")
         except OSError as error:
             raise DataError(
@@ -221,6 +223,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.part")
     try:
         yield temporary
+        make_private(temporary)
         _fsync(temporary)
         os.replace(temporary, path)
     finally:

@@ -19,6 +19,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from fedkd.core.private_files import make_private
+
 PARITY_IMAGES = 256
 """Random images on which the two runtimes are compared."""
 
@@ -48,6 +50,7 @@ def save_student(
     try:
         # One key, since the format writes several in a random order.
         save_file(weights, temporary, {"fedkd": json.dumps(notes, sort_keys=True)})
+        make_private(temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -77,6 +80,8 @@ def export_onnx(
     try:
         with _quiet():
             _export(model, path, torch.rand((2, *shape), generator=rng))
+        for file in path.parent.glob(f"{path.name}*"):  # weights may lie beside a large one
+            make_private(file)
     except torch.onnx.OnnxExporterError as error:
         path.unlink(missing_ok=True)
         cause = type(error.__cause__ or error).__name__

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from fedkd.core.checkpoint_state import State, read, write
+from fedkd.core.private_files import make_private_folder
 from fedkd.errors import DataError, SettingsError
 from fedkd.experiment import Experiment
 from fedkd.protocol import Answers, Card, Request
@@ -323,7 +324,7 @@ class Checkpoint:
     def _write_manifest(self) -> "Checkpoint":
         text = self.manifest.model_dump_json(indent=2)
         write_atomic(self.folder.path / MANIFEST, (text + "\n").encode())
-        (self.folder.path / FOLDER).mkdir(exist_ok=True)
+        make_private_folder(self.folder.path / FOLDER)
         return self
 
     def _write_error(self, error: OSError) -> DataError:
