@@ -187,6 +187,18 @@ def export(
         typer.echo(f"{out}: {opened.export(out)} rows")
 
 
+@ledger.command()
+def backup(
+    owner: File, dest: Annotated[Path, typer.Argument(help="A file that is not there yet.")]
+) -> None:
+    """Copy the ledger into one verified file, also while it is in use, and print its head."""
+    _, opened = _open_ledger(owner)
+    with contextlib.closing(opened):
+        head = opened.backup(dest)
+    typer.echo(f"{dest}: {head.sequence} rows are copied and verified; write this down elsewhere:")
+    typer.echo(f"{head.sequence}:{head.hash}")
+
+
 def _open_ledger(path: Path) -> "tuple[OwnerConfig, Ledger]":
     """The owner's configuration and his ledger, where there is one."""
     from fedkd.client.config.owner_config import load_owner_config

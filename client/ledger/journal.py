@@ -7,6 +7,7 @@ entry holds, and how it is linked to the one before, is for `fedkd.client.ledger
 import contextlib
 import json
 import os
+import secrets
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -16,7 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from fedkd.client.ledger.hash_chain import GENESIS, Entry, Head, verified_chain
-from fedkd.client.ledger.sqlite_file import open_file, open_in_memory
+from fedkd.client.ledger.sqlite_file import (
+    copy_database,
+    file_identity,
+    fsync,
+    open_file,
+    open_in_memory,
+)
 from fedkd.errors import DataError
 
 PAGE = 1000
@@ -43,13 +50,19 @@ class Journal:
     def __init__(self, path: Path | None, *, durable: bool = True) -> None:
         self._name = "the ledger in memory" if path is None else f"the ledger {path}"
         self._lock = threading.Lock()
+        self._path = None if path is None else path.absolute()
+        self._identity: tuple[tuple[int, int] | None, ...] | None = None
         try:
             self._db = open_in_memory() if path is None else open_file(path, durable)
         except (OSError, sqlite3.Error) as error:
             raise self._unreadable(error) from error
         try:
+            before = self._file_identity()
             with self._transaction():
                 self._last()
+                self._identity = self._file_identity()  # now with its log
+            if before and self._identity and before[0] != self._identity[0]:
+                raise self._replaced()
         except (DataError, sqlite3.Error) as error:
             self._db.close()
             raise error if isinstance(error, DataError) else self._unreadable(error) from error
@@ -125,12 +138,45 @@ class Journal:
                 f"cannot write {path}: {error.strerror}; name a file that is not there yet"
             ) from error
 
+    def backup(self, path: Path) -> Head:
+        """Copy the ledger, with what is in its write-ahead log; others may append meanwhile.
+
+        The copy is one file, verified and on the disk, readable to its owner alone.
+
+        Returns:
+            The head of the copy.
+
+        Raises:
+            DataError: ``path`` exists or cannot be written, or the ledger fails verification.
+        """
+        head = self.verify()
+        part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+        try:
+            with self._lock:
+                copy_database(self._db, part)
+            with contextlib.closing(Journal(part)) as copy:
+                head = copy.verify(head)
+            fsync(part)
+            os.link(part, path)
+            fsync(path.parent)
+        except (OSError, sqlite3.Error) as error:
+            raise DataError(
+                f"cannot write {path}: {getattr(error, 'strerror', error)}; name a file that is "
+                "not there yet"
+            ) from error
+        finally:
+            part.unlink(missing_ok=True)
+        return head
+
     def close(self) -> None:
         """Close the file. A closed ledger refuses every query; closing twice does no harm."""
         with contextlib.suppress(DataError):  # then these counts are lost, and no charge
             self._flush()
         with self._lock:
             self._db.close()
+
+    def _file_identity(self) -> tuple[tuple[int, int] | None, ...] | None:
+        return None if self._path is None else file_identity(self._path)
 
     def _flush(self) -> None:
         """Write what waits in memory; in a journal nothing does."""
@@ -146,10 +192,16 @@ class Journal:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        """An exclusive transaction: all of it is written, or nothing."""
+        """An exclusive transaction: all of it is written, or nothing.
+
+        Raises:
+            DataError: another file is there now; what is written to ours would be lost.
+        """
         with self._lock:
             self._db.execute("BEGIN IMMEDIATE")
             try:
+                if self._identity and self._file_identity() != self._identity:
+                    raise self._replaced()
                 yield
                 self._db.execute("COMMIT")
             except BaseException:
@@ -181,6 +233,12 @@ class Journal:
         return DataError(
             f"{self._name} fails verification: {fault}; find out who changed it, keep it, and "
             "put the last good copy in its place"
+        )
+
+    def _replaced(self) -> DataError:
+        return DataError(
+            f"{self._name}, or the -wal file beside it, was deleted or replaced while it was in "
+            "use; stop this process, and put the last good copy in its place"
         )
 
     def _unreadable(self, error: Exception) -> DataError:

@@ -96,6 +96,21 @@ def open_file(path: Path, durable: bool) -> sqlite3.Connection:
     return db
 
 
+def file_identity(path: Path) -> tuple[tuple[int, int] | None, ...]:
+    """Device and inode of the ledger's file and of its write-ahead log; None for a missing one.
+
+    They are looked up and never opened: closing such a file would end SQLite's locks on it.
+    """
+    found: list[tuple[int, int] | None] = []
+    for each in (path, path.with_name(f"{path.name}-wal")):
+        try:
+            status = each.stat()
+            found.append((status.st_dev, status.st_ino))
+        except OSError:
+            found.append(None)
+    return tuple(found)
+
+
 def _ids(db: sqlite3.Connection) -> list[int]:
     names = ("application_id", "user_version")
     return [db.execute(f"PRAGMA {name}").fetchone()[0] for name in names]
@@ -121,13 +136,30 @@ def _create_file(path: Path) -> None:
             os.link(part, path)
         except FileExistsError:
             return  # another agent created it first
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        fsync(path.parent)
     finally:
         part.unlink(missing_ok=True)
+
+
+def copy_database(source: sqlite3.Connection, path: Path) -> None:
+    """Copy a database into one new file, readable to its owner alone.
+
+    Raises:
+        OSError: the file exists, or cannot be created.
+        sqlite3.Error: it cannot be copied.
+    """
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    with contextlib.closing(_connect(f"{path.absolute().as_uri()}?mode=rw")) as copy:
+        source.backup(copy)
+
+
+def fsync(path: Path) -> None:
+    """Wait until a file, or a folder's list of files, is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _create_schema(db: sqlite3.Connection) -> None:

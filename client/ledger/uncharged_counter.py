@@ -58,7 +58,7 @@ class UnchargedCounter:
             window.pending = _sum(window.pending, entry)
             return self.take_due()
         self._windows[kind] = _Window(self._clock() + WINDOW_SECONDS)
-        return [*self.take_due(), _sum(window and window.pending, entry)]
+        return [*self.take_due(), _sum(None if window is None else window.pending, entry)]
 
     def take_due(self, everything: bool = False) -> list[Entry]:
         """The entries of windows that are over, or of all; they do not wait any longer."""

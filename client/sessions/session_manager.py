@@ -80,7 +80,15 @@ class SessionManager:
                 functools.partial(self._institution.record_unrendered, server=address),
                 self._unanswered,
             )
-            agent = Agent(address, token, card, answer, self._credentials, self._reconnect, recipes)
+            agent = Agent(
+                address,
+                token,
+                card,
+                answer,
+                self._credentials,
+                self._reconnect,
+                recipes=recipes,
+            )
             thread = threading.Thread(
                 target=self._serve, args=(agent, (address, token), on_end), name="fedkd-agent"
             )

@@ -324,9 +324,9 @@ def test_who_speaks_otherwise_is_told_so_in_a_line(
     assert f"gone: {plain.address} speaks plain text, and we speak TLS" in capsys.readouterr().err
 
 
-def impatient(*words: Any) -> Agent:
+def impatient(*words: Any, **others: Any) -> Agent:
     """An agent that gives up after half a second, as the real one does after ten minutes."""
-    return Agent(*words[:-1], ReconnectPolicy(0.01, 0.05, 0.5))
+    return Agent(*words[:-1], ReconnectPolicy(0.01, 0.05, 0.5), **others)
 
 
 def test_one_that_stays_dials_again_when_a_run_is_over(
@@ -404,6 +404,10 @@ def test_what_was_spent_stays_spent_and_is_shown(
     assert typed(monkeypatch, "ledger", "export", owner, out) == 0
     assert [json.loads(line)["cost"] for line in out.read_text().splitlines()] == [6, 6, 0]
     assert typed(monkeypatch, "ledger", "export", owner, out) == 2
+    copied = site.folder / "backup.sqlite"
+    assert typed(monkeypatch, "ledger", "backup", owner, copied) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == noted
+    assert typed(monkeypatch, "ledger", "backup", owner, copied) == 2
 
 
 # --- the other commands
