@@ -27,7 +27,7 @@ import sqlite3
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 from fedkd.client.ledger.answer_cache import AnswerCache, PrivacyCost
@@ -43,6 +43,7 @@ from fedkd.client.ledger.hash_chain import (
     query_entry,
     timestamp,
 )
+from fedkd.client.ledger.hourly_rate import HourlyRate
 from fedkd.client.ledger.journal import Journal
 from fedkd.client.ledger.uncharged_counter import UnchargedCounter
 from fedkd.errors import DataError
@@ -52,9 +53,7 @@ from fedkd.protocol import Ask, PullBack, Reason, Refusal, digest
 log = logging.getLogger(__name__)
 
 NOT_RECORDED = Refusal(Reason.FAILED, "the institution could not record this in its ledger")
-HOUR = timedelta(hours=1)
 CHARGED = f"SELECT 1 FROM entries WHERE digest = ? AND decision = '{ANSWERED}'"
-SINCE = f"SELECT SUM(cost) FROM entries WHERE time > ? AND decision = '{ANSWERED}'"
 EXAMINED = f"SELECT COUNT(*) FROM entries WHERE kind = '{EXAMINATION}' AND decision = '{ANSWERED}'"
 TOTALS = "SELECT kind, decision, SUM(cost), SUM(queries) FROM entries GROUP BY kind, decision"
 
@@ -83,6 +82,7 @@ class Ledger(Journal):
         self._uncharged = UnchargedCounter(monotonic)
         super().__init__(path, durable=durable)
         self._clock = clock
+        self._hourly = HourlyRate(self._db, monotonic)
         self.answer_cache = AnswerCache(self._db, self._checked_transaction)
         self.dataset_accounts = DatasetPrivacySpending(self._db, self._checked_transaction)
 
@@ -119,7 +119,7 @@ class Ledger(Journal):
                 repeat = self._was_charged(content)
                 if refusal is None and not repeat:
                     # The sum is only taken where the policy has a limit.
-                    used = 0 if policy.samples_per_hour is None else self._samples_since(now - HOUR)
+                    used = 0 if policy.samples_per_hour is None else self._hourly.samples(now)
                     refusal = policy.sample_cap_refusal(query.count, last.after, used)
                 if refusal is None and privacy_cost is not None:
                     spent = self.dataset_accounts.spending_in_transaction(data_set)
@@ -153,9 +153,7 @@ class Ledger(Journal):
             DataError: the ledger cannot be read.
         """
         with self._checked_transaction():
-            used = (
-                0 if policy.samples_per_hour is None else self._samples_since(self._clock() - HOUR)
-            )
+            used = 0 if policy.samples_per_hour is None else self._hourly.samples(self._clock())
             if policy.sample_cap_refusal(count, self._last().after, used) is not None:
                 return False
             if privacy_cost is None:
@@ -263,6 +261,8 @@ class Ledger(Journal):
         for row in rows:
             last = last.successor(row, row.decision, row.reason)
             self._append(last)
+        if last.cost:
+            self._hourly.add(last)
 
     def _flush(self) -> None:
         """Write the uncharged queries that were only counted so far."""
@@ -275,9 +275,6 @@ class Ledger(Journal):
 
     def _was_charged(self, content: str) -> bool:
         return self._db.execute(CHARGED, (content,)).fetchone() is not None
-
-    def _samples_since(self, then: datetime) -> int:
-        return self._db.execute(SINCE, (timestamp(then),)).fetchone()[0] or 0
 
     def _not_recorded(self, error: Exception) -> Refusal:
         """The refusal where nothing can be charged; the cause is for the owner's log alone."""

@@ -120,7 +120,7 @@ def test_a_repeat_obeys_all_that_the_policy_says_but_the_caps() -> None:
 
 def test_a_rate_is_of_any_sixty_minutes() -> None:
     clock = Clock()
-    ledger = Ledger(None, clock=clock)
+    ledger = Ledger(None, clock=clock, monotonic=lambda: clock.now.timestamp())
     slow = replace(OPEN, samples_per_hour=5)
     assert ledger.charge(ask(1), slow) is None
     clock.now += timedelta(minutes=50)
