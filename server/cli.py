@@ -296,7 +296,7 @@ def _interrupt(number: int, frame: object) -> None:
 
 
 def main() -> None:
-    """Entry point: errors of fedkd or of usage are one line and exit status 2."""
+    """Entry point: every error is one line; fedkd's own and of usage are status 2."""
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         status = app(standalone_mode=False)
@@ -315,6 +315,10 @@ def main() -> None:
     except (KeyboardInterrupt, click.Abort):
         print("fedkd-server: interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
+    except Exception as error:
+        from fedkd.core.crash_log import report_unexpected
+
+        sys.exit(report_unexpected("fedkd-server", error))
 
 
 if __name__ == "__main__":

@@ -150,7 +150,7 @@ def report(folder: Annotated[Path, typer.Argument(help="Folder of a finished run
 
 
 def main() -> None:
-    """Entry point: a `FedkdError` is printed in one line, exit status 2."""
+    """Entry point: every error is one line; a `FedkdError` has exit status 2."""
     try:
         app()
     except FedkdError as error:
@@ -159,6 +159,10 @@ def main() -> None:
     except KeyboardInterrupt:
         print("fedkd: interrupted", file=sys.stderr)
         sys.exit(130)
+    except Exception as error:
+        from fedkd.core.crash_log import report_unexpected
+
+        sys.exit(report_unexpected("fedkd", error))
 
 
 if __name__ == "__main__":
