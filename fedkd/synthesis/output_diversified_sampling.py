@@ -148,7 +148,8 @@ class DiversifiedSource:
         }
         point = Point(
             *(answered.images, answered.answers, cotangents),
-            *(context.student, context.rng, answered.labels, self._dropped),
+            *(context.student, context.rng, answered.labels),
+            dropped=self._dropped,
         )
         slope = yield from settings.gradient.pull(point)
         moved = as_float(answered.images) + settings.step * slope.sign()

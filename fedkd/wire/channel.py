@@ -36,6 +36,8 @@ _HUB = (
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
     ("grpc.server_handshake_timeout_ms", 5_000),
     ("grpc.max_concurrent_streams", 4),
+    # Identity alone: a few kilobytes of gzip would become a whole message before any token.
+    ("grpc.compression_enabled_algorithms_bitset", 1),
     # A second hub on the same port would share it in silence.
     ("grpc.so_reuseport", 0),
 )

@@ -1,8 +1,10 @@
 """The handshake of a stream: receive Hello, check version, certificate and token, or reject."""
 
 import asyncio
+import hashlib
 import logging
 import ssl
+from collections import Counter
 
 from fedkd.core.logs import log_event
 from fedkd.errors import RemoteProtocolError
@@ -11,10 +13,47 @@ from fedkd.server.hub.admission import Admission
 from fedkd.wire import VERSION, Hello, Session, decode_from_institution
 from fedkd.wire.channel import grpc
 
-HELLO_SECONDS = 10.0
+HELLO_SECONDS = 5.0
 """Timeout of the Hello."""
+MAX_HELLO_BYTES = 4 << 20
+"""Most bytes before a token was seen: more than any card within its bounds."""
+MAX_HANDSHAKES = 4
+"""Streams of one certificate that have not said Hello yet."""
+MAX_HANDSHAKES_OF_HOST = 64
+"""The same of one host without certificates: this machine, with many institutions."""
 
 log = logging.getLogger(__name__)
+
+
+class Handshakes:
+    """Streams that have not said Hello, by certificate or host: nobody takes all places."""
+
+    def __init__(self) -> None:
+        self._open: Counter[str] = Counter()
+
+    async def perform(
+        self, stream: grpc.aio.ServicerContext, protocol: Session, admission: Admission
+    ) -> Card | None:
+        """`perform_handshake`, unless its peer has too many under way."""
+        peer, most = _peer(stream)
+        if self._open[peer] >= most:
+            await stream.abort(
+                grpc.StatusCode.RESOURCE_EXHAUSTED, f"more than {most} streams without a Hello"
+            )
+        self._open[peer] += 1
+        try:
+            return await perform_handshake(stream, protocol, admission)
+        finally:
+            self._open[peer] -= 1
+            if not self._open[peer]:
+                del self._open[peer]
+
+
+def _peer(stream: grpc.aio.ServicerContext) -> tuple[str, int]:
+    """Whose stream it is, and how many handshakes he may have under way."""
+    if certificate := _certificate(stream):
+        return hashlib.sha256(certificate).hexdigest(), MAX_HANDSHAKES
+    return stream.peer().rpartition(":")[0], MAX_HANDSHAKES_OF_HOST
 
 
 async def perform_handshake(
@@ -27,6 +66,8 @@ async def perform_handshake(
         await stream.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "no Hello came")
     if data is grpc.aio.EOF:
         return None
+    if len(data) > MAX_HELLO_BYTES:
+        await stream.abort(grpc.StatusCode.INVALID_ARGUMENT, "a Hello of too many bytes")
     hello = decode_from_institution(data)
     try:
         protocol.receive(hello)

@@ -18,7 +18,7 @@ from fedkd.errors import QuorumLost
 from fedkd.protocol import Answers, Ask, Card, PullBack, Refusal, Reply
 from fedkd.server.hub.admission import Admission, RunToken
 from fedkd.server.hub.bans import Bans
-from fedkd.server.hub.handshake import perform_handshake
+from fedkd.server.hub.handshake import Handshakes
 from fedkd.server.hub.health import add_health
 from fedkd.server.hub.participant import NEVER_CONNECTED, Participant
 from fedkd.server.hub.participant_session import PARTING_SECONDS, ParticipantCounters
@@ -76,6 +76,7 @@ class Hub:
         self._presence = threading.Condition()  # guards the participants and their sessions
         self._bans = Bans() if bans is None else bans
         self._participants = {card.name: self._participant(card) for card in known}
+        self._handshakes = Handshakes()
         self._calls: set[asyncio.Task[object]] = set()
         started: Future[int] = Future()
         self._thread = threading.Thread(
@@ -294,7 +295,7 @@ class Hub:
             self._calls.add(call)
             call.add_done_callback(self._calls.discard)
         protocol = Session(Role.COORDINATOR)
-        card = await perform_handshake(stream, protocol, self._admission)
+        card = await self._handshakes.perform(stream, protocol, self._admission)
         if card is None:
             return
         if rejection := self._rejection(card):
