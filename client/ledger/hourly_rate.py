@@ -7,7 +7,7 @@ A machine's clock may jump. Three rules keep the hourly cap what it is:
 * An entry whose time is still to come was written before the clock was set back, or by a clock that
   was ahead. It counts until an entry behind it is an hour old by the present clock. So a clock that
   is set back gives nothing away, and one that was a year ahead refuses for an hour and not a year.
-* All that stood before what this process charged more than a monotonic hour ago does not count.
+* What this process charged more than a monotonic hour ago, and all before it, does not count.
 """
 
 import sqlite3
@@ -39,7 +39,7 @@ class HourlyRate:
         """Number of the last entry of which this process knows that an hour has passed since."""
 
     def add(self, entry: Entry) -> None:
-        """Count an entry that this process has charged."""
+        """Count an entry that this process has charged, once it is written."""
         self._forget()
         self._own.append((self._monotonic(), entry))
 
@@ -69,5 +69,4 @@ class HourlyRate:
     def _forget(self) -> None:
         limit = self._monotonic() - HOUR.total_seconds()
         while self._own and self._own[0][0] <= limit:
-            # Those before it: its own transaction may have failed in the end.
-            self._over = max(self._over, self._own.popleft()[1].sequence - 1)
+            self._over = max(self._over, self._own.popleft()[1].sequence)

@@ -129,11 +129,14 @@ class Ledger(Journal):
                     if due > (left := max(0, cap - spent.micro_rho)):
                         refusal = budget_refusal(query.count, due, left, cap)
                 if refusal is not None:
-                    self._append_decision(query, REFUSED, refusal.reason.value)
+                    last = self._append_decision(query, REFUSED, refusal.reason.value)
                 else:
-                    self._append_decision(query, REPEAT if repeat else ANSWERED)
+                    last = self._append_decision(query, REPEAT if repeat else ANSWERED)
         except (sqlite3.Error, DataError) as error:
             return self._not_recorded(error)
+        if refusal is None and not repeat:
+            with self._lock:
+                self._hourly.add(last)
         return refusal
 
     def policy_refusal(
@@ -246,8 +249,11 @@ class Ledger(Journal):
         examined = sum(n for kind, dec, _, n in rows if (kind, dec) == (EXAMINATION, ANSWERED))
         return LedgerTotals(charged.get("ask", 0), charged.get("pull_back", 0), refused, examined)
 
-    def _append_decision(self, query: Entry, decision: str, reason: str = "") -> None:
+    def _append_decision(self, query: Entry, decision: str, reason: str = "") -> Entry:
         """Append a query with its decision, in a transaction; what is not charged may be counted.
+
+        Returns:
+            The last entry now.
 
         Raises:
             DataError: the ledger fails verification, so that nothing may be appended.
@@ -261,8 +267,7 @@ class Ledger(Journal):
         for row in rows:
             last = last.successor(row, row.decision, row.reason)
             self._append(last)
-        if last.cost:
-            self._hourly.add(last)
+        return last
 
     def _flush(self) -> None:
         """Write the uncharged queries that were only counted so far."""
