@@ -4,6 +4,7 @@ Weights come as safetensors, which cannot hold code. The network is built here, 
 """
 
 import json
+import math
 import struct
 from pathlib import Path
 
@@ -13,10 +14,16 @@ from safetensors.torch import load
 from torch import nn
 
 from fedkd.errors import DataError, SettingsError
-from fedkd.models import Shape, build_network
+from fedkd.models import MODELS, Shape, build_network
 
 MAX_CLASSES = 10_000
 """Of a student, since its head is built before its weights are read."""
+MAX_PIXELS = 1 << 24
+"""C x H x W of a student's images: 2,364 x 2,364 in colour."""
+MAX_PARAMETERS = 1 << 30
+"""Of a student."""
+MAX_FILE_BYTES = 8 << 30
+"""Of a student's file."""
 _HEADER_BYTES = 1024 * 1024
 _NUMBER_BYTES = 8
 
@@ -29,7 +36,29 @@ def build_student(model: str, classes: int, shape: Shape) -> nn.Module:
     """
     if not 1 <= classes <= MAX_CLASSES:
         raise SettingsError(f"a student of {classes} classes; expected 1 to {MAX_CLASSES}")
+    if min(shape) < 1 or math.prod(shape) > MAX_PIXELS:
+        raise SettingsError(f"a student of images {shape}; at most {MAX_PIXELS} numbers are taken")
+    if (size := _parameters(model, classes, shape)) > MAX_PARAMETERS:
+        raise SettingsError(f"a student of {size} parameters; at most {MAX_PARAMETERS} are taken")
     return build_network(model, classes, shape, seed=0)
+
+
+def _parameters(model: str, classes: int, shape: Shape) -> int:
+    """Numbers of a network that is not built: on the meta device it takes no memory.
+
+    Raises:
+        SettingsError: no such network, or images that it cannot read.
+    """
+    try:
+        with torch.device("meta"):
+            network = build_network(model, classes, shape, seed=0)
+    except (RuntimeError, ValueError, OverflowError, TypeError):
+        if model not in MODELS:
+            return (
+                0  # a network of the owner's own that cannot be built there; its shape is bounded
+            )
+        raise SettingsError(f"a student {model} of images {shape}, which cannot be") from None
+    return sum(tensor.numel() for tensor in network.state_dict().values())
 
 
 def max_weights_bytes(student: nn.Module) -> int:
@@ -64,17 +93,24 @@ def open_student(path: Path) -> nn.Module:
         DataError: the file is none, or does not say which network it is of.
     """
     try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise ValueError
         content = path.read_bytes()
         # A length of 8 bytes, then a header in JSON.
         (length,) = struct.unpack_from("<Q", content)
         notes = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["fedkd"])
         channels, height, width = (int(side) for side in notes["shape"].split("x"))
-        student = build_student(notes["student"], int(notes["classes"]), (channels, height, width))
+        name, classes, shape = notes["student"], int(notes["classes"]), (channels, height, width)
+        if not 1 <= classes <= MAX_CLASSES or min(shape) < 1 or math.prod(shape) > MAX_PIXELS:
+            raise ValueError
+        if _parameters(name, classes, shape) > len(content):  # a byte each, at the very least
+            raise ValueError
+        student = build_student(name, classes, shape)
     except OSError as error:
         raise DataError(
             f"cannot read {path}: {error.strerror}; name a student.safetensors"
         ) from error
-    except (ValueError, KeyError, TypeError, AttributeError, struct.error):
+    except (ValueError, KeyError, TypeError, AttributeError, struct.error, RecursionError):
         raise DataError(
             f"{path} is no student of fedkd's; name the student.safetensors of a run"
         ) from None
