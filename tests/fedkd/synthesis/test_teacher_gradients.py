@@ -225,7 +225,7 @@ def test_gradients_go_by_their_names() -> None:
 @pytest.mark.parametrize("value", [3e38, -3e38, float("inf"), float("nan")])
 @pytest.mark.parametrize("way", ["pull_back", "finite_differences"])
 def test_what_no_network_can_have_is_left_out_and_said_once(way: str, value: float) -> None:
-    """Today such a gradient fills Adam's second moment: steps stop, and nobody is told."""
+    """Such a gradient filled Adam's second moment: steps stopped, and nobody was told."""
     told: list[tuple[str, str]] = []
     dropped = DroppedGradients(lambda kind, **facts: told.append((kind, str(facts["text"]))))
     at = replace(point(images()), dropped=dropped)

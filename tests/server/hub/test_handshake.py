@@ -12,7 +12,7 @@ from tests.support.hub_clients import SOON, TOKEN, RawClient, hello, names, wait
 
 
 def test_streams_without_a_hello_lock_nobody_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Today 272 of them do, for as long as their handshakes may take."""
+    """272 of them did, for as long as their handshakes may take."""
     monkeypatch.setattr(handshake, "MAX_HANDSHAKES_OF_HOST", 3)
     monkeypatch.setattr(handshake, "HELLO_SECONDS", 1.0)
     with Hub(TOKEN) as hub:
@@ -30,7 +30,7 @@ def test_streams_without_a_hello_lock_nobody_out(monkeypatch: pytest.MonkeyPatch
         honest.join("north")
         for each in (*silent, honest):
             each.close()
-        assert not hub._handshakes._open or names(hub) == {"north"}
+        assert not hub._handshakes._open
 
 
 def test_a_first_message_is_small() -> None:

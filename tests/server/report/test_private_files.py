@@ -27,7 +27,7 @@ def open_umask(request: pytest.FixtureRequest) -> Iterator[None]:
 @pytest.mark.usefixtures("open_umask")
 @pytest.mark.parametrize("there", [False, True], ids=["new", "there"])
 def test_nobody_else_reads_a_run(tmp_path: Path, there: bool) -> None:
-    """Today `replies.bin`, with every answer, is 666 under umask 0."""
+    """`replies.bin`, with every answer, was 666 under umask 0."""
     path = tmp_path / "run"
     if there:
         path.mkdir()
