@@ -92,6 +92,9 @@ def strip_pickles(path: Path) -> io.BytesIO:
             names = source.namelist()
             if len(set(names)) < len(names):
                 raise DataError(f"{path} has a record twice; export it again")
+            # torch stores records as they are, so they are no larger than the file.
+            if sum(record.file_size for record in source.infolist()) > path.stat().st_size:
+                raise DataError(f"{path} grows when it is unpacked; save it with torch.export.save")
             for name in names:
                 record = name.partition("/")[2]
                 content = b"" if record == EXAMPLE_INPUTS else source.read(name)
@@ -103,7 +106,7 @@ def strip_pickles(path: Path) -> io.BytesIO:
                         f"plain tensors with torch.export.save"
                     )
                 target.writestr(name, content)
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, RecursionError, zipfile.BadZipFile) as error:
         raise DataError(
             f"{path} is no readable archive of torch.export; save it with torch.export.save"
         ) from error

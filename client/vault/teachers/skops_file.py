@@ -8,7 +8,12 @@ import zipfile
 from fedkd.client.vault.teachers.logits_only_teacher import LogitsTeacher
 from fedkd.client.vault.teachers.sklearn_estimator import estimator_teacher
 from fedkd.client.vault.teachers.teacher_spec import TeacherSpec
-from fedkd.errors import DataError, SettingsError
+from fedkd.errors import DataError, FedkdError, SettingsError
+
+MAX_EXPANSION = 100
+"""Unpacked bytes for each byte of a file; a bomb has a thousand."""
+MIN_LIMIT_BYTES = 1 << 26
+"""So much may always be unpacked."""
 
 
 def open_skops(spec: TeacherSpec, name: str) -> LogitsTeacher:
@@ -27,6 +32,10 @@ def open_skops(spec: TeacherSpec, name: str) -> LogitsTeacher:
     if not zipfile.is_zipfile(path):
         raise DataError(f"{path} is no skops file; save the estimator with skops.io.dump")
     try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+        if unpacked > max(MIN_LIMIT_BYTES, MAX_EXPANSION * path.stat().st_size):
+            raise DataError(f"{path} would unpack to {unpacked} bytes; save it uncompressed")
         unknown = sorted(set(get_untrusted_types(file=path)) - set(spec.trusted_types))
         if unknown:
             raise SettingsError(
@@ -34,7 +43,7 @@ def open_skops(spec: TeacherSpec, name: str) -> LogitsTeacher:
                 f"trusted_types"
             )
         estimator = load(path, trusted=list(spec.trusted_types))
-    except SettingsError:
+    except FedkdError:
         raise
     except Exception as error:  # a damaged file fails wherever skops happens to be
         raise DataError(
