@@ -229,6 +229,10 @@ def main() -> None:
     except KeyboardInterrupt:
         print("fedkd-client: interrupted", file=sys.stderr)
         sys.exit(130)
+    except Exception as error:
+        from fedkd.core.crash_log import report_unexpected
+
+        sys.exit(report_unexpected("fedkd-client", error))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,11 @@ from pathlib import Path
 
 import pytest
 
-COMMANDS = {"fedkd-server": "fedkd.server.cli", "fedkd": "fedkd.simulations.cli"}
+COMMANDS = {
+    "fedkd": "fedkd.simulations.cli",
+    "fedkd-client": "fedkd.client.cli",
+    "fedkd-server": "fedkd.server.cli",
+}
 
 
 @pytest.mark.parametrize("command", sorted(COMMANDS))
