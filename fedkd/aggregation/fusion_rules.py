@@ -36,7 +36,7 @@ SHRINKAGE_APART = 0.1
 """Where not. An offset is then about the logarithm of the share of the truth that an institution's
 classes hold: large, needed, and known by few classes, which a pull of 10 would outweigh."""
 MOST_OF_MEDIAN = 2.0
-"""Most that the class counts of one institution weigh together, in units of the median."""
+"""Most that the class counts of one institution weigh on the mean, in units of the median."""
 RIDGE = 3.0
 """Pull of classes to their mean, where sets differ. What one institution alone says of a class is
 noisier than a mean of several, and the loudest noise would win: without the pull, most images of
@@ -275,15 +275,17 @@ def build_fusion(rule: str, cards: Sequence[Card]) -> RuleFusion:
 
 
 def bounded_counts(counts: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[float, ...]]:
-    """Class counts by institution, scaled down where they add up to more than twice the median.
+    """Class counts by institution, scaled down where their mean is above twice the median of means.
 
     Counts are claims that nobody can check. Shares within an institution stay, and no claim of one
-    raises its weight without bound. Of an even number the lower median counts, so that of two
-    institutions the greater claim is bounded by the other.
+    raises its weight without bound. Means are over the classes that an institution has, so that
+    nobody is bounded for knowing more of them. Of an even number the lower median counts, so that
+    of two institutions the greater claim is bounded by the other.
     """
-    cap = MOST_OF_MEDIAN * statistics.median_low([sum(own) for own in counts.values()])
+    means = {name: sum(own) / len(own) for name, own in counts.items()}
+    cap = MOST_OF_MEDIAN * statistics.median_low(means.values())
     return {
-        name: own if sum(own) <= cap else tuple(cap * count / sum(own) for count in own)
+        name: own if means[name] <= cap else tuple(cap * count / means[name] for count in own)
         for name, own in counts.items()
     }
 
