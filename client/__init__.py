@@ -11,6 +11,6 @@ Whoever has to sign for it reads in this order:
     control/       the local socket: what Flower's side may ask of that process
     sessions/      agents that dial out to the coordinators that the owner names
 
-`cli.py` and `app.py` are the entry points of people and of Flower. `monitoring/` holds the text for
-the owner's terminal, and metrics.
+`cli.py` and `client_app.py` are the entry points of people and of Flower. `monitoring/` holds the
+text for the owner's terminal, and metrics.
 """

@@ -58,9 +58,9 @@ def init(
 def teach(owner: File) -> None:
     """Train the teacher, or load it, and cache it."""
     from fedkd.client.config.owner_config import load_owner_config
-    from fedkd.client.config.state_folder import locked
+    from fedkd.client.config.private_state_folder import locked
     from fedkd.client.institution import owner_institution
-    from fedkd.client.monitoring.console import progress_bar
+    from fedkd.client.monitoring.terminal_formatting import progress_bar
 
     settings = load_owner_config(owner)
     with locked(settings.state.folder), progress_bar("teacher") as progress:
@@ -102,7 +102,7 @@ def card(owner: File, as_json: AsJson = False) -> None:
     """All that is disclosed before the first query."""
     from fedkd.client.config.owner_config import load_owner_config
     from fedkd.client.institution import owner_institution
-    from fedkd.client.monitoring.console import card_fields, format_card, progress_bar
+    from fedkd.client.monitoring.terminal_formatting import card_fields, format_card, progress_bar
 
     with progress_bar("teacher") as progress:
         shown = owner_institution(load_owner_config(owner), progress).card
@@ -118,7 +118,7 @@ def score(
     """Evaluate a student on the private test data, for the owner alone."""
     from fedkd.client.config.owner_config import load_owner_config
     from fedkd.client.institution import evaluate_student
-    from fedkd.client.institution.student_weights import open_student
+    from fedkd.client.institution.student_weight_loading import open_student
 
     correct, examples = evaluate_student(load_owner_config(owner), open_student(student))
     if as_json:
@@ -134,7 +134,11 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """What is spent, and the latest entries."""
-    from fedkd.client.monitoring.console import format_entry, format_spending, format_totals
+    from fedkd.client.monitoring.terminal_formatting import (
+        format_entry,
+        format_spending,
+        format_totals,
+    )
 
     settings, opened = _open_ledger(owner)
     with contextlib.closing(opened):

@@ -15,16 +15,16 @@ from types import FrameType
 
 from fedkd.client.config.connection import ConnectionTable
 from fedkd.client.config.owner_config import OwnerConfig
-from fedkd.client.config.state_folder import locked
+from fedkd.client.config.private_state_folder import locked
 from fedkd.client.control.server import ControlServer
 from fedkd.client.institution import Institution, owner_institution
 from fedkd.client.ledger.ledger import Ledger
-from fedkd.client.monitoring.console import format_facts, format_guarantee, progress_bar
+from fedkd.client.monitoring.terminal_formatting import format_facts, format_guarantee, progress_bar
 from fedkd.client.sessions.agent import Agent, StopReason
 from fedkd.client.sessions.session_manager import SessionManager
 from fedkd.core.logs import configure_logging, log_event
 from fedkd.errors import SettingsError
-from fedkd.wire.channel import host_of, refuse_plain_text
+from fedkd.wire.grpc_channels import host_of, refuse_plain_text
 
 STOP_SIGNAL = "a signal"
 PAUSE_SECONDS = 10.0

@@ -116,7 +116,7 @@ def run(
     from fedkd.server.hub.tls_certificates import server_credentials
     from fedkd.server.run.checkpoint import Checkpoint
     from fedkd.server.run.console import print_result
-    from fedkd.server.run.interrupted_runs import complete_interrupted_run, resume_hint
+    from fedkd.server.run.resume_hint import complete_interrupted_run, resume_hint
 
     configure_logging(log)
     if resume is not None and (result := complete_interrupted_run(resume)) is not None:

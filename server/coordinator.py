@@ -29,11 +29,11 @@ from fedkd.protocol import (
     Request,
     without_recipe,
 )
-from fedkd.server.card_checks import check_cards
+from fedkd.server.card_limits import check_cards
+from fedkd.server.fusion_dry_run import fusion_failure
 from fedkd.server.hub.bans import BanReason
 from fedkd.server.run.checkpoint import Checkpoint
 from fedkd.server.run.public_data_loading import load_public_images
-from fedkd.server.trial_fusion import fusion_failure
 from fedkd.wire import MissingInstitutions
 
 Lost = Mapping[str, Refusal | str]

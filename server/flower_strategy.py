@@ -33,9 +33,9 @@ from fedkd.server.hub.hub import Hub, quorum_lost
 from fedkd.server.hub.participant_session import ParticipantCounters
 from fedkd.server.remote_institutions import RemoteInstitutions
 from fedkd.server.run.checkpoint import Checkpoint
-from fedkd.server.run.flower_messages import CONFIG, await_nodes, broadcast, successful_replies
+from fedkd.server.run.flower_grid import CONFIG, await_nodes, broadcast, successful_replies
 from fedkd.server.run.quorum import Quorum
-from fedkd.wire.channel import grpc
+from fedkd.wire.grpc_channels import grpc
 
 log = logging.getLogger("flwr")
 

@@ -7,7 +7,7 @@ it fits the run; one that left is asked again when it is back, and its answers s
 from collections.abc import Callable, Iterable
 
 from fedkd.aggregation.fusion_rules import build_fusion
-from fedkd.core.memory import check_memory, fusion_bytes
+from fedkd.core.memory_estimate import check_memory, fusion_bytes
 from fedkd.errors import SettingsError
 from fedkd.protocol import Answers, Ask, Card, LabelSpaces, Request, abbreviated, class_names_of
 from fedkd.server.coordinator import Ingredients, Lost

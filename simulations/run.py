@@ -16,7 +16,7 @@ from fedkd.server.coordinator import Coordinator, ingredients
 from fedkd.server.drivers.flower_driver import RunOutcome
 from fedkd.server.run import console as server_console
 from fedkd.server.run.checkpoint import REPLIES, Checkpoint
-from fedkd.server.run.interrupted_runs import complete_interrupted_run, resume_hint
+from fedkd.server.run.resume_hint import complete_interrupted_run, resume_hint
 from fedkd.server.run.run_recorder import RunRecorder, Traffic, traffic_of
 from fedkd.simulations.console import print_experiment
 from fedkd.simulations.engines.evaluation import evaluate, load_dataset, student_accuracy

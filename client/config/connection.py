@@ -10,7 +10,7 @@ from pydantic import AfterValidator, model_validator
 
 from fedkd.errors import SettingsError
 from fedkd.experiment import ResolvedPath, Section
-from fedkd.wire.channel import grpc, host_of
+from fedkd.wire.grpc_channels import grpc, host_of
 
 
 def _address(address: str) -> str:

@@ -25,7 +25,7 @@ from fedkd.experiment import ResolvedPath, Section, read_toml, validate_settings
 from fedkd.privacy import Budget, Policy
 from fedkd.protocol import Signal
 from fedkd.wire import MAX_NAME_LENGTH
-from fedkd.wire.channel import refuse_plain_text
+from fedkd.wire.grpc_channels import refuse_plain_text
 
 Count = Annotated[int, Field(ge=1)]
 

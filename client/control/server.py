@@ -20,12 +20,12 @@ from typing import Any, Self
 
 from fedkd.client.control import framing
 from fedkd.client.institution import Institution
-from fedkd.client.institution.student_weights import (
+from fedkd.client.institution.student_weight_loading import (
     build_student,
     load_weights,
     max_weights_bytes,
 )
-from fedkd.client.monitoring.console import card_fields
+from fedkd.client.monitoring.terminal_formatting import card_fields
 from fedkd.client.sessions.session_manager import SessionManager
 from fedkd.core.logs import log_event
 from fedkd.errors import DataError, FedkdError, RemoteProtocolError, SettingsError

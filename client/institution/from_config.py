@@ -5,7 +5,7 @@ from dataclasses import replace
 from torch import nn
 
 from fedkd.client.config.owner_config import DataTable, OwnerConfig, TeacherTable
-from fedkd.client.config.state_folder import ensure_private_folder
+from fedkd.client.config.private_state_folder import ensure_private_folder
 from fedkd.client.institution.institution import Institution
 from fedkd.client.ledger.ledger import Ledger
 from fedkd.client.vault.external_vault import ExternalVault

@@ -57,7 +57,7 @@ class Entry:
     mode: str = ""
     """Release mode of the policy that decided; "" where no policy was asked."""
     queries: int = 1
-    """How many uncharged queries this entry stands for, see `uncharged_counter`; else 1."""
+    """Uncharged queries in this entry, see `repeat_and_refusal_aggregation`; else 1."""
     before: int = 0
     """Samples charged before this entry."""
     after: int = 0

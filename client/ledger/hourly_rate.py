@@ -1,4 +1,4 @@
-"""Samples charged in the last hour, by the ledger's times and by a clock that nobody sets.
+"""Rate limit: samples charged in the last hour, by the ledger's times and the monotonic clock.
 
 A machine's clock may jump. Three rules keep the hourly cap what it is:
 

@@ -15,7 +15,7 @@ A training with differential privacy is charged before it begins, under a key th
 its teacher. A cached teacher is free; one that is trained anew is charged.
 
 Repeats and refusals cost nothing and are aggregated, see
-`fedkd.client.ledger.uncharged_counter`.
+`fedkd.client.ledger.repeat_and_refusal_aggregation`.
 
 What is stored: times, servers, names of signals and modes, counts, digests, and noisy answers as
 they were released. No pixel, no exact answer, no path.
@@ -45,7 +45,7 @@ from fedkd.client.ledger.hash_chain import (
 )
 from fedkd.client.ledger.hourly_rate import HourlyRate
 from fedkd.client.ledger.journal import Journal
-from fedkd.client.ledger.uncharged_counter import UnchargedCounter
+from fedkd.client.ledger.repeat_and_refusal_aggregation import UnchargedCounter
 from fedkd.errors import DataError
 from fedkd.privacy import Policy, budget_refusal
 from fedkd.protocol import Ask, PullBack, Reason, Refusal, digest

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fedkd.client.release.noisy import NoisyRelease, noise_deviation
+from fedkd.client.release.noisy_release_base import NoisyRelease, noise_deviation
 from fedkd.models import Teacher
 from fedkd.privacy import ClippedGaussian, Policy
 from fedkd.protocol import Guarantee, Signal

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from fedkd.client.release.noiseless import one_hot_logits
-from fedkd.client.release.noisy import NoisyRelease, noise_deviation
+from fedkd.client.release.noisy_release_base import NoisyRelease, noise_deviation
 from fedkd.client.vault.pate_ensemble import PateEnsemble
 from fedkd.errors import SettingsError
 from fedkd.models import Teacher

@@ -1,4 +1,4 @@
-"""Limits on the rendering of recipes: seconds for one recipe, a stop, seconds that led to nothing.
+"""Timeout, cancellation and rate limit (a leaky bucket) of the rendering of recipes.
 
 Rendering is work that a coordinator asks for before anything is charged. So it ends after
 `MAX_SECONDS`, or as soon as the agent is told to stop, and what was rendered without an answer

@@ -15,7 +15,7 @@ from fedkd.client.sessions.recipe_renderer import RecipeGate
 from fedkd.client.sessions.rendering_limits import UnansweredRendering
 from fedkd.core.logs import log_event
 from fedkd.protocol import Ask, PullBack, Refusal, Reply
-from fedkd.wire.channel import grpc
+from fedkd.wire.grpc_channels import grpc
 
 MAX_SESSIONS = 4
 """Sessions at a time."""

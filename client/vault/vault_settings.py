@@ -1,4 +1,4 @@
-"""Assets of an institution as its owner states them: its share of the data, and its model."""
+"""Settings of an institution's data partition, teacher model and training."""
 
 from dataclasses import asdict, dataclass, field
 

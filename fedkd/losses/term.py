@@ -59,8 +59,8 @@ class Term:
     capture_interval: int = 1
     """Generator steps from one capture to the next, >= 1; the second step of each is captured."""
     reads: tuple[Any, ...] = ()
-    """Specs of the auxiliary networks, see `fedkd.synthesis.auxiliary_networks`, whose readings it
-    takes."""
+    """Specs of the auxiliary networks whose readings it takes, see
+    `fedkd.synthesis.auxiliary_network_interface`."""
 
     def __post_init__(self) -> None:
         if self.capture_interval < 1:

@@ -2,8 +2,8 @@
 
 A row is the logits of one sample. Its grid is the whole multiples of 2**k, with the least k for
 which the row spans at most 255 steps and float16 holds every one of its numbers exactly. Such a row
-can be sent as an exponent, a first step and one byte for each number, see `fedkd.wire.packed_rows`,
-without any further loss.
+can be sent as an exponent, a first step and one byte for each number, without any further loss; see
+`fedkd.wire.logit_packing`.
 
 Rounding moves a number by half a step at most, never changes the order of two, makes those equal
 that lie within a step of each other at most, and moves softmax(row) by a Kullback-Leibler

@@ -1,4 +1,4 @@
-"""Peers: networks like the student with first weights of their own, which learn the same batches.
+"""Peers: an ensemble of independently initialised networks, trained on the student's batches.
 
 Terms may compare them with the student, and a surrogate ensemble may be made of them. Source:
 DisGUIDE (Rosenthal et al., AAAI 2023).

@@ -3,11 +3,12 @@
 A source is named by a frozen spec, the settings of a part; what it builds stays in its module.
 """
 
-from fedkd.synthesis.auxiliary_networks import AuxiliaryNetwork, BaseAuxiliaryNetwork
+from fedkd.synthesis.auxiliary_network_interface import AuxiliaryNetwork, BaseAuxiliaryNetwork
 from fedkd.synthesis.contrastive_sample_source import ContrastiveSamples
 from fedkd.synthesis.data_impressions import DataImpressions
 from fedkd.synthesis.gan_discriminator import Discriminator
 from fedkd.synthesis.generative_replay_vae import GenerativeReplay
+from fedkd.synthesis.generator_parameterisation import GeneratorNetwork
 from fedkd.synthesis.instance_discriminator import InstanceDiscriminator
 from fedkd.synthesis.meta_initialisation import MetaLatentBatch
 from fedkd.synthesis.mutated_bank_samples import Evolution
@@ -22,7 +23,6 @@ from fedkd.synthesis.parameterisation import (
 from fedkd.synthesis.pixel_and_latent_parameterisation import LatentBatch, PixelBatch
 from fedkd.synthesis.prior_source import ProceduralPriors
 from fedkd.synthesis.public_samples import PublicSamples
-from fedkd.synthesis.random_latent_generator import GeneratorNetwork
 from fedkd.synthesis.source_scheduler import Scheduled, SourceScheduler
 from fedkd.synthesis.surrogate_trained_source import SurrogateTrained
 from fedkd.synthesis.teacher_gradients import (

@@ -1,11 +1,14 @@
 """The wire protocol: messages, their encoding, the session state machine, recordings of replies.
 
-gRPC is set up in `fedkd.wire.channel`, which is imported by itself where a network is needed.
+gRPC is set up in `fedkd.wire.grpc_channels`, which is imported by itself where a network is needed.
 """
 
 from fedkd.protocol import MAX_NAME_LENGTH
 from fedkd.wire.codec import decode_from_coordinator, decode_from_institution, encode
-from fedkd.wire.messages import (
+from fedkd.wire.recipes import exceeds_limits
+from fedkd.wire.reply_recording import ReplyRecorder
+from fedkd.wire.reply_replay import MissingInstitutions, QueryOutcome, Replay
+from fedkd.wire.session_messages import (
     VERSION,
     Answer,
     Close,
@@ -20,9 +23,6 @@ from fedkd.wire.messages import (
     Welcome,
     one_line,
 )
-from fedkd.wire.recipes import exceeds_limits
-from fedkd.wire.replay import MissingInstitutions, QueryOutcome, Replay
-from fedkd.wire.reply_recording import ReplyRecorder
 from fedkd.wire.session_state_machine import MAX_IN_FLIGHT, Role, Session, State
 
 __all__ = [

@@ -16,7 +16,9 @@ from torch import Tensor
 from fedkd.errors import LocalProtocolError
 from fedkd.protocol import Ask, PullBack, Reason, Refusal, Reply, Signal
 from fedkd.wire.cards import SIGNAL_NUMBERS, decode_card, encode_card, increasing_signals
-from fedkd.wire.messages import (
+from fedkd.wire.payload_framing import join_envelope, split_envelope
+from fedkd.wire.recipes import decode_recipe, encode_recipe
+from fedkd.wire.session_messages import (
     Answer,
     Close,
     Declined,
@@ -31,8 +33,6 @@ from fedkd.wire.messages import (
     check,
     one_line,
 )
-from fedkd.wire.payload_framing import join_envelope, split_envelope
-from fedkd.wire.recipes import decode_recipe, encode_recipe
 from fedkd.wire.tensors import (
     COTANGENTS,
     GRADIENT,

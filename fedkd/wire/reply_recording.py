@@ -2,7 +2,8 @@
 
 The file holds wire messages: a Hello for each institution, then for each query its digest, the
 Hello of those that joined since the last, the Answers, who was missing and why, and a note of the
-caller. Given the same replies, every engine trains the same student. `fedkd.wire.replay` reads it.
+caller. Given the same replies, every engine trains the same student. `fedkd.wire.reply_replay`
+reads it.
 
 A checksum ends each query, so that a file whose process or machine died while it was written is
 valid up to the last whole query.
@@ -17,8 +18,7 @@ from typing import Any, BinaryIO
 
 from fedkd.protocol import Answers, Card, Request, digest
 from fedkd.wire.codec import encode
-from fedkd.wire.messages import VERSION, Answer, Hello
-from fedkd.wire.replay import (
+from fedkd.wire.reply_replay import (
     FILE_HEADER,
     FRAME_LENGTH,
     JOINED,
@@ -26,6 +26,7 @@ from fedkd.wire.replay import (
     Replay,
     new_checksum,
 )
+from fedkd.wire.session_messages import VERSION, Answer, Hello
 
 
 class ReplyRecorder:

@@ -20,7 +20,9 @@ import torch
 
 from fedkd.errors import LocalProtocolError, RemoteProtocolError
 from fedkd.protocol import RECIPE_VERSION, Ask, Card, PullBack, Reason, Refusal, Reply, Signal
-from fedkd.wire.messages import (
+from fedkd.wire.logit_packing import PACKING_VERSION
+from fedkd.wire.recipes import exceeds_limits
+from fedkd.wire.session_messages import (
     Answer,
     Close,
     Declined,
@@ -31,8 +33,6 @@ from fedkd.wire.messages import (
     RecipeQuery,
     Welcome,
 )
-from fedkd.wire.packed_rows import PACKING_VERSION
-from fedkd.wire.recipes import exceeds_limits
 
 MAX_IN_FLIGHT = 2
 """Unanswered queries at a time: the second is sent while the first is answered."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fedkd.errors import LocalProtocolError
 from fedkd.protocol import Signal
-from fedkd.wire.packed_rows import pack, unpack
+from fedkd.wire.logit_packing import pack, unpack
 from fedkd.wire.v1 import teacher_pb2 as pb
 
 # torch warns, once in a process, that a tensor over bytes could write to them. Nobody writes to
@@ -42,7 +42,7 @@ class TensorSpec:
             or more.
         dtypes: that are allowed.
         unit: whether floats lie in [0, 1]; else they only have to be finite.
-        packs: whether float16 may be packed, see `fedkd.wire.packed_rows`.
+        packs: whether float16 may be packed, see `fedkd.wire.logit_packing`.
     """
 
     name: str

@@ -15,9 +15,9 @@ from fedkd.server.coordinator import ingredients
 from fedkd.server.flower_strategy import DataFreeDistillation
 from fedkd.server.hub.participant_session import ParticipantCounters
 from fedkd.server.run.checkpoint import Checkpoint
-from fedkd.server.run.flower_messages import collect_cards
+from fedkd.server.run.flower_grid import collect_cards
 from fedkd.server.run.quorum import Quorum
-from fedkd.wire.channel import grpc
+from fedkd.wire.grpc_channels import grpc
 
 ROUNDS = 20
 """Flower rounds of a run; the student is evaluated after each."""

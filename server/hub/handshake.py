@@ -11,7 +11,7 @@ from fedkd.errors import RemoteProtocolError
 from fedkd.protocol import Card
 from fedkd.server.hub.admission import Admission
 from fedkd.wire import VERSION, Hello, Session, decode_from_institution
-from fedkd.wire.channel import grpc
+from fedkd.wire.grpc_channels import grpc
 
 HELLO_SECONDS = 5.0
 """Timeout of the Hello."""

@@ -5,7 +5,7 @@ It needs ``grpcio-health-checking`` (the extra ``metrics``) and is left out with
 
 from collections.abc import Awaitable, Callable
 
-from fedkd.wire.channel import SERVICE, grpc
+from fedkd.wire.grpc_channels import SERVICE, grpc
 
 ShutdownHook = Callable[[], Awaitable[None]]
 """Sets the status of all services to NOT_SERVING."""

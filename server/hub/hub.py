@@ -25,7 +25,7 @@ from fedkd.server.hub.participant_session import PARTING_SECONDS, ParticipantCou
 from fedkd.server.hub.pending_query import PendingQuery, collect_outcomes, wait_for_outcomes
 from fedkd.server.hub.query_encoding import QueryEncodings
 from fedkd.wire import Query, Role, Session
-from fedkd.wire.channel import create_server, grpc, host_of
+from fedkd.wire.grpc_channels import create_server, grpc, host_of
 from fedkd.wire.payload_framing import MAX_MESSAGE_BYTES
 
 MAX_INSTITUTIONS = 256

@@ -13,7 +13,7 @@ from fedkd.server.hub.participant_session import ParticipantCounters, Participan
 from fedkd.server.hub.pending_query import PendingQuery
 from fedkd.server.hub.query_encoding import EncodingSelector
 from fedkd.wire import Session
-from fedkd.wire.channel import grpc
+from fedkd.wire.grpc_channels import grpc
 
 MAX_ATTEMPTS = 5
 """Times that a question is sent, if its session is lost each time."""

@@ -25,7 +25,7 @@ from fedkd.wire import (
     decode_from_institution,
     encode,
 )
-from fedkd.wire.channel import grpc
+from fedkd.wire.grpc_channels import grpc
 
 PARTING_SECONDS = 0.5
 """For an institution to receive the reason why its session ends."""

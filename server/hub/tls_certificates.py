@@ -30,7 +30,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from fedkd.errors import SettingsError
-from fedkd.wire.channel import grpc
+from fedkd.wire.grpc_channels import grpc
 
 CA, SERVER = "ca", "server"
 LOCAL_HOSTS = ("localhost", "127.0.0.1")

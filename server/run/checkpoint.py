@@ -27,8 +27,8 @@ from fedkd.protocol import Answers, Card, Request
 from fedkd.server.hub.bans import BanReason, Bans
 from fedkd.server.report.result_schema import current_kind
 from fedkd.server.report.run_folder import RESULT, RunFolder, atomic_path, lock_folder, write_atomic
-from fedkd.server.run.journal import open_journal
 from fedkd.server.run.manifest import MANIFEST, Manifest, read_manifest, versions
+from fedkd.server.run.reply_journal_recovery import open_journal
 from fedkd.wire import MissingInstitutions, QueryOutcome, Replay, ReplyRecorder
 
 FOLDER = "checkpoint"
@@ -101,7 +101,7 @@ class Checkpoint:
             path: of its folder.
             engines: by which the run may have been begun; none: any.
             without: names of institutions that are left out from here on, see
-                `fedkd.server.run.journal`; the hub refuses them.
+                `fedkd.server.run.reply_journal_recovery`; the hub refuses them.
 
         Raises:
             SettingsError: there is none, it is finished, it is another engine's, another process

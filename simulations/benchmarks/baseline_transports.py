@@ -30,7 +30,7 @@ from fedkd.simulations.benchmarks.fedkd_transport import (
     institution_credentials,
     preset_logits,
 )
-from fedkd.wire.channel import grpc
+from fedkd.wire.grpc_channels import grpc
 
 PROTO = """
 syntax = "proto3";

@@ -29,7 +29,7 @@ from fedkd.protocol import Ask, PullBack, Refusal, Reply, Signal, rounded
 from fedkd.server.hub.hub import Hub
 from fedkd.server.hub.tls_certificates import server_credentials
 from fedkd.simulations.benchmarks.child_process import child_process, wait_until_closed
-from fedkd.wire.channel import grpc
+from fedkd.wire.grpc_channels import grpc
 
 SHAPE, CLASSES = (3, 32, 32), 10
 TIMEOUT = 60.0

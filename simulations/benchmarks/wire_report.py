@@ -23,8 +23,8 @@ from fedkd.simulations.benchmarks.wan_estimates import (
     QueryKind,
     estimates,
 )
-from fedkd.wire.channel import grpc
-from fedkd.wire.packed_rows import ROW_HEADER_BYTES
+from fedkd.wire.grpc_channels import grpc
+from fedkd.wire.logit_packing import ROW_HEADER_BYTES
 
 HUB_ALTERNATIVES = ("stream", "stream and gate")
 """The hub's: without a release gate, as the baselines are; and with one."""

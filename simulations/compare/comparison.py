@@ -18,8 +18,8 @@ from fedkd.errors import FedkdError, RunsFailed, SettingsError
 from fedkd.experiment import Experiment
 from fedkd.server.report.run_folder import RESULT, load_run
 from fedkd.server.run import console as server_console
-from fedkd.server.run.interrupted_runs import complete_interrupted_run
 from fedkd.server.run.manifest import MANIFEST, read_manifest
+from fedkd.server.run.resume_hint import complete_interrupted_run
 from fedkd.simulations.compare.plots import plot_accuracy_by_epsilon, plot_accuracy_by_samples
 from fedkd.simulations.compare.tables import (
     ComparisonRow,

@@ -68,7 +68,7 @@ def simulate(
         from flwr.serverapp import ServerApp
         from flwr.simulation import run_simulation
 
-        from fedkd.client.app import app as client_app
+        from fedkd.client.client_app import app as client_app
         from fedkd.server.drivers.flower_driver import distil_over_flower
 
         server_app = ServerApp()

@@ -17,7 +17,7 @@ import torch
 
 from fedkd.client.config.owner_config import load_owner_config
 from fedkd.client.institution import owner_institution
-from fedkd.client.institution.student_weights import open_student
+from fedkd.client.institution.student_weight_loading import open_student
 from fedkd.evaluation import accuracy, predict_logits
 from fedkd.simulations.engines import evaluation
 from fedkd.simulations.faults import ledger_audit

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from fedkd.client.ledger.ledger import Ledger
 from fedkd.errors import DataError
-from fedkd.wire.replay import FILE_HEADER, FRAME_LENGTH, JOINED
+from fedkd.wire.reply_replay import FILE_HEADER, FRAME_LENGTH, JOINED
 
 ANSWERED_DECISIONS = ("answered", "repeat")
 """Decisions in a ledger after which an answer is released."""

@@ -31,7 +31,7 @@ from fedkd.wire import (
     decode_from_coordinator,
     encode,
 )
-from fedkd.wire.channel import dial, grpc, open_stream
+from fedkd.wire.grpc_channels import dial, grpc, open_stream
 from fedkd.wire.v1 import teacher_pb2 as pb
 
 RECONNECT_DELAY = 0.3

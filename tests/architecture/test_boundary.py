@@ -102,7 +102,11 @@ SPOILT = [
         "import fedkd.client.vault.teachers.formats",
         {BRINGING},
     ),
-    ("client/app.py", "def f():\n    from fedkd.client.vault.vault import Vault", {VAULT, ALONE}),
+    (
+        "client/client_app.py",
+        "def f():\n    from fedkd.client.vault.vault import Vault",
+        {VAULT, ALONE},
+    ),
     ("client/control/server.py", "import fedkd.client.vault.trained_vault", {VAULT, ALONE}),
     ("client/control/flower_forwarding.py", "import fedkd.client.release.gate", {GATE, ALONE}),
     ("client/config/owner_config.py", "import fedkd.data.datasets", {DATA, ALONE}),

@@ -125,7 +125,7 @@ def test_every_import_and_a_process_of_its_own_find_what_is_installed(installed:
     said = installed.python(
         """
 import inspect, multiprocessing, pickle
-import fedkd, fedkd.client.app, fedkd.server.app, fedkd.simulations.run
+import fedkd, fedkd.client.client_app, fedkd.server.server_app, fedkd.simulations.run
 from fedkd.client.institution import Institution
 from fedkd.server.flower_strategy import DataFreeDistillation
 

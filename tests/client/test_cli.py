@@ -31,7 +31,7 @@ from fedkd.models import build_network
 from fedkd.protocol import Ask, Card, PullBack, Reason, Refusal, Reply, Signal
 from fedkd.server.hub.hub import Hub
 from fedkd.server.report.student_export import save_student
-from fedkd.wire.channel import grpc
+from fedkd.wire.grpc_channels import grpc
 
 ROOT = Path(__file__).parents[2]
 SOON = 30.0

@@ -18,7 +18,7 @@ from fedkd.client.sessions.agent import Agent, ReconnectPolicy
 from fedkd.experiment import parse_experiment
 from fedkd.server import cli
 from fedkd.server.hub.tls_certificates import make_certificates
-from fedkd.wire.channel import grpc
+from fedkd.wire.grpc_channels import grpc
 from tests.support.server_process import ROOT, SOON, running_server
 
 SMALL = ("institutions.count=2", "student.steps=40", "questions.budget=128", "student.model=mlp")

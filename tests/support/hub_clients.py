@@ -14,7 +14,7 @@ from fedkd.client.sessions.agent import Agent, ReconnectPolicy
 from fedkd.protocol import Ask, Card, PullBack, Refusal, Reply, Signal
 from fedkd.server.hub.hub import Hub
 from fedkd.wire import VERSION, Hello, Message, Welcome, decode_from_coordinator, encode
-from fedkd.wire.channel import dial, grpc, open_stream
+from fedkd.wire.grpc_channels import dial, grpc, open_stream
 from fedkd.wire.v1 import teacher_pb2 as pb
 
 TOKEN = "let-me-in"

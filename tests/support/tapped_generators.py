@@ -12,10 +12,10 @@ from fedkd.core.interfaces import Context
 from fedkd.core.schedules import Schedule
 from fedkd.methods import Method, Share
 from fedkd.synthesis.gan_discriminator import Discriminator
+from fedkd.synthesis.generator_parameterisation import GeneratorParameterisation
 from fedkd.synthesis.output_diversified_sampling import OutputDiversified
 from fedkd.synthesis.parameterisation import Drawn, ParameterisationSpec
 from fedkd.synthesis.pixel_and_latent_parameterisation import InvertedBatch
-from fedkd.synthesis.random_latent_generator import GeneratorParameterisation
 from fedkd.synthesis.trained_generator_source import TrainedGenerator
 
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from fedkd.client.vault.teachers.sklearn_estimator import estimator_teacher, is_classifier
 from fedkd.client.vault.teachers.teacher_spec import TeacherSpec
-from fedkd.client.vault.teachers.torch_modules import (
+from fedkd.client.vault.teachers.torch_module_teacher import (
     load_weights,
     module_teacher,
     preserving_rng_state,

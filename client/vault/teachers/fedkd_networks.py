@@ -4,7 +4,7 @@ These networks normalise images themselves and have a body and a head, so they g
 """
 
 from fedkd.client.vault.teachers.teacher_spec import TeacherSpec
-from fedkd.client.vault.teachers.torch_modules import load_weights, module_teacher
+from fedkd.client.vault.teachers.torch_module_teacher import load_weights, module_teacher
 from fedkd.errors import SettingsError
 from fedkd.models import ModuleTeacher, build_network
 

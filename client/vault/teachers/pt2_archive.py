@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from fedkd.client.vault.teachers.teacher_spec import TeacherSpec
-from fedkd.client.vault.teachers.torch_modules import module_teacher
+from fedkd.client.vault.teachers.torch_module_teacher import module_teacher
 from fedkd.errors import DataError, SettingsError
 from fedkd.models import ModuleTeacher
 

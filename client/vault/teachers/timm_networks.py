@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fedkd.client.vault.teachers.teacher_spec import TeacherSpec
-from fedkd.client.vault.teachers.torch_modules import (
+from fedkd.client.vault.teachers.torch_module_teacher import (
     load_weights,
     module_teacher,
     preserving_rng_state,

@@ -17,10 +17,10 @@ import trustme
 from pydantic import BaseModel
 
 from fedkd.client.config.owner_config import OwnerConfig, load_owner_config
-from fedkd.client.config.state_folder import locked
+from fedkd.client.config.private_state_folder import locked
 from fedkd.client.config.template import TEMPLATE
 from fedkd.client.institution import evaluate_student, owner_institution
-from fedkd.client.institution.student_weights import (
+from fedkd.client.institution.student_weight_loading import (
     build_student,
     load_weights,
     max_weights_bytes,

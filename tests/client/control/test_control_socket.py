@@ -21,7 +21,7 @@ from fedkd.client.config.owner_config import load_owner_config
 from fedkd.client.control import framing
 from fedkd.client.control.server import MAX_CONNECTIONS, ControlServer
 from fedkd.client.institution import Institution, owner_institution
-from fedkd.client.institution.student_weights import build_student, max_weights_bytes
+from fedkd.client.institution.student_weight_loading import build_student, max_weights_bytes
 from fedkd.client.sessions.agent import ReconnectPolicy
 from fedkd.client.sessions.session_manager import MAX_SESSIONS, SessionManager
 from fedkd.errors import RemoteProtocolError, SettingsError

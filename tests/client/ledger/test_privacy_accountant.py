@@ -19,7 +19,7 @@ from fedkd.client.institution import Institution, owner_institution
 from fedkd.client.ledger.dataset_privacy_spending import DpTraining
 from fedkd.client.ledger.ledger import Ledger
 from fedkd.client.ledger.privacy_accountant import COMPOSED
-from fedkd.client.monitoring.console import format_card, format_spending
+from fedkd.client.monitoring.terminal_formatting import format_card, format_spending
 from fedkd.client.vault.trained_vault import TrainedVault
 from fedkd.client.vault.training.settings import DpSgdSettings, SupervisedSettings
 from fedkd.client.vault.vault import Vault

@@ -18,7 +18,7 @@ from torch import Tensor
 from fedkd.client.config.owner_config import OwnerConfig
 from fedkd.client.institution import Institution, simulated_policy
 from fedkd.client.ledger.ledger import Ledger
-from fedkd.client.monitoring.console import format_card, format_spending
+from fedkd.client.monitoring.terminal_formatting import format_card, format_spending
 from fedkd.client.release.gate import ReleaseGate
 from fedkd.client.release.mode_table import build_release_mode
 from fedkd.client.release.noiseless import (

@@ -10,7 +10,7 @@ from fedkd.methods import cudfkd
 from fedkd.models import InProcess, build_network
 from fedkd.procedural import build_priors
 from fedkd.simulations.benchmarks import loop as benchmark
-from fedkd.synthesis.random_latent_generator import GeneratorParameterisation
+from fedkd.synthesis.generator_parameterisation import GeneratorParameterisation
 from fedkd.synthesis.trained_generator_source import TrainedSource
 
 SHAPE, K = (1, 8, 8), 10

@@ -26,8 +26,8 @@ from fedkd.procedural import (
     render,
 )
 from fedkd.protocol import FrozenGenerator, NamedPrior, Recipe
+from fedkd.synthesis.generator_parameterisation import GeneratorNetwork, GeneratorParameterisation
 from fedkd.synthesis.prior_source import PriorChoice
-from fedkd.synthesis.random_latent_generator import GeneratorNetwork, GeneratorParameterisation
 from tests.fedkd.procedural.recipe_fingerprints import DIGIT, example_generator, recipe_fingerprints
 
 GOLDEN = Path(__file__).parent / "golden_recipes.json"

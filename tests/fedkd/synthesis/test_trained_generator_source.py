@@ -37,8 +37,8 @@ from fedkd.synthesis import (
     TrainedSource,
     forward_differences,
 )
+from fedkd.synthesis.generator_parameterisation import GeneratorParameterisation
 from fedkd.synthesis.pixel_and_latent_parameterisation import InvertedPixels
-from fedkd.synthesis.random_latent_generator import GeneratorParameterisation
 from tests.support.contexts import Clock, Recorded, answered_by, context_of, drained
 
 SHAPE, K, B = (1, 6, 6), 4, 8

@@ -56,7 +56,7 @@ from fedkd.wire import (
     decode_from_institution,
     encode,
 )
-from fedkd.wire.channel import create_server, grpc
+from fedkd.wire.grpc_channels import create_server, grpc
 from fedkd.wire.v1 import teacher_pb2 as pb
 from tests.fedkd.procedural.recipe_fingerprints import DIGIT, example_generator, example_weights
 from tests.support.hub_clients import (

@@ -28,7 +28,7 @@ from fedkd.server.hub.admission import (
 )
 from fedkd.server.hub.hub import Hub
 from fedkd.wire import VERSION, Hello
-from fedkd.wire.channel import grpc
+from fedkd.wire.grpc_channels import grpc
 from tests.support.hub_clients import (
     IMAGES,
     QUICK,

@@ -7,7 +7,7 @@ import pytest
 from fedkd.server.hub import handshake
 from fedkd.server.hub.hub import Hub
 from fedkd.wire import encode
-from fedkd.wire.channel import METHOD, SERVICE, dial, grpc
+from fedkd.wire.grpc_channels import METHOD, SERVICE, dial, grpc
 from tests.support.hub_clients import SOON, TOKEN, RawClient, hello, names, wait_until
 
 

@@ -22,7 +22,7 @@ from fedkd.server.hub.bans import BanReason, Bans
 from fedkd.server.hub.hub import RUN_OVER, Hub
 from fedkd.server.hub.participant_session import CONNECTION_LOST
 from fedkd.wire import VERSION, Answer, Close, Hello, Message, Query, Welcome, encode
-from fedkd.wire.channel import dial, grpc
+from fedkd.wire.grpc_channels import dial, grpc
 from fedkd.wire.v1 import teacher_pb2 as pb
 from tests.support.hub_clients import (
     HALF,

@@ -31,7 +31,7 @@ from fedkd.server.remote_institutions import RemoteInstitutions
 from fedkd.server.report.result_schema import parse_event
 from fedkd.server.run.checkpoint import Checkpoint
 from fedkd.wire import VERSION, Answer, Close, Hello, Query, Replay, Welcome
-from fedkd.wire.channel import SERVICE, dial, grpc
+from fedkd.wire.grpc_channels import SERVICE, dial, grpc
 from tests.support.hub_clients import (
     IMAGES,
     QUICK,

@@ -14,7 +14,7 @@ from fedkd.errors import SettingsError
 from fedkd.protocol import Ask, Card, PullBack, Reply, Signal
 from fedkd.server.hub.hub import Hub
 from fedkd.server.hub.tls_certificates import make_certificates, server_credentials
-from fedkd.wire.channel import grpc
+from fedkd.wire.grpc_channels import grpc
 
 TOKEN = "let-me-in"
 SOON = 15.0

@@ -31,7 +31,7 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
-from fedkd.client.app import app as client_app
+from fedkd.client.client_app import app as client_app
 from fedkd.client.config.owner_config import load_owner_config
 from fedkd.client.control.server import ControlServer
 from fedkd.client.institution import owner_institution
@@ -44,13 +44,13 @@ from fedkd.loop import Plan, Progress
 from fedkd.methods import cudfkd
 from fedkd.models import build_network
 from fedkd.procedural import build_priors
-from fedkd.server.app import app as server_app
 from fedkd.server.drivers.flower_driver import ROUNDS, RunOutcome, distil_over_flower
 from fedkd.server.flower_strategy import DataFreeDistillation
 from fedkd.server.hub.bans import BanReason
 from fedkd.server.hub.hub import Hub
 from fedkd.server.run.checkpoint import Checkpoint
 from fedkd.server.run.run_recorder import RunRecorder
+from fedkd.server.server_app import app as server_app
 from fedkd.simulations.engines.flower_simulation import simulate
 from fedkd.simulations.rehearsal.flwr_run import (
     COMMANDS,

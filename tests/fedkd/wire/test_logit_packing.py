@@ -38,8 +38,8 @@ from fedkd.wire import (
     decode_from_institution,
     encode,
 )
-from fedkd.wire.channel import create_server, grpc
-from fedkd.wire.packed_rows import PACKING_VERSION, ROW_HEADER_BYTES, UNPACKED, pack, unpack
+from fedkd.wire.grpc_channels import create_server, grpc
+from fedkd.wire.logit_packing import PACKING_VERSION, ROW_HEADER_BYTES, UNPACKED, pack, unpack
 from fedkd.wire.v1 import teacher_pb2 as pb
 from tests.support.hub_clients import (
     IMAGES,

@@ -30,7 +30,7 @@ def reply() -> Reply:
 @pytest.fixture(autouse=True)
 def an_earlier_release(monkeypatch: pytest.MonkeyPatch) -> None:
     """One that did not look at the numbers of a card before it was recorded."""
-    monkeypatch.setattr("fedkd.wire.messages.card_violation", lambda card: None)
+    monkeypatch.setattr("fedkd.wire.session_messages.card_violation", lambda card: None)
 
 
 def begun(path: Path, first: list[Card], joins: Card | None = None) -> Path:

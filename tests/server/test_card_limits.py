@@ -8,7 +8,7 @@ import pytest
 
 from fedkd.aggregation.fusion_rules import RuleFusion, build_fusion
 from fedkd.client.sessions.agent import Agent
-from fedkd.core.memory import check_memory
+from fedkd.core.memory_estimate import check_memory
 from fedkd.errors import SettingsError
 from fedkd.experiment import parse_experiment
 from fedkd.loop import Plan
@@ -35,7 +35,7 @@ LOGITS = frozenset({Signal.LOGITS})
 def test_memory_is_estimated_before_it_is_allocated(
     one: Card, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fedkd.core.memory.machine_memory", lambda: 16 * 10**9)
+    monkeypatch.setattr("fedkd.core.memory_estimate.machine_memory", lambda: 16 * 10**9)
     cards = [replace(one, name=f"{one.name}-{number}") for number in range(50)]
     with pytest.raises(SettingsError, match=words):
         ingredients(parse_experiment({"name": "small"}), cards)
@@ -58,7 +58,7 @@ class Choosy:
         return self
 
     def build(self, context: object) -> object:
-        from fedkd.aggregation.fixed_rule import RuleAggregation
+        from fedkd.aggregation.fixed_rule_aggregation import RuleAggregation
 
         class Part(RuleAggregation):
             def fusion(self, cards: Sequence[Card]) -> RuleFusion:

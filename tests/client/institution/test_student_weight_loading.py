@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import save
 
-import fedkd.client.institution.student_weights as module
-from fedkd.client.institution.student_weights import build_student, open_student
+import fedkd.client.institution.student_weight_loading as module
+from fedkd.client.institution.student_weight_loading import build_student, open_student
 from fedkd.errors import DataError, SettingsError
 from fedkd.models import build_network
 

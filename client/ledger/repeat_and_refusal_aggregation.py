@@ -1,4 +1,4 @@
-"""Counts of uncharged queries, which become one ledger entry a minute for each kind of them.
+"""Aggregation of repeats and refusals: one ledger entry a minute for each kind of uncharged query.
 
 A repeat and a refusal cost nothing, so a coordinator may send any number of them. The first of a
 kind (same server, decision, reason, signals) gets an entry of its own at once; those of the next

@@ -1,4 +1,4 @@
-"""Trial of the aggregation with an answer of zeros: whether institutions can be fused at all.
+"""Dry run of the aggregation on logits of zero: whether these cards can be fused at all.
 
 It comes before an institution is admitted and before its card is recorded, so that a card which no
 check foresaw costs that institution its place, and not the coordinator its run.

@@ -12,7 +12,7 @@ import torch
 from fedkd.client.ledger.answer_cache import PrivacyCost
 from fedkd.client.ledger.hash_chain import LedgerTotals
 from fedkd.client.ledger.ledger import Ledger
-from fedkd.client.monitoring.console import format_entry
+from fedkd.client.monitoring.terminal_formatting import format_entry
 from fedkd.errors import DataError
 from fedkd.privacy import Policy
 from fedkd.protocol import Ask, Reason, Refusal

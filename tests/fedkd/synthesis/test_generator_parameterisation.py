@@ -10,7 +10,7 @@ from fedkd.errors import SettingsError
 from fedkd.models import Generator
 from fedkd.procedural import render
 from fedkd.synthesis import GeneratorNetwork
-from fedkd.synthesis.random_latent_generator import GeneratorParameterisation
+from fedkd.synthesis.generator_parameterisation import GeneratorParameterisation
 from tests.support.contexts import context_of
 
 SHAPE, K = (1, 6, 6), 4

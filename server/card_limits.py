@@ -1,8 +1,8 @@
-"""Checks of cards before a student is built for them: bounds, and the memory that they ask for."""
+"""Bounds of a card's fields and the memory that they imply, checked before it is allocated."""
 
 from collections.abc import Sequence
 
-from fedkd.core.memory import bank_bytes, check_memory, fusion_bytes, outputs_bytes
+from fedkd.core.memory_estimate import bank_bytes, check_memory, fusion_bytes, outputs_bytes
 from fedkd.errors import SettingsError
 from fedkd.experiment import Experiment
 from fedkd.protocol import Card, LabelSpaces, card_violation

@@ -31,7 +31,7 @@ from fedkd.protocol import (
     card_violation,
     fingerprint,
 )
-from fedkd.wire.packed_rows import PACKING_VERSION
+from fedkd.wire.logit_packing import PACKING_VERSION
 from fedkd.wire.recipes import check_recipe
 
 VERSION = 1

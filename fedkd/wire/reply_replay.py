@@ -15,7 +15,7 @@ from fedkd.errors import DataError
 from fedkd.protocol import Answers, Card, Reply, Request, digest
 from fedkd.wire.cards import decode_stored_card
 from fedkd.wire.codec import decode_from_institution
-from fedkd.wire.messages import Answer
+from fedkd.wire.session_messages import Answer
 
 FRAME_LENGTH = struct.Struct("<Q")
 """Length of a frame, in bytes."""
