@@ -24,6 +24,8 @@ from fedkd.simulations.engines.environment_variables import set_environment_defa
 
 FORKSERVER = multiprocessing.get_context("forkserver")
 """Processes start with everything imported, so that kills hit the run and not its start."""
+_PRELOADED = ("fedkd.simulations.run", "torch._dynamo", "sklearn.datasets", "onnxscript")
+"""What a run imports, at its start or on its way."""
 COMPARED_FILES = ("student.safetensors", "events.jsonl")
 """Files that must be the same, byte for byte."""
 RUN_TIMEOUT = 3600.0
@@ -60,8 +62,7 @@ def kill_and_resume(
         RuntimeError: a run failed.
     """
     rng = random.Random(seed)
-    set_environment_defaults()
-    FORKSERVER.set_forkserver_preload(["fedkd.simulations.run"])
+    prepare_forkserver()
     reference = folder / "whole"
     if _run_for(["run", *command_line, "--out", str(reference)], folder / "log", RUN_TIMEOUT):
         raise RuntimeError("the reference run did not end")
@@ -79,6 +80,12 @@ def kill_and_resume(
         )
         kills -= max(1, trial.kills)
         yield trial
+
+
+def prepare_forkserver() -> None:
+    """Say what `FORKSERVER` imports; to be called before its first process."""
+    set_environment_defaults()
+    FORKSERVER.set_forkserver_preload(list(_PRELOADED))
 
 
 def _trial(

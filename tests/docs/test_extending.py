@@ -1,13 +1,15 @@
 """docs/extending.md, installed as a package of somebody else's and run as its reader would."""
 
 import json
-import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from fedkd.simulations.checks.resume import kill_and_resume
+from tests.support.forked_cli import fedkd
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "extending.md"
@@ -35,24 +37,7 @@ class World:
 
     def run(self, *words: str, installed: bool = True) -> str:
         """What `fedkd` prints in the working directory of somebody who installed the package."""
-        paths = [str(ROOT), *([str(self.site)] if installed else [])]
-        environment = {
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join(paths),
-            "OMP_NUM_THREADS": "1",
-            "COLUMNS": "200",
-        }
-        done = subprocess.run(
-            [sys.executable, "-m", "fedkd.simulations.cli", *words],
-            cwd=self.folder / "work",
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=280,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        return fedkd(words, self.folder / "work", site=self.site if installed else None)
 
     def student(self, name: str) -> bytes:
         return (self.folder / "work" / name / "student.safetensors").read_bytes()
@@ -115,34 +100,12 @@ def test_it_runs_by_module_and_function_where_nothing_is_installed(
     assert (work / "modules" / "report.html").exists()
 
 
-RESUME = """
-import sys, tempfile
-from pathlib import Path
-from fedkd.simulations.checks.resume import kill_and_resume
-
-if __name__ == "__main__":
-    words = ["bars.toml", "--checkpoint", "0.2", *sys.argv[1:]]
-    trials = list(kill_and_resume(words, Path(tempfile.mkdtemp(dir=".")), kills=3, kills_per_run=3))
-    assert trials and all(t.same_student and t.same_events for t in trials), trials
-    print("kills:", sum(t.kills for t in trials))
-"""
-
-
-def test_killed_and_resumed_it_makes_the_same_student(world: World) -> None:
-    (world.folder / "work" / "resume.py").write_text(RESUME)
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(ROOT), str(world.site)]),
-        "OMP_NUM_THREADS": "1",
-    }
-    done = subprocess.run(
-        [sys.executable, "resume.py", *SMALL],
-        cwd=world.folder / "work",
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "kills: 3" in done.stdout
+def test_killed_and_resumed_it_makes_the_same_student(
+    world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(world.folder / "work")
+    monkeypatch.syspath_prepend(str(world.site))
+    words = ["bars.toml", "--checkpoint", "0.2", *SMALL]
+    trials = list(kill_and_resume(words, tmp_path, kills=2, kills_per_run=2))
+    assert sum(trial.kills for trial in trials) == 2
+    assert all(trial.same_student and trial.same_events for trial in trials), trials
