@@ -19,7 +19,7 @@ def taught(part: slice) -> nn.Module:
     """A module trained on some of digits."""
     data = open_data("digits")
     images, labels = data.train_images[part], data.train_labels[part]
-    teacher = train_teacher("cnn", images, labels, 10, SupervisedSettings(epochs=15), 0)
+    teacher = train_teacher("cnn", images, labels, 10, SupervisedSettings(epochs=6), 0)
     assert isinstance(teacher, ModuleTeacher)
     return teacher.module
 

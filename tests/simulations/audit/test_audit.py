@@ -476,7 +476,7 @@ def test_the_command_leaves_figures_and_says_what_they_do_not_prove(
 
 def test_the_mechanisms_command_fails_where_a_planted_bug_is_missed(tmp_path: Path) -> None:
     asked = ("mechanism", "digits", "--out", str(tmp_path), "--planted", "--trials")
-    assert run_command(*asked, "6000") == 0
+    assert run_command(*asked, "3000") == 0
     figures = json.loads((tmp_path / "mechanism.json").read_text())
     assert [f["violated"] for f in figures["findings"]] == [False] * 4 + [True] * 4
     assert run_command(*asked, "8") == 1
