@@ -4,6 +4,7 @@ The names below are the public ones; each is imported when it is first used, so 
 ``--help`` does not wait for torch.
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,10 @@ if TYPE_CHECKING:
     from fedkd.loop import distil, drive
     from fedkd.models import InProcess
     from fedkd.protocol import Ask, Card, PullBack, Reply, Signal
+
+# ONNX Runtime would keep a device's id under the user's home and send events to its maker. It reads
+# this once, as it is imported: by us, by torch's exporter, or by an owner's own teacher.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _HOME = {
     "Ask": "fedkd.protocol",
