@@ -18,7 +18,9 @@ from fedkd.client.ledger.ledger import Ledger
 from fedkd.errors import DataError
 from fedkd.wire.reply_replay import FILE_HEADER, FRAME_LENGTH, JOINED
 
-ANSWERED_DECISIONS = ("answered", "repeat")
+CHARGED_DECISION = "answered"
+"""Decision in a ledger that charges; each content has it once."""
+ANSWERED_DECISIONS = (CHARGED_DECISION, "repeat")
 """Decisions in a ledger after which an answer is released."""
 TIMEOUT_REASON = "no answer within"
 """Start of the reason that a coordinator records for an institution that answered too late."""
@@ -26,7 +28,11 @@ TIMEOUT_REASON = "no answer within"
 
 @dataclass(frozen=True)
 class LedgerRow:
-    """A row of a ledger: the columns that this audit reads."""
+    """A row of a ledger: the columns that this audit reads.
+
+    A row of repeats or refusals may stand for many queries, of one minute: its count is the sum of
+    theirs, its digest that of the last.
+    """
 
     sequence: int
     digest: str
@@ -102,13 +108,13 @@ def ledger_digest(digest: bytes, fingerprint: bytes) -> str:
 def double_charges(rows: Sequence[LedgerRow]) -> int:
     """Number of contents that one institution charged more than once, or at a wrong price.
 
-    ``rows`` are all rows of its ledger. Each content costs its number of images, once.
+    ``rows`` are all rows of its ledger. Each content costs its number of images, once; a repeat and
+    a refusal cost nothing, however many queries a row of them stands for.
     """
-    charged = Counter(row.digest for row in rows if row.cost or row.decision == "answered")
+    charged = Counter(row.digest for row in rows if row.cost or row.decision == CHARGED_DECISION)
     twice = sum(times - 1 for times in charged.values())
-    due = {row.digest: row.count for row in rows if row.decision in ANSWERED_DECISIONS}
-    wrong = sum(row.cost for row in rows) != sum(due.values())
-    return max(twice, int(wrong))
+    wrong = sum(row.cost != (row.count if row.decision == CHARGED_DECISION else 0) for row in rows)
+    return max(twice, wrong)
 
 
 def lost_answers(
@@ -124,6 +130,10 @@ def lost_answers(
     Each query that the ledger says was answered must be in the journal, with the answer or the
     reason why it is missing. A timeout is a reason only where the query took at least as long as
     late answers are waited for; it explains one received answer that was dropped.
+
+    Of the repeats that share a row, the ledger has the last one's digest, so only that one is
+    looked up. The others were charged by a row of their own, and where the coordinator received
+    their answers, its counts show those that it dropped.
 
     Args:
         name: of the institution.
@@ -172,8 +182,8 @@ def dropped_answers(name: str, journal: Sequence[JournalEntry]) -> list[str]:
 def uncharged_answers(
     name: str, fingerprint: bytes, rows: Sequence[LedgerRow], journal: Sequence[JournalEntry]
 ) -> int:
-    """Number of answers in a journal that the institution's ledger does not have."""
-    charged = {row.digest for row in rows if row.decision in ANSWERED_DECISIONS}
+    """Number of answers in a journal that the institution's ledger has not charged."""
+    charged = {row.digest for row in rows if row.decision == CHARGED_DECISION}
     return sum(
         name in entry.answered and ledger_digest(entry.digest, fingerprint) not in charged
         for entry in journal

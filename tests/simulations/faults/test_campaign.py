@@ -6,6 +6,7 @@ import sqlite3
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,18 @@ def test_an_intact_ledger_has_no_findings(ledger: Path, tmp_path: Path) -> None:
     assert ledger_audit.chain_error(ledger) == ""
 
 
+def test_repeats_that_share_a_row_are_no_double_charge_and_no_lost_answers(tmp_path: Path) -> None:
+    path, policy = tmp_path / "ledger.sqlite", Policy(frozenset({Signal.LOGITS}))
+    with closing(Ledger(path)) as ledger:
+        for value in (0, 1, 2, 3, 1, 2, 0, 1):  # the last three repeats come within a minute
+            assert ledger.charge(ask(value), policy, "", FINGERPRINT) is None
+    rows, journal = ledger_audit.ledger_rows(path), journal_of(tmp_path)
+    assert [row.count for row in rows if row.decision == "repeat"] == [2, 6]
+    assert ledger_audit.double_charges(rows) == 0
+    assert ledger_audit.uncharged_answers(NAME, FINGERPRINT, rows, journal) == 0
+    assert lost_of(path, journal) == []
+
+
 def test_an_incomplete_journal_entry_is_ignored(tmp_path: Path) -> None:
     whole, path = journal_of(tmp_path), tmp_path / "replies.bin"
     content = path.read_bytes()
@@ -151,6 +164,10 @@ def test_a_timeout_explains_a_lost_answer_only_after_lingering(
 
 def test_an_answer_that_was_not_charged_is_found(ledger: Path, tmp_path: Path) -> None:
     ledger_rows = [row for row in ledger_audit.ledger_rows(ledger) if row.sequence != 5]
+    assert ledger_audit.uncharged_answers(NAME, FINGERPRINT, ledger_rows, journal_of(tmp_path)) == 1
+    # A repeat of what was never charged is not charged either.
+    repeated = replace(ledger_audit.ledger_rows(ledger)[4], decision="repeat", cost=0)
+    ledger_rows.append(repeated)
     assert ledger_audit.uncharged_answers(NAME, FINGERPRINT, ledger_rows, journal_of(tmp_path)) == 1
 
 
