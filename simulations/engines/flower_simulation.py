@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -34,6 +35,8 @@ OBJECT_STORE = 80 * 2**20
 CLUSTER_VARIABLE = "FEDKD_RAY_ADDRESS"
 """Environment variable with the address of a running Ray cluster, host:port. Ray's own variable is
 not used: it may have been set for other work."""
+FLOWER_HOME_VARIABLE = "FLWR_HOME"
+"""Environment variable with the folder that Flower uses in the place of ~/.flwr."""
 
 
 class _InterruptedError(Exception):
@@ -62,7 +65,7 @@ def simulate(
     set_environment_defaults()
     _check_settings(experiment)
     worker_variables = _worker_variables()
-    with _environment(worker_variables):
+    with _flower_home(), _environment(worker_variables):
         # Flower and Ray read their variables as they are imported.
         from flwr.app import Context
         from flwr.serverapp import ServerApp
@@ -107,7 +110,12 @@ def flower_runtime() -> Iterator[None]:
         SettingsError: Ray does not start.
     """
     worker_variables = _worker_variables()
-    with _environment(worker_variables), _flower_errors_only(), _ray(worker_variables):
+    with (
+        _flower_home(),
+        _environment(worker_variables),
+        _flower_errors_only(),
+        _ray(worker_variables),
+    ):
         yield
 
 
@@ -222,6 +230,22 @@ def _interruptible_grid(grid: "Grid", check: Callable[[], None]) -> "Grid":
 
     grid.pull_messages = pull_messages  # type: ignore[method-assign]
     return grid
+
+
+@contextmanager
+def _flower_home() -> Iterator[None]:
+    """Give Flower a temporary home, unless the user has named one.
+
+    It writes an identifier of the machine there even where telemetry is off.
+    """
+    if os.environ.get(FLOWER_HOME_VARIABLE):
+        yield
+        return
+    with (
+        tempfile.TemporaryDirectory(prefix="fedkd-flower-", ignore_cleanup_errors=True) as folder,
+        _environment({FLOWER_HOME_VARIABLE: folder}),
+    ):
+        yield
 
 
 @contextmanager

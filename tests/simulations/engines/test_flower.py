@@ -28,6 +28,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.app.user_config import UserConfig
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
+from flwr.supercore import telemetry
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
@@ -536,7 +537,12 @@ def test_a_wrong_experiment_ends_before_anything_is_started(
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_the_simulation_asks_two_workers_over_grpc(tmp_path: Path) -> None:
+def test_the_simulation_asks_two_workers_over_grpc(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("FLWR_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setitem(telemetry.state, "source", None)  # as in a process that has just started
     seen: list[str] = []
     outcome = simulate(
         parse_experiment(SMALL), tmp_path, lambda progress: seen.append(progress.kind)
@@ -552,3 +558,5 @@ def test_the_simulation_asks_two_workers_over_grpc(tmp_path: Path) -> None:
     data = open_data("digits")
     truth = accuracy(predict_logits(outcome.distilled.student, data.test_images), data.test_labels)
     assert outcome.accuracy == pytest.approx(truth)
+    assert telemetry.state["source"] is not None, "Flower has not looked for its home"
+    assert not (tmp_path / "home" / ".flwr").exists()
