@@ -18,6 +18,7 @@ help:
 	@echo "make clean    removes what tools left; .venv and runs/ stay"
 
 setup: $(ready)
+	@echo "For the commands fedkd, fedkd-server and fedkd-client: source .venv/bin/activate"
 
 $(ready): pyproject.toml constraints.txt .ci/setup
 	@.ci/setup

@@ -3,16 +3,26 @@
 import re
 from pathlib import Path
 
+import click
+import pytest
 import torch
+import typer.main
 from torch import nn
 
+from fedkd.client.cli import app as client
 from fedkd.client.vault.training.settings import SupervisedSettings
 from fedkd.client.vault.training.supervised import train_teacher
 from fedkd.data.datasets import open_data
 from fedkd.evaluation import accuracy, predict_logits
 from fedkd.models import ModuleTeacher, build_network
+from fedkd.server.cli import app as server
+from fedkd.simulations.cli import app as simulation
 
 README = Path(__file__).parents[2] / "README.md"
+APPS = {"fedkd": simulation, "fedkd-server": server, "fedkd-client": client}
+COMMAND = re.compile(
+    r"^(fedkd\S*) ((?:ledger |audit )?)([a-z]+(?: \| [a-z]+)*)((?: [^ ]+)*)", re.MULTILINE
+)
 
 
 def taught(part: slice) -> nn.Module:
@@ -44,3 +54,28 @@ def test_every_command_of_the_readme_is_there() -> None:
     makefile = (README.parent / "Makefile").read_text()
     for target in re.findall(r"^make (\w+)", text, re.M):
         assert re.search(rf"^{target}:", makefile, re.M), target
+
+
+def commands() -> list[tuple[str, ...]]:
+    """Every command of the README's list: program, group, command, the words after it."""
+    block = README.read_text().split("## Commands")[1].split("```")[1]
+    found = COMMAND.findall(block)
+    return [
+        (program, group.strip(), command, words)
+        for program, group, each, words in found
+        for command in each.split(" | ")
+    ]
+
+
+@pytest.mark.parametrize(("program", "group", "command", "words"), commands())
+def test_a_command_of_the_readme_takes_as_many_arguments(
+    program: str, group: str, command: str, words: str
+) -> None:
+    known = typer.main.get_command(APPS[program])
+    for name in filter(None, (group, command)):
+        assert isinstance(known, click.Group)
+        known = known.commands[name]
+    arguments = [one for one in known.params if isinstance(one, click.Argument)]
+    given = len(re.findall(r"\b[A-Z]+\b", words))
+    if "--" not in words:
+        assert sum(one.required for one in arguments) <= given <= len(arguments)
