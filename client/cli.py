@@ -135,14 +135,15 @@ def show(
 ) -> None:
     """What is spent, and the latest entries."""
     from fedkd.client.monitoring.terminal_formatting import (
-        format_entry,
+        format_entries,
         format_spending,
         format_totals,
     )
 
     settings, opened = _open_ledger(owner)
     with contextlib.closing(opened):
-        rows = collections.deque(opened.entries(), last)
+        latest = collections.deque(opened.entries(), max(1, last))
+        rows = [*latest][:last]
         if as_json:
             each = {
                 name: asdict(known)
@@ -156,8 +157,8 @@ def show(
         for name, known in opened.dataset_accounts.all_spending().items():
             if line := format_spending(name, known, settings.effective_policy.budget):
                 typer.echo(line)
-    for entry in rows:
-        typer.echo(format_entry(asdict(entry)))
+    if latest:
+        typer.echo(format_entries([*map(asdict, rows)], latest[-1].sequence))
 
 
 @ledger.command()
@@ -222,7 +223,7 @@ def main() -> None:
         print(error.format_message(), file=sys.stderr)
         sys.exit(2)
     except click.ClickException as error:
-        print(f"fedkd-client: {error.format_message()}; see --help", file=sys.stderr)
+        print(f"fedkd-client: {error.format_message().rstrip('.')}; see --help", file=sys.stderr)
         sys.exit(2)
     except FedkdError as error:
         print(f"fedkd-client: {error}", file=sys.stderr)

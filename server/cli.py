@@ -112,6 +112,7 @@ def run(
         raise SettingsError("--without NAME leaves an institution out of a run; give --resume DIR")
     _silence_grpc()
     from fedkd.core.logs import configure_logging
+    from fedkd.core.plural import counted
     from fedkd.server.hub.hub import Hub
     from fedkd.server.hub.tls_certificates import server_credentials
     from fedkd.server.run.checkpoint import Checkpoint
@@ -137,7 +138,7 @@ def run(
         with Hub(admission, where, credentials, known=known, bans=bans) as hub:
             if isinstance(admission, str):
                 typer.echo(f"fedkd-server: the token of this run is {admission}", err=True)
-            expected = f"{quorum.expected} institutions may dial {hub.address}"
+            expected = f"{counted(quorum.expected, 'institution')} may dial {hub.address}"
             typer.echo(f"fedkd-server: {expected}", err=True)
             _distil(saved_run, hub, quorum, metrics, bars=log == "text")
 
@@ -307,7 +308,7 @@ def main() -> None:
         print(error.format_message(), file=sys.stderr)
         sys.exit(2)
     except click.ClickException as error:
-        print(f"fedkd-server: {error.format_message()}; see --help", file=sys.stderr)
+        print(f"fedkd-server: {error.format_message().rstrip('.')}; see --help", file=sys.stderr)
         sys.exit(2)
     except FedkdError as error:
         print(f"fedkd-server: {error}", file=sys.stderr)

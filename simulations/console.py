@@ -1,5 +1,6 @@
 """Print the resolved settings of an experiment in one line before its run."""
 
+from fedkd.core.plural import counted
 from fedkd.experiment import Experiment
 from fedkd.server.run.console import console
 
@@ -11,7 +12,8 @@ def print_experiment(experiment: Experiment, engine: str) -> None:
     arguments = ", ".join(f"{k}={v}" for k, v in experiment.method.arguments.items())
     console.print(
         f"[bold]{experiment.name}[/bold] · {engine} · seed {experiment.seed} · "
-        f"{i.count} institutions on {i.data} ({split}) · "
+        f"{counted(i.count, 'institution')} on {i.data} ({split}) · "
         f"{experiment.method.name}({arguments}) · "
-        f"{q.budget:,} samples asked of each · {experiment.student.steps:,} student steps"
+        f"{counted(q.budget, 'sample')} asked of each · "
+        f"{counted(experiment.student.steps, 'student step')}"
     )

@@ -1,7 +1,7 @@
 """Text for the owner's terminal: the card, progress, ledger entries and privacy spending."""
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from fedkd.core.plural import counted
 from fedkd.privacy import Budget, Spending
 from fedkd.protocol import Card, Guarantee
 
@@ -27,6 +28,11 @@ CARD_LABELS = {
     "guarantee": "guarantee of differential privacy",
 }
 """Descriptions of the fields of a card."""
+LEDGER_HEADING = (
+    f"{'row':>8}  {'time':<32}  {'server':<22} {'kind':<11} {'signals':<14} {'images':>6} "
+    f"{'micro-rho':>9}  decision"
+)
+"""Above the columns of `format_entry`."""
 
 
 @contextmanager
@@ -62,9 +68,9 @@ def card_fields(card: Card) -> dict[str, Any]:
 def format_card(card: Card) -> str:
     """Every field of a card, one a line."""
     facts = {**card_fields(card), "guarantee": format_guarantee(card.guarantee)}
-    return "\n".join(
-        f"{CARD_LABELS.get(field, field):<54}{_fact(fact)}" for field, fact in facts.items()
-    )
+    labels = {field: CARD_LABELS.get(field, field) for field in facts}
+    width = max(map(len, labels.values())) + 2
+    return "\n".join(f"{labels[field]:<{width}}{_fact(fact)}" for field, fact in facts.items())
 
 
 def format_guarantee(guarantee: Guarantee | None) -> str:
@@ -83,7 +89,8 @@ def format_guarantee(guarantee: Guarantee | None) -> str:
     )
     if not g.unpromised:
         return text
-    return f"{text}; but {g.unpromised:,} images were answered before without any guarantee"
+    images = counted(g.unpromised, "image was", "images were")
+    return f"{text}; but {images} answered before without any guarantee"
 
 
 def format_facts(facts: Mapping[str, object]) -> str:
@@ -105,8 +112,10 @@ def _fact(fact: object) -> str:
 
 def format_totals(samples: int, cap: int, refused: int, examined: int) -> str:
     """The totals of a ledger, in one line."""
-    text = f"{samples:,} of {cap:,} samples are spent, {refused:,} queries were refused"
-    return text + (f", {examined:,} students were examined" if examined else "")
+    text = f"{samples:,} of {counted(cap, 'sample is', 'samples are')} spent"
+    text += f", {counted(refused, 'query was', 'queries were')} refused"
+    students = counted(examined, "student was", "students were")
+    return text + (f", {students} examined" if examined else "")
 
 
 def format_spending(data_set: str, spent: Spending, budget: Budget | None) -> str:
@@ -115,12 +124,12 @@ def format_spending(data_set: str, spent: Spending, budget: Budget | None) -> st
     if spent.micro_rho:
         parts.append(_format_rho(spent, budget))
     if spent.trainings:
-        parts.append(
-            f"{len(spent.trainings)} private trainings, epsilon {float(spent.epsilon):g} at delta "
-            f"{float(spent.delta):g} together"
-        )
+        trainings = counted(len(spent.trainings), "private training")
+        together = f"epsilon {float(spent.epsilon):g} at delta {float(spent.delta):g} together"
+        parts.append(f"{trainings}, {together}")
     if spent.unpromised:
-        parts.append(f"{spent.unpromised:,} images were answered without any guarantee")
+        images = counted(spent.unpromised, "image was", "images were")
+        parts.append(f"{images} answered without any guarantee")
     return f"data set {data_set}: {'; '.join(parts)}" if parts else ""
 
 
@@ -131,6 +140,14 @@ def _format_rho(spent: Spending, budget: Budget | None) -> str:
         f"{spent.micro_rho:,} of {budget.micro_rho:,} micro-rho are spent, epsilon "
         f"{budget.epsilon_of(spent.micro_rho):.4g} of {budget.epsilon:g} at delta {budget.delta:g}"
     )
+
+
+def format_entries(entries: Sequence[Mapping[str, Any]], of: int) -> str:
+    """The latest ledger entries in columns with a heading, and how many of all they are."""
+    lines = [LEDGER_HEADING, *map(format_entry, entries)] if entries else []
+    if len(entries) < of:
+        lines.append(f"{len(entries):,} of {of:,} rows are shown, the latest; --last N shows N")
+    return "\n".join(lines)
 
 
 def format_entry(entry: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ from functools import partial
 from types import TracebackType
 from typing import Self
 
+from fedkd.core.plural import counted
 from fedkd.errors import QuorumLost
 from fedkd.protocol import Answers, Ask, Card, PullBack, Refusal, Reply
 from fedkd.server.hub.admission import Admission, RunToken
@@ -326,6 +327,6 @@ def quorum_lost(cards: Sequence[Card], count: int, timeout: float) -> QuorumLost
     """The error that only ``cards`` of ``count`` institutions came within ``timeout`` seconds."""
     present = ", ".join(card.name for card in cards) or "none"
     return QuorumLost(
-        f"{len(cards)} institutions came within {timeout:g} s ({present}), expected {count}; start "
-        "the agents that are missing, or ask for fewer"
+        f"{counted(len(cards), 'institution')} came within {timeout:g} s ({present}), expected "
+        f"{count}; start the agents that are missing, or ask for fewer"
     )

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from fedkd.core.plural import counted
 from fedkd.experiment import Experiment
 from fedkd.loop import Progress as RunProgress
 
@@ -81,7 +82,8 @@ def progress_bars(
 
 def print_resumed(times: int, questions: int, warning: str) -> None:
     """Print where a run is resumed."""
-    console.print(f"resumed ({times}); {questions:,} questions were answered before")
+    before = counted(questions, "question was", "questions were")
+    console.print(f"resumed ({times}); {before} answered before")
     if warning:
         print(f"fedkd: {warning}", file=sys.stderr)
 
@@ -90,7 +92,7 @@ def print_result(result: dict[str, Any], path: str) -> None:
     """Print the figures of a finished run."""
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column()
-    table.add_column(overflow="fold")  # a path that is cut off is of no use
+    table.add_column(overflow="fold")
     student, ensemble = result["student"], result["ensemble"]
     if isinstance(student, dict) and isinstance(ensemble, dict):
         table.add_row("student (last)", _percent(student["accuracy"]))
@@ -101,10 +103,12 @@ def print_result(result: dict[str, Any], path: str) -> None:
     if isinstance(teachers, list):
         each = ", ".join(_percent(t["accuracy"]) for t in teachers[:10])
         table.add_row("teachers", each + (" ..." if len(teachers) > 10 else ""))
-        table.add_row("asked of each", f"{max(t['samples_asked'] for t in teachers):,} samples")
+        most = max(t["samples_asked"] for t in teachers)
+        table.add_row("asked of each", counted(most, "sample"))
     table.add_row("seconds", f"{result['seconds']}")
-    table.add_row("report", path)
     console.print(table)
+    # A path that is folded or cut off is of no use.
+    console.print(f"report: {path}", soft_wrap=True, markup=False, highlight=False)
 
 
 def _recall_of_unique_classes(result: dict[str, Any]) -> str:

@@ -11,6 +11,7 @@ from typing import cast
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
+from fedkd.core.plural import counted
 from fedkd.errors import QuorumLost, SettingsError
 from fedkd.protocol import Card
 from fedkd.server.run.quorum import Quorum
@@ -31,8 +32,9 @@ def await_nodes(grid: Grid, quorum: Quorum) -> tuple[int, ...]:
 
     def progress(here: int) -> None:
         nonlocal reported
-        if here not in (reported, count):
-            log.info("%s of %s nodes are here; waiting at most %g s", here, count, seconds)
+        if here < count and here != reported:
+            nodes = counted(here, "node is", "nodes are")
+            log.info("%s here, of %s; waiting at most %g s", nodes, count, seconds)
         reported = here
 
     nodes = quorum.wait_for(lambda: sorted(grid.get_node_ids()), progress)

@@ -307,7 +307,10 @@ def measure_case(case: Case, compute: Compute, seconds: float) -> dict[str, Any]
 
 def main() -> None:
     """Entry point."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m fedkd.simulations.benchmarks.loop",
+        description=(__doc__ or "").split("\n", 1)[0],
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file")
     parser.add_argument("--quick", action="store_true", help="seconds, not minutes")
     parser.add_argument("--device", default="auto", help="cpu or cuda; cuda where there is any")

@@ -204,7 +204,7 @@ def _print_tables(costs: list[Cost], figures: dict[str, dict[str, timing.Timing]
 def main(arguments: list[str] | None = None) -> int:
     """Entry point; the exit status."""
     parser = argparse.ArgumentParser(
-        "fedkd.simulations.benchmarks.many_institutions", description=__doc__
+        prog="python -m fedkd.simulations.benchmarks.many_institutions", description=__doc__
     )
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument(

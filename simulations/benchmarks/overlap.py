@@ -50,7 +50,10 @@ def institution(address: str, name: str, seed: int, pause: float) -> Agent:
 
 def main() -> None:
     """Entry point."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m fedkd.simulations.benchmarks.overlap",
+        description=(__doc__ or "").split("\n", 1)[0],
+    )
     parser.add_argument("--pause", type=float, default=0.03, help="seconds before every answer")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file")
     options = parser.parse_args()

@@ -18,7 +18,9 @@ from fedkd.simulations.engines.environment_variables import set_environment_defa
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the exit status is 0, or 2 on a `FedkdError`."""
-    parser = argparse.ArgumentParser("fedkd.simulations.benchmarks.wire", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m fedkd.simulations.benchmarks.wire", description=__doc__
+    )
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument("--quick", action="store_true", help="a few calls of each")

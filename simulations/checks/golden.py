@@ -216,7 +216,7 @@ def _file_digest(path: Path) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; exit status 0 unless ``--against`` names a file with other digests."""
     parser = argparse.ArgumentParser(
-        "fedkd.simulations.checks.golden", description=__doc__.split("\n")[0]
+        prog="python -m fedkd.simulations.checks.golden", description=__doc__.split("\n")[0]
     )
     parser.add_argument("--out", type=Path, help="file for the digests")
     parser.add_argument("--against", type=Path, help="file of digests to compare with")

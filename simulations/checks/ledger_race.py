@@ -222,7 +222,7 @@ def _kill_chargers(
 def main(arguments: list[str] | None = None) -> int:
     """Entry point; the exit status: 0 if the ledger is right, 1 if not, 2 on a `FedkdError`."""
     parser = argparse.ArgumentParser(
-        "fedkd.simulations.checks.ledger_race", description=__doc__.splitlines()[0]
+        prog="python -m fedkd.simulations.checks.ledger_race", description=__doc__.splitlines()[0]
     )
     parser.add_argument("--processes", type=int, default=8, help="at a time [8]")
     parser.add_argument("--units", type=int, default=1000, help="samples to race for [1000]")

@@ -150,7 +150,7 @@ def _traffic(result: dict[str, Any]) -> list[tuple[int, int, int]]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; exit status 0 if every student was the same."""
     parser = argparse.ArgumentParser(
-        "fedkd.simulations.checks.resume", description=__doc__.split("\n")[0]
+        prog="python -m fedkd.simulations.checks.resume", description=__doc__.split("\n")[0]
     )
     parser.add_argument("experiment", nargs="?", default="digits", help=".toml file, or a name")
     parser.add_argument("--kills", type=int, default=20, help="in all runs together [20]")

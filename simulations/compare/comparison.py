@@ -14,6 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.measure import Measurement
 
+from fedkd.core.plural import counted
 from fedkd.errors import FedkdError, RunsFailed, SettingsError
 from fedkd.experiment import Experiment
 from fedkd.server.report.run_folder import RESULT, load_run
@@ -86,9 +87,11 @@ def compare(
     ]
     states = [_folder_state(planned, engine) for planned in plan]
     server_console.console.print(
-        f"{len(plan)} runs in {path}, {states.count('finished')} of them finished; if it is "
-        f"interrupted, the same command with --out {path} resumes it",
+        f"{counted(len(plan), 'run')} in {path}, {states.count('finished')} of them finished; "
+        f"if it is interrupted, the same command with --out {path} resumes it",
         soft_wrap=True,
+        markup=False,
+        highlight=False,
     )
     failed = _execute(plan, states, engine)
     complete = [row for row in rows if not any(p.variant is row and p.path in failed for p in plan)]
@@ -152,7 +155,9 @@ def _execute(
             if number == 1:  # an error of the first would mostly fail them all
                 raise
             failed[planned.path] = error
-            server_console.console.print(f"{planned.path.name} failed: {error}", soft_wrap=True)
+            server_console.console.print(
+                f"{planned.path.name} failed: {error}", soft_wrap=True, markup=False
+            )
     return failed
 
 
@@ -179,6 +184,9 @@ def _write(
     wide_console.print(terminal_table)
     plot_names = "comparison.svg and .png" + (", epsilon.svg and .png" if has_epsilon else "")
     server_console.console.print(
-        f"{path}: comparison.md, comparison.csv, {plot_names}", soft_wrap=True
+        f"{path}: comparison.md, comparison.csv, {plot_names}",
+        soft_wrap=True,
+        markup=False,
+        highlight=False,
     )
     return found

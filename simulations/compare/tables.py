@@ -143,7 +143,8 @@ def markdown(rows: Sequence[ComparisonRow], columns: Sequence[str]) -> str:
 
 def table(rows: Sequence[ComparisonRow], columns: Sequence[str], seeds: int) -> Table:
     """The table for a terminal."""
-    terminal_table = Table(title=f"mean ± sd over {seeds} seeds", box=None)
+    title = f"mean ± sd over {seeds} seeds" if seeds > 1 else "of 1 seed"
+    terminal_table = Table(title=title, box=None)
     terminal_table.add_column("experiment", no_wrap=True)
     for column in columns:
         terminal_table.add_column(COLUMNS[column].heading, justify="right", no_wrap=True)

@@ -278,7 +278,7 @@ def report_outcome(out: Path, report: StepLog) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Entry point; the exit status: 0, or 2 and one line on standard error."""
     parser = argparse.ArgumentParser(
-        "fedkd.simulations.rehearsal.deployment", description=__doc__.splitlines()[0]
+        prog="python -m fedkd.simulations.rehearsal.deployment", description=__doc__.splitlines()[0]
     )
     parser.add_argument("--experiment", default="digits", help=".toml file, or a name [digits]")
     parser.add_argument("--institutions", type=int, default=3, help="how many [3]")

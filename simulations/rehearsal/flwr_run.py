@@ -39,6 +39,8 @@ START_TIMEOUT = 60.0
 """Seconds that a SuperLink may take to start."""
 FAILED = re.compile("^(Simulation|ServerApp) failed with exception: ")
 """Prefix that Flower adds to our error messages."""
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+"""Escape sequence of a terminal, which Flower's logs have in a file too."""
 EXIT_TIMEOUT = 15.0
 """Seconds that it may take to exit."""
 
@@ -63,21 +65,29 @@ class FlowerInstallation:
             **ENVIRONMENT_DEFAULTS,
             "PATH": os.pathsep.join([str(COMMANDS), os.environ.get("PATH", os.defpath)]),
             "FLWR_HOME": str(self.home),
+            "RAY_ADDRESS": "local",  # another Ray of this user's refuses Flower's settings
             "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": str(self.ports[0]),
             "FLWR_LOCAL_CONTROL_API_PORT": str(self.ports[1]),
         }
 
     def command(self, *command_line: str, capture: bool = False) -> str:
-        """Run ``flwr`` to its end; returns its standard output if ``capture``."""
-        completed = subprocess.run(
+        """Run ``flwr`` to its end; returns its standard output if ``capture``.
+
+        Otherwise it is printed, without Flower's colours where nobody watches a terminal.
+        """
+        plain = not capture and not sys.stdout.isatty()
+        with subprocess.Popen(
             [str(COMMANDS / "flwr"), *command_line],
             cwd=self.empty,
             env=self.environment,
-            stdout=subprocess.PIPE if capture else None,
+            stdout=subprocess.PIPE if capture or plain else None,
+            stderr=subprocess.STDOUT if plain else None,
             text=True,
-            check=False,
-        )
-        return completed.stdout or ""
+        ) as process:
+            if plain and process.stdout is not None:
+                for line in process.stdout:
+                    print(COLOUR.sub("", line), end="", flush=True)
+            return process.communicate()[0] or ""
 
 
 def run_with_flwr(experiment: Experiment, name: str, out: Path) -> str | None:
@@ -192,7 +202,7 @@ def free_ports(count: int) -> tuple[int, ...]:
 def main(arguments: list[str] | None = None) -> int:
     """Entry point; the exit status: 0, or 2 and one line on standard error."""
     parser = argparse.ArgumentParser(
-        "fedkd.simulations.rehearsal.flwr_run", description=__doc__.splitlines()[0]
+        prog="python -m fedkd.simulations.rehearsal.flwr_run", description=__doc__.splitlines()[0]
     )
     parser.add_argument("experiment", nargs="?", default="digits", help=".toml file, or a name")
     parser.add_argument("--app", action="store_true", help="print the folder of the Flower app")

@@ -63,7 +63,10 @@ class ResourceUsage:
 
 def main() -> int:
     """Entry point; 0, or 2 with one line where something is missing."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m fedkd.simulations.rehearsal.inference_server",
+        description=__doc__.splitlines()[0],
+    )
     parser.add_argument(
         "--budget", type=int, default=12_800, help="samples asked of each institution"
     )

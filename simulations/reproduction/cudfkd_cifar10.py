@@ -206,7 +206,10 @@ def is_jpeg(name: str, root: str | None) -> bool:
 
 def main() -> int:
     """Entry point: one call; the exit status is 1 on an error."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m fedkd.simulations.reproduction.cudfkd_cifar10",
+        description=(__doc__ or "").split("\n", 1)[0],
+    )
     parser.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="folder of all calls"
     )

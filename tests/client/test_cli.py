@@ -388,11 +388,17 @@ def test_what_was_spent_stays_spent_and_is_shown(
 
     assert typed(monkeypatch, "ledger", "show", owner, "--last", "2") == 0
     told = capsys.readouterr().out.splitlines()
-    assert told[0] == "12 of 16 samples are spent, 1 queries were refused"
+    assert told[0] == "12 of 16 samples are spent, 1 query was refused"
     assert told[1].endswith(": 12 images were answered without any guarantee")
-    assert hub.address in told[2]
-    assert told[3].endswith("refused spent")
-    assert len(told) == 4
+    assert told[2].split() == [
+        *("row", "time", "server", "kind", "signals", "images", "micro-rho", "decision")
+    ]
+    assert told[3].index(hub.address) == told[2].index("server")
+    assert told[4].endswith("refused spent")
+    assert told[4].index("refused") == told[2].index("decision")
+    assert told[5:] == ["2 of 3 rows are shown, the latest; --last N shows N"]
+    assert typed(monkeypatch, "ledger", "show", owner) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 6, "all three, and no hint"
     assert typed(monkeypatch, "ledger", "show", owner, "--json") == 0
     assert len(json.loads(capsys.readouterr().out)["rows"]) == 3
 
@@ -404,6 +410,9 @@ def test_what_was_spent_stays_spent_and_is_shown(
     assert typed(monkeypatch, "ledger", "export", owner, out) == 0
     assert [json.loads(line)["cost"] for line in out.read_text().splitlines()] == [6, 6, 0]
     assert typed(monkeypatch, "ledger", "export", owner, out) == 2
+    capsys.readouterr()
+    assert typed(monkeypatch, "ledger", "export", owner) == 2
+    assert capsys.readouterr().err == "fedkd-client: Missing argument 'OUT'; see --help\n"
     copied = site.folder / "backup.sqlite"
     assert typed(monkeypatch, "ledger", "backup", owner, copied) == 0
     assert capsys.readouterr().out.splitlines()[-1] == noted

@@ -150,16 +150,19 @@ def test_an_interrupted_run_says_how_it_goes_on(
 
 
 def test_a_comparison_is_a_table_values_and_a_picture(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # Seconds a run, and nothing that a comparison reads.
     monkeypatch.setattr(
         "fedkd.server.report.run_folder.export_onnx", lambda *_: {"skipped": "no need"}
     )
-    out = tmp_path / "compare"
+    out = tmp_path / "a folder whose path is longer than a terminal is wide, since it goes on" / "c"
     arguments = ("compare", "digits", "digits-noise", "--seeds", "2", "--out", str(out), *SMALL)
     arguments += ("--set", "institutions.count=2")
     assert run_command(monkeypatch, *arguments) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert f"report: {out / 'digits-0' / 'report.html'}" in printed, "in one piece"
+    assert not any("\x1b" in line for line in printed), "no colours in a pipe"
     with (out / "comparison.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [(r["experiment"], r["seed"]) for r in rows] == [

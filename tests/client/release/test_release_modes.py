@@ -538,6 +538,10 @@ def test_an_owner_reads_what_is_promised_and_what_is_spent(vaults: dict[str, Vau
     assert line.startswith(f"data set {data_set}: {micro_rho:,} of {BUDGET.micro_rho:,} micro-rho")
     assert "of 8 at delta 1e-05" in line
     assert "may disclose single images" in format_card(replace(north.card, guarantee=None))
+    lines = said.splitlines()
+    facts = lines[0].index("north")
+    assert all(line[facts - 2 : facts] == "  " for line in lines), "label and fact run together"
+    assert all(line[facts] != " " for line in lines)
 
 
 ALTERNATIVES = {

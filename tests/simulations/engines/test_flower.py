@@ -530,6 +530,16 @@ def test_a_failed_run_is_reported_in_one_line(listing: dict[str, Any], failure: 
     assert failure_of_run(json.dumps(listing)) == failure
 
 
+def test_flowers_colours_stay_out_of_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("fedkd.simulations.rehearsal.flwr_run.COMMANDS", tmp_path)
+    (tmp_path / "flwr").write_text("#!/bin/sh\nprintf '\\033[92mINFO \\033[0m: hello\\n' >&2\n")
+    (tmp_path / "flwr").chmod(0o700)
+    assert FlowerInstallation(tmp_path, tmp_path, (1, 2)).command("run") == ""
+    assert capsys.readouterr().out == "INFO : hello\n"
+
+
 def test_a_wrong_experiment_ends_before_anything_is_started(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
