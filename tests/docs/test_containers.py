@@ -95,6 +95,14 @@ def test_every_service_is_confined_and_an_institution_listens_on_nothing(
     assert services["coordinator"]["ports"] == ["9092:9092"]
 
 
+def test_images_have_the_version_of_the_package(compose: dict[str, Any]) -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    page = (ROOT / "docs" / "deployment.md").read_text()
+    built = re.findall(r"docker build \S+ \S+ -t (\S+)", page)
+    assert sorted(built) == [f"fedkd-{side}:{version}" for side in ("client", "server")]
+    assert sorted(service["image"] for service in compose["services"].values()) == sorted(built)
+
+
 def test_the_commands_of_the_services_are_there(compose: dict[str, Any]) -> None:
     import click
     import typer.main

@@ -40,6 +40,12 @@ def test_make_has_the_targets_of_the_page() -> None:
         assert re.search(rf"^{target}:", makefile, re.M), target
 
 
+def test_join_tokens_are_written_where_nobody_else_reads_and_their_list_is_deleted() -> None:
+    words = [line.split()[:2] for line in LINES]
+    issued = words.index(["fedkd-server", "token"])
+    assert words.index(["umask", "077"]) < issued < words.index(["rm", "issued"])
+
+
 def test_an_owner_may_write_the_file_of_the_page(tmp_path: Path) -> None:
     written = next(
         re.search(r"<<END\n(name = .*?)END\n", block, re.S)
