@@ -190,9 +190,11 @@ def _begin(
 ) -> "Checkpoint":
     """Begin a new run, with ``every`` seconds between saved states."""
     from fedkd.experiment import load_experiment
+    from fedkd.server.coordinator import check_names
     from fedkd.server.run.checkpoint import Checkpoint
 
     resolved = load_experiment(experiment, overrides)
+    check_names(resolved)
     path = out or Path("runs") / f"{resolved.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     return Checkpoint.begin(path, resolved, "hub", every, record)
 

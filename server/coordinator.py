@@ -19,7 +19,7 @@ from fedkd.errors import QuorumLost, SettingsError
 from fedkd.experiment import Experiment
 from fedkd.loop import PAUSE, Distillation, Distilled, Plan, Progress, Watch
 from fedkd.methods import Method, make
-from fedkd.models import build_network
+from fedkd.models import build_network, check_network_name
 from fedkd.procedural import Prior, build_prior
 from fedkd.protocol import (
     Answers,
@@ -61,6 +61,18 @@ class Ingredients:
     compute: Compute = CPU
     public: Tensor | None = None
     """The coordinator's own images, (N, C, H, W) uint8, where the method needs some."""
+
+
+def check_names(experiment: Experiment) -> None:
+    """Check what is known of an experiment before there is any institution.
+
+    Raises:
+        SettingsError: an unknown network, method or prior, or an argument that it does not know.
+    """
+    check_network_name(experiment.student.model, imports=True)
+    make(experiment.method.name, experiment.method.arguments)
+    for name in experiment.images.priors:
+        build_prior(name, experiment.images.warp, experiment.images.mix, imports=True)
 
 
 def ingredients(

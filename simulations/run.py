@@ -14,6 +14,7 @@ from fedkd.errors import SettingsError
 from fedkd.experiment import Experiment
 from fedkd.server.coordinator import Coordinator, ingredients
 from fedkd.server.drivers.flower_driver import RunOutcome
+from fedkd.server.report.run_folder import check_unused
 from fedkd.server.run import console as server_console
 from fedkd.server.run.checkpoint import REPLIES, Checkpoint
 from fedkd.server.run.resume_hint import complete_interrupted_run, resume_hint
@@ -22,6 +23,7 @@ from fedkd.simulations.console import print_experiment
 from fedkd.simulations.engines.evaluation import evaluate, load_dataset, student_accuracy
 from fedkd.simulations.engines.flower_simulation import simulate
 from fedkd.simulations.engines.local import LocalInstitutions
+from fedkd.simulations.engines.settings_check import check_settings
 from fedkd.wire import Replay
 
 ENGINES = ("local", "simulation")
@@ -52,12 +54,15 @@ def run(
     if engine not in ENGINES:
         raise SettingsError(f"unknown engine {engine!r}; choose one of {', '.join(ENGINES)}")
     path = out or Path("runs") / f"{experiment.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    print_experiment(experiment, "replay" if replay else engine)
-    # Unreadable data should be reported before anything is started.
+    # What cannot be is refused before anything is printed, started or trained.
+    check_unused(path)
+    recording = None if replay is None else Replay(replay / REPLIES)
     load_dataset(experiment.institutions.data, experiment.institutions.root)
-    if replay is not None:
-        recording = Replay(replay / REPLIES)
+    if recording is not None:
+        print_experiment(experiment, "replay")
         return _execute(experiment, "replay", path, partial(_run_replay, recording), None)
+    check_settings(experiment)
+    print_experiment(experiment, engine)
     run_checkpoint = None
     if checkpoint or record:
         run_checkpoint = Checkpoint.begin(path, experiment, engine, checkpoint, record)

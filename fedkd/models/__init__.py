@@ -6,7 +6,13 @@ Architectures are had by name from the registry; weights depend on a seed alone.
 from fedkd.models.architectures import Network, Shape
 from fedkd.models.generators import Generator
 from fedkd.models.in_process_teachers import InProcess
-from fedkd.models.registry import MODELS, build_network, penultimate_features, reinitialised
+from fedkd.models.registry import (
+    MODELS,
+    build_network,
+    check_network_name,
+    penultimate_features,
+    reinitialised,
+)
 from fedkd.models.teacher import (
     CHUNK,
     MIN_PROBABILITY,
@@ -30,6 +36,7 @@ __all__ = [
     "Shape",
     "Teacher",
     "build_network",
+    "check_network_name",
     "penultimate_features",
     "reinitialised",
     "require_signals",

@@ -11,7 +11,7 @@ from flwr.serverapp import Grid
 from fedkd.experiment import Experiment
 from fedkd.loop import Distilled, Watch
 from fedkd.protocol import Card
-from fedkd.server.coordinator import ingredients
+from fedkd.server.coordinator import check_names, ingredients
 from fedkd.server.flower_strategy import DataFreeDistillation
 from fedkd.server.hub.participant_session import ParticipantCounters
 from fedkd.server.run.checkpoint import Checkpoint
@@ -64,6 +64,7 @@ def distil_over_flower(
         SettingsError: the experiment names something that does not exist.
         QuorumLost: too few institutions connected, or answered.
     """
+    check_names(experiment)  # institutions train their teachers when they are asked for cards
     asked, earlier = experiment.questions, [] if checkpoint is None else checkpoint.cards
     linger = asked.timeout if earlier else None
     quorum = Quorum(experiment.institutions.count, asked.quorum, NODE_TIMEOUT, linger)

@@ -46,6 +46,25 @@ GALLERY = "gallery.npz"
 PAGE = "report.html"
 
 
+def check_unused(path: Path) -> None:
+    """Check that a run may have this folder: it is empty, or not there yet.
+
+    Raises:
+        SettingsError: it is not empty, or cannot be read.
+    """
+    try:
+        # A run that was killed at its start may have left a hidden temporary file.
+        taken = path.exists() and any(not file.name.startswith(".") for file in path.iterdir())
+    except OSError as error:
+        raise _unusable(path, error) from None
+    if taken:
+        raise SettingsError(f"the run folder {path} is not empty; name another one or empty it")
+
+
+def _unusable(path: Path, error: OSError) -> SettingsError:
+    return SettingsError(f"cannot make the run folder {path}: {error.strerror}; name another one")
+
+
 class RunFolder:
     """The folder of a run, open for writing in one process."""
 
@@ -64,14 +83,9 @@ class RunFolder:
         """
         try:
             make_private_folder(path)
-            # A run that was killed at its start may have left a hidden temporary file.
-            taken = any(not file.name.startswith(".") for file in path.iterdir())
         except OSError as error:
-            raise SettingsError(
-                f"cannot make the run folder {path}: {error.strerror}; name another one"
-            ) from None
-        if taken:
-            raise SettingsError(f"the run folder {path} is not empty; name another one or empty it")
+            raise _unusable(path, error) from None
+        check_unused(path)
         return cls(path, events=0)
 
     @classmethod

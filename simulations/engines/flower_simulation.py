@@ -63,7 +63,9 @@ def simulate(
         KeyboardInterrupt: Ctrl-C was pressed.
     """
     set_environment_defaults()
-    _check_settings(experiment)
+    from fedkd.simulations.engines.settings_check import check_settings
+
+    check_settings(experiment)  # what is wrong would otherwise be said once Ray is ready
     worker_variables = _worker_variables()
     with _flower_home(), _environment(worker_variables):
         # Flower and Ray read their variables as they are imported.
@@ -122,29 +124,6 @@ def flower_runtime() -> Iterator[None]:
 def _worker_variables() -> dict[str, str]:
     """Environment variables of the Ray workers."""
     return {"FLWR_LOG_LEVEL": "ERROR", "OMP_NUM_THREADS": "1", "PYTHONPATH": _search_path()}
-
-
-def _check_settings(experiment: Experiment) -> None:
-    """Check settings that would otherwise fail only after Ray and all teachers are ready."""
-    from fedkd.client.institution import simulated_assets, simulated_policy
-    from fedkd.client.vault.trained_vault import TrainedVault
-    from fedkd.protocol import Card
-    from fedkd.server.coordinator import ingredients
-
-    vault, release_policy = (
-        TrainedVault(simulated_assets(experiment, 0)),
-        simulated_policy(experiment),
-    )
-    cards = [
-        Card(
-            "the institution",
-            vault.classes,
-            vault.shape,
-            release_policy.signals,
-            release_policy.pull_back,
-        )
-    ]
-    ingredients(experiment, cards).method.check(cards)
 
 
 @contextmanager

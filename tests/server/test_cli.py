@@ -129,6 +129,7 @@ def test_a_signal_ends_a_run_in_plain_text_and_institutions_hear_of_it(tmp_path:
         (("run", "digits", "--insecure", "--wait", "0.2"), "institutions came within 0.2 s"),
         (("run", "digits", "--insecure", "--institutions", "0"), "see --help"),
         (("run", "digits", "--insecure", "--set", "student.stepz=3"), "did you mean steps?"),
+        (("run", "digits", "--insecure", "--set", "student.model=cnm"), "did you mean cnn?"),
         (("token", "north"), "see --help"),
         (("certificates", "tls", "--institution", "a/b"), "cannot be called 'a/b'"),
         (("certificates", "tls", "--institution", "a", "--days", "0"), "expected 1 or more"),

@@ -196,6 +196,10 @@ def test_methods_are_listed_with_what_they_ask(
         (("run", "mnist", "--set", "institutions.root=/nowhere"), "cannot be read"),
         (("run", "digits", "--set", "method.gradient=pull_back"), "policy.signals"),
         (("run", "digits", "--set", "method.name=dream"), "unknown method 'dream'"),
+        (("run", "digits", "--set", "student.model=cnm"), "did you mean cnn?"),
+        (("run", "digits", "--out", "taken"), "the run folder taken is not empty"),
+        (("run", "digits", "--replay", "nowhere"), "cannot read nowhere/replies.bin"),
+        (("run", "digits", "--replay", "taken"), "is no recording of replies"),
         (("run", "digits", "--resume", "nowhere"), "--resume DIR and nothing else"),
         (("report", "nowhere"), "is not a folder"),
         (("compare", "digits", "--seeds", "0"), "expected 1 or more"),
@@ -209,8 +213,13 @@ def test_a_mistake_is_one_line_and_status_two(
     tmp_path: Path,
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "replies.bin").write_bytes(b"notes of somebody")
     assert run_command(monkeypatch, *arguments, *(SMALL if arguments[0] == "run" else ())) == 2
-    errors = [line for line in capsys.readouterr().err.splitlines() if "loading" not in line]
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert [path.name for path in tmp_path.iterdir()] == ["taken"], "nothing was begun"
+    errors = [line for line in printed.err.splitlines() if "loading" not in line]
     assert len(errors) == 1
     assert errors[0].startswith("fedkd: ")
     assert says in errors[0]

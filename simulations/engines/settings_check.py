@@ -1,0 +1,20 @@
+"""Check of an experiment's settings against a simulated card, before any teacher is trained."""
+
+from fedkd.client.institution import simulated_assets, simulated_policy
+from fedkd.client.vault.trained_vault import TrainedVault
+from fedkd.experiment import Experiment
+from fedkd.protocol import Card
+from fedkd.server.coordinator import ingredients
+
+
+def check_settings(experiment: Experiment) -> None:
+    """Build what the coordinator brings, for the card that the first institution would have.
+
+    Raises:
+        SettingsError: the experiment names something that does not exist.
+        NeedsError: the method asks for what the policy refuses.
+        DataError: the data cannot be read.
+    """
+    vault, policy = TrainedVault(simulated_assets(experiment, 0)), simulated_policy(experiment)
+    card = Card("the institution", vault.classes, vault.shape, policy.signals, policy.pull_back)
+    ingredients(experiment, [card]).method.check([card])
