@@ -9,10 +9,10 @@ from fedkd.aggregation.fusion_rules import (
     RuleFusion,
     build_fusion,
     cached_fusion,
-    log_linear_pool,
     weighted_mean,
 )
 from fedkd.aggregation.learned_weights import LearnedWeights
+from fedkd.aggregation.log_linear_pool import log_linear_pool
 from fedkd.aggregation.sample_selection import confident
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Aggregation by a fixed fusion rule: the same function of the replies all through a run."""
+"""Aggregation by a fusion rule, by name: fixed, or with reliability where the rule is "auto"."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from fedkd.aggregation.fusion_rules import RuleFusion, cached_fusion
-from fedkd.core.interfaces import Context, Stateless
+from fedkd.aggregation.reliability_weighted import ReliabilityWeightedAggregation
+from fedkd.core.interfaces import Aggregation, Context, Stateless
 from fedkd.core.source_types import Proposal
 from fedkd.protocol import Answers, Card, LabelSpaces
 
@@ -30,8 +31,10 @@ class ByRule:
         """The same with that rule."""
         return replace(self, rule=rule)
 
-    def build(self, context: Context) -> "RuleAggregation":
-        """The part."""
+    def build(self, context: Context) -> Aggregation:
+        """The part: a fixed rule where one is named; "auto" learns besides who is reliable."""
+        if self.rule == "auto":
+            return ReliabilityWeightedAggregation("auto", context.plan.capacity, context.record)
         return RuleAggregation(self.rule)
 
 

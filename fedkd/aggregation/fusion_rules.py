@@ -23,24 +23,12 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from fedkd.aggregation.log_linear_pool import FLOOR, log_linear_pool
 from fedkd.errors import SettingsError
 from fedkd.protocol import Answers, Card, LabelSpaces, Signal
 
-FLOOR = -8.0
-"""Log-probabilities below this say only "no": a louder no is not more evidence."""
-LEAST_WEIGHT = 0.05
-"""Weight of a class that an institution has never seen, beside 1 for a class seen averagely."""
-SHRINKAGE = 10.0
-"""Of offsets, where everybody has the same classes."""
-SHRINKAGE_APART = 0.1
-"""Where not. An offset is then about the logarithm of the share of the truth that an institution's
-classes hold: large, needed, and known by few classes, which a pull of 10 would outweigh."""
 MOST_OF_MEDIAN = 2.0
 """Most that the class counts of one institution weigh on the mean, in units of the median."""
-RIDGE = 3.0
-"""Pull of classes to their mean, where sets differ. What one institution alone says of a class is
-noisier than a mean of several, and the loudest noise would win: without the pull, most images of
-no class at all were named after a class that one institution alone knows."""
 
 
 def mean_logits(logits: Tensor, counts: Tensor, known: Tensor | None = None) -> Tensor:
@@ -84,64 +72,6 @@ def confidence_weighted(logits: Tensor, counts: Tensor, known: Tensor | None = N
     p = logits.softmax(-1)
     negative_entropy = (p * logits.log_softmax(-1)).sum(-1)  # (T, B); entr has no slope at 0
     return _log(torch.einsum("tbk,tb->bk", p, (2.0 * negative_entropy).softmax(0)))
-
-
-def log_linear_pool(
-    logits: Tensor,
-    counts: Tensor,
-    known: Tensor | None = None,
-    *,
-    shrinkage: float | None = None,
-) -> Tensor:
-    """Logarithmic pool with one offset for each institution and image. (B, K).
-
-    Model: ``log p_k(c) = u(c) - a_k``. A teacher that lacks the true class still hands out a whole
-    unit of probability among the others; its offset ``a_k`` takes that back. Both are fitted by
-    least squares, weighted by class counts,
-
-        sum_kc w_kc (u_c - a_k - log p_k(c))^2 + shrinkage * sum_k a_k^2,
-
-    which is linear in ``log p``: the solution is one fixed matrix for a set of institutions. With
-    ``n_kc`` images of class c at institution k, ``w_kc = max(sqrt(n_kc / mean n), 0.05)``: weights
-    in proportion to counts let one institution decide a class alone, off the data too. The weight
-    of a class that an institution does not have is 0: it is no part of the sum. Classes that two
-    institutions share are then what makes the rest of their answers comparable, and where sets
-    differ the sum has one more term, ``RIDGE * sum_c (u_c - mean u)^2``.
-
-    Args:
-        logits: (T, B, K).
-        counts: (T, K) training images of each class at each institution.
-        known: (T, K) whether an institution has the class, each had by one at least; None: all do.
-        shrinkage: pulls offsets to zero; 0 < shrinkage. At infinity: the count-weighted pool.
-            None: `SHRINKAGE`, or `SHRINKAGE_APART` where ``known`` is given.
-
-    Source: ours; related to the logarithmic opinion pool (Genest and Zidek, 1986).
-    """
-    if shrinkage is None:
-        shrinkage = SHRINKAGE if known is None else SHRINKAGE_APART
-    log_p = logits.log_softmax(-1).clamp_min(FLOOR)
-    pool = _pool_matrix(counts.double(), known, shrinkage).to(log_p)  # (K, T, K)
-    return torch.einsum("ctk,tbk->bc", pool, log_p)
-
-
-def _pool_matrix(counts: Tensor, known: Tensor | None, shrinkage: float) -> Tensor:
-    """The matrix M with u_c = sum_tk M[c, t, k] log p_t(k). (K, T, K).
-
-    Each offset stands in the normal equations with itself and the classes alone, so it is put in
-    terms of the classes first. What is left to solve is (K, K), however many institutions there
-    are.
-    """
-    classes = counts.shape[1]
-    had = torch.ones_like(counts, dtype=torch.bool) if known is None else known
-    average = counts[had].mean().clamp_min(1.0)
-    weight = torch.sqrt(counts / average).clamp_min(LEAST_WEIGHT) * had  # (T, K)
-    share = weight / (weight.sum(1, keepdim=True) + shrinkage)  # a_t = sum_k share_tk (u_k - log p)
-    normal = torch.diag(weight.sum(0)) - share.T @ weight
-    if known is not None:
-        normal += RIDGE * (torch.eye(classes) - 1 / classes)
-    right = (torch.diag_embed(weight) - share[:, :, None] * weight[:, None]).transpose(0, 1)
-    solution: Tensor = torch.linalg.solve(normal, right.flatten(1))
-    return solution.view(right.shape)
 
 
 def _log(p: Tensor) -> Tensor:
@@ -192,6 +122,8 @@ class RuleFusion:
     """Who has which class; None: everybody has all, in one order."""
     weights: Mapping[str, float] = field(default_factory=dict)
     """By institution, what its logits weigh in their mean; empty: the rule decides."""
+    trusted: Mapping[str, tuple[bool, ...]] = field(default_factory=dict)
+    """By institution, which of its own classes are fused; whoever is absent is trusted in all."""
 
     def __call__(self, signals: Mapping[str, Mapping[Signal, Tensor]]) -> dict[Signal, Tensor]:
         """Fuse what is there, by name of institution, into one value for each signal.
@@ -215,16 +147,40 @@ class RuleFusion:
         """(B, K_i) by institution -> (B, K)."""
         if self.weights:
             return weighted_mean({n: self._spread(n, v, 0.0) for n, v in own.items()}, self.weights)
-        rule, labels = RULES[self.rule], self.labels
+        own = self._without_distrusted(own)
+        labels, trusted = self.labels, self._classes_trusted(own)
         logits = torch.stack([self._spread(name, said, -math.inf) for name, said in own.items()])
         counts = torch.cat([self._spread(n, self._counts(n, said), 0.0) for n, said in own.items()])
         if labels is None or all(len(labels.indices[n]) == len(labels.names) for n in own):
-            return rule(logits, counts)
+            return self._ruled(logits, counts, None, trusted)
         known = torch.cat(
             [self._spread(n, torch.ones_like(said[:1]), 0.0) for n, said in own.items()]
         ).bool()
         heard = known.any(0)
-        return _even_odds(rule(logits[..., heard], counts[:, heard], known[:, heard]), heard)
+        said = (logits[..., heard], counts[:, heard], known[:, heard])
+        return _even_odds(self._ruled(*said, None if trusted is None else trusted[:, heard]), heard)
+
+    def _ruled(
+        self, logits: Tensor, counts: Tensor, known: Tensor | None, trusted: Tensor | None
+    ) -> Tensor:
+        if trusted is None:
+            return RULES[self.rule](logits, counts, known)
+        return log_linear_pool(logits, counts, known, trusted=trusted)
+
+    def _without_distrusted(self, own: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Those who are trusted in some class; everybody where nobody is."""
+        left = {n: said for n, said in own.items() if any(self.trusted.get(n, (True,)))}
+        return left or own
+
+    def _classes_trusted(self, own: Mapping[str, Tensor]) -> Tensor | None:
+        """What the pool is told, (T, K), where some are trusted in some classes only."""
+        if self.rule != "log_linear_pool" or all(all(self.trusted.get(n, ())) for n in own):
+            return None
+        rows = [
+            self._spread(n, torch.tensor([self.trusted.get(n, (True,) * said.shape[1])]), True)
+            for n, said in own.items()
+        ]
+        return torch.cat(rows)
 
     def _spread(self, name: str, own: Tensor, elsewhere: float) -> Tensor:
         return own if self.labels is None else self.labels.to_union(name, own, elsewhere)

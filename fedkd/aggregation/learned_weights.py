@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fedkd.aggregation.banked_logits import BankedLogits
 from fedkd.aggregation.fusion_rules import RuleFusion, cached_fusion
 from fedkd.core.checkpoint_state import State
 from fedkd.core.interfaces import Context, Record
@@ -79,10 +80,10 @@ class WeightedAggregation:
     def __init__(
         self, settings: LearnedWeights, capacity: int | None, record: Record | None = None
     ) -> None:
-        self.settings, self.capacity, self._record = settings, capacity, record
+        self.settings, self._record = settings, record
         self.weights: dict[str, float] = {}
         """By institution; begin at one share each."""
-        self._logits: dict[str, Tensor] = {}
+        self._kept = BankedLogits(capacity)
         self._labels = torch.empty(0, dtype=torch.long)
         self._learned = 0
         self._due = False
@@ -122,13 +123,9 @@ class WeightedAggregation:
         """
         first = next(iter(logits.values()))
         classes = torch.full((len(first),), -1) if labels is None else labels
-        absent = torch.full_like(first, torch.nan)
         keep = torch.ones(len(first), dtype=torch.bool) if selected is None else selected
-        for name in self._logits.keys() | logits.keys():
-            nothing = absent[:1].expand(len(self._labels), -1)
-            before = self._logits.get(name, nothing)
-            self._logits[name] = self._last(torch.cat([before, logits.get(name, absent)[keep]]))
-        self._labels = self._last(torch.cat([self._labels, classes[keep]]))
+        self._kept.add(logits, selected)
+        self._labels = self._kept.last(torch.cat([self._labels, classes[keep]]))
 
     def improve(self, rng: torch.Generator) -> Tensor | None:
         """Where weights are due, learn them; all targets by the new ones, (N, K), oldest first."""
@@ -149,11 +146,11 @@ class WeightedAggregation:
         labelled = (self._labels >= 0).nonzero()[:, 0]
         labelled = labelled[torch.randperm(len(labelled), generator=rng)]
         step = self.settings.rate * self.settings.decay**self._learned
-        names = sorted(self._logits)
+        names = sorted(self._kept.by_name)
         weight = torch.tensor([self.weights[name] for name in names])
         for rows in torch.split(labelled, self.settings.batch) if names else ():
             leaf = weight.clone().requires_grad_()
-            logits = torch.stack([self._logits[name][rows] for name in names])
+            logits = torch.stack([self._kept.by_name[name][rows] for name in names])
             loss = F.cross_entropy(_mean(logits, leaf), self._labels[rows])
             (slope,) = torch.autograd.grad(loss, leaf)
             weight = (weight - step * slope.sign()).clamp(0.0, 1.0)
@@ -161,27 +158,21 @@ class WeightedAggregation:
 
     def targets(self) -> Tensor:
         """(N, K), the fused logits of all that is banked, oldest first."""
-        names = sorted(self._logits)
-        logits = torch.stack([self._logits[name] for name in names])
+        names = sorted(self._kept.by_name)
+        logits = torch.stack([self._kept.by_name[name] for name in names])
         return _mean(logits, torch.tensor([self.weights[name] for name in names]))
 
     def state(self) -> State:
         """Weights, and all logits that are kept."""
-        logits = {f"logits/{name}": tensor.clone() for name, tensor in self._logits.items()}
         numbers = {"weights": dict(self.weights), "learned": self._learned, "due": self._due}
-        return State({"labels": self._labels.clone(), **logits}, numbers)
+        return State({"labels": self._labels.clone(), **self._kept.state().tensors}, numbers)
 
     def restore(self, state: State) -> None:
         """Weigh again as when ``state`` was taken."""
-        start = "logits/"
-        logits = {k[len(start) :]: t for k, t in state.tensors.items() if k.startswith(start)}
-        self._logits = {name: tensor.clone() for name, tensor in logits.items()}
+        self._kept.restore(state)
         self._labels = state.tensors["labels"].clone()
         self.weights, self._learned = dict(state.numbers["weights"]), state.numbers["learned"]
         self._due = state.numbers["due"]
-
-    def _last(self, rows: Tensor) -> Tensor:
-        return rows if self.capacity is None else rows[-self.capacity :]
 
 
 def _mean(logits: Tensor, weight: Tensor) -> Tensor:

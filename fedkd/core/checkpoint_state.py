@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 
 from fedkd.errors import DataError
 
-VERSION = 2
+VERSION = 3
 """Of what stands in a state; a file of another version is refused."""
 
 

@@ -21,7 +21,7 @@ class InProcess:
         shape: (C, H, W).
         classes: K of a teacher whose classes have no names.
         class_counts: (K,) training images of each class by name of teacher, where known; they
-            make the better ensemble (`fedkd.aggregation.fusion_rules.log_linear_pool`).
+            make the better ensemble (`fedkd.aggregation.log_linear_pool`).
         class_names: (K,) class names by name of teacher, where teachers have different classes.
 
     Raises:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from fedkd.server.report.result_schema import Gallery
+from fedkd.server.report.run_record import Gallery
 
 MAX_IMAGES = 48
 """Limit of images on a page."""

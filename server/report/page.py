@@ -22,8 +22,10 @@ from fedkd.server.report.institution_template import INSTITUTION_HTML
 from fedkd.server.report.many_institutions import MAX_SHOWN, abbreviated_names, ranges
 from fedkd.server.report.page_template import HTML
 from fedkd.server.report.participation import participation_section
-from fedkd.server.report.result_schema import Result, RunRecord, TeacherRecord
+from fedkd.server.report.reliability_section import reliability_section
+from fedkd.server.report.result_schema import Result, TeacherRecord
 from fedkd.server.report.run_folder import PAGE, load_run, write_atomic
+from fedkd.server.report.run_record import RunRecord
 from fedkd.server.report.student_metrics import student_metrics
 from fedkd.server.report.stylesheet import CSS
 
@@ -80,6 +82,7 @@ def render(record: RunRecord) -> str:
         duration=duration(result.seconds),
         headline=headline_figures(result),
         participation=participation_section(events, result.resumed),
+        reliability=reliability_section(events),
         stages=stages(record.gallery, result.classes) if record.gallery else [],
         colours=plots.origin_colours(events),
         with_guarantee=[teacher for teacher in result.teachers if teacher.epsilon is not None],

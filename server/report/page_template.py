@@ -108,6 +108,7 @@ Together they were sent {{ result.teachers | sum(attribute="bytes_sent") | size 
 {% endif %}
 </p>
 {{ participation }}
+{{ reliability }}
 {% if figures.counts %}
 <h3>Training images of each class</h3>
 {{ folded }}

@@ -1,14 +1,11 @@
-"""Schemas of a run's stored results: ``result.json``, the events, the gallery of samples.
+"""Schemas of a run's stored results: ``result.json`` and the events.
 
 Accuracies are in [0, 1]; None means that the coordinator does not know the value.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from fedkd.errors import DataError
@@ -211,6 +208,20 @@ class Reweighted(_ResultModel):
     """By institution, in [0, 1]."""
 
 
+class Reliability(_ResultModel):
+    """The reliability of institutions was estimated from their answers."""
+
+    kind: Literal["reliability"] = "reliability"
+    samples: Count
+    """Samples asked of each teacher so far."""
+    agreement: dict[str, float | None]
+    """By institution, the correlation with the others, in [-1, 1]; None: too little in common."""
+    weight: dict[str, float]
+    """By institution, the share of its classes that is fused, in [0, 1]."""
+    left_out: dict[str, list[str]] = Field(default_factory=dict)
+    """By institution, the classes on which its answers are left out; absent: none."""
+
+
 class Lost(_ResultModel):
     """An institution did not answer a question, and the run went on."""
 
@@ -249,7 +260,17 @@ class Warned(_ResultModel):
 
 
 Event: TypeAlias = Annotated[
-    Asked | Trained | Scored | Generated | Reweighted | Lost | Returned | Joined | Banned | Warned,
+    Asked
+    | Trained
+    | Scored
+    | Generated
+    | Reweighted
+    | Reliability
+    | Lost
+    | Returned
+    | Joined
+    | Banned
+    | Warned,
     Field(discriminator="kind"),
 ]
 
@@ -257,50 +278,6 @@ _EVENT: TypeAdapter[Event] = TypeAdapter(Event)
 
 _OLD_KINDS = {"struck": "banned", "back": "returned"}
 """Kinds of events in files of earlier releases, and their names now."""
-
-
-@dataclass(frozen=True, eq=False)
-class Gallery:
-    """A few dozen synthetic samples, evenly from the whole run.
-
-    Raises:
-        DataError: the arrays do not fit one another.
-    """
-
-    images: NDArray[np.uint8]
-    """``(n, C, H, W)``."""
-    origin: NDArray[np.str_]
-    """``(n,)``, the prior or the source."""
-    asked_at: NDArray[np.int64]
-    """``(n,)``, samples asked of each teacher when this one was asked about."""
-    label: NDArray[np.int64]
-    """``(n,)``, the class of the fused answer."""
-    confidence: NDArray[np.float32]
-    """``(n,)``, the fused answer's probability of that class, in [0, 1]."""
-
-    def __post_init__(self) -> None:
-        if self.images.dtype != np.uint8 or self.images.ndim != 4:
-            raise DataError(
-                f"gallery images are {self.images.dtype} {self.images.shape}; "
-                "expected uint8 (n, C, H, W)"
-            )
-        expected = (len(self.images),)
-        for name in ("origin", "asked_at", "label", "confidence"):
-            if (shape := getattr(self, name).shape) != expected:
-                raise DataError(f"gallery {name} has shape {shape}; expected {expected}")
-
-
-@dataclass(frozen=True, eq=False)
-class RunRecord:
-    """The content of a run's folder."""
-
-    name: str
-    """Of the folder."""
-    result: Result
-    events: tuple[Event, ...] = ()
-    gallery: Gallery | None = None
-    files: Mapping[str, int] | None = None
-    """Size in bytes of each file that the run left, by name."""
 
 
 def parse_result(value: object, where: str) -> Result:

@@ -29,15 +29,8 @@ from torch import nn
 
 from fedkd.core.private_files import make_private, make_private_folder, private_opener
 from fedkd.errors import DataError, SettingsError
-from fedkd.server.report.result_schema import (
-    Event,
-    Gallery,
-    Result,
-    RunRecord,
-    current_kind,
-    parse_event,
-    parse_result,
-)
+from fedkd.server.report.result_schema import Event, Result, current_kind, parse_event, parse_result
+from fedkd.server.report.run_record import Gallery, RunRecord
 from fedkd.server.report.student_export import export_onnx, save_student
 
 RESULT = "result.json"

@@ -19,8 +19,9 @@ from fedkd.loop import Distilled, Progress
 from fedkd.methods import Method, make
 from fedkd.protocol import Card, LabelSpaces, Signal, class_names_of
 from fedkd.server.report.page import build_report
-from fedkd.server.report.result_schema import Gallery, current_kind
+from fedkd.server.report.result_schema import current_kind
 from fedkd.server.report.run_folder import RunFolder
+from fedkd.server.report.run_record import Gallery
 from fedkd.server.run.checkpoint import Checkpoint
 from fedkd.server.run.manifest import versions
 

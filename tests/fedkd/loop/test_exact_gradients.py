@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fedkd.aggregation.fusion_rules import log_linear_pool
 from fedkd.aggregation.learned_weights import LearnedWeights
+from fedkd.aggregation.log_linear_pool import log_linear_pool
 from fedkd.client.release.gate import ReleaseGate
 from fedkd.client.release.mode_table import build_release_mode
 from fedkd.client.sessions.agent import Agent

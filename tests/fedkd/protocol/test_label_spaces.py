@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from fedkd.aggregation import fusion_rules as ensemble
-from fedkd.aggregation.fusion_rules import ALIKE, FLOOR, RULES, build_fusion, log_linear_pool
+from fedkd.aggregation.fusion_rules import ALIKE, RULES, build_fusion
+from fedkd.aggregation.log_linear_pool import FLOOR, RIDGE, SHRINKAGE_APART, log_linear_pool
 from fedkd.client.institution import simulated_institution
 from fedkd.client.release.gate import ReleaseGate
 from fedkd.client.release.mode_table import build_release_mode
@@ -156,7 +157,7 @@ def test_the_pool_over_known_classes_is_a_least_squares_solution(
     counts = {c.name: c.class_counts for c in cards if c.class_counts is not None}
     bounded: dict[str, Any] = {**ensemble.bounded_counts(counts)}
     weighed = [replace(c, class_counts=bounded[c.name]) for c in cards]
-    expected = by_least_squares(weighed, said, ensemble.SHRINKAGE_APART, ensemble.RIDGE)
+    expected = by_least_squares(weighed, said, SHRINKAGE_APART, RIDGE)
     order = [labels.names.index(name) for name in sorted(labels.names)]
     assert torch.allclose(pooled[:, order], expected, atol=2e-3)
 

@@ -22,8 +22,9 @@ from fedkd.models import build_network
 from fedkd.server.report.formatting import duration, percent, size
 from fedkd.server.report.page import build_report
 from fedkd.server.report.plot_style import spread, thin
-from fedkd.server.report.result_schema import Gallery, Trained, parse_event
+from fedkd.server.report.result_schema import Trained, parse_event
 from fedkd.server.report.run_folder import RunFolder, load_run
+from fedkd.server.report.run_record import Gallery
 from fedkd.server.report.student_export import export_onnx, save_student
 
 NAMES = ["Charité Berlin", "Klinikum Süd", "St. Mary's", "Hôpital Nord", "Ospedale Centro"]

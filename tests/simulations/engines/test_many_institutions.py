@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fedkd.aggregation.fusion_rules import LEAST_WEIGHT, RIDGE, RuleFusion, _pool_matrix
+from fedkd.aggregation.fusion_rules import RuleFusion
+from fedkd.aggregation.log_linear_pool import LEAST_WEIGHT, RIDGE, _pool_matrix
 from fedkd.client.vault import local_data as shard
 from fedkd.client.vault.trained_vault import TrainedVault
 from fedkd.client.vault.vault_settings import Assets

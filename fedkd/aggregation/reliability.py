@@ -1,0 +1,274 @@
+"""Reliability of institutions, estimated from their answers alone: robust against false claims.
+
+Nobody has a label. What there is: T institutions' answers to the same samples, and the class counts
+that they claim. Three questions are put to the answers of each institution:
+
+1. *Does it show the classes that it claims?* A teacher that never saw a class is sure of it on no
+   sample. Counts of classes that it does not show are refuted, see `shown_classes`.
+2. *Does it agree with the others where they know the same classes?* Log-probabilities are centred
+   over classes and over samples, so that neither a temperature nor a constant answer counts, and
+   correlated with the others' fused ones; where enough peers share classes, with each peer besides,
+   of which the weighted median counts, so that a few who collude cannot vouch for one another.
+   Whoever agrees least is left out first, and the rest is judged anew without it.
+3. *And in each class?* Classes of an institution that do not agree, where two others know the
+   class, are left out of the fusion; an institution of which most classes fail is left out whole.
+
+Under label skew honest institutions disagree much, and one may be the only one to know a class. So
+agreement counts in the classes that both sides know, as far as they know them; with too little in
+common nothing is concluded, and the institution keeps its weight. Where half of all institutions
+would be left out, as behind strong noise, nothing is concluded of anybody.
+
+Source: ours. Related: Dawid and Skene (1979), who estimate observers' error rates without labels.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fedkd.aggregation.log_linear_pool import FLOOR, pooled
+
+LEAST_AGREEMENT = 0.1
+"""An institution below this is left out. Random and constant answers have 0, inverted ones less."""
+EVIDENCE_ALLOWANCE = 0.3
+"""Added to an agreement that rests on one class, half of it to one that rests on two, and so on."""
+MEDIAN_ALLOWANCE = 0.05
+"""Added to the median agreement with peers, which is below that with all of them fused."""
+LEAST_PEERS = 3
+"""Fewer peers have no median that a minority could not own."""
+LEAST_EVIDENCE = 1.5
+"""Classes in common, each as far as both sides know it, below which nothing is concluded."""
+LEAST_CLASS_AGREEMENT = 0.2
+"""A class below this is left out."""
+WELL_KNOWN = 0.5
+"""Weight from which an institution, or its witness, counts as knowing a class; 1 is averagely."""
+MOST_CLASSES = 0.5
+"""Share of the judged classes that may fail before all of an institution is left out."""
+TOP_SHARE = 1 / 20
+"""Share of the samples on which a class shows most, by which it is measured."""
+SHOWN = (0.1, 0.3)
+"""Of the sureness of whoever shows the class most: refuted at the first, granted at the second."""
+MAX_PEER_PAIRS = 50
+"""Institutions beyond which pairs are not compared: a few out of many do not move the fusion."""
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """What the answers say of T institutions with K classes."""
+
+    trusted: Tensor
+    """(T, K) bool: whose answers on which class are fused."""
+    shown: Tensor
+    """(T, K) in [0, 1]: how far a claim to know the class well is granted; 1 for small claims."""
+    agreement: Tensor
+    """(T,) correlation with the others fused, in [-1, 1]; NaN: too little in common."""
+
+
+@dataclass
+class _Judge:
+    """Answers and claims, and who is still trusted."""
+
+    log_p: Tensor
+    """(T, N, K), clamped at `FLOOR`."""
+    claimed: Tensor
+    """(T, K), the counts as they are told and bounded."""
+    had: Tensor
+    """(T, K) bool: which classes each has at all."""
+
+    def __post_init__(self) -> None:
+        self.trusted = self.had.clone()
+        self.average = self.claimed[self.had].mean().clamp_min(1e-9)
+        self.probability = self.log_p.exp()
+
+    @property
+    def alive(self) -> list[int]:
+        """Institutions that are not left out."""
+        return [int(k) for k in self.trusted.any(1).nonzero()[:, 0]]
+
+    def counts(self) -> Tensor:
+        """(T, K) counts as far as answers show them."""
+        return self.claimed * shown_classes(self.probability, self.trusted)
+
+    def knowledge(self, counts: Tensor) -> Tensor:
+        """(T, K) in [0, 1]: how well each knows a class."""
+        return (counts / self.average).sqrt().clamp(max=1.0) * self.trusted
+
+    def with_others(self, k: int, counts: Tensor) -> tuple[float, Tensor, Tensor, float]:
+        """Agreement of institution ``k`` with the others fused.
+
+        Returns:
+            The agreement, NaN for too little in common; (K,) by class; (K,) what a second witness
+            knows of it; and the evidence in classes.
+        """
+        own = (counts[k] / self.average).sqrt().clamp(max=1.0)
+        others = [j for j in self.alive if j != k]
+        if len(others) < 2:
+            return math.nan, torch.zeros_like(own), torch.zeros_like(own), 0.0
+        known = self.knowledge(counts)
+        witnesses = known[others].sort(0, descending=True).values
+        shared = torch.minimum(own, witnesses[0])
+        evidence = float(shared.sum())
+        nothing = torch.zeros_like(own)
+        if evidence < LEAST_EVIDENCE or int((shared > 0.1).sum()) < 2:
+            return math.nan, nothing, nothing, evidence
+        fused = pooled(
+            *(self.log_p[others], counts[others], self.trusted[others]), average=self.average
+        )
+        by_class, whole = _correlation(self.log_p[k], fused, shared)
+        return whole, by_class, torch.minimum(own, witnesses[1]), evidence
+
+    def agreement(self, k: int) -> float:
+        """Of institution ``k`` with those who are trusted, whether it is one of them or not."""
+        before = self.trusted[k].clone()
+        self.trusted[k] = self.had[k]
+        found = self.with_others(k, self.counts())[0]
+        self.trusted[k] = before
+        return found
+
+    def with_peers(self, counts: Tensor) -> Tensor:
+        """(T,) weighted median of the agreements with each peer; NaN for fewer than three."""
+        known, alive = self.knowledge(counts), self.alive
+        values = torch.full((len(counts), len(counts)), math.nan)
+        weights = torch.zeros_like(values)
+        for i, k in enumerate(alive):
+            for j in alive[:i]:
+                shared = torch.minimum(known[k], known[j])
+                evidence = float(shared.sum())
+                if evidence >= LEAST_EVIDENCE and int((shared > 0.1).sum()) >= 2:
+                    value = _correlation(self.log_p[k], self.log_p[j], shared)[1]
+                    values[k, j] = values[j, k] = value
+                    weights[k, j] = weights[j, k] = evidence
+        return torch.tensor([_weighted_median(v, w) for v, w in zip(values, weights, strict=True)])
+
+    def scores(self) -> dict[int, float]:
+        """By institution that can be judged: what is compared with `LEAST_AGREEMENT`."""
+        counts, found = self.counts(), {}
+        few = len(self.alive) <= MAX_PEER_PAIRS
+        medians = self.with_peers(counts) if few else torch.full((len(counts),), math.nan)
+        for k in self.alive:
+            whole, _, _, evidence = self.with_others(k, counts)
+            values = [whole + EVIDENCE_ALLOWANCE / evidence] if not math.isnan(whole) else []
+            if not math.isnan(median := float(medians[k])):
+                values.append(median + MEDIAN_ALLOWANCE)
+            if values:
+                found[k] = min(values)
+        return found
+
+    def leave_out_institutions(self) -> None:
+        """Leave out who agrees least, again and again; then let in who was wronged by a liar."""
+        left: list[int] = []
+        while len(self.alive) > 2:
+            scores = self.scores()
+            worst = min(scores, key=lambda k: scores[k], default=None)
+            if worst is None or scores[worst] >= LEAST_AGREEMENT:
+                break
+            self.trusted[worst] = False
+            left.append(worst)
+        wronged = []
+        for k in left:
+            self.trusted[k] = self.had[k]
+            if self.scores().get(k, math.inf) >= LEAST_AGREEMENT:
+                wronged.append(k)
+            self.trusted[k] = False
+        self.trusted[wronged] = self.had[wronged]
+
+    def leave_out_classes(self) -> None:
+        """Leave out classes that do not agree, of who has most of them first."""
+        while failed := self._failed_classes():
+            k = max(failed, key=lambda k: (len(failed[k][0]), -failed[k][1]))
+            classes, _, judged, worst = failed[k]
+            if len(classes) >= max(3, MOST_CLASSES * judged) and len(self.alive) > 2:
+                self.trusted[k] = False
+            else:
+                self.trusted[k, worst] = False
+
+    def _failed_classes(self) -> dict[int, tuple[list[int], float, int, int]]:
+        """By institution: classes that fail, the least agreement, number judged, the worst."""
+        counts, found = self.counts(), {}
+        for k in self.alive:
+            whole, by_class, second, _ = self.with_others(k, counts)
+            if math.isnan(whole):
+                continue
+            judged = self.trusted[k] & (counts[k] > 0) & (second > WELL_KNOWN)
+            fails = judged & (by_class < LEAST_CLASS_AGREEMENT)
+            if bool(fails.any()):
+                gone = self.had[k] & ~self.trusted[k]
+                least = by_class.masked_fill(~fails, math.inf)
+                classes = (fails | gone).nonzero()[:, 0].tolist()
+                number = int((judged | gone).sum())
+                found[k] = (classes, float(least.min()), number, int(least.argmin()))
+        return found
+
+
+def estimate_reliability(
+    logits: Tensor, counts: Tensor, known: Tensor | None = None
+) -> Reliability:
+    """Estimate the reliability of institutions from their answers to the same samples.
+
+    Args:
+        logits: (T, N, K), -inf in a class that an institution does not have.
+        counts: (T, K) training images of each class as they are claimed, bounded.
+        known: (T, K) whether an institution has the class; None: all do.
+
+    Returns:
+        All trusted where fewer than three institutions answered, or where half would not be.
+    """
+    had = torch.ones_like(counts, dtype=torch.bool) if known is None else known
+    judge = _Judge(logits.log_softmax(-1).clamp_min(FLOOR), counts.double() * had, had)
+    if len(logits) > 2:
+        judge.leave_out_institutions()
+        judge.leave_out_classes()
+    agreement = torch.tensor([judge.agreement(k) for k in range(len(logits))])
+    if 2 * len(judge.alive) <= len(logits):
+        everything = torch.ones_like(had)
+        return Reliability(everything, everything.double(), agreement)
+    shown = shown_classes(judge.probability, judge.trusted)
+    small = (judge.claimed / judge.average).sqrt() < WELL_KNOWN
+    return Reliability(judge.trusted | ~had, shown.masked_fill(small, 1.0), agreement)
+
+
+def shown_classes(probability: Tensor, trusted: Tensor) -> Tensor:
+    """How far each institution's answers show that it knows a class. (T, K) in [0, 1].
+
+    Measured by the mean probability of the class on the twentieth of the samples where it is
+    highest, less that on the lower half, and relative to whoever shows the class most: 0 below a
+    tenth of that, 1 above three tenths, in quarters between. A class that nobody shows is granted.
+
+    Args:
+        probability: (T, N, K).
+        trusted: (T, K) bool; others are no measure, and show nothing.
+    """
+    ordered = probability.sort(1).values
+    top = max(1, round(TOP_SHARE * ordered.shape[1]))
+    contrast = ordered[:, -top:].mean(1) - ordered[:, : ordered.shape[1] // 2].mean(1)
+    contrast = contrast.double() * trusted
+    low, high = SHOWN
+    relative = contrast / contrast.max(0).values.clamp_min(0.05)
+    return (((relative - low) / (high - low)).clamp(0.0, 1.0) * 4).floor() / 4
+
+
+def _correlation(one: Tensor, other: Tensor, weight: Tensor) -> tuple[Tensor, float]:
+    """Correlation over N samples of two (N, K), centred over classes and over samples.
+
+    Classes are weighted by ``weight`` (K,). Returns (K,) by class, and that of all together.
+    """
+    w = (weight / weight.sum()).to(one)
+    first, second = (x - (x * w).sum(1, keepdim=True) for x in (one, other))
+    first, second = first - first.mean(0), second - second.mean(0)
+    covariance = (first * second).sum(0)
+    variances = first.square().sum(0), second.square().sum(0)
+    by_class = covariance / (variances[0] * variances[1]).sqrt().clamp_min(1e-6)
+    scale = ((w * variances[0]).sum() * (w * variances[1]).sum()).sqrt().clamp_min(1e-6)
+    return by_class, float((w * covariance).sum() / scale)
+
+
+def _weighted_median(values: Tensor, weights: Tensor) -> float:
+    """The lower weighted median of what is not NaN; NaN for fewer than `LEAST_PEERS`."""
+    there = ~values.isnan()
+    if int(there.sum()) < LEAST_PEERS:
+        return math.nan
+    values, weights = values[there], weights[there]
+    order = values.argsort()
+    half = weights[order].cumsum(0) / weights.sum() >= 0.5
+    return float(values[order][half.nonzero()[0, 0]])

@@ -1,0 +1,199 @@
+"""Aggregation by a fusion rule that leaves out whom the answers prove unreliable.
+
+Reliability is estimated again and again while a run asks, see `fedkd.aggregation.reliability`: over
+all that is banked, and over what came last, for an institution that turns. Where it changes, the
+targets of everything that is banked are fused again.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from fedkd.aggregation.banked_logits import BankedLogits
+from fedkd.aggregation.fusion_rules import RuleFusion, cached_fusion
+from fedkd.aggregation.reliability import Reliability, estimate_reliability
+from fedkd.core.checkpoint_state import State
+from fedkd.core.interfaces import Record
+from fedkd.core.source_types import Proposal
+from fedkd.protocol import Answers, Card, LabelSpaces, Signal
+
+LEAST_SAMPLES = 256
+"""Samples before the first estimate."""
+SAMPLES_BETWEEN = 256
+"""Least samples from one estimate to the next."""
+SHARE_BETWEEN = 1 / 20
+"""And at least this share of the samples so far: fusing all targets again takes time."""
+WINDOW = 1024
+"""Samples that one estimate is made from: evenly from all, and the last ones."""
+MAX_FUSED_LOGITS = 16_000_000
+"""Most logits that are fused at once, 64 MB."""
+
+
+class ReliabilityWeightedAggregation:
+    """Fuses by a rule, without whom the answers prove unreliable.
+
+    Args:
+        rule: its name.
+        capacity: of the bank; None: it keeps all.
+        record: gets every estimate.
+    """
+
+    def __init__(self, rule: str, capacity: int | None, record: Record | None = None) -> None:
+        self.rule, self._record = rule, record
+        self._kept = BankedLogits(capacity, torch.float16)
+        self._cards: tuple[Card, ...] = ()
+        self._trusted: dict[str, tuple[bool, ...]] = {}
+        self._shown: dict[str, tuple[float, ...]] = {}
+        self._heard = self._estimated = 0
+        self._suspects: frozenset[str] = frozenset()
+
+    def fusion(self, cards: Sequence[Card]) -> RuleFusion:
+        """Of whoever takes part by now."""
+        self._cards = tuple(cards)
+        fusion = cached_fusion(self.rule, self._cards)
+        if not self._trusted:
+            return fusion
+        counts = {
+            name: tuple(c * s for c, s in zip(own, self._shown[name], strict=True))
+            if name in self._shown
+            else own
+            for name, own in fusion.counts.items()
+        }
+        return replace(fusion, counts=counts, trusted=self._trusted)
+
+    def hear(
+        self, answers: Answers, labels: LabelSpaces, selected: Tensor | None, proposal: Proposal
+    ) -> None:
+        """Keep each institution's logits of what the bank keeps."""
+        largest = torch.finfo(torch.float16).max
+        logits = {
+            name: reply.signals[Signal.LOGITS].clamp(-largest, largest)
+            for name, reply in answers.items()
+        }
+        self._kept.add(logits, selected)
+        self._heard += len(next(iter(logits.values())))
+
+    def improve(self, rng: torch.Generator) -> Tensor | None:
+        """Where an estimate is due and changes something, all targets by it, (N, K)."""
+        wait = max(SAMPLES_BETWEEN, int(self._heard * SHARE_BETWEEN))
+        if self._heard < LEAST_SAMPLES or self._heard - self._estimated < wait:
+            return None
+        self._estimated = self._heard
+        before = (self._trusted, self._shown)
+        self._estimate()
+        return None if before == (self._trusted, self._shown) else self._targets()
+
+    def _estimate(self) -> None:
+        """Estimate reliability, of all that is banked and of what came last."""
+        fusion = cached_fusion(self.rule, self._cards)
+        labels = LabelSpaces.of(self._cards)
+        count = len(self._kept)
+        whole = self._judged(
+            torch.linspace(0, count - 1, min(WINDOW, count)).long(), fusion, labels
+        )
+        if whole is None:
+            return
+        names, found = whole
+        trusted = dict(zip(names, found.trusted, strict=True))
+        if count >= 2 * WINDOW:
+            last = self._judged(torch.arange(count - WINDOW, count), fusion, labels)
+            turned = set() if last is None else _left_out(*last)
+            for name in turned & self._suspects:  # twice: one window may be a bad sample
+                trusted[name] = torch.zeros_like(found.trusted[0])
+            self._suspects = frozenset(turned)
+        own = {name: torch.tensor(labels.indices[name]) for name in names}
+        shown = dict(zip(names, found.shown, strict=True))
+        if all(bool(t.all()) for t in trusted.values()) and bool((found.shown == 1).all()):
+            self._trusted, self._shown = {}, {}
+        else:
+            self._trusted = {n: tuple(trusted[n][own[n]].tolist()) for n in names}
+            self._shown = {n: tuple(shown[n][own[n]].tolist()) for n in names}
+        if self._record is not None:
+            self._record("reliability", **self._facts(names, found, trusted, labels))
+
+    def _judged(
+        self, rows: Tensor, fusion: RuleFusion, labels: LabelSpaces
+    ) -> tuple[list[str], Reliability] | None:
+        """Those who answered enough of these rows, and their reliability there; None: too few."""
+        kept = self._kept.rows(rows)
+        there = {card.name for card in self._cards} & kept.keys()
+        present = {name: ~kept[name][:, 0].isnan() for name in sorted(there)}
+        names = sorted(present, key=lambda name: (-int(present[name].sum()), name))
+        while names and int(_all_of(present, names).sum()) < LEAST_SAMPLES // 2:
+            names.pop()  # who came late or went early is judged another time
+        if len(names) < 3:
+            return None
+        names.sort()
+        common = _all_of(present, names)
+        logits = torch.stack([labels.to_union(n, kept[n][common], -torch.inf) for n in names])
+        ones = {name: torch.ones(1, len(labels.indices[name])) for name in names}
+        known = torch.cat([labels.to_union(n, ones[n], 0.0) for n in names]).bool()
+        told = {n: torch.tensor([fusion.counts[n]]) if fusion.counts else ones[n] for n in names}
+        counts = torch.cat([labels.to_union(n, told[n].float(), 0.0) for n in names])
+        return names, estimate_reliability(logits, counts, known)
+
+    def _targets(self) -> Tensor:
+        """(N, K), the fused logits of all that is banked, oldest first."""
+        fusion = self.fusion(self._cards)
+        classes = len(LabelSpaces.of(self._cards).names)
+        targets = torch.zeros(len(self._kept), classes)  # where nobody is left: nothing is known
+        rows = max(1, MAX_FUSED_LOGITS // (classes * len(self._cards)))
+        for at, logits in self._kept.by_presence([card.name for card in self._cards], rows):
+            if logits:
+                signals = {name: {Signal.LOGITS: own} for name, own in logits.items()}
+                targets[at] = fusion(signals)[Signal.LOGITS]
+        return targets
+
+    def _facts(
+        self,
+        names: Sequence[str],
+        found: Reliability,
+        trusted: Mapping[str, Tensor],
+        labels: LabelSpaces,
+    ) -> dict[str, object]:
+        """What the record says of an estimate."""
+        agreement = [None if a != a else round(a, 4) for a in found.agreement.tolist()]
+        return {
+            "samples": self._heard,
+            "agreement": dict(zip(names, agreement, strict=True)),
+            "weight": {
+                n: round(float((trusted[n] * s)[list(labels.indices[n])].mean()), 4)
+                for n, s in zip(names, found.shown, strict=True)
+            },
+            "left_out": {
+                n: [labels.names[c] for c in (~trusted[n]).nonzero()[:, 0].tolist()]
+                for n in names
+                if not bool(trusted[n].all())
+            },
+        }
+
+    def state(self) -> State:
+        """All logits that are kept, and the last estimate."""
+        numbers = {
+            "trusted": {name: list(own) for name, own in self._trusted.items()},
+            "shown": {name: list(own) for name, own in self._shown.items()},
+            "heard": self._heard,
+            "estimated": self._estimated,
+            "suspects": sorted(self._suspects),
+        }
+        return State(self._kept.state().tensors, numbers)
+
+    def restore(self, state: State) -> None:
+        """Fuse again as when ``state`` was taken."""
+        self._kept.restore(state)
+        numbers = state.numbers
+        self._trusted = {name: tuple(own) for name, own in numbers["trusted"].items()}
+        self._shown = {name: tuple(own) for name, own in numbers["shown"].items()}
+        self._heard, self._estimated = numbers["heard"], numbers["estimated"]
+        self._suspects = frozenset(numbers["suspects"])
+
+
+def _all_of(present: Mapping[str, Tensor], names: Sequence[str]) -> Tensor:
+    """(n,) bool: rows that all of them answered."""
+    return torch.stack([present[name] for name in names]).all(0)
+
+
+def _left_out(names: Sequence[str], found: Reliability) -> set[str]:
+    return {name for name, own in zip(names, found.trusted, strict=True) if not bool(own.any())}

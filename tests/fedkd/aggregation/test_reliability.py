@@ -1,0 +1,200 @@
+"""Reliability of institutions: liars are found, and honest ones are not accused."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from fedkd.aggregation.reliability import (
+    Reliability,
+    _correlation,
+    estimate_reliability,
+    shown_classes,
+)
+
+SAMPLES, CLASSES = 400, 6
+
+
+def answers(counts: Tensor, seed: int = 0, noise: float = 0.7) -> Tensor:
+    """Logits (T, N, K) of honest teachers: of one truth, each with noise and a bias of its own.
+
+    Who has no images of a class is never sure of it, and so of another one where it is the truth.
+    """
+    rng = torch.Generator().manual_seed(seed)
+    truth = 3.0 * torch.randn(SAMPLES, CLASSES, generator=rng)
+    own = truth + noise * torch.randn(len(counts), SAMPLES, CLASSES, generator=rng)
+    own += torch.randn(len(counts), 1, CLASSES, generator=rng)
+    return own.masked_fill((counts == 0)[:, None], -12.0)
+
+
+def lies(kind: str, honest: Tensor, seed: int = 99) -> Tensor:
+    """(N, K) -> (N, K)."""
+    rng = torch.Generator().manual_seed(seed)
+    match kind:
+        case "inverted":
+            return -honest
+        case "random":
+            return 100 * torch.randn(honest.shape, generator=rng)
+        case "shuffled":
+            return honest.roll(1, 1)
+    raise AssertionError(kind)
+
+
+ALIKE = torch.full((5, CLASSES), 50.0)
+SKEWED = torch.tensor(
+    [
+        [80.0, 60.0, 40.0, 0.0, 0.0, 0.0],
+        [0.0, 50.0, 70.0, 60.0, 0.0, 0.0],
+        [0.0, 0.0, 40.0, 90.0, 50.0, 0.0],
+        [70.0, 0.0, 60.0, 0.0, 60.0, 0.0],
+        [60.0, 50.0, 0.0, 70.0, 0.0, 90.0],  # the only one who knows the last class
+    ]
+)
+
+
+def left_out(found: Reliability) -> set[int]:
+    return {k for k, own in enumerate(found.trusted) if not bool(own.any())}
+
+
+@pytest.mark.parametrize("counts", [ALIKE, SKEWED], ids=["alike", "skewed"])
+@pytest.mark.parametrize("seed", range(4))
+def test_nobody_honest_is_left_out(counts: Tensor, seed: int) -> None:
+    found = estimate_reliability(answers(counts, seed), counts)
+    assert left_out(found) == set()
+    assert bool(found.trusted[counts > 0].all())
+    assert float(found.agreement.min()) > 0.3
+
+
+@pytest.mark.parametrize("kind", ["inverted", "random", "shuffled"])
+@pytest.mark.parametrize(
+    ("counts", "liar"),
+    [*itertools.product([ALIKE], range(5)), *itertools.product([SKEWED], range(4))],
+)
+def test_a_liar_is_left_out_alone_whatever_it_claims(kind: str, counts: Tensor, liar: int) -> None:
+    logits, claims = answers(counts), counts.clone()
+    logits[liar], claims[liar] = lies(kind, logits[liar]), 60.0
+    found = estimate_reliability(logits, claims)
+    refuted = {k for k, own in enumerate(found.shown) if not bool(own.any())}
+    assert left_out(found) | refuted == {liar}
+
+
+def test_two_who_tell_the_same_lie_do_not_vouch_for_each_other() -> None:
+    counts = torch.full((10, CLASSES), 50.0)
+    for kind in ("inverted", "random", "shuffled"):
+        logits = answers(counts)
+        logits[3] = logits[8] = lies(kind, logits[3])
+        assert left_out(estimate_reliability(logits, counts)) == {3, 8}, kind
+
+
+def test_of_two_classes_that_are_swapped_only_these_are_left_out() -> None:
+    logits = answers(ALIKE)
+    logits[2, :, [1, 4]] = logits[2, :, [4, 1]].clone()
+    found = estimate_reliability(logits, ALIKE)
+    assert left_out(found) == set()
+    assert (~found.trusted).nonzero().tolist() == [[2, 1], [2, 4]]
+
+
+def test_a_constant_answer_shows_no_class() -> None:
+    logits = answers(ALIKE)
+    logits[2] = 20 * torch.eye(CLASSES)[3]
+    found = estimate_reliability(logits, ALIKE)
+    assert 2 in left_out(found) or bool((found.shown[2] == 0).all())
+    assert bool((found.shown[[0, 1, 3, 4]] == 1).all())
+
+
+def test_claims_that_answers_do_not_show_are_refuted_and_small_ones_are_let_be() -> None:
+    claims = SKEWED.clone()
+    claims[0, 3:] = 60.0  # it knows three classes, and claims all
+    found = estimate_reliability(answers(SKEWED), claims)
+    assert found.shown[0].tolist() == [1, 1, 1, 0, 0, 0]
+    claims[0, 3:] = 1.0
+    assert found.shown[1:].tolist() == [[1.0] * CLASSES] * 4
+    assert bool((estimate_reliability(answers(SKEWED), claims).shown == 1).all())
+
+
+def test_where_half_would_be_left_out_nothing_is_concluded() -> None:
+    """Strong noise is no lie: answers of local differential privacy look like this."""
+    rng = torch.Generator().manual_seed(0)
+    noise = 50 * torch.randn(5, SAMPLES, CLASSES, generator=rng)
+    found = estimate_reliability(noise, ALIKE)
+    assert bool(found.trusted.all())
+    assert bool((found.shown == 1).all())
+
+
+def test_of_two_institutions_nobody_can_say_who_lies() -> None:
+    logits = answers(ALIKE[:2])
+    logits[1] = -logits[1]
+    assert bool(estimate_reliability(logits, ALIKE[:2]).trusted.all())
+
+
+def test_who_shares_no_class_is_not_judged() -> None:
+    counts = torch.tensor([[50.0, 50, 50, 50, 0, 0]] * 3 + [[0.0, 0, 0, 0, 50, 50]])
+    found = estimate_reliability(answers(counts), counts)
+    assert found.agreement.isnan().tolist() == [False, False, False, True]
+    assert bool(found.trusted[3, 4:].all())
+
+
+def test_classes_that_an_institution_does_not_have_are_no_evidence() -> None:
+    """Sets differ: -inf and a mask say the same as if the class were not there."""
+    known = torch.ones(5, CLASSES, dtype=torch.bool)
+    known[4, 3:] = False
+    logits = answers(ALIKE)
+    logits[1] = -logits[1]
+    logits[4, :, 3:] = -torch.inf
+    found = estimate_reliability(logits, ALIKE, known)
+    assert left_out(found) == {1}
+    assert bool(found.agreement[[0, 2, 3, 4]].gt(0.3).all())
+
+
+@given(order=st.permutations(range(5)))
+@settings(max_examples=12, deadline=None)
+def test_the_order_of_institutions_does_not_matter(order: list[int]) -> None:
+    logits = answers(SKEWED)
+    logits[1] = -logits[1]
+    found, other = (
+        estimate_reliability(logits, SKEWED),
+        estimate_reliability(logits[order], SKEWED[order]),
+    )
+    assert torch.equal(other.trusted, found.trusted[order])
+    assert torch.equal(other.shown, found.shown[order])
+    torch.testing.assert_close(other.agreement, found.agreement[order], equal_nan=True)
+
+
+def test_agreement_is_the_correlation_after_centring_over_classes_and_samples() -> None:
+    rng = torch.Generator().manual_seed(1)
+    one, other = (torch.randn(50, 4, generator=rng) for _ in range(2))
+    weight = torch.tensor([1.0, 0.5, 0.0, 1.0])
+    w = weight.numpy() / weight.sum().item()
+    centred = []
+    for x in (one.numpy(), other.numpy()):
+        x = x - (x * w).sum(1, keepdims=True)
+        centred.append(x - x.mean(0))
+    by_class, whole = _correlation(one, other, weight)
+    for k in range(4):
+        expected = np.corrcoef(centred[0][:, k], centred[1][:, k])[0, 1]
+        assert float(by_class[k]) == pytest.approx(expected, abs=1e-5)
+    flat = [np.sqrt(w) * x for x in centred]
+    cosine = (flat[0] * flat[1]).sum() / np.linalg.norm(flat[0]) / np.linalg.norm(flat[1])
+    assert whole == pytest.approx(cosine, abs=1e-5)
+
+
+@pytest.mark.parametrize("scale", [0.5, 4.0])
+def test_a_temperature_changes_no_agreement_by_much(scale: float) -> None:
+    logits = answers(ALIKE)
+    logits[0] *= scale
+    found = estimate_reliability(logits, ALIKE)
+    assert bool(found.trusted.all())
+    assert float(found.agreement[0]) > 0.5
+
+
+def test_shown_is_relative_to_whoever_shows_the_class_most() -> None:
+    p = torch.full((2, 100, 2), 0.05)
+    p[0, :5, 0], p[1, :5, 0] = 0.85, 0.214  # contrasts 0.8 and 0.164
+    everybody = torch.ones(2, 2, dtype=torch.bool)
+    assert shown_classes(p, everybody)[:, 0].tolist() == [1.0, 0.5]
+    nobody_else = torch.tensor([[False, True], [True, True]])
+    assert shown_classes(p, nobody_else)[1, 0] == 1.0
