@@ -75,6 +75,13 @@ def test_it_runs_in_one_process_and_its_source_asked(
     assert asked[-1]["narrowest_margin"] < 0.5
 
 
+def test_as_the_page_has_it_the_student_learns(world: World) -> None:
+    world.run("run", "bars.toml", "--out", "whole")
+    result = json.loads((world.folder / "work" / "whole" / "result.json").read_text())
+    assert result["ensemble"]["accuracy"] > 0.9
+    assert result["student"]["accuracy"] > 0.9, "chance is a quarter"
+
+
 def test_it_runs_in_flowers_simulation_and_makes_the_same_student(
     world: World, local: dict[str, object]
 ) -> None:
