@@ -1,11 +1,12 @@
 """Hostile institutions: how much accuracy does a student lose to those who lie?
 
     python -m fedkd.simulations.checks.byzantine [EXPERIMENT ...] [--seeds 0,1,2] [--liars N]
-        [--attacks NAME,NAME] [--rules NAME,NAME] [--json FILE] [--set KEY=VALUE ...]
+        [--attacks NAME,NAME] [--rules NAME,NAME] [--ensembles] [--json FILE] [--set KEY=VALUE ...]
 
 A student is trained with every attack, by every rule, and compared with one of the same seed for
 whom the liars take no part. Liars claim as many training images of each class as a card may hold.
-Which institutions lie depends on the seed alone.
+Which institutions lie depends on the seed alone. With --ensembles no student is trained: the fused
+answers to the test images are scored, after 2,048 samples of the priors were asked about.
 """
 
 import argparse
@@ -21,15 +22,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fedkd.aggregation.fixed_rule_aggregation import RuleAggregation
+from fedkd.aggregation.reliability_weighted import ReliabilityWeightedAggregation
 from fedkd.client.institution import Institution, institution_name, simulated_institution
+from fedkd.core import Proposal
 from fedkd.experiment import Experiment, load_experiment
-from fedkd.protocol import Ask, PullBack, Refusal, Reply, Signal
+from fedkd.procedural import build_priors
+from fedkd.protocol import Ask, LabelSpaces, PullBack, Refusal, Reply, Signal, as_float
 from fedkd.server.coordinator import Coordinator, ingredients
-from fedkd.simulations.engines.evaluation import student_accuracy
+from fedkd.simulations.engines.evaluation import load_dataset, student_accuracy
 from fedkd.simulations.engines.local import LocalInstitutions
 
 CLAIM = 2**31 - 1
 """Training images of each class that a liar claims."""
+ASKED, BATCH = 2048, 128
+"""Samples of priors that ensembles are judged by, and in one question."""
 SWAPPED = (1, 7)
 """Two classes that the targeted attack takes for each other."""
 PLAIN = "log_linear_pool"
@@ -130,20 +137,51 @@ class Setting:
             without: the liars take no part.
         """
         experiment = self.experiment
-        names = [institution_name(i, experiment.institutions.count) for i in self.liars]
-        replacements = {} if attack is None else {i: self._liar(i, attack) for i in self.liars}
-        local = LocalInstitutions(
-            *(experiment, self.vaults, lambda count: None, replacements),
-            without=names if without else (),
-        )
+        local = self._institutions(attack, experiment.questions.budget, without=without)
         questions = experiment.questions.model_copy(update={"rule": rule})
         parts = ingredients(experiment.model_copy(update={"questions": questions}), local.cards)
         distilled = Coordinator(parts, list(local.cards), local.answer, lambda event: None).finish()
         return 100 * student_accuracy(experiment, distilled.student)
 
-    def _liar(self, index: int, attack: str) -> LyingInstitution:
+    def ensemble_accuracy(self, rule: str, attack: str | None, *, without: bool = False) -> float:
+        """Test accuracy of the fused answers, in percent; see `accuracy`."""
+        local = self._institutions(attack, ASKED, without=without)
+        aggregation = (
+            ReliabilityWeightedAggregation(rule, None) if rule == "auto" else RuleAggregation(rule)
+        )
+        images = self.experiment.images
+        priors = build_priors(*images.priors, warp=images.warp, mix=images.mix)
+        data = load_dataset(self.experiment.institutions.data, self.experiment.institutions.root)
+        rng = torch.Generator().manual_seed(self.experiment.seed)
+        drawn = [p.draw(ASKED // len(priors), data.shape, rng) for p in priors.values()]
+        labels = LabelSpaces.of(local.cards)
+        aggregation.fusion(local.cards)
+        for batch in torch.split(torch.cat(drawn), BATCH):
+            answers, _ = local.answer(Ask(batch))
+            aggregation.hear(answers, labels, None, Proposal(as_float(batch), "prior"))
+            aggregation.improve(rng)
+        fusion = aggregation.fusion(local.cards)
+        right = 0
+        tests = (torch.split(data.test_images, BATCH), torch.split(data.test_labels, BATCH))
+        for batch, truth in zip(*tests, strict=True):
+            fused = fusion.of(local.answer(Ask(batch))[0])[Signal.LOGITS]
+            right += int((fused.argmax(1) == truth).sum())
+        return 100 * right / len(data.test_labels)
+
+    def _institutions(self, attack: str | None, budget: int, *, without: bool) -> LocalInstitutions:
+        """Everybody, or everybody but the liars, who will be asked about ``budget`` samples."""
+        names = [institution_name(i, self.experiment.institutions.count) for i in self.liars]
+        replacements = (
+            {} if attack is None else {i: self._liar(i, attack, budget) for i in self.liars}
+        )
+        return LocalInstitutions(
+            *(self.experiment, self.vaults, lambda count: None, replacements),
+            without=names if without else (),
+        )
+
+    def _liar(self, index: int, attack: str, budget: int) -> LyingInstitution:
         honest = simulated_institution(self.experiment, index, self.vaults / f"{index:04d}")
-        return LyingInstitution(honest, ATTACKS[attack], self.experiment.questions.budget)
+        return LyingInstitution(honest, ATTACKS[attack], budget)
 
 
 def liars_of(seed: int, count: int, liars: int) -> tuple[int, ...]:
@@ -152,15 +190,25 @@ def liars_of(seed: int, count: int, liars: int) -> tuple[int, ...]:
 
 
 def measure(
-    setting: Setting, attacks: Sequence[str], rules: Sequence[str], tell: Callable[[str], None]
+    accuracy: Callable[..., float],
+    attacks: Sequence[str],
+    rules: Sequence[str],
+    tell: Callable[[str], None],
 ) -> dict[str, dict[str, float]]:
-    """Accuracies by case and rule: ``honest``, ``without`` the liars, and each attack."""
+    """Accuracies by case and rule: ``honest``, ``without`` the liars, and each attack.
+
+    Args:
+        accuracy: `Setting.accuracy` or `Setting.ensemble_accuracy`.
+        attacks: names.
+        rules: names.
+        tell: is given a line of text for each attack.
+    """
     found = {
-        "honest": {rule: setting.accuracy(rule, None) for rule in dict.fromkeys([*rules, PLAIN])},
-        "without": {rule: setting.accuracy(rule, None, without=True) for rule in rules},
+        "honest": {rule: accuracy(rule, None) for rule in dict.fromkeys([*rules, PLAIN])},
+        "without": {rule: accuracy(rule, None, without=True) for rule in rules},
     }
     for attack in attacks:
-        found[attack] = {rule: setting.accuracy(rule, attack) for rule in rules}
+        found[attack] = {rule: accuracy(rule, attack) for rule in rules}
         tell(f"{attack:10s} " + "  ".join(f"{r} {a:.2f}" for r, a in found[attack].items()))
     return found
 
@@ -193,6 +241,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--liars", type=int, default=1, help="how many lie, the same lie [1]")
     parser.add_argument("--attacks", default=",".join(ATTACKS), help=f"[{','.join(ATTACKS)}]")
     parser.add_argument("--rules", default="auto,log_linear_pool", help="auto is one of them")
+    parser.add_argument("--ensembles", action="store_true", help="fused answers, no students")
     parser.add_argument("--set", action="append", default=[], help="section.key=value")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     options = parser.parse_args(arguments)
@@ -200,10 +249,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     attacks = [name for name in options.attacks.split(",") if name]
     figures: dict[str, Any] = {}
     for name in options.experiments:
-        runs = [
-            _run(name, int(seed), options.liars, options.set, attacks, rules)
-            for seed in options.seeds.split(",")
-        ]
+        runs = [_run(name, int(seed), options, attacks, rules) for seed in options.seeds.split(",")]
         figures[name] = {"runs": runs, **summary(runs)}
         _print_table(name, figures[name], list(dict.fromkeys([*rules, PLAIN])))
     worst = max(each["worst_drop"] for each in figures.values())
@@ -219,19 +265,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(
     name: str,
     seed: int,
-    liars: int,
-    changes: Sequence[str],
+    options: argparse.Namespace,
     attacks: Sequence[str],
     rules: Sequence[str],
 ) -> dict[str, dict[str, float]]:
-    set_to = [f"seed={seed}", f"institutions.partition_seed={seed}", *changes]
+    set_to = [f"seed={seed}", f"institutions.partition_seed={seed}"]
+    set_to += ["policy.samples=1000000000"] if options.ensembles else []
+    set_to += options.set
     experiment = load_experiment(name, set_to)
     torch.set_num_threads(experiment.student.threads)
-    who = liars_of(seed, experiment.institutions.count, liars)
+    who = liars_of(seed, experiment.institutions.count, options.liars)
     print(f"{name}, seed {seed}, liars {', '.join(map(str, who))}", flush=True)
     with tempfile.TemporaryDirectory(prefix="fedkd-byzantine-") as folder:
         setting = Setting(experiment, Path(folder), who)
-        return measure(setting, attacks, rules, lambda line: print(f"  {line}", flush=True))
+        accuracy = setting.ensemble_accuracy if options.ensembles else setting.accuracy
+        return measure(accuracy, attacks, rules, lambda line: print(f"  {line}", flush=True))
 
 
 def _print_table(name: str, found: Mapping[str, Any], rules: Sequence[str]) -> None:
