@@ -1,8 +1,9 @@
 """Plug-ins: factories of methods, priors and models, by entry point or as module:factory."""
 
+import difflib
 import importlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -15,6 +16,41 @@ Factory: TypeAlias = Callable[..., Any]
 def entry_point_names(group: str) -> tuple[str, ...]:
     """Names under which installed packages offer something in an entry-point group, sorted."""
     return tuple(sorted({point.name for point in entry_points(group=group)}))
+
+
+def find_factory(
+    what: str, group: str, name: str, own: Mapping[str, Factory], imports: bool = True
+) -> Factory:
+    """The factory of that name: ours, then ``package.module:function``, then an entry point.
+
+    Args:
+        what: is wanted, for the message.
+        group: of entry points.
+        name: of the factory.
+        own: ours, by name.
+        imports: whether a module may be imported; never for a name that came over the wire.
+
+    Raises:
+        SettingsError: there is none of that name.
+    """
+    if name in own:
+        return own[name]
+    if imports and ":" in name:
+        return import_factory(what, name)
+    if (offered := entry_point_factory(group, name)) is not None:
+        return offered
+    known = known_names(group, own)
+    close = difflib.get_close_matches(name, known, 1)
+    hint = f" (did you mean {close[0]}?)" if close else ""
+    raise SettingsError(
+        f"unknown {what} {name!r}{hint}; choose one of {', '.join(known)}, or name a factory of "
+        "yours as package.module:factory"
+    )
+
+
+def known_names(group: str, own: Mapping[str, Factory]) -> tuple[str, ...]:
+    """All names: ours, then those of installed packages."""
+    return (*own, *(name for name in entry_point_names(group) if name not in own))
 
 
 def entry_point_factory(group: str, name: str) -> Factory | None:

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from fedkd.core.plugins import entry_point_factory, entry_point_names, import_factory
+from fedkd.core.plugins import find_factory, known_names
 from fedkd.errors import SettingsError
 from fedkd.methods.method import Method
 from fedkd.methods.source_shares import gradients_of
@@ -36,7 +36,7 @@ RENAMED: Mapping[str, tuple[str, ...]] = {
 
 def known_methods() -> tuple[str, ...]:
     """Names of all methods: ours, then those of installed packages."""
-    return (*METHODS, *(name for name in entry_point_names(GROUP) if name not in METHODS))
+    return known_names(GROUP, METHODS)
 
 
 def factory_of(name: str) -> Callable[..., Method]:
@@ -49,16 +49,7 @@ def factory_of(name: str) -> Callable[..., Method]:
     Raises:
         SettingsError: there is none.
     """
-    if name in METHODS:
-        return METHODS[name]
-    if ":" in name:
-        return import_factory("method", name)
-    if (factory := entry_point_factory(GROUP, name)) is not None:
-        return factory
-    raise SettingsError(
-        f"unknown method {name!r}; choose one of {', '.join(known_methods())}, or name a factory "
-        "of yours as package.module:factory"
-    )
+    return find_factory("method", GROUP, name, METHODS)
 
 
 def make(name: str, arguments: Mapping[str, Any]) -> Method:

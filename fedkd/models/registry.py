@@ -1,13 +1,12 @@
 """Registry of network architectures: build one by name, or a copy with fresh weights."""
 
 import copy
-import difflib
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from fedkd.core.plugins import entry_point_factory, entry_point_names, import_factory
+from fedkd.core.plugins import find_factory, known_names
 from fedkd.errors import SettingsError
 from fedkd.models.architectures import (
     Network,
@@ -41,7 +40,7 @@ MODELS: dict[str, Callable[[int, Shape], Network]] = {
 
 def known_models() -> tuple[str, ...]:
     """Names of all networks: ours, then those of installed packages."""
-    return (*MODELS, *(name for name in entry_point_names(GROUP) if name not in MODELS))
+    return known_names(GROUP, MODELS)
 
 
 def check_network_name(name: str, *, imports: bool = False) -> None:
@@ -87,22 +86,7 @@ def build_network(
 
 
 def _factory(name: str, imports: bool) -> Callable[[int, Shape], nn.Module]:
-    if name in MODELS:
-        return MODELS[name]
-    factory = (
-        import_factory("model", name)
-        if imports and ":" in name
-        else entry_point_factory(GROUP, name)
-    )
-    if factory is None:
-        known = known_models()
-        close = difflib.get_close_matches(name, known, 1)
-        hint = f" (did you mean {close[0]}?)" if close else ""
-        raise SettingsError(
-            f"unknown model {name!r}{hint}; choose one of {', '.join(known)}, or name a factory of "
-            "yours as package.module:factory"
-        )
-    return factory
+    return find_factory("model", GROUP, name, MODELS, imports)
 
 
 def penultimate_features(network: nn.Module, x: Tensor) -> Tensor:

@@ -7,7 +7,6 @@ bytes, whatever the number of threads. A prior is good where teachers find every
 depends on the teachers: `fedkd.synthesis.prior_source` chooses among priors by their answers.
 """
 
-import difflib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fedkd.core.interfaces import Prior
-from fedkd.core.plugins import entry_point_factory, entry_point_names, import_factory
+from fedkd.core.plugins import find_factory, known_names
 from fedkd.errors import SettingsError
 from fedkd.procedural.base import ProceduralPrior
 from fedkd.procedural.drawing_primitives import (
@@ -252,7 +251,7 @@ DEFAULT_PRIORS = ("pink", "leaves", "levels", "scales")
 
 def known_priors() -> tuple[str, ...]:
     """Names of all priors: ours, then those of installed packages."""
-    return (*PRIORS, *(name for name in entry_point_names(GROUP) if name not in PRIORS))
+    return known_names(GROUP, PRIORS)
 
 
 def plain_prior(name: str, *, imports: bool = False) -> Prior:
@@ -267,21 +266,7 @@ def plain_prior(name: str, *, imports: bool = False) -> Prior:
     Raises:
         SettingsError: there is none of that name.
     """
-    if name in PRIORS:
-        return PRIORS[name]()
-    factory = (
-        import_factory("prior", name)
-        if imports and ":" in name
-        else entry_point_factory(GROUP, name)
-    )
-    if factory is None:
-        known = known_priors()
-        close = difflib.get_close_matches(name, known, 1)
-        hint = f" (did you mean {close[0]}?)" if close else ""
-        raise SettingsError(
-            f"unknown prior {name!r}{hint}; choose among {', '.join(known)}, or name a factory of "
-            "yours as package.module:factory"
-        )
+    factory = find_factory("prior", GROUP, name, PRIORS, imports)
     prior: Prior = factory()
     if not hasattr(prior, "draw"):
         raise SettingsError(f"prior {name!r} is a {type(prior).__name__} without draw(); see Prior")

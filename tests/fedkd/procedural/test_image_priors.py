@@ -289,7 +289,7 @@ def test_a_warped_constant_stays_constant() -> None:
 def test_a_misspelt_prior_is_told_its_nearest_neighbour() -> None:
     with pytest.raises(SettingsError, match=r"'levles' \(did you mean levels\?\)"):
         build_prior("levles")
-    with pytest.raises(SettingsError, match=r"unknown prior 'xyz'; choose among pink, leaves"):
+    with pytest.raises(SettingsError, match=r"unknown prior 'xyz'; choose one of pink, leaves"):
         build_prior("xyz")
 
 
