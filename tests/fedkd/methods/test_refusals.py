@@ -149,7 +149,7 @@ def test_a_method_made_by_hand_is_held_to_the_same() -> None:
 @pytest.mark.parametrize(
     ("name", "arguments", "words"),
     [
-        ("cudfdk", {}, "unknown method 'cudfdk'; choose one of cudfkd"),
+        ("cudfdk", {}, "unknown method 'cudfdk' (did you mean cudfkd?); choose one of cudfkd"),
         ("cudfkd", {"gradeint": "none"}, "takes no argument gradeint (did you mean gradient?)"),
         ("cudfkd", {"gradient": "pullback"}, "unknown gradient 'pullback'"),
         ("cudfkd", {"bn_weight": "much"}, "cudfkd cannot be made of {'bn_weight': 'much'}"),

@@ -132,7 +132,7 @@ guarantees = st.builds(
     Guarantee,
     epsilon=positive,
     delta=st.floats(0, 1, exclude_min=True, exclude_max=True),
-    steps=st.integers(1, 2**63),
+    steps=st.integers(1, 2**63 - 1),
     noise_multiplier=positive,
     sampling_rate=st.floats(0, 1, exclude_min=True),
     clipping=positive,
