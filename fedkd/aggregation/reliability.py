@@ -47,10 +47,12 @@ MOST_CLASSES = 0.5
 """Share of the judged classes that may fail before all of an institution is left out."""
 TOP_SHARE = 1 / 20
 """Share of the samples on which a class shows most, by which it is measured."""
+LEAST_CONTRAST = 0.05
+"""A class that nobody shows more than this, nobody shows."""
 SHOWN = (0.1, 0.3)
 """Of the sureness of whoever shows the class most: refuted at the first, granted at the second."""
-MAX_PEER_PAIRS = 50
-"""Institutions beyond which pairs are not compared: a few out of many do not move the fusion."""
+MAX_INSTITUTIONS = 50
+"""Beyond it nobody is judged: the work grows with the cube, and one of so many moves little."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ class _Judge:
     def __post_init__(self) -> None:
         self.trusted = self.had.clone()
         self.average = self.claimed[self.had].mean().clamp_min(1e-9)
-        self.probability = self.log_p.exp()
+        self.contrast = class_contrast(self.log_p.exp())
 
     @property
     def alive(self) -> list[int]:
@@ -88,7 +90,7 @@ class _Judge:
 
     def counts(self) -> Tensor:
         """(T, K) counts as far as answers show them."""
-        return self.claimed * shown_classes(self.probability, self.trusted)
+        return self.claimed * shown_classes(self.contrast, self.trusted)
 
     def knowledge(self, counts: Tensor) -> Tensor:
         """(T, K) in [0, 1]: how well each knows a class."""
@@ -144,8 +146,7 @@ class _Judge:
     def scores(self) -> dict[int, float]:
         """By institution that can be judged: what is compared with `LEAST_AGREEMENT`."""
         counts, found = self.counts(), {}
-        few = len(self.alive) <= MAX_PEER_PAIRS
-        medians = self.with_peers(counts) if few else torch.full((len(counts),), math.nan)
+        medians = self.with_peers(counts)
         for k in self.alive:
             whole, _, _, evidence = self.with_others(k, counts)
             values = [whole + EVIDENCE_ALLOWANCE / evidence] if not math.isnan(whole) else []
@@ -212,39 +213,49 @@ def estimate_reliability(
         known: (T, K) whether an institution has the class; None: all do.
 
     Returns:
-        All trusted where fewer than three institutions answered, or where half would not be.
+        All trusted where fewer than three institutions answered or more than `MAX_INSTITUTIONS`, or
+        where half would not be.
     """
     had = torch.ones_like(counts, dtype=torch.bool) if known is None else known
+    if not 3 <= len(logits) <= MAX_INSTITUTIONS:
+        nothing = torch.full((len(logits),), math.nan)
+        return Reliability(torch.ones_like(had), torch.ones_like(counts).double(), nothing)
     judge = _Judge(logits.log_softmax(-1).clamp_min(FLOOR), counts.double() * had, had)
-    if len(logits) > 2:
-        judge.leave_out_institutions()
-        judge.leave_out_classes()
+    judge.leave_out_institutions()
+    judge.leave_out_classes()
     agreement = torch.tensor([judge.agreement(k) for k in range(len(logits))])
     if 2 * len(judge.alive) <= len(logits):
         everything = torch.ones_like(had)
         return Reliability(everything, everything.double(), agreement)
-    shown = shown_classes(judge.probability, judge.trusted)
+    shown = shown_classes(judge.contrast, judge.trusted)
     small = (judge.claimed / judge.average).sqrt() < WELL_KNOWN
     return Reliability(judge.trusted | ~had, shown.masked_fill(small, 1.0), agreement)
 
 
-def shown_classes(probability: Tensor, trusted: Tensor) -> Tensor:
-    """How far each institution's answers show that it knows a class. (T, K) in [0, 1].
+def class_contrast(probability: Tensor) -> Tensor:
+    """How much each institution's answers vary in a class: (T, N, K) probabilities -> (T, K).
 
-    Measured by the mean probability of the class on the twentieth of the samples where it is
-    highest, less that on the lower half, and relative to whoever shows the class most: 0 below a
-    tenth of that, 1 above three tenths, in quarters between. A class that nobody shows is granted.
-
-    Args:
-        probability: (T, N, K).
-        trusted: (T, K) bool; others are no measure, and show nothing.
+    The mean probability on the twentieth of the samples where it is highest, less that on the
+    lower half.
     """
     ordered = probability.sort(1).values
     top = max(1, round(TOP_SHARE * ordered.shape[1]))
-    contrast = ordered[:, -top:].mean(1) - ordered[:, : ordered.shape[1] // 2].mean(1)
-    contrast = contrast.double() * trusted
+    return (ordered[:, -top:].mean(1) - ordered[:, : ordered.shape[1] // 2].mean(1)).double()
+
+
+def shown_classes(contrast: Tensor, trusted: Tensor) -> Tensor:
+    """How far each institution's answers show that it knows a class. (T, K) in [0, 1].
+
+    Relative to whoever shows the class most, and at least to `LEAST_CONTRAST`: 0 below a tenth of
+    that, 1 above three tenths, in quarters between.
+
+    Args:
+        contrast: (T, K), see `class_contrast`.
+        trusted: (T, K) bool; others are no measure, and show nothing.
+    """
+    contrast = contrast * trusted
     low, high = SHOWN
-    relative = contrast / contrast.max(0).values.clamp_min(0.05)
+    relative = contrast / contrast.max(0).values.clamp_min(LEAST_CONTRAST)
     return (((relative - low) / (high - low)).clamp(0.0, 1.0) * 4).floor() / 4
 
 

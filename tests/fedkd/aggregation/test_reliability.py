@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fedkd.aggregation.reliability import (
+    MAX_INSTITUTIONS,
     Reliability,
     _correlation,
+    class_contrast,
     estimate_reliability,
     shown_classes,
 )
@@ -131,6 +133,16 @@ def test_of_two_institutions_nobody_can_say_who_lies() -> None:
     assert bool(estimate_reliability(logits, ALIKE[:2]).trusted.all())
 
 
+def test_of_very_many_institutions_nobody_is_judged() -> None:
+    counts = torch.full((MAX_INSTITUTIONS + 1, CLASSES), 50.0)
+    logits = answers(counts)
+    logits[1] = -logits[1]
+    found = estimate_reliability(logits, counts)
+    assert bool(found.trusted.all())
+    assert bool(found.agreement.isnan().all())
+    assert left_out(estimate_reliability(logits[:-1], counts[:-1])) == {1}
+
+
 def test_who_shares_no_class_is_not_judged() -> None:
     counts = torch.tensor([[50.0, 50, 50, 50, 0, 0]] * 3 + [[0.0, 0, 0, 0, 50, 50]])
     found = estimate_reliability(answers(counts), counts)
@@ -195,6 +207,7 @@ def test_shown_is_relative_to_whoever_shows_the_class_most() -> None:
     p = torch.full((2, 100, 2), 0.05)
     p[0, :5, 0], p[1, :5, 0] = 0.85, 0.214  # contrasts 0.8 and 0.164
     everybody = torch.ones(2, 2, dtype=torch.bool)
-    assert shown_classes(p, everybody)[:, 0].tolist() == [1.0, 0.5]
+    contrast = class_contrast(p)
+    assert shown_classes(contrast, everybody)[:, 0].tolist() == [1.0, 0.5]
     nobody_else = torch.tensor([[False, True], [True, True]])
-    assert shown_classes(p, nobody_else)[1, 0] == 1.0
+    assert shown_classes(contrast, nobody_else)[1, 0] == 1.0
