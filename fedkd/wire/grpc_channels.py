@@ -78,9 +78,12 @@ def create_server(
     address: str,
     credentials: grpc.ServerCredentials | None,
     max_message_bytes: int,
-    max_sessions: int,
 ) -> tuple[grpc.aio.Server, int]:
     """Create a server on ``address``, not yet started; call it on the server's own event loop.
+
+    It has no limit on concurrent calls as a whole: such a limit counts calls that were begun and
+    never finished, so that few peers could lock all others out. Every handler has limits of its
+    own, and an unknown method is refused at once.
 
     Returns:
         The server, and its port.
@@ -98,7 +101,6 @@ def create_server(
     server = grpc.aio.server(
         handlers=(grpc.method_handlers_generic_handler(SERVICE, methods),),
         options=(*_HUB, ("grpc.max_receive_message_length", max_message_bytes)),
-        maximum_concurrent_rpcs=max_sessions,
     )
     try:
         if credentials is None:

@@ -1,15 +1,13 @@
 """The handshake of a stream: receive Hello, check version, certificate and token, or reject."""
 
 import asyncio
-import hashlib
 import logging
-import ssl
-from collections import Counter
 
 from fedkd.core.logs import log_event
 from fedkd.errors import RemoteProtocolError
 from fedkd.protocol import Card
 from fedkd.server.hub.admission import Admission
+from fedkd.server.hub.call_limits import CallLimit, certificate_of, peer_of
 from fedkd.wire import VERSION, Hello, Session, decode_from_institution
 from fedkd.wire.grpc_channels import grpc
 
@@ -29,31 +27,23 @@ class Handshakes:
     """Streams that have not said Hello, by certificate or host: nobody takes all places."""
 
     def __init__(self) -> None:
-        self._open: Counter[str] = Counter()
+        self._limit = CallLimit(MAX_HANDSHAKES, MAX_HANDSHAKES_OF_HOST)
+
+    def __len__(self) -> int:
+        """Handshakes under way."""
+        return len(self._limit)
 
     async def perform(
         self, stream: grpc.aio.ServicerContext, protocol: Session, admission: Admission
     ) -> Card | None:
         """`perform_handshake`, unless its peer has too many under way."""
-        peer, most = _peer(stream)
-        if self._open[peer] >= most:
+        peer = peer_of(stream)
+        if most := self._limit.exceeded(peer):
             await stream.abort(
                 grpc.StatusCode.RESOURCE_EXHAUSTED, f"more than {most} streams without a Hello"
             )
-        self._open[peer] += 1
-        try:
+        with self._limit.counted(peer):
             return await perform_handshake(stream, protocol, admission)
-        finally:
-            self._open[peer] -= 1
-            if not self._open[peer]:
-                del self._open[peer]
-
-
-def _peer(stream: grpc.aio.ServicerContext) -> tuple[str, int]:
-    """Whose stream it is, and how many handshakes he may have under way."""
-    if certificate := _certificate(stream):
-        return hashlib.sha256(certificate).hexdigest(), MAX_HANDSHAKES
-    return stream.peer().rpartition(":")[0], MAX_HANDSHAKES_OF_HOST
 
 
 async def perform_handshake(
@@ -99,7 +89,7 @@ async def _rejection(
     certified = stream.peer_identities()
     if certified is not None and name.encode() not in certified:
         return code.PERMISSION_DENIED, f"the certificate does not speak for {name!r}"
-    certificate = _certificate(stream)
+    certificate = certificate_of(stream)
     try:  # in another thread: it may have to wait for a disk
         refused = await asyncio.to_thread(admission.admit, hello.token, name, certificate)
     except Exception:  # the details must not reach the peer
@@ -108,9 +98,3 @@ async def _rejection(
     if refused:
         return code.UNAUTHENTICATED, refused
     return None
-
-
-def _certificate(stream: grpc.aio.ServicerContext) -> bytes | None:
-    """The client certificate of the connection, as DER; None if it has none."""
-    pem = stream.auth_context().get("x509_pem_cert")
-    return ssl.PEM_cert_to_DER_cert(pem[0].decode()) if pem else None

@@ -29,9 +29,8 @@ from fedkd.wire import Query, Role, Session
 from fedkd.wire.grpc_channels import create_server, grpc, host_of
 from fedkd.wire.payload_framing import MAX_MESSAGE_BYTES
 
-MAX_INSTITUTIONS = 256
-MAX_HEALTH_CALLS = 16
-"""Concurrent calls to the health service, beside the institutions' sessions."""
+MAX_INSTITUTIONS = 1024
+"""Sessions at a time, unless a hub is told otherwise: each costs memory and a file descriptor."""
 LATE_ANSWER_SECONDS = 600.0
 """How long an answer that nobody waits for may be overdue before its session ends."""
 RUN_OVER = "the run is over"
@@ -55,6 +54,7 @@ class Hub:
             institution's session then ends.
         known: cards of the participants of an interrupted run, which may not change.
         bans: of an interrupted run too, with the file that stores them.
+        max_institutions: sessions that may be open at a time; one more is told to try again.
 
     Raises:
         SettingsError: the address is not available, or would accept plain text from other machines.
@@ -69,9 +69,10 @@ class Hub:
         late_answer_seconds: float = LATE_ANSWER_SECONDS,
         known: Iterable[Card] = (),
         bans: Bans | None = None,
+        max_institutions: int = MAX_INSTITUTIONS,
     ) -> None:
         self._admission = RunToken(admission) if isinstance(admission, str) else admission
-        self._late_answer_seconds = late_answer_seconds
+        self._late_answer_seconds, self._max_institutions = late_answer_seconds, max_institutions
         self._numbers = itertools.count(1)
         self._submitting = threading.Lock()  # numbers must reach every session in their order
         self._presence = threading.Condition()  # guards the participants and their sessions
@@ -270,18 +271,15 @@ class Hub:
         self._loop = asyncio.get_running_loop()
         self._run_over = asyncio.Event()
         try:
-            calls = MAX_INSTITUTIONS + MAX_HEALTH_CALLS
-            server, port = create_server(
-                self._connect, address, credentials, max_message_bytes, calls
-            )
-            announce_shutdown = await add_health(server)
+            server, port = create_server(self._connect, address, credentials, max_message_bytes)
+            announce_shutdown = add_health(server)
             await server.start()
         except Exception as error:  # to be raised in the thread that made the hub
             started.set_exception(error)
             return
         started.set_result(port)
         await self._run_over.wait()
-        await announce_shutdown()
+        announce_shutdown()
         for participant in self._participants.values():
             participant.close(RUN_OVER)
         # Calls that end by themselves end cleanly on both sides; gRPC logs a traceback for each
@@ -320,9 +318,15 @@ class Hub:
         if reason := self._bans.reason(card.name):
             return grpc.StatusCode.PERMISSION_DENIED, f"banned from this run: {reason}"
         participant = self._participants.get(card.name)
-        return participant.rejection(card) if participant else None
+        if participant and (rejection := participant.rejection(card)):
+            return rejection
+        if sum(each.session is not None for each in self._participants.values()) >= most:
+            full = f"all {most} places are taken; try again later"
+            return grpc.StatusCode.RESOURCE_EXHAUSTED, full
+        return None
 
 
+        most = self._max_institutions
 def quorum_lost(cards: Sequence[Card], count: int, timeout: float) -> QuorumLost:
     """The error that only ``cards`` of ``count`` institutions came within ``timeout`` seconds."""
     present = ", ".join(card.name for card in cards) or "none"

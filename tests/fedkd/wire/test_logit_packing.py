@@ -385,7 +385,7 @@ def answered(welcome: bytes) -> bytes:
             said.append(await stream.read())
             done.set()
 
-        server, port = create_server(connect, "127.0.0.1:0", None, 1 << 20, 4)
+        server, port = create_server(connect, "127.0.0.1:0", None, 1 << 20)
         await server.start()
         address.append(f"127.0.0.1:{port}")
         ready.set()

@@ -392,7 +392,7 @@ def ill_meaning(data: bytes, told: Card) -> tuple[list[object], list[object]]:
             heard.append(decode_from_institution(await stream.read()))
             done.set()
 
-        server, port = create_server(connect, "127.0.0.1:0", None, 1 << 20, 4)
+        server, port = create_server(connect, "127.0.0.1:0", None, 1 << 20)
         await server.start()
         address.append(f"127.0.0.1:{port}")
         ready.set()
