@@ -321,12 +321,12 @@ class Hub:
         if participant and (rejection := participant.rejection(card)):
             return rejection
         if sum(each.session is not None for each in self._participants.values()) >= most:
+        most = self._max_institutions
             full = f"all {most} places are taken; try again later"
             return grpc.StatusCode.RESOURCE_EXHAUSTED, full
         return None
 
 
-        most = self._max_institutions
 def quorum_lost(cards: Sequence[Card], count: int, timeout: float) -> QuorumLost:
     """The error that only ``cards`` of ``count`` institutions came within ``timeout`` seconds."""
     present = ", ".join(card.name for card in cards) or "none"
