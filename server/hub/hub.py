@@ -313,6 +313,7 @@ class Hub:
         return Participant(card, self._late_answer_seconds, partial(self._bans.add, card.name))
 
     def _rejection(self, card: Card) -> tuple[grpc.StatusCode, str] | None:
+        most = self._max_institutions
         if self._run_over.is_set():
             return grpc.StatusCode.UNAVAILABLE, RUN_OVER
         if reason := self._bans.reason(card.name):
@@ -321,7 +322,6 @@ class Hub:
         if participant and (rejection := participant.rejection(card)):
             return rejection
         if sum(each.session is not None for each in self._participants.values()) >= most:
-        most = self._max_institutions
             full = f"all {most} places are taken; try again later"
             return grpc.StatusCode.RESOURCE_EXHAUSTED, full
         return None
