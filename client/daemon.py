@@ -70,7 +70,7 @@ def serve(
             institution = owner_institution(owner, progress, ledger)
         events = stack.enter_context(_stop_signals())
         metrics_address = stack.enter_context(_metrics(metrics))
-        sessions = SessionManager(institution, servers, credentials)
+        sessions = SessionManager(institution, servers, credentials, expiry=connection.expiry())
         stack.callback(sessions.close)
         stack.enter_context(
             ControlServer(

@@ -72,6 +72,22 @@ class ConnectionTable(Section):
             raise SettingsError(f"connection.certificate expired on {expiry:%Y-%m-%d}; renew it")
         return grpc.ssl_channel_credentials(ca, key, chain)
 
+    def expiry(self) -> datetime | None:
+        """Until when the institution's certificate is valid (UTC); None for plain text.
+
+        Raises:
+            SettingsError: it cannot be read.
+        """
+        if self.certificate is None:
+            return None
+        chain = _read(self.certificate, "certificate")
+        try:
+            return x509.load_pem_x509_certificate(chain).not_valid_after_utc
+        except ValueError:
+            raise SettingsError(
+                f"certificate, {self.certificate}, is no certificate in PEM; make it anew"
+            ) from None
+
     def token(self) -> str | None:
         """The token in the token file; None where no file is named.
 

@@ -10,8 +10,10 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 
+from fedkd.client.sessions.certificate_expiry import calling_at, expiry_text
 from fedkd.client.sessions.recipe_renderer import RecipeGate, RecipeRenderer
 from fedkd.core.logs import log_event
 from fedkd.errors import RemoteProtocolError
@@ -139,6 +141,7 @@ class Agent:
         credentials: TLS; without them only a hub on this machine can be dialled.
         reconnect: backoff after a session was lost.
         recipes: asked before a recipe is rendered.
+        expiry: of the institution's own certificate, UTC: `serve` ends then. None for never.
 
     Attributes:
         stop_reason: how `serve` ended; None before that.
@@ -153,6 +156,7 @@ class Agent:
         credentials: grpc.ChannelCredentials | None = None,
         reconnect: ReconnectPolicy | None = None,
         recipes: RecipeGate | None = None,
+        expiry: datetime | None = None,
     ) -> None:
         self._address = address
         self._hello = Hello(VERSION, token, card)
@@ -160,6 +164,7 @@ class Agent:
         self._credentials = credentials
         self._reconnect = reconnect or ReconnectPolicy()
         self._recipes = recipes or RecipeGate()
+        self._expiry, self._expired = expiry, False
         self.stop_reason: StopReason | None = None
         self._closing = threading.Event()
         self._answering = threading.Lock()  # held while one query is answered
@@ -174,7 +179,10 @@ class Agent:
         Raises:
             SettingsError: plain text to another machine.
         """
-        last = self._run_sessions()
+        with calling_at(self._expiry, self._expire):
+            last = self._run_sessions()
+        if self._expired and self._expiry is not None:
+            last = _SessionResult(expiry_text(self._expiry), StopReason.REFUSED)
         self.stop_reason = last.stop_reason
         return last.reason
 
@@ -210,10 +218,18 @@ class Agent:
 
     def close(self) -> None:
         """Make `serve` return, after the answer in progress; for any thread."""
+        self._leave(LEFT)
+
+    def _leave(self, reason: str) -> None:
         self._closing.set()
         with self._answering:  # an answer in progress is charged, so it is also sent
             if stream := self._stream:
-                stream.close(LEFT)
+                stream.close(reason)
+
+    def _expire(self) -> None:
+        """Our certificate has expired: a retry would not change that."""
+        self._expired = True
+        self._leave("the institution's certificate has expired")
 
     def _run_session(self) -> _SessionResult:
         """One session, from its Hello to its end."""

@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from datetime import datetime
 
 from fedkd.client.institution import Institution
 from fedkd.client.sessions.agent import Agent, ReconnectPolicy
@@ -37,6 +38,7 @@ class SessionManager:
         credentials: TLS of the institution; without them only this machine can be dialled.
         limit: sessions at a time.
         reconnect: backoff of each agent.
+        expiry: of the institution's certificate, UTC: sessions end then. None for plain text.
     """
 
     def __init__(
@@ -46,9 +48,10 @@ class SessionManager:
         credentials: grpc.ChannelCredentials | None,
         limit: int = MAX_SESSIONS,
         reconnect: ReconnectPolicy | None = None,
+        expiry: datetime | None = None,
     ) -> None:
         self._institution, self._servers, self._limit = institution, servers, limit
-        self._credentials, self._reconnect = credentials, reconnect
+        self._credentials, self._reconnect, self._expiry = credentials, reconnect, expiry
         self._unanswered = UnansweredRendering()
         self._lock = threading.Lock()
         self._closed = False
@@ -88,6 +91,7 @@ class SessionManager:
                 self._credentials,
                 self._reconnect,
                 recipes=recipes,
+                expiry=self._expiry,
             )
             thread = threading.Thread(
                 target=self._serve, args=(agent, (address, token), on_end), name="fedkd-agent"

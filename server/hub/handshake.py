@@ -8,6 +8,7 @@ from fedkd.errors import RemoteProtocolError
 from fedkd.protocol import Card
 from fedkd.server.hub.admission import Admission
 from fedkd.server.hub.call_limits import CallLimit, certificate_of, peer_of
+from fedkd.server.hub.certificate_expiry import expiry_of, expiry_text, has_expired
 from fedkd.wire import VERSION, Hello, Session, decode_from_institution
 from fedkd.wire.grpc_channels import grpc
 
@@ -89,6 +90,8 @@ async def _rejection(
     certified = stream.peer_identities()
     if certified is not None and name.encode() not in certified:
         return code.PERMISSION_DENIED, f"the certificate does not speak for {name!r}"
+    if (expiry := expiry_of(stream)) and has_expired(expiry):  # the connection is older
+        return code.UNAUTHENTICATED, expiry_text(name, expiry)
     certificate = certificate_of(stream)
     try:  # in another thread: it may have to wait for a disk
         refused = await asyncio.to_thread(admission.admit, hello.token, name, certificate)

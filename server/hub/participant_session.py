@@ -7,10 +7,12 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 
 from fedkd.errors import RemoteProtocolError
 from fedkd.protocol import Ask, Card, Reason, Refusal, Reply
 from fedkd.server.hub.bans import BanReason
+from fedkd.server.hub.certificate_expiry import expiry_of, expiry_text, wait_for_expiry
 from fedkd.server.hub.pending_query import PendingQuery
 from fedkd.server.hub.query_encoding import EncodingSelector
 from fedkd.wire import (
@@ -162,19 +164,22 @@ class ParticipantSession:
         writer = asyncio.create_task(self._write())
         # An institution that neither speaks nor reads wakes neither of the two.
         ended = asyncio.create_task(self._ended.wait())
+        tasks: list[asyncio.Task[object]] = [reader, writer, ended]
+        if expiry := expiry_of(self._stream):
+            tasks.append(asyncio.create_task(self._end_at_expiry(expiry)))
         try:
             await asyncio.wait({reader, writer, ended}, return_when=asyncio.FIRST_COMPLETED)
             self._end(CONNECTION_LOST, peer_listens=False, may_return=True)
             await asyncio.wait({writer}, timeout=PARTING_SECONDS)
         finally:
-            for task in (reader, writer, ended):
+            for task in tasks:
                 task.cancel()
             self._end(CONNECTION_LOST, may_return=True)
             self._counters.end_reason = self.end_reason or CONNECTION_LOST
             for timer in self._overdue.values():
                 timer.cancel()
             self._on_end()  # before anything awaits, so that no pending question is forgotten
-            ends = await asyncio.gather(reader, writer, ended, return_exceptions=True)
+            ends = await asyncio.gather(*tasks, return_exceptions=True)
         for end in ends:
             if isinstance(end, Exception) and not isinstance(end, grpc.aio.BaseError):
                 raise end
@@ -265,8 +270,17 @@ class ParticipantSession:
 
     def _end_overdue(self, why: str) -> None:
         """Ends the session of an institution whose answer is too late; it may reconnect."""
-        # Without a Close, which would tell an agent that the run is over.
-        self._stream.set_code(grpc.StatusCode.UNAVAILABLE)
+        self._end_with_status(grpc.StatusCode.UNAVAILABLE, why)
+
+    async def _end_at_expiry(self, expiry: datetime) -> None:
+        """Ends the session once its client certificate has expired; its name may come back."""
+        await wait_for_expiry(expiry)
+        why = expiry_text(self.card.name, expiry)
+        self._end_with_status(grpc.StatusCode.UNAUTHENTICATED, why)
+
+    def _end_with_status(self, code: grpc.StatusCode, why: str) -> None:
+        """Ends the session without a Close, which would tell an agent that the run is over."""
+        self._stream.set_code(code)
         self._stream.set_details(why)
         self._end(why, peer_listens=False, may_return=True)
 
