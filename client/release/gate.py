@@ -19,6 +19,7 @@ from fedkd.client.ledger.hash_chain import LedgerTotals
 from fedkd.client.ledger.ledger import Ledger
 from fedkd.client.ledger.privacy_accountant import privacy_cost
 from fedkd.client.release.release_mode import ReleaseMode
+from fedkd.errors import DataError
 from fedkd.privacy import MODES, Policy
 from fedkd.protocol import (
     Ask,
@@ -129,6 +130,10 @@ class ReleaseGate:
                 refusal = NOT_FREE
             if refusal is not None:
                 return self._ledger.record_refusal(outline, refusal, server)
+        except (
+            DataError
+        ):  # of a ledger that cannot be read: what it says then goes to its owner too
+            return self._ledger.record_refusal(outline, FAILED, server)
         except Exception:
             return FAILED
         return None

@@ -7,12 +7,13 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from fractions import Fraction
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from fedkd.client.ledger.ledger import Ledger
+from fedkd.client.ledger.ledger import NOT_RECORDED, Ledger
 from fedkd.client.release.gate import ReleaseGate
 from fedkd.client.release.mode_table import build_release_mode
 from fedkd.client.sessions import recipe_renderer
@@ -47,8 +48,10 @@ TEACHER = ModuleTeacher(nn.Sequential(nn.Flatten(), nn.Linear(16, K)).eval(), K)
 class Institution:
     """A gate and a ledger, asked by recipe as in a session."""
 
-    def __init__(self, policy: Policy = OPEN, **changes: object) -> None:
-        self.ledger, self.rendered = Ledger(None), 0
+    def __init__(
+        self, policy: Policy = OPEN, ledger: Path | None = None, **changes: object
+    ) -> None:
+        self.ledger, self.rendered = Ledger(ledger), 0
         self.card = Card("north", K, SHAPE, LOGITS, False, None, policy.largest_batch)
         release = build_release_mode(policy, TEACHER, None)
         self.gate = ReleaseGate(policy, release, self.card, self.ledger)
@@ -128,6 +131,21 @@ def test_out_of_hours_nothing_is_rendered(counted: list[Recipe]) -> None:
     later = tuple((now + timedelta(hours=hour)).time() for hour in (2, 3))
     assert reason(Institution(replace(OPEN, hours=later)).answer(query())) is Reason.CLOSED
     assert counted == []
+
+
+def test_without_its_ledger_nothing_is_rendered_and_the_owner_is_told(
+    counted: list[Recipe], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It said that the teacher could not answer, and the log said nothing."""
+    path = tmp_path / "ledger.sqlite"
+    north = Institution(ledger=path)
+    path.rename(tmp_path / "aside")
+    assert north.answer(query()) == NOT_RECORDED
+    assert counted == []
+    assert "was deleted or replaced while it was in use" in caplog.text
+    (tmp_path / "aside").rename(path)
+    assert isinstance(north.answer(query()), Reply)
+    north.ledger.close()
 
 
 def test_without_privacy_left_nothing_is_rendered(counted: list[Recipe]) -> None:
