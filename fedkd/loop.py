@@ -14,7 +14,7 @@ the same student, bit for bit on one machine. `Distillation` is the same loop fo
 use the time that answers take, or to set it down between two rounds and take it up again.
 """
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -220,6 +220,14 @@ class Distillation:
             DataError: the state is of a run with other arguments.
         """
         self.student_steps = scatter(state, self._parts)["student_steps"]
+
+    def exclude(self, names: Collection[str]) -> None:
+        """Fuse the answers of these institutions out of all targets; between two requests only.
+
+        The student steps and the sources' steps that were taken on them stay taken.
+        """
+        if (targets := self._aggregation.exclude(names, self.cards)) is not None:
+            self.bank.retarget(targets)
 
     @property
     def aggregation(self) -> Aggregation:

@@ -1,29 +1,15 @@
-"""The command line ``fedkd-server``: run, token, certificates. Slow imports are deferred."""
+"""The command line ``fedkd-server``: run, strike, token, certificates; slow imports deferred."""
 
-import logging
 import os
 import signal
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import Annotated, Optional
 
 import click
 import typer
 
 from fedkd.errors import FedkdError, SettingsError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from fedkd.experiment import Experiment
-    from fedkd.loop import Watch
-    from fedkd.server.hub.admission import Admission
-    from fedkd.server.hub.hub import Hub
-    from fedkd.server.run.checkpoint import Checkpoint
-    from fedkd.server.run.quorum import Quorum
 
 PLAINTEXT_ADDRESS = "127.0.0.1:0"
 """Default address for plain text."""
@@ -112,35 +98,34 @@ def run(
         raise SettingsError("--without NAME leaves an institution out of a run; give --resume DIR")
     _silence_grpc()
     from fedkd.core.logs import configure_logging
-    from fedkd.core.plural import counted
-    from fedkd.server.hub.hub import Hub
-    from fedkd.server.hub.tls_certificates import server_credentials
-    from fedkd.server.run.checkpoint import Checkpoint
-    from fedkd.server.run.console import print_result
-    from fedkd.server.run.resume_hint import complete_interrupted_run, resume_hint
+    from fedkd.server.run_over_hub import Endpoint, begin_run, resume_run
 
     configure_logging(log)
-    if resume is not None and (result := complete_interrupted_run(resume)) is not None:
-        print_result(result, str(resume / "report.html"))
-        return
-    credentials = server_credentials(tls) if tls else None
+    where = address or (TLS_ADDRESS if tls else PLAINTEXT_ADDRESS)
+    endpoint = Endpoint(where, tls, tokens, institutions, wait, metrics, bars=log == "text")
     if resume is None:
         overrides = [*(set_ or []), *([f"seed={seed}"] if seed is not None else [])]
-        saved_run = _begin(experiment, overrides, out, checkpoint, record)
+        begin_run(experiment, overrides, out, checkpoint, endpoint, record=record)
     else:
-        saved_run = Checkpoint.resume(resume, "hub", without=without or ())
-    path = saved_run.folder.path
-    quorum = _quorum(saved_run, institutions, wait)
-    with resume_hint(saved_run, f"fedkd-server run --resume {path} with the options of before"):
-        admission = _admission(tokens, path)
-        where = address or (TLS_ADDRESS if tls else PLAINTEXT_ADDRESS)
-        known, bans = saved_run.known_cards, saved_run.bans
-        with Hub(admission, where, credentials, known=known, bans=bans) as hub:
-            if isinstance(admission, str):
-                typer.echo(f"fedkd-server: the token of this run is {admission}", err=True)
-            expected = f"{counted(quorum.expected, 'institution')} may dial {hub.address}"
-            typer.echo(f"fedkd-server: {expected}", err=True)
-            _distil(saved_run, hub, quorum, metrics, bars=log == "text")
+        resume_run(resume, without or (), endpoint)
+
+
+@app.command()
+def strike(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a run that goes on.")],
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="As on their cards.")],
+    why: Annotated[str, typer.Option(help="The reason, for the record and for them.")] = "",
+) -> None:
+    """Exclude institutions from a run that goes on: their answers are fused out of all targets."""
+    from fedkd.server.run.exclusion_request import await_exclusion, request_exclusion
+
+    request_exclusion(folder, names, why)
+    for name, asked in await_exclusion(folder, names).items():
+        typer.echo(
+            f"{name} will be excluded before the next question"
+            if asked is None
+            else f"{name} is excluded after {asked:,} samples; its answers are fused out"
+        )
 
 
 @app.command()
@@ -183,109 +168,6 @@ def certificates(
         "request, and no key is ever copied (docs/deployment.md).",
         err=True,
     )
-
-
-def _begin(
-    experiment: str, overrides: list[str], out: Path | None, every: float, record: bool
-) -> "Checkpoint":
-    """Begin a new run, with ``every`` seconds between saved states."""
-    from fedkd.experiment import load_experiment
-    from fedkd.server.coordinator import check_names
-    from fedkd.server.run.checkpoint import Checkpoint
-
-    resolved = load_experiment(experiment, overrides)
-    check_names(resolved)
-    path = out or Path("runs") / f"{resolved.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    return Checkpoint.begin(path, resolved, "hub", every, record)
-
-
-def _quorum(checkpoint: "Checkpoint", institutions: int | None, wait: float) -> "Quorum":
-    """All institutions of a new run; of a resumed one a quorum, and the others for a short time."""
-    from fedkd.server.run.quorum import Quorum
-
-    experiment, bans = checkpoint.manifest.experiment, checkpoint.bans
-    known = len(checkpoint.known_cards)
-    minimum = experiment.questions.quorum
-    # Banned institutions are refused, so they are not waited for.
-    count = (institutions or experiment.institutions.count) - len(bans)
-    if known and institutions is None:
-        count = sum(card.name not in bans for card in checkpoint.known_cards)
-    linger = experiment.questions.timeout if known else None
-    return Quorum(max(minimum, count), minimum, wait, linger)
-
-
-def _distil(
-    checkpoint: "Checkpoint",
-    hub: "Hub",
-    quorum: "Quorum",
-    metrics: int | None,
-    *,
-    bars: bool,
-) -> None:
-    """Wait for institutions, distil, write the report."""
-    from fedkd.server.drivers.standalone_driver import await_institutions, distil_over_hub
-    from fedkd.server.run.console import print_result, print_resumed
-    from fedkd.server.run.run_recorder import RunRecorder
-
-    manifest, path = checkpoint.manifest, checkpoint.folder.path
-    if manifest.resumed:
-        print_resumed(manifest.resumed, checkpoint.questions, manifest.warning)
-    experiment = manifest.experiment
-    with (
-        _serving_metrics(hub, metrics),
-        _watch(experiment, quorum.expected, bars=bars) as (progress, watch),
-    ):
-        cards = await_institutions(hub, quorum, progress)
-        recorder = RunRecorder(path, experiment, "hub", listeners=(watch,), checkpoint=checkpoint)
-        result = distil_over_hub(experiment, hub, cards, recorder, checkpoint)
-    if bars:
-        print_result(result, str(path / "report.html"))
-
-
-@contextmanager
-def _serving_metrics(hub: "Hub", port: int | None) -> "Iterator[None]":
-    """Serve Prometheus metrics, if a port is given."""
-    if port is None:
-        yield
-        return
-    try:
-        from fedkd.server.hub.prometheus import serve_metrics
-    except ImportError:
-        raise SettingsError("metrics need prometheus-client; install fedkd[metrics]") from None
-    address, stop = serve_metrics(hub, port)
-    typer.echo(f"fedkd-server: metrics at http://{address}/metrics", err=True)
-    try:
-        yield
-    finally:
-        stop()
-
-
-@contextmanager
-def _watch(
-    experiment: "Experiment", count: int, *, bars: bool
-) -> "Iterator[tuple[Callable[[int], None], Watch]]":
-    """Progress bars on a terminal, log events elsewhere."""
-    from fedkd.server.run.console import progress_bars
-    from fedkd.server.run.progress_to_log import ProgressLog
-
-    if bars and sys.stdout.isatty():
-        logging.getLogger("fedkd.server").setLevel(logging.WARNING)  # the bars say the rest
-        with progress_bars(experiment, "institutions", count) as shown:
-            yield shown.ready, shown
-    else:
-        yield lambda count: None, ProgressLog(10 if bars else 100)
-
-
-def _admission(tokens: Path | None, path: Path) -> "Admission | str":
-    """Join tokens from a file, or one token of this run.
-
-    The latter is stored in the run's folder until the run is over, so that a resumed run admits the
-    same institutions.
-    """
-    from fedkd.server.hub.admission import JoinTokens, persistent_run_token
-    from fedkd.server.run.checkpoint import FOLDER
-
-    return persistent_run_token(path / FOLDER / "token") if tokens is None else JoinTokens(tokens)
 
 
 def _silence_grpc() -> None:

@@ -31,7 +31,7 @@ from fedkd.protocol import (
 )
 from fedkd.server.card_limits import check_cards
 from fedkd.server.fusion_dry_run import fusion_failure
-from fedkd.server.hub.bans import BanReason
+from fedkd.server.hub.bans import BanReason, Exclusion
 from fedkd.server.run.checkpoint import Checkpoint
 from fedkd.server.run.public_data_loading import load_public_images
 from fedkd.wire import MissingInstitutions
@@ -144,6 +144,8 @@ class Coordinator:
     cards: list[Card]
     answer: Answer
     watch: Watch = lambda progress: None
+    exclusions: Callable[[], Mapping[str, str]] = dict
+    """Whom the operator has excluded, with reasons; read while nothing is asked."""
     done: float = 0.0
     """Share of the student's steps that are taken."""
     latest: dict[str, Any] = field(default_factory=dict)
@@ -154,6 +156,7 @@ class Coordinator:
     """What the run left, once it has ended."""
     _lost: set[str] = field(default_factory=set)
     _banned: set[str] = field(default_factory=set)
+    _excluded: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         parts, checkpoint = self.parts, self.parts.checkpoint
@@ -208,6 +211,7 @@ class Coordinator:
 
     def _ask(self, request: Request) -> Answers:
         if request == PAUSE:
+            self._exclude(self.exclusions())
             return {}
         checkpoint, known = self.parts.checkpoint, len(self.cards)
         if checkpoint is not None and (heard := checkpoint.replayed(request)) is not None:
@@ -254,11 +258,23 @@ class Coordinator:
             self.watch(Progress("returned", {"name": name}))
         self._lost -= answers.keys()
         for name, (kind, reason) in missing.items():
-            if name not in self._lost or (kind == "banned" and name not in self._banned):
+            new = name not in self._lost or (kind == "banned" and name not in self._banned)
+            if new and kind != "excluded":
                 self.watch(Progress(kind, {"name": name, "reason": reason}))
             self._lost.add(name)
             if kind == "banned":
                 self._banned.add(name)
+        self._exclude({n: reason for n, (kind, reason) in missing.items() if kind == "excluded"})
+
+    def _exclude(self, reasons: Mapping[str, str]) -> None:
+        """Fuse out the answers of whom the operator has excluded, once."""
+        new = sorted(reasons.keys() - self._excluded)
+        self._excluded.update(new)
+        taking_part = {card.name for card in self.cards}
+        if names := [name for name in new if name in taking_part]:
+            self._distillation.exclude(names)
+            for name in names:
+                self.watch(Progress("excluded", {"name": name, "reason": reasons[name]}))
 
     def _rest(self) -> None:
         """The loop rests: a moment at which the run may be set down."""
@@ -269,6 +285,7 @@ class Coordinator:
             "latest": self.latest,
             "lost": sorted(self._lost),
             "banned": sorted(self._banned),
+            "excluded": sorted(self._excluded),
         }
         asking = self._distillation.asked < self.parts.plan.budget
         try:
@@ -288,7 +305,10 @@ class Coordinator:
         own = checkpoint.notes["own"]
         self.done, self.latest = own["done"], own["latest"]
         self._lost, self._banned = set(own["lost"]), set(own["banned"])
+        self._excluded = set(own.get("excluded", ()))
         self.notes = checkpoint.notes["driver"]
+        if checkpoint.manifest.without:
+            self._distillation.exclude(checkpoint.manifest.without)
         checkpoint.state = None  # it may be large
 
     def _note(self, progress: Progress) -> None:
@@ -302,8 +322,15 @@ def _reasons(lost: Lost) -> MissingInstitutions:
     """Kind of event and words for whoever did not answer, by name."""
     return {
         name: (
-            "banned" if isinstance(reason, BanReason) else "lost",
+            _kind(reason),
             reason.text if isinstance(reason, Refusal) else str(reason),
         )
         for name, reason in sorted(lost.items())
     }
+
+
+def _kind(reason: Refusal | str) -> str:
+    """Of the event that an institution did not answer."""
+    if isinstance(reason, Exclusion):
+        return "excluded"
+    return "banned" if isinstance(reason, BanReason) else "lost"

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from fedkd.core.device import CPU, Compute
 from fedkd.errors import SettingsError
+from fedkd.experiment import ADAPTIVE, Linger
 from fedkd.loop import Distilled, Plan, Progress, Watch
 from fedkd.methods import Method
 from fedkd.procedural import Prior
@@ -71,7 +72,7 @@ class DataFreeDistillation(Strategy):
         advertised: address to which institutions connect, host:port; empty for `address`.
         credentials: TLS of the hub; without them only this machine can connect.
         question_timeout: seconds that one question may take.
-        linger: seconds of them that the others may take once a quorum has answered; None for all.
+        linger: of the others, once a quorum has answered, see `fedkd.server.hub.linger`.
         watch: called with progress events.
         recipes: whether to send recipes in place of samples that institutions can render.
         checkpoint: of the run; a resumed one continues from its last state.
@@ -95,7 +96,7 @@ class DataFreeDistillation(Strategy):
         advertised: str = "",
         credentials: grpc.ServerCredentials | None = None,
         question_timeout: float = 60.0,
-        linger: float | None = None,
+        linger: Linger = ADAPTIVE,
         watch: Watch = lambda progress: None,
         recipes: bool = True,
         checkpoint: Checkpoint | None = None,
@@ -264,7 +265,10 @@ class DataFreeDistillation(Strategy):
         participants = RemoteInstitutions(
             run.hub, self.parts, cards, self.question_timeout, self.linger
         )
-        coordinator = Coordinator(self.parts, participants.cards, participants.answer, self.watch)
+        coordinator = Coordinator(
+            *(self.parts, participants.cards, participants.answer, self.watch),
+            exclusions=run.hub.refresh_bans,
+        )
         participants.cards = coordinator.cards  # of a resumed run: those who took part before
         participants.fusion_failure = coordinator.fusion_failure
         run.participants, run.coordinator = participants, coordinator

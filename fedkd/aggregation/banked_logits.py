@@ -43,6 +43,10 @@ class BankedLogits:
             new = logits.get(name, absent.expand(len(first), -1)).to(self.dtype)
             self.by_name[name] = self.last(torch.cat([old, new[keep]]))
 
+    def drop(self, names: Collection[str]) -> None:
+        """Forget the answers of these institutions."""
+        self.by_name = {n: kept for n, kept in self.by_name.items() if n not in names}
+
     def last(self, rows: Tensor) -> Tensor:
         """The rows of what is still banked."""
         return rows if self.capacity is None else rows[-self.capacity :]

@@ -4,7 +4,7 @@ Source: Co-Boosting (Dai et al., ICLR 2024).
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -137,6 +137,11 @@ class WeightedAggregation:
             self._record("weighed", weights=dict(self.weights))
         return self.targets()
 
+    def exclude(self, names: Collection[str], cards: Sequence[Card]) -> Tensor | None:
+        """Forget the answers of ``names``; all targets without them, (N, K); None: none is kept."""
+        self._kept.drop(names)
+        return self.targets() if len(self._kept) else None
+
     def learn(self, rng: torch.Generator) -> None:
         """One pass: ``w <- clip(w - rate decay^n sign(d CE / d w), 0, 1)`` for each batch.
 
@@ -176,10 +181,13 @@ class WeightedAggregation:
 
 
 def _mean(logits: Tensor, weight: Tensor) -> Tensor:
-    """Weighted mean over those who answered, of (T, B, K) with NaN where one did not. (B, K)."""
+    """Weighted mean over those who answered, of (T, B, K) with NaN where one did not. (B, K).
+
+    Zeros where nobody did.
+    """
     present = ~logits[..., :1].isnan()  # (T, B, 1)
     each = weight[:, None, None] * present
     total = each.sum(0)
-    alike = present / present.sum(0)
+    alike = present / present.sum(0).clamp_min(1)
     share = torch.where(total > 0, each / total.clamp_min(1e-12), alike)
     return (share * logits.nan_to_num()).sum(0)

@@ -5,15 +5,15 @@ all that is banked, and over what came last, for an institution that turns. Wher
 targets of everything that is banked are fused again.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from fedkd.aggregation.banked_logits import BankedLogits
 from fedkd.aggregation.fusion_rules import RuleFusion, cached_fusion
 from fedkd.aggregation.reliability import Reliability, estimate_reliability
+from fedkd.aggregation.rule_aggregation import RuleAggregation
 from fedkd.core.checkpoint_state import State
 from fedkd.core.interfaces import Record
 from fedkd.core.source_types import Proposal
@@ -27,11 +27,9 @@ SHARE_BETWEEN = 1 / 20
 """And at least this share of the samples so far: fusing all targets again takes time."""
 WINDOW = 1024
 """Samples that one estimate is made from: evenly from all, and the last ones."""
-MAX_FUSED_LOGITS = 16_000_000
-"""Most logits that are fused at once, 64 MB."""
 
 
-class ReliabilityWeightedAggregation:
+class ReliabilityWeightedAggregation(RuleAggregation):
     """Fuses by a rule, without whom the answers prove unreliable.
 
     Args:
@@ -41,9 +39,8 @@ class ReliabilityWeightedAggregation:
     """
 
     def __init__(self, rule: str, capacity: int | None, record: Record | None = None) -> None:
-        self.rule, self._record = rule, record
-        self._kept = BankedLogits(capacity, torch.float16)
-        self._cards: tuple[Card, ...] = ()
+        super().__init__(rule, capacity)
+        self._record = record
         self._trusted: dict[str, tuple[bool, ...]] = {}
         self._shown: dict[str, tuple[float, ...]] = {}
         self._heard = self._estimated = 0
@@ -51,8 +48,7 @@ class ReliabilityWeightedAggregation:
 
     def fusion(self, cards: Sequence[Card]) -> RuleFusion:
         """Of whoever takes part by now."""
-        self._cards = tuple(cards)
-        fusion = cached_fusion(self.rule, self._cards)
+        fusion = super().fusion(cards)
         if not self._trusted:
             return fusion
         counts = {
@@ -66,14 +62,9 @@ class ReliabilityWeightedAggregation:
     def hear(
         self, answers: Answers, labels: LabelSpaces, selected: Tensor | None, proposal: Proposal
     ) -> None:
-        """Keep each institution's logits of what the bank keeps."""
-        largest = torch.finfo(torch.float16).max
-        logits = {
-            name: reply.signals[Signal.LOGITS].clamp(-largest, largest)
-            for name, reply in answers.items()
-        }
-        self._kept.add(logits, selected)
-        self._heard += len(next(iter(logits.values())))
+        """Keep each institution's logits of what the bank keeps, and count the samples."""
+        super().hear(answers, labels, selected, proposal)
+        self._heard += len(next(iter(answers.values())).signals[Signal.LOGITS])
 
     def improve(self, rng: torch.Generator) -> Tensor | None:
         """Where an estimate is due and changes something, all targets by it, (N, K)."""
@@ -83,7 +74,16 @@ class ReliabilityWeightedAggregation:
         self._estimated = self._heard
         before = (self._trusted, self._shown)
         self._estimate()
-        return None if before == (self._trusted, self._shown) else self._targets()
+        return None if before == (self._trusted, self._shown) else self.targets()
+
+    def exclude(self, names: Collection[str], cards: Sequence[Card]) -> Tensor | None:
+        """Forget the answers of ``names``; all targets by a new estimate of the others."""
+        self._cards = tuple(cards)
+        self._kept.drop(names)
+        if self._heard >= LEAST_SAMPLES:
+            self._estimated = self._heard
+            self._estimate()
+        return self.targets() if len(self._kept) else None
 
     def _estimate(self) -> None:
         """Estimate reliability, of all that is banked and of what came last."""
@@ -134,18 +134,6 @@ class ReliabilityWeightedAggregation:
         counts = torch.cat([labels.to_union(n, told[n].float(), 0.0) for n in names])
         return names, estimate_reliability(logits, counts, known)
 
-    def _targets(self) -> Tensor:
-        """(N, K), the fused logits of all that is banked, oldest first."""
-        fusion = self.fusion(self._cards)
-        classes = len(LabelSpaces.of(self._cards).names)
-        targets = torch.zeros(len(self._kept), classes)  # where nobody is left: nothing is known
-        rows = max(1, MAX_FUSED_LOGITS // (classes * len(self._cards)))
-        for at, logits in self._kept.by_presence([card.name for card in self._cards], rows):
-            if logits:
-                signals = {name: {Signal.LOGITS: own} for name, own in logits.items()}
-                targets[at] = fusion(signals)[Signal.LOGITS]
-        return targets
-
     def _facts(
         self,
         names: Sequence[str],
@@ -178,11 +166,11 @@ class ReliabilityWeightedAggregation:
             "estimated": self._estimated,
             "suspects": sorted(self._suspects),
         }
-        return State(self._kept.state().tensors, numbers)
+        return State(super().state().tensors, numbers)
 
     def restore(self, state: State) -> None:
         """Fuse again as when ``state`` was taken."""
-        self._kept.restore(state)
+        super().restore(state)
         numbers = state.numbers
         self._trusted = {name: tuple(own) for name, own in numbers["trusted"].items()}
         self._shown = {name: tuple(own) for name, own in numbers["shown"].items()}

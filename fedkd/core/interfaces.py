@@ -5,7 +5,7 @@ makes the part that runs. The loop schedules sources, puts their requests, banks
 counts; everything else is done by parts, none of which the loop knows by name.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias, TypeVar
 
@@ -123,6 +123,18 @@ class Aggregation(Stateful, Protocol):
         """New targets (N, K) of all that is banked, oldest first; None: they stay.
 
         Called once a question and its follow-ups are answered.
+        """
+
+    def exclude(self, names: Collection[str], cards: Sequence[Card]) -> Tensor | None:
+        """The operator excludes ``names``: forget what they answered.
+
+        Args:
+            names: of institutions that will answer nothing any more.
+            cards: of whoever takes part or took part, ``names`` included.
+
+        Returns:
+            New targets (N, K) of all that is banked, oldest first, without their answers; None:
+            nothing is banked.
         """
 
 

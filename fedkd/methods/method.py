@@ -6,7 +6,7 @@ from functools import reduce
 from operator import or_
 from typing import NamedTuple
 
-from fedkd.aggregation.fixed_rule_aggregation import ByRule
+from fedkd.aggregation.by_rule import ByRule
 from fedkd.core.interfaces import AggregationSpec, Loss, Selection, SourceSpec, Spec, StudentPart
 from fedkd.core.schedules import Schedule, constant, expect_weights
 from fedkd.core.source_types import Needs

@@ -29,7 +29,7 @@ Departures
   Steps of the student are AdamW's, on the bank as it grows.
 """
 
-from fedkd.aggregation.fixed_rule_aggregation import ByRule
+from fedkd.aggregation.by_rule import ByRule
 from fedkd.core.schedules import FULL
 from fedkd.losses import kl_divergence, target_class
 from fedkd.methods.method import Method

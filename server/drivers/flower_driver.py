@@ -8,7 +8,7 @@ from typing import cast
 from flwr.app import ArrayRecord, ConfigRecord
 from flwr.serverapp import Grid
 
-from fedkd.experiment import Experiment
+from fedkd.experiment import ADAPTIVE, ALL, Experiment, Linger
 from fedkd.loop import Distilled, Watch
 from fedkd.protocol import Card
 from fedkd.server.coordinator import check_names, ingredients
@@ -23,6 +23,15 @@ ROUNDS = 20
 """Flower rounds of a run; the student is evaluated after each."""
 NODE_TIMEOUT = 300.0
 """Seconds that nodes may take to connect, to start an institution, or to evaluate a student."""
+
+
+def _linger(linger: Linger, *, simulated: bool) -> Linger:
+    """Simulated institutions share processors, so that the first answer tells nothing of the last.
+
+    All of them are waited for: which answers there are, and so the student, must not depend on
+    the load. There is nobody to be defended against.
+    """
+    return ALL if simulated and linger == ADAPTIVE else linger
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +97,7 @@ def distil_over_flower(
         advertised=advertised,
         credentials=credentials,
         question_timeout=asked.timeout,
-        linger=asked.linger,
+        linger=_linger(asked.linger, simulated=credentials is None),
         watch=watch,
         recipes=parts.recipes,
         checkpoint=checkpoint,

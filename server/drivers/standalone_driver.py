@@ -82,7 +82,9 @@ def distil_over_hub(
 
     if checkpoint is not None:
         checkpoint.current_counts = counted
-    coordinator = Coordinator(parts, participants.cards, participants.answer, recorder)
+    coordinator = Coordinator(
+        *(parts, participants.cards, participants.answer, recorder), exclusions=hub.refresh_bans
+    )
     participants.cards = coordinator.cards  # of a resumed run: those who took part before
     participants.fusion_failure = coordinator.fusion_failure
     distilled = coordinator.finish()

@@ -1,7 +1,8 @@
-"""Bans of institutions that violated the protocol, stored durably for the whole run.
+"""Bans of institutions, for protocol violations or by the operator, stored durably for a run.
 
 A ban is on the disk before anybody is informed of it, the banned institution included. So a resumed
-run refuses it too, whenever the process was killed.
+run refuses it too, whenever the process was killed. The file is also how another process, the
+operator's ``fedkd-server strike``, has an institution excluded while the run goes on.
 """
 
 import json
@@ -16,6 +17,12 @@ log = logging.getLogger(__name__)
 
 class BanReason(str):
     """Why an institution is banned from a run; its type distinguishes it from other reasons."""
+
+    __slots__ = ()
+
+
+class Exclusion(BanReason):
+    """A ban by the operator: the institution's earlier answers are fused out as well."""
 
     __slots__ = ()
 
@@ -36,9 +43,8 @@ class Bans:
     def __init__(self, path: Path | None = None) -> None:
         self._path = path
         self._reasons: dict[str, BanReason] = {}
-        if path is not None and path.exists():
-            for line in path.read_bytes().split(b"\n"):
-                self._load_line(line)
+        self._read = 0  # bytes of the file whose lines were loaded
+        self._load()
 
     def __len__(self) -> int:
         return len(self._reasons)
@@ -46,31 +52,62 @@ class Bans:
     def __contains__(self, name: object) -> bool:
         return name in self._reasons
 
+    @property
+    def excluded(self) -> dict[str, Exclusion]:
+        """Whom the operator excluded, with reasons."""
+        reasons = dict(self._reasons)
+        return {name: why for name, why in reasons.items() if isinstance(why, Exclusion)}
+
     def reason(self, name: str) -> BanReason | None:
         """Why ``name`` is banned; None if it is not."""
         return self._reasons.get(name)
+
+    def refresh(self) -> list[str]:
+        """Load what another process has added; returns whom it banned, or excluded after a ban."""
+        before = dict(self._reasons)
+        try:
+            self._load()
+        except OSError as error:
+            log.error("new bans cannot be read: %s: %s", self._path, error.strerror)
+        return [
+            name for name, why in self._reasons.items() if type(before.get(name)) is not type(why)
+        ]
 
     def add(self, name: str, why: BanReason) -> None:
         """Bans ``name``; the ban is on the disk once this returns.
 
         If it cannot be written, it lasts until this process ends, and the log says so.
         """
-        if name in self._reasons:
+        if type(self._reasons.get(name)) in (type(why), Exclusion):
             return
         self._reasons[name] = why
-        log.warning("%s is banned: %s", name, why)
+        if not isinstance(why, Exclusion):
+            log.warning("%s is banned: %s", name, why)
         if self._path is None:
             return
+        ban = {"name": name, "why": why, "excluded": isinstance(why, Exclusion)}
         try:
-            _append(self._path, b"\n" + json.dumps({"name": name, "why": why}).encode())
+            _append(self._path, b"\n" + json.dumps(ban).encode())
         except OSError as error:
             log.error("a resumed run will not know of it: %s: %s", self._path, error.strerror)
+
+    def _load(self) -> None:
+        """Load the file, if it has grown."""
+        if self._path is None or not self._path.exists():
+            return
+        if (size := self._path.stat().st_size) == self._read:
+            return
+        self._read = size
+        for line in self._path.read_bytes().split(b"\n"):
+            self._load_line(line)
 
     def _load_line(self, line: bytes) -> None:
         try:
             ban = json.loads(line)
-            self._reasons[str(ban["name"])] = BanReason(ban["why"])
-        except (ValueError, TypeError, KeyError):  # torn, or empty
+            name, kind = str(ban["name"]), Exclusion if ban.get("excluded") else BanReason
+            if not isinstance(self._reasons.get(name), Exclusion):
+                self._reasons[name] = kind(ban["why"])
+        except (ValueError, TypeError, KeyError, AttributeError):  # torn, or empty
             return
 
 

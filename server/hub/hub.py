@@ -6,24 +6,24 @@ Institutions connect to it and stay; the coordinator asks them through it. Safe 
 import asyncio
 import itertools
 import threading
-import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import Self
 
 from fedkd.core.plural import counted
 from fedkd.errors import QuorumLost
+from fedkd.experiment import ADAPTIVE, ALL, Linger
 from fedkd.protocol import Answers, Ask, Card, PullBack, Refusal, Reply
 from fedkd.server.hub.admission import Admission, RunToken
-from fedkd.server.hub.bans import Bans
+from fedkd.server.hub.bans import Bans, Exclusion
 from fedkd.server.hub.handshake import Handshakes
 from fedkd.server.hub.health import add_health
+from fedkd.server.hub.linger import wait_for_outcomes
 from fedkd.server.hub.participant import NEVER_CONNECTED, Participant
 from fedkd.server.hub.participant_session import PARTING_SECONDS, ParticipantCounters
-from fedkd.server.hub.pending_query import PendingQuery, collect_outcomes, wait_for_outcomes
+from fedkd.server.hub.pending_query import PendingQuery, collect_outcomes
 from fedkd.server.hub.query_encoding import QueryEncodings
 from fedkd.wire import Query, Role, Session
 from fedkd.wire.grpc_channels import create_server, grpc, host_of
@@ -116,7 +116,7 @@ class Hub:
     def counters(self) -> Mapping[str, ParticipantCounters]:
         """Of every institution that was ever connected."""
         with self._presence:
-            return {name: replace(each.counters) for name, each in self._participants.items()}
+            return {name: each.counters.copy() for name, each in self._participants.items()}
 
     def wait_for(self, count: int, timeout: float) -> tuple[Card, ...]:
         """Cards of the connected institutions, once there are ``count``.
@@ -150,7 +150,7 @@ class Hub:
         timeout: float,
         *,
         quorum: int = 0,
-        linger: float | None = None,
+        linger: Linger = ALL,
     ) -> tuple[Answers, dict[str, Refusal | str]]:
         """Asks several institutions and waits at most ``timeout`` seconds for all of them.
 
@@ -162,26 +162,27 @@ class Hub:
             timeout: seconds, > 0.
             quorum: how many of them must be connected before any is asked; waits for them.
             linger: seconds that the others may take once ``quorum``, and at least one, have
-                answered; None for the whole of ``timeout``.
+                answered; `ADAPTIVE`, or `ALL` for the whole of ``timeout``.
 
         Returns:
             The replies, and for each other institution its refusal, or the reason why there is
-            no answer: a `BanReason` if it is banned. An answer that comes later is dropped.
+            no answer: a `BanReason` if it is banned, an `Exclusion` if by the operator. An answer
+            that comes later is dropped.
 
         Raises:
             LocalProtocolError: a request is not valid.
         """
+        self.refresh_bans()
         self._await_quorum(requests.keys(), quorum, timeout)
-        deadline = time.monotonic() + timeout
         queries = self._submit_all(requests, retry=True)
-        waited = 0.0
+        waited, why = timeout, f"no answer within {timeout:g} s"
         try:
             outcomes = [query.outcome for query in queries.values()]
-            wait_for_outcomes(outcomes, deadline, max(1, quorum), linger)
-            if linger is None or time.monotonic() >= deadline:
-                waited, why = timeout, f"no answer within {timeout:g} s"
-            else:
-                why = f"no answer within {linger:g} s after the quorum's"
+            lingered = wait_for_outcomes(outcomes, timeout, max(1, quorum), linger)
+            if lingered is not None:
+                # Who is late by a fixed linger is merely slower than the operator likes.
+                waited = lingered if linger == ADAPTIVE else 0.0
+                why = f"no answer within {lingered:.3g} s after the quorum's"
             return collect_outcomes(queries, why)
         finally:
             # To wake the hub's thread costs as much as to read an answer.
@@ -191,6 +192,12 @@ class Hub:
     def disconnect(self, name: str, why: str) -> None:
         """Ends the session of an institution that does not fit this run, with the reason."""
         self._call_on_hub_thread(self._close_session, name, why)
+
+    def refresh_bans(self) -> Mapping[str, Exclusion]:
+        """Ends the sessions of those whom the operator has excluded; all of them, with reasons."""
+        for name in self._bans.refresh():
+            self.disconnect(name, str(self._bans.reason(name)))
+        return self._bans.excluded
 
     def close(self) -> None:
         """Closes all sessions and stops the server. Calling it again does nothing."""

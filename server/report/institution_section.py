@@ -10,6 +10,7 @@ from fedkd.server.report.result_schema import (
     Asked,
     Banned,
     Event,
+    Excluded,
     Joined,
     Lost,
     Result,
@@ -25,6 +26,11 @@ _SIGNALS = {
     "logits": "class scores (logits)",
     "bn_gap": "distance of a batch to its batch-norm statistics (bn_gap)",
     "features": "what enters its last layer (features)",
+}
+_ABSENCES = {
+    "lost": "did not answer",
+    "banned": "was banned",
+    "excluded": "was excluded, and its answers fused out,",
 }
 
 
@@ -140,8 +146,8 @@ def _participation_events(events: Sequence[Event]) -> list[tuple[str, str, str]]
     for event in events:
         if isinstance(event, Asked):
             asked = event.asked
-        elif isinstance(event, Lost | Banned):
-            what = "did not answer" if isinstance(event, Lost) else "was banned"
+        elif isinstance(event, Lost | Banned | Excluded):
+            what = _ABSENCES[event.kind]
             changes.append((event.name, f"{what} after sample {count(asked)}", event.reason))
         elif isinstance(event, Returned | Joined):
             what = "answered again" if isinstance(event, Returned) else "joined"

@@ -1,4 +1,4 @@
-"""The page's table of participation: institutions that joined, dropped out, returned, were banned.
+"""The page's table of participation: who joined, dropped out, returned, or was banned.
 
 An institution that is not named there took part from the first question to the last.
 """
@@ -9,7 +9,15 @@ from dataclasses import dataclass, field
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from fedkd.server.report.result_schema import Asked, Banned, Event, Joined, Lost, Returned
+from fedkd.server.report.result_schema import (
+    Asked,
+    Banned,
+    Event,
+    Excluded,
+    Joined,
+    Lost,
+    Returned,
+)
 
 HTML = """\
 {% if resumed %}
@@ -25,7 +33,7 @@ asked again.</p>
 {% for name, one in attendance.items() %}
 <tr><td class="name">{{ name }}</td><td class="wide">
 {% for text in one.sentences %}
-<span{% if one.banned %} class="none"{% endif %}>{{ text }}</span>{{ "; " if not loop.last }}
+<span{% if one.refused %} class="none"{% endif %}>{{ text }}</span>{{ "; " if not loop.last }}
 {% endfor %}
 </td></tr>
 {% endfor %}
@@ -44,6 +52,12 @@ class Attendance:
     """Each time: samples asked before, and the reason."""
     returned: list[int] = field(default_factory=list)
     banned: tuple[int, str] | None = None
+    excluded: tuple[int, str] | None = None
+
+    @property
+    def refused(self) -> bool:
+        """Whether it may not return."""
+        return self.banned is not None or self.excluded is not None
 
     @property
     def sentences(self) -> list[str]:
@@ -62,6 +76,9 @@ class Attendance:
             sentences.append(f"{often} after {self.returned[-1]:,}")
         if self.banned is not None:
             sentences.append(f"banned after {self.banned[0]:,}: {self.banned[1]}")
+        if self.excluded is not None:
+            asked, reason = self.excluded
+            sentences.append(f"excluded after {asked:,}, its answers fused out: {reason}")
         return sentences
 
 
@@ -81,6 +98,8 @@ def attendance(events: Sequence[Event]) -> dict[str, Attendance]:
                 found.setdefault(event.name, Attendance()).returned.append(asked)
             case Banned():
                 found.setdefault(event.name, Attendance()).banned = (asked, event.reason)
+            case Excluded():
+                found.setdefault(event.name, Attendance()).excluded = (asked, event.reason)
     return found
 
 

@@ -106,6 +106,11 @@ class TeacherRecord(_ResultModel):
     """Sent to it; 0 if not counted."""
     recipes: Count = 0
     """Of them, those sent with a recipe in place of the samples."""
+    answer_seconds_median: Annotated[float, Field(ge=0)] | None = None
+    """From a question to its answer or refusal, to a tenth; None if not measured: in one process,
+    and in results of earlier releases."""
+    answer_seconds_p90: Annotated[float, Field(ge=0)] | None = None
+    """Nine of ten answers came within these."""
     pull_back: bool | None = None
     """Whether its policy allows gradients; this and the next two are None if not recorded."""
     tells_scores: bool | None = None
@@ -252,6 +257,14 @@ class Banned(_ResultModel):
     reason: str
 
 
+class Excluded(_ResultModel):
+    """The operator excluded an institution: it is refused, and its answers are fused out."""
+
+    kind: Literal["excluded"] = "excluded"
+    name: str
+    reason: str
+
+
 class Warned(_ResultModel):
     """An error that does not stop the run."""
 
@@ -270,6 +283,7 @@ Event: TypeAlias = Annotated[
     | Returned
     | Joined
     | Banned
+    | Excluded
     | Warned,
     Field(discriminator="kind"),
 ]

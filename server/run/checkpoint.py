@@ -24,7 +24,7 @@ from fedkd.core.private_files import make_private_folder
 from fedkd.errors import DataError, SettingsError
 from fedkd.experiment import Experiment
 from fedkd.protocol import Answers, Card, Request
-from fedkd.server.hub.bans import BanReason, Bans
+from fedkd.server.hub.bans import Bans, Exclusion
 from fedkd.server.report.result_schema import current_kind
 from fedkd.server.report.run_folder import RESULT, RunFolder, atomic_path, lock_folder, write_atomic
 from fedkd.server.run.manifest import MANIFEST, Manifest, read_manifest, versions
@@ -136,7 +136,7 @@ class Checkpoint:
             found._open_journal()
             found._write_manifest()
             for name in without:
-                found.bans.add(name, BanReason("the operator left it out (--without)"))
+                found.bans.add(name, Exclusion("the operator left it out (--without)"))
             return found
         except BaseException as error:
             os.close(lock)

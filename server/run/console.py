@@ -57,7 +57,7 @@ class ProgressBars:
             case "scored":
                 accuracy = float(str(facts["accuracy"]))
                 self._progress.update(self._student, description=f"student {accuracy:.1%}")
-            case "lost" | "banned":
+            case "lost" | "banned" | "excluded":
                 self._progress.console.print(
                     f"{event.kind} {facts['name']}: {facts['reason']}", markup=False
                 )

@@ -22,7 +22,7 @@ class ProgressLog:
         """Log one progress event, unless its interval was logged already."""
         facts = progress.facts
         match progress.kind:
-            case "lost" | "banned":
+            case "lost" | "banned" | "excluded":
                 log_event(log, progress.kind, logging.WARNING, **facts)
             case "joined" | "returned":
                 log_event(log, progress.kind, logging.INFO, **facts)

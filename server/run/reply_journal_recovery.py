@@ -1,8 +1,8 @@
 """Opening the journal of an interrupted run: check its cards, leave institutions out.
 
 An institution is left out as if it had never joined, as far as the saved state allows: the journal
-is cut before the first question that it joined with or answered. What a saved state has learned
-from its answers stays learned.
+is cut before the first question that it joined with or answered. Its answers are fused out of the
+targets of a saved state; what the student has learned from them stays learned.
 """
 
 from collections.abc import Collection

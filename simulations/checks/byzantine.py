@@ -22,8 +22,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedkd.aggregation.fixed_rule_aggregation import RuleAggregation
 from fedkd.aggregation.reliability_weighted import ReliabilityWeightedAggregation
+from fedkd.aggregation.rule_aggregation import RuleAggregation
 from fedkd.client.institution import Institution, institution_name, simulated_institution
 from fedkd.core import Proposal
 from fedkd.experiment import Experiment, load_experiment
@@ -146,9 +146,8 @@ class Setting:
     def ensemble_accuracy(self, rule: str, attack: str | None, *, without: bool = False) -> float:
         """Test accuracy of the fused answers, in percent; see `accuracy`."""
         local = self._institutions(attack, ASKED, without=without)
-        aggregation = (
-            ReliabilityWeightedAggregation(rule, None) if rule == "auto" else RuleAggregation(rule)
-        )
+        of = ReliabilityWeightedAggregation if rule == "auto" else RuleAggregation
+        aggregation = of(rule, None)
         images = self.experiment.images
         priors = build_priors(*images.priors, warp=images.warp, mix=images.mix)
         data = load_dataset(self.experiment.institutions.data, self.experiment.institutions.root)

@@ -58,7 +58,7 @@ class Choosy:
         return self
 
     def build(self, context: object) -> object:
-        from fedkd.aggregation.fixed_rule_aggregation import RuleAggregation
+        from fedkd.aggregation.rule_aggregation import RuleAggregation
 
         class Part(RuleAggregation):
             def fusion(self, cards: Sequence[Card]) -> RuleFusion:
@@ -66,7 +66,7 @@ class Choosy:
                     raise RuntimeError("Overflow when unpacking long long")
                 return build_fusion("mean_probabilities", cards)
 
-        return Part("mean_probabilities")
+        return Part("mean_probabilities", None)
 
 
 def test_a_joiner_that_cannot_be_fused_is_refused_alone_and_the_run_goes_on() -> None:

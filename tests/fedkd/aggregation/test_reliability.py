@@ -58,6 +58,17 @@ SKEWED = torch.tensor(
 )
 
 
+UNEVEN = torch.tensor(
+    [
+        [0.0, 0.0, 134.0, 56.0, 126.0, 120.0],  # agrees least of all while the second one lies
+        [8.0, 76.0, 54.0, 7.0, 54.0, 14.0],
+        [162.0, 86.0, 1.0, 0.0, 6.0, 14.0],
+        [8.0, 2.0, 11.0, 28.0, 1.0, 52.0],
+        [21.0, 36.0, 0.0, 108.0, 14.0, 0.0],
+    ]
+)
+
+
 def left_out(found: Reliability) -> set[int]:
     return {k for k, own in enumerate(found.trusted) if not bool(own.any())}
 
@@ -90,6 +101,26 @@ def test_two_who_tell_the_same_lie_do_not_vouch_for_each_other() -> None:
         logits = answers(counts)
         logits[3] = logits[8] = lies(kind, logits[3])
         assert left_out(estimate_reliability(logits, counts)) == {3, 8}, kind
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_nor_do_they_where_nobody_knows_all_classes(seed: int) -> None:
+    rng = torch.Generator().manual_seed(seed)
+    counts = torch.zeros(10, CLASSES)
+    for own in counts:  # four of six classes each
+        own[torch.randperm(CLASSES, generator=rng)[:4]] = 60.0
+    logits, claims, colluding = answers(counts, seed), counts.clone(), [2, 7]
+    logits[colluding] = lies("random", logits[2])
+    claims[colluding] = 60.0
+    assert left_out(estimate_reliability(logits, claims)) == set(colluding)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_who_was_left_out_because_of_a_liar_is_let_in_again(seed: int) -> None:
+    logits, claims = answers(UNEVEN, seed), UNEVEN.clone()
+    logits[1] = lies("shuffled", logits[1])
+    claims[1] = 60.0
+    assert left_out(estimate_reliability(logits, claims)) == {1}
 
 
 def test_of_two_classes_that_are_swapped_only_these_are_left_out() -> None:

@@ -11,6 +11,7 @@ from fedkd.aggregation import ByRule
 from fedkd.aggregation.banked_logits import BankedLogits
 from fedkd.aggregation.fusion_rules import RuleFusion, build_fusion
 from fedkd.aggregation.reliability_weighted import ReliabilityWeightedAggregation
+from fedkd.aggregation.rule_aggregation import RuleAggregation
 from fedkd.core.source_types import Proposal
 from fedkd.protocol import Card, LabelSpaces, Reply, Signal
 
@@ -117,7 +118,7 @@ def test_who_is_away_or_joins_late_is_judged_by_what_it_answered() -> None:
     trusted = aggregation.fusion(CARDS).trusted
     assert not any(trusted["f"])
     assert all(all(trusted.get(n, (True,))) for n in "abcde")
-    targets = aggregation._targets()
+    targets = aggregation.targets()
     first = build_fusion("auto", CARDS)
     kept = aggregation._kept.rows(torch.arange(BATCH))
     known = {n: {Signal.LOGITS: kept[n]} for n in "abcd"}
@@ -169,6 +170,37 @@ def test_set_back_it_goes_on_as_the_other_did(capacity: int | None) -> None:
         assert (first is None) == (second is None)
         assert first is None or second is None or torch.equal(first, second)
     assert one.fusion(CARDS) == other.fusion(CARDS)
+
+
+@pytest.mark.parametrize("rule", ["auto", "mean_probabilities", "mean_logits"])
+def test_who_is_excluded_is_fused_out_as_if_it_had_never_answered(rule: str) -> None:
+    make = ReliabilityWeightedAggregation if rule == "auto" else RuleAggregation
+    with_c, without_c, members = make(rule, None), make(rule, None), Members()
+    for _ in range(8):
+        answers = members.answer(*NAMES)
+        ask(with_c, answers)
+        ask(without_c, {n: reply for n, reply in answers.items() if n != "c"})
+    targets = with_c.exclude(["c"], CARDS)
+    assert targets is not None
+    torch.testing.assert_close(targets, without_c.targets())
+    other = make(rule, None)
+    other.restore(with_c.state())
+    other.fusion(CARDS)
+    assert torch.equal(other.targets(), targets)
+    assert other.exclude(["c"], CARDS) is not None  # again, and nothing changes
+    assert torch.equal(other.targets(), targets)
+
+
+def test_where_only_the_excluded_answered_nothing_is_known() -> None:
+    aggregation, members = RuleAggregation("mean_probabilities", None), Members()
+    assert aggregation.exclude(["a"], CARDS) is None  # nothing is banked
+    ask(aggregation, members.answer("a"))
+    ask(aggregation, members.answer("a", "b"))
+    targets = aggregation.exclude(["a"], CARDS)
+    assert targets is not None
+    assert torch.equal(targets[:BATCH], torch.zeros(BATCH, CLASSES))
+    assert bool((targets[BATCH:] != 0).all())
+    assert aggregation.exclude(["b"], CARDS) is None
 
 
 def test_only_what_the_bank_keeps_is_kept() -> None:

@@ -1,0 +1,81 @@
+"""Aggregation by a fixed fusion rule; every institution's logits are kept, to fuse them again.
+
+So an institution whose answers turn out to be wrong can be excluded from all targets afterwards.
+"""
+
+from collections.abc import Collection, Sequence
+
+import torch
+from torch import Tensor
+
+from fedkd.aggregation.banked_logits import BankedLogits
+from fedkd.aggregation.fusion_rules import RuleFusion, cached_fusion
+from fedkd.core.checkpoint_state import State
+from fedkd.core.source_types import Proposal
+from fedkd.protocol import Answers, Card, LabelSpaces, Signal
+
+MAX_FUSED_LOGITS = 16_000_000
+"""Most logits that are fused at once, 64 MB."""
+
+
+class RuleAggregation:
+    """Fuses by one rule.
+
+    Args:
+        rule: its name, see `fedkd.aggregation.fusion_rules`.
+        capacity: of the bank; None: it keeps all.
+    """
+
+    def __init__(self, rule: str, capacity: int | None) -> None:
+        self.rule = rule
+        self._kept = BankedLogits(capacity, torch.float16)
+        self._cards: tuple[Card, ...] = ()
+
+    def fusion(self, cards: Sequence[Card]) -> RuleFusion:
+        """Of whoever takes part by now."""
+        self._cards = tuple(cards)
+        return cached_fusion(self.rule, self._cards)
+
+    def hear(
+        self, answers: Answers, labels: LabelSpaces, selected: Tensor | None, proposal: Proposal
+    ) -> None:
+        """Keep each institution's logits of what the bank keeps."""
+        largest = torch.finfo(torch.float16).max
+        logits = {
+            name: reply.signals[Signal.LOGITS].clamp(-largest, largest)
+            for name, reply in answers.items()
+        }
+        self._kept.add(logits, selected)
+
+    def improve(self, rng: torch.Generator) -> Tensor | None:
+        """A fixed rule changes no target."""
+        return None
+
+    def exclude(self, names: Collection[str], cards: Sequence[Card]) -> Tensor | None:
+        """Forget the answers of ``names``; all targets without them, (N, K); None: none is kept."""
+        self._cards = tuple(cards)
+        self._kept.drop(names)
+        return self.targets() if len(self._kept) else None
+
+    def targets(self) -> Tensor:
+        """(N, K), the fused logits of all that is banked, oldest first.
+
+        Zeros, by which nothing is known, where only excluded institutions answered.
+        """
+        fusion = self.fusion(self._cards)
+        classes = len(LabelSpaces.of(self._cards).names)
+        targets = torch.zeros(len(self._kept), classes)
+        rows = max(1, MAX_FUSED_LOGITS // (classes * len(self._cards)))
+        for at, logits in self._kept.by_presence([card.name for card in self._cards], rows):
+            if logits:
+                signals = {name: {Signal.LOGITS: own} for name, own in logits.items()}
+                targets[at] = fusion(signals)[Signal.LOGITS]
+        return targets
+
+    def state(self) -> State:
+        """All logits that are kept."""
+        return self._kept.state()
+
+    def restore(self, state: State) -> None:
+        """Fuse again as when ``state`` was taken."""
+        self._kept.restore(state)
