@@ -2,56 +2,44 @@
 
 Bans of malicious institutions make the ensemble smaller, which is no effect of a fault. So in the
 reference runs the malicious institutions leave by themselves, each after the query at which it
-violates the protocol in all other runs of that seed, and a run is compared with references of its
-own seed. These come last: every institution must have recovered by then.
+violates the protocol in all other runs of that seed, the liar after the first; and a run is
+compared with references of its own seed. These come last: every institution must have recovered.
 """
 
 import random
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from fedkd.client.config.owner_config import load_owner_config
-from fedkd.client.institution import owner_institution
 from fedkd.client.institution.student_weight_loading import open_student
 from fedkd.evaluation import accuracy, predict_logits
 from fedkd.simulations.engines import evaluation
-from fedkd.simulations.faults import ledger_audit
 from fedkd.simulations.faults.cluster import Cluster, prepare_forkserver, wait_until
-from fedkd.simulations.faults.deployment_files import LINGER, QUESTIONS, DeploymentFiles
+from fedkd.simulations.faults.deployment_audit import audit_ledgers
+from fedkd.simulations.faults.deployment_files import QUESTIONS, DeploymentFiles
 from fedkd.simulations.faults.fault_kinds import (
     EXPECTED_OUTCOMES,
     INSTITUTION_FAULTS,
+    STRANGER_FAULTS,
     Fault,
     FaultKind,
-    departure_schedule,
-    plan_faults,
 )
-from fedkd.simulations.faults.faulty_run import FaultyRun, FaultyRunResult, asked_again
+from fedkd.simulations.faults.fault_plan import departure_schedule, plan_faults
+from fedkd.simulations.faults.faulty_run import FaultyRun
 from fedkd.simulations.faults.proxy import Proxy
+from fedkd.simulations.faults.run_context import FaultyRunResult, asked_again
 
-HONEST_COUNT, MALICIOUS_COUNT = 4, 5
+HONEST_COUNT, MALICIOUS_COUNT = 5, 5
+LIAR = "liar"
 SEEDS = (0, 1)
 START_TIMEOUT = 120.0
 """Seconds for all institutions to be ready."""
 TOLERANCE = 0.02
 """Accuracy by which a student may be worse than those of the reference runs."""
-
-
-@dataclass
-class AuditFindings:
-    """Findings of the ledger audit, over all runs."""
-
-    lost_answers: list[str] = field(default_factory=list)
-    double_charges: int = 0
-    uncharged_answers: int = 0
-    answers: int = 0
-    ledger_rows: int = 0
-    broken: list[str] = field(default_factory=list)
 
 
 class FaultCampaign:
@@ -82,6 +70,8 @@ class FaultCampaign:
             folder,
             [f"clinic-{number}" for number in range(HONEST_COUNT)],
             [f"malicious-{number}" for number in range(MALICIOUS_COUNT)],
+            [LIAR],
+            [f"stranger-{number}" for number in range(len(STRANGER_FAULTS))],
         )
         self.faulty: list[FaultyRunResult] = []
         self.reference_runs: list[FaultyRunResult] = []
@@ -123,9 +113,11 @@ class FaultCampaign:
         number, limit = len(self.faulty), self._fault_count - self.injected
         seed = SEEDS[number % len(SEEDS)]
         departures = departure_schedule(seed, self.files.malicious, QUESTIONS)
-        faults = plan_faults(self._rng, self.files.honest, departures, QUESTIONS, limit)
+        strangers, honest = self.files.strangers, self.files.honest
+        faults = plan_faults(self._rng, honest, departures, LIAR, strangers, QUESTIONS, limit)
+        lies = any(fault.kind is FaultKind.LYING for fault in faults)
         out = self.files.folder / "runs" / f"{number}"
-        run = FaultyRun(cluster, out, seed, faults, self._rng)
+        run = FaultyRun(cluster, out, seed, faults, self._rng, {} if lies else {LIAR: 0})
         done = self.injected
 
         def report(fault: Fault) -> None:
@@ -137,7 +129,7 @@ class FaultCampaign:
     def _run_without_faults(self, cluster: Cluster, seed: int) -> None:
         number = len(self.reference_runs)
         self._on_progress(f"run without faults {number}", self.injected)
-        departures = departure_schedule(seed, self.files.malicious, QUESTIONS)
+        departures = departure_schedule(seed, self.files.malicious, QUESTIONS) | {LIAR: 0}
         out = self.files.folder / "runs" / f"calm-{number}"
         self.reference_runs.append(
             FaultyRun(cluster, out, seed, [], self._rng, departures).execute()
@@ -160,6 +152,8 @@ class FaultCampaign:
             "double_charges": found.double_charges,
             "uncharged": found.uncharged_answers,
             "broken_ledgers": len(found.broken),
+            "deaths": sum(len(result.deaths) for result in results),
+            "honest_left_out": sum(bool(self._honest_left_out(result)) for result in results),
             "stops_without_cause": sum(len(result.stops) for result in results),
             "resumed": sum(result.starts - 1 for result in self.faulty),
             "answers": found.answers,
@@ -169,14 +163,29 @@ class FaultCampaign:
             "worst_difference": min(differences, default=None),
             "references": {str(seed): value for seed, value in reference.items()},
             "kinds": [self._kind_row(kind) for kind in FaultKind],
+            "unnoticed": self._faults(lambda fault: fault.injected and not fault.noticed),
+            "not_injected": self._faults(lambda fault: not fault.injected),
             "each_run": runs,
             "calm_runs": [
                 self._run_row(result, reference[result.seed]) for result in self.reference_runs
             ],
-            "details": [*found.lost_answers, *found.broken],
+            "details": [
+                *found.lost_answers,
+                *found.broken,
+                *(line for result in results for line in result.deaths),
+            ],
             "seed": self._seed,
             "seconds": round(seconds, 1),
         }
+
+    def _faults(self, which: Callable[[Fault], bool]) -> list[str]:
+        """A line with the evidence for each fault of which this is true."""
+        return [
+            f"run {result.out.name}: {fault.kind.value}: {fault.note or 'the run was over before'}"
+            for result in self.faulty
+            for fault in result.faults
+            if which(fault)
+        ]
 
     def _kind_row(self, kind: FaultKind) -> dict[str, Any]:
         injected = [(p, f) for p in self.faulty for f in p.faults if f.kind is kind and f.injected]
@@ -187,6 +196,10 @@ class FaultCampaign:
             "recovered": sum(self._recovered(result, fault) for result, fault in injected),
             "right": EXPECTED_OUTCOMES[kind],
         }
+
+    def _honest_left_out(self, result: FaultyRunResult) -> set[str]:
+        """Honest institutions that the last estimate of a run did not trust on some class."""
+        return {name for name in result.left_out if name in self.files.honest}
 
     def _recovered(self, result: FaultyRunResult, fault: Fault) -> bool:
         if fault.kind in INSTITUTION_FAULTS:
@@ -205,6 +218,8 @@ class FaultCampaign:
             "lives": result.starts,
             "seconds": round(result.seconds, 1),
             "stops": result.stops,
+            "deaths": result.deaths,
+            "left_out": result.left_out,
             "faults": [{**asdict(fault), "kind": fault.kind.name} for fault in result.faults],
         }
 
@@ -220,36 +235,3 @@ class FaultCampaign:
         test = evaluation.load_dataset("digits", None)
         student = open_student(result.out / "student.safetensors")
         return accuracy(predict_logits(student, test.test_images), test.test_labels)
-
-
-def audit_ledgers(files: DeploymentFiles, results: Sequence[FaultyRunResult]) -> AuditFindings:
-    """Compare the ledgers of all institutions with the journals of all runs, in their order."""
-    found = AuditFindings()
-    journals = [ledger_audit.read_journal(result.out / "replies.bin") for result in results]
-    for result in results:
-        found.broken += result.broken
-    for name in files.names:
-        rows = ledger_audit.ledger_rows(files.ledger(name))
-        found.double_charges += ledger_audit.double_charges(rows)
-        found.ledger_rows += len(rows)
-        if why := ledger_audit.chain_error(files.ledger(name)):
-            found.broken.append(why)
-        fingerprint = owner_institution(
-            load_owner_config(files.institution_folder(name) / "owner.toml")
-        ).teacher_fingerprint
-        starts = [*(result.before[name] for result in results), len(rows)]
-        for number, journal in enumerate(journals):
-            run_rows = rows[starts[number] : starts[number + 1]]
-            earlier = [entry for previous in journals[:number] for entry in previous]
-            found.answers += sum(name in entry.answered for entry in journal)
-            found.uncharged_answers += ledger_audit.uncharged_answers(
-                name, fingerprint, rows, journal
-            )
-            if name in files.honest:
-                found.lost_answers += [
-                    f"run {results[number].out.name}: {line}"
-                    for line in ledger_audit.lost_answers(
-                        name, fingerprint, run_rows, journal, LINGER, earlier
-                    )
-                ]
-    return found

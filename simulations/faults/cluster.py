@@ -31,7 +31,9 @@ PRELOADED_MODULES = [
     *(
         "fedkd.client.cli",
         "fedkd.client.daemon",
+        "fedkd.simulations.faults.intruders",
         "fedkd.simulations.faults.malicious_institution",
+        "fedkd.simulations.faults.repeating_coordinator",
         "fedkd.simulations.faults.stalling_teacher",
     ),
     # Modules that torch and the report import at first use.
@@ -40,6 +42,10 @@ PRELOADED_MODULES = [
 ]
 EXIT_TIMEOUT = 10.0
 """Seconds that a process may take to exit."""
+CLAIM = 2**31 - 1
+"""Training images of each class that a liar claims: as many as a card may hold."""
+StrangerBehaviour = Callable[[DeploymentFiles, str, FaultKind, Connection], None]
+"""What a stranger's process does, and reports."""
 
 
 def prepare_forkserver() -> None:
@@ -116,10 +122,18 @@ class InstitutionProcess:
     def __init__(self, folder: Path) -> None:
         self.folder, self.starts = folder, 0
         self.process: ForkServerProcess | None = None
+        self.held = False
+        """Whether it is not to be restarted now."""
+        self.deaths: list[str] = []
+        """Its ends with a status other than 0 that were not caused by `kill`."""
 
     def supervise(self) -> None:
         """Start it, if it does not run."""
-        if self.process is None or self.process.exitcode is not None:
+        if self.process is not None and self.process.exitcode is not None:
+            if self.process.exitcode != 0:
+                self.deaths.append(f"{self.folder.name}: status {self.process.exitcode}")
+            self.process = None
+        if self.process is None and not self.held:
             command_line = [
                 "fedkd-client",
                 "serve",
@@ -144,24 +158,25 @@ class InstitutionProcess:
         if self.process is not None:
             self.process.kill()
             self.process.join(EXIT_TIMEOUT)
+            self.process = None
 
 
 class MaliciousProcess:
     """A process of `fedkd.simulations.faults.malicious_institution`, and its reports."""
 
-    def __init__(self, folder: Path, seed: int) -> None:
+    def __init__(self, folder: Path, seed: int, claim: int | None = None) -> None:
         from fedkd.simulations.faults.malicious_institution import run_malicious_institution
 
         self.reports: list[tuple[str, str]] = []
         self._pipe, theirs = FORKSERVER.Pipe()
         self.process = FORKSERVER.Process(
-            target=run_malicious_institution, args=(folder, theirs, seed), daemon=True
+            target=run_malicious_institution, args=(folder, theirs, seed, claim), daemon=True
         )
         self.process.start()
         theirs.close()
 
     def command(self, what: str) -> None:
-        """Command a protocol violation, or to leave, at its next query; "" cancels that."""
+        """Command a violation, a lie, or to leave, at its next query; "" cancels that."""
         self._pipe.send(str(what))
 
     def read_reports(self) -> None:
@@ -189,10 +204,12 @@ class Cluster:
         self.honest = {
             name: InstitutionProcess(files.institution_folder(name)) for name in files.honest
         }
+        claims = {**dict.fromkeys(files.malicious), **dict.fromkeys(files.liars, CLAIM)}
         self.malicious = {
-            name: MaliciousProcess(files.institution_folder(name), seed + n)
-            for n, name in enumerate(files.malicious)
+            name: MaliciousProcess(files.institution_folder(name), seed + n, claim)
+            for n, (name, claim) in enumerate(claims.items())
         }
+        self._repeaters = 0
         self.supervise()
 
     def __enter__(self) -> "Cluster":
@@ -211,13 +228,39 @@ class Cluster:
         for malicious in self.malicious.values():
             malicious.read_reports()
 
+    @property
+    def deaths(self) -> list[str]:
+        """Ends of institutions that nobody has caused, since the beginning; one line for each."""
+        found = [line for institution in self.honest.values() for line in institution.deaths]
+        for name, malicious in self.malicious.items():
+            if (status := malicious.process.exitcode) is not None:
+                found.append(f"{name}: status {status}")
+        return found
+
     def start_intruder(self, name: str, kind: FaultKind) -> tuple[ForkServerProcess, Connection]:
         """Start a process that tries to join under this name; returns it and its report pipe."""
-        from fedkd.simulations.faults.malicious_institution import try_to_join
+        from fedkd.simulations.faults.intruders import try_to_join
+
+        return self.start_stranger(name, kind, try_to_join)
+
+    def start_stranger(
+        self, name: str, kind: FaultKind, behaviour: StrangerBehaviour
+    ) -> tuple[ForkServerProcess, Connection]:
+        """Start a process of `intruders` under this name; returns it and its report pipe."""
+        receiver, sender = FORKSERVER.Pipe(duplex=False)
+        arguments = (self.files, name, kind, sender)
+        process = FORKSERVER.Process(target=behaviour, args=arguments, daemon=True)
+        process.start()
+        return process, receiver
+
+    def start_repeating_coordinator(self, name: str) -> tuple[ForkServerProcess, Connection]:
+        """Start a second coordinator for one institution; returns it and its report pipe."""
+        from fedkd.simulations.faults.repeating_coordinator import run_repeating_coordinator
 
         receiver, sender = FORKSERVER.Pipe(duplex=False)
-        arguments = (self.files.institution_folder(name), self.files.tls, kind, sender)
-        process = FORKSERVER.Process(target=try_to_join, args=arguments, daemon=True)
+        self._repeaters += 1
+        arguments = (self.files, name, self._repeaters, sender)
+        process = FORKSERVER.Process(target=run_repeating_coordinator, args=arguments, daemon=True)
         process.start()
         return process, receiver
 

@@ -6,8 +6,9 @@
     FOLDER/NAME/           owner.toml, token, weights, state/ with ledger: one institution
     FOLDER/runs/           folders of runs
 
-Data are divided evenly among honest institutions; each malicious one has the images of one of them,
-so that a ban removes no knowledge from the ensemble. Each trains a teacher of its own.
+Data are divided evenly among honest institutions; each other one has the images of one of them, so
+that a ban removes no knowledge from the ensemble. Each trains a teacher of its own. Strangers have
+a certificate and a token, and nothing else.
 """
 
 import json
@@ -70,18 +71,27 @@ class DeploymentFiles:
         folder: empty at first; its path must be short, for Unix sockets.
         honest: names of honest institutions.
         malicious: names of institutions that will violate the protocol.
+        liars: names of institutions whose answers will be lies.
+        strangers: names with a certificate and a token that are no institutions of the run.
         port: of the coordinator.
     """
 
     folder: Path
     honest: list[str]
     malicious: list[str]
+    liars: list[str] = field(default_factory=list)
+    strangers: list[str] = field(default_factory=list)
     port: int = field(default_factory=lambda: free_ports(1)[0])
 
     @property
     def names(self) -> list[str]:
         """Names of all institutions."""
-        return [*self.honest, *self.malicious]
+        return [*self.honest, *self.malicious, *self.liars]
+
+    @property
+    def address(self) -> str:
+        """Of the coordinator itself."""
+        return f"127.0.0.1:{self.port}"
 
     @property
     def tls(self) -> Path:
@@ -111,7 +121,7 @@ class DeploymentFiles:
             on_ready: called with the name of each institution that is ready.
             epochs: of every teacher.
         """
-        make_certificates(self.tls, self.names)
+        make_certificates(self.tls, [*self.names, *self.strangers])
         tokens = JoinTokens(self.folder / "tokens")
         self.experiment.write_text(EXPERIMENT % len(self.names))
         data = open_data("digits")
@@ -129,12 +139,14 @@ class DeploymentFiles:
                 StallingTeacher(network, folder, ANSWER_SECONDS).state_dict(),
                 folder / "weights.safetensors",
             )
-            (folder / "token").touch(mode=0o600)
-            (folder / "token").write_text(tokens.issue(name))
+            _write_token(folder, tokens.issue(name))
             (folder / "owner.toml").write_text(self._owner_config(name, ports[name]))
             if name in self.malicious:
                 _write_expired_certificate(self.tls, name)
             on_ready(name)
+        for name in self.strangers:
+            self.institution_folder(name).mkdir(mode=0o700)
+            _write_token(self.institution_folder(name), tokens.issue(name))
 
     def _owner_config(self, name: str, port: int) -> str:
         """The owner config of an institution: TOML, whose values are written as JSON."""
@@ -154,7 +166,12 @@ class DeploymentFiles:
                 "classes": CLASSES,
             },
             "teacher.options": options,
-            "policy": {"signals": ["logits"], "samples": 10_000_000, "servers": [address]},
+            "policy": {
+                "signals": ["logits"],
+                "samples": 10_000_000,
+                "samples_per_hour": 1_000_000,
+                "servers": [address],
+            },
             "connection": {
                 "server": address,
                 "ca": str(self.tls / "ca.pem"),
@@ -167,6 +184,12 @@ class DeploymentFiles:
         for table, values in tables.items():
             lines += ["", f"[{table}]", *(f"{k} = {json.dumps(v)}" for k, v in values.items())]
         return "\n".join([*lines, ""])
+
+
+def _write_token(folder: Path, token: str) -> None:
+    """Write a join token into the folder of whom it is for, readable to its owner alone."""
+    (folder / "token").touch(mode=0o600)
+    (folder / "token").write_text(token)
 
 
 def _write_expired_certificate(tls: Path, name: str) -> None:

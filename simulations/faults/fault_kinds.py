@@ -1,6 +1,5 @@
-"""Kinds of faults, what must come of each, and the random plan of the faults of one run."""
+"""Kinds of faults, what must come of each, and a fault with its outcome."""
 
-import random
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -12,18 +11,37 @@ class FaultKind(StrEnum):
     HANG = "teacher hangs past the deadline"
     FROZEN = "agent frozen (SIGSTOP, SIGCONT)"
     RESET = "connection reset (RST)"
+    SLOW = "slow: answers after twice the time"
+    LEDGER = "ledger deleted while serving"
+    REPEATS = "coordinator repeats one question"
     GARBAGE = "garbage bytes"
     SHAPE = "answer of a wrong shape"
     NAN = "answer that is not a number"
     DUPLICATE = "answer given twice"
     STALE = "answer to an older question"
+    LYING = "lies: answers inverted, counts false"
     TOKEN = "wrong token"
     CERTIFICATE = "expired certificate"
+    CARD_COUNTS = "late joiner: class counts of 2^64 - 1"
+    CARD_CLASSES = "late joiner: 65,536 classes"
+    CARD_SHAPE = "late joiner: 2^31 x 2^31 x 2^31 pixels"
+    SILENT = "288 streams without a Hello"
+    HEALTH = "288 health calls never finished"
+    COMPRESSED = "8 first messages of 58 MiB, gzipped"
     DISK = "full disk (journal or state)"
     COORDINATOR = "coordinator killed (-9)"
 
 
-INSTITUTION_FAULTS = (FaultKind.KILLED, FaultKind.HANG, FaultKind.FROZEN, FaultKind.RESET)
+FREQUENT_INSTITUTION_FAULTS = (
+    FaultKind.KILLED,
+    FaultKind.HANG,
+    FaultKind.FROZEN,
+    FaultKind.RESET,
+)
+"""Faults of honest institutions, in each part of a run."""
+SINGLE_INSTITUTION_FAULTS = (FaultKind.SLOW, FaultKind.LEDGER, FaultKind.REPEATS)
+"""Faults of honest institutions, once in a run, each in another part of it."""
+INSTITUTION_FAULTS = (*FREQUENT_INSTITUTION_FAULTS, *SINGLE_INSTITUTION_FAULTS)
 """Faults of honest institutions."""
 PROTOCOL_VIOLATIONS = (
     FaultKind.GARBAGE,
@@ -35,6 +53,12 @@ PROTOCOL_VIOLATIONS = (
 """Messages of malicious institutions, who are banned for them."""
 AUTHENTICATION_FAULTS = (FaultKind.TOKEN, FaultKind.CERTIFICATE)
 """Attempts to join without valid credentials."""
+ABSURD_CARDS = (FaultKind.CARD_COUNTS, FaultKind.CARD_CLASSES, FaultKind.CARD_SHAPE)
+"""Cards of a late joiner, who has a certificate and a token."""
+UNFINISHED_CALLS = (FaultKind.SILENT, FaultKind.HEALTH)
+"""Calls that take places and are never finished, all of one certificate."""
+STRANGER_FAULTS = (*ABSURD_CARDS, *UNFINISHED_CALLS, FaultKind.COMPRESSED)
+"""Faults of strangers: each has a certificate, and takes no part in the run."""
 COORDINATOR_FAULTS = (FaultKind.DISK, FaultKind.COORDINATOR)
 """Faults of the coordinator's process."""
 
@@ -43,9 +67,16 @@ EXPECTED_OUTCOMES: dict[FaultKind, str] = {
     FaultKind.HANG: "passed over, asked again once it has answered",
     FaultKind.FROZEN: "passed over, asked again once it has answered",
     FaultKind.RESET: "dials again, and is asked again",
+    FaultKind.SLOW: "waited for: 9 of 10 of its slow answers are recorded",
+    FaultKind.LEDGER: "refuses to answer; asked again once the file is back",
+    FaultKind.REPEATS: "charged once; 100 repeats are at most 3 rows of its ledger",
     **dict.fromkeys(PROTOCOL_VIOLATIONS, "banned for the run, and refused when it returns"),
+    FaultKind.LYING: "left out by the coordinator, alone: event `reliability`",
     FaultKind.TOKEN: "refused: UNAUTHENTICATED",
-    FaultKind.CERTIFICATE: "refused by TLS",
+    FaultKind.CERTIFICATE: "refused by TLS, where a valid certificate was heard",
+    **dict.fromkeys(ABSURD_CARDS, "refused: INVALID_ARGUMENT, with the bound"),
+    **dict.fromkeys(UNFINISHED_CALLS, "others are heard meanwhile, and queries go on"),
+    FaultKind.COMPRESSED: "refused unread: the coordinator grows by less than 100 MiB",
     FaultKind.DISK: "stops with a clear error or goes on with a warning; resumed",
     FaultKind.COORDINATOR: "resumed",
 }
@@ -58,7 +89,7 @@ class Fault:
 
     Attributes:
         kind: what goes wrong.
-        victim: name of an institution; "" for the coordinator.
+        victim: name of an institution or a stranger; "" for the coordinator.
         question: number of the query after which it is injected.
         delay: seconds after that query.
         before: rows in the victim's ledger when it was injected.
@@ -66,7 +97,8 @@ class Fault:
         noticed: whether the required outcome was observed.
         recovered: whether the victim works again; for a fault that bans the victim, whether the
             run ended without it.
-        note: details of the outcome.
+        attempts: times that it was tried, where the coordinator was down at first.
+        note: the evidence: what was observed, or why nothing was.
     """
 
     kind: FaultKind
@@ -77,55 +109,5 @@ class Fault:
     injected: bool = False
     noticed: bool = False
     recovered: bool = False
+    attempts: int = 0
     note: str = ""
-
-
-PARTS_OF_RUN = 3
-"""A run is divided into thirds."""
-REPEATED_KINDS = (*INSTITUTION_FAULTS, *AUTHENTICATION_FAULTS)
-"""Kinds that are injected in each part of a run; all others once in a run."""
-
-
-def departure_schedule(seed: int, malicious: list[str], questions: int) -> dict[str, int]:
-    """Query after which each malicious institution leaves all runs of a seed, banned or not."""
-    rng = random.Random(f"departures {seed}")
-    return {
-        name: random_question(rng, questions, rng.randrange(PARTS_OF_RUN)) for name in malicious
-    }
-
-
-def plan_faults(
-    rng: random.Random, honest: list[str], departures: dict[str, int], questions: int, limit: int
-) -> list[Fault]:
-    """The faults of one run, at most ``limit``, in the order of their queries.
-
-    Each malicious institution sends one protocol violation, at the query after which it leaves;
-    each honest institution has one fault in each part. The first and the last eighth of the queries
-    have none: there must be something to lose, and time to recover.
-    """
-    malicious = list(departures)
-    kinds = [*((kind, part) for kind in REPEATED_KINDS for part in range(PARTS_OF_RUN))]
-    kinds += [
-        (kind, rng.randrange(PARTS_OF_RUN)) for kind in FaultKind if kind not in REPEATED_KINDS
-    ]
-    violators = rng.sample(malicious, len(malicious))
-    targets = [rng.sample(honest, len(honest)) for _ in range(PARTS_OF_RUN)]
-    faults = []
-    for kind, part in rng.sample(kinds, min(limit, len(kinds))):
-        victim, question = "", random_question(rng, questions, part)
-        if kind in PROTOCOL_VIOLATIONS:
-            victim = violators.pop()
-            question = departures[victim]
-        elif kind in INSTITUTION_FAULTS:
-            victim = targets[part].pop()
-        elif kind in AUTHENTICATION_FAULTS:
-            victim = rng.choice(malicious)
-        faults.append(Fault(kind, victim, question, rng.uniform(0.0, 0.1)))
-    return sorted(faults, key=lambda fault: fault.question)
-
-
-def random_question(rng: random.Random, questions: int, part: int) -> int:
-    """A random query in a part of the run, counted from 0."""
-    eighth = questions // 8
-    length = 6 * eighth // PARTS_OF_RUN
-    return eighth + part * length + rng.randrange(length)

@@ -20,7 +20,9 @@ from fedkd.wire.reply_replay import FILE_HEADER, FRAME_LENGTH, JOINED
 
 CHARGED_DECISION = "answered"
 """Decision in a ledger that charges; each content has it once."""
-ANSWERED_DECISIONS = (CHARGED_DECISION, "repeat")
+REPEAT_DECISION = "repeat"
+"""Decision in a ledger on what was charged before."""
+ANSWERED_DECISIONS = (CHARGED_DECISION, REPEAT_DECISION)
 """Decisions in a ledger after which an answer is released."""
 TIMEOUT_REASON = "no answer within"
 """Start of the reason that a coordinator records for an institution that answered too late."""
@@ -66,6 +68,12 @@ def ledger_rows(ledger: Path, after: int = 0) -> list[LedgerRow]:
     with closing(sqlite3.connect(f"{ledger.absolute().as_uri()}?mode=ro", uri=True)) as db:
         query = f"SELECT {columns} FROM entries WHERE sequence > ? ORDER BY sequence"
         return [LedgerRow(*row) for row in db.execute(query, (after,))]
+
+
+def row_count(ledger: Path) -> int:
+    """Number of rows of an institution's ledger."""
+    with closing(sqlite3.connect(f"{ledger.absolute().as_uri()}?mode=ro", uri=True)) as db:
+        return int(db.execute("SELECT COUNT(*) FROM entries").fetchone()[0])
 
 
 def read_journal(path: Path) -> list[JournalEntry]:

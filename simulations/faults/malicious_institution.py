@@ -1,4 +1,4 @@
-"""A malicious institution: answers honestly until commanded to violate the protocol.
+"""A malicious institution: answers honestly until commanded to violate the protocol, or to lie.
 
 Vault, ledger, release gate, certificate and token are those of an honest one. One process each.
 """
@@ -17,8 +17,7 @@ import torch
 from fedkd.client.config.owner_config import OwnerConfig, load_owner_config
 from fedkd.client.institution import Institution, owner_institution
 from fedkd.client.ledger.ledger import Ledger
-from fedkd.protocol import Ask, Card, Refusal, Reply, Signal
-from fedkd.simulations.faults.deployment_files import CLASSES, SHAPE
+from fedkd.protocol import Ask, PullBack, Refusal, Reply
 from fedkd.simulations.faults.fault_kinds import FaultKind
 from fedkd.wire import (
     VERSION,
@@ -40,7 +39,9 @@ LEAVE_COMMAND = "leave"
 """A command that is no fault: close the session, and do not return in this run."""
 
 
-def run_malicious_institution(folder: Path, pipe: Connection, seed: int) -> None:
+def run_malicious_institution(
+    folder: Path, pipe: Connection, seed: int, claim: int | None = None
+) -> None:
     """Open one session with the coordinator after another, until this process is killed.
 
     Reports are pairs: an event (ready, welcome, did, closed, status) and its details.
@@ -49,11 +50,13 @@ def run_malicious_institution(folder: Path, pipe: Connection, seed: int) -> None
         folder: of the institution, with its owner config.
         pipe: receives commands, one kind of fault at a time or "" to cancel it; sends reports.
         seed: of random bytes.
+        claim: training images of each class that its card claims; None: it claims nothing.
     """
     torch.set_num_threads(1)
     owner = load_owner_config(folder / "owner.toml")
     with contextlib.closing(Ledger(owner.state.ledger)) as ledger:
-        malicious = MaliciousInstitution(owner, owner_institution(owner, None, ledger), pipe, seed)
+        institution = owner_institution(owner, None, ledger)
+        malicious = MaliciousInstitution(owner, institution, pipe, seed, claim)
         pipe.send(("ready", ""))
         while True:
             malicious.run_session()
@@ -72,7 +75,12 @@ class MaliciousInstitution:
     """
 
     def __init__(
-        self, owner: OwnerConfig, institution: Institution, pipe: Connection, seed: int
+        self,
+        owner: OwnerConfig,
+        institution: Institution,
+        pipe: Connection,
+        seed: int,
+        claim: int | None = None,
     ) -> None:
         self._institution, self._pipe, self._rng = institution, pipe, random.Random(seed)
         connection = owner.connection
@@ -80,7 +88,8 @@ class MaliciousInstitution:
             raise ValueError("an owner config without a coordinator")
         self._address, self._credentials = connection.server, connection.credentials()
         # Without recipes every request has its images: it never has to render them.
-        card = replace(institution.card, recipes=0)
+        counts = None if claim is None else (claim,) * institution.card.classes
+        card = replace(institution.card, recipes=0, class_counts=counts)
         self._hello = Hello(VERSION, connection.token() or "", card)
         self._command = ""
         self._left = False
@@ -115,26 +124,40 @@ class MaliciousInstitution:
                     self._pipe.send(("closed", reason))
                 case Query(number, request) if not violated:
                     reply = self._institution.answer(request, self._address)
-                    valid_answer = _encode_answer(number, reply)
                     while self._pipe.poll():
                         self._command = self._pipe.recv()
                     if self._command == LEAVE_COMMAND:
-                        send(valid_answer)
+                        send(_encode_answer(number, reply))
                         send(encode(Close("the institution leaves")))
                         self._pipe.send(("did", LEAVE_COMMAND))
                         self._command, self._left = "", True
                         return
-                    violation_due = self._command and (answered or self._command != FaultKind.STALE)
-                    if violation_due and isinstance(reply, Reply) and isinstance(request, Ask):
-                        for message in self._violation(
-                            FaultKind(self._command), number, valid_answer, answered
-                        ):
-                            send(message)
-                        self._pipe.send(("did", self._command))
-                        self._command, violated = "", True
-                    else:
-                        send(valid_answer)
-                        answered.append(number)
+                    violated = self._obey(send, number, request, reply, answered)
+
+    def _obey(
+        self,
+        send: Callable[[bytes], None],
+        number: int,
+        request: Ask | PullBack,
+        reply: Reply | Refusal,
+        answered: list[int],
+    ) -> bool:
+        """Answer as the command says; returns whether that violated the protocol."""
+        valid_answer, due = _encode_answer(number, reply), False
+        if self._command == FaultKind.LYING:
+            valid_answer = _encode_answer(number, inverted(reply))
+            self._pipe.send(("did", self._command))
+        elif self._command:
+            due = bool(answered) or self._command != FaultKind.STALE
+        if not (due and isinstance(reply, Reply) and isinstance(request, Ask)):
+            send(valid_answer)
+            answered.append(number)
+            return False
+        for message in self._violation(FaultKind(self._command), number, valid_answer, answered):
+            send(message)
+        self._pipe.send(("did", self._command))
+        self._command = ""
+        return True
 
     def _violation(
         self, kind: FaultKind, number: int, valid_answer: bytes, answered: list[int]
@@ -167,28 +190,11 @@ def encode_logits(number: int, value: torch.Tensor) -> bytes:
     return bytes(pb.ConnectRequest(reply=reply, payload=payload).SerializeToString())
 
 
-def try_to_join(folder: Path, tls: Path, kind: FaultKind, pipe: Connection) -> None:
-    """Try to join without valid credentials; reports "in", or how it was refused."""
-    owner = load_owner_config(folder / "owner.toml")
-    if owner.connection is None or owner.connection.server is None:
-        raise ValueError("an owner config without a coordinator")
-    expired = kind is FaultKind.CERTIFICATE
-    files = ("ca.pem", f"{owner.name}.key", f"{owner.name}{'.expired' if expired else ''}.pem")
-    ca, key, chain = ((tls / file).read_bytes() for file in files)
-    token = (owner.connection.token() or "") if expired else "a guess"
-    card = Card(owner.name, CLASSES, SHAPE, frozenset({Signal.LOGITS}))
-    outbox: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-    credentials = grpc.ssl_channel_credentials(ca, key, chain)
-    with dial(owner.connection.server, credentials) as channel:
-        stream = open_stream(channel, iter(outbox.get, None))
-        outbox.put(encode(Hello(VERSION, token, card)))
-        try:
-            reply = decode_from_coordinator(next(stream))
-            pipe.send(("in", type(reply).__name__))
-        except (grpc.RpcError, StopIteration):
-            pipe.send(("refused", f"{stream.code().name}: {stream.details()}"))
-        finally:
-            outbox.put(None)
+def inverted(reply: Reply | Refusal) -> Reply | Refusal:
+    """The least likely class is the most likely one; a refusal stays what it is."""
+    if isinstance(reply, Refusal):
+        return reply
+    return replace(reply, signals={signal: -value for signal, value in reply.signals.items()})
 
 
 def _encode_answer(number: int, reply: Reply | Refusal) -> bytes:

@@ -1,4 +1,4 @@
-"""A TCP proxy in front of the coordinator, whose connections can be reset."""
+"""A TCP proxy in front of the coordinator: connections can be reset, and led elsewhere."""
 
 import asyncio
 import socket
@@ -15,13 +15,13 @@ class Proxy:
 
     Args:
         names: one for each port.
-        port: on this machine, to which all of them forward.
+        port: on this machine, to which all of them forward at first.
     """
 
     def __init__(self, names: list[str], port: int) -> None:
         self.ports: dict[str, int] = {}
         """Port to dial, by name."""
-        self._port = port
+        self._targets = dict.fromkeys(names, port)
         self._open: dict[str, set[asyncio.StreamWriter]] = {name: set() for name in names}
         self._loop = asyncio.new_event_loop()
         for name in names:
@@ -29,6 +29,10 @@ class Proxy:
             self.ports[name] = server.sockets[0].getsockname()[1]
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
+
+    def route(self, name: str, port: int) -> None:
+        """Forward new connections of this name to another port."""
+        self._targets[name] = port
 
     def reset(self, name: str) -> int:
         """Reset all connections of a port, at both ends; returns the number of sockets."""
@@ -45,7 +49,7 @@ class Proxy:
     async def _listen(self, name: str) -> asyncio.Server:
         async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             try:
-                upstream = await asyncio.open_connection("127.0.0.1", self._port)
+                upstream = await asyncio.open_connection("127.0.0.1", self._targets[name])
             except OSError:
                 writer.transport.abort()
                 return

@@ -1,4 +1,4 @@
-"""A teacher network that stalls on request, for fault injection; requests are files in a folder.
+"""A teacher network that stalls or slows down on request; requests are files in a folder.
 
 An owner names it as ``factory:fedkd.simulations.faults.stalling_teacher:make``, so that the rest of
 the institution is a real one.
@@ -13,6 +13,9 @@ from fedkd.models import build_network
 
 STALL_REQUEST, STALL_STARTED = "order", "obeyed"
 """Files in its folder: the seconds to stall, and the same file once the stall has started."""
+SLOW_REQUEST = "slow"
+"""File in its folder: while it is there, every answer takes twice its time."""
+POLL_SECONDS = 0.02
 
 
 class StallingTeacher(nn.Module):
@@ -30,13 +33,17 @@ class StallingTeacher(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) in [0, 1] -> logits (B, K)."""
+        began = time.monotonic()
         time.sleep(self._answer_seconds)
-        order = self._folder / STALL_REQUEST
+        order, started = self._folder / STALL_REQUEST, self._folder / STALL_STARTED
         if order.exists():
-            seconds = float(order.read_text())
-            order.rename(self._folder / STALL_STARTED)
-            time.sleep(seconds)
+            end = time.monotonic() + float(order.read_text())
+            order.rename(started)
+            while started.exists() and time.monotonic() < end:
+                time.sleep(POLL_SECONDS)
         logits: Tensor = self.network(x)
+        if (self._folder / SLOW_REQUEST).exists():
+            time.sleep(time.monotonic() - began)
         return logits
 
 
@@ -51,7 +58,7 @@ def make(
 
 
 def request_stall(folder: Path, seconds: float) -> None:
-    """Have the teacher of this folder stall at its next answer."""
+    """Have the teacher of this folder stall at its next answer, until that is cancelled."""
     (folder / STALL_STARTED).unlink(missing_ok=True)
     temporary = folder / f".{STALL_REQUEST}"
     temporary.write_text(str(seconds))
@@ -59,6 +66,14 @@ def request_stall(folder: Path, seconds: float) -> None:
 
 
 def cancel_stall(folder: Path) -> None:
-    """Cancel a request that has not started yet."""
+    """End a stall, and cancel a request that has not started yet."""
     for name in (STALL_REQUEST, STALL_STARTED):
         (folder / name).unlink(missing_ok=True)
+
+
+def request_slowness(folder: Path, slow: bool) -> None:
+    """Have the teacher of this folder take twice its time for every answer, or no longer."""
+    if slow:
+        (folder / SLOW_REQUEST).touch()
+    else:
+        (folder / SLOW_REQUEST).unlink(missing_ok=True)

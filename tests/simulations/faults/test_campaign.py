@@ -2,6 +2,7 @@
 
 import random
 import shutil
+import signal
 import sqlite3
 import tempfile
 from collections.abc import Iterator
@@ -16,18 +17,23 @@ from fedkd.client.ledger.ledger import Ledger
 from fedkd.privacy import Policy
 from fedkd.protocol import Ask, Card, Reply, Signal
 from fedkd.simulations.faults import ledger_audit
-from fedkd.simulations.faults.campaign import START_TIMEOUT, audit_ledgers
+from fedkd.simulations.faults.campaign import START_TIMEOUT
 from fedkd.simulations.faults.cluster import Cluster, prepare_forkserver, wait_until
+from fedkd.simulations.faults.deployment_audit import audit_ledgers
 from fedkd.simulations.faults.deployment_files import BATCH, BUDGET, STEPS, DeploymentFiles
 from fedkd.simulations.faults.fault_kinds import (
+    EXPECTED_OUTCOMES,
+    FREQUENT_INSTITUTION_FAULTS,
     INSTITUTION_FAULTS,
     PROTOCOL_VIOLATIONS,
+    SINGLE_INSTITUTION_FAULTS,
+    STRANGER_FAULTS,
     Fault,
     FaultKind,
-    departure_schedule,
-    plan_faults,
 )
-from fedkd.simulations.faults.faulty_run import FaultyRun
+from fedkd.simulations.faults.fault_plan import departure_schedule, plan_faults
+from fedkd.simulations.faults.faulty_run import INJECTIONS, FaultyRun
+from fedkd.simulations.faults.institution_faults import NOT_RECORDED
 from fedkd.simulations.faults.proxy import Proxy
 from fedkd.wire import ReplyRecorder
 
@@ -172,18 +178,31 @@ def test_an_answer_that_was_not_charged_is_found(ledger: Path, tmp_path: Path) -
 
 
 def test_a_plan_has_every_kind_and_is_the_same_for_the_same_seed() -> None:
-    honest, malicious = ["a", "b", "c", "d"], ["v", "w", "x", "y", "z"]
+    honest, malicious = ["a", "b", "c", "d", "e"], ["v", "w", "x", "y", "z"]
+    strangers = [f"s{number}" for number in range(len(STRANGER_FAULTS))]
     leave_after = departure_schedule(7, malicious, 64)
     assert (
         leave_after == departure_schedule(7, malicious, 64) != departure_schedule(8, malicious, 64)
     )
-    first, second = (plan_faults(random.Random(3), honest, leave_after, 64, 100) for _ in range(2))
-    assert first == second
+
+    def plan(limit: int = 100) -> list[Fault]:
+        return plan_faults(random.Random(3), honest, leave_after, "liar", strangers, 64, limit)
+
+    first = plan()
+    assert first == plan()
     assert {fault.kind for fault in first} == set(FaultKind)
     assert [fault.question for fault in first] == sorted(fault.question for fault in first)
     assert {f.victim: f.question for f in first if f.kind in PROTOCOL_VIOLATIONS} == leave_after
     assert sorted(f.victim for f in first if f.kind in INSTITUTION_FAULTS) == sorted(3 * honest)
-    assert len(plan_faults(random.Random(3), honest, leave_after, 64, 4)) == 4
+    assert sorted(f.victim for f in first if f.kind in STRANGER_FAULTS) == strangers
+    lies = [(f.victim, f.question) for f in first if f.kind is FaultKind.LYING]
+    assert lies == [("liar", 0)]
+    assert len(plan(4)) == 4
+
+
+def test_every_kind_has_an_outcome_and_an_injection() -> None:
+    assert set(FaultKind) == EXPECTED_OUTCOMES.keys() == INJECTIONS.keys()
+    assert not set(FREQUENT_INSTITUTION_FAULTS) & set(SINGLE_INSTITUTION_FAULTS)
 
 
 @pytest.fixture
@@ -194,35 +213,82 @@ def short() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-def test_a_run_with_faults_ends_and_its_ledgers_are_right(short: Path) -> None:
-    files = DeploymentFiles(short, ["clinic-0", "clinic-1"], ["malicious-0"])
+@pytest.fixture
+def cluster(short: Path) -> Iterator[Cluster]:
+    """Two honest institutions, one that will violate the protocol, a liar and strangers."""
+    strangers = [f"stranger-{number}" for number in range(len(STRANGER_FAULTS))]
+    honest = ["clinic-0", "clinic-1"]
+    files = DeploymentFiles(short, honest, ["malicious-0"], ["liar"], strangers)
     (short / "runs").mkdir()
     prepare_forkserver()
     proxy = Proxy(files.names, files.port)
     files.create(proxy.ports, lambda name: None, epochs=2)
-    small = files.experiment.read_text().replace(f"budget = {BUDGET}", f"budget = {32 * BATCH}")
+    small = files.experiment.read_text().replace(
+        f"budget = {BUDGET}", f"budget = {QUERIES * BATCH}"
+    )
     # One of the two honest institutions is killed: the other has to do, however slow the machine.
     files.experiment.write_text(
         small.replace(f"steps = {STEPS}", "steps = 40").replace("quorum = 2", "quorum = 1")
     )
-    faults = [
-        Fault(FaultKind.RESET, "clinic-1", 3, 0.0),
-        Fault(FaultKind.NAN, "malicious-0", 5, 0.0),
-        Fault(FaultKind.TOKEN, "malicious-0", 6, 0.0),
-        Fault(FaultKind.KILLED, "clinic-0", 8, 0.0),
-        Fault(FaultKind.COORDINATOR, "", 18, 0.0),
-    ]
     with Cluster(files, proxy, 0) as cluster:
         assert wait_until(
             lambda: all(files.ledger(n).exists() for n in files.names),
             START_TIMEOUT,
             cluster.supervise,
         )
-        result = FaultyRun(cluster, short / "runs" / "0", 0, faults, random.Random(0)).execute()
+        yield cluster
     proxy.close()
-    assert (result.ended, result.hung, result.starts, result.stops) == (True, False, 2, [])
-    assert [f.kind for f in faults if not (f.injected and f.noticed)] == []
+
+
+QUERIES = 160
+"""Of the run below: enough that all of its faults are over before."""
+FAULTS = [
+    Fault(FaultKind.LYING, "liar", 0, 0.0),
+    Fault(FaultKind.RESET, "clinic-1", 3, 0.0),
+    Fault(FaultKind.REPEATS, "clinic-0", 4, 0.0),
+    Fault(FaultKind.NAN, "malicious-0", 5, 0.0),
+    Fault(FaultKind.TOKEN, "malicious-0", 6, 0.0),
+    Fault(FaultKind.CERTIFICATE, "malicious-0", 7, 0.0),
+    Fault(FaultKind.LEDGER, "clinic-1", 8, 0.0),
+    Fault(FaultKind.KILLED, "clinic-0", 10, 0.0),
+    Fault(FaultKind.HEALTH, "stranger-4", 12, 0.0),
+    Fault(FaultKind.COMPRESSED, "stranger-5", 14, 0.0),
+    Fault(FaultKind.CARD_COUNTS, "stranger-0", 16, 0.0),
+    Fault(FaultKind.CARD_CLASSES, "stranger-1", 16, 0.0),
+    Fault(FaultKind.CARD_SHAPE, "stranger-2", 16, 0.0),
+    Fault(FaultKind.COORDINATOR, "", 18, 0.0),
+    Fault(FaultKind.SILENT, "stranger-3", 20, 0.0),
+    Fault(FaultKind.SLOW, "clinic-1", 30, 0.0),
+    Fault(FaultKind.FROZEN, "clinic-0", 40, 0.0),
+]
+
+
+def test_a_run_with_faults_ends_and_its_ledgers_are_right(cluster: Cluster) -> None:
+    faults, files = [replace(fault) for fault in FAULTS], cluster.files
+    run = FaultyRun(cluster, files.folder / "runs" / "0", 0, faults, random.Random(0))
+    result = run.execute()
+    assert (result.ended, result.hung, result.starts) == (True, False, 2)
+    assert (result.stops, result.deaths) == ([], [])
+    assert [(f.kind, f.note) for f in faults if not (f.injected and f.noticed)] == []
+    notes = {fault.kind: fault.note for fault in faults}
+    assert NOT_RECORDED in notes[FaultKind.LEDGER]
+    assert "banned" in notes[FaultKind.NAN]
+    assert result.left_out == ["liar"]
     found = audit_ledgers(files, [result])
     assert (found.lost_answers, found.broken) == ([], [])
     assert (found.double_charges, found.uncharged_answers) == (0, 0)
     assert found.answers > 40
+    # What the second coordinator asked is in no journal: the audit would find it without a word.
+    result.other_queries.clear()
+    lost = audit_ledgers(files, [result]).lost_answers
+    assert any("the query is not known" in line for line in lost)
+
+
+def test_an_agent_that_dies_by_itself_is_counted_and_restarted(cluster: Cluster) -> None:
+    institution = cluster.honest["clinic-0"]
+    institution.kill()
+    cluster.supervise()
+    assert (institution.starts, cluster.deaths) == (2, [])
+    institution.send(signal.SIGSEGV)
+    assert wait_until(lambda: institution.starts == 3, 10.0, cluster.supervise)
+    assert cluster.deaths == [f"clinic-0: status {-signal.SIGSEGV}"]
