@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from fedkd.aggregation.fusion_rules import build_fusion
 from fedkd.core.memory_estimate import check_memory, fusion_bytes
 from fedkd.errors import SettingsError
+from fedkd.experiment import ADAPTIVE, Linger
 from fedkd.protocol import Answers, Ask, Card, LabelSpaces, Request, abbreviated, class_names_of
 from fedkd.server.coordinator import Ingredients, Lost
 from fedkd.server.hub.hub import Hub
@@ -22,7 +23,7 @@ class RemoteInstitutions:
         parts: of the run; its method and rule decide who fits, its quorum when a question starts.
         cards: of those that take part from the beginning.
         timeout: seconds that one question may take.
-        linger: seconds that the others may take once a quorum has answered; None for all of it.
+        linger: of the others, once a quorum has answered, see `fedkd.server.hub.linger`.
     """
 
     def __init__(
@@ -31,7 +32,7 @@ class RemoteInstitutions:
         parts: Ingredients,
         cards: Iterable[Card],
         timeout: float,
-        linger: float | None = None,
+        linger: Linger = ADAPTIVE,
     ) -> None:
         self.cards = list(cards)
         """Of all institutions that ever took part, in the order in which they joined."""

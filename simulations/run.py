@@ -146,7 +146,7 @@ def _run_local(context: _RunContext) -> EngineResult:
         without=() if checkpoint is None else checkpoint.manifest.without,
     )
     if checkpoint is not None:
-        checkpoint.current_counts = lambda: {name: vars(of) for name, of in local.traffic.items()}
+        checkpoint.current_counts = lambda: {name: of.counts for name, of in local.traffic.items()}
     parts = ingredients(context.experiment, local.cards, checkpoint)
     context.recorder.student = parts.student
     coordinator = Coordinator(parts, list(local.cards), local.answer, context.recorder)

@@ -10,9 +10,12 @@ from fedkd.experiment.loading import (
     parse_experiment,
 )
 from fedkd.experiment.sections import (
+    ADAPTIVE,
+    ALL,
     Experiment,
     Images,
     Institutions,
+    Linger,
     MethodSection,
     PolicySection,
     Privacy,
@@ -28,10 +31,13 @@ from fedkd.experiment.toml_settings import (
 )
 
 __all__ = [
+    "ADAPTIVE",
+    "ALL",
     "SHIPPED_FOLDER",
     "Experiment",
     "Images",
     "Institutions",
+    "Linger",
     "MethodSection",
     "PolicySection",
     "Privacy",

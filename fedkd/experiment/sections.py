@@ -14,7 +14,14 @@ Every default is defined here or in the factory that it configures. Unknown keys
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    model_validator,
+)
 
 from fedkd.errors import SettingsError
 from fedkd.experiment.toml_settings import Section
@@ -28,6 +35,22 @@ def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
 
 Label = Annotated[str, Field(min_length=1, max_length=64)]
 LabelSet = Annotated[tuple[Label, ...], Field(min_length=1), AfterValidator(_distinct)]
+
+
+ADAPTIVE: Literal["adaptive"] = "adaptive"
+ALL: Literal["all"] = "all"
+
+
+def _linger(value: object) -> object:
+    """Checks the value; None is that of `ALL` in files of runs that an earlier release began."""
+    seconds = isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
+    if not (seconds or value in (None, ADAPTIVE, ALL)):
+        raise ValueError(f'expected seconds, 0 or more, "{ADAPTIVE}" or "{ALL}"')
+    return ALL if value is None else value
+
+
+Linger = Annotated[float | Literal["adaptive", "all"], BeforeValidator(_linger)]
+"""Seconds, or a word."""
 
 
 class Institutions(Section):
@@ -182,8 +205,9 @@ class Questions(Section):
     """Fewest institutions that must answer a query."""
     timeout: float = Field(60.0, gt=0)
     """Seconds that one query may take."""
-    linger: float | None = Field(None, ge=0)
-    """Seconds to wait for the others once a quorum has answered; left out: until the timeout."""
+    linger: Linger = ADAPTIVE
+    """Seconds to wait for the others once a quorum has answered; "adaptive": 4 times what the
+    quorum took, at least 15, see `fedkd.server.hub.linger`; "all": until the timeout."""
     overlap: bool = True
     """Whether the student trains while a query is in flight. No result depends on it."""
     address: str = "127.0.0.1:0"

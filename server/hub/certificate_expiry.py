@@ -19,7 +19,9 @@ RECHECK_SECONDS = 600.0
 def expiry_of(stream: grpc.aio.ServicerContext) -> datetime | None:
     """Until when the client certificate of a connection is valid (UTC); None if it has none."""
     certificate = certificate_of(stream)
-    return certificate and x509.load_der_x509_certificate(certificate).not_valid_after_utc
+    if certificate is None:
+        return None
+    return x509.load_der_x509_certificate(certificate).not_valid_after_utc
 
 
 def has_expired(expiry: datetime | None) -> bool:

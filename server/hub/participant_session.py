@@ -6,11 +6,12 @@ Everything here runs on the hub's thread.
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from fedkd.errors import RemoteProtocolError
 from fedkd.protocol import Ask, Card, Reason, Refusal, Reply
+from fedkd.server.hub.answer_times import AnswerTimes
 from fedkd.server.hub.bans import BanReason
 from fedkd.server.hub.certificate_expiry import expiry_of, expiry_text, wait_for_expiry
 from fedkd.server.hub.pending_query import PendingQuery
@@ -46,7 +47,8 @@ class ParticipantCounters:
         samples_pulled_back: samples in PullBacks that were sent to it, likewise.
         questions: that were sent to it, likewise.
         answers: that came, late ones included.
-        seconds: from each of these questions to its answer, added up.
+        seconds: from each of these questions to its answer or refusal, added up.
+        times: the same seconds, by bucket.
         refusals: questions that it declined.
         recipes: questions that were sent with a recipe in place of the samples.
         recipe_mismatches: of these, those that it could not render, so that the samples were sent.
@@ -61,6 +63,7 @@ class ParticipantCounters:
     questions: int = 0
     answers: int = 0
     seconds: float = 0.0
+    times: AnswerTimes = field(default_factory=AnswerTimes)
     refusals: int = 0
     recipes: int = 0
     recipe_mismatches: int = 0
@@ -69,8 +72,13 @@ class ParticipantCounters:
 
     @property
     def counts(self) -> dict[str, int]:
-        """The integer fields."""
-        return {name: value for name, value in vars(self).items() if isinstance(value, int)}
+        """The integer fields, and the buckets of answer times that are not empty."""
+        own = {name: value for name, value in vars(self).items() if isinstance(value, int)}
+        return own | self.times.counters
+
+    def copy(self) -> "ParticipantCounters":
+        """The counters as they are now."""
+        return replace(self, times=self.times.copy())
 
 
 class ParticipantSession:
@@ -261,7 +269,9 @@ class ParticipantSession:
 
     def _resolve(self, number: int, outcome: Reply | Refusal) -> None:
         query = self._in_flight.pop(number)
-        self._counters.seconds += asyncio.get_running_loop().time() - query.sent_at
+        seconds = asyncio.get_running_loop().time() - query.sent_at
+        self._counters.seconds += seconds
+        self._counters.times.add(seconds)
         if timer := self._overdue.pop(number, None):
             timer.cancel()
         else:

@@ -1,11 +1,10 @@
-"""Pending queries: one future per query and institution; waiting for several with a deadline.
+"""Pending queries: one future per query and institution, and what came of several.
 
 The hub's thread resolves the futures, and its callers wait for them.
 """
 
-import time
-from collections.abc import Collection, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from collections.abc import Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
 
 from fedkd.errors import RemoteProtocolError
@@ -45,25 +44,6 @@ class PendingQuery:
         """Sets an error as its outcome."""
         if self.start():
             self.outcome.set_exception(RemoteProtocolError(why))
-
-
-def wait_for_outcomes(
-    outcomes: "Collection[Future[Reply | Refusal]]",
-    deadline: float,
-    quorum: int,
-    linger: float | None,
-) -> None:
-    """Waits for all, until ``deadline`` or ``linger`` seconds after ``quorum`` replies came."""
-    pending, answered = set(outcomes), 0
-    while linger is not None and pending and answered < quorum:
-        done, pending = wait(pending, max(0.0, deadline - time.monotonic()), FIRST_COMPLETED)
-        if not done:
-            return
-        answered += sum(
-            outcome.exception() is None and isinstance(outcome.result(), Reply) for outcome in done
-        )
-    left = max(0.0, deadline - time.monotonic())
-    wait(pending, left if linger is None else min(left, linger))
 
 
 def collect_outcomes(

@@ -45,6 +45,13 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def seconds(number: float) -> str:
+    """A short time, to two digits: ``3.2 ms``, ``0.85 s``, ``12 s``."""
+    if number < 0.0995:
+        return f"{1000 * number:.2g}\N{NO-BREAK SPACE}ms"
+    return f"{number:.2g}\N{NO-BREAK SPACE}s" if number < 99.5 else duration(number)
+
+
 def guarantee(teacher: TeacherRecord) -> str:
     """The guarantee of an institution, in short."""
     if teacher.epsilon is None:

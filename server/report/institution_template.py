@@ -26,6 +26,10 @@ INSTITUTION_HTML = """\
 {% if section.asked_signals %}
 <dt>Signals</dt><dd>{{ section.asked_signals }}</dd>
 {% endif %}
+<dt>Time of an answer</dt><dd>
+{%- if teacher.answer_seconds_median is none %}not measured
+{%- else %}half of them within {{ teacher.answer_seconds_median | seconds }}, nine of ten within
+{{ teacher.answer_seconds_p90 | seconds }}{% endif %}</dd>
 <dt>Over the run</dt><dd>{{ section.history | join("; ") or "took part throughout" }}</dd>
 </dl>
 <h3>What it released</h3>

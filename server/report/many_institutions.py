@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from fedkd.server.report.formatting import count, percent, size
+from fedkd.server.report.formatting import count, percent, seconds, size
 from fedkd.server.report.result_schema import TeacherRecord
 
 MAX_SHOWN = 60
@@ -32,6 +32,8 @@ def ranges(teachers: Sequence[TeacherRecord]) -> list[Range]:
         _range("Sent to it", [t.bytes_sent for t in teachers], size),
         _range("Received", [t.bytes_received for t in teachers], size),
         _range("Refusals", [t.refusals for t in teachers], _whole),
+        _range("Answer time, median", [t.answer_seconds_median for t in teachers], seconds),
+        _range("Answer time of nine in ten", [t.answer_seconds_p90 for t in teachers], seconds),
         _range("Guaranteed ε", [t.epsilon for t in teachers], "{:.4g}".format),
     ]
     return [each for each in found if each is not None]

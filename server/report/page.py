@@ -11,7 +11,16 @@ from jinja2 import DictLoader, Environment, StrictUndefined
 from markupsafe import Markup
 
 from fedkd.server.report import plots
-from fedkd.server.report.formatting import count, duration, guarantee, percent, plural, size, small
+from fedkd.server.report.formatting import (
+    count,
+    duration,
+    guarantee,
+    percent,
+    plural,
+    seconds,
+    size,
+    small,
+)
 from fedkd.server.report.gallery import stages
 from fedkd.server.report.institution_section import (
     combined_guarantee,
@@ -113,6 +122,7 @@ def _environment() -> Environment:
         count=count,
         size=size,
         guarantee=guarantee,
+        seconds=seconds,
         plural=plural,
         small=small,
         abbreviated_names=abbreviated_names,

@@ -78,11 +78,15 @@ set.</p>
 {{ shown | length }} of {{ result.teachers | length | count }}, and folded away. Each of the others
 is in <code>result.json</code>.</p>
 {% endif %}
+{% set timed = shown | rejectattr("answer_seconds_median", "none") | list %}
 {{ folded }}
 <div class="table"><table>
 <thead><tr><th>Institution</th><th>Model</th><th>Own accuracy</th><th class="n">Asked</th>
 <th class="n">Pulled back</th><th class="n">Sent to it</th><th class="n">Received</th>
-<th class="n">Refusals</th><th>Privacy</th></tr></thead>
+<th class="n">Refusals</th>
+{%- if timed %}<th class="n">Half of its answers within</th>
+<th class="n">Nine in ten</th>{% endif %}
+<th>Privacy</th></tr></thead>
 <tbody>
 {% for teacher in shown %}
 <tr><td class="name"><a href="#institution-{{ loop.index }}">{{ teacher.name }}</a></td>
@@ -94,6 +98,11 @@ is in <code>result.json</code>.</p>
 <td class="n">{{ teacher.bytes_sent | size }}</td>
 <td class="n">{{ teacher.bytes_received | size }}</td>
 <td class="n">{{ teacher.refusals | count }}</td>
+{% if timed %}
+{% for time in (teacher.answer_seconds_median, teacher.answer_seconds_p90) %}
+<td class="n">{{ "not measured" if time is none else time | seconds }}</td>
+{% endfor %}
+{% endif %}
 <td{% if teacher.epsilon is none %} class="none"{% endif %}>{{ teacher | guarantee }}</td></tr>
 {% endfor %}
 </tbody></table></div>

@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from fedkd.experiment import Experiment
 from fedkd.loop import Distilled, Progress
 from fedkd.methods import Method, make
 from fedkd.protocol import Card, LabelSpaces, Signal, class_names_of
+from fedkd.server.hub.answer_times import answer_time_quantile
 from fedkd.server.report.page import build_report
 from fedkd.server.report.result_schema import current_kind
 from fedkd.server.report.run_folder import RunFolder
@@ -49,11 +50,23 @@ class Traffic:
     """Sent to it; 0 if not counted."""
     recipes: int = 0
     """Of them, those sent with a recipe in place of the samples."""
+    answer_seconds_median: float | None = None
+    """From a question to its answer or refusal; None without a network."""
+    answer_seconds_p90: float | None = None
+    """Nine of ten answers came within these."""
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """The integer fields, which add up over the lives of a run."""
+        return {name: value for name, value in vars(self).items() if isinstance(value, int)}
 
 
 def traffic_of(counts: Mapping[str, int]) -> Traffic:
     """The counters of an institution that belong in the result."""
-    return Traffic(**{name: counts.get(name, 0) for name in Traffic.__dataclass_fields__})
+    whole = {of.name: counts.get(of.name, 0) for of in fields(Traffic) if of.default is not None}
+    times = (answer_time_quantile(counts, share) for share in (0.5, 0.9))
+    median, p90 = (None if each is None else float(f"{each:.3g}") for each in times)
+    return Traffic(**whole, answer_seconds_median=median, answer_seconds_p90=p90)
 
 
 @dataclass(frozen=True)

@@ -129,7 +129,7 @@ def _distil(experiment: Experiment, vault: _NetworkVault, path: Path, deadline: 
     try:
         institution = Institution("institution-0", vault, simulated_policy(experiment))
         local = LocalInstitutions(experiment, path, lambda count: None, {0: institution})
-        checkpoint.current_counts = lambda: {name: vars(of) for name, of in local.traffic.items()}
+        checkpoint.current_counts = lambda: {name: of.counts for name, of in local.traffic.items()}
         parts = ingredients(experiment, local.cards, checkpoint)
 
         def watch(progress: Progress) -> None:

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from fedkd.errors import SettingsError
 from fedkd.experiment import (
+    ADAPTIVE,
+    ALL,
     SHIPPED_FOLDER,
     Experiment,
     find_experiment,
@@ -198,6 +200,24 @@ def test_a_value_out_of_range_is_refused_by_its_name(section: str, key: str, val
     with pytest.raises(SettingsError, match=re.escape(f"{section}.{key} = {value!r}: ")) as caught:
         parse_experiment({"name": "x", section: {key: value}})
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("3", 3.0), ("0", 0.0), ("all", ALL), ('"adaptive"', ADAPTIVE)]
+)
+def test_linger_is_seconds_or_a_word(text: str, value: float | str) -> None:
+    assert load_experiment("digits", [f"questions.linger={text}"]).questions.linger == value
+    assert load_experiment("digits").questions.linger == ADAPTIVE
+    for wrong in ("some", "-1", "true", "nan"):
+        with pytest.raises(
+            SettingsError, match=r'expected seconds, 0 or more, "adaptive" or "all"'
+        ):
+            load_experiment("digits", [f"questions.linger={wrong}"])
+
+
+def test_a_run_of_an_earlier_release_lingers_as_it_did() -> None:
+    stored = '{"name": "x", "questions": {"linger": null}}'
+    assert Experiment.model_validate_json(stored).questions.linger == ALL
 
 
 def test_a_section_that_is_no_table_is_refused() -> None:

@@ -16,12 +16,13 @@ from torch import nn
 
 from fedkd.client.sessions.agent import Agent
 from fedkd.errors import QuorumLost, SettingsError
-from fedkd.experiment import load_experiment
+from fedkd.experiment import ADAPTIVE, ALL, load_experiment
 from fedkd.loop import Plan, Progress
 from fedkd.methods import cudfkd
 from fedkd.procedural import build_prior
 from fedkd.protocol import Ask, Card, PullBack, Reason, Refusal, Reply
 from fedkd.server.coordinator import Coordinator, Ingredients
+from fedkd.server.hub import linger
 from fedkd.server.hub.bans import BanReason
 from fedkd.server.hub.hub import Hub
 from fedkd.server.hub.participant import MAX_ATTEMPTS
@@ -30,6 +31,7 @@ from fedkd.server.hub.prometheus import serve_metrics
 from fedkd.server.remote_institutions import RemoteInstitutions
 from fedkd.server.report.result_schema import parse_event
 from fedkd.server.run.checkpoint import Checkpoint
+from fedkd.server.run.run_recorder import traffic_of
 from fedkd.wire import VERSION, Answer, Close, Hello, Query, Replay, Welcome
 from fedkd.wire.grpc_channels import SERVICE, dial, grpc
 from tests.support.hub_clients import (
@@ -269,6 +271,69 @@ def test_refusals_are_no_quorum(hub: Hub) -> None:
     with agents(hub, no=lambda _: refusal, yes=unhurried):
         answers, absent = hub.ask(same_request_to_all(hub, ASK), SOON, quorum=1, linger=0.0)
         assert (answers.keys(), absent) == ({"yes"}, {"no": refusal})
+
+
+def test_by_default_the_others_have_the_floor_or_a_multiple_of_the_quorums_time(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(linger, "LINGER_FLOOR_SECONDS", 0.1)
+    stuck = Stuck()
+
+    def unhurried(request: Ask | PullBack) -> Reply:
+        time.sleep(0.3)
+        return honest_answer(request)
+
+    with agents(hub, slow=stuck, a=unhurried, b=honest_answer):
+        began = time.monotonic()
+        answers, absent = hub.ask(same_request_to_all(hub, ASK), 60.0, quorum=2, linger=ADAPTIVE)
+        assert 5 * 0.3 <= time.monotonic() - began < SOON
+        assert answers.keys() == {"a", "b"}
+        assert str(absent["slow"]).startswith("no answer within 1.")
+        assert str(absent["slow"]).endswith(" s after the quorum's")
+        began = time.monotonic()  # it is not asked again before it has answered
+        _, absent = hub.ask(same_request_to_all(hub, ASK), 60.0, quorum=2, linger=ADAPTIVE)
+        assert absent == {"slow": "it still owes the answer to question 1"}
+        assert time.monotonic() - began < AT_ONCE
+        stuck.go.set()
+
+
+def test_whoever_is_late_by_the_adaptive_linger_again_and_again_is_left_out(
+    hub: Hub, came: Come, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would cost everybody the floor at each question, by answering just after it."""
+    monkeypatch.setattr(linger, "LINGER_FLOOR_SECONDS", 0.5)
+    slow = came("slow")
+    with agents(hub, good=honest_answer):
+        for late in (1, 2):
+            absent = hub.ask(same_request_to_all(hub, ASK), SOON, linger=ADAPTIVE)[1]
+            assert absent == {"slow": "no answer within 0.5 s after the quorum's"}
+            answer(slow, heard(slow))
+            wait_until(lambda late=late: hub.counters["slow"].answers == late)
+        _, absent = hub.ask(same_request_to_all(hub, ASK), SOON, linger=ADAPTIVE)
+        assert "2 answers in a row were late; asked again in 0." in str(absent["slow"])
+
+
+def test_all_may_be_waited_for(hub: Hub) -> None:
+    def unhurried(request: Ask | PullBack) -> Reply:
+        time.sleep(0.5)
+        return honest_answer(request)
+
+    with agents(hub, slow=unhurried, quick=honest_answer):
+        assert not hub.ask(same_request_to_all(hub, ASK), SOON, quorum=1, linger=ALL)[1]
+
+
+def test_answer_times_are_counted_by_institution(hub: Hub) -> None:
+    def unhurried(request: Ask | PullBack) -> Reply:
+        time.sleep(0.2)
+        return honest_answer(request)
+
+    with agents(hub, slow=unhurried, quick=honest_answer):
+        for _ in range(5):
+            hub.ask(same_request_to_all(hub, ASK), SOON)
+        slow, quick = (traffic_of(hub.counters[name].counts) for name in ("slow", "quick"))
+    assert 0.18 <= slow.answer_seconds_median <= slow.answer_seconds_p90 < SOON
+    assert quick.answer_seconds_median < slow.answer_seconds_median
+    assert slow.questions == 5
 
 
 def test_a_debt_ends_with_the_hubs_patience_and_the_agent_may_come_back() -> None:

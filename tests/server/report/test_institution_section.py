@@ -175,6 +175,16 @@ def test_who_came_and_went_is_told_with_reasons(tmp_path: Path) -> None:
     assert "answered &lt;twice&gt;" in south
 
 
+def test_answer_times_are_shown_where_they_were_measured(tmp_path: Path) -> None:
+    timed = teacher("slow", answer_seconds_median=0.0123, answer_seconds_p90=2.5)
+    html = page(tmp_path / "hub", result(timed, teacher("new")))
+    assert html.count("12\N{NO-BREAK SPACE}ms") == 2
+    assert html.count("2.5\N{NO-BREAK SPACE}s") == 2
+    assert "not measured" in html
+    assert "Nine in ten" in html
+    assert "Nine in ten" not in page(tmp_path / "local", result(teacher("one")))
+
+
 def test_a_record_from_before_promises_were_kept_still_has_a_page(tmp_path: Path) -> None:
     told = result(teacher("north", 3.0), teacher("south", 2.0))
     del told["signals_asked"]
