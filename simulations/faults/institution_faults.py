@@ -8,6 +8,7 @@ between thus hides nothing.
 import json
 import os
 import signal
+import statistics
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -139,12 +140,12 @@ def _slow_down(context: RunContext, fault: Fault) -> Injection:
 
 
 def answer_seconds(log: Path, start: int) -> float:
-    """Median seconds of the answers that an agent's log tells of, from byte ``start`` on."""
+    """Median seconds of the last `SLOW_QUERIES` answers in an agent's log from byte ``start`` on."""
     found = []
     for line in log.read_bytes()[start:].split(b"\n")[:-1]:
         if b'"event": "question"' in line and line.startswith(b"{"):
             found.append(float(json.loads(line)["seconds"]))
-    return sorted(found)[len(found) // 2] if found else 0.0
+    return statistics.median(found[-SLOW_QUERIES:]) if found else 0.0
 
 
 def _delete_ledger(context: RunContext, fault: Fault) -> Injection:

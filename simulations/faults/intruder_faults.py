@@ -16,9 +16,17 @@ from fedkd.simulations.faults.fault_kinds import (
     Fault,
     FaultKind,
 )
-from fedkd.simulations.faults.intruders import JOINED, Status, begin_calls, send_compressed
+from fedkd.simulations.faults.intruders import (
+    JOINED,
+    UNFINISHED,
+    Status,
+    begin_calls,
+    send_compressed,
+)
 from fedkd.simulations.faults.run_context import Injection, RunContext, until
 
+DOWN = "UNAVAILABLE"
+"""Status where nobody listens, or where TLS refuses."""
 EXPECTED_STATUS = {
     FaultKind.TOKEN: "UNAUTHENTICATED",
     FaultKind.CERTIFICATE: "TLS UNAVAILABLE",
@@ -63,7 +71,7 @@ def try_a_hello(context: RunContext, fault: Fault) -> Injection:
 
 def _down(status: Status) -> bool:
     """Whether nobody has listened: TLS would have refused an expired certificate."""
-    return status[0] == "UNAVAILABLE"
+    return status[0] == DOWN
 
 
 def hold_calls(context: RunContext, fault: Fault) -> Injection:
@@ -74,24 +82,32 @@ def hold_calls(context: RunContext, fault: Fault) -> Injection:
         intruder = context.cluster.start_stranger(fault.victim, fault.kind, begin_calls)
         fault.attempts += 1
         heard: list[Status] = []
+        calls: dict[str, int] = {}
         try:
-            yield from _hear_others(context, intruder, heard, known)
+            yield from _hear_others(context, intruder, calls, heard, known)
         finally:
             intruder[0].kill()
         # Where the coordinator was stopped by a fault of its own, all of it is tried again.
-        fault.injected = context.is_up() and context.coordinator.starts == lives
+        reached = sum(count for status, count in calls.items() if status != DOWN)
+        same = context.is_up() and context.coordinator.starts == lives
+        fault.injected = same and reached >= UNFINISHED
         recorded = context.recorded_queries() - known
         right = sum(code == EXPECTED_STATUS[FaultKind.TOKEN] for code, _ in heard)
         fault.noticed = right >= HEARD and recorded >= QUERIES_MEANWHILE
-        others = sorted({": ".join(each) for each in heard} - {""})
-        fault.note = f"{right} others heard, {recorded} queries; {'; '.join(others)}"
+        others = "; ".join(sorted({": ".join(each) for each in heard}))
+        fault.note = f"{json.dumps(calls)}; {right} others heard, {recorded} queries; {others}"
 
 
 def _hear_others(
-    context: RunContext, intruder: Intruder, heard: list[Status], known: int
+    context: RunContext,
+    intruder: Intruder,
+    calls: dict[str, int],
+    heard: list[Status],
+    known: int,
 ) -> Injection:
     """While calls are held: let others come with wrong tokens, whom the hub must judge."""
     yield from until(intruder[1].poll, HOLD_SECONDS)
+    calls.update(intruder[1].recv() if intruder[1].poll() else {})
     for _ in range(HEARD):
         name = context.rng.choice(context.cluster.files.malicious)
         process, receiver = context.cluster.start_intruder(name, FaultKind.TOKEN)
@@ -120,7 +136,7 @@ def send_large_messages(context: RunContext, fault: Fault) -> Injection:
         finally:
             process.kill()
         fault.injected = context.is_up() and context.coordinator.starts == lives
-        refused = not ended.keys() & {JOINED, "UNAUTHENTICATED", "UNAVAILABLE"}
+        refused = not ended.keys() & {JOINED, EXPECTED_STATUS[FaultKind.TOKEN], DOWN}
         fault.noticed = refused and most - before < MOST_GROWTH
         fault.note = f"{json.dumps(ended)}, {most - before:+.0f} MiB"
 

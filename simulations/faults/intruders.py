@@ -103,7 +103,8 @@ def begin_calls(files: DeploymentFiles, name: str, kind: FaultKind, pipe: Connec
         files: of the deployment.
         name: whose certificate all connections have.
         kind: of `UNFINISHED_CALLS`.
-        pipe: receives how many calls ended with each status, as a dict, once all were begun.
+        pipe: receives how many calls are held, and how many ended with each status, as a dict,
+            once all were begun.
     """
     method = HUB_METHOD if kind is FaultKind.SILENT else HEALTH_METHOD
     asyncio.run(_hold_calls(files, name, method, pipe))
@@ -116,7 +117,7 @@ async def _hold_calls(files: DeploymentFiles, name: str, method: str, pipe: Conn
         grpc.aio.secure_channel(files.address, credentials, options)
         for _ in range(UNFINISHED // STREAMS_OF_CONNECTION)
     ]
-    ended: Counter[str] = Counter()
+    calls: Counter[str] = Counter()
 
     async def nothing() -> AsyncIterator[bytes]:
         await asyncio.Event().wait()
@@ -125,7 +126,9 @@ async def _hold_calls(files: DeploymentFiles, name: str, method: str, pipe: Conn
     async def hold(channel: grpc.aio.Channel) -> None:
         while True:
             call = channel.stream_stream(method)(nothing())
-            ended[(await call.code()).name] += 1
+            calls["held"] += 1
+            calls[(await call.code()).name] += 1
+            calls["held"] -= 1
             await asyncio.sleep(PAUSE_SECONDS)
 
     held = [
@@ -133,7 +136,7 @@ async def _hold_calls(files: DeploymentFiles, name: str, method: str, pipe: Conn
     ]
     await asyncio.gather(*(one.channel_ready() for one in channels))
     await asyncio.sleep(PAUSE_SECONDS)
-    pipe.send(dict(ended))
+    pipe.send(dict(calls))
     await asyncio.gather(*held)
 
 
