@@ -140,7 +140,7 @@ def _slow_down(context: RunContext, fault: Fault) -> Injection:
 
 
 def answer_seconds(log: Path, start: int) -> float:
-    """Median seconds of the last `SLOW_QUERIES` answers in an agent's log from byte ``start`` on."""
+    """Median seconds of the last `SLOW_QUERIES` answers in a log, from byte ``start`` on."""
     found = []
     for line in log.read_bytes()[start:].split(b"\n")[:-1]:
         if b'"event": "question"' in line and line.startswith(b"{"):

@@ -27,6 +27,7 @@ from fedkd.protocol import (
     RECIPE_VERSION,
     Ask,
     Card,
+    FrozenGenerator,
     NamedPrior,
     Reason,
     Recipe,
@@ -43,6 +44,10 @@ K, SHAPE = 3, (1, 4, 4)
 LOGITS = frozenset({Signal.LOGITS})
 OPEN = Policy(LOGITS, largest_batch=8)
 TEACHER = ModuleTeacher(nn.Sequential(nn.Flatten(), nn.Linear(16, K)).eval(), K)
+
+
+NETWORK = FrozenGenerator(16, bytes(16), torch.zeros(8, dtype=torch.float16))
+"""Whether its weights fit is only found when it is rendered."""
 
 
 class Institution:
@@ -97,9 +102,13 @@ def reason(answer: Reply | Refusal) -> Reason:
     return answer.reason
 
 
-def test_one_kept_image_of_65536_is_not_rendered(counted: list[Recipe]) -> None:
+@pytest.mark.parametrize("source", [NamedPrior("pink"), NETWORK])
+def test_one_kept_image_of_65536_is_not_rendered(
+    source: NamedPrior | FrozenGenerator, counted: list[Recipe]
+) -> None:
     north = Institution()
     bomb = query(count=65_536, kept=1)
+    bomb = replace(bomb, recipe=replace(bomb.recipe, source=source))
     assert reason(north.answer(bomb)) is Reason.UNDRAWN
     assert counted == []
     assert north.rows == [("refused", "undrawn", 0)], "and it is logged"
