@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import nn
 
+from fedkd.client.vault.regular_files import open_regular_file, read_exactly
 from fedkd.errors import DataError, SettingsError
 from fedkd.models import MODELS, Shape, build_network
 
@@ -26,6 +27,7 @@ MAX_FILE_BYTES = 8 << 30
 """Of a student's file."""
 _HEADER_BYTES = 1024 * 1024
 _NUMBER_BYTES = 8
+_LENGTH_BYTES = 8
 
 
 def build_student(model: str, classes: int, shape: Shape) -> nn.Module:
@@ -92,27 +94,38 @@ def open_student(path: Path) -> nn.Module:
     Raises:
         DataError: the file is none, or does not say which network it is of.
     """
-    try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise ValueError
-        content = path.read_bytes()
-        # A length of 8 bytes, then a header in JSON.
-        (length,) = struct.unpack_from("<Q", content)
-        notes = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["fedkd"])
-        channels, height, width = (int(side) for side in notes["shape"].split("x"))
-        name, classes, shape = notes["student"], int(notes["classes"]), (channels, height, width)
-        if not 1 <= classes <= MAX_CLASSES or min(shape) < 1 or math.prod(shape) > MAX_PIXELS:
-            raise ValueError
-        if _parameters(name, classes, shape) > len(content):  # a byte each, at the very least
-            raise ValueError
-        student = build_student(name, classes, shape)
-    except OSError as error:
-        raise DataError(
-            f"cannot read {path}: {error.strerror}; name a student.safetensors"
-        ) from error
-    except (ValueError, KeyError, TypeError, AttributeError, struct.error, RecursionError):
-        raise DataError(
-            f"{path} is no student of fedkd's; name the student.safetensors of a run"
-        ) from None
+    with open_regular_file(path) as (file, size):
+        try:
+            # A length of 8 bytes, then a header in JSON.
+            start = read_exactly(file, min(size, _LENGTH_BYTES), path)
+            (length,) = struct.unpack("<Q", start)
+            if size > MAX_FILE_BYTES or length > _HEADER_BYTES:
+                raise ValueError
+            header = read_exactly(file, length, path)
+            student = _described_student(header, size)
+        except (ValueError, KeyError, TypeError, AttributeError, struct.error, RecursionError):
+            raise DataError(
+                f"{path} is no student of fedkd's; name the student.safetensors of a run"
+            ) from None
+        content = start + header + read_exactly(file, size - len(start) - length, path)
     load_weights(student, content)
+    return student
+
+
+def _described_student(header: bytes, size: int) -> nn.Module:
+    """The network that a header names, where a file of ``size`` bytes can hold its weights.
+
+    Raises:
+        ValueError, KeyError, TypeError, AttributeError: it names none, or one of another size.
+    """
+    notes = json.loads(json.loads(header)["__metadata__"]["fedkd"])
+    channels, height, width = (int(side) for side in notes["shape"].split("x"))
+    name, classes, shape = notes["student"], int(notes["classes"]), (channels, height, width)
+    if not 1 <= classes <= MAX_CLASSES or min(shape) < 1 or math.prod(shape) > MAX_PIXELS:
+        raise ValueError
+    if _parameters(name, classes, shape) > size:  # a byte each, at the very least
+        raise ValueError
+    student = build_student(name, classes, shape)
+    if size > max_weights_bytes(student):
+        raise ValueError
     return student

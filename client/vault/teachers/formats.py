@@ -8,6 +8,12 @@ import torch
 from fedkd.client.vault.teachers.factory_function import open_factory
 from fedkd.client.vault.teachers.fedkd_networks import open_fedkd
 from fedkd.client.vault.teachers.inference_server import open_server
+from fedkd.client.vault.teachers.memory_limit import (
+    GIB,
+    limited_memory,
+    memory_limit,
+    ran_out_of_memory,
+)
 from fedkd.client.vault.teachers.onnx_file import open_onnx
 from fedkd.client.vault.teachers.pt2_archive import open_pt2
 from fedkd.client.vault.teachers.skops_file import open_skops
@@ -23,6 +29,7 @@ COMMON_FIELDS = frozenset({"source", "shape", "classes", "class_names", "folder"
 
 NORMALISATION = frozenset({"mean", "std"})
 NETWORK_FIELDS = NORMALISATION | {"weights", "options", "outputs"}
+FROM_FILE = frozenset({"memory"})
 NAMED_TENSORS = NORMALISATION | {"outputs", "input_name", "output_name"}
 
 MAX_RELATIVE_DIFFERENCE = 1e-2
@@ -37,15 +44,20 @@ class Format:
     """From a spec and the part of its source after the prefix."""
     takes: frozenset[str]
 
+    @property
+    def from_file(self) -> bool:
+        """Whether it opens a file that says itself what it computes."""
+        return self.takes >= FROM_FILE
+
 
 FORMATS: Mapping[str, Format] = {
     "factory": Format(open_factory, NETWORK_FIELDS),
     "fedkd": Format(open_fedkd, frozenset({"weights"})),
     "torchvision": Format(open_torchvision, NETWORK_FIELDS),
     "timm": Format(open_timm, NETWORK_FIELDS),
-    "onnx": Format(open_onnx, NAMED_TENSORS),
-    "pt2": Format(open_pt2, NORMALISATION | {"outputs", "trusted"}),
-    "skops": Format(open_skops, NORMALISATION | {"trusted_types"}),
+    "onnx": Format(open_onnx, FROM_FILE | NAMED_TENSORS),
+    "pt2": Format(open_pt2, FROM_FILE | NORMALISATION | {"outputs", "trusted"}),
+    "skops": Format(open_skops, FROM_FILE | NORMALISATION | {"trusted_types"}),
     "oip": Format(open_server, NAMED_TENSORS | {"batch", "timeout", "insecure", "ca"}),
 }
 """Formats by the prefix of a source, before its first colon."""
@@ -69,6 +81,22 @@ def open_teacher(spec: TeacherSpec) -> Teacher:
     for field in fields(spec):
         if field.name not in taken and getattr(spec, field.name) != getattr(plain, field.name):
             raise SettingsError(f"{prefix}: takes no {field.name}; take it away")
+    if not FORMATS[prefix].from_file:
+        return _opened(spec, prefix, rest)
+    limit = memory_limit(spec)
+    try:
+        with limited_memory(limit):
+            return _opened(spec, prefix, rest)
+    except (FedkdError, MemoryError) as error:
+        if not ran_out_of_memory(error):
+            raise
+        raise DataError(
+            f"{spec.source} takes more than {limit / GIB:.3g} GiB of memory; see who made it, or "
+            f"raise teacher.memory"
+        ) from error
+
+
+def _opened(spec: TeacherSpec, prefix: str, rest: str) -> Teacher:
     teacher = FORMATS[prefix].open(spec, rest)
     _check_answers(teacher, spec)
     return teacher
@@ -84,7 +112,7 @@ def _check_answers(teacher: Teacher, spec: TeacherSpec) -> None:
     try:
         alone = teacher.ask(black, logits)[Signal.LOGITS]
         beside = teacher.ask(torch.cat([black, white]), logits)[Signal.LOGITS]
-    except FedkdError:
+    except (FedkdError, MemoryError):
         raise
     except Exception as error:  # the owner's network may raise anything
         first = next(iter(str(error).splitlines()), "")

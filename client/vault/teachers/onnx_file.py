@@ -1,18 +1,28 @@
 """Teacher format ``onnx:FILE``: a network in ONNX, run by onnxruntime on the CPU; no gradient.
 
-An ONNX file is data, and runs no code of its own.
+An ONNX file is data, and runs no code of its own. What it computes may still take any memory: a
+node can repeat or expand a tensor at will. So all tensors are in an arena of onnxruntime's with a
+fixed end. Onnxruntime's computations before the first question (constant folding) know no arena,
+and are switched off. Nothing bounds how long an answer takes.
 """
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fedkd.client.vault.regular_files import read_regular_file
 from fedkd.client.vault.teachers.logits_only_teacher import LogitsTeacher, input_layout
+from fedkd.client.vault.teachers.memory_limit import memory_limit
+from fedkd.client.vault.teachers.onnx_model_checks import parse_model, read_weight_files
 from fedkd.client.vault.teachers.teacher_spec import TeacherSpec
 from fedkd.errors import DataError, SettingsError
 from fedkd.models import CHUNK
+
+MAX_MODEL_BYTES = (1 << 31) - 1
+"""Of the file itself, by protobuf; larger networks keep their weights beside it."""
 
 
 def open_onnx(spec: TeacherSpec, name: str) -> LogitsTeacher:
@@ -23,20 +33,13 @@ def open_onnx(spec: TeacherSpec, name: str) -> LogitsTeacher:
         DataError: the file cannot be read, or its input takes other images.
     """
     try:
-        import onnxruntime
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
     except ImportError as error:
         raise SettingsError("onnxruntime is not installed; install fedkd[onnx]") from error
 
     path = spec.path(name)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 4  # what goes wrong is raised, too
-    try:
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's errors have no common root but this
-        raise DataError(
-            f"{path} cannot be opened as ONNX ({type(error).__name__}); export it again"
-        ) from error
+    session = _session(path, memory_limit(spec))
     source = select_tensor(session.get_inputs(), spec.input_name, "input_name", spec)
     output = select_tensor(session.get_outputs(), spec.output_name, "output_name", spec)
     if source.type != "tensor(float)":
@@ -46,6 +49,39 @@ def open_onnx(spec: TeacherSpec, name: str) -> LogitsTeacher:
         return np.asarray(session.run([output.name], {source.name: pixels})[0])
 
     return input_layout(source.shape, spec).teacher(score_batch, spec, CHUNK)
+
+
+def _session(path: Path, limit: int) -> Any:
+    """A session that opens no file, and whose tensors have at most ``limit`` bytes."""
+    import onnxruntime
+
+    content = read_regular_file(path, min(limit, MAX_MODEL_BYTES))
+    files = read_weight_files(parse_model(content, path), path, limit)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 4  # what goes wrong is raised, too
+    # Onnxruntime gets bytes, and would look for a missing file in the working directory.
+    options.add_external_initializers_from_files_in_memory(
+        list(files), list(files.values()), [len(content) for content in files.values()]
+    )
+    memory = onnxruntime.OrtMemoryInfo(
+        "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
+    )
+    # Its next session takes this arena, and keeps it; 1 is growth by what is asked for.
+    arena = onnxruntime.OrtArenaCfg({"max_mem": limit, "arena_extend_strategy": 1})
+    try:
+        onnxruntime.create_and_register_allocator(memory, arena)
+        options.add_session_config_entry("session.use_env_allocators", "1")
+        return onnxruntime.InferenceSession(
+            content,
+            options,
+            providers=["CPUExecutionProvider"],
+            disabled_optimizers=["ConstantFolding"],
+        )
+    except Exception as error:  # onnxruntime's errors have no common root but this
+        raise DataError(
+            f"{path} cannot be opened as ONNX ({type(error).__name__}); export it again"
+        ) from error
 
 
 def select_tensor(among: list[Any], name: str | None, field: str, spec: TeacherSpec) -> Any:

@@ -47,6 +47,9 @@ class TeacherSpec:
     """The owner states that a file whose loader may run code is his own."""
     trusted_types: tuple[str, ...] = ()
     """Types that a skops file may build, beyond those that skops trusts."""
+    memory: float | None = None
+    """GiB that opening the file, and each session of onnxruntime, may take; None for three quarters
+    of what the machine has."""
     input_name: str | None = None
     """Which input the images go to; None where there is only one."""
     output_name: str | None = None
@@ -81,6 +84,8 @@ class TeacherSpec:
             raise SettingsError(f"mean {list(self.mean or ())}; expected finite numbers")
         if any(not 0 < s < math.inf for s in self.std or ()):
             raise SettingsError(f"std {list(self.std or ())}; expected numbers above 0")
+        if self.memory is not None and not 0 < self.memory < math.inf:
+            raise SettingsError(f"memory {self.memory}; expected GiB, more than 0")
         if self.batch < 1 or not 0 < self.timeout < math.inf:
             raise SettingsError(
                 f"batch {self.batch}, timeout {self.timeout}; expected 1 or more images and "

@@ -373,7 +373,7 @@ def test_skops_builds_only_what_the_owner_trusts(tmp_path: Path) -> None:
         ({"source": "torchvision:resnet18", "weights": None}, DataError, "are pickles"),
         ({"source": "timm:resnet81"}, SettingsError, "timm has no network"),
         ({"source": "onnx:cnn.onnx"}, SettingsError, "onnx: takes no weights"),
-        ({"source": "onnx:cnn.pt2", "weights": None}, DataError, "cannot be opened as ONNX"),
+        ({"source": "onnx:cnn.pt2", "weights": None}, DataError, "is a zip archive and no ONNX"),
         (
             {"source": "onnx:cnn.onnx", "weights": None, "shape": (1, 9, 9)},
             DataError,
