@@ -147,6 +147,11 @@ class InstitutionProcess:
             self.process.start()
             self.starts += 1
 
+    @property
+    def runs(self) -> bool:
+        """Whether its process runs."""
+        return self.process is not None and self.process.exitcode is None
+
     def send(self, number: signal.Signals) -> None:
         """Send a signal."""
         if self.process is not None and self.process.pid:

@@ -57,19 +57,31 @@ def fill_disk(context: RunContext, fault: Fault) -> Injection:
 
 
 def violate_protocol(context: RunContext, fault: Fault) -> Injection:
-    """One of `PROTOCOL_VIOLATIONS`: noticed once the banned institution is refused."""
-    malicious = context.cluster.malicious[fault.victim]
-    reports = len(malicious.reports)
-    malicious.command(fault.kind)
-    yield from until(lambda: ("did", fault.kind) in malicious.reports[reports:])
-    fault.attempts += 1
-    fault.injected = True
-    reports += malicious.reports[reports:].index(("did", fault.kind))
+    """One of `PROTOCOL_VIOLATIONS`: noticed once the banned institution is refused.
+
+    It is tried again where the coordinator was stopped before it could read the message: then the
+    session ended without INVALID_ARGUMENT, and the next process knows of nothing.
+    """
+    malicious, done = context.cluster.malicious[fault.victim], ("did", str(fault.kind))
     while not fault.noticed:
-        statuses = [text for what, text in malicious.reports[reports:] if what == "status"]
-        refused = [text for text in statuses if "banned from this run" in text]
-        fault.noticed, fault.note = bool(refused), next(iter(refused), "")
-        yield
+        start = len(malicious.reports)
+        malicious.command(fault.kind)
+        yield from until(lambda since=start: done in malicious.reports[since:])  # type: ignore[misc]
+        fault.attempts += 1
+        fault.injected = True
+        start += malicious.reports[start:].index(done)
+        lives = context.coordinator.starts
+        while not fault.noticed:
+            reports = malicious.reports[start:]
+            ends = [text for what, text in reports if what == "status"]
+            refused = [text for text in ends if "banned from this run" in text]
+            fault.noticed = bool(refused)
+            fault.note = next(iter(refused), f"told {ends[:1]}, and welcomed again")
+            told = any(text.startswith("INVALID_ARGUMENT") for text in ends)
+            unread = not told and context.coordinator.starts > lives
+            if unread and ("welcome", "") in reports:
+                break
+            yield
 
 
 def lie(context: RunContext, fault: Fault) -> Injection:

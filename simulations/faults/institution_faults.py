@@ -9,9 +9,11 @@ import json
 import os
 import signal
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
+from fedkd.simulations.faults.cluster import InstitutionProcess
 from fedkd.simulations.faults.deployment_files import LINGER, TIMEOUT
 from fedkd.simulations.faults.fault_kinds import Fault, FaultKind
 from fedkd.simulations.faults.ledger_audit import (
@@ -19,6 +21,7 @@ from fedkd.simulations.faults.ledger_audit import (
     TIMEOUT_REASON,
     JournalEntry,
     chain_error,
+    row_count,
 )
 from fedkd.simulations.faults.repeating_coordinator import REPEATED_BATCH, REPEATS
 from fedkd.simulations.faults.run_context import (
@@ -152,25 +155,39 @@ def _delete_ledger(context: RunContext, fault: Fault) -> Injection:
     """Unlink the ledger, see that nothing is answered, and link the open file again.
 
     The open file has every charge: its name was taken, and nothing else. (An older copy would
-    lack what was charged since.) No process is started on the empty place meanwhile.
+    lack what was charged since.) No process is started on the empty place meanwhile. Where the
+    coordinator stops just then, its agents end: the file is put back, and all of it tried again.
     """
     institution = context.cluster.honest[fault.victim]
     ledger = context.cluster.files.ledger(fault.victim)
+    while not fault.noticed:
+        yield from until(lambda: context.is_up() and institution.runs)
+        known = len(context.journal())
+        context.mark_injected(fault)
+        with _without_file(ledger, institution):
+            yield from until_missing(
+                context, fault, known, NOT_RECORDED, lambda: not institution.runs
+            )
+    fault.before = row_count(ledger)
+
+
+@contextmanager
+def _without_file(ledger: Path, institution: InstitutionProcess) -> Iterator[None]:
+    """Take the ledger's name away, until the block ends.
+
+    Raises:
+        FileExistsError: another ledger was made in its place.
+    """
     kept = ledger.with_name("ledger.kept")
-    yield from until(context.is_up)
-    known = len(context.journal())
     institution.held = True
-    context.mark_injected(fault)
     os.link(ledger, kept)
     ledger.unlink()
     try:
-        yield from until_missing(context, fault, known, NOT_RECORDED)
-        if ledger.exists():
-            fault.noticed, fault.note = False, "a new ledger was made in its place"
+        yield
     finally:
-        kept.rename(ledger)
+        os.link(kept, ledger)
+        kept.unlink()
         institution.held = False
-    fault.before = len(context.rows(fault.victim))
 
 
 def _ask_repeats(context: RunContext, fault: Fault) -> Injection:

@@ -6,7 +6,7 @@ Each reports what became of its calls, as pairs of a gRPC status and its details
 import asyncio
 import queue
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -119,13 +119,9 @@ async def _hold_calls(files: DeploymentFiles, name: str, method: str, pipe: Conn
     ]
     calls: Counter[str] = Counter()
 
-    async def nothing() -> AsyncIterator[bytes]:
-        await asyncio.Event().wait()
-        yield b""
-
     async def hold(channel: grpc.aio.Channel) -> None:
         while True:
-            call = channel.stream_stream(method)(nothing())
+            call = channel.stream_stream(method)()  # nothing is ever written to it
             calls["held"] += 1
             calls[(await call.code()).name] += 1
             calls["held"] -= 1

@@ -137,7 +137,13 @@ def until(condition: Callable[[], object], seconds: float = float("inf")) -> Inj
         yield
 
 
-def until_missing(context: RunContext, fault: Fault, known: int, why: str = "") -> Injection:
+def until_missing(
+    context: RunContext,
+    fault: Fault,
+    known: int,
+    why: str = "",
+    gone: Callable[[], bool] = lambda: False,
+) -> Injection:
     """Until the journal has the victim as missing, after its first ``known`` queries.
 
     Args:
@@ -145,9 +151,10 @@ def until_missing(context: RunContext, fault: Fault, known: int, why: str = "") 
         fault: noticed then, with the query and the reason as its note.
         known: queries.
         why: part of the reason; others do not count.
+        gone: whether it makes no sense to wait any longer.
     """
     fault.note = f"no query was recorded after the {known}th"
-    while not fault.noticed:
+    while not (fault.noticed or gone()):
         entries = context.journal()[known:]
         reasons = [entry.missing.get(fault.victim) for entry in entries]
         for number, reason in enumerate(reasons, known + 1):
