@@ -4,7 +4,12 @@ python := .venv/bin/python
 ready := .venv/.ready
 run := runs/demo-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: help setup demo flower deployment deployment-plain test check protos clean
+# Names, versions and hashes of all files of each version, for every platform and no host; the index
+# is that of uv's own settings.
+hashed := $(python) -m uv pip compile --universal --python-version 3.11 --generate-hashes \
+	--no-header --no-annotate --quiet --constraint constraints.txt
+
+.PHONY: help setup demo flower deployment deployment-plain test check protos hashes sbom clean
 
 help:
 	@echo "make demo     the main job on real data; leaves its page under runs/"
@@ -14,6 +19,8 @@ help:
 	@echo "make deployment        three institutions as deployed: Flower, TLS, agents of their own"
 	@echo "make deployment-plain  the same without Flower: fedkd-server and join tokens"
 	@echo "make protos   the stubs of the wire, generated again"
+	@echo "make hashes   constraints-hashes.txt and what the images install, after a change of constraints.txt"
+	@echo "make sbom     sbom.json: what is installed in .venv, as CycloneDX"
 	@echo "make setup    only .venv, which all of these set up first"
 	@echo "make clean    removes what tools left; .venv and runs/ stay"
 
@@ -50,6 +57,17 @@ check: $(ready)
 
 protos: $(ready)
 	$(python) -m grpc_tools.protoc -I protos --python_out=. --pyi_out=. protos/fedkd/wire/v1/*.proto
+
+hashes: $(ready)
+	$(hashed) --no-deps constraints.txt --output-file constraints-hashes.txt
+	$(hashed) pyproject.toml --extra data --extra metrics --output-file containers/client-requirements.txt
+	$(hashed) pyproject.toml --extra onnx --extra metrics --output-file containers/server-requirements.txt
+
+# In an environment of its own, so that the list does not have the tool and what it needs.
+sbom: $(ready)
+	$(python) -m uv tool run --from "cyclonedx-bom>=7,<8" cyclonedx-py environment \
+		--pyproject pyproject.toml --output-reproducible --output-file sbom.json $(python)
+	@! grep -nE "file:/|$(CURDIR)" sbom.json || { echo "sbom.json names this machine; see above"; exit 1; }
 
 clean:
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,16 +1,21 @@
 # The coordinator. From the repository's root: docker build -f containers/server.Dockerfile .
-FROM python:3.12-slim AS build
+# --build-arg PYTHON_DIGEST=sha256:... is required; docs/deployment.md says how to get it.
+ARG PYTHON_DIGEST
+FROM python:3.12-slim@${PYTHON_DIGEST} AS build
 WORKDIR /build
 RUN python -m venv /venv
 ENV PATH=/venv/bin:$PATH
-COPY constraints.txt pyproject.toml README.md LICENSE ./
+# Every file that is downloaded has one of the hashes in this list; setuptools, which builds ours, too.
+COPY containers/server-requirements.txt ./
+RUN pip install --no-cache-dir --no-deps --require-hashes -r server-requirements.txt
+COPY pyproject.toml README.md LICENSE ./
 COPY fedkd fedkd
 COPY server server
 # fedkd/server is a link to that folder. What is not copied is not installed, and its link leads
 # nowhere: no institution's code is in this image.
-RUN pip install --no-cache-dir --constraint constraints.txt ".[onnx,metrics]"
+RUN pip install --no-cache-dir --no-deps --no-index --no-build-isolation . && pip check
 
-FROM python:3.12-slim
+FROM python:3.12-slim@${PYTHON_DIGEST}
 RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin fedkd \
     && install --directory --owner=10001 --group=10001 --mode=700 /runs /state
 COPY --from=build /venv /venv

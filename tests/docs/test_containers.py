@@ -58,10 +58,15 @@ def test_an_image_copies_what_is_there_runs_our_command_and_not_as_root(path: Pa
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
     entry = yaml.safe_load(next(rest for word, rest in told if word == "ENTRYPOINT"))
     assert scripts[entry[0]] == f"fedkd.{path.stem}.cli:main"
-    assert all(re.search(r":[\d.]+", rest) for word, rest in told if word == "FROM")
+    bases = [rest.split()[0] for word, rest in told if word == "FROM"]
+    assert all(re.fullmatch(r"python:[\d.]+-slim@\$\{PYTHON_DIGEST\}", base) for base in bases)
+    assert ("ARG", "PYTHON_DIGEST") in told, "without a default, so that no build goes without it"
     installs = [rest for word, rest in told if word == "RUN" and "pip install" in rest]
-    assert installs
-    assert all("--constraint constraints.txt" in rest for rest in installs)
+    downloads = [rest for rest in installs if "--no-index" not in rest]
+    assert downloads == [
+        f"pip install --no-cache-dir --no-deps --require-hashes -r {path.stem}-requirements.txt"
+    ]
+    assert all("--no-deps" in rest for rest in installs)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
