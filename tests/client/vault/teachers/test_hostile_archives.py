@@ -182,8 +182,19 @@ def test_records_of_other_names_are_refused(
     assert not (tmp_path / "exploded").exists()
 
 
-def runs(program: dict[str, Any], mark: Path) -> None:
-    """Makes the first operator a call of os.mkdir."""
+def writes(program: dict[str, Any], mark: Path) -> None:
+    """Makes the first operator one that makes a file, of 400 bytes."""
+    node = program["graph_module"]["graph"]["nodes"][0]
+    node["target"] = "torch.ops.aten.from_file.default"
+    node["inputs"] = [
+        {"name": "filename", "arg": {"as_string": str(mark)}, "kind": 1},
+        {"name": "shared", "arg": {"as_bool": True}, "kind": 1},
+        {"name": "size", "arg": {"as_int": 100}, "kind": 1},
+    ]
+
+
+def calls(program: dict[str, Any], mark: Path) -> None:
+    """Makes the first operator a call of os.mkdir, by way of torch's own import of os."""
     node = program["graph_module"]["graph"]["nodes"][0]
     node["target"] = "torch.os.mkdir"
     node["inputs"] = [{"name": "path", "arg": {"as_string": str(mark)}, "kind": 1}]
@@ -212,7 +223,8 @@ def fills(program: dict[str, Any], _: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (runs, "the operator 'torch.os.mkdir', which its reader could run as code"),
+        (writes, "the operator 'torch.ops.aten.from_file.default', which its reader could run"),
+        (calls, "the operator 'torch.os.mkdir', which its reader could run as code"),
         (evaluates, "which its reader could run as code"),
         (fills, "takes more than 0.25 GiB of memory"),
     ],
