@@ -4,12 +4,12 @@ Answers pass the same release gate and the same rounding as over gRPC, and the b
 been sent are counted. Images that a recipe would render are taken as they are.
 """
 
-import resource
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from fedkd.client.institution import Institution, institution_name, simulated_institution
+from fedkd.core.open_files import OTHER_OPEN_FILES, raise_open_file_limit
 from fedkd.errors import SettingsError
 from fedkd.experiment import Experiment
 from fedkd.protocol import Answers, Ask, Refusal, Reply, Request
@@ -19,8 +19,6 @@ from fedkd.wire import Answer, Declined, Query, RecipeQuery, encode
 
 FILES_PER_LEDGER = 3
 """Of one ledger: the database, its write-ahead log, and the log's index."""
-OTHER_OPEN_FILES = 256
-"""Of everything else in this process."""
 
 
 class LocalInstitutions:
@@ -116,13 +114,9 @@ class LocalInstitutions:
 def _raise_file_limit(institutions: int) -> None:
     """Raise the limit of open files for so many ledgers; most systems allow 1,024 at first."""
     needed = FILES_PER_LEDGER * institutions + OTHER_OPEN_FILES
-    soft_limit, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft_limit == resource.RLIM_INFINITY or soft_limit >= needed:
-        return
-    if hard_limit != resource.RLIM_INFINITY and hard_limit < needed:
+    if (allowed := raise_open_file_limit(needed)) < needed:
         raise SettingsError(
             f"ledgers of {institutions:,} institutions are {needed:,} open files and this process "
-            f"may open {hard_limit:,}; raise `ulimit -Hn`, or keep them in memory with "
+            f"may open {allowed:,}; raise `ulimit -Hn`, or keep them in memory with "
             "--checkpoint 0"
         )
-    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard_limit))
