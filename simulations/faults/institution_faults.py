@@ -161,23 +161,28 @@ def _delete_ledger(context: RunContext, fault: Fault) -> Injection:
     institution = context.cluster.honest[fault.victim]
     ledger = context.cluster.files.ledger(fault.victim)
     while not fault.noticed:
-        yield from until(lambda: context.is_up() and institution.runs)
-        known = len(context.journal())
-        context.mark_injected(fault)
-        with _without_file(ledger, institution):
-            yield from until_missing(
-                context, fault, known, NOT_RECORDED, lambda: not institution.runs
-            )
+        try:
+            # An agent that has only just started would make a new ledger.
+            yield from _stall_at_a_query(context, fault)
+            known = len(context.journal())
+            context.mark_injected(fault)
+            with _without_file(ledger, institution):
+                cancel_stall(institution.folder)
+                yield from until_missing(
+                    context, fault, known, NOT_RECORDED, lambda: not institution.runs
+                )
+                made = ledger.exists()
+        finally:
+            cancel_stall(institution.folder)
+        if made:
+            fault.noticed, fault.note = False, "a new ledger was made in its place"
+            break
     fault.before = row_count(ledger)
 
 
 @contextmanager
 def _without_file(ledger: Path, institution: InstitutionProcess) -> Iterator[None]:
-    """Take the ledger's name away, until the block ends.
-
-    Raises:
-        FileExistsError: another ledger was made in its place.
-    """
+    """Take the ledger's name away, until the block ends; whatever has it then is replaced."""
     kept = ledger.with_name("ledger.kept")
     institution.held = True
     os.link(ledger, kept)
@@ -185,8 +190,7 @@ def _without_file(ledger: Path, institution: InstitutionProcess) -> Iterator[Non
     try:
         yield
     finally:
-        os.link(kept, ledger)
-        kept.unlink()
+        kept.replace(ledger)
         institution.held = False
 
 
