@@ -204,15 +204,30 @@ def backup(
     typer.echo(f"{head.sequence}:{head.hash}")
 
 
+@ledger.command()
+def reset(owner: File) -> None:
+    """Go on where charges were lost, with the ledger that is there or a new one; recorded in it."""
+    from fedkd.client.config.owner_config import load_owner_config
+    from fedkd.client.config.private_state_folder import locked
+    from fedkd.client.ledger.reset import reset_ledger
+
+    settings = load_owner_config(owner)
+    with locked(settings.state.folder):
+        fault, rows = reset_ledger(settings.state.ledger)
+    typer.echo(f"{settings.state.ledger}: {fault}; this is row {rows} now, and is not counted")
+
+
 def _open_ledger(path: Path) -> "tuple[OwnerConfig, Ledger]":
     """The owner's configuration and his ledger, where there is one."""
     from fedkd.client.config.owner_config import load_owner_config
+    from fedkd.client.ledger.anchor import anchor_of
     from fedkd.client.ledger.ledger import Ledger
 
     settings = load_owner_config(path)
-    if not settings.state.ledger.is_file():
-        raise SettingsError(f"nothing was asked yet: there is no {settings.state.ledger}")
-    return settings, Ledger(settings.state.ledger)
+    file = settings.state.ledger
+    if not file.is_file() and anchor_of(file).noted() is None:
+        raise SettingsError(f"nothing was asked yet: there is no {file}")
+    return settings, Ledger.anchored(file)
 
 
 def main() -> None:

@@ -65,7 +65,7 @@ def serve(
     configure_logging(style)
     with ExitStack() as stack:
         stack.enter_context(locked(owner.state.folder))
-        ledger = stack.enter_context(contextlib.closing(Ledger(owner.state.ledger)))
+        ledger = stack.enter_context(contextlib.closing(Ledger.anchored(owner.state.ledger)))
         with progress_bar("teacher") as progress:
             institution = owner_institution(owner, progress, ledger)
         events = stack.enter_context(_stop_signals())

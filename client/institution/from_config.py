@@ -36,7 +36,7 @@ def owner_institution(
         DataError: its data or its teacher cannot be opened.
     """
     ensure_private_folder(config.state.folder)
-    opened = Ledger(config.state.ledger) if ledger is None else ledger
+    opened = Ledger.anchored(config.state.ledger) if ledger is None else ledger
     return Institution(config.name, _vault(config, progress), config.effective_policy, opened)
 
 

@@ -16,9 +16,10 @@ from fedkd.protocol import Ask, PullBack
 
 ANSWERED, REPEAT, REFUSED = "answered", "repeat", "refused"
 """Decisions about a query."""
-EXAMINATION, TRAINING = "examination", "training"
+EXAMINATION, TRAINING, RESET = "examination", "training", "reset"
 """Kinds of entries that are no queries about samples: a student was evaluated on the private
-test data, a teacher was trained with differential privacy."""
+test data, a teacher was trained with differential privacy, the owner goes on without charges that
+were lost."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Entry:
     server: str
     """host:port that asked, "" in simulations."""
     kind: str
-    """ask, pull_back, examination or training."""
+    """ask, pull_back, examination, training or reset."""
     signals: str
     """Their names, sorted, with a space between them."""
     count: int

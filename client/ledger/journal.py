@@ -16,6 +16,12 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from fedkd.client.ledger.anchor import (
+    LedgerAnchor,
+    LedgerBehindAnchorError,
+    NotedHead,
+    ledger_id,
+)
 from fedkd.client.ledger.hash_chain import GENESIS, Entry, Head, verified_chain
 from fedkd.client.ledger.sqlite_file import (
     copy_database,
@@ -32,6 +38,7 @@ COLUMNS = ", ".join(field.name for field in fields(Entry))
 LAST = f"SELECT {COLUMNS} FROM entries ORDER BY sequence DESC LIMIT 1"
 NEXT = f"SELECT {COLUMNS} FROM entries WHERE sequence > ? ORDER BY sequence LIMIT {PAGE}"
 HEAD = "SELECT sequence, hash FROM head"
+HASH_OF = "SELECT hash FROM entries WHERE sequence = ?"
 APPEND = f"INSERT INTO entries ({COLUMNS}) VALUES ({', '.join('?' for _ in fields(Entry))})"
 
 
@@ -42,16 +49,25 @@ class Journal:
         path: of the file, made readable to its owner alone; None keeps the entries in memory.
         durable: an entry is on the disk before its transaction ends. Without it an entry survives
             the end of the process, but the last ones may not survive a loss of power.
+        anchor: remembers how far the ledger got; None where nobody does.
 
     Raises:
-        DataError: the file cannot be opened or written, is no ledger, or fails verification.
+        DataError: the file cannot be opened or written, is no ledger, fails verification, or lacks
+            what the anchor remembers.
     """
 
-    def __init__(self, path: Path | None, *, durable: bool = True) -> None:
+    def __init__(
+        self, path: Path | None, *, durable: bool = True, anchor: LedgerAnchor | None = None
+    ) -> None:
         self._name = "the ledger in memory" if path is None else f"the ledger {path}"
         self._lock = threading.Lock()
         self._path = None if path is None else path.absolute()
         self._identity: tuple[tuple[int, int] | None, ...] | None = None
+        self._anchor, self._id = anchor, ""
+        self._appended: Head | None = None
+        noted = None if anchor is None else anchor.noted()
+        if path is not None and noted is not None and noted.head.sequence and not path.exists():
+            raise self._lacks(f"it is missing, and had {_rows(noted.head.sequence)}")
         try:
             self._db = open_in_memory() if path is None else open_file(path, durable)
         except (OSError, sqlite3.Error) as error:
@@ -59,7 +75,7 @@ class Journal:
         try:
             before = self._file_identity()
             with self._transaction():
-                self._last()
+                self._appended = self._checked_against(noted)
                 self._identity = self._file_identity()  # now with its log
             if before and self._identity and before[0] != self._identity[0]:
                 raise self._replaced()
@@ -91,6 +107,11 @@ class Journal:
         if len(rows) != 1 or [type(value) for value in rows[0]] != [int, str]:
             raise self._corrupt("its end is not marked")
         return Head(*rows[0])
+
+    @property
+    def id(self) -> str:
+        """Of the ledger, by which its anchor knows it and its copies."""
+        return self._id
 
     def verify(self, noted: Head | None = None) -> Head:
         """Recompute the hash chain, and check that every entry charges what its query costs.
@@ -204,7 +225,9 @@ class Journal:
                     raise self._replaced()
                 yield
                 self._db.execute("COMMIT")
+                self._advance_anchor()
             except BaseException:
+                self._appended = None
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 raise
@@ -222,6 +245,34 @@ class Journal:
         self._db.execute(APPEND, tuple(vars(entry).values()))
         self._db.execute("UPDATE head SET sequence = ?, hash = ?", (entry.sequence, entry.hash))
 
+        self._appended = Head(entry.sequence, entry.hash)
+
+    def _advance_anchor(self) -> None:
+        """After a transaction: note its last entry, if it has one."""
+        head, self._appended = self._appended, None
+        if self._anchor is not None and head is not None and head.sequence:
+            self._anchor.advance(self._id, head)
+
+    def _checked_against(self, noted: NotedHead | None) -> Head:
+        """The head, in a transaction, where the ledger has what its anchor remembers.
+
+        Raises:
+            DataError: it has not, or its last entry was changed.
+        """
+        last = self._last()
+        (key,) = self._db.execute("SELECT key FROM secret").fetchone()
+        self._id = ledger_id(key)
+        if noted is not None and noted.head.sequence:
+            sequence, digest = noted.head
+            if noted.ledger != self._id:
+                raise self._lacks(f"it is another one, and the one before had {_rows(sequence)}")
+            if sequence > last.sequence:
+                missing = sequence - last.sequence
+                raise self._lacks(f"it lacks the latest {missing} of {_rows(sequence)}")
+            if self._db.execute(HASH_OF, (sequence,)).fetchone() != (digest,):
+                raise self._lacks(f"row {sequence} is another than the one that was written")
+        return Head(last.sequence, last.hash)
+
     def _read(self, query: str, *values: int) -> list[tuple[Any, ...]]:
         try:
             with self._lock:
@@ -235,6 +286,9 @@ class Journal:
             "put the last good copy in its place"
         )
 
+    def _lacks(self, fault: str) -> DataError:
+        return LedgerBehindAnchorError(self._name, fault)
+
     def _replaced(self) -> DataError:
         return DataError(
             f"{self._name}, or the -wal file beside it, was deleted or replaced while it was in "
@@ -246,3 +300,7 @@ class Journal:
             f"{self._name} cannot be opened or read: {error}; see that it can be written there, or "
             "put the last good copy in its place"
         )
+
+
+def _rows(count: int) -> str:
+    return f"{count} row{'s' if count != 1 else ''}"

@@ -30,6 +30,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from fedkd.client.ledger.anchor import LedgerAnchor, anchor_of
 from fedkd.client.ledger.answer_cache import AnswerCache, PrivacyCost
 from fedkd.client.ledger.dataset_privacy_spending import DatasetPrivacySpending, DpTraining
 from fedkd.client.ledger.hash_chain import (
@@ -37,6 +38,7 @@ from fedkd.client.ledger.hash_chain import (
     EXAMINATION,
     REFUSED,
     REPEAT,
+    RESET,
     TRAINING,
     Entry,
     LedgerTotals,
@@ -64,6 +66,7 @@ class Ledger(Journal):
     Args:
         path: of the file, made readable to its owner alone; None keeps the ledger in memory.
         durable: a charge is on the disk before the answer leaves, see `Journal`.
+        anchor: remembers how far the ledger got, see `fedkd.client.ledger.anchor`; None: nobody.
         clock: the time, with a zone.
         monotonic: seconds of a clock that nobody sets.
 
@@ -76,15 +79,25 @@ class Ledger(Journal):
         path: Path | None,
         *,
         durable: bool = True,
+        anchor: LedgerAnchor | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._uncharged = UnchargedCounter(monotonic)
-        super().__init__(path, durable=durable)
+        super().__init__(path, durable=durable, anchor=anchor)
         self._clock = clock
         self._hourly = HourlyRate(self._db, monotonic)
         self.answer_cache = AnswerCache(self._db, self._checked_transaction)
         self.dataset_accounts = DatasetPrivacySpending(self._db, self._checked_transaction)
+
+    @classmethod
+    def anchored(cls, path: Path) -> "Ledger":
+        """An owner's ledger, with its anchor beside it: ``ledger.head`` for ``ledger.sqlite``.
+
+        Raises:
+            DataError: as the class, or it lacks what the anchor remembers.
+        """
+        return cls(path, anchor=anchor_of(path))
 
     def charge(
         self,
@@ -235,6 +248,19 @@ class Ledger(Journal):
             return self._not_recorded(error)
         return refusal
 
+    def record_reset(self, fault: str) -> None:
+        """Log that the owner goes on without charges that were made.
+
+        Args:
+            fault: what is missing, for whoever reads the ledger later.
+
+        Raises:
+            DataError: the ledger cannot be written.
+        """
+        with self._checked_transaction():
+            row = Entry(timestamp(self._clock()), "", RESET, "", 0, "")
+            self._append(self._last().successor(row, REFUSED, fault))
+
     @property
     def totals(self) -> LedgerTotals:
         """What has been charged and refused so far.
@@ -245,7 +271,9 @@ class Ledger(Journal):
         self._flush()
         rows = self._read(TOTALS)
         charged = {kind: cost for kind, decision, cost, _ in rows if decision == ANSWERED}
-        refused = sum(n for kind, dec, _, n in rows if dec == REFUSED and kind != TRAINING)
+        refused = sum(
+            n for kind, dec, _, n in rows if dec == REFUSED and kind not in (TRAINING, RESET)
+        )
         examined = sum(n for kind, dec, _, n in rows if (kind, dec) == (EXAMINATION, ANSWERED))
         return LedgerTotals(charged.get("ask", 0), charged.get("pull_back", 0), refused, examined)
 

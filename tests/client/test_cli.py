@@ -374,6 +374,28 @@ def asked_while_serving(
     return outcomes
 
 
+def test_a_ledger_that_was_deleted_is_missed_at_the_next_start(
+    site: Site, hub: Hub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    owner = site.owner(hub.address)
+    assert asked_while_serving(monkeypatch, hub, owner, Ask(IMAGES)) == [None]
+    for file in site.folder.rglob("ledger.sqlite*"):
+        file.unlink()
+    capsys.readouterr()
+    for command in (["serve"], ["card"], ["ledger", "show"], ["ledger", "verify"]):
+        assert typed(monkeypatch, *command, owner) == 2
+        told = capsys.readouterr().err
+        assert "it is missing, and had 1 row;" in told
+        assert told.count("\n") == 1, told
+    assert not [*site.folder.rglob("ledger.sqlite")]
+    assert typed(monkeypatch, "ledger", "reset", owner) == 0
+    assert "this is row 1 now" in capsys.readouterr().out
+    assert typed(monkeypatch, "ledger", "reset", owner) == 2
+    assert "nothing to reset" in capsys.readouterr().err
+    assert asked_while_serving(monkeypatch, hub, owner, Ask(IMAGES)) == [None]
+    assert typed(monkeypatch, "ledger", "verify", owner) == 0
+
+
 def test_what_was_spent_stays_spent_and_is_shown(
     site: Site, hub: Hub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
