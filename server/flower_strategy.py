@@ -22,7 +22,7 @@ from flwr.serverapp.strategy import Result, Strategy
 from torch import Tensor, nn
 
 from fedkd.core.device import CPU, Compute
-from fedkd.errors import SettingsError
+from fedkd.errors import NeedsError, SettingsError
 from fedkd.experiment import ADAPTIVE, Linger
 from fedkd.loop import Distilled, Plan, Progress, Watch
 from fedkd.methods import Method
@@ -30,8 +30,9 @@ from fedkd.procedural import Prior
 from fedkd.protocol import Card, LabelSpaces
 from fedkd.server.coordinator import Coordinator, Ingredients
 from fedkd.server.hub.bans import Bans
-from fedkd.server.hub.hub import Hub, quorum_lost
+from fedkd.server.hub.hub import MAX_INSTITUTIONS, Hub
 from fedkd.server.hub.participant_session import ParticipantCounters
+from fedkd.server.hub.quorum_error import quorum_lost
 from fedkd.server.remote_institutions import RemoteInstitutions
 from fedkd.server.run.checkpoint import Checkpoint
 from fedkd.server.run.flower_grid import CONFIG, await_nodes, broadcast, successful_replies
@@ -79,6 +80,8 @@ class DataFreeDistillation(Strategy):
         overlap: whether the student trains while it waits for answers; no result depends on it.
         compute: device of student, generator and bank.
         public: public samples, (N, C, H, W) uint8, if the method needs it.
+        misfit: why an institution with that card is turned away, in one line; None: it is not.
+        max_institutions: sessions of the hub that may be open at a time.
     """
 
     def __init__(
@@ -103,6 +106,8 @@ class DataFreeDistillation(Strategy):
         overlap: bool = True,
         compute: Compute = CPU,
         public: Tensor | None = None,
+        misfit: Callable[[Card], str | None] = lambda card: None,
+        max_institutions: int = MAX_INSTITUTIONS,
     ) -> None:
         self.parts = Ingredients(
             *(student, method, plan, priors, seed, quorum, checkpoint),
@@ -113,7 +118,8 @@ class DataFreeDistillation(Strategy):
         self.address, self.advertised = address, advertised
         self.credentials = credentials
         self.question_timeout, self.linger = question_timeout, linger
-        self.watch = watch
+        self.watch, self.misfit = watch, misfit
+        self.max_institutions = max_institutions
         self.distilled: Distilled | None = None
         """The result of the loop, once `start` has returned."""
         self.cards: tuple[Card, ...] = ()
@@ -151,7 +157,13 @@ class DataFreeDistillation(Strategy):
         token = secrets.token_urlsafe()
         checkpoint = self.parts.checkpoint
         known, bans = (checkpoint.known_cards, checkpoint.bans) if checkpoint else ((), Bans())
-        with Hub(token, self.address, self.credentials, known=known, bans=bans) as hub:
+        with Hub(
+            *(token, self.address, self.credentials),
+            known=known,
+            bans=bans,
+            max_institutions=self.max_institutions,
+            misfit=self._misfit,
+        ) as hub:
             if checkpoint is not None:
                 checkpoint.current_counts = lambda: {
                     name: counters.counts for name, counters in hub.counters.items()
@@ -258,9 +270,10 @@ class DataFreeDistillation(Strategy):
         expected = max(quorum, count - banned)
         linger = self.question_timeout if earlier else None
         wait = Quorum(expected, quorum, run.timeout, linger)
-        present = wait.wait_for(lambda: run.hub.cards)
+        hub = run.hub
+        present = wait.wait_for(lambda: hub.cards, turned_away=lambda: len(hub.turned_away))
         if len(present) < quorum:
-            raise quorum_lost(present, quorum, run.timeout)
+            raise quorum_lost(present, quorum, run.timeout, hub.turned_away)
         cards = earlier or present
         participants = RemoteInstitutions(
             run.hub, self.parts, cards, self.question_timeout, self.linger
@@ -272,6 +285,14 @@ class DataFreeDistillation(Strategy):
         participants.cards = coordinator.cards  # of a resumed run: those who took part before
         participants.fusion_failure = coordinator.fusion_failure
         run.participants, run.coordinator = participants, coordinator
+
+    def _misfit(self, card: Card) -> str | None:
+        """Why an institution is turned away: its card, or a signal that the method needs."""
+        try:
+            self.parts.method.check([card])
+        except NeedsError as error:
+            return str(error)
+        return self.misfit(card)
 
     def _open(self) -> _OpenRun:
         if self._open_run is None:

@@ -59,7 +59,7 @@ class RemoteInstitutions:
             if card.name in names:
                 continue
             if why := self._mismatch(card):
-                self._hub.disconnect(card.name, why)
+                self._hub.turn_away(card, why)
             else:
                 self.cards.append(card)
 

@@ -12,10 +12,11 @@ from fedkd.core.plural import counted
 from fedkd.errors import SettingsError
 from fedkd.experiment import Experiment, load_experiment
 from fedkd.loop import Watch
+from fedkd.server.card_expectation import expectation_failure
 from fedkd.server.coordinator import check_names
 from fedkd.server.drivers.standalone_driver import await_institutions, distil_over_hub
 from fedkd.server.hub.admission import Admission, JoinTokens, persistent_run_token
-from fedkd.server.hub.hub import Hub
+from fedkd.server.hub.hub import MAX_INSTITUTIONS, Hub
 from fedkd.server.hub.tls_certificates import server_credentials
 from fedkd.server.run.checkpoint import FOLDER, Checkpoint
 from fedkd.server.run.console import print_result, print_resumed, progress_bars
@@ -23,6 +24,7 @@ from fedkd.server.run.progress_to_log import ProgressLog
 from fedkd.server.run.quorum import Quorum
 from fedkd.server.run.resume_hint import complete_interrupted_run, resume_hint
 from fedkd.server.run.run_recorder import RunRecorder
+from fedkd.server.start_selection import misfits_at_start
 from fedkd.wire.grpc_channels import grpc
 
 
@@ -106,7 +108,14 @@ def _complete(
     with resume_hint(checkpoint, f"fedkd-server run --resume {path} with the options of before"):
         admission = _admission(endpoint.tokens, path)
         known, bans = checkpoint.known_cards, checkpoint.bans
-        with Hub(admission, endpoint.address, credentials, known=known, bans=bans) as hub:
+        expect = checkpoint.manifest.experiment.expect
+        with Hub(
+            *(admission, endpoint.address, credentials),
+            known=known,
+            bans=bans,
+            max_institutions=max(MAX_INSTITUTIONS, 2 * quorum.expected),
+            misfit=lambda card: expectation_failure(expect, card),
+        ) as hub:
             if isinstance(admission, str):
                 print(f"fedkd-server: the token of this run is {admission}", file=sys.stderr)
             expected = f"{counted(quorum.expected, 'institution')} may dial {hub.address}"
@@ -137,7 +146,11 @@ def _distil(checkpoint: Checkpoint, hub: Hub, quorum: Quorum, endpoint: Endpoint
         _serving_metrics(hub, endpoint.metrics),
         _watch(experiment, quorum.expected, bars=endpoint.bars) as (progress, watch),
     ):
-        cards = await_institutions(hub, quorum, progress)
+        new = not checkpoint.known_cards  # else who takes part is decided
+        cards = await_institutions(
+            *(hub, quorum, progress),
+            misfits=lambda cards: misfits_at_start(experiment, cards) if new else {},
+        )
         recorder = RunRecorder(path, experiment, "hub", listeners=(watch,), checkpoint=checkpoint)
         result = distil_over_hub(experiment, hub, cards, recorder, checkpoint)
     if endpoint.bars:

@@ -12,6 +12,7 @@ from fedkd.experiment.loading import (
 from fedkd.experiment.sections import (
     ADAPTIVE,
     ALL,
+    Expect,
     Experiment,
     Images,
     Institutions,
@@ -34,6 +35,7 @@ __all__ = [
     "ADAPTIVE",
     "ALL",
     "SHIPPED_FOLDER",
+    "Expect",
     "Experiment",
     "Images",
     "Institutions",

@@ -4,6 +4,7 @@
     [institutions]      simulated institutions: data, partition, teachers
     [privacy]           their differential privacy: mode, epsilon, delta; left out: none
     [policy]            their release policy
+    [expect]            what cards of institutions must say
     [method]            the paper and its arguments
     [images]            synthetic and public images: priors
     [student]           the student and its training
@@ -34,6 +35,7 @@ def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 Label = Annotated[str, Field(min_length=1, max_length=64)]
+Side = Annotated[int, Field(ge=1)]
 LabelSet = Annotated[tuple[Label, ...], Field(min_length=1), AfterValidator(_distinct)]
 
 
@@ -141,6 +143,29 @@ class PolicySection(Section):
     """Of local-dp."""
 
 
+def _classes(value: object) -> object:
+    """Checks the classes of `Expect`; a list from TOML becomes a tuple."""
+    if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
+        return value
+    names = tuple(value) if isinstance(value, list | tuple) else ()
+    if (
+        not names
+        or not all(isinstance(name, str) for name in names)
+        or len(set(names)) < len(names)
+    ):
+        raise ValueError("expected a number of classes, or a list of their names, each once")
+    return names
+
+
+class Expect(Section):
+    """What the card of every institution must say; others are refused when they connect."""
+
+    classes: Annotated[int | tuple[Label, ...] | None, BeforeValidator(_classes)] = None
+    """A number: each has exactly so many; names: each knows some of these and no others."""
+    shape: tuple[Side, Side, Side] | None = None
+    """(C, H, W) of the images that its teacher reads."""
+
+
 class MethodSection(BaseModel):
     """The paper's name; all else is handed to its factory."""
 
@@ -222,6 +247,7 @@ class Experiment(Section):
     institutions: Institutions = Institutions()
     privacy: Privacy = Privacy()
     policy: PolicySection = PolicySection()
+    expect: Expect = Expect()
     method: MethodSection = MethodSection()
     images: Images = Images()
     student: Student = Student()

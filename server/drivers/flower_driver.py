@@ -1,5 +1,6 @@
 """Driver of a run through Flower: an experiment over the nodes of a grid."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +12,19 @@ from flwr.serverapp import Grid
 from fedkd.experiment import ADAPTIVE, ALL, Experiment, Linger
 from fedkd.loop import Distilled, Watch
 from fedkd.protocol import Card
+from fedkd.server.card_expectation import expectation_failure
 from fedkd.server.coordinator import check_names, ingredients
 from fedkd.server.flower_strategy import DataFreeDistillation
+from fedkd.server.hub.hub import MAX_INSTITUTIONS
 from fedkd.server.hub.participant_session import ParticipantCounters
+from fedkd.server.hub.quorum_error import quorum_lost
 from fedkd.server.run.checkpoint import Checkpoint
 from fedkd.server.run.flower_grid import collect_cards
 from fedkd.server.run.quorum import Quorum
+from fedkd.server.start_selection import shape_misfits
 from fedkd.wire.grpc_channels import grpc
+
+log = logging.getLogger("flwr")
 
 ROUNDS = 20
 """Flower rounds of a run; the student is evaluated after each."""
@@ -32,6 +39,16 @@ def _linger(linger: Linger, *, simulated: bool) -> Linger:
     the load. There is nobody to be defended against.
     """
     return ALL if simulated and linger == ADAPTIVE else linger
+
+
+def _misfits(experiment: Experiment, cards: Sequence[Card]) -> Mapping[str, str]:
+    """Who cannot take part, by what is known before institutions connect to the hub."""
+    failures = {card.name: expectation_failure(experiment.expect, card) for card in cards}
+    found = {name: why for name, why in failures.items() if why}
+    found |= shape_misfits([card for card in cards if card.name not in found])
+    for why in found.values():
+        log.warning("an institution is turned away: %s", why)
+    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +100,10 @@ def distil_over_flower(
     cards = collect_cards(grid, quorum, config)
     if checkpoint is not None:
         cards = tuple(checkpoint.taking_part(cards))
+    misfits = {} if earlier else _misfits(experiment, cards)
+    cards = tuple(card for card in cards if card.name not in misfits)
+    if len(cards) < asked.quorum:
+        raise quorum_lost(cards, asked.quorum, NODE_TIMEOUT, misfits)
     parts = ingredients(experiment, earlier or cards)
     strategy = DataFreeDistillation(
         method=parts.method,
@@ -104,6 +125,8 @@ def distil_over_flower(
         overlap=parts.overlap,
         compute=parts.compute,
         public=parts.public,
+        max_institutions=max(MAX_INSTITUTIONS, 2 * experiment.institutions.count),
+        misfit=lambda card: misfits.get(card.name) or expectation_failure(experiment.expect, card),
     )
     arrays = ArrayRecord(parts.student.state_dict())
     result = strategy.start(

@@ -1,14 +1,17 @@
 """Driver of a run without Flower: wait for institutions at the hub, distil, write the report."""
 
 import logging
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from fedkd.core.logs import log_event
 from fedkd.experiment import Experiment
 from fedkd.protocol import Card
 from fedkd.server.coordinator import Coordinator, ingredients
-from fedkd.server.hub.hub import Hub, quorum_lost
+from fedkd.server.hub.hub import Hub
+from fedkd.server.hub.quorum_error import quorum_lost
 from fedkd.server.remote_institutions import RemoteInstitutions
 from fedkd.server.run.checkpoint import Checkpoint
 from fedkd.server.run.quorum import Quorum
@@ -18,7 +21,10 @@ log = logging.getLogger(__name__)
 
 
 def await_institutions(
-    hub: Hub, quorum: Quorum, progress: Callable[[int], None] = lambda count: None
+    hub: Hub,
+    quorum: Quorum,
+    progress: Callable[[int], None] = lambda count: None,
+    misfits: Callable[[Sequence[Card]], Mapping[str, str]] = lambda cards: {},
 ) -> tuple[Card, ...]:
     """Cards of the institutions that have connected, once they are enough.
 
@@ -26,10 +32,13 @@ def await_institutions(
         hub: to which they connect.
         quorum: how many are waited for, and how long.
         progress: called with the number of connected institutions, whenever one connects.
+        misfits: returns who of these cannot take part, with reasons; they are turned away, and not
+            waited for: the run begins with the others, once these are enough.
 
     Raises:
         QuorumLost: fewer than a quorum came.
     """
+    deadline = time.monotonic() + quorum.timeout
     count, seen = quorum.expected, set[str]()
     log_event(log, "waiting", address=hub.address, institutions=count, seconds=quorum.timeout)
 
@@ -41,9 +50,19 @@ def await_institutions(
             progress(len(seen))
         return cards
 
-    cards = quorum.wait_for(present)
-    if len(cards) < quorum.minimum:
-        raise quorum_lost(cards, quorum.minimum, quorum.timeout)
+    while True:
+        left = max(0.0, deadline - time.monotonic())
+        cards = replace(quorum, timeout=left).wait_for(
+            present, turned_away=lambda: len(hub.turned_away)
+        )
+        if len(cards) < quorum.minimum:
+            raise quorum_lost(cards, quorum.minimum, quorum.timeout, hub.turned_away)
+        reasons = misfits(cards)
+        for card in cards:
+            if why := reasons.get(card.name):
+                hub.turn_away(card, why)
+        if not reasons:
+            break
     if len(cards) < count:
         log_event(log, "starting without all", institutions=f"{len(cards)} of {count}")
     return cards

@@ -6,14 +6,12 @@ Institutions connect to it and stay; the coordinator asks them through it. Safe 
 import asyncio
 import itertools
 import threading
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import Future
 from functools import partial
-from types import TracebackType
 from typing import Self
 
-from fedkd.core.plural import counted
-from fedkd.errors import QuorumLost
+from fedkd.core.open_files import OTHER_OPEN_FILES, raise_open_file_limit
 from fedkd.experiment import ADAPTIVE, ALL, Linger
 from fedkd.protocol import Answers, Ask, Card, PullBack, Refusal, Reply
 from fedkd.server.hub.admission import Admission, RunToken
@@ -25,6 +23,8 @@ from fedkd.server.hub.participant import NEVER_CONNECTED, Participant
 from fedkd.server.hub.participant_session import PARTING_SECONDS, ParticipantCounters
 from fedkd.server.hub.pending_query import PendingQuery, collect_outcomes
 from fedkd.server.hub.query_encoding import QueryEncodings
+from fedkd.server.hub.quorum_error import quorum_lost
+from fedkd.server.hub.turned_away import TurnedAway
 from fedkd.wire import Query, Role, Session
 from fedkd.wire.grpc_channels import create_server, grpc, host_of
 from fedkd.wire.payload_framing import MAX_MESSAGE_BYTES
@@ -55,6 +55,7 @@ class Hub:
         known: cards of the participants of an interrupted run, which may not change.
         bans: of an interrupted run too, with the file that stores them.
         max_institutions: sessions that may be open at a time; one more is told to try again.
+        misfit: why an institution with that card is turned away, in one line; None: it is not.
 
     Raises:
         SettingsError: the address is not available, or would accept plain text from other machines.
@@ -70,6 +71,7 @@ class Hub:
         known: Iterable[Card] = (),
         bans: Bans | None = None,
         max_institutions: int = MAX_INSTITUTIONS,
+        misfit: Callable[[Card], str | None] = lambda card: None,
     ) -> None:
         self._admission = RunToken(admission) if isinstance(admission, str) else admission
         self._late_answer_seconds, self._max_institutions = late_answer_seconds, max_institutions
@@ -79,6 +81,8 @@ class Hub:
         self._bans = Bans() if bans is None else bans
         self._participants = {card.name: self._participant(card) for card in known}
         self._handshakes = Handshakes()
+        self._turned_away = TurnedAway(misfit)
+        raise_open_file_limit(max_institutions + OTHER_OPEN_FILES)
         self._calls: set[asyncio.Task[object]] = set()
         started: Future[int] = Future()
         self._thread = threading.Thread(
@@ -96,12 +100,7 @@ class Hub:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     @property
@@ -110,7 +109,13 @@ class Hub:
         with self._presence:
             sessions = [each.session for each in self._participants.values()]
         cards = (session.card for session in sessions if session)
-        return tuple(sorted(cards, key=lambda card: card.name))
+        fitting = (card for card in cards if card.name not in self._turned_away)
+        return tuple(sorted(fitting, key=lambda card: card.name))
+
+    @property
+    def turned_away(self) -> Mapping[str, str]:
+        """Institutions whose last card did not fit, with reasons."""
+        return self._turned_away.reasons
 
     @property
     def counters(self) -> Mapping[str, ParticipantCounters]:
@@ -128,7 +133,7 @@ class Hub:
             self._presence.wait_for(lambda: len(self.cards) >= count, timeout)
         cards = self.cards
         if len(cards) < count:
-            raise quorum_lost(cards, count, timeout)
+            raise quorum_lost(cards, count, timeout, self.turned_away)
         return cards
 
     def submit(self, name: str, request: Ask | PullBack) -> "Future[Reply | Refusal]":
@@ -192,6 +197,11 @@ class Hub:
     def disconnect(self, name: str, why: str) -> None:
         """Ends the session of an institution that does not fit this run, with the reason."""
         self._call_on_hub_thread(self._close_session, name, why)
+
+    def turn_away(self, card: Card, why: str) -> None:
+        """Ends the session of an institution whose card does not fit; another card may come."""
+        self._turned_away.add(card, why)
+        self._call_on_hub_thread(self._close_session, card.name, why, True)
 
     def refresh_bans(self) -> Mapping[str, Exclusion]:
         """Ends the sessions of those whom the operator has excluded; all of them, with reasons."""
@@ -264,9 +274,9 @@ class Hub:
             if participant := self._participants.get(name):
                 participant.stop_waiting(query, waited)
 
-    def _close_session(self, name: str, why: str) -> None:
+    def _close_session(self, name: str, why: str, refused: bool = False) -> None:
         if participant := self._participants.get(name):
-            participant.close(why)
+            (participant.refuse if refused else participant.close)(why)
 
     async def _serve(
         self,
@@ -307,6 +317,7 @@ class Hub:
         if rejection := self._rejection(card):
             await stream.abort(*rejection)
         with self._presence:
+            self._turned_away.discard(card.name)
             participant = self._participants.setdefault(card.name, self._participant(card))
             session = participant.open_session(card, stream, protocol)
             self._presence.notify_all()
@@ -325,19 +336,15 @@ class Hub:
             return grpc.StatusCode.UNAVAILABLE, RUN_OVER
         if reason := self._bans.reason(card.name):
             return grpc.StatusCode.PERMISSION_DENIED, f"banned from this run: {reason}"
+        if why := self._turned_away.check(card):
+            return grpc.StatusCode.FAILED_PRECONDITION, why
         participant = self._participants.get(card.name)
+        if participant and participant.session is None and card.name in self._turned_away:
+            del self._participants[card.name]  # as if it had never come
+            participant = None
         if participant and (rejection := participant.rejection(card)):
             return rejection
         if sum(each.session is not None for each in self._participants.values()) >= most:
             full = f"all {most} places are taken; try again later"
             return grpc.StatusCode.RESOURCE_EXHAUSTED, full
         return None
-
-
-def quorum_lost(cards: Sequence[Card], count: int, timeout: float) -> QuorumLost:
-    """The error that only ``cards`` of ``count`` institutions came within ``timeout`` seconds."""
-    present = ", ".join(card.name for card in cards) or "none"
-    return QuorumLost(
-        f"{counted(len(cards), 'institution')} came within {timeout:g} s ({present}), expected "
-        f"{count}; start the agents that are missing, or ask for fewer"
-    )

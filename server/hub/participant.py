@@ -112,6 +112,12 @@ class Participant:
             query.fail(why)
         self._to_retry.clear()
 
+    def refuse(self, why: str) -> None:
+        """Ends its session as one that should not have been opened, and fails its questions."""
+        if self.session is not None:
+            self.session.refuse(why)
+        self.close(why)
+
     def _on_timely_answer(self) -> None:
         self._consecutive_late = 0
 

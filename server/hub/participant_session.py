@@ -159,6 +159,10 @@ class ParticipantSession:
         """Ends the session: no more questions, and a Close if the institution still reads."""
         self._end(why)
 
+    def refuse(self, why: str) -> None:
+        """Ends the session with a status that tells an agent not to try again as it is."""
+        self._end_with_status(grpc.StatusCode.FAILED_PRECONDITION, why, may_return=False)
+
     def take_unanswered(self) -> tuple[PendingQuery, ...]:
         """Removes and returns the questions without an answer, by rising number."""
         left = (*self._in_flight.values(), *self._queue)
@@ -288,11 +292,11 @@ class ParticipantSession:
         why = expiry_text(self.card.name, expiry)
         self._end_with_status(grpc.StatusCode.UNAUTHENTICATED, why)
 
-    def _end_with_status(self, code: grpc.StatusCode, why: str) -> None:
+    def _end_with_status(self, code: grpc.StatusCode, why: str, *, may_return: bool = True) -> None:
         """Ends the session without a Close, which would tell an agent that the run is over."""
         self._stream.set_code(code)
         self._stream.set_details(why)
-        self._end(why, peer_listens=False, may_return=True)
+        self._end(why, peer_listens=False, may_return=may_return)
 
     def _end(self, why: str, *, peer_listens: bool = True, may_return: bool = False) -> None:
         if self.end_reason is None:

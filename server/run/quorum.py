@@ -36,12 +36,15 @@ class Quorum:
         self,
         present: Callable[[], Sequence[Item]],
         progress: Callable[[int], None] = lambda count: None,
+        turned_away: Callable[[], int] = lambda: 0,
     ) -> tuple[Item, ...]:
         """Waits for participants.
 
         Args:
             present: returns those who are there.
             progress: called with their number at each poll.
+            turned_away: returns how many of those expected came, do not fit, and are not there:
+                nobody waits for them.
 
         Returns:
             Those who are there: fewer than the minimum if the time is up.
@@ -53,6 +56,7 @@ class Quorum:
             now, enough = time.monotonic(), len(here) >= self.minimum
             if enough and self.linger is not None:
                 until = min(until, now + self.linger)
-            if len(here) >= self.expected or now > last or (enough and now > until):
+            expected = max(self.minimum, self.expected - turned_away())
+            if len(here) >= expected or now > last or (enough and now > until):
                 return here
             time.sleep(POLL_SECONDS)
