@@ -28,6 +28,7 @@ from fedkd.core.loop_driver import PAUSE, drive
 from fedkd.core.request_counts import RequestCounts
 from fedkd.core.run_plan import Distilled, Plan, Progress, Watch
 from fedkd.core.source_types import AnsweredBatch, FollowUps, Proposal
+from fedkd.domains import domain_of
 from fedkd.errors import QuorumLost
 from fedkd.methods.method import Method
 from fedkd.procedural import Prior
@@ -45,6 +46,7 @@ from fedkd.protocol import (
 from fedkd.student.event_emitter import RunEvents
 from fedkd.student.training import Trainer
 from fedkd.synthesis import Scheduled, SourceScheduler, to_bytes
+from fedkd.tasks import task_of
 
 __all__ = ["PAUSE", "Distillation", "Distilled", "Plan", "Progress", "Watch", "distil", "drive"]
 
@@ -120,14 +122,14 @@ class Distillation:
         self._counts = RequestCounts(self.plan.budget)
         self._target = 0.0
         method, plan = self.method, self.plan
-        self._events = RunEvents(
-            *(self.watch, self, method.loss, method.curriculum, len(self.labels.names))
-        )
+        self.task, self.domain = task_of(self.cards), domain_of(self.cards)
+        self._loss = self.task.loss(method.loss, plan.loss)
+        self._events = RunEvents(self.watch, self, self._loss, method.curriculum, self.task)
         context = self._context(shape)
         self._aggregation = method.aggregation.with_rule(method.rule_for(plan.rule)).build(context)
         self._student_parts = {name: context.part(of) for name, of in method.student.items()}
         self._trainer = Trainer(
-            *(self.student, method.loss, method.curriculum.weights, plan, self.compute),
+            *(self.student, self._loss, method.curriculum.weights, plan, self.compute),
             parts=tuple(self._student_parts.values()),
         )
         sources = {name: context.part(share.spec) for name, share in method.sources.items()}
@@ -152,11 +154,13 @@ class Distillation:
     def _context(self, shape: tuple[int, int, int]) -> Context:
         """What parts are built from."""
         return Context(
-            loss=self.method.loss,
+            loss=self._loss,
             sample_weights=self.method.curriculum.weights,
             plan=self.plan,
             shape=shape,
             classes=len(self.labels.names),
+            task=self.task,
+            domain=self.domain,
             student=self.student,
             bank=self.bank,
             priors=self.priors,

@@ -15,11 +15,12 @@ from torch import Tensor, nn
 
 from fedkd.core.augmentation import Augmentation
 from fedkd.core.device import CPU, Compute
+from fedkd.domains import domain_of
 from fedkd.errors import QuorumLost, SettingsError
 from fedkd.experiment import Experiment
 from fedkd.loop import PAUSE, Distillation, Distilled, Plan, Progress, Watch
 from fedkd.methods import Method, make
-from fedkd.models import build_network, check_network_name
+from fedkd.models import check_student_name
 from fedkd.procedural import Prior, build_prior
 from fedkd.protocol import (
     Answers,
@@ -69,9 +70,9 @@ def check_names(experiment: Experiment) -> None:
     Raises:
         SettingsError: an unknown network, method or prior, or an argument that it does not know.
     """
-    check_network_name(experiment.student.model, imports=True)
+    check_student_name(experiment.student.model)
     make(experiment.method.name, experiment.method.arguments)
-    for name in experiment.images.priors:
+    for name in (*experiment.images.priors, *experiment.rows.priors):
         build_prior(name, experiment.images.warp, experiment.images.mix, imports=True)
 
 
@@ -90,11 +91,8 @@ def ingredients(
     """
     check_cards(experiment, cards)
     torch.set_num_threads(experiment.student.threads)
-    classes = len(LabelSpaces.of(cards).names)
-    student = build_network(
-        experiment.student.model, classes, cards[0].shape, experiment.seed, imports=True
-    )
-    images, questions = experiment.images, experiment.questions
+    domain, questions = domain_of(cards), experiment.questions
+    student = domain.student(experiment, len(LabelSpaces.of(cards).names))
     method = make(experiment.method.name, experiment.method.arguments)
     return Ingredients(
         student,
@@ -109,9 +107,10 @@ def ingredients(
             weight_decay=experiment.student.weight_decay,
             capacity=questions.capacity,
             rule=method.rule_for(questions.rule),
+            loss=experiment.student.loss,
             augmentation=Augmentation(experiment.student.shift, experiment.student.mirrors),
         ),
-        {name: build_prior(name, images.warp, images.mix, imports=True) for name in images.priors},
+        domain.priors(experiment),
         experiment.seed,
         questions.quorum,
         checkpoint,

@@ -43,6 +43,6 @@ def main(grid: Grid, context: Context) -> None:
     )
     traffic = {name: traffic_of(of.counts) for name, of in outcome.counters.items()}
     # Institutions that connect over TLS are real: their teachers are not the experiment's.
-    evaluation = Evaluation(student=outcome.accuracy, simulated=not tls)
+    evaluation = Evaluation(student={"accuracy": outcome.accuracy}, simulated=not tls)
     recorder.finish(outcome.distilled, outcome.cards, traffic, evaluation)
     log.info("The report is %s", path / "report.html")

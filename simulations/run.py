@@ -20,7 +20,7 @@ from fedkd.server.run.checkpoint import REPLIES, Checkpoint
 from fedkd.server.run.resume_hint import complete_interrupted_run, resume_hint
 from fedkd.server.run.run_recorder import RunRecorder, Traffic, traffic_of
 from fedkd.simulations.console import print_experiment
-from fedkd.simulations.engines.evaluation import evaluate, load_dataset, student_accuracy
+from fedkd.simulations.engines.evaluation import evaluate, load_dataset, student_score
 from fedkd.simulations.engines.flower_simulation import simulate
 from fedkd.simulations.engines.local import LocalInstitutions
 from fedkd.simulations.engines.settings_check import check_settings
@@ -120,7 +120,7 @@ def _execute(
     with resume_hint(checkpoint, f"fedkd run --resume {path}"):
         with server_console.progress_bars(experiment) as bars:
             recorder = RunRecorder(
-                path, experiment, engine, partial(student_accuracy, experiment), (bars,), checkpoint
+                path, experiment, engine, partial(student_score, experiment), (bars,), checkpoint
             )
             outcome, traffic = driver(_RunContext(experiment, vaults, recorder, bars, checkpoint))
         evaluation = evaluate(experiment, vaults, outcome.cards, outcome.distilled.student)

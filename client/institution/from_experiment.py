@@ -62,6 +62,7 @@ def simulated_assets(experiment: Experiment, index: int) -> Assets:
         alpha=i.alpha,
         shards=i.shards,
         partition_file=i.partition_file,
+        partition_column=i.partition_column,
         partition_seed=i.partition_seed,
         model=i.models[index % len(i.models)],
         training=SupervisedSettings(

@@ -60,6 +60,8 @@ class Institution:
             vault.class_names,
             account.total_guarantee(release.guarantee),
             RECIPE_VERSION if policy.recipes else 0,
+            vault.columns,
+            vault.numbers,
         )
         self.teacher_fingerprint = _teacher_fingerprint(teacher, self.card.shape)
         """By this the ledger knows which teacher has answered."""

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from fedkd.core.plural import counted
 from fedkd.privacy import Budget, Spending
-from fedkd.protocol import Card, Guarantee
+from fedkd.protocol import Card, Column, Guarantee, Number
 
 CARD_LABELS = {
     "name": "name",
@@ -24,6 +24,8 @@ CARD_LABELS = {
     "class_counts": "training images of each class",
     "scores": "accuracy of a student on private test images is released",
     "class_names": "names of its classes, in order",
+    "columns": "columns of its rows",
+    "numbers": "numbers that its teacher predicts",
     "recipes": "version of the recipes by which it draws images itself, 0 for none",
     "guarantee": "guarantee of differential privacy",
 }
@@ -68,9 +70,31 @@ def card_fields(card: Card) -> dict[str, Any]:
 def format_card(card: Card) -> str:
     """Every field of a card, one a line."""
     facts = {**card_fields(card), "guarantee": format_guarantee(card.guarantee)}
+    facts |= {"columns": _columns(card.columns), "numbers": _numbers(card.numbers)}
+    if not card.columns:
+        del facts["columns"]
+    if not card.numbers:
+        del facts["numbers"]
     labels = {field: CARD_LABELS.get(field, field) for field in facts}
     width = max(map(len, labels.values())) + 2
     return "\n".join(f"{labels[field]:<{width}}{_fact(fact)}" for field, fact in facts.items())
+
+
+def _columns(columns: Sequence[Column]) -> str:
+    """Columns with their ranges or levels, which the card discloses."""
+    return "; ".join(
+        f"{c.name}: {', '.join(c.levels)}" if c.levels else f"{c.name}: {c.low:g} to {c.high:g}"
+        for c in columns
+    )
+
+
+def _numbers(numbers: Sequence[Number]) -> str:
+    """Numbers that the teacher predicts, with units and ranges."""
+    return "; ".join(
+        f"{n.name}{f' in {n.unit}' if n.unit else ''}: {n.low:g} to {n.high:g}"
+        + (f", error {n.error:g}" if n.error is not None else "")
+        for n in numbers
+    )
 
 
 def format_guarantee(guarantee: Guarantee | None) -> str:

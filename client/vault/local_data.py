@@ -10,9 +10,17 @@ import torch
 from torch import Tensor
 
 from fedkd.client.vault.vault_settings import Assets
-from fedkd.data.datasets import Dataset, open_data
-from fedkd.data.partition import Assignment, assign_samples, partition, read_partition
-from fedkd.errors import DataError
+from fedkd.data.dataset import Dataset
+from fedkd.data.datasets import open_data
+from fedkd.data.partition import (
+    Assignment,
+    assign_samples,
+    partition,
+    partition_by_column,
+    read_partition,
+)
+from fedkd.errors import DataError, SettingsError
+from fedkd.protocol import Column, Number, abbreviated
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +33,9 @@ class LocalData:
     test_images: Tensor = field(repr=False)
     test_labels: Tensor = field(repr=False)
     classes: int = 0
+    columns: tuple[Column, ...] = ()
+    numbers: tuple[Number, ...] = ()
+    class_names: tuple[str, ...] = ()
 
 
 def open_local_data(assets: Assets) -> LocalData:
@@ -44,15 +55,32 @@ def open_local_data(assets: Assets) -> LocalData:
     train = assignment.parts[assets.index]
     test = assignment.tests[assets.index]
     classes = assignment.known[assets.index]
-    number = torch.full((data.classes,), -1)
-    number[list(classes)] = torch.arange(len(classes))
+    train_labels, test_labels = data.train_labels[train], data.test_labels[test]
+    if not data.numbers:
+        number = torch.full((data.classes,), -1)
+        number[list(classes)] = torch.arange(len(classes))
+        train_labels, test_labels = number[train_labels], number[test_labels]
     return LocalData(
         data.train_images[train],
-        number[data.train_labels[train]],
+        train_labels,
         data.test_images[test],
-        number[data.test_labels[test]],
+        test_labels,
         len(classes),
+        data.columns,
+        data.numbers,
+        tuple(data.class_names[known] for known in classes) if data.class_names else (),
     )
+
+
+def _column(data: Dataset, name: str) -> Tensor:
+    """Values of a column of the training rows, (N,)."""
+    names = [column.name for column in data.columns]
+    if name not in names:
+        raise SettingsError(
+            f"partition_column {name!r} is no column of {data.name}; "
+            f"{'choose one of ' + abbreviated(names) if names else 'these data are images'}"
+        )
+    return data.train_images[:, 0, 0, names.index(name)]
 
 
 @lru_cache(maxsize=1)
@@ -69,7 +97,9 @@ def _assignment(share: Assets) -> Assignment:
         share: of any institution, with nothing in it that differs between institutions.
     """
     data = _open_dataset(share.data, share.root)
-    if share.partition_file is not None:
+    if share.partition_column is not None:
+        parts = partition_by_column(_column(data, share.partition_column), share.count)
+    elif share.partition_file is not None:
         parts = read_partition(share.partition_file, share.count, len(data.train_labels))
     else:
         parts = partition(

@@ -22,12 +22,13 @@ from fedkd.client.vault.pate_ensemble import PateEnsemble
 from fedkd.client.vault.training.pate import train_pate_ensemble
 from fedkd.client.vault.training.settings import ProgressCallback
 from fedkd.client.vault.training.supervised import SKLEARN_PREFIX, train_teacher
+from fedkd.client.vault.training.tabular import build_teacher_network, train_table_teacher
 from fedkd.client.vault.vault import Vault
 from fedkd.client.vault.vault_settings import Assets
 from fedkd.errors import DataError
 from fedkd.evaluation import predict_logits
-from fedkd.models import ModuleTeacher, Teacher, build_network
-from fedkd.protocol import Guarantee
+from fedkd.models import ModuleTeacher, Teacher
+from fedkd.protocol import Column, Guarantee, Number
 
 TrainedTeacher: TypeAlias = tuple[Teacher, Guarantee | None]
 """A teacher, and the DP guarantee of its training."""
@@ -43,12 +44,25 @@ class TrainedVault(Vault):
         progress: told how many epochs of training are done, and of how many.
     """
 
-    scores = True
-
     def __init__(
         self, assets: Assets, folder: Path | None = None, progress: ProgressCallback | None = None
     ) -> None:
         self.assets, self._folder, self._progress = assets, folder, progress
+
+    @property
+    def scores(self) -> bool:
+        """See `Vault.scores`; of numbers there are none."""
+        return not self._data.numbers
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """See `Vault.columns`."""
+        return self._data.columns
+
+    @property
+    def numbers(self) -> tuple[Number, ...]:
+        """See `Vault.numbers`."""
+        return self._data.numbers
 
     @property
     def classes(self) -> int:
@@ -59,7 +73,9 @@ class TrainedVault(Vault):
     def class_names(self) -> tuple[str, ...] | None:
         """See `Vault.class_names`."""
         sets = self.assets.labels
-        return sets[self.assets.index % len(sets)] if sets else self.assets.class_names or None
+        if sets:
+            return sets[self.assets.index % len(sets)]
+        return self.assets.class_names or self._data.class_names or None
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -68,8 +84,10 @@ class TrainedVault(Vault):
         return channels, height, width
 
     @property
-    def class_counts(self) -> tuple[int, ...]:
-        """See `Vault.class_counts`; they are known."""
+    def class_counts(self) -> tuple[int, ...] | None:
+        """See `Vault.class_counts`; they are known, where there are classes."""
+        if self._data.numbers:
+            return None
         return tuple(torch.bincount(self._data.labels, minlength=self.classes).tolist())
 
     @property
@@ -154,7 +172,7 @@ class TrainedVault(Vault):
         # is read. It is fitted again instead, in about a second.
         if self._folder is None or own.voters or own.model.startswith(SKLEARN_PREFIX):
             return None
-        network = build_network(own.model, self.classes, self.shape, own.seed, imports=True)
+        network = build_teacher_network(own.model, self.classes, self.shape, self.columns, own.seed)
         return load_cached_model(self._folder, self._metadata, network)
 
     def _train_pate(self) -> PateEnsemble:
@@ -176,6 +194,12 @@ class TrainedVault(Vault):
         own, data = self.assets, self._data
         model_and_data = (own.model, data.images, data.labels, data.classes)
         seed = own.seed * own.count + own.index
+        if own.dp_training is None and data.columns:
+            what = (data.columns, data.numbers)
+            return (
+                train_table_teacher(*model_and_data, *what, own.training, seed, self._progress),
+                None,
+            )
         if own.dp_training is None:
             return train_teacher(*model_and_data, own.training, seed, self._progress), None
         # Opacus is slow to import, and most teachers are trained without it.

@@ -10,7 +10,7 @@ from torch import nn
 
 from fedkd.client.ledger.dataset_privacy_spending import DpTraining
 from fedkd.models import Teacher
-from fedkd.protocol import Guarantee
+from fedkd.protocol import Column, Guarantee, Number
 
 
 class Vault(ABC):
@@ -28,6 +28,16 @@ class Vault(ABC):
     @abstractmethod
     def shape(self) -> tuple[int, int, int]:
         """(C, H, W) of the images."""
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """(D,) of the rows that the teacher reads; empty: it reads images."""
+        return ()
+
+    @property
+    def numbers(self) -> tuple[Number, ...]:
+        """(K,) that the teacher predicts; empty: it predicts classes."""
+        return ()
 
     @property
     @abstractmethod

@@ -28,7 +28,9 @@ class Assets:
     count: int = 1
     """Institutions that share the data."""
     partition: str = "iid"
-    """iid, dirichlet, shards, or file."""
+    """iid, dirichlet, shards, column, or file."""
+    partition_column: str | None = None
+    """Column by which the rows of a table are dealt out, where the partition is ``column``."""
     alpha: float = 0.5
     """Concentration of a Dirichlet partition."""
     shards: int = 2
@@ -66,6 +68,11 @@ class Assets:
                 f"partition {self.partition!r} with partition_file {self.partition_file!r}; "
                 f"give a file exactly where the partition is 'file'"
             )
+        if (self.partition == "column") != (self.partition_column is not None):
+            raise SettingsError(
+                f"partition {self.partition!r} with partition_column {self.partition_column!r}; "
+                f"name a column exactly where the partition is 'column'"
+            )
 
     @property
     def cache_fields(self) -> dict[str, object]:
@@ -75,6 +82,8 @@ class Assets:
         teachers that were cached then are found again.
         """
         fields = asdict(self)
+        if fields["partition_column"] is None:
+            del fields["partition_column"]
         augmentation = fields["training"].pop("augmentation")
         if self.training.augmentation:
             fields["training"]["views"] = augmentation

@@ -26,7 +26,10 @@ class ByRule:
         return replace(self, rule=rule)
 
     def build(self, context: Context) -> Aggregation:
-        """The part: a fixed rule where one is named; "auto" learns besides who is reliable."""
-        if self.rule == "auto":
+        """The part: a fixed rule where one is named; "auto" learns besides who is reliable.
+
+        Of numbers it does not: reliability is estimated from classes.
+        """
+        if self.rule == "auto" and context.task.kind == "classes":
             return ReliabilityWeightedAggregation("auto", context.plan.capacity, context.record)
         return RuleAggregation(self.rule, context.plan.capacity)

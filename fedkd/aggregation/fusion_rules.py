@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from fedkd.aggregation.log_linear_pool import FLOOR, log_linear_pool
+from fedkd.aggregation.number_fusion import NumberFusion, build_number_fusion
 from fedkd.errors import SettingsError
 from fedkd.protocol import Answers, Card, LabelSpaces, Signal
 
@@ -204,8 +205,14 @@ def _even_odds(fused: Tensor, heard: Tensor) -> Tensor:
     return everything.index_copy(1, heard.nonzero()[:, 0], fused.log_softmax(1) + share)
 
 
-def build_fusion(rule: str, cards: Sequence[Card]) -> RuleFusion:
-    """The fusion of these institutions by this rule.
+def build_fusion(rule: str, cards: Sequence[Card]) -> RuleFusion | NumberFusion:
+    """The fusion of these institutions by this rule, of their classes or of their numbers."""
+    numbers = any(card.numbers for card in cards)
+    return build_number_fusion(rule, cards) if numbers else build_class_fusion(rule, cards)
+
+
+def build_class_fusion(rule: str, cards: Sequence[Card]) -> RuleFusion:
+    """The fusion of these institutions' classes by this rule.
 
     Class counts are bounded by `bounded_counts`. ``auto`` is `log_linear_pool` where every
     institution tells its class counts or where they have different classes, which the pool can take
@@ -262,6 +269,12 @@ def _silent(rule: str, names: Sequence[str]) -> str:
 
 
 @functools.lru_cache(maxsize=8)
-def cached_fusion(rule: str, cards: tuple[Card, ...]) -> RuleFusion:
+def cached_fusion(rule: str, cards: tuple[Card, ...]) -> RuleFusion | NumberFusion:
     """`build_fusion`, cached: a run needs it for every question, and its cards seldom change."""
     return build_fusion(rule, cards)
+
+
+@functools.lru_cache(maxsize=8)
+def cached_class_fusion(rule: str, cards: tuple[Card, ...]) -> RuleFusion:
+    """`build_class_fusion`, cached likewise."""
+    return build_class_fusion(rule, cards)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fedkd.aggregation.banked_logits import BankedLogits
-from fedkd.aggregation.fusion_rules import RuleFusion, cached_fusion
+from fedkd.aggregation.fusion_rules import RuleFusion, cached_class_fusion
 from fedkd.core.checkpoint_state import State
 from fedkd.core.interfaces import Context, Record
 from fedkd.core.source_types import Proposal
@@ -91,7 +91,7 @@ class WeightedAggregation:
     def fusion(self, cards: Sequence[Card]) -> RuleFusion:
         """The weighted mean of logits of whoever takes part by now."""
         weights = self.of([card.name for card in cards])
-        return replace(cached_fusion(self.settings.rule, tuple(cards)), weights=weights)
+        return replace(cached_class_fusion(self.settings.rule, tuple(cards)), weights=weights)
 
     def of(self, names: Sequence[str]) -> Mapping[str, float]:
         """Of these institutions. Whoever is new weighs one share."""

@@ -11,7 +11,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from fedkd.aggregation.fusion_rules import RuleFusion, cached_fusion
+from fedkd.aggregation.fusion_rules import RuleFusion, cached_class_fusion
 from fedkd.aggregation.reliability import Reliability, estimate_reliability
 from fedkd.aggregation.rule_aggregation import RuleAggregation
 from fedkd.core.checkpoint_state import State
@@ -48,7 +48,8 @@ class ReliabilityWeightedAggregation(RuleAggregation):
 
     def fusion(self, cards: Sequence[Card]) -> RuleFusion:
         """Of whoever takes part by now."""
-        fusion = super().fusion(cards)
+        self._cards = tuple(cards)
+        fusion = cached_class_fusion(self.rule, self._cards)
         if not self._trusted:
             return fusion
         counts = {
@@ -87,7 +88,7 @@ class ReliabilityWeightedAggregation(RuleAggregation):
 
     def _estimate(self) -> None:
         """Estimate reliability, of all that is banked and of what came last."""
-        fusion = cached_fusion(self.rule, self._cards)
+        fusion = cached_class_fusion(self.rule, self._cards)
         labels = LabelSpaces.of(self._cards)
         count = len(self._kept)
         whole = self._judged(

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from fedkd.aggregation.banked_logits import BankedLogits
-from fedkd.aggregation.fusion_rules import RuleFusion, cached_fusion
+from fedkd.aggregation.fusion_rules import cached_fusion
 from fedkd.core.checkpoint_state import State
-from fedkd.core.source_types import Proposal
+from fedkd.core.source_types import Fusion, Proposal
 from fedkd.protocol import Answers, Card, LabelSpaces, Signal
 
 MAX_FUSED_LOGITS = 16_000_000
@@ -31,7 +31,7 @@ class RuleAggregation:
         self._kept = BankedLogits(capacity, torch.float16)
         self._cards: tuple[Card, ...] = ()
 
-    def fusion(self, cards: Sequence[Card]) -> RuleFusion:
+    def fusion(self, cards: Sequence[Card]) -> Fusion:
         """Of whoever takes part by now."""
         self._cards = tuple(cards)
         return cached_fusion(self.rule, self._cards)

@@ -7,6 +7,7 @@ from fedkd.core.augmentation import NO_AUGMENTATION, Augmentation, jittered
 from fedkd.core.bank import Bank
 from fedkd.core.checkpoint_state import Part, State, Stateful, gather, scatter
 from fedkd.core.device import CPU, Compute, Precision, device_of
+from fedkd.core.domain import Domain
 from fedkd.core.interfaces import (
     Aggregation,
     AggregationSpec,
@@ -14,7 +15,6 @@ from fedkd.core.interfaces import (
     BaseStudentPart,
     Clock,
     Context,
-    Loss,
     Prior,
     Record,
     SampleWeights,
@@ -41,6 +41,7 @@ from fedkd.core.source_types import (
     Proposal,
     Turn,
 )
+from fedkd.core.task import Loss, Task
 
 __all__ = [
     "CPU",
@@ -58,6 +59,7 @@ __all__ = [
     "Context",
     "Cost",
     "Distilled",
+    "Domain",
     "FollowUps",
     "Fusion",
     "Loss",
@@ -81,6 +83,7 @@ __all__ = [
     "Stateful",
     "Stateless",
     "StudentPart",
+    "Task",
     "Turn",
     "Watch",
     "configure_logging",

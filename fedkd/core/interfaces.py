@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from fedkd.core.bank import Bank
 from fedkd.core.checkpoint_state import State, Stateful
 from fedkd.core.device import Compute
+from fedkd.core.domain import Domain
 from fedkd.core.run_plan import Plan
 from fedkd.core.source_types import (
     AnsweredBatch,
@@ -25,10 +26,9 @@ from fedkd.core.source_types import (
     Proposal,
     Turn,
 )
+from fedkd.core.task import Loss, Task
 from fedkd.protocol import Answers, Card, LabelSpaces
 
-Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
-"""((B, K) student logits, (B, K) target logits) -> (B,) distillation loss of each sample."""
 SampleWeights: TypeAlias = Callable[[Tensor, float], Tensor]
 """((B,) losses, the student's progress) -> (B,) weights in [0, 1]: the curriculum."""
 Selection: TypeAlias = Callable[[Tensor], Tensor]
@@ -197,6 +197,8 @@ class Context:
     """(C, H, W)."""
     classes: int
     """K."""
+    task: Task
+    domain: Domain
     student: nn.Module
     """Read, never changed."""
     bank: Bank

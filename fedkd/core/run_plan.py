@@ -26,6 +26,7 @@ class Plan:
         weight_decay: of its AdamW, >= 0.
         capacity: most images in the bank, None for all.
         rule: how replies are fused, see `fedkd.aggregation.fusion_rules`.
+        loss: the student's, by name; "auto" for the method's, of numbers the squared one.
         augmentation: of a banked image, anew each time that it is learned; its answer stays.
     """
 
@@ -38,6 +39,7 @@ class Plan:
     weight_decay: float = 0.0
     capacity: int | None = None
     rule: str = "auto"
+    loss: str = "auto"
     augmentation: Augmentation = NO_AUGMENTATION
 
     def __post_init__(self) -> None:

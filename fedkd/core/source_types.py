@@ -23,12 +23,15 @@ class Needs:
     """Whether institutions must answer `PullBack`."""
     public_data: bool = False
     """Whether the coordinator must bring samples of its own."""
+    classes: bool = True
+    """Whether teachers must predict classes; False: numbers will do as well."""
 
     def __or__(self, other: "Needs") -> "Needs":
         return Needs(
             {**self.signals, **other.signals},
             self.pull_back or other.pull_back,
             self.public_data or other.public_data,
+            self.classes or other.classes,
         )
 
 

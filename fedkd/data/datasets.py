@@ -1,10 +1,12 @@
-"""Labelled image data sets, opened from scikit-learn, torchvision, folders, Parquet or NumPy files.
+"""Labelled data sets, opened from scikit-learn, torchvision, folders, Parquet or NumPy files.
 
     digits              1,797 images of 8x8 that ship inside scikit-learn; needs no root
     torchvision:NAME    a data set of torchvision's that lies below root; never downloaded
     folder:PATH         PATH/train/CLASS/*.png and PATH/test/CLASS/*.png, or other 8-bit images
     parquet:PATH        PATH/*train*.parquet and PATH/*test*.parquet, columns img or image, label
     npz:PATH            one file with train_images, train_labels, test_images, test_labels
+    table:NAME          a table of scikit-learn's, or table:PATH, a file with a schema, see
+                        `fedkd.data.tables`
     MODULE:FACTORY      a function of yours: root -> Dataset, see docs/extending.md
 
 PATH is taken relative to root, and either of them may be left empty.
@@ -13,7 +15,6 @@ PATH is taken relative to root, and either of them may be left empty.
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -25,8 +26,12 @@ from PIL import Image
 from torch import Tensor
 
 from fedkd.core.plugins import import_factory
+from fedkd.data.dataset import Dataset
+from fedkd.data.tables import open_table
 from fedkd.errors import DataError, SettingsError
 
+TABLE_KINDS = ("table",)
+"""Kinds that `fedkd.data.tables` opens."""
 DIGITS_TEST = 360
 """Test images of the digits, one fifth; the split is stratified and fixed."""
 
@@ -46,27 +51,6 @@ Labelled: TypeAlias = tuple[Array, Array]
 """Images (N, H, W), (N, H, W, C) and labels (N,) or (N, 1)."""
 
 
-@dataclass(frozen=True, eq=False)
-class Dataset:
-    """Images with labels, split into training and test. Its printed form shows no content."""
-
-    name: str
-    classes: int
-    """K."""
-    train_images: Tensor = field(repr=False)
-    """(N, C, H, W) uint8."""
-    train_labels: Tensor = field(repr=False)
-    """(N,) int64 in 0..K-1."""
-    test_images: Tensor = field(repr=False)
-    test_labels: Tensor = field(repr=False)
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of every image."""
-        channels, height, width = self.train_images.shape[1:]
-        return channels, height, width
-
-
 def open_data(name: str, root: str | None = None) -> Dataset:
     """The data set of that name; see the module for the names there are.
 
@@ -79,12 +63,14 @@ def open_data(name: str, root: str | None = None) -> Dataset:
         DataError: the data are missing or malformed.
     """
     kind, colon, rest = name.partition(":")
+    if kind in TABLE_KINDS:
+        return open_table(name, root)
     if kind not in OPENERS:
         if colon:
             return _from_factory(name, root)
         raise SettingsError(
-            f"unknown data {name!r}; choose digits, torchvision:NAME, folder:, parquet: or npz:, "
-            "or name a factory of yours as package.module:factory"
+            f"unknown data {name!r}; choose digits, torchvision:NAME, folder:, parquet:, npz: or "
+            "table:NAME, or name a factory of yours as package.module:factory"
         )
     train, test, classes = OPENERS[kind](rest, root)
     train_images, train_labels = _images(train[0], name), _labels(train[1], name)
@@ -110,7 +96,7 @@ def _from_factory(name: str, root: str | None) -> Dataset:
     opened = import_factory("data", name)(root)
     if not isinstance(opened, Dataset):
         raise SettingsError(
-            f"data {name!r} are a {type(opened).__name__}; expected a fedkd.data.datasets.Dataset"
+            f"data {name!r} are a {type(opened).__name__}; expected a fedkd.data.dataset.Dataset"
         )
     return opened
 

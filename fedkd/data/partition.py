@@ -1,4 +1,4 @@
-"""Partitions of a data set among institutions: IID, Dirichlet, shards, or from a file.
+"""Partitions of a data set among institutions: IID, Dirichlet, shards, by column, from a file.
 
 A partition is a tuple of index tensors, one for each institution, int64 and increasing; together
 they contain every sample once. Institutions may also know only some of the classes.
@@ -59,6 +59,10 @@ def partition(
     """
     if how not in ("iid", "dirichlet", "shards"):
         raise SettingsError(f"unknown partition {how!r}; choose iid, dirichlet or shards")
+    if labels.is_floating_point() and how != "iid":
+        raise SettingsError(
+            f"partition {how!r} is by class, and these data have numbers; choose iid or column"
+        )
     if count < 1 or least < 1 or shards_per_institution < 1:
         raise SettingsError(
             f"partition into {count} institutions of {shards_per_institution} shards and "
@@ -85,6 +89,22 @@ def partition(
             f"take fewer institutions" + (" or a larger alpha" if how == "dirichlet" else "")
         )
     return tuple(torch.tensor(np.sort(part), dtype=torch.int64) for part in parts)
+
+
+def partition_by_column(values: Tensor, count: int) -> tuple[Tensor, ...]:
+    """Partition N training rows by one column: the lowest go to the first institution, and so on.
+
+    Args:
+        values: (N,) of that column.
+        count: institutions, 1 to N.
+
+    Raises:
+        SettingsError: more institutions than rows.
+    """
+    if not 1 <= count <= len(values):
+        raise SettingsError(f"{len(values)} rows for {count} institutions; take fewer institutions")
+    order = values.argsort(stable=True)
+    return tuple(part.sort().values for part in order.tensor_split(count))
 
 
 def read_partition(path: str | Path, count: int, total: int) -> tuple[Tensor, ...]:

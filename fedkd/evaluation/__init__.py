@@ -1,4 +1,4 @@
-"""Evaluation metrics of a student: accuracy, recall, agreement, fidelity, stability.
+"""Evaluation metrics of a student: accuracy, recall, R^2, agreement, fidelity, stability.
 
 They read logits and labels; nothing here opens data.
 """
@@ -7,11 +7,15 @@ from fedkd.evaluation.metrics import (
     TrainingStability,
     accuracy,
     agreement,
+    auroc,
+    balanced_accuracy,
     class_entropy,
+    expected_calibration_error,
     fidelity,
     fidelity_double_root,
     js_divergence,
     predict_logits,
+    r2_score,
     recall,
     training_stability,
 )
@@ -20,11 +24,15 @@ __all__ = [
     "TrainingStability",
     "accuracy",
     "agreement",
+    "auroc",
+    "balanced_accuracy",
     "class_entropy",
+    "expected_calibration_error",
     "fidelity",
     "fidelity_double_root",
     "js_divergence",
     "predict_logits",
+    "r2_score",
     "recall",
     "training_stability",
 ]

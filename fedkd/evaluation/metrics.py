@@ -36,6 +36,58 @@ def recall(logits: Tensor, labels: Tensor) -> list[float | None]:
     ]
 
 
+def balanced_accuracy(logits: Tensor, labels: Tensor) -> float:
+    """Mean recall of the classes that occur, from (N, K) logits; in [0, 1]."""
+    return statistics.fmean(each for each in recall(logits, labels) if each is not None)
+
+
+def auroc(logits: Tensor, labels: Tensor) -> float | None:
+    """Area under the ROC curve, of more than two classes the mean over one-against-the-rest.
+
+    Over the classes that occur; None where fewer than two do.
+    """
+    probability = logits.double().softmax(1)
+    there = [c for c in range(logits.shape[1]) if bool((labels == c).any())]
+    if len(there) < 2:
+        return None
+    judged = there[1:] if logits.shape[1] == 2 else there
+    return statistics.fmean(_roc_area(probability[:, c], labels == c) for c in judged)
+
+
+def _roc_area(score: Tensor, positive: Tensor) -> float:
+    """Probability that a positive scores above a negative, ties half, from (N,) and (N,) bool.
+
+    By the mean rank of the positives (Mann and Whitney, 1947).
+    """
+    _, place, count = torch.unique(score, return_inverse=True, return_counts=True)
+    rank = (count.cumsum(0) - (count - 1) / 2)[place]
+    positives = int(positive.sum())
+    above = float(rank[positive].sum()) - positives * (positives + 1) / 2
+    return above / (positives * (len(score) - positives))
+
+
+def expected_calibration_error(logits: Tensor, labels: Tensor, bins: int = 15) -> float:
+    """Mean distance of confidence and accuracy over equal bins of confidence; in [0, 1].
+
+    Source: Guo et al., ICML 2017.
+    """
+    confidence, decision = logits.double().softmax(1).max(1)
+    right = (decision == labels).double()
+    place = (confidence * bins).long().clamp(max=bins - 1)
+    gap = torch.zeros(bins, dtype=torch.float64).index_add(0, place, right - confidence)
+    return float(gap.abs().sum() / len(labels))
+
+
+def r2_score(outputs: Tensor, truth: Tensor) -> float | None:
+    """Coefficient of determination of (N, K), the mean over numbers; at most 1.
+
+    None where one of the numbers does not vary.
+    """
+    error = (outputs - truth).double().square().sum(0)
+    spread = (truth - truth.mean(0)).double().square().sum(0)
+    return float((1.0 - error / spread).mean()) if bool((spread > 0).all()) else None
+
+
 def agreement(student: Tensor, teacher: Tensor) -> float:
     """Share of images for which two (N, K) logits have the same argmax; in [0, 1]."""
     return accuracy(student, teacher.argmax(1))

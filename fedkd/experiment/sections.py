@@ -7,6 +7,7 @@
     [expect]            what cards of institutions must say
     [method]            the paper and its arguments
     [images]            synthetic and public images: priors
+    [rows]              synthetic rows of tables: priors
     [student]           the student and its training
     [questions]         queries: budget, batch, aggregation
 
@@ -63,7 +64,9 @@ class Institutions(Section):
     root: str | None = None
     """Folder or file of the data; digits needs none."""
     count: int = Field(5, ge=1, le=10_000)
-    partition: Literal["iid", "dirichlet", "shards", "file"] = "dirichlet"
+    partition: Literal["iid", "dirichlet", "shards", "column", "file"] = "dirichlet"
+    partition_column: str | None = None
+    """Name of the column of a table by which rows are sorted and dealt out."""
     alpha: float = Field(0.5, gt=0)
     """Concentration of the Dirichlet partition; small is skewed."""
     shards: int = Field(2, ge=1)
@@ -191,12 +194,20 @@ class Images(Section):
     typeset-digits, see `fedkd.server.run.public_data_loading`."""
 
 
+class Rows(Section):
+    """Distributions of rows, where teachers read tables, see `fedkd.procedural.table_priors`."""
+
+    priors: tuple[str, ...] = ("uniform", "gaussian", "latin-hypercube", "pairwise", "correlated")
+
+
 class Student(Section):
     """The student and its training."""
 
     model: str = "cnn"
     steps: int = Field(1000, ge=0)
     batch: int = Field(128, ge=1)
+    loss: str = "auto"
+    """Where teachers predict numbers: squared, huber or quantile; auto is squared."""
     learning_rate: float = Field(2e-3, gt=0)
     weight_decay: float = Field(0.0, ge=0)
     shift: int = Field(0, ge=0)
@@ -250,5 +261,6 @@ class Experiment(Section):
     expect: Expect = Expect()
     method: MethodSection = MethodSection()
     images: Images = Images()
+    rows: Rows = Rows()
     student: Student = Student()
     questions: Questions = Questions()

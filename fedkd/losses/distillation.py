@@ -5,7 +5,7 @@ import math
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedkd.core.interfaces import Loss
+from fedkd.core.task import Loss
 from fedkd.errors import SettingsError
 
 

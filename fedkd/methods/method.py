@@ -7,9 +7,10 @@ from operator import or_
 from typing import NamedTuple
 
 from fedkd.aggregation.by_rule import ByRule
-from fedkd.core.interfaces import AggregationSpec, Loss, Selection, SourceSpec, Spec, StudentPart
+from fedkd.core.interfaces import AggregationSpec, Selection, SourceSpec, Spec, StudentPart
 from fedkd.core.schedules import Schedule, constant, expect_weights
 from fedkd.core.source_types import Needs
+from fedkd.core.task import Loss
 from fedkd.errors import NeedsError, SettingsError
 from fedkd.losses import l1_centred
 from fedkd.protocol import Card, Signal
@@ -71,7 +72,8 @@ class Method:
     @property
     def needs(self) -> Needs:
         """What its sources cannot do without."""
-        return reduce(or_, (spec.needs for spec, _ in self.sources.values()), Needs())
+        nothing = Needs(classes=False)
+        return reduce(or_, (spec.needs for spec, _ in self.sources.values()), nothing)
 
     @property
     def gradient(self) -> Gradient:
@@ -102,6 +104,11 @@ class Method:
         for card in cards:
             if Signal.LOGITS not in card.signals:
                 raise NeedsError(f"{self.name} needs logits, which {card.name} does not release")
+            if needs.classes and card.numbers:
+                raise NeedsError(
+                    f"{self.name} is for classes, and {card.name} predicts numbers; choose another "
+                    "method: `fedkd methods` says which take numbers"
+                )
             for signal in sorted(needs.signals.keys() - card.signals):
                 raise NeedsError(
                     f"{self.name} needs {signal} ({needs.signals[signal]}), which {card.name} does "

@@ -9,10 +9,16 @@ from fedkd.models.in_process_teachers import InProcess
 from fedkd.models.registry import (
     MODELS,
     build_network,
-    check_network_name,
     penultimate_features,
     reinitialised,
 )
+from fedkd.models.table_networks import (
+    TABLE_MODELS,
+    TableNetwork,
+    build_table_network,
+    check_student_name,
+)
+from fedkd.models.table_teacher import TableTeacher
 from fedkd.models.teacher import (
     CHUNK,
     MIN_PROBABILITY,
@@ -27,6 +33,7 @@ __all__ = [
     "CHUNK",
     "MIN_PROBABILITY",
     "MODELS",
+    "TABLE_MODELS",
     "Generator",
     "InProcess",
     "ModuleTeacher",
@@ -34,9 +41,12 @@ __all__ = [
     "Scattering",
     "ScikitTeacher",
     "Shape",
+    "TableNetwork",
+    "TableTeacher",
     "Teacher",
     "build_network",
-    "check_network_name",
+    "build_table_network",
+    "check_student_name",
     "penultimate_features",
     "reinitialised",
     "require_signals",

@@ -43,15 +43,6 @@ def known_models() -> tuple[str, ...]:
     return known_names(GROUP, MODELS)
 
 
-def check_network_name(name: str, *, imports: bool = False) -> None:
-    """Check that there is a network of that name, as `build_network` would look for it.
-
-    Raises:
-        SettingsError: no such network.
-    """
-    _factory(name, imports)
-
-
 def build_network(
     name: str, classes: int, shape: Shape, seed: int, *, imports: bool = False
 ) -> nn.Module:

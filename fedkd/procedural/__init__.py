@@ -7,14 +7,17 @@ from fedkd.core.interfaces import Prior
 from fedkd.procedural.base import ProceduralPrior
 from fedkd.procedural.drawing_primitives import Shape
 from fedkd.procedural.image_priors import (
-    DEFAULT_PRIORS,
-    PRIORS,
     DeadLeaves,
     LevelSets,
     MultiscaleNoise,
     PinkNoise,
     Strokes,
     UniformNoise,
+)
+from fedkd.procedural.registry import (
+    DEFAULT_PRIORS,
+    PRIORS,
+    TABLE_PRIORS,
     build_prior,
     build_priors,
 )
@@ -26,6 +29,7 @@ __all__ = [
     "DEFAULT_PRIORS",
     "PRIORS",
     "SEED_LIMIT",
+    "TABLE_PRIORS",
     "Collage",
     "CutMixed",
     "DeadLeaves",

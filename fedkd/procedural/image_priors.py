@@ -1,4 +1,4 @@
-"""Procedural priors: distributions of synthetic images that need no data, and their registry.
+"""Priors of images: distributions of synthetic images that need no data.
 
     images = prior("levels", warp=0.5).draw(256, (1, 28, 28), torch.Generator().manual_seed(0))
 
@@ -8,16 +8,12 @@ depends on the teachers: `fedkd.synthesis.prior_source` chooses among priors by 
 """
 
 import math
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedkd.core.interfaces import Prior
-from fedkd.core.plugins import find_factory, known_names
-from fedkd.errors import SettingsError
 from fedkd.procedural.base import ProceduralPrior
 from fedkd.procedural.drawing_primitives import (
     Shape,
@@ -30,8 +26,7 @@ from fedkd.procedural.drawing_primitives import (
     uniform,
     uniform_between,
 )
-from fedkd.procedural.textured_dead_leaves import Collage
-from fedkd.procedural.warp_and_cutmix import CutMixed, Warped, require
+from fedkd.procedural.warp_and_cutmix import require
 
 _MIN_RADIUS = 0.6  # pixels: a pen of a smaller radius would leave a faint and broken line
 
@@ -232,64 +227,3 @@ class UniformNoise(ProceduralPrior):
 
     def _render(self, count: int, shape: Shape, rng: torch.Generator) -> Tensor:
         return torch.randint(0, 256, (count, *shape), generator=rng) / 255.0
-
-
-GROUP = "fedkd.priors"
-"""The entry-point group in which packages offer priors."""
-PRIORS: Mapping[str, Callable[[], Prior]] = {
-    "pink": PinkNoise,
-    "leaves": DeadLeaves,
-    "levels": LevelSets,
-    "scales": MultiscaleNoise,
-    "strokes": Strokes,
-    "collage": Collage,
-    "noise": UniformNoise,
-}
-DEFAULT_PRIORS = ("pink", "leaves", "levels", "scales")
-"""Priors that presume nothing about the teachers' data."""
-
-
-def known_priors() -> tuple[str, ...]:
-    """Names of all priors: ours, then those of installed packages."""
-    return known_names(GROUP, PRIORS)
-
-
-def plain_prior(name: str, *, imports: bool = False) -> Prior:
-    """The prior of that name as it is, neither warped nor mixed.
-
-    Args:
-        name: of ours, of an entry point in the group ``fedkd.priors``, or
-            ``package.module:factory``; a factory takes no argument and makes a `Prior`.
-        imports: whether a module may be imported by name: for the user's own settings alone,
-            never for a name that came over the wire.
-
-    Raises:
-        SettingsError: there is none of that name.
-    """
-    factory = find_factory("prior", GROUP, name, PRIORS, imports)
-    prior: Prior = factory()
-    if not hasattr(prior, "draw"):
-        raise SettingsError(f"prior {name!r} is a {type(prior).__name__} without draw(); see Prior")
-    return prior
-
-
-def build_prior(name: str, warp: float = 0.0, mix: float = 0.0, *, imports: bool = False) -> Prior:
-    """A prior, a share ``warp`` of it warped, then a share ``mix`` of it cut-mixed.
-
-    Args:
-        name: as `plain_prior` takes it.
-        warp: in [0, 1].
-        mix: in [0, 1].
-        imports: as `plain_prior` takes it.
-
-    Raises:
-        SettingsError: there is none of that name, or a share outside [0, 1].
-    """
-    plain = plain_prior(name, imports=imports)
-    warped = Warped(plain, warp) if warp else plain
-    return CutMixed(warped, mix) if mix else warped
-
-
-def build_priors(*chosen: str, warp: float = 0.0, mix: float = 0.0) -> dict[str, Prior]:
-    """Priors by name, as `fedkd.distil` takes them; `DEFAULT_PRIORS` where none is named."""
-    return {name: build_prior(name, warp, mix) for name in chosen or DEFAULT_PRIORS}

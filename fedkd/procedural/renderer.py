@@ -19,7 +19,7 @@ from torch.func import functional_call
 from fedkd.core.interfaces import Prior
 from fedkd.errors import DataError
 from fedkd.models import Generator
-from fedkd.procedural.image_priors import build_prior, known_priors, plain_prior
+from fedkd.procedural.registry import build_prior, known_priors, plain_prior
 from fedkd.procedural.warp_and_cutmix import CutMixed, Warped, images_per_block
 from fedkd.protocol import FrozenGenerator, NamedPrior, Recipe, fingerprint
 

@@ -28,6 +28,16 @@ from fedkd.protocol.requests import (
     without_recipe,
 )
 from fedkd.protocol.signals import Signal, as_float, rounded
+from fedkd.protocol.tables import (
+    Column,
+    Number,
+    check_table,
+    decode_numbers,
+    decode_rows,
+    encode_numbers,
+    encode_rows,
+    level_index,
+)
 
 __all__ = [
     "MAX_NAME_LENGTH",
@@ -35,10 +45,12 @@ __all__ = [
     "Answers",
     "Ask",
     "Card",
+    "Column",
     "FrozenGenerator",
     "Guarantee",
     "LabelSpaces",
     "NamedPrior",
+    "Number",
     "PullBack",
     "Reason",
     "Recipe",
@@ -50,11 +62,17 @@ __all__ = [
     "as_float",
     "card_violation",
     "check_outputs",
+    "check_table",
     "class_names_of",
     "common_shape",
+    "decode_numbers",
+    "decode_rows",
     "digest",
+    "encode_numbers",
+    "encode_rows",
     "fingerprint",
     "label_spaces_of",
+    "level_index",
     "quantised",
     "rounded",
     "without_recipe",

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from fedkd.protocol.guarantee import Guarantee
 from fedkd.protocol.signals import Signal
+from fedkd.protocol.tables import Column, Number, columns_violation, numbers_violation
 
 MAX_NAME_LENGTH = 64
 """Characters of the name of an institution or of a class."""
@@ -29,9 +30,9 @@ class Card:
 
     name: str
     classes: int
-    """K of its teacher."""
+    """K, outputs of its teacher: classes, or numbers where it names some."""
     shape: tuple[int, int, int]
-    """(C, H, W) of the images that its teacher reads."""
+    """(C, H, W) of the images that its teacher reads; (1, 1, D) of rows of D columns."""
     signals: frozenset[Signal]
     """What its policy releases."""
     pull_back: bool = False
@@ -50,6 +51,10 @@ class Card:
     """The differential privacy that it claims for its answers; None: it promises none."""
     recipes: int = 0
     """The `RECIPE_VERSION` by which it renders samples; 0: it has to be sent the samples."""
+    columns: tuple[Column, ...] = ()
+    """(D,) of the rows that its teacher reads: a disclosure; empty: it reads images."""
+    numbers: tuple[Number, ...] = ()
+    """(K,) that its teacher predicts, in place of classes; empty: it predicts classes."""
 
 
 def card_violation(card: Card) -> str | None:
@@ -70,7 +75,7 @@ def card_violation(card: Card) -> str | None:
         return f"a card with a cap of {card.samples} samples, expected 0 to {MAX_SAMPLES}"
     if card.guarantee and max(card.guarantee.steps, card.guarantee.unpromised) > MAX_SAMPLES:
         return f"a guarantee with more than {MAX_SAMPLES} steps, or answers before it"
-    return _classes_violation(card)
+    return _classes_violation(card) or _table_violation(card)
 
 
 def _is_name(name: str) -> bool:
@@ -104,3 +109,13 @@ def _classes_violation(card: Card) -> str | None:
         if not all(_is_name(name) for name in names):
             return f"names of classes must be 1 to {MAX_NAME_LENGTH} printable characters"
     return None
+
+
+def _table_violation(card: Card) -> str | None:
+    if card.columns and card.shape != (1, 1, len(card.columns)):
+        return f"a card with {len(card.columns)} columns and rows of shape {card.shape}"
+    if card.numbers and (card.class_names or card.class_counts):
+        return "a card with numbers to predict and classes beside them"
+    if card.numbers and len(card.numbers) != card.classes:
+        return f"a card with {len(card.numbers)} numbers for {card.classes} outputs"
+    return columns_violation(card.columns) or numbers_violation(card.numbers)

@@ -20,7 +20,9 @@ from fedkd.protocol.card import Card
 
 
 def class_names_of(card: Card) -> tuple[str, ...]:
-    """Class names of an institution: numbers from 0, where its card names none."""
+    """Names of an institution's outputs: classes, from 0 where its card names none, or numbers."""
+    if card.numbers:
+        return tuple(number.name for number in card.numbers)
     return card.class_names or tuple(str(number) for number in range(card.classes))
 
 
@@ -100,12 +102,33 @@ def common_shape(cards: Sequence[Card]) -> tuple[int, int, int]:
         raise SettingsError("no institution to ask; at least one must take part")
     first = cards[0]
     for card in cards[1:]:
-        if card.shape != first.shape:
-            raise SettingsError(
-                f"{card.name} reads images of {card.shape}, {first.name} of {first.shape}; "
-                "all teachers of a run must agree"
-            )
+        if why := sample_mismatch(card, first):
+            raise SettingsError(f"{why}; all teachers of a run must agree")
     return first.shape
+
+
+def sample_mismatch(card: Card, first: Card) -> str | None:
+    """Why the teacher of ``card`` reads other samples, or predicts another kind; None: it agrees.
+
+    Columns are the same in name, range and order, since a value in [0, 1] means nothing else.
+    """
+    if card.shape != first.shape:
+        return f"{card.name} reads images of {card.shape}, {first.name} of {first.shape}"
+    if card.columns != first.columns:
+        pairs = zip(card.columns, first.columns, strict=False)
+        place = next((i for i, (own, other) in enumerate(pairs) if own != other), 0)
+        return (
+            f"{card.name} and {first.name} differ in column {place} of their rows; give both the "
+            "same schema"
+        )
+    if bool(card.numbers) != bool(first.numbers):
+        return f"one of {card.name} and {first.name} predicts classes, the other numbers"
+    known = {number.name: number for number in first.numbers}
+    for number in card.numbers:
+        other = known.get(number.name, number)
+        if (number.unit, number.low, number.high) != (other.unit, other.low, other.high):
+            return f"{card.name} and {first.name} give {number.name} another unit or range"
+    return None
 
 
 def check_outputs(student: nn.Module, shape: tuple[int, int, int], labels: LabelSpaces) -> None:

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from fedkd.core.checkpoint_state import State
-from fedkd.core.interfaces import Clock, Loss
+from fedkd.core.interfaces import Clock
 from fedkd.core.run_plan import Progress, Watch
 from fedkd.core.source_types import AnsweredBatch
+from fedkd.core.task import Loss, Task
 from fedkd.evaluation import class_entropy
 from fedkd.protocol import Signal
 from fedkd.student.self_paced_curriculum import Curriculum
@@ -26,15 +27,16 @@ class RunEvents:
         clock: of the run; every event says how much is asked and how much is done.
         loss: the student's.
         curriculum: weights of samples in it.
-        classes: K.
+        task: what the answers are.
     """
 
     def __init__(
-        self, watch: Watch, clock: Clock, loss: Loss, curriculum: Curriculum, classes: int
+        self, watch: Watch, clock: Clock, loss: Loss, curriculum: Curriculum, task: Task
     ) -> None:
         self._watch, self._clock = watch, clock
         self._loss, self._curriculum = loss, curriculum
-        self._class_counts = torch.zeros(classes, dtype=torch.long)
+        self._task = task
+        self._class_counts = torch.zeros(task.bins, dtype=torch.long)
         self._institution_losses: dict[str, float] = {}
 
     def record(self, kind: str, **facts: object) -> None:
@@ -55,7 +57,7 @@ class RunEvents:
             logits = reply.signals[Signal.LOGITS].float()  # (B, K_i)
             each = self._loss(answered.labels.to_local(name, student), logits)
             self._institution_losses[name] = float(each.mean())
-        self._class_counts += answered.target.argmax(1).bincount(minlength=len(self._class_counts))
+        self._class_counts += self._task.histogram(answered.target)
         self.record(
             "asked",
             origin=answered.proposal.origin,

@@ -7,8 +7,9 @@ from torch import Tensor, nn
 
 from fedkd.core.bank import Bank
 from fedkd.core.device import CPU, Compute
-from fedkd.core.interfaces import Loss, SampleWeights, StudentPart
+from fedkd.core.interfaces import SampleWeights, StudentPart
 from fedkd.core.run_plan import Plan
+from fedkd.core.task import Loss
 
 
 class Trainer:

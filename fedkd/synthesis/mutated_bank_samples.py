@@ -22,7 +22,7 @@ class Evolution:
 
     priors: ProceduralPriors
     noise: float = 0.3
-    needs: ClassVar[Needs] = Needs()
+    needs: ClassVar[Needs] = Needs(classes=False)
     cost: ClassVar[Cost] = Cost()
 
     def build(self, context: Context) -> "EvolvedBank":
@@ -31,7 +31,7 @@ class Evolution:
 
 
 class EvolvedBank(BaseSource):
-    """Children of banked images: pairs mixed, or one shifted, with some of a prior added.
+    """Children of banked samples: pairs mixed, or one mutated, with some of a prior added.
 
     Parents are the images on which the student is furthest from the answer, among a random few.
 
@@ -56,10 +56,8 @@ class EvolvedBank(BaseSource):
         mother, father = images[hardest].cpu().float().chunk(2)
         paired = (torch.rand(count, generator=rng) < 0.5).view(-1, 1, 1, 1)
         share = torch.rand(count, 1, 1, 1, generator=rng)
-        dy, dx = (int(torch.randint(-1, 2, (), generator=rng)) for _ in "yx")
-        child = torch.where(
-            paired, share * mother + (1 - share) * father, mother.roll((dy, dx), (2, 3))
-        )
+        mutant = self._context.domain.mutated(mother, rng)
+        child = torch.where(paired, share * mother + (1 - share) * father, mutant)
         child = (1 - self.noise) * child + self.noise * fresh.images.float()
         return Proposal(child.round().clamp(0, 255).to(torch.uint8), "evolution")
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from fedkd.core.checkpoint_state import State
 from fedkd.core.interfaces import BaseSource, Context
 from fedkd.core.source_types import AnsweredBatch, Cost, FollowUps, Needs, Proposal, Turn
+from fedkd.core.task import Task
 from fedkd.evaluation import class_entropy
 from fedkd.procedural import SEED_LIMIT, Prior, named_prior, render
 from fedkd.protocol import Recipe
@@ -27,25 +28,26 @@ class ProceduralPriors:
 
     sharpness: float = 0.1
     memory: int = 8
-    needs: ClassVar[Needs] = Needs()
+    needs: ClassVar[Needs] = Needs(classes=False)
     cost: ClassVar[Cost] = Cost()
 
     def build(self, context: Context) -> "PriorChoice":
         """The source."""
-        return PriorChoice(context.priors, context.shape, self.sharpness, self.memory)
+        return PriorChoice(context.priors, context.shape, context.task, self.sharpness, self.memory)
 
 
 class PriorChoice(BaseSource):
     """Procedural priors, each chosen as often as it excites the teachers.
 
-    The signal that needs no data: H, the entropy of the teachers' hard answers over classes,
-    over a prior's last ``memory`` batches, normalised to [0, 1]. A prior whose images all look
-    like one class to the teachers teaches one class. Every prior is tried once first; then they
-    are drawn with probability softmax(H / sharpness).
+    The signal that needs no data: H, the entropy of the teachers' hard answers over classes, or of
+    numbers over parts of their range, over a prior's last ``memory`` batches, normalised to [0, 1].
+    A prior whose samples all look like one class to the teachers teaches one class. Every prior is
+    tried once first; then they are drawn with probability softmax(H / sharpness).
 
     Args:
         priors: by name, at least one.
         shape: (C, H, W).
+        task: what the answers are.
         sharpness: > 0.
         memory: batches remembered of each prior.
     """
@@ -54,10 +56,12 @@ class PriorChoice(BaseSource):
         self,
         priors: Mapping[str, Prior],
         shape: tuple[int, int, int],
+        task: Task,
         sharpness: float = 0.1,
         memory: int = 8,
     ) -> None:
         self.priors, self.shape, self.sharpness = dict(priors), shape, sharpness
+        self._task = task
         self._counts: dict[str, deque[Tensor]] = {n: deque(maxlen=memory) for n in self.priors}
 
     @property
@@ -96,7 +100,7 @@ class PriorChoice(BaseSource):
     def hear(self, origin: str, target: Tensor) -> None:
         """Fused logits (B, K), answered to a batch of ``origin``, which may be no prior."""
         if origin in self._counts:
-            self._counts[origin].append(target.argmax(1).bincount(minlength=target.shape[1]))
+            self._counts[origin].append(self._task.histogram(target))
 
     def state(self) -> State:
         """Class counts of each prior; priors themselves remember nothing."""

@@ -6,7 +6,7 @@ from itertools import pairwise
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from fedkd.errors import LocalProtocolError, SettingsError
-from fedkd.protocol import Card, Guarantee, Signal
+from fedkd.protocol import Card, Column, Guarantee, Number, Signal
 from fedkd.wire.payload_framing import split_envelope
 from fedkd.wire.v1 import teacher_pb2 as pb
 
@@ -33,6 +33,8 @@ def encode_card(card: Card) -> pb.Card:
         class_names=card.class_names,
         guarantee=None if card.guarantee is None else pb.Guarantee(**vars(card.guarantee)),
         recipes=card.recipes,
+        columns=[pb.Column(**vars(column)) for column in card.columns],
+        numbers=[pb.Number(**vars(number)) for number in card.numbers],
     )
 
 
@@ -57,7 +59,19 @@ def decode_card(card: pb.Card) -> Card:
         class_names=tuple(card.class_names) or None,
         guarantee=_decode_guarantee(card.guarantee) if card.HasField("guarantee") else None,
         recipes=card.recipes,
+        columns=tuple(_decode_column(column) for column in card.columns),
+        numbers=tuple(_decode_number(number) for number in card.numbers),
     )
+
+
+def _decode_column(column: pb.Column) -> Column:
+    levels = tuple(column.levels)
+    return Column(column.name, column.low, column.high, column.whole, levels)
+
+
+def _decode_number(number: pb.Number) -> Number:
+    error = number.error if number.HasField("error") else None
+    return Number(number.name, number.unit, number.low, number.high, error)
 
 
 def _decode_guarantee(guarantee: pb.Guarantee) -> Guarantee:

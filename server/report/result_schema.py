@@ -20,14 +20,35 @@ class _ResultModel(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
 
 
-class StudentScore(_ResultModel):
+class TaskScores(_ResultModel):
+    """Scores on test data; None where unknown, or where they mean nothing for the task."""
+
+    accuracy: Accuracy = None
+    balanced_accuracy: Accuracy = None
+    """Mean recall of the classes."""
+    auroc: Accuracy = None
+    """Area under the ROC curve, of more than two classes the mean of each against the rest."""
+    ece: Accuracy = None
+    """Expected calibration error."""
+    r2: float | None = None
+    """Coefficient of determination, the mean over numbers."""
+    rmse: Annotated[float, Field(ge=0)] | None = None
+    """Root mean squared error of a single number, in its unit."""
+    mae: Annotated[float, Field(ge=0)] | None = None
+    """Mean absolute error likewise."""
+    mean_return: float | None = None
+    """Of a policy: the mean return of its episodes."""
+
+
+class StudentScore(TaskScores):
     """Scores of the student after its last step."""
 
-    accuracy: Accuracy
     best_test_accuracy: Accuracy = None
     """The best during training, selected on the test set."""
     agreement: Accuracy = None
-    """Share of test images on which student and ensemble predict the same class."""
+    """Share of test samples on which student and ensemble predict the same class."""
+    r2_to_ensemble: float | None = None
+    """Of numbers: R^2 of the student to the ensemble on the test samples."""
     fidelity: Accuracy = None
     """Similarity of their probabilities, see `fedkd.evaluation.metrics.fidelity`."""
     fidelity_double_root: Accuracy = None
@@ -44,10 +65,8 @@ class StudentScore(_ResultModel):
     """Recall of each class on the test images, by name of class."""
 
 
-class EnsembleScore(_ResultModel):
+class EnsembleScore(TaskScores):
     """Scores of the fused answer of all institutions."""
-
-    accuracy: Accuracy
 
 
 class GuaranteeRecord(_ResultModel):
@@ -76,12 +95,11 @@ class GuaranteeRecord(_ResultModel):
     """Samples answered before without any guarantee, according to the institution's ledger."""
 
 
-class TeacherRecord(_ResultModel):
+class TeacherRecord(TaskScores):
     """One institution and its teacher, as known to the coordinator."""
 
     name: str
     model: str
-    accuracy: Accuracy
     samples_asked: Count
     samples_pulled_back: Count
     bytes_received: Count
@@ -137,6 +155,10 @@ class Result(_ResultModel):
     teachers: tuple[TeacherRecord, ...]
     classes: tuple[str, ...] = ()
     """Names of the student's outputs, in order; empty: their numbers."""
+    domain: dict[str, Any] = Field(default_factory=lambda: {"kind": "images"})
+    """What a sample is: images, or a table with its columns."""
+    task: dict[str, Any] = Field(default_factory=lambda: {"kind": "classes"})
+    """What is predicted: classes, or numbers with units and ranges."""
     method: str
     signals_asked: tuple[str, ...] = ()
     """Signals that the method asked for, some of them only for generated samples."""
@@ -191,7 +213,8 @@ class Scored(_ResultModel):
     kind: Literal["scored"] = "scored"
     step: Count
     asked: Count
-    accuracy: Accuracy
+    accuracy: Accuracy = None
+    r2: float | None = None
 
 
 class Generated(_ResultModel):

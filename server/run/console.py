@@ -55,8 +55,9 @@ class ProgressBars:
                 self._progress.start_task(self._student)
                 self._progress.update(self._student, completed=float(str(facts["step"])))
             case "scored":
-                accuracy = float(str(facts["accuracy"]))
-                self._progress.update(self._student, description=f"student {accuracy:.1%}")
+                r2, accuracy = facts.get("r2"), facts.get("accuracy")
+                shown = f"{float(str(accuracy)):.1%}" if r2 is None else f"R² {float(str(r2)):.3f}"
+                self._progress.update(self._student, description=f"student {shown}")
             case "lost" | "banned" | "excluded":
                 self._progress.console.print(
                     f"{event.kind} {facts['name']}: {facts['reason']}", markup=False

@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ from torch import nn
 
 from fedkd.aggregation.fusion_rules import build_fusion
 from fedkd.core.bank import Bank
+from fedkd.core.task import Task
+from fedkd.domains import domain_of
 from fedkd.evaluation import training_stability
 from fedkd.experiment import Experiment
 from fedkd.loop import Distilled, Progress
@@ -20,19 +22,20 @@ from fedkd.methods import Method, make
 from fedkd.protocol import Card, LabelSpaces, Signal, class_names_of
 from fedkd.server.hub.answer_times import answer_time_quantile
 from fedkd.server.report.page import build_report
-from fedkd.server.report.result_schema import current_kind
+from fedkd.server.report.result_schema import EnsembleScore, StudentScore, TaskScores, current_kind
 from fedkd.server.report.run_folder import RunFolder
 from fedkd.server.report.run_record import Gallery
 from fedkd.server.run.checkpoint import Checkpoint
 from fedkd.server.run.manifest import versions
+from fedkd.tasks import task_of
 
 SCORES = 40
 """Number of evaluations of the student during a run, if there is test data."""
 GALLERY_SIZE = 48
 """Images in the gallery."""
 
-Score = Callable[[nn.Module], float]
-"""Returns the accuracy of a student in [0, 1], and does not change it."""
+Score = Callable[[nn.Module], Mapping[str, float | None]]
+"""Returns the main score of a student by its name, ``accuracy`` or ``r2``; does not change it."""
 
 
 @dataclass(frozen=True)
@@ -69,19 +72,20 @@ def traffic_of(counts: Mapping[str, int]) -> Traffic:
     return Traffic(**whole, answer_seconds_median=median, answer_seconds_p90=p90)
 
 
+Scores = Mapping[str, float | None]
+
+
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores that only an engine with test data can compute; None if unknown."""
+    """Scores that only an engine with test data can compute; absent if unknown."""
 
-    student: float | None = None
-    ensemble: float | None = None
-    agreement: float | None = None
-    teachers: Mapping[str, float] | None = None
+    student: Scores = field(default_factory=dict)
+    """By name of a field of `fedkd.server.report.result_schema.StudentScore`."""
+    ensemble: Scores = field(default_factory=dict)
+    teachers: Mapping[str, Scores] = field(default_factory=dict)
+    """By name of institution."""
     recall: Mapping[str, float | None] | None = None
     """The student's, by name of class."""
-    fidelity: float | None = None
-    fidelity_double_root: float | None = None
-    """Both of student and ensemble, see `fedkd.evaluation.metrics`."""
     simulated: bool = True
     """Whether the experiment defines the teachers' models; real institutions bring their own."""
 
@@ -133,8 +137,7 @@ class RunRecorder:
     def _score_if_due(self, done: float, facts: Mapping[str, object]) -> None:
         if self.score is None or self.student is None or done < len(self._scores) / SCORES:
             return
-        accuracy = self.score(self.student)
-        event = {"step": facts["step"], "asked": facts["asked"], "accuracy": accuracy}
+        event = {"step": facts["step"], "asked": facts["asked"], **self.score(self.student)}
         self._write({"kind": "scored", **event})
         for listener in self.listeners:
             listener(Progress("scored", {**event, "done": done}))
@@ -148,7 +151,8 @@ class RunRecorder:
         if event["kind"] == "asked":
             self._asked.append((event["asked"], event["count"], event["origin"]))
         if event["kind"] == "scored":
-            self._scores.append(float(event["accuracy"]))
+            score = event.get("accuracy") if event.get("r2") is None else event["r2"]
+            self._scores.append(float(score or 0.0))
 
     def finish(
         self,
@@ -159,7 +163,7 @@ class RunRecorder:
     ) -> dict[str, Any]:
         """Write student, gallery, result and page; returns the content of ``result.json``."""
         rng = torch.Generator().manual_seed(self.experiment.seed)
-        shape, labels = cards[0].shape, LabelSpaces.of(cards)
+        shape, labels, task = cards[0].shape, LabelSpaces.of(cards), task_of(cards)
         notes = {
             "student": self.experiment.student.model,
             "classes": str(len(labels.names)),
@@ -169,13 +173,15 @@ class RunRecorder:
         }
         onnx = self.folder.write_student(distilled.student, shape, rng, notes)
         if self._asked:
-            self.folder.write_gallery(gallery(distilled.bank, self._asked))
+            self.folder.write_gallery(gallery(distilled.bank, self._asked, task))
         result = {
             "name": self.experiment.name,
             "classes": labels.names,
-            "student": self._student(distilled.student, evaluation),
+            "student": self._student(distilled.student, evaluation, task),
+            "domain": domain_of(cards).record(),
+            "task": task.record(),
             "ensemble": {
-                "accuracy": evaluation.ensemble,
+                **scores_of(EnsembleScore, evaluation.ensemble),
                 "rule": build_fusion(
                     self._method.rule_for(self.experiment.questions.rule), cards
                 ).rule,
@@ -208,20 +214,18 @@ class RunRecorder:
     def _method(self) -> Method:
         return make(self.experiment.method.name, self.experiment.method.arguments)
 
-    def _student(self, student: nn.Module, evaluation: Evaluation) -> dict[str, Any]:
-        whole, half = training_stability(self._scores), training_stability(self._scores, last=0.5)
+    def _student(self, student: nn.Module, evaluation: Evaluation, task: Task) -> dict[str, Any]:
+        accuracies = self._scores if task.main_score == "accuracy" else []
+        whole, half = training_stability(accuracies), training_stability(accuracies, last=0.5)
         return {
+            **scores_of(StudentScore, evaluation.student),
             "model": self.experiment.student.model,
-            "accuracy": evaluation.student,
-            "best_test_accuracy": max(self._scores, default=None),
+            "best_test_accuracy": max(accuracies, default=None),
             "scores": len(self._scores),
             "mean_accuracy": whole and whole.mean,
             "variance_of_accuracy": whole and whole.variance,
             "mean_accuracy_last_half": half and half.mean,
             "variance_of_accuracy_last_half": half and half.variance,
-            "agreement": evaluation.agreement,
-            "fidelity": evaluation.fidelity,
-            "fidelity_double_root": evaluation.fidelity_double_root,
             "recall": evaluation.recall,
             "parameters": sum(p.numel() for p in student.parameters()),
         }
@@ -233,7 +237,7 @@ class RunRecorder:
         return {
             "name": card.name,
             "model": models[index % len(models)] if evaluation.simulated else "its own",
-            "accuracy": (evaluation.teachers or {}).get(card.name),
+            **scores_of(TaskScores, evaluation.teachers.get(card.name, {})),
             **vars(traffic),
             "epsilon": guarantee.epsilon if guarantee else None,
             "delta": guarantee.delta if guarantee else None,
@@ -248,18 +252,25 @@ class RunRecorder:
         }
 
 
-def gallery(bank: Bank, asked: Sequence[tuple[int, int, str]]) -> Gallery:
+def scores_of(model: type[TaskScores], known: Scores) -> dict[str, float | None]:
+    """The scores of ``model`` that are known, and None for what every task's scores have."""
+    unknown = dict.fromkeys(TaskScores.model_fields)
+    return {**unknown, **{name: known[name] for name in model.model_fields if name in known}}
+
+
+def gallery(bank: Bank, asked: Sequence[tuple[int, int, str]], task: Task) -> Gallery:
     """Samples from the whole run, taken from the bank.
 
     Args:
         bank: all samples that were asked about, in order (the last ones if it is bounded).
         asked: for each question the samples asked so far, its samples and their origin.
+        task: what the answers are.
     """
     at = np.concatenate([np.full(count, so_far) for so_far, count, _ in asked])[-len(bank) :]
     origin = np.concatenate([np.full(n, name, dtype="U32") for _, n, name in asked])[-len(bank) :]
     picked = np.unique(np.linspace(0, len(at) - 1, min(GALLERY_SIZE, len(at))).astype(int))
     images, targets = bank.history()
-    confidence, label = targets[torch.from_numpy(picked)].softmax(1).max(1)
+    label, confidence = task.headline(targets[torch.from_numpy(picked)])
     return Gallery(
         images[torch.from_numpy(picked)].numpy(),
         origin[picked],

@@ -14,7 +14,7 @@ from torch import Tensor
 from fedkd.client.vault.training.dp_sgd import train_with_dp_sgd
 from fedkd.client.vault.training.settings import DpSgdSettings, SupervisedSettings
 from fedkd.client.vault.training.supervised import train_teacher
-from fedkd.data.datasets import Dataset
+from fedkd.data.dataset import Dataset
 from fedkd.errors import SettingsError
 from fedkd.evaluation import accuracy, predict_logits
 from fedkd.models import ModuleTeacher

@@ -16,7 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedkd.data.datasets import Dataset, open_data
+from fedkd.data.dataset import Dataset
+from fedkd.data.datasets import open_data
 from fedkd.errors import SettingsError
 from fedkd.evaluation import predict_logits
 from fedkd.experiment import Experiment

@@ -26,6 +26,7 @@ from fedkd.core.device import Compute
 from fedkd.core.interfaces import Context
 from fedkd.core.run_plan import Plan
 from fedkd.core.source_types import AnsweredBatch, Proposal, Turn
+from fedkd.domains import domain_of
 from fedkd.methods import Method, cudfkd
 from fedkd.models import Generator, InProcess, build_network
 from fedkd.procedural import build_prior
@@ -41,6 +42,7 @@ from fedkd.simulations.benchmarks.timing import (
 )
 from fedkd.student.training import Trainer
 from fedkd.synthesis import GeneratorNetwork, TrainedGenerator, TrainedSource, to_bytes
+from fedkd.tasks import task_of
 
 CLASSES, BANKED, PROGRESS = 10, 4096, 0.5
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1}
@@ -135,6 +137,8 @@ class FedkdLoop:
             plan=plan,
             shape=case.shape,
             classes=CLASSES,
+            task=task_of(self.teachers.cards),
+            domain=domain_of(self.teachers.cards),
             student=student,
             bank=bank,
             priors={},

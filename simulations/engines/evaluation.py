@@ -4,7 +4,6 @@ Only a simulation may see all test data. Each model predicts all test images, so
 be compared: an institution that does not know a class is wrong about each image of it.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -12,23 +11,21 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from fedkd.aggregation.fusion_rules import RuleFusion, build_fusion
+from fedkd.aggregation.fusion_rules import build_fusion
 from fedkd.client.institution import institution_name, simulated_assets
 from fedkd.client.vault.trained_vault import TrainedVault
-from fedkd.data.datasets import Dataset, open_data
-from fedkd.evaluation import (
-    accuracy,
-    agreement,
-    fidelity,
-    fidelity_double_root,
-    predict_logits,
-    recall,
-)
+from fedkd.core import Fusion
+from fedkd.data.dataset import Dataset
+from fedkd.data.datasets import open_data
+from fedkd.evaluation import accuracy, predict_logits, r2_score, recall
 from fedkd.experiment import Experiment
 from fedkd.methods import make
 from fedkd.protocol import Card, LabelSpaces, Signal
 from fedkd.server.run.run_recorder import Evaluation
+from fedkd.tasks import task_of
 
+UNKNOWN = -1e4
+"""Logit of a class that an institution does not know; its probability is 0."""
 MAX_FUSED_LOGITS = 16_000_000
 """Most logits that are fused at once: fusion needs a few copies of them, 64 MB each."""
 
@@ -43,6 +40,15 @@ def student_accuracy(experiment: Experiment, student: nn.Module) -> float:
     """Accuracy of the student on all test images."""
     test = load_dataset(experiment.institutions.data, experiment.institutions.root)
     return accuracy(predict_logits(student, test.test_images), test.test_labels)
+
+
+def student_score(experiment: Experiment, student: nn.Module) -> dict[str, float | None]:
+    """Accuracy of the student on all test samples, or R^2 where it predicts numbers."""
+    test = load_dataset(experiment.institutions.data, experiment.institutions.root)
+    outputs = predict_logits(student, test.test_images)
+    if test.numbers:
+        return {"r2": r2_score(outputs, test.test_labels)}
+    return {"accuracy": accuracy(outputs, test.test_labels)}
 
 
 def evaluate(
@@ -62,23 +68,34 @@ def evaluate(
         build_fusion(method.rule_for(experiment.questions.rule), cards), outputs
     )
     student_logits = predict_logits(student, test.test_images)
-    # Every class is known to some institution, so columns are the data's class numbers.
-    labels = LabelSpaces.of(cards)
+    task, labels = task_of(cards), LabelSpaces.of(cards)
+    truth = _in_order_of(labels, test)
+    spread = {n: labels.to_union(n, s[Signal.LOGITS], UNKNOWN) for n, s in outputs.items()}
     return Evaluation(
-        accuracy(student_logits, test.test_labels),
-        accuracy(fused, test.test_labels),
-        agreement(student_logits, fused),
-        {
-            name: accuracy(labels.to_union(name, s[Signal.LOGITS], -math.inf), test.test_labels)
-            for name, s in outputs.items()
-        },
-        dict(zip(labels.names, recall(student_logits, test.test_labels), strict=True)),
-        fidelity=fidelity(student_logits, fused),
-        fidelity_double_root=fidelity_double_root(student_logits, fused),
+        {**task.scores(student_logits, truth), **task.agreement(student_logits, fused)},
+        task.scores(fused, truth),
+        {name: task.scores(own, truth) for name, own in spread.items()},
+        None
+        if test.numbers
+        else dict(zip(labels.names, recall(student_logits, truth), strict=True)),
     )
 
 
-def _fuse_in_chunks(fuse: RuleFusion, outputs: Mapping[str, Mapping[Signal, Tensor]]) -> Tensor:
+def _in_order_of(labels: LabelSpaces, test: Dataset) -> Tensor:
+    """The truth of all test samples, with classes or numbers in the order of the student's outputs.
+
+    Every class is known to some institution.
+    """
+    names = tuple(number.name for number in test.numbers) or test.class_names
+    if not names:
+        return test.test_labels
+    place = [labels.names.index(name) for name in names]
+    if test.numbers:
+        return test.test_labels[:, torch.tensor(place).argsort()]
+    return torch.tensor(place)[test.test_labels]
+
+
+def _fuse_in_chunks(fuse: Fusion, outputs: Mapping[str, Mapping[Signal, Tensor]]) -> Tensor:
     """Fused logits (N, K) of all test images, computed in chunks to bound memory."""
     each = next(iter(outputs.values()))[Signal.LOGITS]  # (N, K_i)
     rows = max(1, MAX_FUSED_LOGITS // (len(outputs) * each.shape[1]))

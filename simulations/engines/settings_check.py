@@ -16,5 +16,13 @@ def check_settings(experiment: Experiment) -> None:
         DataError: the data cannot be read.
     """
     vault, policy = TrainedVault(simulated_assets(experiment, 0)), simulated_policy(experiment)
-    card = Card("the institution", vault.classes, vault.shape, policy.signals, policy.pull_back)
+    card = Card(
+        "the institution",
+        vault.classes,
+        vault.shape,
+        policy.signals,
+        policy.pull_back,
+        columns=vault.columns,
+        numbers=vault.numbers,
+    )
     ingredients(experiment, [card]).method.check([card])

@@ -20,13 +20,9 @@ from torch import nn
 from fedkd.client.institution import Institution, simulated_policy
 from fedkd.client.vault.vault import Vault
 from fedkd.core.device import Compute
-from fedkd.data.datasets import Dataset
+from fedkd.data.dataset import Dataset
 from fedkd.errors import FedkdError, SettingsError
 from fedkd.evaluation import (
-    accuracy,
-    agreement,
-    fidelity,
-    fidelity_double_root,
     predict_logits,
     recall,
 )
@@ -39,9 +35,10 @@ from fedkd.server.report.run_folder import RESULT, write_atomic
 from fedkd.server.run.checkpoint import Checkpoint
 from fedkd.server.run.manifest import MANIFEST
 from fedkd.server.run.run_recorder import Evaluation, RunRecorder, traffic_of
-from fedkd.simulations.engines.evaluation import load_dataset, student_accuracy
+from fedkd.simulations.engines.evaluation import load_dataset, student_score
 from fedkd.simulations.engines.local import LocalInstitutions
 from fedkd.simulations.reproduction.teacher_training import TeacherSettings, train_until
+from fedkd.tasks import Classification
 
 EXPERIMENT = "headline.json"
 """File of the experiment that the first call was given."""
@@ -137,7 +134,7 @@ def _distil(experiment: Experiment, vault: _NetworkVault, path: Path, deadline: 
                 raise _DeadlineError(f"{coordinator.done:.1%}")
 
         recorder = RunRecorder(
-            *(path, experiment, ENGINE, lambda student: student_accuracy(experiment, student)),
+            *(path, experiment, ENGINE, lambda student: student_score(experiment, student)),
             *((watch,), checkpoint),
         )
         recorder.student = parts.student
@@ -149,7 +146,7 @@ def _distil(experiment: Experiment, vault: _NetworkVault, path: Path, deadline: 
         checkpoint.finish()
     finally:
         checkpoint.close()
-    return f"done: student {evaluation.student:.2%}; {path / 'report.html'}"
+    return f"done: student {evaluation.student['accuracy']:.2%}; {path / 'report.html'}"
 
 
 def _evaluate(student: nn.Module, vault: _NetworkVault) -> Evaluation:
@@ -157,19 +154,14 @@ def _evaluate(student: nn.Module, vault: _NetworkVault) -> Evaluation:
     teacher_logits = vault.teacher.ask(dataset.test_images, frozenset({Signal.LOGITS}))[
         Signal.LOGITS
     ]
-    student_logits, teacher_accuracy = (
-        predict_logits(student, dataset.test_images),
-        accuracy(teacher_logits, dataset.test_labels),
-    )
-    names = map(str, range(dataset.classes))
+    student_logits, truth = predict_logits(student, dataset.test_images), dataset.test_labels
+    task = Classification(tuple(map(str, range(dataset.classes))))
+    teacher = task.scores(teacher_logits, truth)
     return Evaluation(
-        accuracy(student_logits, dataset.test_labels),
-        teacher_accuracy,
-        agreement(student_logits, teacher_logits),
-        {"institution-0": teacher_accuracy},
-        dict(zip(names, recall(student_logits, dataset.test_labels), strict=True)),
-        fidelity=fidelity(student_logits, teacher_logits),
-        fidelity_double_root=fidelity_double_root(student_logits, teacher_logits),
+        {**task.scores(student_logits, truth), **task.agreement(student_logits, teacher_logits)},
+        teacher,
+        {"institution-0": teacher},
+        dict(zip(task.names, recall(student_logits, truth), strict=True)),
     )
 
 

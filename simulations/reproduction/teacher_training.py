@@ -16,7 +16,7 @@ from torch import nn
 from fedkd.core.augmentation import Augmentation
 from fedkd.core.checkpoint_state import Part, State, gather, read, scatter, write
 from fedkd.core.device import Compute
-from fedkd.data.datasets import Dataset
+from fedkd.data.dataset import Dataset
 from fedkd.models import build_network
 from fedkd.server.report.run_folder import atomic_path
 

@@ -12,12 +12,14 @@ from fedkd.core.device import CPU
 from fedkd.core.interfaces import Context
 from fedkd.core.run_plan import Plan
 from fedkd.core.source_types import AnsweredBatch, FollowUps, Proposal
+from fedkd.domains import Images
 from fedkd.losses import l1_centred
 from fedkd.models import InProcess
 from fedkd.procedural import build_priors
 from fedkd.protocol import Ask, Card, Reply, Request, Signal, label_spaces_of
 from fedkd.student.self_paced_curriculum import UNIFORM
 from fedkd.synthesis import to_bytes
+from fedkd.tasks import Classification
 
 
 @dataclass
@@ -57,6 +59,8 @@ def context_of(
         "clock": Clock(plan),
         "record": Recorded(),
     }
+    values["task"] = Classification(tuple(map(str, range(classes))))
+    values["domain"] = Images(shape)
     return Context(student=student, shape=shape, classes=classes, **{**values, **changes})
 
 

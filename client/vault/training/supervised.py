@@ -51,18 +51,30 @@ def train_teacher(
     network = build_network(model_name, classes, (channels, height, width), seed, imports=True)
     if len(images) < 2:
         raise DataError("a network needs 2 or more training images here; bring more data")
-    _fit_network(network, images, labels, settings, seed, progress)
+    fit_network(network, images, labels, settings, seed, progress)
     return ModuleTeacher(network, classes)
 
 
-def _fit_network(
+def fit_network(
     network: nn.Module,
     images: Tensor,
     labels: Tensor,
     settings: SupervisedSettings,
     seed: int,
     progress: ProgressCallback | None,
+    loss_of: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
 ) -> None:
+    """Train a network in place: AdamW, with a cosine over all steps.
+
+    Args:
+        network: (B, C, H, W) in [0, 1] -> (B, K).
+        images: (N, C, H, W), uint8 or float in [0, 1].
+        labels: (N,) classes, or whatever ``loss_of`` takes.
+        settings: how.
+        seed: of the order.
+        progress: called after each epoch.
+        loss_of: outputs and labels -> mean loss.
+    """
     # Convolutions over few channels are up to half faster in this order.
     layout = torch.channels_last
     network.train().to(memory_format=layout)  # type: ignore[call-overload]
@@ -77,9 +89,9 @@ def _fit_network(
             if len(picked) > 1:  # one image alone has no variance for batch norm
                 augmented = settings.augmentation.augment(images[picked], order)
                 x = as_float(augmented).contiguous(memory_format=layout)
-                loss = F.cross_entropy(network(x), labels[picked])
+                loss = loss_of(network(x), labels[picked])
                 optimiser.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
+                torch.autograd.backward(loss)
                 optimiser.step()
             cosine.step()
         if progress is not None:

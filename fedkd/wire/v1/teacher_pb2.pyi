@@ -96,8 +96,36 @@ class Guarantee(_message.Message):
     unpromised: int
     def __init__(self, epsilon: _Optional[float] = ..., delta: _Optional[float] = ..., steps: _Optional[int] = ..., noise_multiplier: _Optional[float] = ..., sampling_rate: _Optional[float] = ..., clipping: _Optional[float] = ..., unit: _Optional[str] = ..., adjacency: _Optional[str] = ..., mechanism: _Optional[str] = ..., accountant: _Optional[str] = ..., version: _Optional[int] = ..., unpromised: _Optional[int] = ...) -> None: ...
 
+class Column(_message.Message):
+    __slots__ = ("name", "low", "high", "whole", "levels")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    LOW_FIELD_NUMBER: _ClassVar[int]
+    HIGH_FIELD_NUMBER: _ClassVar[int]
+    WHOLE_FIELD_NUMBER: _ClassVar[int]
+    LEVELS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    low: float
+    high: float
+    whole: bool
+    levels: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., low: _Optional[float] = ..., high: _Optional[float] = ..., whole: bool = ..., levels: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Number(_message.Message):
+    __slots__ = ("name", "unit", "low", "high", "error")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    UNIT_FIELD_NUMBER: _ClassVar[int]
+    LOW_FIELD_NUMBER: _ClassVar[int]
+    HIGH_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    unit: str
+    low: float
+    high: float
+    error: float
+    def __init__(self, name: _Optional[str] = ..., unit: _Optional[str] = ..., low: _Optional[float] = ..., high: _Optional[float] = ..., error: _Optional[float] = ...) -> None: ...
+
 class Card(_message.Message):
-    __slots__ = ("name", "classes", "channels", "height", "width", "signals", "pull_back", "samples", "largest_batch", "class_counts", "scores", "class_names", "guarantee", "recipes")
+    __slots__ = ("name", "classes", "channels", "height", "width", "signals", "pull_back", "samples", "largest_batch", "class_counts", "scores", "class_names", "guarantee", "recipes", "columns", "numbers")
     NAME_FIELD_NUMBER: _ClassVar[int]
     CLASSES_FIELD_NUMBER: _ClassVar[int]
     CHANNELS_FIELD_NUMBER: _ClassVar[int]
@@ -112,6 +140,8 @@ class Card(_message.Message):
     CLASS_NAMES_FIELD_NUMBER: _ClassVar[int]
     GUARANTEE_FIELD_NUMBER: _ClassVar[int]
     RECIPES_FIELD_NUMBER: _ClassVar[int]
+    COLUMNS_FIELD_NUMBER: _ClassVar[int]
+    NUMBERS_FIELD_NUMBER: _ClassVar[int]
     name: str
     classes: int
     channels: int
@@ -126,7 +156,9 @@ class Card(_message.Message):
     class_names: _containers.RepeatedScalarFieldContainer[str]
     guarantee: Guarantee
     recipes: int
-    def __init__(self, name: _Optional[str] = ..., classes: _Optional[int] = ..., channels: _Optional[int] = ..., height: _Optional[int] = ..., width: _Optional[int] = ..., signals: _Optional[_Iterable[_Union[Signal, str]]] = ..., pull_back: bool = ..., samples: _Optional[int] = ..., largest_batch: _Optional[int] = ..., class_counts: _Optional[_Iterable[int]] = ..., scores: bool = ..., class_names: _Optional[_Iterable[str]] = ..., guarantee: _Optional[_Union[Guarantee, _Mapping]] = ..., recipes: _Optional[int] = ...) -> None: ...
+    columns: _containers.RepeatedCompositeFieldContainer[Column]
+    numbers: _containers.RepeatedCompositeFieldContainer[Number]
+    def __init__(self, name: _Optional[str] = ..., classes: _Optional[int] = ..., channels: _Optional[int] = ..., height: _Optional[int] = ..., width: _Optional[int] = ..., signals: _Optional[_Iterable[_Union[Signal, str]]] = ..., pull_back: bool = ..., samples: _Optional[int] = ..., largest_batch: _Optional[int] = ..., class_counts: _Optional[_Iterable[int]] = ..., scores: bool = ..., class_names: _Optional[_Iterable[str]] = ..., guarantee: _Optional[_Union[Guarantee, _Mapping]] = ..., recipes: _Optional[int] = ..., columns: _Optional[_Iterable[_Union[Column, _Mapping]]] = ..., numbers: _Optional[_Iterable[_Union[Number, _Mapping]]] = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("version", "token", "card")

@@ -14,6 +14,7 @@ from fedkd.aggregation.reliability_weighted import ReliabilityWeightedAggregatio
 from fedkd.aggregation.rule_aggregation import RuleAggregation
 from fedkd.core.source_types import Proposal
 from fedkd.protocol import Card, LabelSpaces, Reply, Signal
+from tests.support.contexts import context_of
 
 CLASSES = 5
 NAMES = tuple("abcdef")
@@ -66,7 +67,7 @@ def part(capacity: int | None = None, events: list[Any] | None = None) -> Any:
 
 
 def test_auto_is_judged_and_a_rule_by_name_is_not() -> None:
-    context: Any = type("Context", (), {"plan": type("P", (), {"capacity": None}), "record": None})
+    context = context_of(torch.nn.Identity(), (1, 4, 4), CLASSES)
     assert isinstance(ByRule().build(context), ReliabilityWeightedAggregation)
     assert not isinstance(ByRule("log_linear_pool").build(context), ReliabilityWeightedAggregation)
 

@@ -20,7 +20,7 @@ from fedkd.experiment import (
     parse_experiment,
 )
 from fedkd.methods import make
-from fedkd.models import MODELS
+from fedkd.models import MODELS, TABLE_MODELS
 from fedkd.procedural import PRIORS
 from fedkd.protocol import Signal
 
@@ -38,7 +38,7 @@ def test_what_ships_can_be_run(name: str) -> None:
     experiment = load_experiment(name)
     method = make(experiment.method.name, experiment.method.arguments)
     assert method.name == experiment.method.name
-    assert experiment.student.model in MODELS
+    assert experiment.student.model in {**MODELS, **TABLE_MODELS}
     assert set(experiment.images.priors) <= set(PRIORS)
     assert set(experiment.policy.signals) <= set(Signal)
     assert set(method.needs.signals) <= set(experiment.policy.signals)

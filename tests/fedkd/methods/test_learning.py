@@ -10,7 +10,8 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from fedkd.client.vault.training.settings import SupervisedSettings
 from fedkd.client.vault.training.supervised import train_teacher
-from fedkd.data.datasets import Dataset, open_data
+from fedkd.data.dataset import Dataset
+from fedkd.data.datasets import open_data
 from fedkd.loop import Plan, distil, drive
 from fedkd.losses import cross_entropy
 from fedkd.methods import METHODS, Method, cudfkd, make, ways

@@ -28,7 +28,10 @@ from fedkd.procedural import (
 from fedkd.protocol import FrozenGenerator, NamedPrior, Recipe
 from fedkd.synthesis.generator_parameterisation import GeneratorNetwork, GeneratorParameterisation
 from fedkd.synthesis.prior_source import PriorChoice
+from fedkd.tasks import Classification
 from tests.fedkd.procedural.recipe_fingerprints import DIGIT, example_generator, recipe_fingerprints
+
+TEN = Classification(tuple("0123456789"))
 
 GOLDEN = Path(__file__).parent / "golden_recipes.json"
 """As ``python -m tests.fedkd.procedural.recipe_fingerprints`` writes it, on a CPU with AVX2."""
@@ -103,13 +106,13 @@ def test_whatever_an_experiment_names_has_a_recipe(name: str, warp: float, mix: 
 def test_what_no_name_tells_is_drawn_and_shown(nameless: DeadLeaves) -> None:
     assert named_prior(nameless) is None
     rng = torch.Generator().manual_seed(0)
-    drawn = PriorChoice({"ours": nameless}, DIGIT).propose(Turn(8, rng, 0.0))
+    drawn = PriorChoice({"ours": nameless}, DIGIT, TEN).propose(Turn(8, rng, 0.0))
     assert drawn is not None
     assert (drawn.recipe, len(drawn.images)) == (None, 8)
 
 
 def test_a_batch_of_a_prior_needs_nothing_that_was_drawn_before() -> None:
-    choice, rng = PriorChoice({"levels": build_prior("levels", 0.5)}, DIGIT), torch.Generator()
+    choice, rng = PriorChoice({"levels": build_prior("levels", 0.5)}, DIGIT, TEN), torch.Generator()
     rng.manual_seed(3)
     first, second = (choice.propose(Turn(8, rng, 0.0)) for _ in range(2))
     assert first is not None

@@ -12,9 +12,11 @@ from fedkd.core import AnsweredBatch, Plan, Progress, Proposal
 from fedkd.losses import l1_centred
 from fedkd.protocol import Card, LabelSpaces, Reply, Signal
 from fedkd.student import Curriculum, RunEvents
+from fedkd.tasks import Classification
 from tests.support.contexts import Clock
 
 K, SHAPE = 3, (1, 2, 2)
+THREE = Classification(("ape", "bee", "cat"))
 CARDS = (
     Card("east", K, SHAPE, frozenset({Signal.LOGITS}), class_names=("ape", "bee", "cat")),
     Card("west", 2, SHAPE, frozenset({Signal.LOGITS}), class_names=("cat", "bee")),
@@ -32,7 +34,7 @@ def answered(target: Tensor, **replies: Tensor) -> AnsweredBatch:
 
 def events_of(clock: Clock) -> tuple[RunEvents, list[Progress]]:
     seen: list[Progress] = []
-    return RunEvents(seen.append, clock, l1_centred, Curriculum("log", 2.0, 12.0), K), seen
+    return RunEvents(seen.append, clock, l1_centred, Curriculum("log", 2.0, 12.0), THREE), seen
 
 
 def test_an_event_says_where_the_run_stands() -> None:

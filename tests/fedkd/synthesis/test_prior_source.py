@@ -10,9 +10,11 @@ from fedkd.core.source_types import Turn
 from fedkd.procedural import UniformNoise, build_priors, render
 from fedkd.synthesis import ProceduralPriors
 from fedkd.synthesis.prior_source import PriorChoice
+from fedkd.tasks import Classification
 from tests.support.contexts import answered_with, context_of
 
 SHAPE, K = (1, 6, 6), 4
+FOUR = Classification(tuple("0123"))
 
 
 def rng(seed: int = 0) -> torch.Generator:
@@ -28,7 +30,7 @@ EVERY, TWO, ONE = decisions(0, 1, 2, 3), decisions(0, 0, 1, 1), decisions(2, 2, 
 
 
 def choice(names: str = "abc", **settings: float) -> PriorChoice:
-    return PriorChoice({name: UniformNoise() for name in names}, SHAPE, **settings)
+    return PriorChoice({name: UniformNoise() for name in names}, SHAPE, FOUR, **settings)
 
 
 def drawn_after(source: PriorChoice, many: int = 300) -> dict[str, int]:

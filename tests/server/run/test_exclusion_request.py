@@ -21,8 +21,9 @@ from fedkd.server.run.checkpoint import BANS, FOLDER
 from fedkd.server.run.exclusion_request import request_exclusion
 from tests.support.server_process import ROOT, SOON, ServerProcess, running_server
 
-PACE = 0.1
-"""Seconds that an answer takes."""
+SLOW, FAST = 0.5, 0.01
+"""Seconds that an answer takes before the operator has struck, and after it."""
+struck = threading.Event()
 QUICK = ReconnectPolicy(initial_pause=0.05, max_pause=0.2, give_up_after=SOON)
 SETTINGS = (
     *("questions.budget=640", "questions.batch=16", "questions.quorum=1"),
@@ -32,7 +33,8 @@ NAMES = ("north", "south", "liar")
 
 
 def answer(request: Ask | PullBack) -> Reply:
-    time.sleep(PACE)
+    struck.wait(SLOW)
+    time.sleep(FAST)
     return Reply({Signal.LOGITS: request.images.flatten(1)[:, :10].half()})
 
 
@@ -99,6 +101,7 @@ def start(folder: Path, *words: str) -> Any:
 
 def test_who_is_struck_off_is_asked_nothing_more_and_the_run_goes_on(tmp_path: Path) -> None:
     out = tmp_path / "run"
+    struck.clear()
     words = ["digits", "--institutions", "3", "--out", "run", "--checkpoint", "0"]
     words += [word for setting in SETTINGS for word in ("--set", setting)]
     with start(tmp_path, *words) as command:
@@ -113,6 +116,7 @@ def test_who_is_struck_off_is_asked_nothing_more_and_the_run_goes_on(tmp_path: P
             done = strike(tmp_path, "run", "liar", "--why", "its answers are inverted")
             assert (done.returncode, done.stderr) == (0, "")
             assert "liar is excluded after" in done.stdout
+            struck.set()
             wait_for_questions(out, 12, command)
             command.process.kill()
             command.process.wait()

@@ -1,0 +1,25 @@
+"""Interface of a domain: what a sample is, an image or a row of a table; see `fedkd.domains`."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+
+class Domain(Protocol):
+    """What samples (B, C, H, W) are, and what follows for their synthesis."""
+
+    @property
+    def kind(self) -> str:
+        """``images`` or ``table``."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of a sample."""
+
+    def mutated(self, samples: Tensor, rng: torch.Generator) -> Tensor:
+        """Variants of banked samples (B, C, H, W), of the same type and shape."""
+
+    def record(self) -> Mapping[str, Any]:
+        """What stands in ``result.json``: the kind, and the columns of a table."""

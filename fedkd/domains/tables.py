@@ -1,0 +1,50 @@
+"""The domain of tables: rows of D columns."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fedkd.experiment import Experiment
+from fedkd.models import build_table_network
+from fedkd.procedural import Prior, build_prior
+from fedkd.protocol import Column
+
+REDRAWN = 0.1
+"""Share of the columns of a row that a mutation draws anew."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows with these columns; see `fedkd.core.domain.Domain`."""
+
+    columns: tuple[Column, ...]
+    kind = "table"
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(1, 1, D)."""
+        return 1, 1, len(self.columns)
+
+    def priors(self, experiment: Experiment) -> dict[str, Prior]:
+        """The experiment's distributions of rows, by name."""
+        return {name: build_prior(name, imports=True) for name in experiment.rows.priors}
+
+    def student(self, experiment: Experiment, outputs: int) -> nn.Module:
+        """The experiment's network for tables."""
+        return build_table_network(
+            experiment.student.model, outputs, self.columns, experiment.seed, imports=True
+        )
+
+    def mutated(self, samples: Tensor, rng: torch.Generator) -> Tensor:
+        """Some columns of each row are drawn anew, uniformly."""
+        redrawn = torch.rand(samples.shape, generator=rng) < max(REDRAWN, 1 / len(self.columns))
+        anew = torch.randint(0, 256, samples.shape, generator=rng).to(samples)
+        return torch.where(redrawn.to(samples.device), anew, samples)
+
+    def record(self) -> Mapping[str, Any]:
+        """The kind and the columns."""
+        columns = [{**asdict(column), "step": column.step} for column in self.columns]
+        return {"kind": self.kind, "columns": columns}

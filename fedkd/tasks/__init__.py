@@ -1,0 +1,7 @@
+"""Tasks: what teachers predict, and so what the student's loss and scores are."""
+
+from fedkd.tasks.classification import Classification
+from fedkd.tasks.regression import REGRESSION_LOSSES, Regression
+from fedkd.tasks.task_of_cards import task_of
+
+__all__ = ["REGRESSION_LOSSES", "Classification", "Regression", "task_of"]

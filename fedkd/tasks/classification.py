@@ -1,0 +1,72 @@
+"""Classification: one of K classes; outputs are logits."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from fedkd.core.task import Loss
+from fedkd.errors import SettingsError
+from fedkd.evaluation import (
+    accuracy,
+    agreement,
+    auroc,
+    balanced_accuracy,
+    expected_calibration_error,
+    fidelity,
+    fidelity_double_root,
+)
+
+
+@dataclass(frozen=True)
+class Classification:
+    """The classes of a federation; see `fedkd.core.task.Task`."""
+
+    names: tuple[str, ...]
+    kind = "classes"
+    main_score = "accuracy"
+
+    @property
+    def bins(self) -> int:
+        """K."""
+        return len(self.names)
+
+    def loss(self, of_method: Loss, name: str) -> Loss:
+        """The method's own."""
+        if name != "auto":
+            raise SettingsError(
+                f"student.loss {name!r} is for numbers, and these teachers predict classes; leave "
+                "it at auto, and set the method's loss under [method]"
+            )
+        return of_method
+
+    def histogram(self, target: Tensor) -> Tensor:
+        """Samples by their likeliest class, (K,)."""
+        return target.argmax(1).bincount(minlength=self.bins)
+
+    def headline(self, target: Tensor) -> tuple[Tensor, Tensor]:
+        """The likeliest class and its probability."""
+        confidence, label = target.softmax(1).max(1)
+        return label, confidence
+
+    def scores(self, outputs: Tensor, truth: Tensor) -> dict[str, float | None]:
+        """Accuracy, balanced accuracy, AUROC and expected calibration error."""
+        return {
+            "accuracy": accuracy(outputs, truth),
+            "balanced_accuracy": balanced_accuracy(outputs, truth),
+            "auroc": auroc(outputs, truth),
+            "ece": expected_calibration_error(outputs, truth),
+        }
+
+    def agreement(self, student: Tensor, ensemble: Tensor) -> dict[str, float | None]:
+        """Share of equal decisions, and fidelity of probabilities."""
+        return {
+            "agreement": agreement(student, ensemble),
+            "fidelity": fidelity(student, ensemble),
+            "fidelity_double_root": fidelity_double_root(student, ensemble),
+        }
+
+    def record(self) -> Mapping[str, Any]:
+        """The kind alone; names of classes stand beside it."""
+        return {"kind": self.kind}

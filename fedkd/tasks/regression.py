@@ -1,0 +1,94 @@
+"""Regression: K numbers, each as a share of its stated range, in [0, 1]."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fedkd.core.task import Loss
+from fedkd.errors import SettingsError
+from fedkd.evaluation import r2_score
+from fedkd.protocol import Number
+
+BINS = 10
+"""Equal parts of a number's range, by which the spread of answers is measured."""
+HUBER = 0.05
+"""Error, as a share of the range, from which the Huber loss grows linearly."""
+
+
+def squared(student: Tensor, target: Tensor) -> Tensor:
+    """Mean squared difference. (B,)."""
+    return (student - target).square().mean(1)
+
+
+def huber(student: Tensor, target: Tensor) -> Tensor:
+    """Huber loss: squared for small errors, linear for large ones. (B,)."""
+    return F.huber_loss(student, target, reduction="none", delta=HUBER).mean(1)
+
+
+def quantile(student: Tensor, target: Tensor) -> Tensor:
+    """Pinball loss of the median: half the absolute difference. (B,)."""
+    return 0.5 * (student - target).abs().mean(1)
+
+
+REGRESSION_LOSSES: dict[str, Loss] = {"squared": squared, "huber": huber, "quantile": quantile}
+
+
+@dataclass(frozen=True)
+class Regression:
+    """The numbers that a federation predicts; see `fedkd.core.task.Task`."""
+
+    numbers: tuple[Number, ...]
+    kind = "numbers"
+    main_score = "r2"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the numbers, (K,)."""
+        return tuple(number.name for number in self.numbers)
+
+    @property
+    def bins(self) -> int:
+        """Parts of the ranges of all numbers."""
+        return BINS * len(self.numbers)
+
+    def loss(self, of_method: Loss, name: str) -> Loss:
+        """Squared, or the one that the settings name; the method's is for classes."""
+        del of_method
+        name = "squared" if name == "auto" else name
+        if name not in REGRESSION_LOSSES:
+            raise SettingsError(
+                f"student.loss {name!r}; choose auto or one of {', '.join(REGRESSION_LOSSES)}"
+            )
+        return REGRESSION_LOSSES[name]
+
+    def histogram(self, target: Tensor) -> Tensor:
+        """Samples by part of each number's range, (bins,)."""
+        part = (target.clamp(0.0, 1.0) * BINS).long().clamp(max=BINS - 1)
+        part = part + BINS * torch.arange(len(self.numbers), device=target.device)
+        return part.flatten().bincount(minlength=self.bins)
+
+    def headline(self, target: Tensor) -> tuple[Tensor, Tensor]:
+        """The first number."""
+        return torch.zeros(len(target), dtype=torch.long), target[:, 0]
+
+    def scores(self, outputs: Tensor, truth: Tensor) -> dict[str, float | None]:
+        """Mean R^2; of one number also RMSE and MAE in its unit."""
+        scores: dict[str, float | None] = {"r2": r2_score(outputs, truth)}
+        if len(self.numbers) == 1:
+            span = self.numbers[0].high - self.numbers[0].low
+            error = (outputs - truth).double()
+            scores["rmse"] = span * float(error.square().mean().sqrt())
+            scores["mae"] = span * float(error.abs().mean())
+        return scores
+
+    def agreement(self, student: Tensor, ensemble: Tensor) -> dict[str, float | None]:
+        """R^2 of the student to the ensemble."""
+        return {"r2_to_ensemble": r2_score(student, ensemble)}
+
+    def record(self) -> Mapping[str, Any]:
+        """The kind, and each number with unit and range."""
+        return {"kind": self.kind, "numbers": [asdict(number) for number in self.numbers]}

@@ -1,0 +1,23 @@
+"""The task of a federation, from the cards of its institutions."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from fedkd.core.task import Task
+from fedkd.protocol import Card, LabelSpaces
+from fedkd.tasks.classification import Classification
+from fedkd.tasks.regression import Regression
+
+
+def task_of(cards: Sequence[Card]) -> Task:
+    """What these institutions predict: the union of their classes, or of their numbers.
+
+    Args:
+        cards: that agree, see `fedkd.protocol.common_shape`.
+    """
+    names = LabelSpaces.of(cards).names
+    # What an institution tells of its own error is no part of the task.
+    numbers = {each.name: replace(each, error=None) for card in cards for each in card.numbers}
+    if numbers:
+        return Regression(tuple(numbers[name] for name in names))
+    return Classification(names)
