@@ -135,8 +135,10 @@ def send_large_messages(context: RunContext, fault: Fault) -> Injection:
             ended = receiver.recv()
         finally:
             process.kill()
-        fault.injected = context.is_up() and context.coordinator.starts == lives
-        refused = not ended.keys() & {JOINED, EXPECTED_STATUS[FaultKind.TOKEN], DOWN}
+        # A process that was only just started does not listen yet.
+        same = context.is_up() and context.coordinator.starts == lives
+        fault.injected = same and DOWN not in ended
+        refused = not ended.keys() & {JOINED, EXPECTED_STATUS[FaultKind.TOKEN]}
         fault.noticed = refused and most - before < MOST_GROWTH
         fault.note = f"{json.dumps(ended)}, {most - before:+.0f} MiB"
 
