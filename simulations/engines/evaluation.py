@@ -39,16 +39,18 @@ def load_dataset(name: str, root: str | None) -> Dataset:
 def student_accuracy(experiment: Experiment, student: nn.Module) -> float:
     """Accuracy of the student on all test images."""
     test = load_dataset(experiment.institutions.data, experiment.institutions.root)
-    return accuracy(predict_logits(student, test.test_images), test.test_labels)
+    truth = _in_order_of(_label_spaces(test), test)
+    return accuracy(predict_logits(student, test.test_images), truth)
 
 
 def student_score(experiment: Experiment, student: nn.Module) -> dict[str, float | None]:
     """Accuracy of the student on all test samples, or R^2 where it predicts numbers."""
     test = load_dataset(experiment.institutions.data, experiment.institutions.root)
     outputs = predict_logits(student, test.test_images)
+    truth = _in_order_of(_label_spaces(test), test)
     if test.numbers:
-        return {"r2": r2_score(outputs, test.test_labels)}
-    return {"accuracy": accuracy(outputs, test.test_labels)}
+        return {"r2": r2_score(outputs, truth)}
+    return {"accuracy": accuracy(outputs, truth)}
 
 
 def evaluate(
@@ -78,6 +80,14 @@ def evaluate(
         None
         if test.numbers
         else dict(zip(labels.names, recall(student_logits, truth), strict=True)),
+    )
+
+
+def _label_spaces(test: Dataset) -> LabelSpaces:
+    """The order of a student's outputs where institutions together know all classes of ``test``."""
+    names, numbers = test.class_names or None, test.numbers
+    return LabelSpaces.of(
+        [Card("test", test.classes, test.shape, frozenset(), class_names=names, numbers=numbers)]
     )
 
 
