@@ -7,17 +7,18 @@ hub to the institution's agent, once a session is open.
 
 import functools
 import threading
+from dataclasses import asdict
 from pathlib import Path
 from typing import cast
 
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from fedkd.client.control.flower_forwarding import PARTITION_KEY, forwarding_mod
+from fedkd.client.control.flower_forwarding import PARTITION_KEY, forwarding_mod, table_fields
 from fedkd.client.institution import Institution, simulated_institution
 from fedkd.client.sessions import Agent
 from fedkd.experiment import Experiment
-from fedkd.models import Shape, build_network
+from fedkd.models import Shape, build_network, build_table_network
 
 app = ClientApp(mods=[forwarding_mod])
 
@@ -32,6 +33,7 @@ def card(message: Message, context: Context) -> Message:
             "classes": card.classes,
             "class_names": list(card.class_names or ()),
             "shape": list(card.shape),
+            **table_fields(asdict(card)),
         }
     )
     return Message(RecordDict({"card": record}), reply_to=message)
@@ -50,11 +52,15 @@ def evaluate(message: Message, context: Context) -> Message:
     config = _config(message)
     shape = cast(Shape, tuple(cast(list[int], config["shape"])))
     names = cast(list[str], config["classes"])
+    institution, model = _institution_of(config, context), str(config["model"])
     # Whoever simulates an institution sent the experiment that names the student.
-    student = build_network(str(config["model"]), len(names), shape, seed=0, imports=True)
+    if columns := institution.card.columns:
+        student = build_table_network(model, len(names), columns, seed=0, imports=True)
+    else:
+        student = build_network(model, len(names), shape, seed=0, imports=True)
     arrays: ArrayRecord = message.content.array_records["student"]
     student.load_state_dict(arrays.to_torch_state_dict())
-    score = _institution_of(config, context).score(student, names)
+    score = institution.score(student, names)
     record = MetricRecord()
     if isinstance(score, tuple) and score[1]:
         correct, examples = score

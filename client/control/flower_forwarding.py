@@ -6,9 +6,10 @@ the owner's agent, it forwards the message to the agent's socket and does nothin
 decides. Only on nodes of a simulation does the ClientApp see the message itself.
 """
 
+import json
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from flwr.app import ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
@@ -108,13 +109,18 @@ def _as_record(kind: str, answer: dict[str, Any]) -> tuple[str, ConfigRecord | M
     if kind == "query.card":
         # Flower's records know no None.
         values = {name: [] if fact is None else fact for name, fact in answer["card"].items()}
-        return "card", ConfigRecord(values)
+        return "card", ConfigRecord({**values, **table_fields(answer["card"])})
     if kind == "query.session":
         return "session", ConfigRecord({"open": 1})
     if answer["score"] is None or not answer["score"][1]:
         return "score", MetricRecord()
     correct, examples = answer["score"]
     return "score", MetricRecord({"accuracy": correct / examples, "num-examples": examples})
+
+
+def table_fields(card: Mapping[str, Any]) -> dict[str, str]:
+    """Columns and numbers of a card as JSON, since Flower's records hold no lists of records."""
+    return {name: json.dumps(card.get(name) or []) for name in ("columns", "numbers")}
 
 
 def _error(message: Message, text: str) -> Message:

@@ -134,6 +134,11 @@ def parse_schema(file: Path) -> Schema:
         check_table(schema.columns, schema.numbers)
     except SettingsError as error:
         raise SettingsError(f"{file}: {error}") from None
+    if len(set(schema.classes)) != len(schema.classes):
+        raise SettingsError(f"{file} names a class twice; mend the schema")
+    predicted = {number.name for number in schema.numbers} or {schema.target}
+    if predicted & {column.name for column in columns}:
+        raise SettingsError(f"{file} predicts a column that teachers also read; leave it out there")
     return schema
 
 

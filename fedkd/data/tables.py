@@ -40,7 +40,8 @@ def open_table(name: str, root: str | None = None) -> Dataset:
 
     Raises:
         SettingsError: there is none of that name, or its schema is out of bounds.
-        DataError: the file or its schema cannot be read, or a row is outside the schema.
+        DataError: the file or its schema cannot be read, or a row has a level that the schema
+            lacks. A value outside a column's range counts as the end of the range.
     """
     rest = name.partition(":")[2]
     if rest in BUILT_IN:
@@ -64,12 +65,18 @@ def _dataset(name: str, rows: Array, targets: Array, schema: Schema) -> Dataset:
 
     if len(rows) < 2 * TEST_SHARE:
         raise DataError(f"{name}: {len(rows)} rows, expected {2 * TEST_SHARE} or more")
-    train, test = train_test_split(
-        np.arange(len(rows)),
-        test_size=len(rows) // TEST_SHARE,
-        random_state=SPLIT_SEED,
-        stratify=None if schema.numbers else targets,
-    )
+    try:
+        train, test = train_test_split(
+            np.arange(len(rows)),
+            test_size=len(rows) // TEST_SHARE,
+            random_state=SPLIT_SEED,
+            stratify=None if schema.numbers else targets,
+        )
+    except ValueError as error:
+        raise DataError(
+            f"{name}: training and test rows need 2 or more rows of every class that occurs, and "
+            "no more classes than test rows; bring more data"
+        ) from error
     samples = encode_rows(torch.tensor(rows, dtype=torch.float64), schema.columns)
     truth = (
         encode_numbers(torch.tensor(targets, dtype=torch.float64), schema.numbers)

@@ -6,18 +6,22 @@ timeout in seconds.
 
 import logging
 from collections.abc import Iterable, Sequence
-from typing import cast
+from typing import TypeVar, cast
 
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
+from pydantic import TypeAdapter, ValidationError
 
 from fedkd.core.plural import counted
 from fedkd.errors import QuorumLost
-from fedkd.protocol import Card
+from fedkd.protocol import Card, Column, Number
 from fedkd.server.run.quorum import Quorum
 
 CONFIG = "config"
 """Name of the record with the settings of a message."""
+
+Entry = TypeVar("Entry")
+_COLUMNS, _NUMBERS = TypeAdapter(tuple[Column, ...]), TypeAdapter(tuple[Number, ...])
 
 log = logging.getLogger("flwr")
 
@@ -71,7 +75,7 @@ def successful_replies(replies: Iterable[Message], fewest: int) -> list[Message]
 
 
 def collect_cards(grid: Grid, quorum: Quorum, config: ConfigRecord) -> tuple[Card, ...]:
-    """The nodes' cards, with name, classes and input shape only.
+    """The nodes' cards, with name, classes, input shape, columns and numbers only.
 
     Each institution sends its whole card when it connects to the hub.
 
@@ -92,4 +96,14 @@ def _card(record: ConfigRecord) -> Card:
         (channels, height, width),
         frozenset(),
         class_names=tuple(cast(list[str], record["class_names"])) or None,
+        columns=_parsed(_COLUMNS, record.get("columns")),
+        numbers=_parsed(_NUMBERS, record.get("numbers")),
     )
+
+
+def _parsed(kind: TypeAdapter[tuple[Entry, ...]], told: object) -> tuple[Entry, ...]:
+    """Entries of a table from JSON; none of what is malformed, so that the card fits no table."""
+    try:
+        return kind.validate_json(told) if isinstance(told, str) else ()
+    except ValidationError:
+        return ()

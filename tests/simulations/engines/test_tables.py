@@ -1,0 +1,86 @@
+# ruff: noqa: E402
+"""A table of numbers from end to end: interrupted and resumed, and in both engines, bit for bit."""
+
+import json
+from pathlib import Path
+
+from fedkd.simulations.engines.environment_variables import set_environment_defaults
+
+set_environment_defaults()  # before Flower, Ray and gRPC are imported
+
+import pytest
+import torch
+
+from fedkd.experiment import Experiment, load_experiment
+from fedkd.protocol import Answers, Refusal, Request
+from fedkd.simulations import run as runs
+from fedkd.simulations.engines.local import LocalInstitutions
+
+FILES = ("student.safetensors", "events.jsonl")
+
+
+def small() -> Experiment:
+    return load_experiment(
+        "diabetes",
+        ["questions.budget=400", "student.steps=120", 'institutions.models=["sklearn:Ridge"]'],
+    )
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of the local engine without a stop."""
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    runs.run(small(), "local", out)
+    return out
+
+
+def test_a_student_learns_numbers_and_its_scores_are_written(whole: Path) -> None:
+    result = json.loads((whole / "result.json").read_text())
+    assert result["task"]["kind"] == "numbers"
+    assert result["task"]["numbers"][0]["name"] == "progression"
+    assert [column["name"] for column in result["domain"]["columns"]][:2] == ["age", "sex"]
+    assert result["student"]["r2_to_ensemble"] > 0.5
+    assert 0 < result["student"]["mae"] < result["student"]["rmse"]
+    assert [teacher["samples_asked"] for teacher in result["teachers"]] == [400] * 3
+
+
+class StopError(Exception):
+    """The process ends here."""
+
+
+def test_a_run_that_was_interrupted_ends_with_the_same_student(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, questions = LocalInstitutions.answer, 0
+
+    def answer(
+        self: LocalInstitutions, request: Request
+    ) -> tuple[Answers, dict[str, Refusal | str]]:
+        nonlocal questions
+        questions += 1
+        if questions == 5:
+            raise StopError
+        return plain(self, request)
+
+    out = tmp_path / "interrupted"
+    with monkeypatch.context() as patched:
+        patched.setattr(LocalInstitutions, "answer", answer)
+        with pytest.raises(StopError):
+            runs.run(small(), "local", out, checkpoint=0.001)
+    assert not (out / "result.json").exists()
+    result = runs.resume(out)
+    assert result["resumed"] == 1
+    for name in FILES:
+        assert (out / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_engines_make_the_same_student(whole: Path, tmp_path: Path) -> None:
+    torch.manual_seed(1)  # which must not matter
+    out = tmp_path / "simulation"
+    runs.run(small(), "simulation", out)
+    student = "student.safetensors"
+    assert (out / student).read_bytes() == (whole / student).read_bytes()
+    local, simulated = (json.loads((p / "result.json").read_text()) for p in (whole, out))
+    for name in ("task", "domain", "ensemble"):
+        assert simulated[name] == local[name]
+    assert simulated["student"]["r2_to_ensemble"] == local["student"]["r2_to_ensemble"]
