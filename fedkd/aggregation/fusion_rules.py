@@ -129,13 +129,15 @@ class RuleFusion:
     def __call__(self, signals: Mapping[str, Mapping[Signal, Tensor]]) -> dict[Signal, Tensor]:
         """Fuse what is there, by name of institution, into one value for each signal.
 
-        Logits by the rule, (B, K_i) of each into (B, K); the batch-norm gap as its mean; features
-        have no common space and are left out. The order of names does not matter.
+        Logits by the rule, (B, K_i) of each into (B, K); the batch-norm gap as its mean over those
+        who are trusted in some class; features have no common space and are left out. The order of
+        names does not matter.
         """
         names = sorted(signals)
         logits = {name: signals[name][Signal.LOGITS].float() for name in names}
         fused = {Signal.LOGITS: self._fused(logits)}
-        gaps = [signals[n][Signal.BN_GAP] for n in names if Signal.BN_GAP in signals[n]]
+        heard = sorted(self._without_distrusted(logits))
+        gaps = [signals[n][Signal.BN_GAP] for n in heard if Signal.BN_GAP in signals[n]]
         if gaps:
             fused[Signal.BN_GAP] = torch.stack(gaps).mean()
         return fused

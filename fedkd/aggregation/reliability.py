@@ -16,7 +16,8 @@ that they claim. Three questions are put to the answers of each institution:
 Under label skew honest institutions disagree much, and one may be the only one to know a class. So
 agreement counts in the classes that both sides know, as far as they know them; with too little in
 common nothing is concluded, and the institution keeps its weight. Where half of all institutions
-would be left out, as behind strong noise, nothing is concluded of anybody.
+would be left out, as behind strong noise, or where samples are so alike that most institutions
+answer one class, nothing is concluded of anybody.
 
 Source: ours. Related: Dawid and Skene (1979), who estimate observers' error rates without labels.
 """
@@ -39,6 +40,9 @@ LEAST_PEERS = 3
 """Fewer peers have no median that a minority could not own."""
 LEAST_EVIDENCE = 1.5
 """Classes in common, each as far as both sides know it, below which nothing is concluded."""
+LEAST_CLASSES = 0.15
+"""Share of the classes, besides one, that a quarter of the institutions have to answer: below it
+samples are too much alike to judge anybody by, as those of a generator that has just begun."""
 LEAST_CLASS_AGREEMENT = 0.2
 """A class below this is left out."""
 WELL_KNOWN = 0.5
@@ -213,11 +217,11 @@ def estimate_reliability(
         known: (T, K) whether an institution has the class; None: all do.
 
     Returns:
-        All trusted where fewer than three institutions answered or more than `MAX_INSTITUTIONS`, or
-        where half would not be.
+        All trusted where fewer than three institutions answered or more than `MAX_INSTITUTIONS`,
+        where samples are too much alike, or where half would not be.
     """
     had = torch.ones_like(counts, dtype=torch.bool) if known is None else known
-    if not 3 <= len(logits) <= MAX_INSTITUTIONS:
+    if not (3 <= len(logits) <= MAX_INSTITUTIONS and _diverse(logits)):
         nothing = torch.full((len(logits),), math.nan)
         return Reliability(torch.ones_like(had), torch.ones_like(counts).double(), nothing)
     judge = _Judge(logits.log_softmax(-1).clamp_min(FLOOR), counts.double() * had, had)
@@ -230,6 +234,19 @@ def estimate_reliability(
     shown = shown_classes(judge.contrast, judge.trusted)
     small = (judge.claimed / judge.average).sqrt() < WELL_KNOWN
     return Reliability(judge.trusted | ~had, shown.masked_fill(small, 1.0), agreement)
+
+
+def _diverse(logits: Tensor) -> bool:
+    """Whether hard answers to these samples, (T, N, K) logits, are of more than about one class.
+
+    By the effective number of classes of each institution, the exponential of the entropy, of which
+    the upper quartile counts: under skew many answer few classes, and who answers always the same,
+    or at random, is no quarter.
+    """
+    classes = logits.shape[-1]
+    shares = torch.stack([own.argmax(-1).bincount(minlength=classes) for own in logits]).double()
+    effective = torch.special.entr(shares / shares.sum(1, keepdim=True)).sum(1).exp()
+    return float(effective.quantile(0.75)) >= 1 + LEAST_CLASSES * (classes - 1)
 
 
 def class_contrast(probability: Tensor) -> Tensor:

@@ -96,6 +96,11 @@ def _pull_back(at: Point) -> Pulled:
     return total
 
 
+def _of_logits(at: Point) -> dict[str, Tensor]:
+    """By institution that has a part in the loss through its logits, d loss / d logits."""
+    return {n: own[Signal.LOGITS] for n, own in at.cotangents.items() if Signal.LOGITS in own}
+
+
 def _is_plausible(slope: Tensor, scale: float) -> bool:
     """Whether each value is finite and at most `MAX_SLOPE` times ``scale``; NaN is neither."""
     return bool(slope.abs().max() <= MAX_SLOPE * scale)
@@ -104,7 +109,9 @@ def _is_plausible(slope: Tensor, scale: float) -> bool:
 def _through_student(at: Point) -> Pulled:
     yield from ()  # asks nothing
     leaf = as_float(at.images).clone().requires_grad_()
-    cotangents = {name: c[Signal.LOGITS] for name, c in at.cotangents.items()}
+    cotangents = _of_logits(at)
+    if not cotangents:  # only other signals have a part in the loss
+        return torch.zeros(at.images.shape)
     if at.labels is not None:
         cotangents = {name: at.labels.to_union(name, c, 0.0) for name, c in cotangents.items()}
     cotangent = torch.stack(list(cotangents.values())).sum(0)  # (B, K)
@@ -148,13 +155,14 @@ def forward_differences(directions: int = 1, step: float = 0.1) -> Gradient:
             moved = (x + step * u).clamp(0.0, 1.0)
             there = yield Ask(moved, frozenset({Signal.LOGITS}), exact=True)
             slope = torch.zeros(len(x))
-            for name in sorted(set(there) & set(at.cotangents)):
+            cotangents = _of_logits(at)
+            for name in sorted(set(there) & set(cotangents)):
                 here = at.answers[name].signals[Signal.LOGITS]
                 change = there[name].signals[Signal.LOGITS] - here  # (B, K)
                 if not _is_plausible(change / step, 1.0):
                     at.dropped(name)
                     continue
-                slope += (at.cotangents[name][Signal.LOGITS] * change).sum(1) / step
+                slope += (cotangents[name] * change).sum(1) / step
             total += x[0].numel() / directions * slope.view(-1, 1, 1, 1) * u
         return total
 

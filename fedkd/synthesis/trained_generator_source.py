@@ -191,12 +191,14 @@ class TrainedSource(BaseSource):
         batch = self.batch(pixels, fused, student, targets, answered)
         terms = self.backward(batch, answered.progress)
         through_student = pixels.grad if pixels.grad is not None else torch.zeros_like(pixels)
-        cotangents: Cotangents = {
+        found = {
             name: {s: v.grad for s, v in of.items() if v.grad is not None}
             for name, of in leaves.items()
         }
+        # Whoever is left out of the fusion has no part in the loss, and is not asked.
+        cotangents: Cotangents = {name: own for name, own in found.items() if own}
         through_teachers = torch.zeros_like(pixels)
-        if any(cotangents.values()):
+        if cotangents:
             through_teachers = (yield from gradient.pull(self._point(answered, cotangents))).to(
                 compute.device
             )

@@ -158,6 +158,16 @@ def test_where_half_would_be_left_out_nothing_is_concluded() -> None:
     assert bool((found.shown == 1).all())
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_where_samples_tell_nothing_nobody_is_left_out(seed: int) -> None:
+    """As of a generator that has just begun: all samples are nearly alike."""
+    counts = SKEWED if seed % 2 else ALIKE
+    rng = torch.Generator().manual_seed(seed)
+    logits = answers(counts, seed)[:, :1].expand(-1, SAMPLES, -1)
+    logits = logits + 0.2 * torch.randn(logits.shape, generator=rng)
+    assert left_out(estimate_reliability(logits, counts)) == set()
+
+
 def test_of_two_institutions_nobody_can_say_who_lies() -> None:
     logits = answers(ALIKE[:2])
     logits[1] = -logits[1]

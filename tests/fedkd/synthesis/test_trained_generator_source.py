@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from fedkd.aggregation import RuleFusion
 from fedkd.core.interfaces import Context
 from fedkd.core.run_plan import Plan
 from fedkd.core.schedules import FULL, Schedule, constant, ramp
@@ -186,6 +187,25 @@ def test_a_pulled_back_step_is_that_of_autograd_through_teachers_and_student() -
     terms = (target_class(), jensen_shannon(1.0))
     slope, answered = slope_of(PULL_BACK, *terms)
     torch.testing.assert_close(slope, by_autograd(answered, *terms), rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "gradient", [PULL_BACK, STRAIGHT_THROUGH, forward_differences()], ids=lambda g: g.name
+)
+def test_whoever_is_left_out_of_the_fusion_has_no_part_in_the_gradient(gradient: Gradient) -> None:
+    both, b_alone = TEACHERS, InProcess({"b": NETWORKS["b"]}, SHAPE, K)
+    steps = []
+    for teachers, left_out in ((both, {"a": (False,) * K}), (b_alone, {})):
+        source = context(rng=rng(5)).part(spec(gradient=gradient))
+        answered = answered_by(teachers, propose(source), rule="mean_probabilities")
+        assert isinstance(answered.fusion, RuleFusion)
+        fusion = replace(answered.fusion, trusted=left_out)
+        target = fusion.of(answered.answers)[LOGITS].detach()
+        learning = source.learn(replace(answered, fusion=fusion, target=target))
+        asked = drained(learning, teachers)
+        assert not any("a" in request for request in asked if isinstance(request, dict))
+        steps.append(pixels_of(source).detach().clone())
+    assert torch.equal(*steps)
 
 
 def test_a_step_by_the_student_is_that_of_autograd_with_the_student_for_every_teacher() -> None:
