@@ -61,12 +61,15 @@ def teach(owner: File) -> None:
     from fedkd.client.config.private_state_folder import locked
     from fedkd.client.institution import owner_institution
     from fedkd.client.monitoring.terminal_formatting import progress_bar
+    from fedkd.core.plural import counted
 
     settings = load_owner_config(owner)
     with locked(settings.state.folder), progress_bar("teacher") as progress:
         card = owner_institution(settings, progress).card
     shape = "x".join(str(side) for side in card.shape)
-    typer.echo(f"{card.name}: a teacher of {card.classes} classes for images of {shape} is ready")
+    outputs = counted(card.classes, "number") if card.numbers else f"{card.classes} classes"
+    of = f"rows of {counted(len(card.columns), 'column')}" if card.columns else f"images of {shape}"
+    typer.echo(f"{card.name}: a teacher of {outputs} for {of} is ready")
 
 
 @app.command()
@@ -118,9 +121,13 @@ def score(
     """Evaluate a student on the private test data, for the owner alone."""
     from fedkd.client.config.owner_config import load_owner_config
     from fedkd.client.institution import evaluate_student
-    from fedkd.client.institution.student_weight_loading import open_student
+    from fedkd.client.monitoring.terminal_formatting import format_number_scores
 
-    correct, examples = evaluate_student(load_owner_config(owner), open_student(student))
+    found = evaluate_student(load_owner_config(owner), student)
+    if not isinstance(found, tuple):
+        typer.echo(json.dumps(found) if as_json else format_number_scores(found))
+        return
+    correct, examples = found
     if as_json:
         typer.echo(json.dumps({"right": correct, "of": examples, "accuracy": correct / examples}))
     else:

@@ -65,7 +65,7 @@ class DataTable(Section):
     """Private data. All but ``source`` and ``root`` is for tests on shared data."""
 
     source: str
-    """digits, torchvision:NAME, folder:PATH, parquet:PATH or npz:PATH."""
+    """digits, torchvision:NAME, folder:PATH, parquet:PATH, npz:PATH, or rows of table:PATH."""
     root: ResolvedPath = Field(Path(), validate_default=True)
     """Folder to which PATH is relative."""
     index: int = Field(0, ge=0)
@@ -155,7 +155,7 @@ class OwnerConfig(Section):
     def _whole(self) -> Self:
         _ = self.policy.to_policy()  # raises where no policy can have these values
         if isinstance(self.teacher, TeacherTable) and self.data is None:
-            raise SettingsError("a teacher that is trained here needs images; write a [data] table")
+            raise SettingsError("a teacher that is trained here needs data; write a [data] table")
         if isinstance(self.teacher, TeacherTable):
             self._check_mode(self.teacher)
         if self.connection is not None:

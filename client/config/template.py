@@ -8,13 +8,19 @@ name = "north"                      # as the coordinator knows you; must stand i
 
 [teacher]                           # the model that answers
 source = "trained"                  # trained here, on the images of [data]
-model = "cnn"                       # a network of fedkd's, or sklearn:RandomForestClassifier
+model = "cnn"                       # a network of fedkd's, or sklearn:RandomForestClassifier; for
+                                    # rows of a table table-mlp, or sklearn:GradientBoosting, ...
 epochs = 40
 batch = 32
 learning_rate = 5e-3
 weight_decay = 5e-4
 seed = 0
 # class_names = ["benign", "malignant"]   # what the classes of [data] are called
+# A teacher that you have already, see docs/teachers.md and docs/tables.md, instead of the above:
+# source = "skops:model.skops"      # skops:, onnx:, xgboost:, lightgbm:, catboost:, fedkd:, ...
+# schema = "schema.toml"            # of one that reads rows: columns, their ranges and levels, and
+                                    # what is predicted. All that stands in it is on your card, for
+                                    # everybody in the run: write round ranges, not your data's own
 # voters = 100                      # of mode "pate": models, each trained on images of its own
 # [teacher.private]                 # of mode "dp-teacher": trained with DP-SGD, in the place of
 # epsilon = 3.0                     # epochs, batch and rates above; what is promised of an image,
@@ -24,7 +30,9 @@ seed = 0
 # accountant = "prv"                # prv or rdp
 
 [data]                              # private images; they never leave this machine
-source = "digits"                   # digits, torchvision:NAME, folder:PATH, parquet:PATH, npz:PATH
+source = "digits"                   # digits, torchvision:NAME, folder:PATH, parquet:PATH, npz:PATH,
+                                    # or rows of a CSV or Parquet file, table:PATH, whose schema,
+                                    # beside it, is disclosed on your card
 root = "."                          # folder to which PATH is relative
 # To rehearse on data that several institutions share:
 # index = 0                         # which share is yours, of
@@ -42,7 +50,8 @@ samples_per_hour = 10000            # and most within any hour
 largest_batch = 1024                # and in one query
 pull_back = false                   # gradients of the signals: a release like any other
 class_counts = false                # telling how many training images each class has
-scores = false                      # telling how well a student does on your private test images
+scores = false                      # telling how well a student does on your private test images;
+                                    # not where numbers are predicted
 examinations = 50                   # of how many students in all, if that is released
 # hours = ["07:00", "19:00"]        # local time in which queries are answered
 # servers = ["kd.example:9092"]     # coordinators that may be dialled; without it, the one below

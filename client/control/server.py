@@ -166,7 +166,7 @@ class ControlServer:
         if not self._evaluating.acquire(blocking=False):
             return _error("another student is being examined; come back later")
         try:
-            student = build_student(model, len(names), card.shape)
+            student = build_student(model, len(names), card.shape, card.columns)
             limit = max_weights_bytes(student)
             framing.send_json(connection, {"go": limit}, TIMEOUT_SECONDS)
             load_weights(student, framing.receive_frame(connection, limit, UPLOAD_TIMEOUT_SECONDS))

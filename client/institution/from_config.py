@@ -1,12 +1,14 @@
 """Build an institution from its owner's configuration, or evaluate a student for the owner."""
 
+from collections.abc import Mapping
 from dataclasses import replace
-
-from torch import nn
+from pathlib import Path
+from typing import TypeAlias
 
 from fedkd.client.config.owner_config import DataTable, OwnerConfig, TeacherTable
 from fedkd.client.config.private_state_folder import ensure_private_folder
 from fedkd.client.institution.institution import Institution
+from fedkd.client.institution.student_weight_loading import open_student
 from fedkd.client.ledger.ledger import Ledger
 from fedkd.client.vault.external_vault import ExternalVault
 from fedkd.client.vault.teachers.teacher_spec import TeacherSpec
@@ -19,6 +21,9 @@ from fedkd.client.vault.training.settings import (
 from fedkd.client.vault.vault import Vault
 from fedkd.client.vault.vault_settings import Assets
 from fedkd.errors import DataError, SettingsError
+
+NumberScores: TypeAlias = Mapping[str, float | None]
+"""Scores of a student of numbers."""
 
 
 def owner_institution(
@@ -40,18 +45,31 @@ def owner_institution(
     return Institution(config.name, _vault(config, progress), config.effective_policy, opened)
 
 
-def evaluate_student(config: OwnerConfig, student: nn.Module) -> tuple[int, int]:
-    """Evaluate a student on an owner's private test data: (correct, of how many).
+def evaluate_student(config: OwnerConfig, student: Path) -> tuple[int, int] | NumberScores:
+    """Evaluate a student on an owner's private test data.
 
     For the owner alone: no policy is asked, and nothing is charged.
 
+    Args:
+        config: the owner's.
+        student: file of a student that a run wrote.
+
+    Returns:
+        (correct, of how many); of numbers see `fedkd.client.vault.vault.Vault.number_scores`.
+
     Raises:
-        DataError: there are no test data, or none that a student of this shape can read.
+        DataError: the file is no student, or there are no test data that such a student can read.
     """
     vault = _vault(config, None)
-    correct, examples = vault.score(student)
+    network = open_student(student, vault.columns)
+    missing = DataError("there are no private test data to examine a student on; bring some")
+    if vault.numbers:
+        if scores := vault.number_scores(network):
+            return scores
+        raise missing
+    correct, examples = vault.score(network)
     if not examples:
-        raise DataError("there are no private test images to examine a student on; bring some")
+        raise missing
     return correct, examples
 
 

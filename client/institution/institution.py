@@ -144,6 +144,11 @@ def _check_policy(vault: Vault, policy: Policy) -> None:
         raise SettingsError(
             "policy.class_counts is on and those of an external teacher are not known; turn it off"
         )
+    if policy.scores and vault.numbers:
+        raise SettingsError(
+            "policy.scores is on and a released score counts right classes, of which a teacher of "
+            "numbers has none; turn it off"
+        )
     if policy.scores and not vault.scores:
         raise SettingsError(
             "policy.scores is on and there are no test data; name them under [data], or turn it off"

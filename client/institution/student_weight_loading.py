@@ -6,6 +6,7 @@ Weights come as safetensors, which cannot hold code. The network is built here, 
 import json
 import math
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -15,7 +16,8 @@ from torch import nn
 
 from fedkd.client.vault.regular_files import open_regular_file, read_exactly
 from fedkd.errors import DataError, SettingsError
-from fedkd.models import MODELS, Shape, build_network
+from fedkd.models import MODELS, TABLE_MODELS, Shape, build_network, build_table_network
+from fedkd.protocol import Column
 
 MAX_CLASSES = 10_000
 """Of a student, since its head is built before its weights are read."""
@@ -30,22 +32,38 @@ _NUMBER_BYTES = 8
 _LENGTH_BYTES = 8
 
 
-def build_student(model: str, classes: int, shape: Shape) -> nn.Module:
+def build_student(
+    model: str, classes: int, shape: Shape, columns: Sequence[Column] = ()
+) -> nn.Module:
     """The network for a student's weights, still to be loaded.
+
+    Args:
+        model: name of the network.
+        classes: K, classes or numbers.
+        shape: (C, H, W).
+        columns: (D,) of rows; none: it reads images.
 
     Raises:
         SettingsError: no such network, or of a size that makes no sense.
     """
+    if columns and shape != (1, 1, len(columns)):
+        raise SettingsError(f"a student of {shape[2]} columns, and the rows have {len(columns)}")
     if not 1 <= classes <= MAX_CLASSES:
         raise SettingsError(f"a student of {classes} classes; expected 1 to {MAX_CLASSES}")
     if min(shape) < 1 or math.prod(shape) > MAX_PIXELS:
         raise SettingsError(f"a student of images {shape}; at most {MAX_PIXELS} numbers are taken")
-    if (size := _parameters(model, classes, shape)) > MAX_PARAMETERS:
+    if (size := _parameters(model, classes, shape, columns)) > MAX_PARAMETERS:
         raise SettingsError(f"a student of {size} parameters; at most {MAX_PARAMETERS} are taken")
+    return _network(model, classes, shape, columns)
+
+
+def _network(model: str, classes: int, shape: Shape, columns: Sequence[Column]) -> nn.Module:
+    if columns:
+        return build_table_network(model, classes, columns, seed=0)
     return build_network(model, classes, shape, seed=0)
 
 
-def _parameters(model: str, classes: int, shape: Shape) -> int:
+def _parameters(model: str, classes: int, shape: Shape, columns: Sequence[Column]) -> int:
     """Numbers of a network that is not built: on the meta device it takes no memory.
 
     Raises:
@@ -53,9 +71,9 @@ def _parameters(model: str, classes: int, shape: Shape) -> int:
     """
     try:
         with torch.device("meta"):
-            network = build_network(model, classes, shape, seed=0)
+            network = _network(model, classes, shape, columns)
     except (RuntimeError, ValueError, OverflowError, TypeError):
-        if model not in MODELS:
+        if model not in MODELS and model not in TABLE_MODELS:
             return (
                 0  # a network of the owner's own that cannot be built there; its shape is bounded
             )
@@ -88,8 +106,12 @@ def load_weights(student: nn.Module, weights: bytes) -> None:
         raise DataError("weights that are not finite")
 
 
-def open_student(path: Path) -> nn.Module:
+def open_student(path: Path, columns: Sequence[Column] = ()) -> nn.Module:
     """The student in a file that a run wrote.
+
+    Args:
+        path: of the file.
+        columns: (D,) of the rows that the student reads; none: it reads images.
 
     Raises:
         DataError: the file is none, or does not say which network it is of.
@@ -102,7 +124,7 @@ def open_student(path: Path) -> nn.Module:
             if size > MAX_FILE_BYTES or length > _HEADER_BYTES:
                 raise ValueError
             header = read_exactly(file, length, path)
-            student = _described_student(header, size)
+            student = _described_student(header, size, columns)
         except (ValueError, KeyError, TypeError, AttributeError, struct.error, RecursionError):
             raise DataError(
                 f"{path} is no student of fedkd's; name the student.safetensors of a run"
@@ -112,7 +134,7 @@ def open_student(path: Path) -> nn.Module:
     return student
 
 
-def _described_student(header: bytes, size: int) -> nn.Module:
+def _described_student(header: bytes, size: int, columns: Sequence[Column]) -> nn.Module:
     """The network that a header names, where a file of ``size`` bytes can hold its weights.
 
     Raises:
@@ -123,9 +145,14 @@ def _described_student(header: bytes, size: int) -> nn.Module:
     name, classes, shape = notes["student"], int(notes["classes"]), (channels, height, width)
     if not 1 <= classes <= MAX_CLASSES or min(shape) < 1 or math.prod(shape) > MAX_PIXELS:
         raise ValueError
-    if _parameters(name, classes, shape) > size:  # a byte each, at the very least
+    if columns and shape != (1, 1, len(columns)):
+        raise DataError(
+            f"a student of {width} columns, and the schema here has {len(columns)}; name the "
+            "student of a run that you took part in"
+        )
+    if _parameters(name, classes, shape, columns) > size:  # a byte each, at the very least
         raise ValueError
-    student = build_student(name, classes, shape)
+    student = build_student(name, classes, shape, columns)
     if size > max_weights_bytes(student):
         raise ValueError
     return student

@@ -30,6 +30,14 @@ CARD_LABELS = {
     "guarantee": "guarantee of differential privacy",
 }
 """Descriptions of the fields of a card."""
+TABLE_LABELS = {
+    "shape": "rows that it reads (1, 1, columns)",
+    "samples": "most rows that it answers",
+    "class_counts": "training rows of each class",
+    "scores": "accuracy of a student on private test rows is released",
+    "recipes": "version of the recipes by which it draws rows itself, 0 for none",
+}
+"""Of those of a card of rows."""
 LEDGER_HEADING = (
     f"{'row':>8}  {'time':<32}  {'server':<22} {'kind':<11} {'signals':<14} {'images':>6} "
     f"{'micro-rho':>9}  decision"
@@ -71,11 +79,15 @@ def format_card(card: Card) -> str:
     """Every field of a card, one a line."""
     facts = {**card_fields(card), "guarantee": format_guarantee(card.guarantee)}
     facts |= {"columns": _columns(card.columns), "numbers": _numbers(card.numbers)}
-    if not card.columns:
-        del facts["columns"]
-    if not card.numbers:
-        del facts["numbers"]
     labels = {field: CARD_LABELS.get(field, field) for field in facts}
+    if card.columns:
+        labels |= TABLE_LABELS
+    else:
+        del facts["columns"]
+    if card.numbers:
+        del facts["class_names"], facts["class_counts"], facts["classes"]
+    else:
+        del facts["numbers"]
     width = max(map(len, labels.values())) + 2
     return "\n".join(f"{labels[field]:<{width}}{_fact(fact)}" for field, fact in facts.items())
 
@@ -95,6 +107,12 @@ def _numbers(numbers: Sequence[Number]) -> str:
         + (f", error {n.error:g}" if n.error is not None else "")
         for n in numbers
     )
+
+
+def format_number_scores(scores: Mapping[str, float | None]) -> str:
+    """Scores of a student of numbers, in one line."""
+    known = [f"{name} {score:.4g}" for name, score in scores.items() if score is not None]
+    return ", ".join(known)
 
 
 def format_guarantee(guarantee: Guarantee | None) -> str:

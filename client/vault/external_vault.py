@@ -1,17 +1,20 @@
 """Access to a teacher that was trained elsewhere, opened as its owner specifies it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 from torch import nn
 
 from fedkd.client.vault.teachers.formats import open_teacher
+from fedkd.client.vault.teachers.table_layout import TableLayout
 from fedkd.client.vault.teachers.teacher_spec import TeacherSpec
 from fedkd.client.vault.trained_vault import TrainedVault
 from fedkd.client.vault.vault import Vault
 from fedkd.client.vault.vault_settings import Assets
+from fedkd.data.table_schema import parse_schema
 from fedkd.errors import DataError
 from fedkd.models import Teacher
+from fedkd.protocol import Column, Number
 
 
 class ExternalVault(Vault):
@@ -34,22 +37,32 @@ class ExternalVault(Vault):
     @property
     def classes(self) -> int:
         """K as specified; checked against the teacher when it is opened, and so is the shape."""
-        return self.spec.classes
+        return self.spec.classes if self._layout is None else self._layout.outputs
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """See `Vault.shape`."""
-        return self.spec.shape
+        return self.spec.shape if self._layout is None else self._layout.shape
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """See `Vault.columns`; as the schema says."""
+        return () if self._layout is None else self._layout.columns
+
+    @property
+    def numbers(self) -> tuple[Number, ...]:
+        """See `Vault.numbers`; as the schema says."""
+        return () if self._layout is None else self._layout.numbers
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
         """See `Vault.class_names`."""
-        return self.spec.class_names
+        return self.spec.class_names if self._layout is None else self._layout.class_names or None
 
     @property
     def scores(self) -> bool:
         """See `Vault.scores`."""
-        return self._tests is not None
+        return self._tests is not None and not self.numbers
 
     @cached_property
     def teacher(self) -> Teacher:
@@ -59,19 +72,43 @@ class ExternalVault(Vault):
             SettingsError: see `fedkd.client.vault.teachers.formats.open_teacher`.
             DataError: likewise, or the test data are of another shape or have more classes.
         """
-        tests = self._tests
-        if tests is not None and (tests.shape != self.shape or tests.classes > self.classes):
+        if self._tests is not None:
+            self._check_tests(self._tests)
+        return open_teacher(self.spec, self._layout)
+
+    def score(self, model: nn.Module, classes: Sequence[str] | None = None) -> tuple[int, int]:
+        """See `Vault.score`. Classes of test images are numbers; the teacher's may have names."""
+        if self._tests is None:
+            return 0, 0
+        self._check_tests(self._tests)
+        if classes is not None and self.class_names is not None and self._layout is None:
+            number = {name: str(place) for place, name in enumerate(self.class_names)}
+            classes = [number.get(name, "") for name in classes]
+        return self._tests.score(model, classes)
+
+    def number_scores(self, model: nn.Module) -> Mapping[str, float | None]:
+        """See `Vault.number_scores`."""
+        if self._tests is None:
+            return {}
+        self._check_tests(self._tests)
+        return self._tests.number_scores(model)
+
+    @cached_property
+    def _layout(self) -> TableLayout | None:
+        """What the schema says; None: the teacher reads images."""
+        if self.spec.schema is None:
+            return None
+        schema = parse_schema(self.spec.path(self.spec.schema))
+        return TableLayout(schema.columns, schema.numbers, schema.classes)
+
+    def _check_tests(self, tests: TrainedVault) -> None:
+        if tests.shape != self.shape or tests.classes > self.classes:
             raise DataError(
                 f"the test data are {tests.classes} classes of {list(tests.shape)} and the "
                 f"teacher reads {self.classes} of {list(self.shape)}; name data that fit it"
             )
-        return open_teacher(self.spec)
-
-    def score(self, model: nn.Module, classes: Sequence[str] | None = None) -> tuple[int, int]:
-        """See `Vault.score`. Classes of the test data are numbers; the teacher's may have names."""
-        if self._tests is None:
-            return 0, 0
-        if classes is not None and self.class_names is not None:
-            number = {name: str(place) for place, name in enumerate(self.class_names)}
-            classes = [number.get(name, "") for name in classes]
-        return self._tests.score(model, classes)
+        same = (tests.columns, tests.numbers) == (self.columns, self.numbers)
+        if not same or (self._layout is not None and tests.class_names != self.class_names):
+            raise DataError(
+                "the schema of the test data is not the one of the teacher; give both the same"
+            )

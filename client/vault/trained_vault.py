@@ -2,7 +2,7 @@
 
 import hashlib
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TypeAlias
@@ -29,6 +29,7 @@ from fedkd.errors import DataError
 from fedkd.evaluation import predict_logits
 from fedkd.models import ModuleTeacher, Teacher
 from fedkd.protocol import Column, Guarantee, Number
+from fedkd.tasks import Regression
 
 TrainedTeacher: TypeAlias = tuple[Teacher, Guarantee | None]
 """A teacher, and the DP guarantee of its training."""
@@ -133,6 +134,20 @@ class TrainedVault(Vault):
             truth = torch.tensor([output.get(name, -1) for name in names])[truth]
         correct = predict_logits(model, data.test_images).argmax(1) == truth
         return int(correct.sum()), len(correct)
+
+    def number_scores(self, model: nn.Module) -> Mapping[str, float | None]:
+        """See `Vault.number_scores`."""
+        data = self._data
+        if not len(data.test_labels):
+            return {}
+        said = predict_logits(model, data.test_images).clamp(0.0, 1.0)
+        if said.shape != data.test_labels.shape:
+            raise DataError(
+                f"a student of {said.shape[1]} numbers, and the data have {len(data.numbers)}; "
+                "name the student of a run that predicts the same"
+            )
+        scores = Regression(data.numbers).scores(said, data.test_labels)
+        return {"rows": float(len(said)), **scores}
 
     @cached_property
     def _data(self) -> LocalData:

@@ -4,7 +4,7 @@ A vault prints and logs nothing. Its errors name files and settings, never conte
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import nn
 
@@ -93,3 +93,14 @@ class Vault(ABC):
             classes: names of its outputs; None: they are the institution's own classes. Samples of
                 a class that the model has no output for count as wrong.
         """
+
+    def number_scores(self, model: nn.Module) -> Mapping[str, float | None]:
+        """Scores of a model that predicts numbers, for the owner alone; none without test data.
+
+        Args:
+            model: (B, 1, 1, D) float in [0, 1] -> (B, K) shares of the ranges. It is not changed.
+
+        Returns:
+            ``rows``, and the scores of `fedkd.tasks.Regression`.
+        """
+        return {}

@@ -18,7 +18,7 @@ from fedkd.models.table_networks import (
     build_table_network,
     check_student_name,
 )
-from fedkd.models.table_teacher import TableTeacher
+from fedkd.models.table_teacher import RowNetworkTeacher, TableTeacher
 from fedkd.models.teacher import (
     CHUNK,
     MIN_PROBABILITY,
@@ -38,6 +38,7 @@ __all__ = [
     "InProcess",
     "ModuleTeacher",
     "Network",
+    "RowNetworkTeacher",
     "Scattering",
     "ScikitTeacher",
     "Shape",

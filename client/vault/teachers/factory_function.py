@@ -2,6 +2,7 @@
 
 The function is called with ``options`` and returns an nn.Module, (B, C, H, W) -> (B, K), whose
 weights are then read from a safetensors file, or a fitted scikit-learn classifier without one.
+Where rows of a table are read, the module takes (B, D), and the estimator may be a regressor.
 """
 
 import importlib
@@ -9,7 +10,10 @@ from typing import Any
 
 from torch import nn
 
+from fedkd.client.vault.teachers.row_networks import row_network_teacher
 from fedkd.client.vault.teachers.sklearn_estimator import estimator_teacher, is_classifier
+from fedkd.client.vault.teachers.table_estimator import table_estimator_teacher
+from fedkd.client.vault.teachers.table_layout import TableLayout
 from fedkd.client.vault.teachers.teacher_spec import TeacherSpec
 from fedkd.client.vault.teachers.torch_module_teacher import (
     load_weights,
@@ -29,10 +33,7 @@ def open_factory(spec: TeacherSpec, name: str) -> Teacher:
     """
     result = _call_factory(spec, name)
     if isinstance(result, nn.Module):
-        if spec.weights is None:
-            raise SettingsError(f"{spec.source} makes a network; give its weights, a .safetensors")
-        load_weights(result, spec.path(spec.weights))
-        return module_teacher(result, spec)
+        return _network_teacher(result, spec)
     if not is_classifier(result):
         raise DataError(
             f"{spec.source} returned {type(result).__name__}; expected an nn.Module, or a fitted "
@@ -41,6 +42,28 @@ def open_factory(spec: TeacherSpec, name: str) -> Teacher:
     if spec.weights is not None:
         raise SettingsError(f"{spec.source} makes a fitted estimator; take weights away")
     return estimator_teacher(result, spec)
+
+
+def open_factory_table(spec: TeacherSpec, name: str, layout: TableLayout) -> Teacher:
+    """A module, (B, D) in their own units -> (B, K), or a fitted estimator that reads rows.
+
+    Raises:
+        SettingsError: see `open_factory`.
+        DataError: likewise, or it does not fit the schema.
+    """
+    result = _call_factory(spec, name)
+    if isinstance(result, nn.Module):
+        return row_network_teacher(_network_teacher(result, spec), layout)
+    if spec.weights is not None:
+        raise SettingsError(f"{spec.source} makes a fitted estimator; take weights away")
+    return table_estimator_teacher(result, layout, spec.source)
+
+
+def _network_teacher(network: nn.Module, spec: TeacherSpec) -> Teacher:
+    if spec.weights is None:
+        raise SettingsError(f"{spec.source} makes a network; give its weights, a .safetensors")
+    load_weights(network, spec.path(spec.weights))
+    return module_teacher(network, spec)
 
 
 def _call_factory(spec: TeacherSpec, name: str) -> Any:

@@ -1,13 +1,15 @@
 """Table of the formats of external teachers; open a teacher and check its first answers."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 
-from fedkd.client.vault.teachers.factory_function import open_factory
-from fedkd.client.vault.teachers.fedkd_networks import open_fedkd
-from fedkd.client.vault.teachers.inference_server import open_server
+from fedkd.client.vault.teachers.catboost_file import open_catboost
+from fedkd.client.vault.teachers.factory_function import open_factory, open_factory_table
+from fedkd.client.vault.teachers.fedkd_networks import open_fedkd, open_fedkd_table
+from fedkd.client.vault.teachers.inference_server import open_server, open_server_table
+from fedkd.client.vault.teachers.lightgbm_file import open_lightgbm
 from fedkd.client.vault.teachers.memory_limit import (
     GIB,
     limited_memory,
@@ -15,16 +17,20 @@ from fedkd.client.vault.teachers.memory_limit import (
     ran_out_of_memory,
 )
 from fedkd.client.vault.teachers.onnx_file import open_onnx
-from fedkd.client.vault.teachers.pt2_archive import open_pt2
-from fedkd.client.vault.teachers.skops_file import open_skops
+from fedkd.client.vault.teachers.onnx_table import open_onnx_table
+from fedkd.client.vault.teachers.pt2_archive import open_pt2, open_pt2_table
+from fedkd.client.vault.teachers.skops_file import open_skops, open_skops_table
+from fedkd.client.vault.teachers.table_answers import check_table_answers
+from fedkd.client.vault.teachers.table_layout import TableLayout
 from fedkd.client.vault.teachers.teacher_spec import TeacherSpec
 from fedkd.client.vault.teachers.timm_networks import open_timm
 from fedkd.client.vault.teachers.torchvision_networks import open_torchvision
+from fedkd.client.vault.teachers.xgboost_file import open_xgboost
 from fedkd.errors import DataError, FedkdError, SettingsError
 from fedkd.models import Teacher
 from fedkd.protocol import Signal
 
-COMMON_FIELDS = frozenset({"source", "shape", "classes", "class_names", "folder"})
+COMMON_FIELDS = frozenset({"source", "shape", "classes", "class_names", "schema", "folder"})
 """Fields of a `TeacherSpec` that every format takes."""
 
 NORMALISATION = frozenset({"mean", "std"})
@@ -40,9 +46,11 @@ MAX_RELATIVE_DIFFERENCE = 1e-2
 class Format:
     """A format of teachers: what opens it, and which fields beyond the common ones it takes."""
 
-    open: Callable[[TeacherSpec, str], Teacher]
-    """From a spec and the part of its source after the prefix."""
+    open: Callable[[TeacherSpec, str], Teacher] | None
+    """From a spec and the part of its source after the prefix; None: it reads no images."""
     takes: frozenset[str]
+    open_table: Callable[[TeacherSpec, str, TableLayout], Teacher] | None = None
+    """The same where rows of a table are read; None: it reads none."""
 
     @property
     def from_file(self) -> bool:
@@ -50,21 +58,30 @@ class Format:
         return self.takes >= FROM_FILE
 
 
+OF_SERVER = NAMED_TENSORS | {"batch", "timeout", "insecure", "ca"}
+
 FORMATS: Mapping[str, Format] = {
-    "factory": Format(open_factory, NETWORK_FIELDS),
-    "fedkd": Format(open_fedkd, frozenset({"weights"})),
+    "factory": Format(open_factory, NETWORK_FIELDS, open_factory_table),
+    "fedkd": Format(open_fedkd, frozenset({"weights"}), open_fedkd_table),
     "torchvision": Format(open_torchvision, NETWORK_FIELDS),
     "timm": Format(open_timm, NETWORK_FIELDS),
-    "onnx": Format(open_onnx, FROM_FILE | NAMED_TENSORS),
-    "pt2": Format(open_pt2, FROM_FILE | NORMALISATION | {"outputs", "trusted"}),
-    "skops": Format(open_skops, FROM_FILE | NORMALISATION | {"trusted_types"}),
-    "oip": Format(open_server, NAMED_TENSORS | {"batch", "timeout", "insecure", "ca"}),
+    "onnx": Format(open_onnx, FROM_FILE | NAMED_TENSORS, open_onnx_table),
+    "pt2": Format(open_pt2, FROM_FILE | NORMALISATION | {"outputs", "trusted"}, open_pt2_table),
+    "skops": Format(open_skops, FROM_FILE | NORMALISATION | {"trusted_types"}, open_skops_table),
+    "oip": Format(open_server, OF_SERVER, open_server_table),
+    "xgboost": Format(None, FROM_FILE | {"trusted"}, open_xgboost),
+    "lightgbm": Format(None, FROM_FILE, open_lightgbm),
+    "catboost": Format(None, FROM_FILE | {"trusted"}, open_catboost),
 }
 """Formats by the prefix of a source, before its first colon."""
 
 
-def open_teacher(spec: TeacherSpec) -> Teacher:
+def open_teacher(spec: TeacherSpec, layout: TableLayout | None = None) -> Teacher:
     """Open a teacher and try it, so that faults show now and not at the first query.
+
+    Args:
+        spec: the owner's.
+        layout: of the schema, where it reads rows of a table.
 
     Raises:
         SettingsError: no such format, a field that it does not take, or a dependency is missing.
@@ -77,16 +94,16 @@ def open_teacher(spec: TeacherSpec) -> Teacher:
             f"{', '.join(f'{known}:' for known in FORMATS)}"
         )
     taken = COMMON_FIELDS | FORMATS[prefix].takes
-    plain = TeacherSpec(spec.source, spec.shape, classes=1)
+    plain = TeacherSpec(spec.source, (1, 1, 1), classes=1)
     for field in fields(spec):
         if field.name not in taken and getattr(spec, field.name) != getattr(plain, field.name):
             raise SettingsError(f"{prefix}: takes no {field.name}; take it away")
     if not FORMATS[prefix].from_file:
-        return _opened(spec, prefix, rest)
+        return _opened(spec, prefix, rest, layout)
     limit = memory_limit(spec)
     try:
         with limited_memory(limit):
-            return _opened(spec, prefix, rest)
+            return _opened(spec, prefix, rest, layout)
     except (FedkdError, MemoryError) as error:
         if not ran_out_of_memory(error):
             raise
@@ -96,10 +113,27 @@ def open_teacher(spec: TeacherSpec) -> Teacher:
         ) from error
 
 
-def _opened(spec: TeacherSpec, prefix: str, rest: str) -> Teacher:
-    teacher = FORMATS[prefix].open(spec, rest)
+def _opened(spec: TeacherSpec, prefix: str, rest: str, layout: TableLayout | None) -> Teacher:
+    opens, opens_table = FORMATS[prefix].open, FORMATS[prefix].open_table
+    if layout is not None:
+        if opens_table is None:
+            raise SettingsError(f"{prefix}: reads images and no rows; give shape, and no schema")
+        teacher = opens_table(_as_images(spec, layout), rest, layout)
+        check_table_answers(teacher, spec, layout)
+        return teacher
+    if opens is None:
+        raise SettingsError(f"{prefix}: reads rows of a table; give a schema in place of shape")
+    teacher = opens(spec, rest)
     _check_answers(teacher, spec)
     return teacher
+
+
+def _as_images(spec: TeacherSpec, layout: TableLayout) -> TeacherSpec:
+    """The spec with shape and classes of the schema, for what is opened as of images."""
+    if layout.numbers and spec.outputs != "logits":
+        raise SettingsError("outputs is of classes, and the schema predicts numbers; take it away")
+    names = layout.class_names or None
+    return replace(spec, shape=layout.shape, classes=layout.outputs, class_names=names)
 
 
 def _check_answers(teacher: Teacher, spec: TeacherSpec) -> None:

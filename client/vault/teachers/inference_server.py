@@ -23,8 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedkd.client.vault.teachers.logits_only_teacher import LogitsTeacher, input_layout
+from fedkd.client.vault.teachers.row_networks import row_network_teacher
+from fedkd.client.vault.teachers.table_layout import TableLayout
 from fedkd.client.vault.teachers.teacher_spec import TeacherSpec
 from fedkd.errors import DataError, SettingsError
+from fedkd.models import RowNetworkTeacher
 
 FLOAT_TYPES = frozenset({"FP16", "FP32", "FP64"})
 """Data types of the protocol that are floats in JSON."""
@@ -80,6 +83,11 @@ def open_server(spec: TeacherSpec, url: str) -> LogitsTeacher:
         return _scores(answer, output.name, (len(pixels), spec.classes), spec)
 
     return input_layout(source.shape, spec).teacher(score_batch, spec, spec.batch)
+
+
+def open_server_table(spec: TeacherSpec, url: str, layout: TableLayout) -> RowNetworkTeacher:
+    """A model that reads rows in their own units, (B, D); see `open_server` for what it raises."""
+    return row_network_teacher(open_server(spec, url), layout)
 
 
 class _InferenceClient:

@@ -32,14 +32,8 @@ def open_onnx(spec: TeacherSpec, name: str) -> LogitsTeacher:
         SettingsError: onnxruntime is not installed, or an input or output is not named.
         DataError: the file cannot be read, or its input takes other images.
     """
-    try:
-        import onnx  # noqa: F401
-        import onnxruntime  # noqa: F401
-    except ImportError as error:
-        raise SettingsError("onnxruntime is not installed; install fedkd[onnx]") from error
-
     path = spec.path(name)
-    session = _session(path, memory_limit(spec))
+    session = open_session(spec, path)
     source = select_tensor(session.get_inputs(), spec.input_name, "input_name", spec)
     output = select_tensor(session.get_outputs(), spec.output_name, "output_name", spec)
     if source.type != "tensor(float)":
@@ -51,10 +45,19 @@ def open_onnx(spec: TeacherSpec, name: str) -> LogitsTeacher:
     return input_layout(source.shape, spec).teacher(score_batch, spec, CHUNK)
 
 
-def _session(path: Path, limit: int) -> Any:
-    """A session that opens no file, and whose tensors have at most ``limit`` bytes."""
-    import onnxruntime
+def open_session(spec: TeacherSpec, path: Path) -> Any:
+    """A session that opens no file, and whose tensors have no more bytes than the owner allows.
 
+    Raises:
+        SettingsError: onnxruntime is not installed.
+        DataError: the file cannot be read.
+    """
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime
+    except ImportError as error:
+        raise SettingsError("onnxruntime is not installed; install fedkd[onnx]") from error
+    limit = memory_limit(spec)
     content = read_regular_file(path, min(limit, MAX_MODEL_BYTES))
     files = read_weight_files(parse_model(content, path), path, limit)
     options = onnxruntime.SessionOptions()

@@ -23,10 +23,12 @@ from torch import Tensor, nn
 from fedkd.client.vault.regular_files import read_regular_file
 from fedkd.client.vault.teachers.memory_limit import memory_limit
 from fedkd.client.vault.teachers.pt2_program_checks import checked_program
+from fedkd.client.vault.teachers.row_networks import row_network_teacher
+from fedkd.client.vault.teachers.table_layout import TableLayout
 from fedkd.client.vault.teachers.teacher_spec import TeacherSpec
 from fedkd.client.vault.teachers.torch_module_teacher import module_teacher
 from fedkd.errors import DataError, SettingsError
-from fedkd.models import ModuleTeacher
+from fedkd.models import ModuleTeacher, RowNetworkTeacher
 
 PROGRAM = "models/model.json"
 PLAIN_RECORDS = re.compile(
@@ -87,6 +89,11 @@ def open_pt2(spec: TeacherSpec, name: str) -> ModuleTeacher:
             f"{torch.__version__}"
         ) from error
     return module_teacher(ExportedProgram(program), spec)
+
+
+def open_pt2_table(spec: TeacherSpec, name: str, layout: TableLayout) -> RowNetworkTeacher:
+    """A program that reads rows in their own units, (B, D); see `open_pt2` for what it raises."""
+    return row_network_teacher(open_pt2(spec, name), layout)
 
 
 def strip_pickles(content: bytes, path: Path) -> io.BytesIO:

@@ -1,5 +1,6 @@
 """Fitted scikit-learn classifiers as teachers: check the estimator and map its classes."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -30,24 +31,35 @@ def estimator_teacher(estimator: Any, spec: TeacherSpec) -> LogitsTeacher:
             f"{spec.source} is no fitted classifier with predict_proba; fit it, or calibrate it "
             f"with sklearn.calibration.CalibratedClassifierCV"
         )
-    columns = _columns(estimator.classes_, spec)
+    places = class_places(estimator.classes_, spec.class_names or (), spec.classes, spec.source)
 
     def score_batch(pixels: NDArray[np.float32]) -> NDArray[np.float64]:
         probabilities = np.zeros((len(pixels), spec.classes))
-        probabilities[:, columns] = estimator.predict_proba(pixels.reshape(len(pixels), -1))
+        probabilities[:, places] = estimator.predict_proba(pixels.reshape(len(pixels), -1))
         return probabilities
 
     return LogitsTeacher(score_batch, replace(spec, outputs="probabilities"))
 
 
-def _columns(known: Any, spec: TeacherSpec) -> list[int]:
-    """Where each of the estimator's classes stands among the spec's."""
+def class_places(known: Any, names: Sequence[str], classes: int, source: str) -> list[int]:
+    """Where each of an estimator's classes stands among the owner's.
+
+    Args:
+        known: numbers below ``classes``, or names among ``names``.
+        names: (K,), or none.
+        classes: K.
+        source: for errors.
+
+    Raises:
+        DataError: it knows other classes.
+    """
     own = np.asarray(known).tolist()
-    names = {name: place for place, name in enumerate(spec.class_names or ())}
-    places = [names.get(c, -1) if isinstance(c, str) else c for c in own]
-    if not all(isinstance(p, int) and 0 <= p < spec.classes for p in places):
+    place_of = {name: place for place, name in enumerate(names)}
+    named = all(str(one) in place_of for one in own)
+    places = [place_of[str(one)] if named else one if isinstance(one, int) else -1 for one in own]
+    if not all(0 <= place < classes for place in places):
         raise DataError(
-            f"{spec.source} knows {len(own)} classes ({own[0]!r} the first) that are not among "
-            f"the {spec.classes} of the spec; number them from 0, or give their class_names"
+            f"{source} knows {len(own)} classes ({own[0]!r} the first) that are not among "
+            f"the {classes} of the spec; number them from 0, or give their class_names"
         )
     return places

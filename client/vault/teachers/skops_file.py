@@ -1,4 +1,4 @@
-"""Teacher format ``skops:FILE``: a fitted scikit-learn classifier saved with skops, no pickle.
+"""Teacher format ``skops:FILE``: a fitted scikit-learn estimator saved with skops, no pickle.
 
 skops builds only types that it knows, and those that the owner lists in ``trusted_types``. What an
 estimator computes may take any memory and time.
@@ -14,8 +14,11 @@ from fedkd.client.vault.regular_files import read_regular_file
 from fedkd.client.vault.teachers.logits_only_teacher import LogitsTeacher
 from fedkd.client.vault.teachers.memory_limit import memory_limit
 from fedkd.client.vault.teachers.sklearn_estimator import estimator_teacher
+from fedkd.client.vault.teachers.table_estimator import table_estimator_teacher
+from fedkd.client.vault.teachers.table_layout import TableLayout
 from fedkd.client.vault.teachers.teacher_spec import TeacherSpec
 from fedkd.errors import DataError, FedkdError, SettingsError
+from fedkd.models import TableTeacher
 
 MAX_EXPANSION = 100
 """Unpacked bytes for each byte of a file; a bomb has a thousand."""
@@ -33,6 +36,21 @@ def open_skops(spec: TeacherSpec, name: str) -> LogitsTeacher:
         SettingsError: skops is not installed, or the file needs types that are not trusted.
         DataError: it cannot be read, or is no fitted classifier.
     """
+    return estimator_teacher(_load(spec, name), spec)
+
+
+def open_skops_table(spec: TeacherSpec, name: str, layout: TableLayout) -> TableTeacher:
+    """A classifier or regressor that reads rows.
+
+    Raises:
+        SettingsError: see `open_skops`, or pandas is needed and not installed.
+        DataError: it cannot be read, or does not fit the schema.
+    """
+    return table_estimator_teacher(_load(spec, name), layout, spec.source)
+
+
+def _load(spec: TeacherSpec, name: str) -> Any:
+    """The estimator in a file."""
     try:
         from skops.io import get_untrusted_types, loads
     except ImportError as error:
@@ -50,7 +68,7 @@ def open_skops(spec: TeacherSpec, name: str) -> LogitsTeacher:
                 f"{path} builds {', '.join(unknown)}; if these are your own, list them in "
                 f"trusted_types"
             )
-        estimator = loads(content, trusted=list(spec.trusted_types))
+        return loads(content, trusted=list(spec.trusted_types))
     except FedkdError:
         raise
     except Exception as error:  # a damaged file fails wherever skops happens to be
@@ -58,7 +76,6 @@ def open_skops(spec: TeacherSpec, name: str) -> LogitsTeacher:
             f"{path} cannot be read by skops ({type(error).__name__}); save it again with the "
             f"versions that are installed here"
         ) from error
-    return estimator_teacher(estimator, spec)
 
 
 def _check_sizes(content: bytes, path: Path) -> None:

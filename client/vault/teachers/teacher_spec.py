@@ -27,7 +27,7 @@ class TeacherSpec:
 
     source: str
     """PREFIX:REST; prefixes are the keys of `fedkd.client.vault.teachers.formats.FORMATS`."""
-    shape: tuple[int, int, int]
+    shape: tuple[int, int, int] = (0, 0, 0)
     """(C, H, W) of the images that it reads. Nothing is resized or recoloured for it."""
     weights: Path | None = None
     """A .safetensors file."""
@@ -62,6 +62,9 @@ class TeacherSpec:
     """Whether plain http may go to another machine."""
     ca: Path | None = None
     """CA certificates for an inference server; None for those of the system."""
+    schema: Path | None = None
+    """In place of shape and classes, where it reads rows of a table: a TOML file with the columns
+    and what is predicted, see `fedkd.data.table_schema`. All of it is disclosed on the card."""
     folder: Path = Path()
     """Base of relative paths."""
 
@@ -69,9 +72,31 @@ class TeacherSpec:
         kind, colon, rest = self.source.partition(":")
         if not (kind and colon and rest):
             raise SettingsError(f"source {self.source!r}; expected PREFIX:WHAT, as in onnx:FILE")
-        if min(self.shape) < 1:
-            raise SettingsError(f"shape {list(self.shape)}; expected [C, H, W], each 1 or more")
-        self._name_classes()
+        if self.schema is not None:
+            self._check_table()
+        elif min(self.shape) < 1:
+            raise SettingsError(
+                f"shape {list(self.shape)}; expected [C, H, W], each 1 or more, or for rows of a "
+                "table a schema"
+            )
+        else:
+            self._name_classes()
+        self._check_normalisation()
+        if self.memory is not None and not 0 < self.memory < math.inf:
+            raise SettingsError(f"memory {self.memory}; expected GiB, more than 0")
+        if self.batch < 1 or not 0 < self.timeout < math.inf:
+            raise SettingsError(
+                f"batch {self.batch}, timeout {self.timeout}; expected 1 or more images and "
+                f"more than 0 seconds"
+            )
+
+    def _check_table(self) -> None:
+        if self.mean is not None or self.std is not None:
+            raise SettingsError(
+                "mean and std are of images, and rows come in their own units; take them away"
+            )
+
+    def _check_normalisation(self) -> None:
         if (self.mean is None) != (self.std is None):
             raise SettingsError("mean without std, or std without mean; give both or neither")
         for values in (self.mean, self.std):
@@ -84,13 +109,6 @@ class TeacherSpec:
             raise SettingsError(f"mean {list(self.mean or ())}; expected finite numbers")
         if any(not 0 < s < math.inf for s in self.std or ()):
             raise SettingsError(f"std {list(self.std or ())}; expected numbers above 0")
-        if self.memory is not None and not 0 < self.memory < math.inf:
-            raise SettingsError(f"memory {self.memory}; expected GiB, more than 0")
-        if self.batch < 1 or not 0 < self.timeout < math.inf:
-            raise SettingsError(
-                f"batch {self.batch}, timeout {self.timeout}; expected 1 or more images and "
-                f"more than 0 seconds"
-            )
 
     def _name_classes(self) -> None:
         names = self.class_names
@@ -127,6 +145,15 @@ def spec_from_table(table: Mapping[str, Any], folder: Path) -> TeacherSpec:
             raise SettingsError(
                 f"unknown key {key!r} in [teacher]{hint}; known: {', '.join(known)}"
             )
+    if "schema" in table:
+        for key in ("shape", "classes", "class_names"):
+            if key in table:
+                raise SettingsError(f"teacher.{key} stands in the schema already; take it away")
+    elif "shape" not in table:
+        raise SettingsError(
+            "teacher.shape is missing; give it, or for rows of a table a schema, see "
+            "docs/teachers.md"
+        )
     try:
         spec = TypeAdapter(TeacherSpec).validate_python(dict(table))
     except ValidationError as error:

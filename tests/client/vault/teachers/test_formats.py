@@ -497,7 +497,7 @@ def test_every_table_of_the_page_is_one_and_every_format_has_one() -> None:
     assert {s.source.partition(":")[0] for s in specs} == set(FORMATS)
     for own in specs:
         prefix = own.source.partition(":")[0]
-        given = set(tables()[specs.index(own)]) - {"source", "shape", "classes"}
+        given = set(tables()[specs.index(own)]) - {"source", "shape", "classes", "schema"}
         assert given <= FORMATS[prefix].takes | {"class_names"}
 
 
