@@ -77,17 +77,23 @@ class Regression:
 
     def scores(self, outputs: Tensor, truth: Tensor) -> dict[str, float | None]:
         """Mean R^2; of one number also RMSE and MAE in its unit."""
-        scores: dict[str, float | None] = {"r2": r2_score(outputs, truth)}
-        if len(self.numbers) == 1:
-            span = self.numbers[0].high - self.numbers[0].low
-            error = (outputs - truth).double()
-            scores["rmse"] = span * float(error.square().mean().sqrt())
-            scores["mae"] = span * float(error.abs().mean())
-        return scores
+        return {"r2": r2_score(outputs, truth), **self._errors(outputs, truth)}
 
     def agreement(self, student: Tensor, ensemble: Tensor) -> dict[str, float | None]:
-        """R^2 of the student to the ensemble."""
-        return {"r2_to_ensemble": r2_score(student, ensemble)}
+        """R^2 of the student to the ensemble; of one number also RMSE and MAE in its unit."""
+        scores = {"r2": r2_score(student, ensemble), **self._errors(student, ensemble)}
+        return {f"{name}_to_ensemble": value for name, value in scores.items()}
+
+    def _errors(self, outputs: Tensor, other: Tensor) -> dict[str, float]:
+        """RMSE and MAE of a single number in its unit; nothing of several."""
+        if len(self.numbers) > 1:
+            return {}
+        span = self.numbers[0].high - self.numbers[0].low
+        error = (outputs - other).double()
+        return {
+            "rmse": span * float(error.square().mean().sqrt()),
+            "mae": span * float(error.abs().mean()),
+        }
 
     def record(self) -> Mapping[str, Any]:
         """The kind, and each number with unit and range."""

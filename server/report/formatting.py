@@ -19,6 +19,25 @@ def percent(share: float | None) -> str:
     return UNKNOWN if share is None else f"{share:.1%}"
 
 
+def decimals(number: float | None) -> str:
+    """``0.439``, of a score such as R²; `UNKNOWN` for None."""
+    return UNKNOWN if number is None else f"{number:.3f}".replace("-", "\N{MINUS SIGN}")
+
+
+def significant(number: float | None) -> str:
+    """``487.3``, four digits of a number of any size; `UNKNOWN` for None."""
+    return UNKNOWN if number is None else f"{number:.4g}".replace("-", "\N{MINUS SIGN}")
+
+
+def value_in_unit(number: float | None, step: float) -> str:
+    """``1,234.5``: a value with the digits that tell values ``step`` apart, ``step`` > 0."""
+    if number is None:
+        return UNKNOWN
+    digits = -math.floor(math.log10(step))
+    text = f"{number:.4g}" if digits > 6 else f"{number:,.{max(0, digits)}f}"
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
 def count(number: int) -> str:
     """``20,000``."""
     return f"{number:,}"

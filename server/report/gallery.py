@@ -1,16 +1,40 @@
-"""The page's gallery of synthetic samples: select, scale down, encode as PNG data URLs."""
+"""The page's gallery of synthetic images: select, scale down, encode as PNG data URLs."""
 
 import base64
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
 
-from fedkd.server.report.run_record import Gallery
+from fedkd.server.report.formatting import count
+from fedkd.server.report.output_format import class_name
+from fedkd.server.report.run_folder import RunFolder
+from fedkd.server.report.run_record import Gallery, RunRecord
+from fedkd.server.report.sample_history import SampleHistory
 
+HTML = """\
+<h3>A few of them, in order of asking</h3>
+{% for stage in stages %}
+<div class="stage"><h3>{% if stage.first == stage.last %}at question <b>{{ stage.last | count }}</b>
+{%- else %}questions <b>{{ stage.first | count }} to {{ stage.last | count }}</b>{% endif %}</h3>
+<ul class="grid">
+{% for picture in stage.pictures %}
+<li><img src="{{ picture.source }}" width="72" height="72"
+ alt="invented image, {{ picture.label }}, from {{ picture.origin }}">
+<span><b>{{ picture.label }}</b> {{ "%.0f" % (100 * picture.confidence) }}%</span>
+<span class="origin" style="--dot:{{ colours.get(picture.origin, "#c9d0d9") }}">
+{{- picture.origin }}</span></li>
+{% endfor %}
+</ul></div>
+{% endfor %}
+<p class="small">Under each image: the class of the teachers' fused answer, its probability, and
+the origin of the image.</p>
+"""
 MAX_IMAGES = 48
 """Limit of images on a page."""
 _LARGEST_SIDE = 64
@@ -40,6 +64,33 @@ class Stage:
     """Samples asked of each teacher when the first of them was asked about."""
     last: int
     pictures: Sequence[Picture]
+
+
+def keep_gallery(folder: RunFolder, history: SampleHistory) -> None:
+    """Write images from the whole run for the page."""
+    picked = history.evenly(MAX_IMAGES)
+    label, confidence = history.task.headline(history.targets[picked])
+    folder.write_gallery(
+        Gallery(
+            history.images[picked].numpy(),
+            history.origin[picked.numpy()],
+            history.asked_at[picked.numpy()],
+            label.numpy(),
+            confidence.numpy(),
+        )
+    )
+
+
+def gallery_section(record: RunRecord, colours: Mapping[str, str]) -> Markup | None:
+    """Images of ``record`` as HTML, with a colour for each origin; None where none were kept."""
+    if record.gallery is None:
+        return None
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(count=count)
+    found = stages(record.gallery, record.result.classes)
+    return Markup(environment.from_string(HTML).render(stages=found, colours=colours).rstrip("\n"))
 
 
 def stages(gallery: Gallery, classes: Sequence[str] = ()) -> list[Stage]:
@@ -80,14 +131,9 @@ def _picture(gallery: Gallery, index: int, classes: Sequence[str]) -> Picture:
         width=image.width,
         height=image.height,
         origin=str(gallery.origin[index]),
-        label=_class_name(int(gallery.label[index]), classes),
+        label=class_name(int(gallery.label[index]), classes),
         confidence=float(gallery.confidence[index]),
     )
-
-
-def _class_name(label: int, classes: Sequence[str]) -> str:
-    name = classes[label] if 0 <= label < len(classes) else str(label)
-    return f"class {name}" if name.isdecimal() else name
 
 
 def _image(pixels: NDArray[np.uint8]) -> Image.Image:

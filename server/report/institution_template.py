@@ -12,15 +12,16 @@ INSTITUTION_HTML = """\
 {% set guarantee = teacher.guarantee %}
 <h3>What it was asked</h3>
 <dl class="says">
-<dt>Images</dt><dd>{{ teacher.samples_asked | count }} samples
+<dt>{{ domain.samples | capitalize }}</dt><dd>{{ teacher.samples_asked | count }} samples
 {%- if teacher.questions %} in {{ teacher.questions | count }} questions
 {%- if teacher.samples_pulled_back %}, pull-backs among them{% endif %}
-{%- if teacher.recipes %}; {{ teacher.recipes | count }} times it rendered the images itself
+{%- if teacher.recipes %}; {{ teacher.recipes | count }} times it rendered the
+{{ domain.samples }} itself
 {%- endif %}{% endif %}
 {%- if teacher.sample_cap is not none %}; its policy answers at most
 {{ teacher.sample_cap | count }}{% endif %}</dd>
 <dt>Gradients</dt><dd>
-{%- if teacher.samples_pulled_back %}with respect to the pixels of
+{%- if teacher.samples_pulled_back %}with respect to the {{ domain.values }} of
 {{ teacher.samples_pulled_back | count }} samples
 {%- else %}none{% if teacher.pull_back %}, though its policy allows them{% endif %}{% endif %}</dd>
 {% if section.asked_signals %}
@@ -36,16 +37,18 @@ INSTITUTION_HTML = """\
 <dl class="says">
 <dt>Its policy releases</dt><dd>{{ section.signals }}
 {%- if teacher.pull_back %}, and gradients of these{% endif %}</dd>
-<dt>Classes</dt><dd>{{ section.classes }}</dd>
+<dt>{{ task.outputs }}</dt><dd>{{ section.classes }}</dd>
+{% if task.counts_classes %}
 <dt>Class counts</dt><dd>
 {%- if teacher.class_counts %}released:
-{{ teacher.class_counts | sum | count }} training images in all
+{{ teacher.class_counts | sum | count }} training {{ domain.samples }} in all
 {%- else %}not released{% endif %}</dd>
+{% endif %}
 <dt>Scores of the student</dt><dd>
 {%- if teacher.tells_scores is none %}not recorded
 {%- elif teacher.tells_scores %}its policy releases them, on its private test data
 {%- else %}not released{% endif %}</dd>
-<dt>Its own accuracy</dt><dd>{{ teacher.accuracy | percent }}</dd>
+<dt>Its own {{ score.name }}</dt><dd>{{ score.text(score.of(teacher)) }}</dd>
 <dt>Refusals</dt><dd>{{ teacher.refusals | count }}
 {%- if section.reasons %}; when it did not answer:
 {{ section.reasons | join("; ") }}{% endif %}</dd>
@@ -96,11 +99,12 @@ it.</p>
 {%- if teacher.class_counts %}, its class counts{% endif %}, its policy, its refusals.</li>
 <li>Scores and accuracies on its test data
 {%- if teacher.tells_scores %}, which its policy releases{% endif %}: the teacher was not trained on
-those images.</li>
+those {{ domain.samples }}.</li>
 <li>The choice of settings, where it was made by looking at the same data.</li>
 {% if guarantee and guarantee.unpromised %}
-<li>Earlier answers about the same data: by its ledger, {{ guarantee.unpromised | count }} images
-were answered without any guarantee. The guarantee is of what is released since.</li>
+<li>Earlier answers about the same data: by its ledger, {{ guarantee.unpromised | count }}
+{{ domain.samples }} were answered without any guarantee. The guarantee is of what is released
+since.</li>
 {% endif %}
 <li>Other models of the same data that stand in no ledger of its own. Their ε and δ add to
 these.</li>

@@ -4,7 +4,8 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from fedkd.server.report.formatting import count, percent, seconds, size
+from fedkd.server.report.formatting import count, seconds, size
+from fedkd.server.report.main_scores import ACCURACY, MainScore
 from fedkd.server.report.result_schema import TeacherRecord
 
 MAX_SHOWN = 60
@@ -21,12 +22,12 @@ class Range:
     most: str
 
 
-def ranges(teachers: Sequence[TeacherRecord]) -> list[Range]:
+def ranges(teachers: Sequence[TeacherRecord], score: MainScore = ACCURACY) -> list[Range]:
     """The ranges of all figures; none if each institution is shown."""
     if len(teachers) <= MAX_SHOWN:
         return []
     found = [
-        _range("Own accuracy", [t.accuracy for t in teachers], percent),
+        _range(f"Own {score.name}", [score.of(t) for t in teachers], score.text),
         _range("Samples asked", [t.samples_asked for t in teachers], _whole),
         _range("Pulled back", [t.samples_pulled_back for t in teachers], _whole),
         _range("Sent to it", [t.bytes_sent for t in teachers], size),

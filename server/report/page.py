@@ -2,8 +2,7 @@
 
 import json
 import shlex
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from jinja2 import DictLoader, Environment, StrictUndefined
 from markupsafe import Markup
 
 from fedkd.server.report import plots
+from fedkd.server.report.details_section import details_section
 from fedkd.server.report.formatting import (
     count,
     duration,
@@ -21,36 +21,29 @@ from fedkd.server.report.formatting import (
     size,
     small,
 )
-from fedkd.server.report.gallery import stages
+from fedkd.server.report.headline import cost_figures
 from fedkd.server.report.institution_section import (
     combined_guarantee,
     institution_sections,
     summed_guarantee,
 )
 from fedkd.server.report.institution_template import INSTITUTION_HTML
+from fedkd.server.report.main_scores import main_score
 from fedkd.server.report.many_institutions import MAX_SHOWN, abbreviated_names, ranges
+from fedkd.server.report.page_kinds import domain_page, task_page
 from fedkd.server.report.page_template import HTML
 from fedkd.server.report.participation import participation_section
 from fedkd.server.report.reliability_section import reliability_section
-from fedkd.server.report.result_schema import Result, TeacherRecord
+from fedkd.server.report.result_schema import Result
 from fedkd.server.report.run_folder import PAGE, load_run, write_atomic
 from fedkd.server.report.run_record import RunRecord
-from fedkd.server.report.student_metrics import student_metrics
+from fedkd.server.report.score_plot import cut_below, score_curve
 from fedkd.server.report.stylesheet import CSS
 
 _FOLDED = """\
 <details class="section"><summary><b>The first %s</b><span>of %s institutions</span></summary>
 <div class="inside">"""
 """Opening of a collapsed part with the first institutions, if there are many."""
-
-
-@dataclass(frozen=True)
-class HeadlineFigure:
-    """One headline figure."""
-
-    label: str
-    value: str
-    note: str
 
 
 def build_report(path: Path) -> Path:
@@ -72,13 +65,19 @@ def render(record: RunRecord) -> str:
     """``record`` as one self-contained HTML page."""
     result, events = record.result, record.events
     environment, many = _environment(), len(result.teachers) > MAX_SHOWN
+    domain, task, score = (
+        domain_page(result.domain),
+        task_page(result.task),
+        main_score(result.task),
+    )
+    colours = plots.origin_colours(events)
     figures = {
-        "accuracy": plots.accuracy(result, events),
+        "score": score_curve(result, events),
         "curriculum": plots.curriculum(events),
         "loss": plots.loss(events),
         "difficulty": plots.difficulty_by_institution(events),
         "generator": plots.generator(events),
-        "origins": plots.origins(events),
+        "origins": plots.origins(events, task.entropy),
         "counts": plots.class_counts(result.teachers, result.classes),
     }
     return environment.get_template("page").render(
@@ -89,17 +88,21 @@ def render(record: RunRecord) -> str:
         title=title(result),
         result=result,
         duration=duration(result.seconds),
-        headline=headline_figures(result),
+        domain=domain,
+        task=task,
+        score=score,
+        cut=cut_below(result, events),
+        headline=[*task.headline(result, domain.detailed), *cost_figures(result)],
+        details=details_section(task.scores(result), task.picture(record)),
         participation=participation_section(events, result.resumed),
         reliability=reliability_section(events),
-        stages=stages(record.gallery, result.classes) if record.gallery else [],
-        colours=plots.origin_colours(events),
+        samples=domain.section(record, colours, task),
         with_guarantee=[teacher for teacher in result.teachers if teacher.epsilon is not None],
         releasing=[teacher.name for teacher in result.teachers if teacher.class_counts],
-        measures=student_metrics(result.student),
+        measures=task.metrics(result.student),
         sections=institution_sections(result, events)[:MAX_SHOWN],
         shown=result.teachers[:MAX_SHOWN],
-        ranges=ranges(result.teachers),
+        ranges=ranges(result.teachers, score),
         folded=Markup(_FOLDED % (MAX_SHOWN, count(len(result.teachers)))) if many else "",
         folded_end=Markup("</div></details>") if many else "",
         combined=combined_guarantee(result.teachers),
@@ -128,59 +131,6 @@ def _environment() -> Environment:
         abbreviated_names=abbreviated_names,
     )
     return environment
-
-
-def headline_figures(result: Result) -> list[HeadlineFigure]:
-    """The headline figures: accuracies, questions, traffic, privacy."""
-    teachers, student = result.teachers, result.student
-    known = [teacher for teacher in teachers if teacher.accuracy is not None]
-    best = max(known, key=lambda teacher: teacher.accuracy or 0, default=None)
-    asked = max((teacher.samples_asked for teacher in teachers), default=0)
-    pulled = max((teacher.samples_pulled_back for teacher in teachers), default=0)
-    sent = sum(teacher.bytes_sent for teacher in teachers) / max(1, len(teachers))
-    received = sum(teacher.bytes_received for teacher in teachers) / max(1, len(teachers))
-    agreement = student.agreement
-    return [
-        HeadlineFigure(
-            "Student",
-            percent(student.accuracy),
-            "after the last step"
-            + ("" if agreement is None else f"; agrees with the ensemble on {percent(agreement)}"),
-        ),
-        HeadlineFigure("Ensemble", percent(result.ensemble.accuracy), "the teachers' fused answer"),
-        HeadlineFigure(
-            "Best single teacher",
-            percent(best.accuracy if best else None),
-            best.name if best else "no institution released its accuracy",
-        ),
-        HeadlineFigure(
-            "Questions per teacher",
-            count(asked),
-            f"samples asked; {count(pulled)} pulled back" if pulled else "samples; no gradients",
-        ),
-        HeadlineFigure(
-            "Traffic per teacher",
-            size(sent + received),
-            f"{size(sent)} sent to it, {size(received)} received",
-        ),
-        _privacy_figure(teachers),
-    ]
-
-
-def _privacy_figure(teachers: Sequence[TeacherRecord]) -> HeadlineFigure:
-    guaranteed = [teacher.epsilon for teacher in teachers if teacher.epsilon is not None]
-    if not guaranteed:
-        return HeadlineFigure("Privacy", "none guaranteed", "by any institution")
-    largest = f"{max(guaranteed):.3g}"
-    if len(guaranteed) == len(teachers):
-        return HeadlineFigure(
-            "Privacy", f"ε ≤ {largest}", "the largest of all teachers' guarantees"
-        )
-    return HeadlineFigure(
-        "Privacy",
-        f"{len(guaranteed)} of {len(teachers)} guarantee",
-        f"ε ≤ {largest} at these; the others guarantee nothing",
-    )
 
 
 def title(result: Result) -> str:

@@ -36,11 +36,15 @@ HTML = """\
 
 <section id="accuracy">
 <h2>What the student learned</h2>
-{% if figures.accuracy %}
-<figure>{{ figures.accuracy }}
-<figcaption>Accuracy of the student on the test set. Dashed: the ensemble. Grey: each teacher by
+{% if figures.score %}
+<figure>{{ figures.score }}
+<figcaption>{{ score.name | first | upper }}{{ score.name[1:] }} of the student on the test set.
+Dashed: the ensemble. Grey: each teacher by
 itself{{ ", %d of them, spread evenly by rank" % (shown | length) if ranges }}. Training goes on
-after the last question, on the answers already given.</figcaption>
+after the last question, on the answers already given.
+{%- if cut %} Scores below {{ cut }}, of the first steps, lie beneath the picture.{% endif %}
+
+</figcaption>
 </figure>
 {% else %}
 <p>The student was not scored during this run.</p>
@@ -52,13 +56,24 @@ after the last question, on the answers already given.</figcaption>
 set.</p>
 {% endif %}
 {% if measures %}
-<h3>How steadily, and how faithfully</h3>
+<h3>{{ task.metrics_title }}</h3>
 <div class="table"><table class="plain measures">
 {% for measure in measures %}
 <tr><th>{{ measure.label }}</th><td class="n">{{ measure.value }}</td>
 <td>{{ measure.note }}</td></tr>
 {% endfor %}
 </table></div>
+{% endif %}
+{% if details %}
+{% if domain.detailed %}
+{{ details }}
+{% else %}
+<details class="section"><summary><b>More scores, and calibration</b>
+<span>beside the {{ score.name }}</span></summary>
+<div class="inside">
+{{ details }}
+</div></details>
+{% endif %}
 {% endif %}
 </section>
 
@@ -81,7 +96,7 @@ is in <code>result.json</code>.</p>
 {% set timed = shown | rejectattr("answer_seconds_median", "none") | list %}
 {{ folded }}
 <div class="table"><table>
-<thead><tr><th>Institution</th><th>Model</th><th>Own accuracy</th><th class="n">Asked</th>
+<thead><tr><th>Institution</th><th>Model</th><th>Own {{ score.name }}</th><th class="n">Asked</th>
 <th class="n">Pulled back</th><th class="n">Sent to it</th><th class="n">Received</th>
 <th class="n">Refusals</th>
 {%- if timed %}<th class="n">Half of its answers within</th>
@@ -91,8 +106,9 @@ is in <code>result.json</code>.</p>
 {% for teacher in shown %}
 <tr><td class="name"><a href="#institution-{{ loop.index }}">{{ teacher.name }}</a></td>
 <td>{{ teacher.model }}</td>
-<td>{{ teacher.accuracy | percent }}{% if teacher.accuracy is not none %}<span class="bar"><i
- style="width:{{ "%.1f" % (100 * teacher.accuracy) }}%"></i></span>{% endif %}</td>
+{% set own = score.of(teacher) %}
+<td>{{ score.text(own) }}{% if own is not none %}<span class="bar"><i
+ style="width:{{ "%.1f" % (100 * [0, own] | max) }}%"></i></span>{% endif %}</td>
 <td class="n">{{ teacher.samples_asked | count }}</td>
 <td class="n">{{ teacher.samples_pulled_back | count }}</td>
 <td class="n">{{ teacher.bytes_sent | size }}</td>
@@ -107,8 +123,9 @@ is in <code>result.json</code>.</p>
 {% endfor %}
 </tbody></table></div>
 {{ folded_end }}
-<p class="small">Samples, not batches: one image put to one teacher counts as one. A sample is
-pulled back when the gradient with respect to its pixels was answered as well.
+<p class="small">Samples, not batches: one {{ domain.sample }} put to one teacher counts as one.
+A sample is pulled back when the gradient with respect to its {{ domain.values }} was answered as
+well.
 {% if result.teachers | sum(attribute="bytes_sent") %}
 Together they were sent {{ result.teachers | sum(attribute="bytes_sent") | size }} and sent back
 {{ result.teachers | sum(attribute="bytes_received") | size }}
@@ -119,7 +136,7 @@ Together they were sent {{ result.teachers | sum(attribute="bytes_sent") | size 
 {{ participation }}
 {{ reliability }}
 {% if figures.counts %}
-<h3>Training images of each class</h3>
+<h3>Training {{ domain.samples }} of each class</h3>
 {{ folded }}
 <figure>{{ figures.counts }}
 <figcaption>Released by {{ releasing | length }} of {{ result.teachers | length }} institutions.
@@ -128,8 +145,9 @@ Together they were sent {{ result.teachers | sum(attribute="bytes_sent") | size 
 
 </figcaption></figure>
 {{ folded_end }}
-{% else %}
-<p class="small">No institution released how many training images it has of each class.</p>
+{% elif task.counts_classes %}
+<p class="small">No institution released how many training {{ domain.samples }} it has of each
+class.</p>
 {% endif %}
 </section>
 
@@ -158,36 +176,20 @@ less.</figcaption></figure>
 {% endif %}
 </section>
 
-<section id="images">
+<section id="{{ domain.samples }}">
 <h2>What was asked</h2>
-<p>No image here was taken from an institution's data: the coordinator invented every one and
-asked the teachers what they see in it.</p>
+<p>No {{ domain.sample }} here was taken from an institution's data: the coordinator invented every
+one and asked the teachers what they {{ domain.answered }}.</p>
 {% if figures.origins %}
 <figure>{{ figures.origins }}
-<figcaption>Class entropy is that of the classes which the teachers named: near zero, nearly
-every image was given the same class and taught little.</figcaption></figure>
+<figcaption>{{ task.entropy_note.format(sample=domain.sample) }}</figcaption></figure>
 {% else %}
-<p class="small">Where the images came from was not recorded.</p>
+<p class="small">Where the {{ domain.samples }} came from was not recorded.</p>
 {% endif %}
-{% if stages %}
-<h3>A few of them, in order of asking</h3>
-{% for stage in stages %}
-<div class="stage"><h3>{% if stage.first == stage.last %}at question <b>{{ stage.last | count }}</b>
-{%- else %}questions <b>{{ stage.first | count }} to {{ stage.last | count }}</b>{% endif %}</h3>
-<ul class="grid">
-{% for picture in stage.pictures %}
-<li><img src="{{ picture.source }}" width="72" height="72"
- alt="invented image, {{ picture.label }}, from {{ picture.origin }}">
-<span><b>{{ picture.label }}</b> {{ "%.0f" % (100 * picture.confidence) }}%</span>
-<span class="origin" style="--dot:{{ colours.get(picture.origin, "#c9d0d9") }}">
-{{- picture.origin }}</span></li>
-{% endfor %}
-</ul></div>
-{% endfor %}
-<p class="small">Under each image: the class of the teachers' fused answer, its probability, and
-the origin of the image.</p>
+{% if samples %}
+{{ samples }}
 {% else %}
-<p class="small">No images were kept.</p>
+<p class="small">No {{ domain.samples }} were kept.</p>
 {% endif %}
 </section>
 
@@ -246,7 +248,8 @@ neighbouring data sets differ by adding or removing one and the same kind of uni
 <li>Class counts, released by {{ releasing | abbreviated_names }}. They are a release of
 their own, and lie inside a guarantee only where the institution charged them to it.</li>
 {% endif %}
-<li>Accuracies on this page. Where the test data is private, each is a further release.</li>
+<li>{{ "Accuracies" if score.is_share else "Scores" }} on this page. Where the test data is
+private, each is a further release.</li>
 <li>When an answer came, how large it was, that it was refused, and that an institution took part
 at all.</li>
 <li>Another teacher of the same data; and where a teacher was not trained privately, the same one
@@ -286,9 +289,10 @@ all that they do. Keep it as the answers would be kept.</li>
 {% if result.onnx and result.onnx.skipped %}
 <p class="small">No <code>student.onnx</code>: {{ result.onnx.skipped }}.</p>
 {% elif result.onnx and result.onnx.max_difference is not none %}
-<p class="small"><code>student.onnx</code> against torch on random images: the same class on
-{{ result.onnx.argmax_agreement | percent }}, logits at most
-{{ "%.1e" % result.onnx.max_difference }} apart.</p>
+<p class="small"><code>student.onnx</code> against torch on random {{ domain.samples }}:
+{%- if task.counts_classes %} the same class on {{ result.onnx.argmax_agreement | percent }}, logits
+{%- else %} outputs
+{%- endif %} at most {{ "%.1e" % result.onnx.max_difference }} apart.</p>
 {% endif %}
 </div>
 </div>

@@ -1,4 +1,4 @@
-"""Plots of the page as inline SVG: accuracy, curriculum, generator terms, origins, class counts.
+"""Plots of the page as inline SVG: curriculum, generator terms, origins, class counts.
 
 Each function returns one ``<svg>`` element, or None if the run recorded no such data.
 """
@@ -24,7 +24,6 @@ from fedkd.server.report.plot_style import (
     figure,
     inline_svg,
     short,
-    spread,
     style,
     thin,
     thousands,
@@ -33,60 +32,16 @@ from fedkd.server.report.result_schema import (
     Asked,
     Event,
     Generated,
-    Result,
-    Scored,
     TeacherRecord,
     Trained,
 )
 
-_NAMED_TEACHERS = 8
+NAMED_TEACHERS = 8
 """Limit of names beside a plot."""
-_LINES = MAX_SHOWN
+LINES = MAX_SHOWN
 """Limit of lines of teachers in a plot."""
 _RASTER_CELLS = 1500
 """A heat map with more cells is embedded as a raster image, which is smaller."""
-
-
-def accuracy(result: Result, events: Sequence[Event]) -> str | None:
-    """The student's accuracy while questions are asked, then after the last one."""
-    scores = [
-        (event.asked, event.step, event.accuracy)
-        for event in events
-        if isinstance(event, Scored) and event.accuracy is not None
-    ]
-    if not scores:
-        return None
-    total = max(asked for asked, _, _ in scores)
-    after = [(step, value) for asked, step, value in scores if asked == total]
-    asking = [(asked, value) for asked, _, value in scores if asked < total]
-    asking += [(total, after[0][1])]
-    parts = [
-        ("While questions are asked", "samples asked of each teacher", asking),
-        ("After the last question", "student steps", after),
-    ]
-    shown = [part for part in parts if len(part[2]) > 1] or parts[:1]
-    with style("accuracy"):
-        drawn = figure(height=340)
-        panels = drawn.subplots(1, len(shown), sharey=True, squeeze=False)[0]
-        for axes, (title, label, points) in zip(panels, shown, strict=True):
-            xs, ys = zip(*thin(points), strict=True)
-            axes.plot(xs, ys, color=ACCENT, marker="o", markersize=3, zorder=3)
-            axes.set_title(title, color=SOFT)
-            axes.set_xlabel(label)
-            thousands(axes)
-        references = _references(result)
-        values = [value for _, _, value in scores] + [value for value, _, _ in references]
-        margin = 0.04 + 0.06 * (max(values) - min(values))
-        panels[0].set_ylim(max(0, min(values) - margin), min(1.01, max(values) + margin))
-        panels[0].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-        for axes in panels:
-            for value, _, is_ensemble in references:
-                dashes = (0, (5, 3)) if is_ensemble else "solid"
-                axes.axhline(value, color=INK if is_ensemble else FAINT, lw=1, ls=dashes, zorder=1)
-        last = shown[-1][2][-1]
-        panels[-1].plot(*last, color=ACCENT, marker="o", markersize=6, zorder=4)
-        _name_lines(panels[-1], [*references, (last[1], f"student {last[1]:.1%}", True)])
-        return inline_svg(drawn, "accuracy", "Student accuracy against samples asked")
 
 
 def curriculum(events: Sequence[Event]) -> str | None:
@@ -118,8 +73,11 @@ def generator(events: Sequence[Event]) -> str | None:
     return _small_panels("generator", panels, "generator steps", "Terms of the generator")
 
 
-def origins(events: Sequence[Event]) -> str | None:
-    """Shares of the sources of the asked samples, and class entropy of the answers."""
+def origins(events: Sequence[Event], entropy_of: str = "Class entropy") -> str | None:
+    """Shares of the sources of the asked samples, and entropy of the answers.
+
+    ``entropy_of`` begins the title of the second.
+    """
     asks = [event for event in events if isinstance(event, Asked)]
     if not asks or asks[-1].asked == 0:
         return None
@@ -145,14 +103,14 @@ def origins(events: Sequence[Event]) -> str | None:
         for name, (xs, ys) in varied.items():
             entropy.plot(xs, ys, color=colours[name], **_dot_if_alone(xs))
         keys += entropy.plot(*overall, color=INK, ls=(0, (5, 3)), **_dot_if_alone(overall[0]))
-        entropy.set_title("Class entropy of the teachers' answers", color=SOFT)
+        entropy.set_title(f"{entropy_of} of the teachers' answers", color=SOFT)
         entropy.set(xlim=(0, 1.02 * edges[-1]), ylim=(0, 1.08 * entropy.get_ylim()[1]))
         for axes in (shares, entropy):
             axes.set_xlabel("samples asked of each teacher")
             thousands(axes)
         labels = [*map(short, colours), "all together"]
         drawn.legend(keys, labels, loc="outside lower center", ncols=6)
-        return inline_svg(drawn, "origins", "Origins of the asked images and class entropy")
+        return inline_svg(drawn, "origins", f"Origins of the samples, {entropy_of}")
 
 
 def origin_colours(events: Sequence[Event]) -> dict[str, str]:
@@ -163,7 +121,7 @@ def origin_colours(events: Sequence[Event]) -> dict[str, str]:
 
 
 def class_counts(teachers: Sequence[TeacherRecord], names: Sequence[str]) -> str | None:
-    """Heat map of the training images by institution and class, from those that release them.
+    """Heat map of the training samples by institution and class, from those that release them.
 
     ``names`` are those of the columns; without any they are numbers.
     """
@@ -199,7 +157,7 @@ def class_counts(teachers: Sequence[TeacherRecord], names: Sequence[str]) -> str
         axes.spines[:].set_visible(False)
         axes.invert_yaxis()
         axes.set_xlabel("class")
-        return inline_svg(drawn, "counts", "Training images by institution and class")
+        return inline_svg(drawn, "counts", "Training samples by institution and class")
 
 
 def difficulty_by_institution(events: Sequence[Event]) -> str | None:
@@ -214,7 +172,7 @@ def difficulty_by_institution(events: Sequence[Event]) -> str | None:
         return None
     last = {name: value for _, by_name in steps for name, value in by_name.items()}
     ranked = sorted(names, key=lambda name: last[name] or 0.0, reverse=True)
-    hardest, others = ranked[:_NAMED_TEACHERS], thin(ranked[_NAMED_TEACHERS:], _LINES)
+    hardest, others = ranked[:NAMED_TEACHERS], thin(ranked[NAMED_TEACHERS:], LINES)
     shown = [name for name in names if name in {*hardest, *others}]
     with style("difficulty"):
         drawn = figure(height=270)
@@ -239,43 +197,7 @@ def difficulty_by_institution(events: Sequence[Event]) -> str | None:
 
 def _others(number: int) -> str:
     """Legend of the lines without a colour of their own."""
-    return f"the {number} others" if number <= _LINES else f"{_LINES} of {number} others"
-
-
-def _references(result: Result) -> list[tuple[float, str, bool]]:
-    """Accuracies to compare the student's with: value, name, whether it is emphasised."""
-    known = [(t.accuracy, t.name) for t in result.teachers if t.accuracy is not None]
-    named = len(known) <= _NAMED_TEACHERS
-    lines = [(value, short(name) if named else "", False) for value, name in known]
-    if not named:
-        best = max(value for value, _ in known)
-        lines[[value for value, _ in known].index(best)] = (best, "best teacher", False)
-    if len(lines) > _LINES:
-        lines = list(thin(sorted(lines), _LINES))
-    if result.ensemble.accuracy is not None:
-        value = result.ensemble.accuracy
-        lines.append((value, f"ensemble {value:.1%}", True))
-    return lines
-
-
-def _name_lines(axes: Axes, lines: Sequence[tuple[float, str, bool]]) -> None:
-    """Write the names of horizontal lines beside them, moved apart where they collide."""
-    named = [line for line in lines if line[1]]
-    low, high = axes.get_ylim()
-    gap = (high - low) * 0.062
-    places = spread([value for value, _, _ in named], gap, low, high)
-    for place, (_, name, stands_out) in zip(places, named, strict=True):
-        axes.annotate(
-            name,
-            (1, place),
-            xycoords=("axes fraction", "data"),
-            xytext=(8, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=11.5,
-            color=INK if stands_out else SOFT,
-            annotation_clip=False,
-        )
+    return f"the {number} others" if number <= LINES else f"{LINES} of {number} others"
 
 
 def _small_panels(name: str, panels: Mapping[str, Series], across: str, label: str) -> str | None:

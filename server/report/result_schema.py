@@ -11,6 +11,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, TypeAdapter, Va
 from fedkd.errors import DataError
 
 Accuracy: TypeAlias = Annotated[float, Field(ge=0, le=1)] | None
+Distance: TypeAlias = Annotated[float, Field(ge=0)] | None
 Count: TypeAlias = Annotated[int, Field(ge=0)]
 Variance: TypeAlias = Annotated[float, Field(ge=0, le=0.25)] | None
 """Of shares in [0, 1]."""
@@ -32,9 +33,9 @@ class TaskScores(_ResultModel):
     """Expected calibration error."""
     r2: float | None = None
     """Coefficient of determination, the mean over numbers."""
-    rmse: Annotated[float, Field(ge=0)] | None = None
+    rmse: Distance = None
     """Root mean squared error of a single number, in its unit."""
-    mae: Annotated[float, Field(ge=0)] | None = None
+    mae: Distance = None
     """Mean absolute error likewise."""
     mean_return: float | None = None
     """Of a policy: the mean return of its episodes."""
@@ -49,6 +50,8 @@ class StudentScore(TaskScores):
     """Share of test samples on which student and ensemble predict the same class."""
     r2_to_ensemble: float | None = None
     """Of numbers: R^2 of the student to the ensemble on the test samples."""
+    rmse_to_ensemble: Distance = None
+    mae_to_ensemble: Distance = None
     fidelity: Accuracy = None
     """Similarity of their probabilities, see `fedkd.evaluation.metrics.fidelity`."""
     fidelity_double_root: Accuracy = None

@@ -2,7 +2,9 @@
 
     result.json          the result; written last, so it marks a finished run
     events.jsonl         the events of the run, one JSON object a line
-    gallery.npz          synthetic samples
+    gallery.npz          synthetic images
+    rows.npz             synthetic rows of a table, and what the student makes of its columns
+    predictions.npz      predictions on test data, or how well confidence is calibrated there
     student.safetensors  the last student, and student.onnx where the extra is installed
     experiment.json      the manifest, written first, and checkpoint/ while the run goes on: see
                          `fedkd.server.run.checkpoint`
@@ -13,11 +15,9 @@ atomically, except for the events, which are appended.
 """
 
 import fcntl
-import io
 import json
 import math
 import os
-import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,12 +30,15 @@ from torch import nn
 from fedkd.core.private_files import make_private, make_private_folder, private_opener
 from fedkd.errors import DataError, SettingsError
 from fedkd.server.report.result_schema import Event, Result, current_kind, parse_event, parse_result
-from fedkd.server.report.run_record import Gallery, RunRecord
+from fedkd.server.report.run_arrays import Arrays, encode_arrays, load_arrays
+from fedkd.server.report.run_record import GALLERY_ARRAYS, Gallery, RunRecord
 from fedkd.server.report.student_export import export_onnx, save_student
 
 RESULT = "result.json"
 EVENTS = "events.jsonl"
 GALLERY = "gallery.npz"
+ROWS = "rows.npz"
+PREDICTIONS = "predictions.npz"
 PAGE = "report.html"
 
 
@@ -145,17 +148,12 @@ class RunFolder:
         return parse_result(plain, RESULT)
 
     def write_gallery(self, gallery: Gallery) -> None:
-        """Write the synthetic samples atomically."""
-        content = io.BytesIO()
-        np.savez_compressed(
-            content,
-            images=gallery.images,
-            origin=gallery.origin,
-            asked_at=gallery.asked_at,
-            label=gallery.label,
-            confidence=gallery.confidence,
-        )
-        write_atomic(self.path / GALLERY, content.getvalue())
+        """Write the synthetic images atomically."""
+        self.write_arrays(GALLERY, vars(gallery))
+
+    def write_arrays(self, name: str, arrays: Arrays) -> None:
+        """Write arrays to the file ``name`` atomically."""
+        write_atomic(self.path / name, encode_arrays(arrays))
 
     def write_student(
         self,
@@ -193,6 +191,8 @@ def load_run(path: Path) -> RunRecord:
         result=_load_result(path / RESULT),
         events=_load_events(path / EVENTS),
         gallery=_load_gallery(path / GALLERY),
+        rows=load_arrays(path / ROWS),
+        predictions=load_arrays(path / PREDICTIONS),
         files=files,
     )
 
@@ -262,19 +262,13 @@ def _load_events(file: Path) -> tuple[Event, ...]:
 
 
 def _load_gallery(file: Path) -> Gallery | None:
-    if not file.exists():
+    arrays = load_arrays(file, "gallery")
+    if arrays is None:
         return None
     try:
-        with np.load(file, allow_pickle=False) as arrays:
-            return Gallery(
-                images=arrays["images"],
-                origin=arrays["origin"],
-                asked_at=arrays["asked_at"],
-                label=arrays["label"],
-                confidence=arrays["confidence"],
-            )
-    except (OSError, ValueError, KeyError, EOFError, AttributeError, zipfile.BadZipFile) as error:
-        raise DataError(f"{file} is not a gallery: {' '.join(str(error).split())}") from None
+        return Gallery(**{name: arrays[name] for name in GALLERY_ARRAYS})
+    except KeyError as error:
+        raise DataError(f"{file} is not a gallery: no array {error}") from None
 
 
 def _parse(text: bytes, where: str) -> object:

@@ -1,4 +1,4 @@
-"""A run as it is read from its folder: result, events and the gallery of samples."""
+"""A run as it is read from its folder: result, events and arrays of samples and predictions."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,6 +8,10 @@ from numpy.typing import NDArray
 
 from fedkd.errors import DataError
 from fedkd.server.report.result_schema import Event, Result
+from fedkd.server.report.run_arrays import Arrays
+
+GALLERY_ARRAYS = ("images", "origin", "asked_at", "label", "confidence")
+"""Arrays of a gallery: the fields of `Gallery`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,5 +54,9 @@ class RunRecord:
     result: Result
     events: tuple[Event, ...] = ()
     gallery: Gallery | None = None
+    rows: Arrays | None = None
+    """Of a table: see `fedkd.server.report.table_rows`."""
+    predictions: Arrays | None = None
+    """See `fedkd.server.report.predictions`."""
     files: Mapping[str, int] | None = None
     """Size in bytes of each file that the run left, by name."""

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from fedkd.server.report.formatting import percent
+from fedkd.server.report.formatting import decimals, percent
 from fedkd.server.report.result_schema import StudentScore
 
 _NAMED_CLASSES = 5
@@ -22,8 +22,8 @@ class Metric:
     note: str
 
 
-def student_metrics(student: StudentScore) -> list[Metric]:
-    """The metrics that were measured."""
+def class_metrics(student: StudentScore) -> list[Metric]:
+    """The metrics of a student of classes that were measured."""
     rows = [
         *_stability(
             "all scores",
@@ -40,7 +40,7 @@ def student_metrics(student: StudentScore) -> list[Metric]:
         ),
     ]
     if student.agreement is not None:
-        note = "of the test images: student and ensemble name the same class"
+        note = "of the test samples: student and ensemble name the same class"
         rows.append(Metric("Agreement", percent(student.agreement), note))
     if student.fidelity is not None:
         note = (
@@ -60,6 +60,22 @@ def student_metrics(student: StudentScore) -> list[Metric]:
         least = sorted(recall.items(), key=lambda item: item[1])[:_NAMED_CLASSES]
         named = ", ".join(f"{name}: {percent(share)}" for name, share in least)
         rows.append(Metric("Mean recall of a class", percent(mean), f"least: {named}"))
+    return rows
+
+
+def number_metrics(student: StudentScore) -> list[Metric]:
+    """The metrics of a student of numbers that were measured."""
+    rows = []
+    for label, value, mean in (
+        ("RMSE to the ensemble", student.rmse_to_ensemble, "root mean squared"),
+        ("MAE to the ensemble", student.mae_to_ensemble, "mean absolute"),
+    ):
+        if value is not None:
+            note = f"{mean} distance of the student's answers from the ensemble's, in the unit"
+            rows.append(Metric(label, f"{value:.4g}", note))
+    if student.r2_to_ensemble is not None:
+        note = "of the student to the ensemble, on the test samples; 1 where both say the same"
+        rows.append(Metric("R² to the ensemble", decimals(student.r2_to_ensemble), note))
     return rows
 
 

@@ -66,7 +66,13 @@ td.wide { min-width: 14em; }
 .grid span { display: block; font-size: 11.5px; line-height: 1.35; color: var(--soft);
   overflow-wrap: anywhere; }
 .grid span b { color: var(--ink); }
-.grid .origin::before { content: ""; display: inline-block; width: 7px; height: 7px;
+table.rows { font-size: 13px; }
+.rows th.n { white-space: normal; min-width: 62px; }
+.rows th, .rows td { padding: 6px 10px 6px 0; }
+.rows td.name { min-width: 11em; }
+.rows .origin { white-space: nowrap; }
+.grid .origin::before, .rows .origin::before { content: ""; display: inline-block;
+  width: 7px; height: 7px;
   border-radius: 50%; background: var(--dot); margin-right: 4px; }
 .note-box { background: var(--wash); border-left: 3px solid var(--accent); padding: 12px 18px;
   border-radius: 0 8px 8px 0; margin: 14px 0; }

@@ -7,12 +7,10 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from fedkd.aggregation.fusion_rules import build_fusion
-from fedkd.core.bank import Bank
 from fedkd.core.task import Task
 from fedkd.domains import domain_of
 from fedkd.evaluation import training_stability
@@ -21,18 +19,19 @@ from fedkd.loop import Distilled, Progress
 from fedkd.methods import Method, make
 from fedkd.protocol import Card, LabelSpaces, Signal, class_names_of
 from fedkd.server.hub.answer_times import answer_time_quantile
+from fedkd.server.report.main_scores import MAIN_SCORES
 from fedkd.server.report.page import build_report
+from fedkd.server.report.page_kinds import domain_page, task_page
+from fedkd.server.report.predictions import TestOutputs
 from fedkd.server.report.result_schema import EnsembleScore, StudentScore, TaskScores, current_kind
 from fedkd.server.report.run_folder import RunFolder
-from fedkd.server.report.run_record import Gallery
+from fedkd.server.report.sample_history import sample_history
 from fedkd.server.run.checkpoint import Checkpoint
 from fedkd.server.run.manifest import versions
 from fedkd.tasks import task_of
 
 SCORES = 40
 """Number of evaluations of the student during a run, if there is test data."""
-GALLERY_SIZE = 48
-"""Images in the gallery."""
 
 Score = Callable[[nn.Module], Mapping[str, float | None]]
 """Returns the main score of a student by its name, ``accuracy`` or ``r2``; does not change it."""
@@ -86,6 +85,8 @@ class Evaluation:
     """By name of institution."""
     recall: Mapping[str, float | None] | None = None
     """The student's, by name of class."""
+    outputs: TestOutputs | None = None
+    """On test data."""
     simulated: bool = True
     """Whether the experiment defines the teachers' models; real institutions bring their own."""
 
@@ -151,8 +152,8 @@ class RunRecorder:
         if event["kind"] == "asked":
             self._asked.append((event["asked"], event["count"], event["origin"]))
         if event["kind"] == "scored":
-            score = event.get("accuracy") if event.get("r2") is None else event["r2"]
-            self._scores.append(float(score or 0.0))
+            known = [event.get(score.field) for score in MAIN_SCORES.values()]
+            self._scores.append(next((float(value) for value in known if value is not None), 0.0))
 
     def finish(
         self,
@@ -172,13 +173,13 @@ class RunRecorder:
             "seed": str(self.experiment.seed),
         }
         onnx = self.folder.write_student(distilled.student, shape, rng, notes)
-        if self._asked:
-            self.folder.write_gallery(gallery(distilled.bank, self._asked, task))
+        domain = domain_of(cards).record()
+        self._keep(distilled, domain, task, evaluation.outputs)
         result = {
             "name": self.experiment.name,
             "classes": labels.names,
             "student": self._student(distilled.student, evaluation, task),
-            "domain": domain_of(cards).record(),
+            "domain": domain,
             "task": task.record(),
             "ensemble": {
                 **scores_of(EnsembleScore, evaluation.ensemble),
@@ -205,6 +206,18 @@ class RunRecorder:
         self.folder.write_result(result)
         build_report(self.folder.path)
         return result
+
+    def _keep(
+        self, distilled: Distilled, domain: Mapping[str, Any], task: Task, test: TestOutputs | None
+    ) -> None:
+        """Write what the page shows of samples and of predictions."""
+        shown, history = task_page(task.record()), None
+        if self._asked:
+            history = sample_history(
+                distilled.bank, self._asked, distilled.student, task, shown.readable
+            )
+            domain_page(domain).keep(self.folder, history, domain)
+        shown.keep(self.folder, history, test)
 
     def _signals(self, trained: bool) -> list[str]:
         """The signals that were asked for; those for a generator only if one was trained."""
@@ -256,25 +269,3 @@ def scores_of(model: type[TaskScores], known: Scores) -> dict[str, float | None]
     """The scores of ``model`` that are known, and None for what every task's scores have."""
     unknown = dict.fromkeys(TaskScores.model_fields)
     return {**unknown, **{name: known[name] for name in model.model_fields if name in known}}
-
-
-def gallery(bank: Bank, asked: Sequence[tuple[int, int, str]], task: Task) -> Gallery:
-    """Samples from the whole run, taken from the bank.
-
-    Args:
-        bank: all samples that were asked about, in order (the last ones if it is bounded).
-        asked: for each question the samples asked so far, its samples and their origin.
-        task: what the answers are.
-    """
-    at = np.concatenate([np.full(count, so_far) for so_far, count, _ in asked])[-len(bank) :]
-    origin = np.concatenate([np.full(n, name, dtype="U32") for _, n, name in asked])[-len(bank) :]
-    picked = np.unique(np.linspace(0, len(at) - 1, min(GALLERY_SIZE, len(at))).astype(int))
-    images, targets = bank.history()
-    label, confidence = task.headline(targets[torch.from_numpy(picked)])
-    return Gallery(
-        images[torch.from_numpy(picked)].numpy(),
-        origin[picked],
-        at[picked],
-        label.numpy(),
-        confidence.numpy(),
-    )

@@ -21,6 +21,7 @@ from fedkd.evaluation import accuracy, predict_logits, r2_score, recall
 from fedkd.experiment import Experiment
 from fedkd.methods import make
 from fedkd.protocol import Card, LabelSpaces, Signal
+from fedkd.server.report.predictions import TestOutputs
 from fedkd.server.run.run_recorder import Evaluation
 from fedkd.tasks import task_of
 
@@ -80,6 +81,7 @@ def evaluate(
         None
         if test.numbers
         else dict(zip(labels.names, recall(student_logits, truth), strict=True)),
+        TestOutputs(student_logits, fused, truth),
     )
 
 

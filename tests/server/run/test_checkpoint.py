@@ -62,7 +62,8 @@ class Lives:
             checkpoint = Checkpoint.begin(self.folder, EXPERIMENT, "local", self.every, self.record)
         self.checkpoint = checkpoint
         recorder = RunRecorder(
-            self.folder, EXPERIMENT, "local", lambda student: 0.5, checkpoint=checkpoint
+            *(self.folder, EXPERIMENT, "local", lambda student: {"accuracy": 0.5}),
+            checkpoint=checkpoint,
         )
         here = dict.fromkeys("abc", 0)
         checkpoint.current_counts = lambda: {name: {"asked": count} for name, count in here.items()}

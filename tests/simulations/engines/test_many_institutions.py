@@ -22,8 +22,9 @@ from fedkd.errors import SettingsError
 from fedkd.experiment import Experiment, parse_experiment
 from fedkd.protocol import Ask, Reply, Signal
 from fedkd.server.report.many_institutions import MAX_SHOWN, abbreviated_names, ranges
-from fedkd.server.report.plots import accuracy, class_counts, difficulty_by_institution
+from fedkd.server.report.plots import class_counts, difficulty_by_institution
 from fedkd.server.report.result_schema import Event, Result, Scored, TeacherRecord, Trained
+from fedkd.server.report.score_plot import score_curve
 from fedkd.simulations.benchmarks.batched_teachers import (
     build_teachers,
     grouped,
@@ -200,7 +201,7 @@ def test_plots_of_a_thousand_institutions_stay_small() -> None:
         teachers=records, ensemble=Result.model_fields["ensemble"].annotation(accuracy=0.9)
     )
     drawn = (
-        accuracy(result, scores),
+        score_curve(result, scores),
         class_counts(records, ()),
         difficulty_by_institution(events),
     )

@@ -1,0 +1,160 @@
+"""What the page shows of each domain and of each task: one table for either.
+
+No other module of the report asks whether samples are images, or whether numbers are predicted.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fedkd.errors import DataError
+from fedkd.server.report.gallery import gallery_section, keep_gallery
+from fedkd.server.report.headline import HeadlineFigure, class_headline, number_headline
+from fedkd.server.report.output_format import (
+    Axis,
+    class_answer,
+    class_axis,
+    number_axis,
+    numbers_answer,
+)
+from fedkd.server.report.prediction_plots import (
+    PredictionPicture,
+    calibration_picture,
+    numbers_picture,
+)
+from fedkd.server.report.predictions import TestOutputs, keep_calibration, keep_numbers
+from fedkd.server.report.result_schema import Result, StudentScore
+from fedkd.server.report.run_folder import RunFolder
+from fedkd.server.report.run_record import RunRecord
+from fedkd.server.report.sample_history import SampleHistory
+from fedkd.server.report.score_table import ScoreTable, class_scores, number_scores
+from fedkd.server.report.student_metrics import Metric, class_metrics, number_metrics
+from fedkd.server.report.table_rows import keep_rows, recorded_columns
+from fedkd.server.report.table_section import table_section
+
+
+@dataclass(frozen=True)
+class TaskPage:
+    """What is shown of classes, or of numbers."""
+
+    readable: Callable[[Tensor], Tensor]
+    """(B, K) outputs -> (B, K) probabilities, or numbers in [0, 1]."""
+    keep: Callable[[RunFolder, SampleHistory | None, TestOutputs | None], None]
+    """Writes what `picture` needs."""
+    headline: Callable[[Result, bool], list[HeadlineFigure]]
+    metrics: Callable[[StudentScore], list[Metric]]
+    metrics_title: str
+    scores: Callable[[Result], ScoreTable | None]
+    picture: Callable[[RunRecord], PredictionPicture | None]
+    answer: Callable[[Result, NDArray[Any]], str]
+    """An answer of the ensemble (K,) in words."""
+    axis: Callable[[Result, int], Axis]
+    outputs: str
+    """What an institution's outputs are, as a heading."""
+    counts_classes: bool
+    """Whether there may be a number of training samples for each output."""
+    entropy: str
+    entropy_note: str
+
+
+@dataclass(frozen=True)
+class DomainPage:
+    """What is shown of images, or of rows of a table."""
+
+    sample: str
+    samples: str
+    values: str
+    """Of which a sample is made."""
+    answered: str
+    """What teachers are asked of a sample."""
+    detailed: bool
+    """Whether scores beside the main one stand open, and in the headline."""
+    keep: Callable[[RunFolder, SampleHistory, Mapping[str, Any]], None]
+    """Writes what `section` needs; the mapping is the domain in the result."""
+    section: Callable[[RunRecord, dict[str, str], TaskPage], Markup | None]
+    """A few samples; the dictionary has a colour for each origin."""
+
+
+TASKS = {
+    "classes": TaskPage(
+        readable=lambda outputs: outputs.softmax(1),
+        keep=keep_calibration,
+        headline=class_headline,
+        metrics=class_metrics,
+        metrics_title="How steadily, and how faithfully",
+        scores=class_scores,
+        picture=calibration_picture,
+        answer=class_answer,
+        axis=class_axis,
+        outputs="Classes",
+        counts_classes=True,
+        entropy="Class entropy",
+        entropy_note="Class entropy is that of the classes which the teachers named: near zero, "
+        "nearly every {sample} was given the same class and taught little.",
+    ),
+    "numbers": TaskPage(
+        readable=lambda outputs: outputs,
+        keep=keep_numbers,
+        headline=number_headline,
+        metrics=number_metrics,
+        metrics_title="How faithfully",
+        scores=number_scores,
+        picture=numbers_picture,
+        answer=numbers_answer,
+        axis=number_axis,
+        outputs="Numbers",
+        counts_classes=False,
+        entropy="Entropy",
+        entropy_note="Entropy is that of the answers over tenths of a number's range: near zero, "
+        "nearly every {sample} was given the same number and taught little.",
+    ),
+}
+"""By kind of task."""
+
+DOMAINS = {
+    "images": DomainPage(
+        sample="image",
+        samples="images",
+        values="pixels",
+        answered="see in it",
+        detailed=False,
+        keep=lambda folder, history, _: keep_gallery(folder, history),
+        section=lambda record, colours, _: gallery_section(record, colours),
+    ),
+    "table": DomainPage(
+        sample="row",
+        samples="rows",
+        values="values",
+        answered="predict for it",
+        detailed=True,
+        keep=lambda folder, history, domain: keep_rows(folder, history, recorded_columns(domain)),
+        section=lambda record, colours, task: table_section(
+            record, colours, task.answer, task.axis
+        ),
+    ),
+}
+"""By kind of domain."""
+
+
+def task_page(task: Mapping[str, Any]) -> TaskPage:
+    """Of the task in a result; `DataError` for a kind that this release does not know."""
+    return TASKS[_known(task, "task", list(TASKS))]
+
+
+def domain_page(domain: Mapping[str, Any]) -> DomainPage:
+    """Of the domain in a result; `DataError` for a kind that this release does not know."""
+    return DOMAINS[_known(domain, "domain", list(DOMAINS))]
+
+
+def _known(record: Mapping[str, Any], what: str, kinds: Sequence[str]) -> str:
+    kind = str(record.get("kind"))
+    if kind not in kinds:
+        raise DataError(
+            f"a result of {what} {kind!r}; this release shows {', '.join(kinds)}: install the "
+            "release that made it"
+        )
+    return kind
