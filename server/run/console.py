@@ -2,7 +2,7 @@
 
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,6 +13,9 @@ from rich.table import Table
 from fedkd.core.plural import counted
 from fedkd.experiment import Experiment
 from fedkd.loop import Progress as RunProgress
+from fedkd.server.report.formatting import decimals, significant
+from fedkd.server.report.main_scores import main_score
+from fedkd.server.report.output_format import number_text, recorded_numbers
 
 console = Console()
 
@@ -96,20 +99,71 @@ def print_result(result: dict[str, Any], path: str) -> None:
     table.add_column(overflow="fold")
     student, ensemble = result["student"], result["ensemble"]
     if isinstance(student, dict) and isinstance(ensemble, dict):
-        table.add_row("student (last)", _percent(student["accuracy"]))
-        table.add_row("teachers' ensemble", _percent(ensemble["accuracy"]))
+        table.add_row("student (last)", score_line(result, student))
+        table.add_row("teachers' ensemble", score_line(result, ensemble))
         if recall := _recall_of_unique_classes(result):
             table.add_row("recall of a class that one knows", recall)
     teachers = result["teachers"]
     if isinstance(teachers, list):
-        each = ", ".join(_percent(t["accuracy"]) for t in teachers[:10])
-        table.add_row("teachers", each + (" ..." if len(teachers) > 10 else ""))
+        table.add_row("teachers", _main_scores(result, teachers))
         most = max(t["samples_asked"] for t in teachers)
         table.add_row("asked of each", counted(most, "sample"))
     table.add_row("seconds", f"{result['seconds']}")
     console.print(table)
     # A path that is folded or cut off is of no use.
     console.print(f"report: {path}", soft_wrap=True, markup=False, highlight=False)
+
+
+def score_line(result: Mapping[str, Any], scores: Mapping[str, Any]) -> str:
+    """The scores of student or ensemble in one line, the main one first.
+
+    Of numbers with their unit; of classes of a table also what skewed classes cannot embellish.
+    """
+    # Imports matplotlib, for which no start of a program waits.
+    from fedkd.server.report.page_kinds import domain_page
+
+    task = result.get("task", _CLASSES)
+    detailed = domain_page(result.get("domain", {"kind": "images"})).detailed
+    parts = _PARTS[task["kind"]](task, scores, detailed)
+    return ", ".join([_main_scores(result, [scores]), *parts])
+
+
+def _main_scores(result: Mapping[str, Any], scored: Sequence[Mapping[str, Any]]) -> str:
+    """The main score of some, by name if that is not the accuracy."""
+    score = main_score(result.get("task", _CLASSES))
+    text = _percent if score.is_share else score.text
+    each = ", ".join(text(scores.get(score.field)) for scores in scored[:10])
+    known = any(scores.get(score.field) is not None for scores in scored)
+    return (
+        ("" if score.is_share or not known else f"{score.name} ")
+        + each
+        + (" ..." if len(scored) > 10 else "")
+    )
+
+
+def _class_parts(task: Mapping[str, Any], scores: Mapping[str, Any], detailed: bool) -> list[str]:
+    del task
+    named = (
+        ("balanced accuracy", scores.get("balanced_accuracy") if detailed else None, _percent),
+        ("AUROC", scores.get("auroc") if detailed else None, decimals),
+        ("mean return", scores.get("mean_return"), significant),
+    )
+    return [f"{name} {text(value)}" for name, value, text in named if value is not None]
+
+
+def _number_parts(task: Mapping[str, Any], scores: Mapping[str, Any], detailed: bool) -> list[str]:
+    del detailed
+    number = recorded_numbers(task)[0]
+    named = (("RMSE", scores.get("rmse")), ("MAE", scores.get("mae")))
+    parts = [f"{name} {number_text(number, value)}" for name, value in named if value is not None]
+    if (close := scores.get("r2_to_ensemble")) is not None:
+        parts.append(f"R² to the ensemble {decimals(close)}")
+    return parts
+
+
+_CLASSES = {"kind": "classes"}
+_PARTS = {"classes": _class_parts, "numbers": _number_parts}
+"""What follows the main score, by kind of task."""
 
 
 def _recall_of_unique_classes(result: dict[str, Any]) -> str:

@@ -1,0 +1,52 @@
+"""What a finished run prints."""
+
+from dataclasses import asdict
+from typing import Any
+
+from fedkd.protocol import Number
+from fedkd.server.run.console import console, print_result, score_line
+
+COST = Number("cost", "EUR", 0.0, 500.0)
+NUMBERS = {"kind": "numbers", "numbers": [asdict(COST)]}
+TABLE = {"kind": "table", "columns": []}
+
+
+def test_scores_of_numbers_have_their_unit() -> None:
+    scores = {"r2": 0.4394, "rmse": 55.85, "mae": 45.61, "r2_to_ensemble": 0.91}
+    assert score_line({"task": NUMBERS, "domain": TABLE}, scores) == (
+        "R² 0.439, RMSE 55.9 EUR, MAE 45.6 EUR, R² to the ensemble 0.910"
+    )
+    several = {"kind": "numbers", "numbers": [asdict(COST), asdict(Number("stay", "days"))]}
+    assert score_line({"task": several, "domain": TABLE}, {"r2": 0.5}) == "R² 0.500"
+    assert score_line({"task": NUMBERS, "domain": TABLE}, {"r2": None}) == "not known"
+
+
+def test_classes_of_a_table_have_more_than_an_accuracy() -> None:
+    scores = {"accuracy": 0.9, "balanced_accuracy": 0.71, "auroc": 0.8768, "mean_return": None}
+    table = {"task": {"kind": "classes"}, "domain": TABLE}
+    assert score_line(table, scores) == "90.00%, balanced accuracy 71.00%, AUROC 0.877"
+    assert (
+        score_line(table, {"accuracy": 0.9, "mean_return": 487.25}) == "90.00%, mean return 487.2"
+    )
+    assert score_line({}, scores) == "90.00%", "a result of an earlier release is of images"
+    assert score_line({}, {"accuracy": None}) == "not known"
+
+
+def test_teachers_of_numbers_are_printed_by_their_r2() -> None:
+    teachers: list[dict[str, Any]] = [
+        {"r2": r2, "accuracy": None, "samples_asked": 10, "classes": ("cost",)} for r2 in (0.3, 0.4)
+    ]
+    result = {
+        "task": NUMBERS,
+        "domain": TABLE,
+        "student": {"r2": 0.5, "recall": None},
+        "ensemble": {"r2": 0.6},
+        "teachers": teachers,
+        "seconds": 1.0,
+    }
+    with console.capture() as captured:
+        print_result(result, "report.html")
+    lines = [" ".join(line.split()) for line in captured.get().splitlines()]
+    assert "student (last) R² 0.500" in lines
+    assert "teachers' ensemble R² 0.600" in lines
+    assert "teachers R² 0.300, 0.400" in lines
