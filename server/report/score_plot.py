@@ -24,7 +24,7 @@ from fedkd.server.report.result_schema import Event, Result, Scored
 
 _Reference = tuple[float, str, bool]
 """A value to compare with, its name, whether it is emphasised."""
-_LEAST = -0.2
+LEAST = -0.2
 """Lowest value of a score without a bound that is drawn, unless the student ends below it."""
 
 
@@ -77,9 +77,9 @@ def _lowest_drawn(score: MainScore, values: Sequence[float], compared: Sequence[
     A score without a bound begins far below, where an untrained student says nothing of the run.
     """
     least = min([*values, *compared])
-    if score.is_share or min([values[-1], *compared]) < _LEAST:
+    if score.is_share or min([values[-1], *compared]) < LEAST:
         return least
-    return max(least, _LEAST)
+    return max(least, LEAST)
 
 
 def _parts(

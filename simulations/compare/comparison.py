@@ -21,9 +21,10 @@ from fedkd.server.report.run_folder import RESULT, load_run
 from fedkd.server.run import console as server_console
 from fedkd.server.run.manifest import MANIFEST, read_manifest
 from fedkd.server.run.resume_hint import complete_interrupted_run
-from fedkd.simulations.compare.plots import plot_accuracy_by_epsilon, plot_accuracy_by_samples
+from fedkd.simulations.compare.plots import plot_score_by_epsilon, plot_score_by_samples
 from fedkd.simulations.compare.tables import (
     ComparisonRow,
+    default_columns,
     markdown,
     select_columns,
     table,
@@ -65,7 +66,7 @@ def compare(
         overrides: of every experiment, ``section.key=value``.
         methods: see `fedkd.simulations.compare.variants.variants`, as are
         sweeps: these.
-        columns: of the tables, see `fedkd.simulations.compare.tables.chosen`.
+        columns: of the tables, see `fedkd.simulations.compare.tables.select_columns`.
 
     Raises:
         SettingsError: the folder of a run holds a run with other settings.
@@ -76,7 +77,7 @@ def compare(
         raise SettingsError(f"--seeds {seeds}; expected 1 or more")
     if engine not in ENGINES:
         raise SettingsError(f"unknown engine {engine!r}; choose one of {', '.join(ENGINES)}")
-    select_columns(columns)
+    chosen = None if columns is None else select_columns(columns)
     path = out or Path("runs") / f"compare-{time.strftime('%Y%m%d-%H%M%S')}"
     rows = variants(names, methods, sweeps, overrides)
     # Check all before the first, or an error in the last would be reported hours later.
@@ -95,7 +96,7 @@ def compare(
     )
     failed = _execute(plan, states, engine)
     complete = [row for row in rows if not any(p.variant is row and p.path in failed for p in plan)]
-    found = _write(complete, plan, path, columns) if complete else []
+    found = _write(complete, plan, path, chosen) if complete else []
     if failed:
         first = next(iter(failed))
         raise RunsFailed(
@@ -162,7 +163,7 @@ def _execute(
 
 
 def _write(
-    rows: Sequence[Variant], plan: Sequence[PlannedRun], path: Path, columns: str | None
+    rows: Sequence[Variant], plan: Sequence[PlannedRun], path: Path, columns: Sequence[str] | None
 ) -> list[ComparisonRow]:
     found = []
     for variant in rows:
@@ -170,19 +171,16 @@ def _write(
         # Read from the file, so that old and new runs are treated alike.
         results = tuple(load_run(folder).result.model_dump(mode="json") for folder in folders)
         found.append(ComparisonRow(variant.label, variant.family, results, folders))
-    has_epsilon = any(row.values("epsilon") for row in found)
-    shown = select_columns(columns, has_epsilon)
+    shown = default_columns(found) if columns is None else columns
     (path / "comparison.md").write_text(markdown(found, shown), encoding="utf-8")
     write_csv(found, path / "comparison.csv")
-    plot_accuracy_by_samples(found, path)
-    if has_epsilon:
-        plot_accuracy_by_epsilon(found, path)
+    plots = [*plot_score_by_samples(found, path), *plot_score_by_epsilon(found, path)]
     terminal_table = table(found, shown, len(found[0].folders))
     # As wide as the table: a narrow terminal folds lines, and a file keeps all of them.
     wide_console = Console(width=10_000)
     wide_console.width = Measurement.get(wide_console, wide_console.options, terminal_table).maximum
     wide_console.print(terminal_table)
-    plot_names = "comparison.svg and .png" + (", epsilon.svg and .png" if has_epsilon else "")
+    plot_names = ", ".join(f"{name}.svg and .png" for name in plots)
     server_console.console.print(
         f"{path}: comparison.md, comparison.csv, {plot_names}",
         soft_wrap=True,

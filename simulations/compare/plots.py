@@ -1,4 +1,7 @@
-"""Plots of a comparison: accuracy against samples asked, and against epsilon."""
+"""Plots of a comparison: the main score against samples asked, and against epsilon.
+
+Scores of different tasks cannot be compared: each kind of task has plots of its own.
+"""
 
 import math
 from collections.abc import Sequence
@@ -11,10 +14,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, PercentFormatter
 from numpy.typing import NDArray
 
+from fedkd.server.report.main_scores import MainScore, main_score
 from fedkd.server.report.plot_style import FAINT, SERIES, SOFT, figure, short, style, thousands
 from fedkd.server.report.result_schema import Scored
 from fedkd.server.report.run_folder import load_run
-from fedkd.simulations.compare.tables import ComparisonRow
+from fedkd.server.report.score_plot import LEAST
+from fedkd.simulations.compare.tables import MAIN_COLUMNS, ComparisonRow
 
 _LINE = ("-", "--", ":", "-.")
 """Line styles, for more lines than colours."""
@@ -27,8 +32,46 @@ _BANDS = 8
 Curve = NDArray[np.float64]
 
 
-def plot_accuracy_by_samples(rows: Sequence[ComparisonRow], path: Path) -> None:
-    """Accuracy against samples asked of each institution: ``comparison.svg`` and ``.png``.
+def plot_score_by_samples(rows: Sequence[ComparisonRow], path: Path) -> list[str]:
+    """The main score against samples asked of each institution: ``comparison.svg`` and ``.png``.
+
+    Rows of several kinds of tasks give ``comparison-classes`` and so on. Returns the names.
+    """
+    return [
+        _plot_by_samples(alike, score, path, name)
+        for name, score, alike in _by_task(rows, "comparison")
+    ]
+
+
+def plot_score_by_epsilon(rows: Sequence[ComparisonRow], path: Path) -> list[str]:
+    """The last student's main score against epsilon: ``epsilon.svg`` and ``.png``.
+
+    Named as those of `plot_score_by_samples`; none of rows that all lack a guarantee.
+    """
+    return [
+        _plot_by_epsilon(alike, score, path, name)
+        for name, score, alike in _by_task(rows, "epsilon")
+        if any(row.values("epsilon") for row in alike)
+    ]
+
+
+def _by_task(
+    rows: Sequence[ComparisonRow], name: str
+) -> list[tuple[str, MainScore, list[ComparisonRow]]]:
+    """Name of the plot, main score and rows of each kind of task."""
+    kinds = dict.fromkeys(row.task for row in rows)
+    return [
+        (
+            name if len(kinds) == 1 else f"{name}-{kind}",
+            main_score({"kind": kind}),
+            [row for row in rows if row.task == kind],
+        )
+        for kind in kinds
+    ]
+
+
+def _plot_by_samples(rows: Sequence[ComparisonRow], score: MainScore, path: Path, name: str) -> str:
+    """One plot; returns its name.
 
     A line is the mean over seeds, a band one sample standard deviation to both sides, where lines
     are few. The dot at the end of a line is the last student, which was trained further after the
@@ -41,14 +84,14 @@ def plot_accuracy_by_samples(rows: Sequence[ComparisonRow], path: Path) -> None:
         axes = canvas.subplots()
         lines: dict[Any, float] = {}
         for index, row in enumerate(rows):
-            asked, curves, last = _curves(row)
+            asked, curves, last = _curves(row, score)
             if not len(asked):
                 continue
             appearance: dict[str, Any] = {"color": SERIES[index % len(SERIES)]}
             mean, deviation = curves.mean(0), _deviation(curves)
             dashes = _LINE[index // len(SERIES) % len(_LINE)]
-            name = short(row.label, 24 if many else 56)
-            lines[axes.plot(asked, mean, ls=dashes, label=name, **appearance)[0]] = last.mean()
+            label = short(row.label, 24 if many else 56)
+            lines[axes.plot(asked, mean, ls=dashes, label=label, **appearance)[0]] = last.mean()
             if not many:
                 axes.fill_between(
                     asked, mean - deviation, mean + deviation, alpha=0.15, lw=0, **appearance
@@ -58,18 +101,27 @@ def plot_accuracy_by_samples(rows: Sequence[ComparisonRow], path: Path) -> None:
                 asked[-1], last.mean(), _deviation(last), marker="o", ms=5, capsize=3, **appearance
             )
         axes.set_xlabel("samples asked of each institution")
-        axes.set_ylabel("accuracy on test data")
-        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+        _score_axis(axes, score, list(lines.values()))
         thousands(axes, ticks=8)
         axes.set_xlim(left=0)
         axes.set_title("mean ± sd over seeds; dots: after the last student step", color=SOFT)
         order = sorted(lines, key=lambda line: -lines[line]) if many else list(lines)
         canvas.legend(handles=order, loc="outside lower center", ncols=columns)
-        _save(canvas, path, "comparison")
+        _save(canvas, path, name)
+    return name
 
 
-def plot_accuracy_by_epsilon(rows: Sequence[ComparisonRow], path: Path) -> None:
-    """Accuracy of the last student against epsilon: ``epsilon.svg`` and ``.png``.
+def _score_axis(axes: Axes, score: MainScore, last: Sequence[float]) -> None:
+    """Label and format of y; the far too low scores of untrained students are cut off."""
+    axes.set_ylabel(f"{score.name} on test data")
+    if score.is_share:
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    elif last and min(last) >= LEAST:
+        axes.set_ylim(bottom=max(LEAST, axes.get_ylim()[0]))
+
+
+def _plot_by_epsilon(rows: Sequence[ComparisonRow], score: MainScore, path: Path, name: str) -> str:
+    """One plot; returns its name.
 
     Full dots: the student, with one sample standard deviation over seeds. Hollow dots: the ensemble
     that taught it. Runs without a guarantee are at the right edge.
@@ -93,22 +145,23 @@ def plot_accuracy_by_epsilon(rows: Sequence[ComparisonRow], path: Path) -> None:
             axes.axvline(math.sqrt(edge * numbers[-1]), color=FAINT, lw=1, ls=(0, (5, 3)))
         _epsilons(axes, numbers, edge if None in epsilons else None)
         axes.set_xlabel("ε, the largest of all institutions")
-        axes.set_ylabel("accuracy on test data")
-        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+        _score_axis(axes, score, [])
         axes.set_title("full: student, mean ± sd over seeds; hollow: ensemble", color=SOFT)
         canvas.legend(loc="outside lower center", ncols=2)
-        _save(canvas, path, "epsilon")
+        _save(canvas, path, name)
+    return name
 
 
 def _family(
     axes: Axes, family: str, rows: Sequence[tuple[float, ComparisonRow]], edge: float, colour: str
 ) -> None:
-    points_with_student = sorted(
-        ((at, row) for at, row in rows if row.mean("student") is not None), key=lambda p: p[0]
+    student, ensemble = MAIN_COLUMNS[rows[0][1].task]
+    scored = sorted(
+        ((at, row) for at, row in rows if row.mean(student) is not None), key=lambda p: p[0]
     )
-    xs = np.array([at for at, _ in points_with_student])
-    students = np.array([row.mean("student") for _, row in points_with_student], dtype=float)
-    deviation = [row.deviation("student") for _, row in points_with_student]
+    xs = np.array([at for at, _ in scored])
+    students = np.array([row.mean(student) for _, row in scored], dtype=float)
+    deviation = [row.deviation(student) for _, row in scored]
     axes.errorbar(
         xs,
         students,
@@ -122,7 +175,7 @@ def _family(
     )
     numbered = xs < edge  # a line to "none" would suggest values between
     axes.plot(xs[numbered], students[numbered], color=colour, lw=1.2)
-    ensembles = np.array([row.mean("ensemble") for _, row in points_with_student], dtype=float)
+    ensembles = np.array([row.mean(ensemble) for _, row in scored], dtype=float)
     axes.plot(xs, ensembles, ls="", marker="o", ms=6, mfc="none", color=colour, alpha=0.7)
 
 
@@ -149,25 +202,25 @@ def _epsilons(axes: Axes, numbers: Sequence[float], edge: float | None) -> None:
     axes.set_xlim(numbers[0] / 1.3, (edge or numbers[-1]) * 1.3)
 
 
-def _curves(row: ComparisonRow) -> tuple[Curve, Curve, Curve]:
-    """Samples asked ``(n,)``, accuracy there ``(seeds, n)``, and accuracy of the last students."""
-    runs = [_curve(folder) for folder in row.folders]
+def _curves(row: ComparisonRow, score: MainScore) -> tuple[Curve, Curve, Curve]:
+    """Samples asked ``(n,)``, score there ``(seeds, n)``, and score of the last students."""
+    runs = [_curve(folder, score) for folder in row.folders]
     runs = [run for run in runs if len(run[0])]
     if not runs:
         return np.empty(0), np.empty((0, 0)), np.empty(0)
     # Points where seeds were scored; they mostly agree, and missing scores are interpolated.
     grid = np.unique(np.concatenate([asked for asked, _ in runs]))
     grid = grid[(grid >= max(a[0] for a, _ in runs)) & (grid <= min(a[-1] for a, _ in runs))]
-    curves = np.stack([np.interp(grid, asked, accuracy) for asked, accuracy in runs])
-    return grid, curves, np.array(row.values("student"))
+    curves = np.stack([np.interp(grid, asked, scores) for asked, scores in runs])
+    return grid, curves, np.array(row.values(MAIN_COLUMNS[row.task][0]))
 
 
-def _curve(folder: Path) -> tuple[Curve, Curve]:
+def _curve(folder: Path, score: MainScore) -> tuple[Curve, Curve]:
     """The first score at each number of samples asked: later ones measure training alone."""
     first: dict[int, float] = {}
     for event in load_run(folder).events:
-        if isinstance(event, Scored) and event.accuracy is not None:
-            first.setdefault(event.asked, event.accuracy)
+        if isinstance(event, Scored) and (value := score.of(event)) is not None:
+            first.setdefault(event.asked, value)
     return np.array(list(first), dtype=float), np.array(list(first.values()))
 
 

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from fedkd.errors import SettingsError
 from fedkd.experiment import did_you_mean
+from fedkd.server.report.page_kinds import domain_page
 
 Figures = Mapping[str, Any]
 """The content of a run's ``result.json``."""
@@ -23,7 +24,8 @@ class Column:
     heading: str
     value_of: Callable[[Figures], float | None]
     kind: str = "percent"
-    """Format: percent, number (three digits), points2 (squared percent), count or epsilon."""
+    """Format: percent, number (three digits), points2 (squared percent), count, epsilon or unit
+    (four digits of a number of any size)."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,16 @@ class ComparisonRow:
         values = self.values(column)
         return statistics.stdev(values) if len(values) > 1 else 0.0
 
+    @property
+    def task(self) -> str:
+        """Kind of its task, as `fedkd.server.report.page_kinds.TASKS` has it."""
+        return str(self.results[0].get("task", {"kind": "classes"})["kind"])
+
+    @property
+    def detailed(self) -> bool:
+        """Whether scores beside the accuracy are shown unasked, as on the page of a run."""
+        return domain_page(self.results[0].get("domain", {"kind": "images"})).detailed
+
 
 def _student(key: str) -> Callable[[Figures], float | None]:
     return lambda result: result["student"].get(key)
@@ -67,9 +79,16 @@ def _epsilon(result: Figures) -> float | None:
     return None if None in epsilons else max(epsilons)
 
 
-def _teachers(result: Figures) -> float | None:
-    known = [t["accuracy"] for t in result["teachers"] if t["accuracy"] is not None]
-    return statistics.fmean(known) if known else None
+def _ensemble(key: str) -> Callable[[Figures], float | None]:
+    return lambda result: result["ensemble"].get(key)
+
+
+def _teachers(key: str) -> Callable[[Figures], float | None]:
+    def mean(result: Figures) -> float | None:
+        known = [value for t in result["teachers"] if (value := t.get(key)) is not None]
+        return statistics.fmean(known) if known else None
+
+    return mean
 
 
 COLUMNS = {
@@ -86,8 +105,18 @@ COLUMNS = {
     "fidelity_double_root": Column(
         "fidelity, double root", _student("fidelity_double_root"), "number"
     ),
-    "ensemble": Column("ensemble", lambda result: result["ensemble"]["accuracy"]),
-    "teachers": Column("mean teacher", _teachers),
+    "ensemble": Column("ensemble", _ensemble("accuracy")),
+    "teachers": Column("mean teacher", _teachers("accuracy")),
+    "balanced_accuracy": Column("balanced accuracy", _student("balanced_accuracy")),
+    "auroc": Column("AUROC", _student("auroc"), "number"),
+    "ece": Column("ECE", _student("ece")),
+    "mean_return": Column("mean return", _student("mean_return"), "unit"),
+    "r2": Column("R², last", _student("r2"), "number"),
+    "rmse": Column("RMSE", _student("rmse"), "unit"),
+    "mae": Column("MAE", _student("mae"), "unit"),
+    "r2_to_ensemble": Column("R² to the ensemble", _student("r2_to_ensemble"), "number"),
+    "ensemble_r2": Column("R², ensemble", _ensemble("r2"), "number"),
+    "teachers_r2": Column("R², mean teacher", _teachers("r2"), "number"),
     "epsilon": Column("ε", _epsilon, "epsilon"),
     "asked": Column("asked of each", _largest("samples_asked"), "count"),
     "pulled_back": Column("pulled back", _largest("samples_pulled_back"), "count"),
@@ -105,22 +134,36 @@ DEFAULT_COLUMNS = (
     "asked",
     "seconds",
 )
-_SHARED = ("ensemble", "teachers", "epsilon", "asked", "pulled_back")
+NUMBER_COLUMNS = ("r2", "rmse", "mae", "r2_to_ensemble", "ensemble_r2", "asked", "seconds")
+MAIN_COLUMNS = {"classes": ("student", "ensemble"), "numbers": ("r2", "ensemble_r2")}
+"""The columns of the main score of student and ensemble, by kind of task."""
+_DEFAULTS = {"classes": DEFAULT_COLUMNS, "numbers": NUMBER_COLUMNS}
+_DETAILS = ("balanced_accuracy", "auroc")
+_LAST = ("asked", "seconds")
+_SHARED = (
+    *("ensemble", "teachers", "ensemble_r2", "teachers_r2"),
+    *("epsilon", "asked", "pulled_back"),
+)
 """Mostly equal for all seeds; a deviation is shown only where they differ."""
 
 
-def select_columns(columns: str | None, has_epsilon: bool = False) -> tuple[str, ...]:
-    """Columns by name, separated by commas; None selects the defaults, and epsilon where known.
+def default_columns(rows: Sequence[ComparisonRow]) -> tuple[str, ...]:
+    """What is shown of these rows: the columns of their tasks, and epsilon where it is known."""
+    found: dict[str, None] = {}
+    for row in rows:
+        first, *others = _DEFAULTS[row.task]
+        details = [name for name in _DETAILS if row.detailed and row.values(name)]
+        found.update(dict.fromkeys([first, *details, *others]))
+    epsilon = ("epsilon",) if any(row.values("epsilon") for row in rows) else ()
+    return (*(name for name in found if name not in _LAST), *epsilon, *_LAST)
+
+
+def select_columns(columns: str) -> tuple[str, ...]:
+    """Columns by name, separated by commas.
 
     Raises:
         SettingsError: there is no column of that name.
     """
-    if columns is None:
-        return (
-            (*DEFAULT_COLUMNS[:-2], "epsilon", *DEFAULT_COLUMNS[-2:])
-            if has_epsilon
-            else DEFAULT_COLUMNS
-        )
     names = tuple(name.strip() for name in columns.split(","))
     for name in names:
         if name not in COLUMNS:
@@ -172,7 +215,9 @@ def cell(row: ComparisonRow, column: str) -> str:
     kind = COLUMNS[column].kind
     single = len(row.values(column)) < 2 or (column in _SHARED and deviation == 0)
     factor = {"percent": 100.0, "points2": 1e4}.get(kind, 1.0)
-    digits = {"percent": 2, "points2": 1, "number": 3, "count": 0, "epsilon": 2}[kind]
+    digits = {"percent": 2, "points2": 1, "number": 3, "count": 0, "epsilon": 2, "unit": 0}[kind]
     unit = "%" if kind == "percent" else ""
+    if kind == "unit":
+        return f"{mean:.4g}" if single else f"{mean:.4g} ± {deviation:.2g}"
     value = f"{factor * mean:,.{digits}f}{unit}"
     return value if single else f"{value} ± {factor * deviation:,.{digits}f}"

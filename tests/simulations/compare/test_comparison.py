@@ -12,12 +12,14 @@ from fedkd.experiment import load_experiment
 from fedkd.server.run.checkpoint import Checkpoint
 from fedkd.simulations.compare import comparison
 from fedkd.simulations.compare.comparison import compare
-from fedkd.simulations.compare.plots import plot_accuracy_by_epsilon, plot_accuracy_by_samples
+from fedkd.simulations.compare.plots import plot_score_by_epsilon, plot_score_by_samples
 from fedkd.simulations.compare.tables import (
     COLUMNS,
     DEFAULT_COLUMNS,
+    NUMBER_COLUMNS,
     ComparisonRow,
     cell,
+    default_columns,
     markdown,
     select_columns,
 )
@@ -269,10 +271,9 @@ def test_cells_have_mean_and_sample_deviation(tmp_path: Path) -> None:
         "|---|---:|---:|",
         "| digits | 92.00% ± 2.00 | 1,000 |",
     ]
-    assert select_columns(None) == DEFAULT_COLUMNS
-    assert (
-        set(select_columns(None, has_epsilon=True)) == {*DEFAULT_COLUMNS, "epsilon"} <= set(COLUMNS)
-    )
+    assert default_columns([found]) == DEFAULT_COLUMNS
+    private = row(tmp_path, "private", "private", 3.0, 0.9)
+    assert set(default_columns([found, private])) == {*DEFAULT_COLUMNS, "epsilon"} <= set(COLUMNS)
 
 
 def test_pictures_name_every_row_and_put_no_promise_at_the_edge(tmp_path: Path) -> None:
@@ -281,8 +282,8 @@ def test_pictures_name_every_row_and_put_no_promise_at_the_edge(tmp_path: Path) 
         for name, students in (("digits", (0.9, 0.92)), ("noise", (0.4, 0.5)))
         for epsilon in (1.0, 8.0, None)
     ]
-    plot_accuracy_by_samples(rows, tmp_path)
-    plot_accuracy_by_epsilon(rows, tmp_path)
+    plot_score_by_samples(rows, tmp_path)
+    plot_score_by_epsilon(rows, tmp_path)
     asked, promised = (tmp_path / f"{n}.svg" for n in ("comparison", "epsilon"))
     assert all(row.label in asked.read_text() for row in rows)
     assert "samples asked of each institution" in asked.read_text()
@@ -291,19 +292,86 @@ def test_pictures_name_every_row_and_put_no_promise_at_the_edge(tmp_path: Path) 
     assert ">digits<" in text
     assert ">noise<" in text
     before = asked.read_bytes()
-    plot_accuracy_by_samples(rows, tmp_path)
+    plot_score_by_samples(rows, tmp_path)
     assert asked.read_bytes() == before
 
 
 def test_of_many_lines_the_best_is_named_first(tmp_path: Path) -> None:
     students = [0.3, 0.9, 0.5, 0.7, 0.1, 0.8, 0.2, 0.6, 0.4]
     rows = [row(tmp_path, f"line-{s}", "line", None, s, s) for s in students]
-    plot_accuracy_by_samples(rows, tmp_path)
+    plot_score_by_samples(rows, tmp_path)
     text = (tmp_path / "comparison.svg").read_text()
     places = [text.index(f">line-{s}<") for s in sorted(students, reverse=True)]
     assert places == sorted(places)
     assert "FillBetweenPolyCollection" not in text
-    plot_accuracy_by_samples(rows[:3], tmp_path)
+    plot_score_by_samples(rows[:3], tmp_path)
     few = (tmp_path / "comparison.svg").read_text()
     assert few.index(">line-0.3<") < few.index(">line-0.9<")
     assert "FillBetweenPolyCollection" in few
+
+
+def numbers_row(out: Path, label: str, *scores: float) -> ComparisonRow:
+    """A row of runs that predict a number of a table, with an untrained student far below."""
+    made = row(out, label, label, None, *scores)
+    numbers = [{"name": "cost", "unit": "EUR", "low": 0.0, "high": 9.0}]
+    for folder, score in zip(made.folders, scores, strict=True):
+        file = folder / "result.json"
+        result = json.loads(file.read_text())
+        result["task"] = {"kind": "numbers", "numbers": numbers}
+        result["domain"] = {"kind": "table", "columns": []}
+        result["student"] = {"r2": score, "rmse": 1234.56, "r2_to_ensemble": 0.9}
+        result["ensemble"] = {"r2": 0.75}
+        result["teachers"][0].update(accuracy=None, r2=0.5)
+        file.write_text(json.dumps(result))
+        curve = [(100, -40.0), (200, score / 2), (1000, score)]
+        events = [
+            {"kind": "scored", "step": asked, "asked": asked, "r2": value} for asked, value in curve
+        ]
+        lines = "".join(json.dumps(event) + "\n" for event in events)
+        (folder / "events.jsonl").write_text(lines)
+    results = tuple(json.loads((folder / "result.json").read_text()) for folder in made.folders)
+    return ComparisonRow(made.label, made.family, results, made.folders)
+
+
+def test_numbers_are_compared_by_r2(tmp_path: Path) -> None:
+    found = numbers_row(tmp_path, "cost", 0.4, 0.5)
+    assert default_columns([found]) == NUMBER_COLUMNS
+    assert cell(found, "r2") == "0.450 ± 0.071"
+    assert cell(found, "rmse") == "1235 ± 0"
+    assert cell(found, "ensemble_r2") == "0.750"
+    assert cell(found, "teachers_r2") == "0.500"
+    assert cell(found, "student") == "not known"
+    assert plot_score_by_samples([found], tmp_path) == ["comparison"]
+    text = (tmp_path / "comparison.svg").read_text()
+    assert "R² on test data" in text
+    assert "−40" not in text, "the untrained student would hide all the others"
+    assert plot_score_by_epsilon([found], tmp_path) == []
+
+
+def test_tasks_that_cannot_be_compared_have_plots_of_their_own(tmp_path: Path) -> None:
+    rows = [numbers_row(tmp_path, "cost", 0.4), row(tmp_path, "digits", "digits", 2.0, 0.9)]
+    assert plot_score_by_samples(rows, tmp_path) == ["comparison-numbers", "comparison-classes"]
+    numbers, classes = (
+        (tmp_path / f"comparison-{kind}.svg").read_text() for kind in ("numbers", "classes")
+    )
+    assert ">cost<" in numbers
+    assert ">digits<" not in numbers
+    assert ">digits<" in classes
+    assert "accuracy on test data" in classes
+    assert plot_score_by_epsilon(rows, tmp_path) == ["epsilon-classes"]
+    columns = default_columns(rows)
+    assert set(columns) == {*NUMBER_COLUMNS, *DEFAULT_COLUMNS, "epsilon"}
+    assert columns[-2:] == ("asked", "seconds")
+
+
+def test_classes_of_a_table_are_compared_by_more_than_accuracy(tmp_path: Path) -> None:
+    plain = row(tmp_path, "cancer", "cancer", None, 0.9)
+    student = {**plain.results[0]["student"], "balanced_accuracy": 0.8, "auroc": 0.95}
+    result = {**plain.results[0], "student": student}
+    images = ComparisonRow("cancer", "cancer", (result,), plain.folders)
+    assert default_columns([images]) == DEFAULT_COLUMNS
+    table = {**result, "domain": {"kind": "table", "columns": []}}
+    found = ComparisonRow("cancer", "cancer", (table,), plain.folders)
+    assert default_columns([found])[:3] == ("student", "balanced_accuracy", "auroc")
+    assert cell(found, "auroc") == "0.950"
+    assert cell(found, "balanced_accuracy") == "80.00%"
