@@ -77,7 +77,8 @@ def card_fields(card: Card) -> dict[str, Any]:
 
 def format_card(card: Card) -> str:
     """Every field of a card, one a line."""
-    facts = {**card_fields(card), "guarantee": format_guarantee(card.guarantee)}
+    samples = "rows" if card.columns else "images"
+    facts = {**card_fields(card), "guarantee": format_guarantee(card.guarantee, samples)}
     facts |= {"columns": _columns(card.columns), "numbers": _numbers(card.numbers)}
     labels = {field: CARD_LABELS.get(field, field) for field in facts}
     if card.columns:
@@ -115,10 +116,10 @@ def format_number_scores(scores: Mapping[str, float | None]) -> str:
     return ", ".join(known)
 
 
-def format_guarantee(guarantee: Guarantee | None) -> str:
-    """A DP guarantee in a sentence."""
+def format_guarantee(guarantee: Guarantee | None, samples: str = "images") -> str:
+    """A DP guarantee in a sentence; ``samples`` is what training data are called."""
     if guarantee is None:
-        return "none: answers may disclose single images"
+        return f"none: answers may disclose single {samples}"
     g = guarantee
     covered = (
         "whatever is asked of this teacher"
