@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class Domain(Protocol):
@@ -17,6 +17,12 @@ class Domain(Protocol):
     @property
     def shape(self) -> tuple[int, int, int]:
         """(C, H, W) of a sample."""
+
+    def generator(self, latent: int) -> nn.Module:
+        """A network that is trained to synthesise samples: (B, latent) -> (B, C, H, W) in [0, 1].
+
+        It has ``latent`` as an attribute; its first weights come from torch's global stream.
+        """
 
     def mutated(self, samples: Tensor, rng: torch.Generator) -> Tensor:
         """Variants of banked samples (B, C, H, W), of the same type and shape."""

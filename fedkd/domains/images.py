@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fedkd.experiment import Experiment
-from fedkd.models import build_network
+from fedkd.models import Generator, build_network
 from fedkd.procedural import Prior, build_prior
 
 
@@ -28,6 +28,10 @@ class Images:
         """The experiment's network."""
         name = experiment.student.model
         return build_network(name, outputs, self.shape, experiment.seed, imports=True)
+
+    def generator(self, latent: int) -> nn.Module:
+        """The convolutional network."""
+        return Generator(latent, self.shape)
 
     def mutated(self, samples: Tensor, rng: torch.Generator) -> Tensor:
         """Shifted by at most one pixel, all alike."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fedkd.experiment import Experiment
-from fedkd.models import build_table_network
+from fedkd.models import RowGenerator, build_table_network
 from fedkd.procedural import Prior, build_prior
 from fedkd.protocol import Column
 
@@ -37,6 +37,10 @@ class Table:
         return build_table_network(
             experiment.student.model, outputs, self.columns, experiment.seed, imports=True
         )
+
+    def generator(self, latent: int) -> nn.Module:
+        """A perceptron."""
+        return RowGenerator(latent, len(self.columns))
 
     def mutated(self, samples: Tensor, rng: torch.Generator) -> Tensor:
         """Some columns of each row are drawn anew, uniformly."""

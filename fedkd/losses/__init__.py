@@ -30,6 +30,11 @@ from fedkd.losses.distillation import (
 )
 from fedkd.losses.gan_generator import adversarial_realness, classwise_realness
 from fedkd.losses.image_prior import l2_norm, mode_seeking, total_variation
+from fedkd.losses.number_discrepancy import (
+    row_magnitude,
+    squared_discrepancy,
+    student_magnitude,
+)
 from fedkd.losses.statistics import bn_gap
 from fedkd.losses.term import Batch, Objective, Term, penalised, weighted
 
@@ -59,7 +64,10 @@ __all__ = [
     "mode_seeking",
     "one_hot",
     "penalised",
+    "row_magnitude",
     "squared_centred",
+    "squared_discrepancy",
+    "student_magnitude",
     "target_class",
     "targets_of",
     "total_variation",

@@ -61,6 +61,8 @@ class Term:
     reads: tuple[Any, ...] = ()
     """Specs of the auxiliary networks whose readings it takes, see
     `fedkd.synthesis.auxiliary_network_interface`."""
+    classes: bool = True
+    """Whether teachers must predict classes; False: numbers will do as well."""
 
     def __post_init__(self) -> None:
         if self.capture_interval < 1:
@@ -100,4 +102,6 @@ def penalised(term: Term, interval: int = 1) -> Term:
         return torch.exp(term.value(b) - b.previous.get(term.name, 0.0))
 
     equation = f"exp(L - L_previous), L = {term.equation}"
-    return Term(term.name, equation, term.needs, value, term.value, interval, term.reads)
+    return Term(
+        *(term.name, equation, term.needs, value, term.value, interval, term.reads, term.classes)
+    )

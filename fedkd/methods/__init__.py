@@ -8,6 +8,7 @@ from fedkd.methods.ddad import ddad as ddad
 from fedkd.methods.deepinversion import deepinversion as deepinversion
 from fedkd.methods.dense import dense as dense
 from fedkd.methods.dfad import dfad as dfad
+from fedkd.methods.dfkd_regression import dfkd_regression as dfkd_regression
 from fedkd.methods.dfme import dfme as dfme
 from fedkd.methods.dfq import dfq as dfq
 from fedkd.methods.dip_kd import dip_kd as dip_kd
@@ -31,6 +32,7 @@ from fedkd.methods.zskt import zskt as zskt
 PAPERS = (
     *(cudfkd, dafl, zskt, dfad, dfme, ta_dfkd, rdskd, dip_kd, deepinversion, dfq),
     *(ddad, ideal, disguide, pre_dfkd, fast_dfkd, cmi, hidfd, dense, co_boosting, zskd),
+    dfkd_regression,
 )
 """Every factory of ours, in the order in which `fedkd methods` lists them."""
 METHODS.update({factory.__name__: factory for factory in PAPERS})

@@ -4,7 +4,7 @@ Architectures are had by name from the registry; weights depend on a seed alone.
 """
 
 from fedkd.models.architectures import Network, Shape
-from fedkd.models.generators import Generator
+from fedkd.models.generators import Generator, RowGenerator
 from fedkd.models.in_process_teachers import InProcess
 from fedkd.models.registry import (
     MODELS,
@@ -38,6 +38,7 @@ __all__ = [
     "InProcess",
     "ModuleTeacher",
     "Network",
+    "RowGenerator",
     "RowNetworkTeacher",
     "Scattering",
     "ScikitTeacher",

@@ -1,4 +1,4 @@
-"""Image generator: a small convolutional network from latents to images."""
+"""Generators: small networks from latents to images, or to rows of a table."""
 
 import torch
 import torch.nn.functional as F
@@ -39,3 +39,24 @@ class Generator(nn.Module):
         x = F.leaky_relu(self.norm1(self.conv1(F.interpolate(x, size=half))), 0.2)
         x = F.leaky_relu(self.norm2(self.conv2(F.interpolate(x, size=self.shape[1:]))), 0.2)
         return torch.sigmoid(self.conv3(x))
+
+
+class RowGenerator(nn.Module):
+    """Latent (B, Z) -> rows (B, 1, 1, D) in [0, 1]: one hidden layer of tanh units, a sigmoid.
+
+    Args:
+        latent: Z, > 0.
+        columns: D, > 0.
+        width: hidden units; 500 in Zhou and Chiam (arXiv 2301.04338).
+    """
+
+    def __init__(self, latent: int, columns: int, width: int = 500) -> None:
+        super().__init__()
+        self.latent, self.shape = latent, (1, 1, columns)
+        self.hidden = nn.Linear(latent, width)
+        self.output = nn.Linear(width, columns)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """(B, Z) -> (B, 1, 1, D) in [0, 1]."""
+        rows = torch.sigmoid(self.output(torch.tanh(self.hidden(z))))
+        return rows[:, None, None, :]

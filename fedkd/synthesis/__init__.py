@@ -23,6 +23,7 @@ from fedkd.synthesis.parameterisation import (
 from fedkd.synthesis.pixel_and_latent_parameterisation import LatentBatch, PixelBatch
 from fedkd.synthesis.prior_source import ProceduralPriors
 from fedkd.synthesis.public_samples import PublicSamples
+from fedkd.synthesis.row_parameterisation import RowBatch
 from fedkd.synthesis.source_scheduler import Scheduled, SourceScheduler
 from fedkd.synthesis.surrogate_trained_source import SurrogateTrained
 from fedkd.synthesis.teacher_gradients import (
@@ -63,6 +64,7 @@ __all__ = [
     "PixelBatch",
     "ProceduralPriors",
     "PublicSamples",
+    "RowBatch",
     "Scheduled",
     "SourceScheduler",
     "SurrogateTrained",

@@ -14,7 +14,7 @@ from fedkd.core.interfaces import Context
 from fedkd.errors import SettingsError
 from fedkd.models import Generator
 from fedkd.procedural import SEED_LIMIT, frozen_generator, render
-from fedkd.protocol import Recipe
+from fedkd.protocol import FrozenGenerator, Recipe
 from fedkd.synthesis.parameterisation import BaseParameterisation, Drawn, seeded
 
 
@@ -57,9 +57,10 @@ class GeneratorParameterisation(BaseParameterisation):
     """
 
     def __init__(self, settings: GeneratorNetwork, context: Context) -> None:
-        self.classes = context.classes * settings.class_conditional
+        self.shape, self.classes = context.shape, context.classes * settings.class_conditional
         size = settings.latent + self.classes
-        self.network: Generator = seeded(context.seed, lambda: Generator(size, context.shape))
+        self.latent = size
+        self.network: nn.Module = seeded(context.seed, lambda: context.domain.generator(size))
         context.compute.place(self.network)
         self.average: AveragedModel | None = None
         if settings.averaging:
@@ -75,17 +76,22 @@ class GeneratorParameterisation(BaseParameterisation):
         painter: nn.Module = self.network
         if not learning and self.average is not None:
             painter = self.average
-        elif not (learning or self.classes) and (source := frozen_generator(self.network)):
+        elif not (learning or self.classes) and (source := self._recipe_source):
             recipe = Recipe(source, int(torch.randint(SEED_LIMIT, (), generator=rng)), count)
-            return Drawn(render(recipe, self.network.shape), recipe=recipe)
+            return Drawn(render(recipe, self.shape), recipe=recipe)
         painter.train(learning)
-        z, targets = torch.randn(count, self.network.latent - self.classes, generator=rng), None
+        z, targets = torch.randn(count, self.latent - self.classes, generator=rng), None
         if self.classes:
             targets = torch.randint(self.classes, (count,), generator=rng)
             z = torch.cat([z, F.one_hot(targets, self.classes)], 1)
-        z = z.to(self.network.project.weight.device)
+        z = z.to(next(self.network.parameters()).device)
         with torch.set_grad_enabled(learning):
             return Drawn(painter(z), targets)
+
+    @property
+    def _recipe_source(self) -> FrozenGenerator | None:
+        """Its weights, where a recipe can name such a network; of rows there is none."""
+        return frozen_generator(self.network) if isinstance(self.network, Generator) else None
 
     def stepped(self) -> None:
         """Its average follows."""

@@ -199,7 +199,7 @@ class Pixels(nn.Module):
             self.pixels.clamp_(0.0, 1.0)
         return self.pixels * 1.0
 
-    def restart(self, rng: torch.Generator) -> None:
-        """Grey, with noise from black to white."""
+    def restart(self, rng: torch.Generator, deviation: float = 0.5) -> None:
+        """Grey, with normal noise: by default from black to white."""
         with torch.no_grad():
-            self.pixels.copy_(0.5 + 0.5 * torch.randn(self.pixels.shape, generator=rng))
+            self.pixels.copy_(0.5 + deviation * torch.randn(self.pixels.shape, generator=rng))

@@ -61,7 +61,10 @@ class TrainedGenerator:
     def needs(self) -> Needs:
         """Signals of its terms, and pull-backs where its gradient needs them."""
         signals = {signal: f"term {term.name}" for _, term in self.terms for signal in term.needs}
-        return Needs(pull_back=self.gradient.pulls_back) | Needs(signals)
+        classes = any(term.classes for _, term in self.terms)
+        return Needs(pull_back=self.gradient.pulls_back, classes=classes) | Needs(
+            signals, classes=classes
+        )
 
     @property
     def cost(self) -> Cost:

@@ -49,7 +49,7 @@ COUNTS = {"east": (40, 5, 0, 12, 3), "north": (0, 30, 9, 0, 21), "west": (7, 7, 
 """Training images of each class, far from uniform."""
 LONG = {
     **{"stage": 0.99, "student_from": 0.0, "replayed": 0.0},
-    **{"steps_per_batch": 2, "capture_interval": 2},
+    **{"steps_per_batch": 2, "capture_interval": 2, "generated_last": 1.0},
 }
 """The generator learns at each of five steps, in batches of two."""
 NEAR = {"contrast_weight": 0.0}
