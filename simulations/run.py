@@ -21,9 +21,11 @@ from fedkd.server.run.resume_hint import complete_interrupted_run, resume_hint
 from fedkd.server.run.run_recorder import RunRecorder, Traffic, traffic_of
 from fedkd.simulations.console import print_experiment
 from fedkd.simulations.engines.evaluation import evaluate, load_dataset, student_score
+from fedkd.simulations.engines.examination import examine
 from fedkd.simulations.engines.flower_simulation import simulate
 from fedkd.simulations.engines.local import LocalInstitutions
 from fedkd.simulations.engines.settings_check import check_settings
+from fedkd.simulations.examiners import build_examiner
 from fedkd.wire import Replay
 
 ENGINES = ("local", "simulation")
@@ -58,6 +60,8 @@ def run(
     check_unused(path)
     recording = None if replay is None else Replay(replay / REPLIES)
     load_dataset(experiment.institutions.data, experiment.institutions.root)
+    if experiment.examiner is not None:
+        build_examiner(experiment.examiner)
     if recording is not None:
         print_experiment(experiment, "replay")
         return _execute(experiment, "replay", path, partial(_run_replay, recording), None)
@@ -123,7 +127,8 @@ def _execute(
                 path, experiment, engine, partial(student_score, experiment), (bars,), checkpoint
             )
             outcome, traffic = driver(_RunContext(experiment, vaults, recorder, bars, checkpoint))
-        evaluation = evaluate(experiment, vaults, outcome.cards, outcome.distilled.student)
+        judged = (experiment, vaults, outcome.cards, outcome.distilled.student)
+        evaluation = examine(*judged, evaluate(*judged))
         if checkpoint is not None:
             traffic = {
                 name: traffic_of(counts) for name, counts in checkpoint.total_counts().items()

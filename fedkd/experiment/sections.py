@@ -1,6 +1,7 @@
 """Sections of an experiment file: settings with their types, defaults and ranges.
 
     name = "digits"
+    examiner            tries policies in episodes
     [institutions]      simulated institutions: data, partition, teachers
     [privacy]           their differential privacy: mode, epsilon, delta; left out: none
     [policy]            their release policy
@@ -255,6 +256,9 @@ class Experiment(Section):
 
     name: str
     seed: int = 0
+    examiner: str | None = None
+    """Of a simulation whose classes are actions: by whose episodes student, ensemble and teachers
+    are scored, a name in `fedkd.simulations.examiners` or package.module:factory; none: nobody."""
     institutions: Institutions = Institutions()
     privacy: Privacy = Privacy()
     policy: PolicySection = PolicySection()

@@ -54,13 +54,20 @@ class TableNetwork(Network):
         outputs: K.
         columns: (D,).
         hidden: width of each hidden layer.
+        activation: after each of them.
     """
 
-    def __init__(self, outputs: int, columns: Sequence[Column], hidden: Sequence[int]) -> None:
+    def __init__(
+        self,
+        outputs: int,
+        columns: Sequence[Column],
+        hidden: Sequence[int],
+        activation: Callable[[], nn.Module] = nn.SiLU,
+    ) -> None:
         embedding = ColumnEmbedding(columns)
         layers: list[nn.Module] = [embedding]
         for before, width in zip((embedding.width, *hidden), hidden, strict=False):
-            layers += [nn.Linear(before, width), nn.SiLU()]
+            layers += [nn.Linear(before, width), activation()]
         super().__init__(nn.Identity(), nn.Linear(hidden[-1], outputs))
         self.body = nn.Sequential(*layers)
 
@@ -68,6 +75,7 @@ class TableNetwork(Network):
 TABLE_MODELS: dict[str, Callable[[int, Sequence[Column]], nn.Module]] = {
     "table-mlp": lambda outputs, columns: TableNetwork(outputs, columns, (128, 64)),
     "table-mlp-small": lambda outputs, columns: TableNetwork(outputs, columns, (32,)),
+    "table-tanh": lambda outputs, columns: TableNetwork(outputs, columns, (16,), nn.Tanh),
 }
 """Factories of networks for tables, from K and the columns."""
 
