@@ -17,8 +17,8 @@ weight_decay = 5e-4
 seed = 0
 # class_names = ["benign", "malignant"]   # what the classes of [data] are called
 # A teacher that you have already, see docs/teachers.md and docs/tables.md, instead of the above:
-# source = "skops:model.skops"      # skops:, onnx:, xgboost:, lightgbm:, catboost:, fedkd:, ...
-# schema = "schema.toml"            # of one that reads rows: columns, their ranges and levels, and
+#   source = "skops:model.skops"    # skops:, onnx:, xgboost:, lightgbm:, catboost:, fedkd:, ...
+#   schema = "schema.toml"          # of one that reads rows: columns, their ranges and levels, and
                                     # what is predicted. All that stands in it is on your card, for
                                     # everybody in the run: write round ranges, not your data's own
 # voters = 100                      # of mode "pate": models, each trained on images of its own

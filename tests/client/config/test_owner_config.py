@@ -89,6 +89,9 @@ def test_the_example_has_every_key_and_can_be_read(tmp_path: Path) -> None:
     assert load_owner_config(path).policy.hours is not None
     written = set(re.findall(r"(?m)^(?:# )?(\w+) = ", TEMPLATE))
     assert written == set(keys(OwnerConfig)), "a key is missing in the example, or is none"
+    brought = "\n".join(re.findall(r"(?m)^#   (\w+ = \".*?\")", TEMPLATE))
+    path.write_text(f'name = "n"\n[teacher]\n{brought}\n[policy]\nsignals = []\nsamples = 1')
+    assert load_owner_config(path).teacher.schema == Path("schema.toml")
 
 
 def keys(model: type[BaseModel]) -> Iterator[str]:
@@ -265,7 +268,7 @@ def test_a_state_that_others_can_read_is_refused(write: Write, tmp_path: Path) -
 def test_an_owner_examines_a_student_whatever_his_policy(write: Write, tmp_path: Path) -> None:
     owner, student = load_owner_config(write()), build_student("mlp", 10, (1, 8, 8))
     save_student(student, tmp_path, (1, 8, 8), {"student": "mlp", "classes": "10"})
-    right, examples = evaluate_student(owner, open_student(tmp_path / "student.safetensors"))
+    right, examples = evaluate_student(owner, tmp_path / "student.safetensors")
     assert examples == 45
     assert 0 <= right <= examples
     assert owner_institution(owner).score(student) is None

@@ -20,7 +20,7 @@ from torch import Tensor
 from fedkd.client.institution import Institution
 from fedkd.client.vault.external_vault import ExternalVault
 from fedkd.client.vault.teachers.formats import open_teacher
-from fedkd.client.vault.teachers.teacher_spec import TeacherSpec
+from fedkd.client.vault.teachers.teacher_spec import TeacherSpec, spec_from_table
 from fedkd.errors import DataError, SettingsError
 from fedkd.models import build_network
 from fedkd.privacy import Policy
@@ -326,3 +326,43 @@ def test_numbers_that_are_not_finite_stop_in_the_teacher_already(kind: str) -> N
         server.answer = HOSTILE[kind]
         with pytest.raises(DataError, match="not finite"):
             teacher.ask(images(), frozenset({Signal.LOGITS}))
+
+
+class Wards:
+    """Serves numbers from rows: age in years, and the index of a ward."""
+
+    def metadata(self) -> Answer:
+        return {
+            "inputs": [{"name": "rows", "datatype": "FP64", "shape": [-1, 2]}],
+            "outputs": [{"name": "days", "datatype": "FP64", "shape": [-1, 1]}],
+        }
+
+    def infer(self, question: Answer) -> Answer:
+        (rows,) = question["inputs"]
+        age, ward = np.array(rows["data"]).reshape(rows["shape"]).T
+        days = {"name": "days", "datatype": "FP64", "shape": [len(age), 1]}
+        return {"outputs": [{**days, "data": (age / 4 + 10 * ward).tolist()}]}
+
+    def describe(self, described: Answer) -> Answer:
+        return described
+
+    def answer(self, answered: Answer) -> Answer:
+        return answered
+
+
+def test_a_server_is_sent_rows_in_their_own_units_and_answers_numbers(tmp_path: Path) -> None:
+    (tmp_path / "schema.toml").write_text(
+        '[[columns]]\nname = "age"\nlow = 20\nhigh = 100\n'
+        '[[columns]]\nname = "ward"\nlevels = ["general", "burns"]\n'
+        '[[predict]]\nname = "stay"\nlow = 0\nhigh = 50\n'
+    )
+    with serving(Wards()) as source:  # type: ignore[arg-type]
+        table = {"source": source, "schema": "schema.toml", "batch": 100}
+        vault = ExternalVault(spec_from_table(table, tmp_path))
+        rows = torch.tensor([[0, 0], [255, 0], [255, 255], [51, 200]], dtype=torch.uint8)
+        reply = Institution("north", vault, Policy()).answer(
+            Ask(rows[:, None, None, :], exact=True)
+        )
+    assert isinstance(reply, Reply)
+    expected = torch.tensor([[5.0], [25.0], [35.0], [19.0]]) / 50
+    torch.testing.assert_close(reply.signals[Signal.LOGITS], expected)
