@@ -220,4 +220,5 @@ class TrainedVault(Vault):
         # Opacus is slow to import, and most teachers are trained without it.
         from fedkd.client.vault.training.dp_sgd import train_with_dp_sgd
 
-        return train_with_dp_sgd(*model_and_data, own.dp_training, seed, self._progress)
+        table = (data.columns, data.numbers)
+        return train_with_dp_sgd(*model_and_data, own.dp_training, seed, self._progress, *table)

@@ -11,9 +11,12 @@ What the guarantee leaves out is said in `fedkd.protocol.guarantee` and
 """
 
 import warnings
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from opacus.accountants import create_accountant
 from opacus.grad_sample import GradSampleModuleFastGradientClipping
 from opacus.optimizers import DPOptimizerFastGradientClipping
@@ -23,8 +26,9 @@ from torch import Tensor, nn
 
 from fedkd.client.vault.training.settings import DpSgdSettings, ProgressCallback
 from fedkd.client.vault.training.supervised import SKLEARN_PREFIX
+from fedkd.client.vault.training.tabular import build_teacher_network
 from fedkd.errors import DataError, SettingsError
-from fedkd.models import ModuleTeacher, Network, build_network
+from fedkd.models import ModuleTeacher, Network
 from fedkd.privacy import (
     Event,
     calibrated_noise_multiplier,
@@ -32,7 +36,7 @@ from fedkd.privacy import (
     uniform,
     with_gaussian_noise,
 )
-from fedkd.protocol import Guarantee, as_float
+from fedkd.protocol import Column, Guarantee, Number, as_float
 
 CHUNK = 512
 """Images whose gradients are in memory at once; a step may be of more."""
@@ -46,24 +50,28 @@ def train_with_dp_sgd(
     settings: DpSgdSettings,
     seed: int,
     progress: ProgressCallback | None = None,
+    columns: Sequence[Column] = (),
+    numbers: Sequence[Number] = (),
 ) -> tuple[ModuleTeacher, Guarantee]:
     """A teacher and the guarantee of its training; never the same teacher twice.
 
     Args:
-        model_name: a key of `fedkd.models.MODELS` without batch norm.
-        images: (N, C, H, W) uint8.
-        labels: (N,) int64 in 0..K-1.
+        model_name: a key of `fedkd.models.MODELS` without batch norm; of rows a network for tables.
+        images: (N, C, H, W) uint8, or rows (N, 1, 1, D) float32 in [0, 1].
+        labels: (N,) int64 in 0..K-1, or numbers (N, K) float32 in [0, 1].
         classes: K; to be known without looking at the images.
         settings: the target guarantee, and how the teacher is trained.
         seed: of the initial weights, and of nothing else.
         progress: called after each epoch.
+        columns: (D,) of rows, to be known without looking at them; none: they are images.
+        numbers: (K,) that are predicted; none: classes are.
 
     Raises:
         SettingsError: a model that cannot be trained so, or a target that no noise reaches.
         DataError: the training diverged.
     """
     channels, height, width = images.shape[1:]
-    network = _trainable(model_name, classes, (channels, height, width), seed)
+    network = _trainable(model_name, classes, (channels, height, width), columns, seed)
     inputs: Tensor = as_float(images)
     learner: nn.Module = network
     if isinstance(network, Network) and next(network.body.parameters(), None) is None:
@@ -71,7 +79,7 @@ def train_with_dp_sgd(
         with torch.no_grad():
             inputs = torch.cat([network.embed(piece) for piece in torch.split(inputs, CHUNK)])
         learner = network.head
-    training = _Training(learner, settings)
+    training = _Training(learner, settings, SquaredError() if numbers else None)
     steps_an_epoch = 1 / settings.sampling_rate
     for step in range(1, settings.steps + 1):
         picked = torch.from_numpy(uniform(len(inputs)) < settings.sampling_rate)
@@ -80,13 +88,19 @@ def train_with_dp_sgd(
             progress(int(step / steps_an_epoch), settings.epochs)
     if not all(p.isfinite().all() for p in network.parameters()):
         raise DataError("the private training diverged; lower privacy.learning_rate")
-    return ModuleTeacher(network, classes), training.guarantee
+    promised = training.guarantee
+    if columns:
+        promised = replace(promised, unit="one training row")
+    return ModuleTeacher(network, classes), promised
 
 
-def _trainable(name: str, classes: int, shape: tuple[int, int, int], seed: int) -> nn.Module:
+def _trainable(
+    name: str, classes: int, shape: tuple[int, int, int], columns: Sequence[Column], seed: int
+) -> nn.Module:
     if name.startswith(SKLEARN_PREFIX):
-        raise SettingsError(f"{name} cannot be trained privately; choose scattering or a network")
-    network = build_network(name, classes, shape, seed, imports=True)
+        instead = "table-mlp" if columns else "scattering"
+        raise SettingsError(f"{name} cannot be trained privately; choose {instead} or a network")
+    network = build_teacher_network(name, classes, shape, columns, seed)
     if ModuleValidator.validate(network.train(), strict=False):
         raise SettingsError(
             f"{name} has batch norm, which mixes the images of a step so that no image's part can "
@@ -95,10 +109,24 @@ def _trainable(name: str, classes: int, shape: tuple[int, int, int], seed: int) 
     return network
 
 
+class SquaredError(nn.Module):
+    """Squared error of numbers (B, K), their mean for each sample; of a step the sum."""
+
+    reduction = "sum"
+    """Opacus sets it to "none" where it wants the error of each sample."""
+
+    def forward(self, outputs: Tensor, numbers: Tensor) -> Tensor:
+        """(), or (B,)."""
+        error = F.mse_loss(outputs, numbers, reduction="none").mean(1)
+        return error if self.reduction == "none" else error.sum()
+
+
 class _Training:
     """Module, optimiser and accountant of Opacus; noise has no seed, every step is accounted."""
 
-    def __init__(self, learner: nn.Module, settings: DpSgdSettings) -> None:
+    def __init__(
+        self, learner: nn.Module, settings: DpSgdSettings, loss: nn.Module | None = None
+    ) -> None:
         s = settings
         self._settings = s
         self._noise = calibrated_noise_multiplier(
@@ -122,7 +150,10 @@ class _Training:
         )
         self._module = module
         self._loss = DPLossFastGradientClipping(
-            module, self._optimiser, nn.CrossEntropyLoss(reduction="sum"), loss_reduction="sum"
+            module,
+            self._optimiser,
+            loss or nn.CrossEntropyLoss(reduction="sum"),
+            loss_reduction="sum",
         )
 
     def step(self, inputs: Tensor, labels: Tensor) -> None:
