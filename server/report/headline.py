@@ -23,8 +23,11 @@ def class_headline(result: Result, detailed: bool) -> list[HeadlineFigure]:
     student, ensemble = result.student, result.ensemble
     agreement = student.agreement
     note = "" if agreement is None else f"; agrees with the ensemble on {percent(agreement)}"
-    figures = _main(result, "Student", f"after the last step{note}")
-    if student.mean_return is not None:
+    is_policy = student.mean_return is not None
+    figures = _main(
+        result, "Student's accuracy" if is_policy else "Student", f"after the last step{note}"
+    )
+    if is_policy:
         taught = significant(ensemble.mean_return)
         figures.insert(
             0,

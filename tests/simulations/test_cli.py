@@ -58,6 +58,7 @@ def test_a_run_leaves_its_folder_and_a_report_can_be_made_again(
         "student.onnx",
         "events.jsonl",
         "gallery.npz",
+        "predictions.npz",
         "replies.bin",
         "experiment.json",
     }

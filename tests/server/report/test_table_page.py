@@ -225,6 +225,7 @@ def test_a_policy_leads_with_its_mean_return(tmp_path: Path) -> None:
     text = text_of(folder)
     assert "Student's mean return 487.2 of an episode; the ensemble's 500" in text
     assert "Mean return Accuracy Balanced accuracy student 487.2 90.0% 80.0%" in text
+    assert "Student's accuracy 90.0%" in text
     assert "AUROC" not in text
 
 

@@ -31,7 +31,7 @@ from fedkd.simulations.benchmarks.batched_teachers import (
     one_by_one,
     vmapped,
 )
-from fedkd.simulations.engines import evaluation, local
+from fedkd.simulations.engines import evaluation
 from fedkd.simulations.engines.local import LocalInstitutions
 
 
@@ -156,7 +156,7 @@ def test_ledgers_on_disk_have_the_files_they_need(tmp_path: Path, few_files: int
 def test_too_many_ledgers_are_refused_before_a_teacher_is_trained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(local.resource, "getrlimit", lambda which: (100, 200))
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (100, 200))
     with pytest.raises(SettingsError, match="--checkpoint 0"):
         LocalInstitutions(
             few(tmp_path, 40), tmp_path / "t", lambda done: None, ledgers=tmp_path / "ledgers"
