@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fedkd.client.vault.trained_vault import TrainedVault
 from fedkd.client.vault.training.dp_sgd import SquaredError, _Training, train_with_dp_sgd
 from fedkd.client.vault.training.settings import DpSgdSettings
-from fedkd.client.vault.trained_vault import TrainedVault
 from fedkd.client.vault.vault_settings import Assets
 from fedkd.data.datasets import open_data
 from fedkd.errors import SettingsError
