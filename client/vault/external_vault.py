@@ -5,8 +5,8 @@ from functools import cached_property
 
 from torch import nn
 
+from fedkd.client.vault.teachers.adapters.table_layout import TableLayout
 from fedkd.client.vault.teachers.formats import open_teacher
-from fedkd.client.vault.teachers.table_layout import TableLayout
 from fedkd.client.vault.teachers.teacher_spec import TeacherSpec
 from fedkd.client.vault.trained_vault import TrainedVault
 from fedkd.client.vault.vault import Vault

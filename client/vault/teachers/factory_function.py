@@ -10,16 +10,16 @@ from typing import Any
 
 from torch import nn
 
-from fedkd.client.vault.teachers.row_networks import row_network_teacher
-from fedkd.client.vault.teachers.sklearn_estimator import estimator_teacher, is_classifier
-from fedkd.client.vault.teachers.table_estimator import table_estimator_teacher
-from fedkd.client.vault.teachers.table_layout import TableLayout
-from fedkd.client.vault.teachers.teacher_spec import TeacherSpec
-from fedkd.client.vault.teachers.torch_module_teacher import (
+from fedkd.client.vault.teachers.adapters.row_networks import row_network_teacher
+from fedkd.client.vault.teachers.adapters.sklearn_estimator import estimator_teacher, is_classifier
+from fedkd.client.vault.teachers.adapters.table_estimator import table_estimator_teacher
+from fedkd.client.vault.teachers.adapters.table_layout import TableLayout
+from fedkd.client.vault.teachers.adapters.torch_module_teacher import (
     load_weights,
     module_teacher,
     preserving_rng_state,
 )
+from fedkd.client.vault.teachers.teacher_spec import TeacherSpec
 from fedkd.errors import DataError, SettingsError
 from fedkd.models import Teacher
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from torch import nn
 
-from fedkd.client.vault.teachers.table_layout import TableLayout
+from fedkd.client.vault.teachers.adapters.table_layout import TableLayout
+from fedkd.client.vault.teachers.adapters.torch_module_teacher import load_weights, module_teacher
 from fedkd.client.vault.teachers.teacher_spec import TeacherSpec
-from fedkd.client.vault.teachers.torch_module_teacher import load_weights, module_teacher
 from fedkd.errors import SettingsError
 from fedkd.models import ModuleTeacher, build_network, build_table_network
 

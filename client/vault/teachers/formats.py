@@ -5,27 +5,27 @@ from dataclasses import dataclass, fields, replace
 
 import torch
 
-from fedkd.client.vault.teachers.catboost_file import open_catboost
-from fedkd.client.vault.teachers.factory_function import open_factory, open_factory_table
-from fedkd.client.vault.teachers.fedkd_networks import open_fedkd, open_fedkd_table
-from fedkd.client.vault.teachers.inference_server import open_server, open_server_table
-from fedkd.client.vault.teachers.lightgbm_file import open_lightgbm
-from fedkd.client.vault.teachers.memory_limit import (
+from fedkd.client.vault.teachers.adapters.table_answers import check_table_answers
+from fedkd.client.vault.teachers.adapters.table_layout import TableLayout
+from fedkd.client.vault.teachers.checks.memory_limit import (
     GIB,
     limited_memory,
     memory_limit,
     ran_out_of_memory,
 )
-from fedkd.client.vault.teachers.onnx_file import open_onnx
-from fedkd.client.vault.teachers.onnx_table import open_onnx_table
-from fedkd.client.vault.teachers.pt2_archive import open_pt2, open_pt2_table
-from fedkd.client.vault.teachers.skops_file import open_skops, open_skops_table
-from fedkd.client.vault.teachers.table_answers import check_table_answers
-from fedkd.client.vault.teachers.table_layout import TableLayout
+from fedkd.client.vault.teachers.factory_function import open_factory, open_factory_table
+from fedkd.client.vault.teachers.fedkd_networks import open_fedkd, open_fedkd_table
+from fedkd.client.vault.teachers.files.catboost_file import open_catboost
+from fedkd.client.vault.teachers.files.lightgbm_file import open_lightgbm
+from fedkd.client.vault.teachers.files.onnx_file import open_onnx
+from fedkd.client.vault.teachers.files.onnx_table import open_onnx_table
+from fedkd.client.vault.teachers.files.pt2_archive import open_pt2, open_pt2_table
+from fedkd.client.vault.teachers.files.skops_file import open_skops, open_skops_table
+from fedkd.client.vault.teachers.files.xgboost_file import open_xgboost
+from fedkd.client.vault.teachers.inference_server import open_server, open_server_table
 from fedkd.client.vault.teachers.teacher_spec import TeacherSpec
 from fedkd.client.vault.teachers.timm_networks import open_timm
 from fedkd.client.vault.teachers.torchvision_networks import open_torchvision
-from fedkd.client.vault.teachers.xgboost_file import open_xgboost
 from fedkd.errors import DataError, FedkdError, SettingsError
 from fedkd.models import Teacher
 from fedkd.protocol import Signal

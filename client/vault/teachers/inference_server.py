@@ -22,9 +22,9 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from fedkd.client.vault.teachers.logits_only_teacher import LogitsTeacher, input_layout
-from fedkd.client.vault.teachers.row_networks import row_network_teacher
-from fedkd.client.vault.teachers.table_layout import TableLayout
+from fedkd.client.vault.teachers.adapters.logits_only_teacher import LogitsTeacher, input_layout
+from fedkd.client.vault.teachers.adapters.row_networks import row_network_teacher
+from fedkd.client.vault.teachers.adapters.table_layout import TableLayout
 from fedkd.client.vault.teachers.teacher_spec import TeacherSpec
 from fedkd.errors import DataError, SettingsError
 from fedkd.models import RowNetworkTeacher

@@ -6,12 +6,12 @@ them once, as docs/teachers.md says. Nothing is downloaded.
 
 import difflib
 
-from fedkd.client.vault.teachers.teacher_spec import TeacherSpec
-from fedkd.client.vault.teachers.torch_module_teacher import (
+from fedkd.client.vault.teachers.adapters.torch_module_teacher import (
     load_weights,
     module_teacher,
     preserving_rng_state,
 )
+from fedkd.client.vault.teachers.teacher_spec import TeacherSpec
 from fedkd.errors import DataError, SettingsError
 from fedkd.models import ModuleTeacher
 

@@ -164,7 +164,7 @@ def test_what_was_checked_is_what_is_used(tmp_path: Path, monkeypatch: pytest.Mo
     first["head.bias"].fill_(1.0)
     second["head.bias"].fill_(2.0)
     save_file(first, path)
-    from fedkd.client.vault.teachers import torch_module_teacher
+    from fedkd.client.vault.teachers.adapters import torch_module_teacher
 
     load = torch_module_teacher.load
     replaced = threading.Event()

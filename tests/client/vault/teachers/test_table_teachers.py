@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from fedkd.client.institution import Institution
 from fedkd.client.vault.external_vault import ExternalVault
-from fedkd.client.vault.teachers.table_layout import TableLayout, level_values
+from fedkd.client.vault.teachers.adapters.table_layout import TableLayout, level_values
 from fedkd.client.vault.teachers.teacher_spec import TeacherSpec, spec_from_table
 from fedkd.client.vault.vault_settings import Assets
 from fedkd.data.table_schema import parse_schema

@@ -10,8 +10,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from fedkd.client.vault.teachers.sklearn_estimator import class_places, is_classifier
-from fedkd.client.vault.teachers.table_layout import Rows, TableLayout
+from fedkd.client.vault.teachers.adapters.sklearn_estimator import class_places, is_classifier
+from fedkd.client.vault.teachers.adapters.table_layout import Rows, TableLayout
 from fedkd.errors import DataError, SettingsError
 from fedkd.models import TableTeacher
 

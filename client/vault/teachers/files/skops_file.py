@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from fedkd.client.vault.regular_files import read_regular_file
-from fedkd.client.vault.teachers.logits_only_teacher import LogitsTeacher
-from fedkd.client.vault.teachers.memory_limit import memory_limit
-from fedkd.client.vault.teachers.sklearn_estimator import estimator_teacher
-from fedkd.client.vault.teachers.table_estimator import table_estimator_teacher
-from fedkd.client.vault.teachers.table_layout import TableLayout
+from fedkd.client.vault.teachers.adapters.logits_only_teacher import LogitsTeacher
+from fedkd.client.vault.teachers.adapters.sklearn_estimator import estimator_teacher
+from fedkd.client.vault.teachers.adapters.table_estimator import table_estimator_teacher
+from fedkd.client.vault.teachers.adapters.table_layout import TableLayout
+from fedkd.client.vault.teachers.checks.memory_limit import memory_limit
 from fedkd.client.vault.teachers.teacher_spec import TeacherSpec
 from fedkd.errors import DataError, FedkdError, SettingsError
 from fedkd.models import TableTeacher

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedkd.client.vault.teachers.table_layout import TableLayout
+from fedkd.client.vault.teachers.adapters.table_layout import TableLayout
 from fedkd.client.vault.teachers.teacher_spec import TeacherSpec
 from fedkd.core.logs import log_event
 from fedkd.errors import DataError, FedkdError

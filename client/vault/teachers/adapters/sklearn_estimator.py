@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedkd.client.vault.teachers.logits_only_teacher import LogitsTeacher
+from fedkd.client.vault.teachers.adapters.logits_only_teacher import LogitsTeacher
 from fedkd.client.vault.teachers.teacher_spec import TeacherSpec
 from fedkd.errors import DataError
 

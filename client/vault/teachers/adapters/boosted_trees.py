@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from fedkd.client.vault.teachers.table_layout import Rows, TableLayout, level_values
+from fedkd.client.vault.teachers.adapters.table_layout import Rows, TableLayout, level_values
 from fedkd.errors import DataError
 from fedkd.models import TableTeacher
 from fedkd.protocol import Column

@@ -14,9 +14,9 @@ import torch
 from numpy.typing import NDArray
 
 from fedkd.client.vault.regular_files import read_regular_file
-from fedkd.client.vault.teachers.logits_only_teacher import LogitsTeacher, input_layout
-from fedkd.client.vault.teachers.memory_limit import memory_limit
-from fedkd.client.vault.teachers.onnx_model_checks import parse_model, read_weight_files
+from fedkd.client.vault.teachers.adapters.logits_only_teacher import LogitsTeacher, input_layout
+from fedkd.client.vault.teachers.checks.memory_limit import memory_limit
+from fedkd.client.vault.teachers.checks.onnx_model_checks import parse_model, read_weight_files
 from fedkd.client.vault.teachers.teacher_spec import TeacherSpec
 from fedkd.errors import DataError, SettingsError
 from fedkd.models import CHUNK

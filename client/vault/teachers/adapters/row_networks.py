@@ -3,7 +3,7 @@
 To such a format a row is an image of (1, 1, D), so its checks and limits are the same.
 """
 
-from fedkd.client.vault.teachers.table_layout import TableLayout
+from fedkd.client.vault.teachers.adapters.table_layout import TableLayout
 from fedkd.models import RowNetworkTeacher, Teacher
 
 

@@ -1,0 +1,1 @@
+"""Adapters: what a library answers, as the signals of a teacher of images or of rows."""

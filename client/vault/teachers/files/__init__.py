@@ -1,0 +1,1 @@
+"""Openers of teacher files: ONNX, skops, pt2 and boosted trees."""
