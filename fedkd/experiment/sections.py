@@ -198,7 +198,10 @@ class Images(Section):
 class Rows(Section):
     """Distributions of rows, where teachers read tables, see `fedkd.procedural.table_priors`."""
 
-    priors: tuple[str, ...] = ("uniform", "gaussian", "latin-hypercube", "pairwise", "correlated")
+    priors: tuple[str, ...] = (
+        *("uniform", "gaussian", "latin-hypercube", "pairwise"),
+        *("correlated", "skewed"),
+    )
 
 
 class Student(Section):

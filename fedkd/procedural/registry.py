@@ -18,6 +18,7 @@ from fedkd.procedural.table_priors import (
     GaussianRows,
     LatinHypercube,
     PairwiseCover,
+    SkewedRows,
     UniformRows,
 )
 from fedkd.procedural.textured_dead_leaves import Collage
@@ -41,6 +42,7 @@ TABLE_PRIORS: Mapping[str, Callable[[], Prior]] = {
     "latin-hypercube": LatinHypercube,
     "pairwise": PairwiseCover,
     "correlated": CorrelatedRows,
+    "skewed": SkewedRows,
 }
 """Priors of tables."""
 DEFAULT_PRIORS = ("pink", "leaves", "levels", "scales")

@@ -90,10 +90,31 @@ class CorrelatedRows(TablePrior):
     """In ranges."""
 
     def _rows(self, count: int, columns: int, rng: torch.Generator) -> Tensor:
+        rows = self._mixed(count, columns, rng)
+        centre = 0.25 + 0.5 * torch.rand(columns, generator=rng)
+        return torch.add(centre, rows, alpha=self.deviation)
+
+    def _mixed(self, count: int, columns: int, rng: torch.Generator) -> Tensor:
+        """(count, columns), each column N(0, 1)."""
         loadings = torch.randn(self.factors + 1, columns, generator=rng)
         loadings = loadings / loadings.norm(dim=0)
         hidden = torch.randn(count, self.factors, generator=rng)
         own = torch.randn(count, columns, generator=rng)
-        rows = hidden @ loadings[:-1] + own * loadings[-1]
-        centre = 0.25 + 0.5 * torch.rand(columns, generator=rng)
-        return torch.add(centre, rows, alpha=self.deviation)
+        rows: Tensor = hidden @ loadings[:-1] + own * loadings[-1]
+        return rows
+
+
+@dataclass(frozen=True)
+class SkewedRows(CorrelatedRows):
+    """Correlated rows that lie towards one end of their ranges, as amounts and sizes often do.
+
+    A range is as wide as its rarest values, so that most rows of a table are near one end of it.
+    Normal factors are made uniform by their distribution function, and raised to a power e^g that
+    is drawn for the block, g ~ N(0, 1), a little different for each column.
+    """
+
+    def _rows(self, count: int, columns: int, rng: torch.Generator) -> Tensor:
+        normal = self._mixed(count, columns, rng)
+        power = torch.randn(1, generator=rng) + 0.3 * torch.randn(columns, generator=rng)
+        rows: Tensor = torch.special.ndtr(normal) ** power.exp()
+        return rows

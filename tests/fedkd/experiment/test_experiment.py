@@ -140,7 +140,10 @@ def test_an_old_key_is_read_with_a_warning_that_names_the_new_one() -> None:
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"questoins": {}}, "unknown key questoins (did you mean questions?); known here: expect"),
+        (
+            {"questoins": {}},
+            "unknown key questoins (did you mean questions?); known here: examiner, expect",
+        ),
         ({"student": {"modle": "cnn"}}, "unknown key student.modle (did you mean model?)"),
         ({"policy": {"pullback": True}}, "policy.pullback (did you mean pull_back?)"),
         ({"images": {"zzz": 1}}, "unknown key images.zzz; known here: mix"),

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedkd.core.source_types import Turn
+from fedkd.domains import Images
 from fedkd.errors import DataError
 from fedkd.procedural import (
     PRIORS,
@@ -124,7 +125,8 @@ def test_a_batch_of_a_prior_needs_nothing_that_was_drawn_before() -> None:
 
 def test_a_generator_that_learns_no_more_has_a_recipe() -> None:
     place = SimpleNamespace(place=lambda module: module)
-    context = SimpleNamespace(shape=DIGIT, classes=10, seed=0, compute=place)
+    domain = Images(DIGIT)
+    context = SimpleNamespace(shape=DIGIT, classes=10, seed=0, compute=place, domain=domain)
     source = GeneratorParameterisation(GeneratorNetwork(latent=16), context)  # type: ignore[arg-type]
     source.network, rng = example_generator(), torch.Generator().manual_seed(0)
     assert source.draw(8, rng, learning=True).recipe is None, "its weights change at every query"

@@ -13,6 +13,7 @@ from fedkd.procedural.table_priors import (
     GaussianRows,
     LatinHypercube,
     PairwiseCover,
+    SkewedRows,
     UniformRows,
 )
 from fedkd.protocol import level_index
@@ -104,3 +105,17 @@ def test_a_prior_of_rows_is_bytes_decided_by_its_seed(name: str) -> None:
     assert one.shape == (20, 1, 1, 5)
     assert torch.equal(one, again)
     assert not torch.equal(one, other)
+
+
+def test_skewed_rows_lie_towards_one_end_of_all_ranges_and_correlated_ones_do_not() -> None:
+    def strongest(prior: object) -> list[float]:
+        """Of 40 batches, how far the mean of all columns is from the middle."""
+        assert isinstance(prior, CorrelatedRows)
+        drawn = (prior._rows(200, 12, rng(seed)).clamp(0, 1) for seed in range(40))
+        return [abs(float(rows.mean()) - 0.5) for rows in drawn]
+
+    skewed, plain = strongest(SkewedRows()), strongest(CorrelatedRows())
+    assert sum(far > 0.15 for far in skewed) > 10
+    assert max(plain) < 0.15
+    rows = SkewedRows()._rows(1_000, 3, rng())
+    assert 0.0 <= float(rows.min()) < float(rows.max()) <= 1.0
