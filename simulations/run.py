@@ -14,7 +14,7 @@ from fedkd.errors import SettingsError
 from fedkd.experiment import Experiment
 from fedkd.server.coordinator import Coordinator, ingredients
 from fedkd.server.drivers.flower_driver import RunOutcome
-from fedkd.server.report.run_folder import check_unused
+from fedkd.server.report.records.run_folder import check_unused
 from fedkd.server.run import console as server_console
 from fedkd.server.run.checkpoint import REPLIES, Checkpoint
 from fedkd.server.run.resume_hint import complete_interrupted_run, resume_hint

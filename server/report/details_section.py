@@ -3,8 +3,8 @@
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from fedkd.server.report.prediction_plots import PredictionPicture
 from fedkd.server.report.score_table import ScoreTable
+from fedkd.server.report.tables.prediction_plots import PredictionPicture
 
 HTML = """\
 {% if scores %}

@@ -2,7 +2,7 @@
 
 import math
 
-from fedkd.server.report.result_schema import TeacherRecord
+from fedkd.server.report.records.result_schema import TeacherRecord
 
 UNKNOWN = "not known"
 _NUMERALS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")

@@ -13,9 +13,9 @@ from PIL import Image
 
 from fedkd.server.report.formatting import count
 from fedkd.server.report.output_format import class_name
-from fedkd.server.report.run_folder import RunFolder
-from fedkd.server.report.run_record import Gallery, RunRecord
-from fedkd.server.report.sample_history import SampleHistory
+from fedkd.server.report.records.run_folder import RunFolder
+from fedkd.server.report.records.run_record import Gallery, RunRecord
+from fedkd.server.report.records.sample_history import SampleHistory
 
 HTML = """\
 <h3>A few of them, in order of asking</h3>

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fedkd.server.report.formatting import count, decimals, percent, significant, size
 from fedkd.server.report.main_scores import MainScore, main_score
 from fedkd.server.report.output_format import number_text, recorded_numbers
-from fedkd.server.report.result_schema import Result, TeacherRecord
+from fedkd.server.report.records.result_schema import Result, TeacherRecord
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,12 @@ from typing import Any
 
 from fedkd.errors import DataError
 from fedkd.server.report.formatting import decimals, percent
-from fedkd.server.report.result_schema import Scored, TaskScores
+from fedkd.server.report.records.result_schema import Scored, TaskScores
 
 
 @dataclass(frozen=True)
 class MainScore:
-    """A score of `fedkd.server.report.result_schema.TaskScores`, and its format."""
+    """A score of `fedkd.server.report.records.result_schema.TaskScores`, and its format."""
 
     field: str
     """Name of the field, also of an event ``scored``."""

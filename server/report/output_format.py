@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from fedkd.errors import DataError
 from fedkd.protocol.tables import Number
 from fedkd.server.report.formatting import value_in_unit
-from fedkd.server.report.result_schema import Result
+from fedkd.server.report.records.result_schema import Result
 
 _SHOWN_NUMBERS = 3
 """Numbers of one answer that are written."""

@@ -22,21 +22,21 @@ from fedkd.server.report.formatting import (
     small,
 )
 from fedkd.server.report.headline import cost_figures
-from fedkd.server.report.institution_section import (
+from fedkd.server.report.institutions.institution_section import (
     combined_guarantee,
     institution_sections,
     summed_guarantee,
 )
-from fedkd.server.report.institution_template import INSTITUTION_HTML
+from fedkd.server.report.institutions.institution_template import INSTITUTION_HTML
+from fedkd.server.report.institutions.many_institutions import MAX_SHOWN, abbreviated_names, ranges
+from fedkd.server.report.institutions.participation import participation_section
+from fedkd.server.report.institutions.reliability_section import reliability_section
 from fedkd.server.report.main_scores import main_score
-from fedkd.server.report.many_institutions import MAX_SHOWN, abbreviated_names, ranges
 from fedkd.server.report.page_kinds import domain_page, task_page
 from fedkd.server.report.page_template import HTML
-from fedkd.server.report.participation import participation_section
-from fedkd.server.report.reliability_section import reliability_section
-from fedkd.server.report.result_schema import Result
-from fedkd.server.report.run_folder import PAGE, load_run, write_atomic
-from fedkd.server.report.run_record import RunRecord
+from fedkd.server.report.records.result_schema import Result
+from fedkd.server.report.records.run_folder import PAGE, load_run, write_atomic
+from fedkd.server.report.records.run_record import RunRecord
 from fedkd.server.report.score_plot import cut_below, score_curve
 from fedkd.server.report.stylesheet import CSS
 
@@ -53,7 +53,8 @@ def build_report(path: Path) -> Path:
     bytes.
 
     Raises:
-        DataError: the folder is not that of a finished run (`fedkd.server.report.run_folder.load`).
+        DataError: the folder is not that of a finished run, see
+            `fedkd.server.report.records.run_folder.load`.
     """
     page = path / PAGE
     # A name may hold a lone surrogate, which JSON can write and UTF-8 cannot.

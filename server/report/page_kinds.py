@@ -21,20 +21,20 @@ from fedkd.server.report.output_format import (
     number_axis,
     numbers_answer,
 )
-from fedkd.server.report.prediction_plots import (
+from fedkd.server.report.records.result_schema import Result, StudentScore
+from fedkd.server.report.records.run_folder import RunFolder
+from fedkd.server.report.records.run_record import RunRecord
+from fedkd.server.report.records.sample_history import SampleHistory
+from fedkd.server.report.score_table import ScoreTable, class_scores, number_scores
+from fedkd.server.report.student_metrics import Metric, class_metrics, number_metrics
+from fedkd.server.report.tables.prediction_plots import (
     PredictionPicture,
     calibration_picture,
     numbers_picture,
 )
-from fedkd.server.report.predictions import TestOutputs, keep_calibration, keep_numbers
-from fedkd.server.report.result_schema import Result, StudentScore
-from fedkd.server.report.run_folder import RunFolder
-from fedkd.server.report.run_record import RunRecord
-from fedkd.server.report.sample_history import SampleHistory
-from fedkd.server.report.score_table import ScoreTable, class_scores, number_scores
-from fedkd.server.report.student_metrics import Metric, class_metrics, number_metrics
-from fedkd.server.report.table_rows import keep_rows, recorded_columns
-from fedkd.server.report.table_section import table_section
+from fedkd.server.report.tables.predictions import TestOutputs, keep_calibration, keep_numbers
+from fedkd.server.report.tables.table_rows import keep_rows, recorded_columns
+from fedkd.server.report.tables.table_section import table_section
 
 
 @dataclass(frozen=True)

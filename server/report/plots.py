@@ -13,7 +13,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
-from fedkd.server.report.many_institutions import MAX_SHOWN
+from fedkd.server.report.institutions.many_institutions import MAX_SHOWN
 from fedkd.server.report.plot_style import (
     ACCENT,
     FAINT,
@@ -28,7 +28,7 @@ from fedkd.server.report.plot_style import (
     thin,
     thousands,
 )
-from fedkd.server.report.result_schema import (
+from fedkd.server.report.records.result_schema import (
     Asked,
     Event,
     Generated,

@@ -20,7 +20,7 @@ from fedkd.server.report.plot_style import (
     thousands,
 )
 from fedkd.server.report.plots import LINES, NAMED_TEACHERS
-from fedkd.server.report.result_schema import Event, Result, Scored
+from fedkd.server.report.records.result_schema import Event, Result, Scored
 
 _Reference = tuple[float, str, bool]
 """A value to compare with, its name, whether it is emphasised."""

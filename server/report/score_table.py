@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from fedkd.server.report.formatting import decimals, percent, significant
-from fedkd.server.report.many_institutions import MAX_SHOWN
+from fedkd.server.report.institutions.many_institutions import MAX_SHOWN
 from fedkd.server.report.output_format import number_text, recorded_numbers
-from fedkd.server.report.result_schema import Result, TaskScores
+from fedkd.server.report.records.result_schema import Result, TaskScores
 
 Format = Callable[[float | None], str]
 

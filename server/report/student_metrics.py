@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fedkd.server.report.formatting import decimals, percent
-from fedkd.server.report.result_schema import StudentScore
+from fedkd.server.report.records.result_schema import StudentScore
 
 _NAMED_CLASSES = 5
 """Classes of the lowest recall that are named."""

@@ -25,8 +25,14 @@ from fedkd.errors import DataError, SettingsError
 from fedkd.experiment import Experiment
 from fedkd.protocol import Answers, Card, Request
 from fedkd.server.hub.bans import Bans, Exclusion
-from fedkd.server.report.result_schema import current_kind
-from fedkd.server.report.run_folder import RESULT, RunFolder, atomic_path, lock_folder, write_atomic
+from fedkd.server.report.records.result_schema import current_kind
+from fedkd.server.report.records.run_folder import (
+    RESULT,
+    RunFolder,
+    atomic_path,
+    lock_folder,
+    write_atomic,
+)
 from fedkd.server.run.manifest import MANIFEST, Manifest, read_manifest, versions
 from fedkd.server.run.reply_journal_recovery import open_journal
 from fedkd.wire import MissingInstitutions, QueryOutcome, Replay, ReplyRecorder

@@ -14,7 +14,7 @@ from typing import Any
 from fedkd.errors import DataError, SettingsError
 from fedkd.protocol import abbreviated
 from fedkd.server.hub.bans import Bans, Exclusion
-from fedkd.server.report.run_folder import EVENTS, RESULT, lock_folder
+from fedkd.server.report.records.run_folder import EVENTS, RESULT, lock_folder
 from fedkd.server.run.checkpoint import BANS, FOLDER, REPLIES
 from fedkd.server.run.manifest import read_manifest
 from fedkd.wire import Replay

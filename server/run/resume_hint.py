@@ -11,7 +11,7 @@ from typing import Any
 
 from fedkd.errors import FedkdError
 from fedkd.server.report.page import build_report
-from fedkd.server.report.run_folder import PAGE, RESULT, lock_folder
+from fedkd.server.report.records.run_folder import PAGE, RESULT, lock_folder
 from fedkd.server.run.checkpoint import FOLDER, Checkpoint
 
 

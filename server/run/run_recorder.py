@@ -22,10 +22,15 @@ from fedkd.server.hub.answer_times import answer_time_quantile
 from fedkd.server.report.main_scores import MAIN_SCORES
 from fedkd.server.report.page import build_report
 from fedkd.server.report.page_kinds import domain_page, task_page
-from fedkd.server.report.predictions import TestOutputs
-from fedkd.server.report.result_schema import EnsembleScore, StudentScore, TaskScores, current_kind
-from fedkd.server.report.run_folder import RunFolder
-from fedkd.server.report.sample_history import sample_history
+from fedkd.server.report.records.result_schema import (
+    EnsembleScore,
+    StudentScore,
+    TaskScores,
+    current_kind,
+)
+from fedkd.server.report.records.run_folder import RunFolder
+from fedkd.server.report.records.sample_history import sample_history
+from fedkd.server.report.tables.predictions import TestOutputs
 from fedkd.server.run.checkpoint import Checkpoint
 from fedkd.server.run.manifest import versions
 from fedkd.tasks import task_of
@@ -79,7 +84,7 @@ class Evaluation:
     """Scores that only an engine with test data can compute; absent if unknown."""
 
     student: Scores = field(default_factory=dict)
-    """By name of a field of `fedkd.server.report.result_schema.StudentScore`."""
+    """By name of a field of `fedkd.server.report.records.result_schema.StudentScore`."""
     ensemble: Scores = field(default_factory=dict)
     teachers: Mapping[str, Scores] = field(default_factory=dict)
     """By name of institution."""

@@ -17,7 +17,7 @@ from rich.measure import Measurement
 from fedkd.core.plural import counted
 from fedkd.errors import FedkdError, RunsFailed, SettingsError
 from fedkd.experiment import Experiment
-from fedkd.server.report.run_folder import RESULT, load_run
+from fedkd.server.report.records.run_folder import RESULT, load_run
 from fedkd.server.run import console as server_console
 from fedkd.server.run.manifest import MANIFEST, read_manifest
 from fedkd.server.run.resume_hint import complete_interrupted_run

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from fedkd.server.report.main_scores import MainScore, main_score
 from fedkd.server.report.plot_style import FAINT, SERIES, SOFT, figure, short, style, thousands
-from fedkd.server.report.result_schema import Scored
-from fedkd.server.report.run_folder import load_run
+from fedkd.server.report.records.result_schema import Scored
+from fedkd.server.report.records.run_folder import load_run
 from fedkd.server.report.score_plot import LEAST
 from fedkd.simulations.compare.tables import MAIN_COLUMNS, ComparisonRow
 

@@ -21,7 +21,7 @@ from fedkd.evaluation import accuracy, predict_logits, r2_score, recall
 from fedkd.experiment import Experiment
 from fedkd.methods import make
 from fedkd.protocol import Card, LabelSpaces, Signal
-from fedkd.server.report.predictions import TestOutputs
+from fedkd.server.report.tables.predictions import TestOutputs
 from fedkd.server.run.run_recorder import Evaluation
 from fedkd.tasks import task_of
 

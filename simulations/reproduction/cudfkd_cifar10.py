@@ -31,7 +31,7 @@ from fedkd.loop import Progress
 from fedkd.models import ModuleTeacher
 from fedkd.protocol import Signal
 from fedkd.server.coordinator import Coordinator, ingredients
-from fedkd.server.report.run_folder import RESULT, write_atomic
+from fedkd.server.report.records.run_folder import RESULT, write_atomic
 from fedkd.server.run.checkpoint import Checkpoint
 from fedkd.server.run.manifest import MANIFEST
 from fedkd.server.run.run_recorder import Evaluation, RunRecorder, traffic_of

@@ -18,7 +18,7 @@ from fedkd.core.checkpoint_state import Part, State, gather, read, scatter, writ
 from fedkd.core.device import Compute
 from fedkd.data.dataset import Dataset
 from fedkd.models import build_network
-from fedkd.server.report.run_folder import atomic_path
+from fedkd.server.report.records.run_folder import atomic_path
 
 AUGMENTATION = Augmentation(shift=4, mirrors=True)
 """Of every training image, drawn anew in each epoch."""

@@ -10,7 +10,7 @@ import pytest
 SERVER = """
 import torch
 from pathlib import Path
-from fedkd.server.report.student_export import export_onnx
+from fedkd.server.report.records.student_export import export_onnx
 network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 3))
 print(export_onnx(network, Path("net.onnx"), (1, 2, 2), torch.Generator().manual_seed(0)))
 """

@@ -30,7 +30,7 @@ from fedkd.data.datasets import open_data
 from fedkd.models import build_network
 from fedkd.protocol import Ask, Card, PullBack, Reason, Refusal, Reply, Signal
 from fedkd.server.hub.hub import Hub
-from fedkd.server.report.student_export import save_student
+from fedkd.server.report.records.student_export import save_student
 from fedkd.wire.grpc_channels import grpc
 
 ROOT = Path(__file__).parents[2]

@@ -155,7 +155,7 @@ def test_a_comparison_is_a_table_values_and_a_picture(
 ) -> None:
     # Seconds a run, and nothing that a comparison reads.
     monkeypatch.setattr(
-        "fedkd.server.report.run_folder.export_onnx", lambda *_: {"skipped": "no need"}
+        "fedkd.server.report.records.run_folder.export_onnx", lambda *_: {"skipped": "no need"}
     )
     out = tmp_path / "a folder whose path is longer than a terminal is wide, since it goes on" / "c"
     arguments = ("compare", "digits", "digits-noise", "--seeds", "2", "--out", str(out), *SMALL)

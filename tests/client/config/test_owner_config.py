@@ -29,7 +29,7 @@ from fedkd.client.institution.student_weight_loading import (
 from fedkd.core.logs import configure_logging, log_event
 from fedkd.errors import DataError, SettingsError
 from fedkd.protocol import Ask, Reply, Signal
-from fedkd.server.report.student_export import save_student
+from fedkd.server.report.records.student_export import save_student
 
 BASE: dict[str, Any] = {
     "name": "north",

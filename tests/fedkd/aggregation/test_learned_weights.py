@@ -16,7 +16,7 @@ from fedkd.methods import co_boosting
 from fedkd.models import InProcess
 from fedkd.procedural import build_priors
 from fedkd.protocol import Answers, Card, LabelSpaces, Reply, Signal
-from fedkd.server.report.run_folder import RunFolder
+from fedkd.server.report.records.run_folder import RunFolder
 from tests.support.contexts import Recorded, context_of
 
 LOGITS, K = Signal.LOGITS, 3

@@ -7,8 +7,13 @@ from torch import Tensor, nn
 
 from fedkd.protocol import Column, Number
 from fedkd.protocol.tables import decode_rows
-from fedkd.server.report.column_dependence import BINS, MAIN_COLUMNS, column_importance, dependence
-from fedkd.server.report.sample_history import SampleHistory
+from fedkd.server.report.records.sample_history import SampleHistory
+from fedkd.server.report.tables.column_dependence import (
+    BINS,
+    MAIN_COLUMNS,
+    column_importance,
+    dependence,
+)
 from fedkd.tasks import Regression
 
 AGE = Column("age", 20.0, 80.0)

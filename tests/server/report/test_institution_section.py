@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 
 from fedkd.privacy import parallel_composition
 from fedkd.server.report.formatting import epsilon_delta
-from fedkd.server.report.institution_section import (
+from fedkd.server.report.institutions.institution_section import (
     combined_guarantee,
     factor,
     institution_sections,
     summed_guarantee,
 )
 from fedkd.server.report.page import build_report
-from fedkd.server.report.result_schema import TeacherRecord, parse_result
-from fedkd.server.report.run_folder import RunFolder
+from fedkd.server.report.records.result_schema import TeacherRecord, parse_result
+from fedkd.server.report.records.run_folder import RunFolder
 
 PROMISE = {
     "epsilon": 3.0,

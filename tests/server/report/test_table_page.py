@@ -20,10 +20,10 @@ from fedkd.evaluation import expected_calibration_error
 from fedkd.protocol import Column, Number
 from fedkd.server.report.page import build_report
 from fedkd.server.report.page_kinds import domain_page, task_page
-from fedkd.server.report.predictions import TestOutputs, calibration, expected_error
-from fedkd.server.report.run_folder import ROWS, RunFolder, load_run
-from fedkd.server.report.sample_history import SampleHistory
+from fedkd.server.report.records.run_folder import ROWS, RunFolder, load_run
+from fedkd.server.report.records.sample_history import SampleHistory
 from fedkd.server.report.score_plot import cut_below
+from fedkd.server.report.tables.predictions import TestOutputs, calibration, expected_error
 from fedkd.tasks import Classification, Regression
 
 COST = Number("cost", "EUR", 0.0, 5000.0)

@@ -16,7 +16,7 @@ from fedkd.client.sessions.agent import Agent, ReconnectPolicy
 from fedkd.errors import SettingsError
 from fedkd.protocol import Ask, Card, PullBack, Reply, Signal
 from fedkd.server.hub.bans import BanReason, Bans, Exclusion
-from fedkd.server.report.run_folder import RESULT, lock_folder
+from fedkd.server.report.records.run_folder import RESULT, lock_folder
 from fedkd.server.run.checkpoint import BANS, FOLDER
 from fedkd.server.run.exclusion_request import request_exclusion
 from tests.support.server_process import ROOT, SOON, ServerProcess, running_server

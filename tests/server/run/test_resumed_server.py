@@ -14,7 +14,7 @@ import pytest
 from fedkd.client.sessions.agent import Agent, ReconnectPolicy
 from fedkd.protocol import Ask, Card, PullBack, Reply, Signal
 from fedkd.server import cli
-from fedkd.server.report.run_folder import RESULT
+from fedkd.server.report.records.run_folder import RESULT
 from fedkd.wire import VERSION, Hello, Message, Query, Welcome
 from tests.support.hub_clients import RawClient
 from tests.support.server_process import SOON, ServerProcess, running_server

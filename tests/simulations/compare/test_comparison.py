@@ -143,7 +143,7 @@ def test_a_comparison_cut_short_goes_on_where_it_was(
 
     # Seconds a run, and nothing that a comparison reads.
     monkeypatch.setattr(
-        "fedkd.server.report.run_folder.export_onnx", lambda *_: {"skipped": "no need"}
+        "fedkd.server.report.records.run_folder.export_onnx", lambda *_: {"skipped": "no need"}
     )
     monkeypatch.setattr(comparison, "run", counted)
     monkeypatch.setattr(comparison, "resume", taken_up)
@@ -179,7 +179,7 @@ def test_a_run_that_fails_takes_no_other_with_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(
-        "fedkd.server.report.run_folder.export_onnx", lambda *_: {"skipped": "no need"}
+        "fedkd.server.report.records.run_folder.export_onnx", lambda *_: {"skipped": "no need"}
     )
     arguments = (["digits"], 1, "local")
     # Institutions of which half of the questions are too many answer none of the rest.

@@ -21,9 +21,9 @@ from fedkd.data.partition import assign_samples
 from fedkd.errors import SettingsError
 from fedkd.experiment import Experiment, parse_experiment
 from fedkd.protocol import Ask, Reply, Signal
-from fedkd.server.report.many_institutions import MAX_SHOWN, abbreviated_names, ranges
+from fedkd.server.report.institutions.many_institutions import MAX_SHOWN, abbreviated_names, ranges
 from fedkd.server.report.plots import class_counts, difficulty_by_institution
-from fedkd.server.report.result_schema import Event, Result, Scored, TeacherRecord, Trained
+from fedkd.server.report.records.result_schema import Event, Result, Scored, TeacherRecord, Trained
 from fedkd.server.report.score_plot import score_curve
 from fedkd.simulations.benchmarks.batched_teachers import (
     build_teachers,

@@ -2,7 +2,7 @@
 
 skl2onnx makes both. Inputs of columns have their names; one of texts is given levels by their
 names, one of numbers those that are numbers. Probabilities may come as a tensor, or as skl2onnx's
-list of maps from class to probability. `fedkd.client.vault.teachers.files.onnx_file` has the limits.
+list of maps from class to probability. Limits: `fedkd.client.vault.teachers.files.onnx_file`.
 """
 
 from typing import Any

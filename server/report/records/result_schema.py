@@ -175,7 +175,7 @@ class Result(_ResultModel):
     resumed: Count = 0
     """Number of times that the run was resumed."""
     onnx: OnnxParity | None = None
-    """What `fedkd.server.report.student_export.export_onnx` returned."""
+    """What `fedkd.server.report.records.student_export.export_onnx` returned."""
 
 
 class Asked(_ResultModel):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fedkd.server.report.formatting import count, epsilon_delta
-from fedkd.server.report.result_schema import (
+from fedkd.server.report.records.result_schema import (
     Asked,
     Banned,
     Event,

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from fedkd.errors import DataError
 from fedkd.protocol.tables import Column
-from fedkd.server.report.column_dependence import DependenceCurves, dependence
-from fedkd.server.report.run_arrays import Arrays, take_array
-from fedkd.server.report.run_folder import ROWS, RunFolder
-from fedkd.server.report.sample_history import SampleHistory
+from fedkd.server.report.records.run_arrays import Arrays, take_array
+from fedkd.server.report.records.run_folder import ROWS, RunFolder
+from fedkd.server.report.records.sample_history import SampleHistory
+from fedkd.server.report.tables.column_dependence import DependenceCurves, dependence
 
 MAX_ROWS = 12
 """Rows that are kept, evenly from the whole run."""
@@ -33,7 +33,7 @@ class TableRows:
     answer: NDArray[np.float32]
     """(N, K), the ensemble's: probabilities, or numbers in [0, 1] of their ranges."""
     importance: NDArray[np.float64]
-    """(D,), see `fedkd.server.report.column_dependence.column_importance`."""
+    """(D,), see `fedkd.server.report.tables.column_dependence.column_importance`."""
     curves: DependenceCurves
 
 

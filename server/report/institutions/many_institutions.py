@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from fedkd.server.report.formatting import count, seconds, size
 from fedkd.server.report.main_scores import ACCURACY, MainScore
-from fedkd.server.report.result_schema import TeacherRecord
+from fedkd.server.report.records.result_schema import TeacherRecord
 
 MAX_SHOWN = 60
 """Institutions that are shown one by one: the first of the result."""

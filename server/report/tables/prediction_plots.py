@@ -20,9 +20,9 @@ from fedkd.server.report.plot_style import (
     short,
     style,
 )
-from fedkd.server.report.predictions import BINS, expected_error
-from fedkd.server.report.run_arrays import take_array
-from fedkd.server.report.run_record import RunRecord
+from fedkd.server.report.records.run_arrays import take_array
+from fedkd.server.report.records.run_record import RunRecord
+from fedkd.server.report.tables.predictions import BINS, expected_error
 
 _PANELS = 4
 """Limit of numbers with a picture of their own."""

@@ -25,9 +25,9 @@ from fedkd.server.report.plot_style import (
     short,
     style,
 )
-from fedkd.server.report.result_schema import Result
-from fedkd.server.report.run_record import RunRecord
-from fedkd.server.report.table_rows import TableRows, read_rows, recorded_columns
+from fedkd.server.report.records.result_schema import Result
+from fedkd.server.report.records.run_record import RunRecord
+from fedkd.server.report.tables.table_rows import TableRows, read_rows, recorded_columns
 
 SHOWN_COLUMNS = 10
 """Columns of the table of rows: those on which the student depends most."""

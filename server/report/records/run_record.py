@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedkd.errors import DataError
-from fedkd.server.report.result_schema import Event, Result
-from fedkd.server.report.run_arrays import Arrays
+from fedkd.server.report.records.result_schema import Event, Result
+from fedkd.server.report.records.run_arrays import Arrays
 
 GALLERY_ARRAYS = ("images", "origin", "asked_at", "label", "confidence")
 """Arrays of a gallery: the fields of `Gallery`."""
@@ -55,8 +55,8 @@ class RunRecord:
     events: tuple[Event, ...] = ()
     gallery: Gallery | None = None
     rows: Arrays | None = None
-    """Of a table: see `fedkd.server.report.table_rows`."""
+    """Of a table: see `fedkd.server.report.tables.table_rows`."""
     predictions: Arrays | None = None
-    """See `fedkd.server.report.predictions`."""
+    """See `fedkd.server.report.tables.predictions`."""
     files: Mapping[str, int] | None = None
     """Size in bytes of each file that the run left, by name."""

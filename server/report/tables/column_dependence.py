@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fedkd.evaluation import predict_logits
 from fedkd.protocol.tables import BYTE_STEPS, Column, decode_rows, encode_rows
-from fedkd.server.report.sample_history import SampleHistory
+from fedkd.server.report.records.sample_history import SampleHistory
 
 MAIN_COLUMNS = 6
 """Columns that have curves: those on which the student depends most."""

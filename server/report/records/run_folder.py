@@ -29,10 +29,16 @@ from torch import nn
 
 from fedkd.core.private_files import make_private, make_private_folder, private_opener
 from fedkd.errors import DataError, SettingsError
-from fedkd.server.report.result_schema import Event, Result, current_kind, parse_event, parse_result
-from fedkd.server.report.run_arrays import Arrays, encode_arrays, load_arrays
-from fedkd.server.report.run_record import GALLERY_ARRAYS, Gallery, RunRecord
-from fedkd.server.report.student_export import export_onnx, save_student
+from fedkd.server.report.records.result_schema import (
+    Event,
+    Result,
+    current_kind,
+    parse_event,
+    parse_result,
+)
+from fedkd.server.report.records.run_arrays import Arrays, encode_arrays, load_arrays
+from fedkd.server.report.records.run_record import GALLERY_ARRAYS, Gallery, RunRecord
+from fedkd.server.report.records.student_export import export_onnx, save_student
 
 RESULT = "result.json"
 EVENTS = "events.jsonl"
@@ -165,7 +171,7 @@ class RunFolder:
         """Write ``student.safetensors`` and ``student.onnx``; the module is not changed.
 
         Returns the field ``onnx`` of the result, see
-        `fedkd.server.report.student_export.export_onnx`.
+        `fedkd.server.report.records.student_export.export_onnx`.
         """
         save_student(module, self.path, shape, metadata)
         return export_onnx(module, self.path / "student.onnx", shape, rng)

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from fedkd.evaluation import predict_logits
-from fedkd.server.report.run_folder import PREDICTIONS, RunFolder
-from fedkd.server.report.sample_history import SampleHistory
+from fedkd.server.report.records.run_folder import PREDICTIONS, RunFolder
+from fedkd.server.report.records.sample_history import SampleHistory
 
 MAX_POINTS = 800
 """Predictions that are kept of each number."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from fedkd.server.report.many_institutions import MAX_SHOWN, abbreviated_names
+from fedkd.server.report.institutions.many_institutions import MAX_SHOWN, abbreviated_names
 from fedkd.server.report.plot_style import (
     FAINT,
     SERIES,
@@ -16,7 +16,7 @@ from fedkd.server.report.plot_style import (
     style,
     thousands,
 )
-from fedkd.server.report.result_schema import Event, Reliability
+from fedkd.server.report.records.result_schema import Event, Reliability
 
 HTML = """\
 <h3>Reliability, estimated from the answers</h3>

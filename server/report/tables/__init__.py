@@ -1,0 +1,1 @@
+"""The page's sections on tables: invented rows, curves of columns, predictions."""
