@@ -157,6 +157,7 @@ def test_too_many_ledgers_are_refused_before_a_teacher_is_trained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda which: (100, 200))
+    monkeypatch.setattr(resource, "setrlimit", lambda which, limits: None)  # or it would stay so
     with pytest.raises(SettingsError, match="--checkpoint 0"):
         LocalInstitutions(
             few(tmp_path, 40), tmp_path / "t", lambda done: None, ledgers=tmp_path / "ledgers"
