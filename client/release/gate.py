@@ -198,7 +198,7 @@ class ReleaseGate:
         """The refusal of a malformed request; None where it is well formed."""
         images, shape = request.images, self._card.shape
         if images.dim() != 4 or tuple(images.shape[1:]) != shape or not len(images):
-            return _malformed(f"images of {tuple(images.shape)}; expected (B, {shape})")
+            return _malformed(f"samples of {tuple(images.shape)}; expected (B, {shape})")
         low, high = self._policy.low, self._policy.high
         if not _within(images, low, high):
             return _malformed(f"expected uint8 images, or float32 ones, in [{low:g}, {high:g}]")
