@@ -216,7 +216,7 @@ def reset(owner: File) -> None:
     """Go on where charges were lost, with the ledger that is there or a new one; recorded in it."""
     from fedkd.client.config.owner_config import load_owner_config
     from fedkd.client.config.private_state_folder import locked
-    from fedkd.client.ledger.reset import reset_ledger
+    from fedkd.client.ledger.reset_after_loss import reset_ledger
 
     settings = load_owner_config(owner)
     with locked(settings.state.folder):
@@ -227,8 +227,8 @@ def reset(owner: File) -> None:
 def _open_ledger(path: Path) -> "tuple[OwnerConfig, Ledger]":
     """The owner's configuration and his ledger, where there is one."""
     from fedkd.client.config.owner_config import load_owner_config
-    from fedkd.client.ledger.anchor import anchor_of
     from fedkd.client.ledger.ledger import Ledger
+    from fedkd.client.ledger.rollback_detection import anchor_of
 
     settings = load_owner_config(path)
     file = settings.state.ledger

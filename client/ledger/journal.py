@@ -16,13 +16,13 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from fedkd.client.ledger.anchor import (
+from fedkd.client.ledger.hash_chain import GENESIS, Entry, Head, verified_chain
+from fedkd.client.ledger.rollback_detection import (
     LedgerAnchor,
     LedgerBehindAnchorError,
     NotedHead,
     ledger_id,
 )
-from fedkd.client.ledger.hash_chain import GENESIS, Entry, Head, verified_chain
 from fedkd.client.ledger.sqlite_file import (
     copy_database,
     file_identity,

@@ -30,7 +30,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from fedkd.client.ledger.anchor import LedgerAnchor, anchor_of
 from fedkd.client.ledger.answer_cache import AnswerCache, PrivacyCost
 from fedkd.client.ledger.dataset_privacy_spending import DatasetPrivacySpending, DpTraining
 from fedkd.client.ledger.hash_chain import (
@@ -48,6 +47,7 @@ from fedkd.client.ledger.hash_chain import (
 from fedkd.client.ledger.hourly_rate import HourlyRate
 from fedkd.client.ledger.journal import Journal
 from fedkd.client.ledger.repeat_and_refusal_aggregation import UnchargedCounter
+from fedkd.client.ledger.rollback_detection import LedgerAnchor, anchor_of
 from fedkd.errors import DataError
 from fedkd.privacy import Policy, budget_refusal
 from fedkd.protocol import Ask, PullBack, Reason, Refusal, digest
@@ -66,7 +66,7 @@ class Ledger(Journal):
     Args:
         path: of the file, made readable to its owner alone; None keeps the ledger in memory.
         durable: a charge is on the disk before the answer leaves, see `Journal`.
-        anchor: remembers how far the ledger got, see `fedkd.client.ledger.anchor`; None: nobody.
+        anchor: how far the ledger got, see `fedkd.client.ledger.rollback_detection`; None: unknown.
         clock: the time, with a zone.
         monotonic: seconds of a clock that nobody sets.
 

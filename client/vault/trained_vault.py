@@ -22,7 +22,7 @@ from fedkd.client.vault.pate_ensemble import PateEnsemble
 from fedkd.client.vault.training.pate import train_pate_ensemble
 from fedkd.client.vault.training.settings import ProgressCallback
 from fedkd.client.vault.training.supervised import SKLEARN_PREFIX, train_teacher
-from fedkd.client.vault.training.tabular import build_teacher_network, train_table_teacher
+from fedkd.client.vault.training.supervised_tables import build_teacher_network, train_table_teacher
 from fedkd.client.vault.vault import Vault
 from fedkd.client.vault.vault_settings import Assets
 from fedkd.errors import DataError

@@ -3,7 +3,7 @@
 By a fixed fusion rule, or by weights that are learned; and which samples enter the bank.
 """
 
-from fedkd.aggregation.by_rule import ByRule
+from fedkd.aggregation.fusion_rule_spec import ByRule
 from fedkd.aggregation.fusion_rules import (
     RULES,
     RuleFusion,

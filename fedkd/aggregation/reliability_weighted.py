@@ -11,9 +11,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from fedkd.aggregation.fixed_rule_aggregation import RuleAggregation
 from fedkd.aggregation.fusion_rules import RuleFusion, cached_class_fusion
 from fedkd.aggregation.reliability import Reliability, estimate_reliability
-from fedkd.aggregation.rule_aggregation import RuleAggregation
 from fedkd.core.checkpoint_state import State
 from fedkd.core.interfaces import Record
 from fedkd.core.source_types import Proposal

@@ -8,6 +8,7 @@ written, since its text may quote private data.
 import json
 import logging
 import sys
+from abc import ABC, abstractmethod
 from datetime import UTC, datetime
 from typing import TextIO
 
@@ -37,7 +38,7 @@ def facts_of(record: logging.LogRecord) -> dict[str, object] | None:
     return facts if isinstance(facts, dict) else None
 
 
-class _Lines(logging.Formatter):
+class _Lines(logging.Formatter, ABC):
     """One event a line."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -51,8 +52,9 @@ class _Lines(logging.Formatter):
         facts = {name: fact for name, fact in facts.items() if fact is not None}
         return self._line(time.replace("+00:00", "Z"), record.levelname.lower(), event, facts)
 
+    @abstractmethod
     def _line(self, time: str, level: str, event: str, facts: dict[str, object]) -> str:
-        raise NotImplementedError
+        """One event as a line of text."""
 
 
 class JsonLines(_Lines):

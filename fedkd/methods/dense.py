@@ -25,7 +25,7 @@ Departures
   Institutions with different classes have no mean of logits: name another ``questions.rule`` there.
 """
 
-from fedkd.aggregation.by_rule import ByRule
+from fedkd.aggregation.fusion_rule_spec import ByRule
 from fedkd.core.schedules import FULL, constant
 from fedkd.losses import bn_gap, boundary_support, kl_divergence, target_class, weighted
 from fedkd.methods.method import Method

@@ -6,7 +6,7 @@ from functools import reduce
 from operator import or_
 from typing import NamedTuple
 
-from fedkd.aggregation.by_rule import ByRule
+from fedkd.aggregation.fusion_rule_spec import ByRule
 from fedkd.core.interfaces import AggregationSpec, Selection, SourceSpec, Spec, StudentPart
 from fedkd.core.schedules import Schedule, constant, expect_weights
 from fedkd.core.source_types import Needs

@@ -29,7 +29,7 @@ Departures
   Steps of the student are AdamW's, on the bank as it grows.
 """
 
-from fedkd.aggregation.by_rule import ByRule
+from fedkd.aggregation.fusion_rule_spec import ByRule
 from fedkd.core.schedules import FULL
 from fedkd.losses import kl_divergence, target_class
 from fedkd.methods.method import Method

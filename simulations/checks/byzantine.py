@@ -22,8 +22,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fedkd.aggregation.fixed_rule_aggregation import RuleAggregation
 from fedkd.aggregation.reliability_weighted import ReliabilityWeightedAggregation
-from fedkd.aggregation.rule_aggregation import RuleAggregation
 from fedkd.client.institution import Institution, institution_name, simulated_institution
 from fedkd.core import Proposal
 from fedkd.experiment import Experiment, load_experiment

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from fedkd.client.institution import Institution, institution_name, simulated_institution
-from fedkd.core.open_files import OTHER_OPEN_FILES, raise_open_file_limit
+from fedkd.core.open_file_limit import OTHER_OPEN_FILES, raise_open_file_limit
 from fedkd.errors import SettingsError
 from fedkd.experiment import Experiment
 from fedkd.protocol import Answers, Ask, Refusal, Reply, Request

@@ -58,7 +58,7 @@ class Choosy:
         return self
 
     def build(self, context: object) -> object:
-        from fedkd.aggregation.rule_aggregation import RuleAggregation
+        from fedkd.aggregation.fixed_rule_aggregation import RuleAggregation
 
         class Part(RuleAggregation):
             def fusion(self, cards: Sequence[Card]) -> RuleFusion:

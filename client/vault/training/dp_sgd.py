@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from fedkd.client.vault.training.settings import DpSgdSettings, ProgressCallback
 from fedkd.client.vault.training.supervised import SKLEARN_PREFIX
-from fedkd.client.vault.training.tabular import build_teacher_network
+from fedkd.client.vault.training.supervised_tables import build_teacher_network
 from fedkd.errors import DataError, SettingsError
 from fedkd.models import ModuleTeacher, Network
 from fedkd.privacy import (

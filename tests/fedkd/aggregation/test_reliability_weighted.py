@@ -9,9 +9,9 @@ from torch import Tensor
 
 from fedkd.aggregation import ByRule
 from fedkd.aggregation.banked_logits import BankedLogits
+from fedkd.aggregation.fixed_rule_aggregation import RuleAggregation
 from fedkd.aggregation.fusion_rules import RuleFusion, build_fusion
 from fedkd.aggregation.reliability_weighted import ReliabilityWeightedAggregation
-from fedkd.aggregation.rule_aggregation import RuleAggregation
 from fedkd.core.source_types import Proposal
 from fedkd.protocol import Card, LabelSpaces, Reply, Signal
 from tests.support.contexts import context_of

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, replace
 
+from fedkd.aggregation.fixed_rule_aggregation import RuleAggregation
 from fedkd.aggregation.reliability_weighted import ReliabilityWeightedAggregation
-from fedkd.aggregation.rule_aggregation import RuleAggregation
 from fedkd.core.interfaces import Aggregation, Context
 
 

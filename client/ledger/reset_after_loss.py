@@ -3,8 +3,8 @@
 from contextlib import closing
 from pathlib import Path
 
-from fedkd.client.ledger.anchor import LedgerBehindAnchorError, anchor_of
 from fedkd.client.ledger.ledger import Ledger
+from fedkd.client.ledger.rollback_detection import LedgerBehindAnchorError, anchor_of
 from fedkd.errors import SettingsError
 
 

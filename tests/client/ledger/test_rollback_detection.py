@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from fedkd.client.ledger.anchor import LedgerBehindAnchorError, anchor_of
 from fedkd.client.ledger.hash_chain import RESET
 from fedkd.client.ledger.ledger import Ledger
-from fedkd.client.ledger.reset import reset_ledger
+from fedkd.client.ledger.reset_after_loss import reset_ledger
+from fedkd.client.ledger.rollback_detection import LedgerBehindAnchorError, anchor_of
 from fedkd.errors import SettingsError
 from fedkd.privacy import Policy
 from fedkd.protocol import Ask
