@@ -6,6 +6,7 @@ entry holds, and how it is linked to the one before, is for `fedkd.client.ledger
 
 import contextlib
 import json
+import math
 import os
 import secrets
 import sqlite3
@@ -90,7 +91,7 @@ class Journal:
             DataError: the ledger cannot be read.
         """
         self._flush()
-        after = -(2**63)  # our entries start at 1; an inserted one below that is seen too
+        after = -math.inf  # our entries start at 1; an inserted one below that is seen too
         while rows := self._read(NEXT, after):
             page = [Entry(*row) for row in rows]
             yield from page

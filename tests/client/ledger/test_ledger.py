@@ -418,11 +418,14 @@ def test_whatever_is_changed_in_whichever_row_is_found(
         ("UPDATE head SET sequence = 5", "row 5 is not the one that was noted"),
         ("UPDATE head SET hash = ''", "row 6 is not the one that was noted"),
         ("INSERT INTO head SELECT * FROM head", "its end is not marked"),
-        (
-            "INSERT INTO entries SELECT time, server, kind, signals, count, 'x', -7, decision, "
-            "reason, cost, micro_rho, epsilon, delta, data_set, mode, queries, before, after, "
-            "previous, hash FROM entries WHERE sequence = 1",
-            "row 1 is missing",
+        *(
+            (
+                f"INSERT INTO entries SELECT time, server, kind, signals, count, 'x', {sequence}, "
+                "decision, reason, cost, micro_rho, epsilon, delta, data_set, mode, queries, "
+                "before, after, previous, hash FROM entries WHERE sequence = 1",
+                "row 1 is missing",
+            )
+            for sequence in (-7, -(2**63))
         ),
     ],
 )

@@ -116,12 +116,12 @@ def test_an_anchor_that_says_nothing_refuses_nobody(
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from fedkd.client.ledger import anchor
-from tests.client.ledger.test_anchor import Ledger, ask, OPEN
+from fedkd.client.ledger import rollback_detection
+from tests.client.ledger.test_rollback_detection import Ledger, ask, OPEN
 def die(*_):
     os.kill(os.getpid(), signal.SIGKILL)
 ledger = Ledger.anchored(Path(sys.argv[1]))
-anchor.LedgerAnchor.advance = die
+rollback_detection.LedgerAnchor.advance = die
 ledger.charge(ask(4), OPEN)
 """
 
