@@ -91,7 +91,7 @@ class Journal:
             DataError: the ledger cannot be read.
         """
         self._flush()
-        after = -math.inf  # our entries start at 1; an inserted one below that is seen too
+        after: float = -math.inf  # our entries start at 1; an inserted one below that is seen too
         while rows := self._read(NEXT, after):
             page = [Entry(*row) for row in rows]
             yield from page
