@@ -274,7 +274,7 @@ class Journal:
                 raise self._lacks(f"row {sequence} is another than the one that was written")
         return Head(last.sequence, last.hash)
 
-    def _read(self, query: str, *values: int) -> list[tuple[Any, ...]]:
+    def _read(self, query: str, *values: float) -> list[tuple[Any, ...]]:
         try:
             with self._lock:
                 return self._db.execute(query, values).fetchall()
