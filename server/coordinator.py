@@ -20,7 +20,7 @@ from fedkd.errors import QuorumLost, SettingsError
 from fedkd.experiment import Experiment
 from fedkd.loop import PAUSE, Distillation, Distilled, Plan, Progress, Watch
 from fedkd.methods import Method, make
-from fedkd.models import check_student_name
+from fedkd.models import check_network, check_student_name
 from fedkd.procedural import Prior, build_prior
 from fedkd.protocol import (
     Answers,
@@ -92,7 +92,10 @@ def ingredients(
     check_cards(experiment, cards)
     torch.set_num_threads(experiment.student.threads)
     domain, questions = domain_of(cards), experiment.questions
-    student = domain.student(experiment, len(LabelSpaces.of(cards).names))
+    outputs = len(LabelSpaces.of(cards).names)
+    student = domain.student(experiment, outputs)
+    what = f"student.model {experiment.student.model!r}"
+    check_network(what, student, outputs, domain.shape, logits=not cards[0].numbers)
     method = make(experiment.method.name, experiment.method.arguments)
     return Ingredients(
         student,
@@ -109,6 +112,7 @@ def ingredients(
             rule=method.rule_for(questions.rule),
             loss=experiment.student.loss,
             augmentation=Augmentation(experiment.student.shift, experiment.student.mirrors),
+            held_back=questions.held_back,
         ),
         domain.priors(experiment),
         experiment.seed,

@@ -19,6 +19,7 @@ from fedkd.client.vault.disk_model_cache import (
 )
 from fedkd.client.vault.local_data import LocalData, open_local_data
 from fedkd.client.vault.pate_ensemble import PateEnsemble
+from fedkd.client.vault.training.model_check import check_trainable
 from fedkd.client.vault.training.pate import train_pate_ensemble
 from fedkd.client.vault.training.settings import ProgressCallback
 from fedkd.client.vault.training.supervised import SKLEARN_PREFIX, train_teacher
@@ -109,6 +110,8 @@ class TrainedVault(Vault):
         if target is None:
             return None
         cached = self._cached
+        if cached is None:
+            self.check_model()  # a training that cannot begin is not charged
         # Metadata from before trainings had keys identify data and settings, which few may share.
         key = (
             secrets.token_hex(16)
@@ -121,6 +124,19 @@ class TrainedVault(Vault):
     def guarantee(self) -> Guarantee | None:
         """See `Vault.guarantee`."""
         return self._trained[1]
+
+    def check_model(self) -> None:
+        """Check that the model can be trained on these data, without training it.
+
+        Raises:
+            SettingsError: see `fedkd.client.vault.training.model_check.check_trainable`.
+            DataError: the data cannot be opened.
+        """
+        own, data = self.assets, self._data
+        private = own.dp_training is not None
+        check_trainable(
+            own.model, data.classes, self.shape, data.columns, data.numbers, private=private
+        )
 
     def score(self, model: nn.Module, classes: Sequence[str] | None = None) -> tuple[int, int]:
         """See `Vault.score`."""
@@ -192,6 +208,7 @@ class TrainedVault(Vault):
 
     def _train_pate(self) -> PateEnsemble:
         own, data = self.assets, self._data
+        self.check_model()
         return train_pate_ensemble(
             own.model,
             data.images,
@@ -207,6 +224,7 @@ class TrainedVault(Vault):
 
     def _train(self) -> TrainedTeacher:
         own, data = self.assets, self._data
+        self.check_model()
         model_and_data = (own.model, data.images, data.labels, data.classes)
         seed = own.seed * own.count + own.index
         if own.dp_training is None and data.columns:

@@ -6,6 +6,12 @@ Architectures are had by name from the registry; weights depend on a seed alone.
 from fedkd.models.architectures import Network, Shape
 from fedkd.models.generators import Generator, RowGenerator
 from fedkd.models.in_process_teachers import InProcess
+from fedkd.models.output_checks import (
+    LogProbabilities,
+    check_network,
+    probe_images,
+    sum_to_one,
+)
 from fedkd.models.registry import (
     MODELS,
     build_network,
@@ -36,6 +42,7 @@ __all__ = [
     "TABLE_MODELS",
     "Generator",
     "InProcess",
+    "LogProbabilities",
     "ModuleTeacher",
     "Network",
     "RowGenerator",
@@ -48,8 +55,11 @@ __all__ = [
     "Teacher",
     "build_network",
     "build_table_network",
+    "check_network",
     "check_student_name",
     "penultimate_features",
+    "probe_images",
     "reinitialised",
     "require_signals",
+    "sum_to_one",
 ]

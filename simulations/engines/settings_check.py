@@ -15,7 +15,11 @@ def check_settings(experiment: Experiment) -> None:
         NeedsError: the method asks for what the policy refuses.
         DataError: the data cannot be read.
     """
-    vault, policy = TrainedVault(simulated_assets(experiment, 0)), simulated_policy(experiment)
+    models = experiment.institutions.models[: experiment.institutions.count]
+    vaults = [TrainedVault(simulated_assets(experiment, index)) for index in range(len(models))]
+    for each in vaults:
+        each.check_model()
+    vault, policy = vaults[0], simulated_policy(experiment)
     card = Card(
         "the institution",
         vault.classes,

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 
 import torch
+from torch import Tensor
 
 from fedkd.client.vault.teachers.adapters.table_answers import check_table_answers
 from fedkd.client.vault.teachers.adapters.table_layout import TableLayout
@@ -27,7 +28,7 @@ from fedkd.client.vault.teachers.teacher_spec import TeacherSpec
 from fedkd.client.vault.teachers.timm_networks import open_timm
 from fedkd.client.vault.teachers.torchvision_networks import open_torchvision
 from fedkd.errors import DataError, FedkdError, SettingsError
-from fedkd.models import Teacher
+from fedkd.models import Teacher, probe_images, sum_to_one
 from fedkd.protocol import Signal
 
 COMMON_FIELDS = frozenset({"source", "shape", "classes", "class_names", "schema", "folder"})
@@ -137,15 +138,15 @@ def _as_images(spec: TeacherSpec, layout: TableLayout) -> TeacherSpec:
 
 
 def _check_answers(teacher: Teacher, spec: TeacherSpec) -> None:
-    """Check the answers to a black image, alone and in a batch with a white one.
+    """Check the answers to a black image, alone and in a batch with a white one and noise.
 
     A network left in training mode depends on the rest of the batch, or is random.
     """
-    black, white = torch.zeros(1, *spec.shape), torch.ones(1, *spec.shape)
+    probes = probe_images(spec.shape)
     logits = frozenset({Signal.LOGITS})
     try:
-        alone = teacher.ask(black, logits)[Signal.LOGITS]
-        beside = teacher.ask(torch.cat([black, white]), logits)[Signal.LOGITS]
+        alone = teacher.ask(probes[:1], logits)[Signal.LOGITS]
+        beside = teacher.ask(probes, logits)[Signal.LOGITS]
     except (FedkdError, MemoryError):
         raise
     except Exception as error:  # the owner's network may raise anything
@@ -154,7 +155,7 @@ def _check_answers(teacher: Teacher, spec: TeacherSpec) -> None:
             f"{spec.source} cannot answer images of {list(spec.shape)}: {type(error).__name__}: "
             f"{first}; give the shape that it was trained on"
         ) from error
-    if alone.shape != (1, spec.classes) or beside.shape != (2, spec.classes):
+    if alone.shape != (1, spec.classes) or beside.shape != (len(probes), spec.classes):
         raise DataError(
             f"{spec.source} answers {list(alone.shape)} to one image, expected "
             f"[1, {spec.classes}]; give the number of its classes"
@@ -166,4 +167,18 @@ def _check_answers(teacher: Teacher, spec: TeacherSpec) -> None:
         raise DataError(
             f"{spec.source} answers one image differently beside another; save it in evaluation "
             f"mode"
+        )
+    _check_outputs(beside, spec)
+
+
+def _check_outputs(said: Tensor, spec: TeacherSpec) -> None:
+    """Check that what are called probabilities are some, and that logits are none."""
+    if spec.outputs == "logits" and sum_to_one(said):
+        raise DataError(
+            f'{spec.source} answers probabilities; say outputs = "probabilities" under [teacher]'
+        )
+    if spec.outputs == "probabilities" and spec.classes > 1 and not sum_to_one(said.exp()):
+        raise DataError(
+            f"{spec.source} answers numbers that are no probabilities of {spec.classes} classes; "
+            'say outputs = "logits" under [teacher], or let it end in a softmax'
         )

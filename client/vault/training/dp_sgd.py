@@ -71,7 +71,7 @@ def train_with_dp_sgd(
         DataError: the training diverged.
     """
     channels, height, width = images.shape[1:]
-    network = _trainable(model_name, classes, (channels, height, width), columns, seed)
+    network = build_trainable(model_name, classes, (channels, height, width), columns, seed)
     inputs: Tensor = as_float(images)
     learner: nn.Module = network
     if isinstance(network, Network) and next(network.body.parameters(), None) is None:
@@ -94,9 +94,14 @@ def train_with_dp_sgd(
     return ModuleTeacher(network, classes), promised
 
 
-def _trainable(
+def build_trainable(
     name: str, classes: int, shape: tuple[int, int, int], columns: Sequence[Column], seed: int
 ) -> nn.Module:
+    """A network with fresh weights that DP-SGD can train.
+
+    Raises:
+        SettingsError: no such network, or its gradients are not each of one sample.
+    """
     if name.startswith(SKLEARN_PREFIX):
         instead = "table-mlp" if columns else "scattering"
         raise SettingsError(f"{name} cannot be trained privately; choose {instead} or a network")

@@ -127,12 +127,21 @@ CLASSIFIERS: dict[str, Callable[[int, NDArray[np.int64]], Any]] = {
 """Unfitted classifiers from a seed and the labels that they will see."""
 
 
-def _fit_classifier(name: str, images: Tensor, labels: Tensor, seed: int) -> Any:
+def check_classifier_name(name: str) -> None:
+    """Check that `CLASSIFIERS` has a classifier of that name.
+
+    Raises:
+        SettingsError: it has none.
+    """
     if name not in CLASSIFIERS:
         raise SettingsError(
             f"unknown model {SKLEARN_PREFIX + name!r}; choose one of "
             f"{', '.join(SKLEARN_PREFIX + known for known in CLASSIFIERS)}"
         )
+
+
+def _fit_classifier(name: str, images: Tensor, labels: Tensor, seed: int) -> Any:
+    check_classifier_name(name)
     pixels, known = as_float(images).flatten(1).numpy(), labels.numpy()
     if name == "SVC":
         # Calibration holds out a part of every class, so a class needs more than one image.

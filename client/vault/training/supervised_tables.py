@@ -64,6 +64,21 @@ def build_teacher_network(
     return build_network(name, outputs, shape, seed, imports=True)
 
 
+def check_estimator_name(name: str, *, numbers: bool) -> None:
+    """Check that `ESTIMATORS` has a regressor of that name, or a classifier.
+
+    Raises:
+        SettingsError: it has none.
+    """
+    kind = 1 if numbers else 0
+    if name not in ESTIMATORS or ESTIMATORS[name][kind] is None:
+        known = [SKLEARN_PREFIX + n for n, each in ESTIMATORS.items() if each[kind] is not None]
+        raise SettingsError(
+            f"unknown model {SKLEARN_PREFIX + name!r} for {'numbers' if numbers else 'classes'}; "
+            f"choose one of {', '.join(known)}"
+        )
+
+
 def _fit_estimator(
     name: str,
     samples: Tensor,
@@ -74,14 +89,8 @@ def _fit_estimator(
     seed: int,
 ) -> TableTeacher:
     """An estimator of scikit-learn behind encoders of the columns, on rows in their own units."""
-    kind = 1 if numbers else 0
-    if name not in ESTIMATORS or ESTIMATORS[name][kind] is None:
-        known = [SKLEARN_PREFIX + n for n, each in ESTIMATORS.items() if each[kind] is not None]
-        raise SettingsError(
-            f"unknown model {SKLEARN_PREFIX + name!r} for {'numbers' if numbers else 'classes'}; "
-            f"choose one of {', '.join(known)}"
-        )
-    make = ESTIMATORS[name][kind]
+    check_estimator_name(name, numbers=bool(numbers))
+    make = ESTIMATORS[name][1 if numbers else 0]
     rows = decode_rows(samples, columns).numpy()
     if numbers:
         truth = decode_numbers(targets, numbers).numpy()

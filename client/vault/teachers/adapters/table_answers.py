@@ -10,7 +10,7 @@ from fedkd.client.vault.teachers.adapters.table_layout import TableLayout
 from fedkd.client.vault.teachers.teacher_spec import TeacherSpec
 from fedkd.core.logs import log_event
 from fedkd.errors import DataError, FedkdError
-from fedkd.models import TableTeacher, Teacher
+from fedkd.models import TableTeacher, Teacher, sum_to_one
 from fedkd.protocol import Signal
 
 MAX_DIFFERENCE = 1e-2
@@ -71,8 +71,7 @@ def _check_probabilities(said: Tensor, teacher: Teacher, spec: TeacherSpec) -> N
                 f"{sums.max():.3g}, expected 1; see what it predicts"
             )
         return
-    shares = bool(((said >= 0) & (said <= 1)).all())
-    if said.shape[1] > 1 and shares and bool((said.sum(1) - 1).abs().max() <= MAX_DIFFERENCE):
+    if sum_to_one(said):
         raise DataError(
             f'{spec.source} answers probabilities; say outputs = "probabilities" under [teacher]'
         )

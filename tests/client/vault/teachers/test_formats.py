@@ -92,6 +92,10 @@ def fitted() -> LogisticRegression:
     return LogisticRegression(max_iter=300).fit(flat, DIGITS.train_labels[:300].numpy())
 
 
+def ending_in_softmax() -> nn.Module:
+    return nn.Sequential(*little(), nn.Softmax(dim=1))
+
+
 def failing() -> nn.Module:
     raise RuntimeError("no such thing\nsecond line")
 
@@ -301,6 +305,39 @@ def test_a_network_left_in_training_mode_is_refused(tmp_path: Path) -> None:
     export(cnn().train(), tmp_path / "training.pt2")
     with pytest.raises(DataError, match="evaluation mode"):
         open_teacher(spec("pt2:training.pt2", tmp_path, trusted=True))
+
+
+@pytest.mark.parametrize("kind", ["factory", "onnx", "pt2"])
+def test_probabilities_in_the_place_of_logits_are_refused_with_the_way_out(
+    tmp_path: Path, kind: str
+) -> None:
+    network = lived(ending_in_softmax())
+    logits = nn.Sequential(*list(network)[:-1]).eval()
+    save_file(network.state_dict(), tmp_path / "own.safetensors")
+    export(network, tmp_path / "own.pt2")
+    torch.onnx.export(
+        network, (torch.zeros(1, *SMALL),), tmp_path / "own.onnx", dynamo=False, verbose=False
+    )
+    own = {
+        "factory": spec(
+            "factory:owners.models:ending_in_softmax", tmp_path, weights=Path("own.safetensors")
+        ),
+        "onnx": spec("onnx:own.onnx", tmp_path),
+        "pt2": spec("pt2:own.pt2", tmp_path, trusted=True),
+    }[kind]
+    with pytest.raises(DataError, match='answers probabilities; say outputs = "probabilities"'):
+        open_teacher(own)
+    declared = said(served(replace(own, outputs="probabilities")), images())
+    same(declared, truth(logits, images()).log_softmax(1))
+
+
+def test_logits_that_are_called_probabilities_are_refused(tmp_path: Path) -> None:
+    network = lived(little())
+    save_file(network.state_dict(), tmp_path / "own.safetensors")
+    own = spec("factory:owners.models:little", tmp_path, weights=Path("own.safetensors"))
+    open_teacher(own)
+    with pytest.raises(DataError, match='no probabilities of 10 classes; say outputs = "logits"'):
+        open_teacher(replace(own, outputs="probabilities"))
 
 
 @pytest.mark.parametrize("source", ["factory:owners.models:fitted", "skops:logistic.skops"])
