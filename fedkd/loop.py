@@ -44,6 +44,7 @@ from fedkd.protocol import (
     label_spaces_of,
 )
 from fedkd.student.event_emitter import RunEvents
+from fedkd.student.held_back_evaluation import HeldBackEvaluation
 from fedkd.student.training import Trainer
 from fedkd.synthesis import Scheduled, SourceScheduler, to_bytes
 from fedkd.tasks import task_of
@@ -118,10 +119,11 @@ class Distillation:
         self.method.check_public_data(self.public is not None)
         shape = common_shape(self.cards)
         check_outputs(self.student, shape, self.labels)
-        self.bank = Bank(self.plan.capacity, self.compute.device)
+        plan, device = self.plan, self.compute.device
+        self.bank = Bank(plan.capacity, device, plan.held_back, self.seed)
         self._counts = RequestCounts(self.plan.budget)
         self._target = 0.0
-        method, plan = self.method, self.plan
+        method = self.method
         self.task, self.domain = task_of(self.cards), domain_of(self.cards)
         self._loss = self.task.loss(method.loss, plan.loss)
         self._events = RunEvents(self.watch, self, self._loss, method.curriculum, self.task)
@@ -131,6 +133,9 @@ class Distillation:
         self._trainer = Trainer(
             *(self.student, self._loss, method.curriculum.weights, plan, self.compute),
             parts=tuple(self._student_parts.values()),
+        )
+        self._held_back = HeldBackEvaluation(
+            *(self.bank, self._trainer, self.task, plan.steps, self._events.record)
         )
         sources = {name: context.part(share.spec) for name, share in method.sources.items()}
         schedules = {name: share.schedule for name, share in method.sources.items()}
@@ -194,6 +199,7 @@ class Distillation:
             step = self._trainer.step(self.bank, self.rng, self.student_steps, self.progress)
             self.student_steps += 1
             self._events.student_step(self.student_steps, *step)
+            self._held_back.student_step(self.student_steps)
 
     def _rounds(self) -> Generator[Request, Answers, Distilled]:
         plan = self.plan
@@ -207,10 +213,11 @@ class Distillation:
             self.rest()
             self._target = self.progress + max(0.01, 1 / plan.steps)
             yield PAUSE
+        held_back = self._held_back.scores()
         CPU.bring_back(self.student.eval())
         return Distilled(
             *(self.student, self.bank, self.asked, self.pulled_back),
-            *(self.student_steps, self.generator_steps),
+            *(self.student_steps, self.generator_steps, held_back),
         )
 
     def state(self) -> State:
@@ -294,8 +301,8 @@ class Distillation:
         with torch.no_grad():
             target = fusion.of(answers)[Signal.LOGITS]
             selected = self.method.selection(target) if self.method.selection else None
-        self.bank.add(images, target, selected, proposal.times)
-        self._aggregation.hear(answers, self.labels, selected, proposal)
+        kept = self.bank.add(images, target, selected, proposal.times)
+        self._aggregation.hear(answers, self.labels, kept, proposal)
         return AnsweredBatch(
             *(proposal, images, answers, target, selected),
             *(self.labels, fusion, progress),

@@ -14,7 +14,7 @@ import logging
 import secrets
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
@@ -40,6 +40,21 @@ from fedkd.server.run.quorum import Quorum
 from fedkd.wire.grpc_channels import grpc
 
 log = logging.getLogger("flwr")
+
+
+def training_metrics(latest: Mapping[str, Mapping[str, Any]], answering: int) -> MetricRecord:
+    """Metrics of a round: of the last question, step and evaluation on what was held back.
+
+    Args:
+        latest: facts of the latest event, by kind.
+        answering: institutions that answer.
+    """
+    trained, held_back = latest.get("trained", {}), latest.get("held_back", {})
+    metrics = {"asked": latest.get("asked", {}).get("asked", 0), "institutions": answering}
+    names = ("loss", "difficulty", "curriculum_lambda")
+    metrics |= {name: trained[name] for name in names if name in trained}
+    scores = {n: v for n, v in held_back.items() if n not in ("step", "asked", "done")}
+    return MetricRecord(metrics | {f"held_back_{n}": v for n, v in scores.items() if v is not None})
 
 
 @dataclass(eq=False)
@@ -206,11 +221,8 @@ class DataFreeDistillation(Strategy):
         coordinator, participants = self._coordinator()
         coordinator.advance(server_round / run.rounds)
         self.distilled, self.cards = coordinator.distilled, tuple(participants.cards)
-        trained, asked = (coordinator.latest.get(kind, {}) for kind in ("trained", "asked"))
-        metrics = {"asked": asked.get("asked", 0), "institutions": participants.answering}
-        names = ("loss", "difficulty", "curriculum_lambda")
-        metrics |= {name: trained[name] for name in names if name in trained}
-        return ArrayRecord(self.parts.student.state_dict()), MetricRecord(metrics)
+        metrics = training_metrics(coordinator.latest, participants.answering)
+        return ArrayRecord(self.parts.student.state_dict()), metrics
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from fedkd.core.checkpoint_state import State
+from fedkd.core.held_back import is_held_back
 from fedkd.core.seen_samples import SeenSamples, sample_keys
 
 MEMORY = torch.device("cpu")
@@ -17,10 +18,19 @@ class Bank:
         capacity: most images kept, > 0; the oldest are overwritten. None keeps all. Of each that
             was overwritten eight bytes stay, so that it is not asked about again.
         device: where they are kept, a byte a value.
+        held_back: share of the samples that are kept and never drawn, in [0, 0.5].
+        seed: decides which.
     """
 
-    def __init__(self, capacity: int | None = None, device: torch.device = MEMORY) -> None:
+    def __init__(
+        self,
+        capacity: int | None = None,
+        device: torch.device = MEMORY,
+        held_back: float = 0.0,
+        seed: int = 0,
+    ) -> None:
         self.capacity, self.device = capacity, device
+        self._share, self._seed = held_back, seed
         self._seen = SeenSamples()
         self._images = torch.empty(0, 0, 0, 0, dtype=torch.uint8, device=device)
         self._targets = torch.empty(0, 0, device=device)
@@ -28,7 +38,7 @@ class Bank:
         self._added = 0
 
     def __len__(self) -> int:
-        """N, images at hand."""
+        """N, images at hand, those that are held back included."""
         return min(self._added, len(self._images))
 
     @property
@@ -64,23 +74,33 @@ class Bank:
 
     def add(
         self, images: Tensor, targets: Tensor, selected: Tensor | None = None, times: int = 1
-    ) -> None:
+    ) -> Tensor | None:
         """Keep ``images`` (B, C, H, W) uint8, in ordinary memory, with their targets (B, K).
 
-        Those that are not ``selected``, (B,) bool, count as seen and are never drawn; None: all
-        are. Each is drawn as often as ``times`` images would be, >= 1.
+        Those that are not ``selected``, (B,) bool, count as seen and are not kept; None: all are.
+        What is held back is kept anyway, since a selection goes by the answers, and is never
+        drawn. Each of the others is drawn as often as ``times`` images would be, >= 1.
+
+        Returns:
+            Which are kept, (B,) bool; None: all.
         """
-        self._seen.add(sample_keys(images.numpy()))
-        if selected is not None:
-            images, targets = images[selected], targets[selected]
+        keys = sample_keys(images.numpy())
+        self._seen.add(keys)
+        held = torch.from_numpy(is_held_back(keys, self._share, self._seed))
+        kept = None if selected is None else selected.cpu() | held
+        if kept is not None:
+            images, targets, held = images[kept], targets[kept], held[kept]
         end = self._added + len(images)
         self._reserve(end, images, targets)
         slots = torch.arange(self._added, end) % len(self._images)
-        self._times[slots] = times
+        self._times[slots] = torch.where(held, 0, times)
+        if not bool(self._times[: min(end, len(self._images))].any()):
+            self._times[slots[-1]] = times  # there is always something to draw
         slots = slots.to(self.device)
         self._images[slots] = images.to(self.device)
         self._targets[slots] = targets.detach().to(self.device)
         self._added = end
+        return kept
 
     def retarget(self, targets: Tensor) -> None:
         """Replace the targets of all that is kept by ``targets`` (N, K), oldest first."""
@@ -90,10 +110,22 @@ class Bank:
         """``count`` samples with replacement: images (B, C, H, W) uint8 and targets (B, K)."""
         ends = self._times[: len(self)].cumsum(0)
         index = torch.randint(int(ends[-1]), (count,), generator=rng)
-        if int(ends[-1]) > len(self):
-            index = torch.searchsorted(ends, index, right=True)
-        index = index.to(self.device)
+        index = torch.searchsorted(ends, index, right=True).to(self.device)
         return self._images[index], self._targets[index]
+
+    @property
+    def learned(self) -> Tensor:
+        """(M,) places in `images` of what is drawn, M <= N: all but what is held back."""
+        return self._times[: len(self)].nonzero().flatten()
+
+    def held_back(self, most: int) -> tuple[Tensor, Tensor]:
+        """The ``most`` latest samples that are never drawn, oldest first.
+
+        (M, C, H, W) uint8 and their targets (M, K), on the bank's device.
+        """
+        order = self._order(len(self)).cpu()
+        order = order[self._times[order] == 0][-most:].to(self.device)
+        return self._images[order], self._targets[order]
 
     def state(self) -> State:
         """Images, targets, and the keys of everything that was ever seen."""
@@ -108,7 +140,7 @@ class Bank:
         )
 
     def restore(self, state: State) -> None:
-        """Be again as when ``state`` was taken; the capacity is the same as then."""
+        """Be again as when ``state`` was taken; all arguments are the same as then."""
         self._images = state.tensors["images"].to(self.device, copy=True)
         self._targets = state.tensors["targets"].to(self.device, copy=True)
         self._times = state.tensors["times"].clone()

@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import nn
 
 from fedkd.core.augmentation import NO_AUGMENTATION, Augmentation
 from fedkd.core.bank import Bank
+from fedkd.core.held_back import check_held_back
 from fedkd.errors import SettingsError
 
 
@@ -28,6 +29,8 @@ class Plan:
         rule: how replies are fused, see `fedkd.aggregation.fusion_rules`.
         loss: the student's, by name; "auto" for the method's, of numbers the squared one.
         augmentation: of a banked image, anew each time that it is learned; its answer stays.
+        held_back: share of the samples that the student never learns from, in [0, 0.5]; on their
+            fused answers it is evaluated. 0: none, and nothing is known of it without data.
     """
 
     budget: int
@@ -41,6 +44,7 @@ class Plan:
     rule: str = "auto"
     loss: str = "auto"
     augmentation: Augmentation = NO_AUGMENTATION
+    held_back: float = 0.05
 
     def __post_init__(self) -> None:
         for name, least in {"budget": 1, "batch": 1, "student_batch": 1, "steps": 0}.items():
@@ -53,6 +57,7 @@ class Plan:
             )
         if self.capacity is not None and self.capacity < self.batch:
             raise SettingsError(f"a bank of {self.capacity} cannot hold a batch of {self.batch}")
+        check_held_back(self.held_back)
         if not 0 <= self.asking <= 1:
             raise SettingsError(f"expected asking in [0, 1], got {self.asking}")
 
@@ -87,3 +92,6 @@ class Distilled:
     pulled_back: int
     student_steps: int
     generator_steps: int
+    held_back: Mapping[str, float | None] = field(default_factory=dict)
+    """Of the final student on samples that it never learned from, against their fused answers:
+    ``count`` of them and `fedkd.core.task.Task.held_back`. Empty where none was held back."""

@@ -54,5 +54,8 @@ class Task(Protocol):
     def agreement(self, student: Tensor, ensemble: Tensor) -> dict[str, float | None]:
         """Scores of the student's outputs (N, K) against the ensemble's."""
 
+    def held_back(self, student: Tensor, fused: Tensor) -> dict[str, float | None]:
+        """Scores of the student's outputs (N, K) against fused answers that it never learned."""
+
     def record(self) -> Mapping[str, Any]:
         """What stands in ``result.json``: the kind, and units and ranges of numbers."""

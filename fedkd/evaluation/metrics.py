@@ -93,6 +93,16 @@ def agreement(student: Tensor, teacher: Tensor) -> float:
     return accuracy(student, teacher.argmax(1))
 
 
+def kl_divergence(student: Tensor, teacher: Tensor) -> float:
+    """Mean KL(teacher || student) of two (N, K) logits' probabilities, in nats; >= 0.
+
+    At temperature 1 and in float64, for the reason that `js_divergence` has.
+    """
+    p, log_q = teacher.double().softmax(1), student.double().log_softmax(1)
+    each = (torch.xlogy(p, p) - p * log_q).sum(1)
+    return float(each.mean().clamp(min=0.0))
+
+
 def js_divergence(student: Tensor, teacher: Tensor) -> Tensor:
     """Jensen-Shannon divergence of two (N, K) logits' probabilities, ``(N,)`` in [0, ln 2].
 

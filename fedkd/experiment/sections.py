@@ -241,6 +241,9 @@ class Questions(Section):
     """Aggregation rule, see `fedkd.aggregation.fusion_rules`."""
     capacity: int | None = Field(None, ge=1)
     """Most samples in the student's bank; None for all."""
+    held_back: float = Field(0.05, ge=0, le=0.5)
+    """Share of the samples that the student never learns from, and on whose fused answers it is
+    evaluated, without any data. 0: none."""
     quorum: int = Field(1, ge=1)
     """Fewest institutions that must answer a query."""
     timeout: float = Field(60.0, gt=0)

@@ -97,8 +97,10 @@ class MovedApart(BaseSource):
         """``turn.count`` of the bank, moved."""
         count, rng, (steps, rate) = turn.count, turn.rng, self.settings
         self.primer.eval()
-        many = max(2, len(self.bank))  # one alone has nothing to differ from
-        index = torch.randperm(many, generator=rng)[: max(2, count)] % len(self.bank)
+        # A moved image is much like the first one, so nothing that is held back is moved.
+        rows = self.bank.learned
+        many = max(2, len(rows))  # one alone has nothing to differ from
+        index = rows[torch.randperm(many, generator=rng)[: max(2, count)] % len(rows)]
         images = self.bank.images[index.to(self.bank.device)]
         x = as_float(images.to(self._device)).requires_grad_()
         optimizer = torch.optim.Adam([x, *self.discriminator.parameters()], rate)

@@ -16,6 +16,7 @@ from fedkd.evaluation import (
     expected_calibration_error,
     fidelity,
     fidelity_double_root,
+    kl_divergence,
 )
 
 
@@ -65,6 +66,19 @@ class Classification:
             "agreement": agreement(student, ensemble),
             "fidelity": fidelity(student, ensemble),
             "fidelity_double_root": fidelity_double_root(student, ensemble),
+        }
+
+    def held_back(self, student: Tensor, fused: Tensor) -> dict[str, float | None]:
+        """Equal decisions, mean KL(fused || student) in nats, fidelity, and calibration.
+
+        Of calibration the decision of the fused answer is the truth, so it says whether the student
+        is as sure as it should be of deciding as the institutions do together.
+        """
+        return {
+            "agreement": agreement(student, fused),
+            "kl": kl_divergence(student, fused),
+            "fidelity": fidelity(student, fused),
+            "ece": expected_calibration_error(student, fused.argmax(1)),
         }
 
     def record(self) -> Mapping[str, Any]:

@@ -84,6 +84,15 @@ class Regression:
         scores = {"r2": r2_score(student, ensemble), **self._errors(student, ensemble)}
         return {f"{name}_to_ensemble": value for name, value in scores.items()}
 
+    def held_back(self, student: Tensor, fused: Tensor) -> dict[str, float | None]:
+        """R^2, RMSE as a share of the ranges; of one number also RMSE and MAE in its unit."""
+        error = (student - fused).double().square().mean().sqrt()
+        return {
+            "r2": r2_score(student, fused),
+            "rmse_of_range": float(error),
+            **self._errors(student, fused),
+        }
+
     def _errors(self, outputs: Tensor, other: Tensor) -> dict[str, float]:
         """RMSE and MAE of a single number in its unit; nothing of several."""
         if len(self.numbers) > 1:

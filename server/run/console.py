@@ -35,6 +35,7 @@ class ProgressBars:
     ) -> None:
         self._progress = progress
         self._count = experiment.institutions.count if count is None else count
+        self._scored = False
         self._readying = progress.add_task(ready, total=self._count)
         self._asking = progress.add_task(
             "questions", total=experiment.questions.budget, start=False
@@ -61,6 +62,10 @@ class ProgressBars:
                 r2, accuracy = facts.get("r2"), facts.get("accuracy")
                 shown = f"{float(str(accuracy)):.1%}" if r2 is None else f"R² {float(str(r2)):.3f}"
                 self._progress.update(self._student, description=f"student {shown}")
+                self._scored = True
+            case "held_back" if not self._scored:
+                close = held_back_score(facts)
+                self._progress.update(self._student, description=f"student {close}")
             case "lost" | "banned" | "excluded":
                 self._progress.console.print(
                     f"{event.kind} {facts['name']}: {facts['reason']}", markup=False
@@ -101,6 +106,9 @@ def print_result(result: dict[str, Any], path: str) -> None:
     if isinstance(student, dict) and isinstance(ensemble, dict):
         table.add_row("student (last)", score_line(result, student))
         table.add_row("teachers' ensemble", score_line(result, ensemble))
+        if held_back := student.get("held_back"):
+            line = held_back_line(held_back, result.get("task", _CLASSES))
+            table.add_row("student, held-back samples", line)
         if recall := _recall_of_unique_classes(result):
             table.add_row("recall of a class that one knows", recall)
     teachers = result["teachers"]
@@ -126,6 +134,28 @@ def score_line(result: Mapping[str, Any], scores: Mapping[str, Any]) -> str:
     detailed = domain_page(result.get("domain", {"kind": "images"})).detailed
     parts = _PARTS[task["kind"]](task, scores, detailed)
     return ", ".join([_main_scores(result, [scores]), *parts])
+
+
+def held_back_score(scores: Mapping[str, Any]) -> str:
+    """How near the student is to the fused answers on samples that it never learned, short."""
+    r2, close = scores.get("r2"), scores.get("agreement")
+    return f"≈ {_percent(close)}" if r2 is None else f"≈ R² {decimals(r2)}"
+
+
+def held_back_line(scores: Mapping[str, Any], task: Mapping[str, Any]) -> str:
+    """Scores on samples that the student never learned, against their fused answers."""
+    if task["kind"] == "classes":
+        parts = [
+            f"as the fused answer: {_percent(scores['agreement'])}",
+            f"KL {significant(scores['kl'])} nats",
+            f"calibration error {_percent(scores['ece'])}",
+        ]
+    else:
+        parts = [
+            f"R² to the fused answer {decimals(scores['r2'])}",
+            f"RMSE {_percent(scores['rmse_of_range'])} of the range",
+        ]
+    return f"{', '.join(parts)} ({counted(scores['count'], 'sample')})"
 
 
 def _main_scores(result: Mapping[str, Any], scored: Sequence[Mapping[str, Any]]) -> str:

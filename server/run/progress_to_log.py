@@ -26,6 +26,9 @@ class ProgressLog:
                 log_event(log, progress.kind, logging.WARNING, **facts)
             case "joined" | "returned":
                 log_event(log, progress.kind, logging.INFO, **facts)
+            case "held_back":
+                values = {key: value for key, value in facts.items() if value is not None}
+                log_event(log, "held_back", logging.INFO, **values)
             case "trained":
                 done = facts.get("done")
                 if not isinstance(done, float):

@@ -183,7 +183,7 @@ class RunRecorder:
         result = {
             "name": self.experiment.name,
             "classes": labels.names,
-            "student": self._student(distilled.student, evaluation, task),
+            "student": self._student(distilled, evaluation, task),
             "domain": domain,
             "task": task.record(),
             "ensemble": {
@@ -232,7 +232,7 @@ class RunRecorder:
     def _method(self) -> Method:
         return make(self.experiment.method.name, self.experiment.method.arguments)
 
-    def _student(self, student: nn.Module, evaluation: Evaluation, task: Task) -> dict[str, Any]:
+    def _student(self, distilled: Distilled, evaluation: Evaluation, task: Task) -> dict[str, Any]:
         accuracies = self._scores if task.main_score == "accuracy" else []
         whole, half = training_stability(accuracies), training_stability(accuracies, last=0.5)
         return {
@@ -245,7 +245,8 @@ class RunRecorder:
             "mean_accuracy_last_half": half and half.mean,
             "variance_of_accuracy_last_half": half and half.variance,
             "recall": evaluation.recall,
-            "parameters": sum(p.numel() for p in student.parameters()),
+            "held_back": dict(distilled.held_back) or None,
+            "parameters": sum(p.numel() for p in distilled.student.parameters()),
         }
 
     def _teacher(

@@ -41,6 +41,31 @@ class TaskScores(_ResultModel):
     """Of a policy: the mean return of its episodes."""
 
 
+class HeldBackScore(_ResultModel):
+    """Scores of the student on samples it never learned from, against their fused answers.
+
+    They need no data: they tell how well the student follows the institutions on synthetic samples.
+    """
+
+    count: Count
+    """Samples."""
+    agreement: Accuracy = None
+    """Share on which the student decides as the fused answer does."""
+    kl: Distance = None
+    """Mean KL(fused || student), in nats."""
+    fidelity: Accuracy = None
+    """Similarity of their probabilities, see `fedkd.evaluation.metrics.fidelity`."""
+    ece: Accuracy = None
+    """Expected calibration error; the fused answer's decision is the truth."""
+    r2: float | None = None
+    """Of numbers: R^2 to the fused numbers."""
+    rmse_of_range: Distance = None
+    """Of numbers: root mean squared error, as a share of their ranges."""
+    rmse: Distance = None
+    """Of a single number, in its unit."""
+    mae: Distance = None
+
+
 class StudentScore(TaskScores):
     """Scores of the student after its last step."""
 
@@ -66,6 +91,8 @@ class StudentScore(TaskScores):
     variance_of_accuracy_last_half: Variance = None
     recall: dict[str, Accuracy] | None = None
     """Recall of each class on the test images, by name of class."""
+    held_back: HeldBackScore | None = None
+    """On samples it never learned from; None: none was held back."""
 
 
 class EnsembleScore(TaskScores):
@@ -220,6 +247,14 @@ class Scored(_ResultModel):
     r2: float | None = None
 
 
+class HeldBack(HeldBackScore):
+    """The student was evaluated on the latest samples that were held back from it."""
+
+    kind: Literal["held_back"] = "held_back"
+    step: Count
+    asked: Count
+
+
 class Generated(_ResultModel):
     """The generator took a step."""
 
@@ -302,6 +337,7 @@ Event: TypeAlias = Annotated[
     Asked
     | Trained
     | Scored
+    | HeldBack
     | Generated
     | Reweighted
     | Reliability

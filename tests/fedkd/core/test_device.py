@@ -39,7 +39,7 @@ def run(compute: Compute, gradient: str, steps: int = 12) -> Distillation:
     teachers = InProcess({"a": build_network("cnn", K, SHAPE, 0)}, SHAPE, K)
     stop = 0.0 if gradient == "student" else 62.0  # it disagrees with itself about nothing
     method = cudfkd(gradient, bn_weight=0.0, adversarial_stop=stop, latent=8)  # type: ignore[arg-type]
-    plan = Plan(budget=64, batch=16, steps=steps, student_batch=16)
+    plan = Plan(budget=64, batch=16, steps=steps, student_batch=16, held_back=0.0)
     made = Distillation(
         build_network("cnn", K, SHAPE, 7),
         method,

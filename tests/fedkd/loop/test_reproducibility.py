@@ -81,7 +81,7 @@ def test_watching_changes_nothing_and_tells_what_json_can_say() -> None:
         watched.student.parameters(), unwatched.student.parameters(), strict=True
     ):
         assert torch.equal(one, other)
-    assert {event.kind for event in events} == {"asked", "generated", "trained"}
+    assert {event.kind for event in events} == {"asked", "generated", "held_back", "trained"}
     for event in events:
         assert json.loads(json.dumps(event.facts, allow_nan=False)) == event.facts
 

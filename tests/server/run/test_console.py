@@ -4,7 +4,7 @@ from dataclasses import asdict
 from typing import Any
 
 from fedkd.protocol import Number
-from fedkd.server.run.console import console, print_result, score_line
+from fedkd.server.run.console import console, held_back_line, print_result, score_line
 
 COST = Number("cost", "EUR", 0.0, 500.0)
 NUMBERS = {"kind": "numbers", "numbers": [asdict(COST)]}
@@ -50,3 +50,25 @@ def test_teachers_of_numbers_are_printed_by_their_r2() -> None:
     assert "student (last) R² 0.500" in lines
     assert "teachers' ensemble R² 0.600" in lines
     assert "teachers R² 0.300, 0.400" in lines
+
+
+def test_a_run_without_test_data_ends_in_what_was_held_back() -> None:
+    held_back = {"count": 612, "agreement": 0.9575, "kl": 0.1234567, "fidelity": 0.9, "ece": 0.031}
+    result = {
+        "student": {"accuracy": None, "recall": None, "held_back": held_back},
+        "ensemble": {"accuracy": None},
+        "teachers": [{"accuracy": None, "samples_asked": 10, "classes": ("a",)}],
+        "seconds": 1.0,
+    }
+    with console.capture() as captured:
+        print_result(result, "report.html")
+    printed = " ".join(captured.get().split())
+    assert "student (last) not known" in printed
+    assert (
+        "student, held-back samples as the fused answer: 95.75%, KL 0.1235 nats, "
+        "calibration error 3.10% (612 samples)"
+    ) in printed
+    numbers = {"count": 1, "r2": None, "rmse_of_range": 0.05, "rmse": 25.0, "mae": 20.0}
+    assert held_back_line(numbers, NUMBERS) == (
+        "R² to the fused answer not known, RMSE 5.00% of the range (1 sample)"
+    )

@@ -173,8 +173,11 @@ def test_rounds_are_epochs_of_one_session_and_accuracy_is_of_the_whole_test_spli
     assert [trained[r]["institutions"] for r in (1, 2, 3)] == [7, 7, 7]
     assert 0 < trained[1]["asked"] < trained[2]["asked"] == trained[3]["asked"] == 256  # type: ignore[operator]
     assert {"loss", "difficulty", "curriculum_lambda"} <= set(trained[3])
-    assert {c.samples_asked for c in plan.counters.values()} == {256}
     assert plan.distilled is not None
+    held_back = {f"held_back_{name}": value for name, value in plan.distilled.held_back.items()}
+    assert held_back["held_back_count"] in range(1, 40)
+    assert held_back == {n: v for n, v in trained[3].items() if n.startswith("held_back")}
+    assert {c.samples_asked for c in plan.counters.values()} == {256}
     assert plan.distilled.student_steps == 60
 
     arrays = result.arrays.to_torch_state_dict()

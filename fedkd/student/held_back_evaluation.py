@@ -1,0 +1,59 @@
+"""Held-back evaluation: the student against fused answers to samples that it never learned from.
+
+It needs no data, so a coordinator has it in every run: while the student learns, as a warning, and
+of the final student. It measures how well the student follows the institutions on samples such as
+were asked about; it does not measure how often they are right, nor real data.
+"""
+
+from collections.abc import Mapping
+from typing import TypeAlias
+
+import torch
+
+from fedkd.core.bank import Bank
+from fedkd.core.interfaces import Record
+from fedkd.core.task import Task
+from fedkd.student.training import Trainer
+
+HeldBackScores: TypeAlias = Mapping[str, float | None]
+"""``count`` of samples, and `fedkd.core.task.Task.held_back` of them; empty without samples."""
+
+EVALUATIONS = 20
+"""Fewest evaluations of a run that has as many student steps; below twice as many come."""
+RECENT = 256
+"""Most samples in each of them, the latest: all would cost a long run much."""
+MOST = 16_384
+"""Most samples of the final evaluation, the latest."""
+_AT_ONCE = 1024
+
+
+class HeldBackEvaluation:
+    """Evaluates the student on what the bank holds back; draws no random number.
+
+    Args:
+        bank: with fused answers, as they stand at each evaluation.
+        trainer: of the student.
+        task: by whose scores.
+        steps: of the student, in all.
+        record: gets an event "held_back" for each evaluation.
+    """
+
+    def __init__(self, bank: Bank, trainer: Trainer, task: Task, steps: int, record: Record):
+        self._bank, self._trainer, self._task, self._record = bank, trainer, task, record
+        self._steps, self._interval = steps, max(1, steps // EVALUATIONS)
+
+    def student_step(self, step: int) -> None:
+        """The student has taken step number ``step``, from 1: evaluate it where that is due."""
+        if step % self._interval and step != self._steps:
+            return
+        if scores := self.scores(MOST if step == self._steps else RECENT):
+            self._record("held_back", step=step, **scores)
+
+    def scores(self, most: int = MOST) -> HeldBackScores:
+        """Of the student as it is, on the ``most`` latest samples, > 0."""
+        images, fused = self._bank.held_back(most)
+        if not len(images):
+            return {}
+        outputs = [self._trainer.logits(piece) for piece in torch.split(images, _AT_ONCE)]
+        scores = self._task.held_back(torch.cat(outputs), fused.cpu())
+        return {"count": len(images), **scores}
