@@ -40,6 +40,7 @@ def main(grid: Grid, context: Context) -> None:
         int(config.get("rounds", ROUNDS)),
         advertised=config.get("advertised", ""),
         credentials=credentials,
+        begun=recorder.begin,
     )
     traffic = {name: traffic_of(of.counts) for name, of in outcome.counters.items()}
     # Institutions that connect over TLS are real: their teachers are not the experiment's.

@@ -155,6 +155,7 @@ def _run_local(context: _RunContext) -> EngineResult:
     parts = ingredients(context.experiment, local.cards, checkpoint)
     context.recorder.student = parts.student
     coordinator = Coordinator(parts, list(local.cards), local.answer, context.recorder)
+    context.recorder.begin(coordinator.cards)
     return RunOutcome(coordinator.finish(), local.cards, {}, None), local.traffic
 
 
@@ -164,6 +165,7 @@ def _run_replay(replay: Replay, context: _RunContext) -> EngineResult:
     coordinator = Coordinator(
         parts, replay.cards, lambda request: (replay.answer(request), {}), context.recorder
     )
+    context.recorder.begin(coordinator.cards)
     distilled = coordinator.finish()
     traffic = Traffic(distilled.asked, distilled.pulled_back)  # counted when the run was recorded
     return RunOutcome(distilled, tuple(replay.cards), {}, None), {
@@ -172,8 +174,9 @@ def _run_replay(replay: Replay, context: _RunContext) -> EngineResult:
 
 
 def _run_simulation(context: _RunContext) -> EngineResult:
+    recorder = context.recorder
     outcome = simulate(
-        context.experiment, context.vaults, context.recorder, checkpoint=context.checkpoint
+        context.experiment, context.vaults, recorder, context.checkpoint, recorder.begin
     )
     return outcome, {name: traffic_of(of.counts) for name, of in outcome.counters.items()}
 

@@ -1,7 +1,7 @@
 """Driver of a run through Flower: an experiment over the nodes of a grid."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -73,6 +73,7 @@ def distil_over_flower(
     checkpoint: Checkpoint | None = None,
     advertised: str = "",
     credentials: grpc.ServerCredentials | None = None,
+    begun: Callable[[Sequence[Card]], None] = lambda cards: None,
 ) -> RunOutcome:
     """Distil the student of an experiment from the institutions behind a grid.
 
@@ -85,6 +86,7 @@ def distil_over_flower(
         checkpoint: of the run; None for none.
         advertised: address to which institutions connect; empty for that of the hub.
         credentials: TLS of the hub; without them only this machine can connect.
+        begun: called once with the cards of the institutions, before the first question.
 
     Raises:
         SettingsError: the experiment names something that does not exist.
@@ -128,6 +130,7 @@ def distil_over_flower(
         max_institutions=max(MAX_INSTITUTIONS, 2 * experiment.institutions.count),
         misfit=lambda card: misfits.get(card.name) or expectation_failure(experiment.expect, card),
     )
+    begun(earlier or cards)
     arrays = ArrayRecord(parts.student.state_dict())
     result = strategy.start(
         grid, arrays, rounds, NODE_TIMEOUT, train_config=config, evaluate_config=config

@@ -106,6 +106,7 @@ def distil_over_hub(
     )
     participants.cards = coordinator.cards  # of a resumed run: those who took part before
     participants.fusion_failure = coordinator.fusion_failure
+    recorder.begin(coordinator.cards)
     distilled = coordinator.finish()
     total = counted() if checkpoint is None else checkpoint.total_counts()
     traffic = {name: traffic_of(counts) for name, counts in total.items()}

@@ -38,6 +38,8 @@ from fedkd.tasks import task_of
 SCORES = 40
 """Number of evaluations of the student during a run, if there is test data."""
 
+BROUGHT_TEACHERS = ("hub", "flower")
+"""Engines over which institutions may have models of their own."""
 Score = Callable[[nn.Module], Mapping[str, float | None]]
 """Returns the main score of a student by its name, ``accuracy`` or ``r2``; does not change it."""
 
@@ -160,6 +162,13 @@ class RunRecorder:
             known = [event.get(score.field) for score in MAIN_SCORES.values()]
             self._scores.append(next((float(value) for value in known if value is not None), 0.0))
 
+    def begin(self, cards: Sequence[Card]) -> None:
+        """Write what is known before the first question; nothing in a run that is resumed."""
+        if not self.folder.events:
+            evaluation = Evaluation(simulated=self.engine not in BROUGHT_TEACHERS)
+            result = self._result(cards, {}, evaluation)
+            self._write({"kind": "started", "result": result})
+
     def finish(
         self,
         distilled: Distilled,
@@ -181,11 +190,27 @@ class RunRecorder:
         domain = domain_of(cards).record()
         self._keep(distilled, domain, task, evaluation.outputs)
         result = {
-            "name": self.experiment.name,
-            "classes": labels.names,
+            **self._result(cards, traffic, evaluation),
             "student": self._student(distilled, evaluation, task),
-            "domain": domain,
-            "task": task.record(),
+            "signals_asked": self._signals(trained=distilled.generator_steps > 0),
+            "student_steps": distilled.student_steps,
+            "generator_steps": distilled.generator_steps,
+            "onnx": onnx,
+        }
+        self.folder.write_result(result)
+        build_report(self.folder.path)
+        return result
+
+    def _result(
+        self, cards: Sequence[Card], traffic: Mapping[str, Traffic], evaluation: Evaluation
+    ) -> dict[str, Any]:
+        """The result, but for what only the end of a run knows of the student."""
+        return {
+            "name": self.experiment.name,
+            "classes": LabelSpaces.of(cards).names,
+            "student": {"model": self.experiment.student.model},
+            "domain": domain_of(cards).record(),
+            "task": task_of(cards).record(),
             "ensemble": {
                 **scores_of(EnsembleScore, evaluation.ensemble),
                 "rule": build_fusion(
@@ -197,20 +222,15 @@ class RunRecorder:
                 for index, card in enumerate(cards)
             ],
             "method": self.experiment.method.name,
-            "signals_asked": self._signals(trained=distilled.generator_steps > 0),
             "engine": self.engine,
             "seed": self.experiment.seed,
-            "student_steps": distilled.student_steps,
-            "generator_steps": distilled.generator_steps,
+            "student_steps": 0,
+            "generator_steps": 0,
             "seconds": round(time.monotonic() - self._started, 3),
             "config": self.experiment.model_dump(mode="json"),
             "versions": versions(),
             "resumed": self._resumed,
-            "onnx": onnx,
         }
-        self.folder.write_result(result)
-        build_report(self.folder.path)
-        return result
 
     def _keep(
         self, distilled: Distilled, domain: Mapping[str, Any], task: Task, test: TestOutputs | None

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from fedkd.core.plural import counted
+from fedkd.server.report.records.loop_events import loop_events
 from fedkd.simulations import cli
 from fedkd.simulations.engines.environment_variables import set_environment_defaults
 
@@ -27,8 +28,6 @@ FORKSERVER = multiprocessing.get_context("forkserver")
 """Processes start with everything imported, so that kills hit the run and not its start."""
 _PRELOADED = ("fedkd.simulations.run", "torch._dynamo", "sklearn.datasets", "onnxscript")
 """What a run imports, at its start or on its way."""
-COMPARED_FILES = ("student.safetensors", "events.jsonl")
-"""Files that must be the same, byte for byte."""
 RUN_TIMEOUT = 3600.0
 """Seconds that one process of a run may take."""
 MISSES = 10
@@ -43,6 +42,7 @@ class Trial:
     same_student: bool
     """Whether its student equals that of the reference run, byte for byte."""
     same_events: bool
+    """Whether the loop recorded the same events, whenever they happened."""
     same_traffic: bool
     """Whether each institution was asked the same number of samples."""
     resumed: int
@@ -115,14 +115,11 @@ def _trial(
     result, reference_result = (
         json.loads((p / "result.json").read_text()) for p in (out, reference)
     )
-    same = {
-        name: (out / name).read_bytes() == (reference / name).read_bytes()
-        for name in COMPARED_FILES
-    }
+    students = [(path / "student.safetensors").read_bytes() for path in (out, reference)]
     return Trial(
         killed,
-        same["student.safetensors"],
-        same["events.jsonl"],
+        students[0] == students[1],
+        loop_events(out) == loop_events(reference),
         _traffic(result) == _traffic(reference_result),
         result["resumed"],
     )

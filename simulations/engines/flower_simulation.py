@@ -10,7 +10,7 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from fedkd.errors import SettingsError
 from fedkd.experiment import Experiment
 from fedkd.loop import Progress, Watch
+from fedkd.protocol import Card
 from fedkd.server.run.checkpoint import Checkpoint
 from fedkd.simulations.engines.environment_variables import set_environment_defaults
 
@@ -48,6 +49,7 @@ def simulate(
     vaults: Path,
     watch: Watch = lambda progress: None,
     checkpoint: Checkpoint | None = None,
+    begun: Callable[[Sequence[Card]], None] = lambda cards: None,
 ) -> "RunOutcome":
     """Run an experiment in Flower's simulation. To be called from the main thread.
 
@@ -56,6 +58,7 @@ def simulate(
         vaults: folder where the institutions store their teachers.
         watch: called with progress, from another thread; changes nothing.
         checkpoint: of the run; None to run without one.
+        begun: called once with the cards of the institutions, before the first question.
 
     Raises:
         SettingsError: the experiment asks for what no institution offers, or Ray does not start.
@@ -89,7 +92,9 @@ def simulate(
                 checked = _interruptible_grid(grid, check)
                 outcomes.append(
                     distil_over_flower(
-                        checked, experiment, vaults, on_progress, checkpoint=checkpoint
+                        *(checked, experiment, vaults, on_progress),
+                        checkpoint=checkpoint,
+                        begun=begun,
                     )
                 )
 

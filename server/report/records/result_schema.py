@@ -205,7 +205,20 @@ class Result(_ResultModel):
     """What `fedkd.server.report.records.student_export.export_onnx` returned."""
 
 
-class Asked(_ResultModel):
+class _EventModel(_ResultModel):
+    time: float | None = None
+    """Seconds since 1970 when it was written; None in files of earlier releases."""
+
+
+class Started(_EventModel):
+    """The institutions are known, and the first question is about to be put."""
+
+    kind: Literal["started"] = "started"
+    result: dict[str, Any]
+    """A `Result` without scores, traffic and steps: all that is known at the start."""
+
+
+class Asked(_EventModel):
     """A batch was put to every institution."""
 
     kind: Literal["asked"] = "asked"
@@ -219,7 +232,7 @@ class Asked(_ResultModel):
     """The same over all origins."""
 
 
-class Trained(_ResultModel):
+class Trained(_EventModel):
     """The student took a step."""
 
     kind: Literal["trained"] = "trained"
@@ -237,7 +250,7 @@ class Trained(_ResultModel):
     difficulty_by_institution: dict[str, float | None] | None = None
 
 
-class Scored(_ResultModel):
+class Scored(_EventModel):
     """The student was evaluated on test data."""
 
     kind: Literal["scored"] = "scored"
@@ -255,7 +268,7 @@ class HeldBack(HeldBackScore):
     asked: Count
 
 
-class Generated(_ResultModel):
+class Generated(_EventModel):
     """The generator took a step."""
 
     kind: Literal["generated"] = "generated"
@@ -266,7 +279,7 @@ class Generated(_ResultModel):
     """The weight that each term had in this step; absent from files of earlier releases."""
 
 
-class Reweighted(_ResultModel):
+class Reweighted(_EventModel):
     """The learned ensemble weights of the institutions were updated."""
 
     kind: Literal["weighed"] = "weighed"
@@ -274,7 +287,7 @@ class Reweighted(_ResultModel):
     """By institution, in [0, 1]."""
 
 
-class Reliability(_ResultModel):
+class Reliability(_EventModel):
     """The reliability of institutions was estimated from their answers."""
 
     kind: Literal["reliability"] = "reliability"
@@ -288,7 +301,7 @@ class Reliability(_ResultModel):
     """By institution, the classes on which its answers are left out; absent: none."""
 
 
-class Lost(_ResultModel):
+class Lost(_EventModel):
     """An institution did not answer a question, and the run went on."""
 
     kind: Literal["lost"] = "lost"
@@ -296,21 +309,21 @@ class Lost(_ResultModel):
     reason: str
 
 
-class Returned(_ResultModel):
+class Returned(_EventModel):
     """An institution that was lost answered again."""
 
     kind: Literal["returned"] = "returned"
     name: str
 
 
-class Joined(_ResultModel):
+class Joined(_EventModel):
     """An institution joined while the run went on."""
 
     kind: Literal["joined"] = "joined"
     name: str
 
 
-class Banned(_ResultModel):
+class Banned(_EventModel):
     """An institution violated the protocol and is refused for the rest of the run."""
 
     kind: Literal["banned"] = "banned"
@@ -318,7 +331,7 @@ class Banned(_ResultModel):
     reason: str
 
 
-class Excluded(_ResultModel):
+class Excluded(_EventModel):
     """The operator excluded an institution: it is refused, and its answers are fused out."""
 
     kind: Literal["excluded"] = "excluded"
@@ -326,7 +339,7 @@ class Excluded(_ResultModel):
     reason: str
 
 
-class Warned(_ResultModel):
+class Warned(_EventModel):
     """An error that does not stop the run."""
 
     kind: Literal["warned"] = "warned"
@@ -334,7 +347,8 @@ class Warned(_ResultModel):
 
 
 Event: TypeAlias = Annotated[
-    Asked
+    Started
+    | Asked
     | Trained
     | Scored
     | HeldBack

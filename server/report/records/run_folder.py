@@ -18,6 +18,7 @@ import fcntl
 import json
 import math
 import os
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -112,12 +113,13 @@ class RunFolder:
         return cls(path, events)
 
     def append_event(self, event: Mapping[str, Any]) -> None:
-        """Validate and append one event; numbers that are not finite become null.
+        """Validate and append one event with its time; numbers that are not finite become null.
 
         Raises:
             DataError: the event does not fit the schema, or cannot be written.
         """
-        plain = _plain({**event, "kind": current_kind(str(event.get("kind")))})
+        kind, now = current_kind(str(event.get("kind"))), round(time.time(), 3)
+        plain = _plain({**event, "kind": kind, "time": now})
         parse_event(plain, f"event {self.events + 1}")
         try:
             with open(self.path / EVENTS, "a", encoding="utf-8", opener=private_opener) as file:

@@ -2,10 +2,12 @@
 
 import json
 import resource
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,6 +25,7 @@ from fedkd.procedural import build_priors
 from fedkd.protocol import Answers, Refusal, Request, digest
 from fedkd.server.coordinator import Coordinator, Ingredients
 from fedkd.server.hub.bans import BanReason
+from fedkd.server.report.records.loop_events import loop_events
 from fedkd.server.run.checkpoint import Checkpoint
 from fedkd.server.run.run_recorder import RunRecorder
 
@@ -100,12 +103,11 @@ class Lives:
                 coordinator._road.shutdown()
             checkpoint.close()
 
-    def end(self) -> tuple[dict[str, torch.Tensor], bytes, dict[str, dict[str, int]]]:
+    def end(self) -> tuple[dict[str, torch.Tensor], list[Any], dict[str, dict[str, int]]]:
         """What comes of the run if nothing more happens: student, events, counts."""
         student = self.live().student.state_dict()
         assert self.checkpoint is not None
-        events = (self.folder / "events.jsonl").read_bytes()
-        return student, events, self.checkpoint.total_counts()
+        return student, loop_events(self.folder), self.checkpoint.total_counts()
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -209,6 +211,7 @@ def test_a_state_that_cannot_be_written_warns_and_the_run_goes_on(
     assert all("no checkpoint could be written" in line for line in said)
     events = [json.loads(line) for line in (lives.folder / "events.jsonl").open()]
     assert "warned" in {event["kind"] for event in events}
+    assert all(abs(event["time"] - time.time()) < 600 for event in events)
     outcome = lives.end()
     same(lives, whole, outcome, whole.outcome)  # type: ignore[attr-defined]
     assert not list(lives.folder.glob("**/.*"))
