@@ -110,11 +110,13 @@ class SkewedRows(CorrelatedRows):
 
     A range is as wide as its rarest values, so that most rows of a table are near one end of it.
     Normal factors are made uniform by their distribution function, and raised to a power e^g that
-    is drawn for the block, g ~ N(0, 1), a little different for each column.
+    is drawn for the row, g ~ N(0, 1), a little different for each column.
     """
 
     def _rows(self, count: int, columns: int, rng: torch.Generator) -> Tensor:
         normal = self._mixed(count, columns, rng)
-        power = torch.randn(1, generator=rng) + 0.3 * torch.randn(columns, generator=rng)
+        # For the row and not for the block: priors are compared by the first batch of each, and
+        # a batch of large rows alone would look as if all answers to this prior were alike.
+        power = torch.randn(count, 1, generator=rng) + 0.3 * torch.randn(columns, generator=rng)
         rows: Tensor = torch.special.ndtr(normal) ** power.exp()
         return rows
