@@ -18,6 +18,7 @@ from fedkd.evaluation.metrics import (
     predict_logits,
     r2_score,
     recall,
+    soft_calibration_error,
     training_stability,
 )
 
@@ -36,5 +37,6 @@ __all__ = [
     "predict_logits",
     "r2_score",
     "recall",
+    "soft_calibration_error",
     "training_stability",
 ]

@@ -72,10 +72,25 @@ def expected_calibration_error(logits: Tensor, labels: Tensor, bins: int = 15) -
     Source: Guo et al., ICML 2017.
     """
     confidence, decision = logits.double().softmax(1).max(1)
-    right = (decision == labels).double()
+    return _calibration_gap(confidence, (decision == labels).double(), bins)
+
+
+def soft_calibration_error(student: Tensor, teacher: Tensor, bins: int = 15) -> float:
+    """The same of two (N, K) logits where no label is known; in [0, 1], 0 for equal ones.
+
+    The probability that the teacher gives to the student's class stands for whether it is right. A
+    teacher's own class would not do: a student that is as unsure as its teacher would look wrong.
+    """
+    confidence, decision = student.double().softmax(1).max(1)
+    given = teacher.double().softmax(1).gather(1, decision[:, None])[:, 0]
+    return _calibration_gap(confidence, given, bins)
+
+
+def _calibration_gap(confidence: Tensor, right: Tensor, bins: int) -> float:
+    """Over equal bins of confidence, from (N,) float64 each."""
     place = (confidence * bins).long().clamp(max=bins - 1)
     gap = torch.zeros(bins, dtype=torch.float64).index_add(0, place, right - confidence)
-    return float(gap.abs().sum() / len(labels))
+    return float(gap.abs().sum() / len(confidence))
 
 
 def r2_score(outputs: Tensor, truth: Tensor) -> float | None:

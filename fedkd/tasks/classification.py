@@ -17,6 +17,7 @@ from fedkd.evaluation import (
     fidelity,
     fidelity_double_root,
     kl_divergence,
+    soft_calibration_error,
 )
 
 
@@ -71,14 +72,14 @@ class Classification:
     def held_back(self, student: Tensor, fused: Tensor) -> dict[str, float | None]:
         """Equal decisions, mean KL(fused || student) in nats, fidelity, and calibration.
 
-        Of calibration the decision of the fused answer is the truth, so it says whether the student
-        is as sure as it should be of deciding as the institutions do together.
+        Of calibration the fused probability of the student's class stands for the truth, so it says
+        whether the student is as sure as the institutions are together.
         """
         return {
             "agreement": agreement(student, fused),
             "kl": kl_divergence(student, fused),
             "fidelity": fidelity(student, fused),
-            "ece": expected_calibration_error(student, fused.argmax(1)),
+            "ece": soft_calibration_error(student, fused),
         }
 
     def record(self) -> Mapping[str, Any]:

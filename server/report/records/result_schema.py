@@ -56,7 +56,7 @@ class HeldBackScore(_ResultModel):
     fidelity: Accuracy = None
     """Similarity of their probabilities, see `fedkd.evaluation.metrics.fidelity`."""
     ece: Accuracy = None
-    """Expected calibration error; the fused answer's decision is the truth."""
+    """Expected calibration error; the fused probability of its class stands for the truth."""
     r2: float | None = None
     """Of numbers: R^2 to the fused numbers."""
     rmse_of_range: Distance = None
