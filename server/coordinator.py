@@ -113,7 +113,6 @@ def ingredients(
             loss=experiment.student.loss,
             augmentation=Augmentation(experiment.student.shift, experiment.student.mirrors),
             held_back=questions.held_back,
-            held_back=questions.held_back,
         ),
         domain.priors(experiment),
         experiment.seed,
