@@ -47,7 +47,8 @@ class TeacherTable(Section):
 
     source: Literal["trained"] = "trained"
     model: str = "cnn"
-    """A key of `fedkd.models.MODELS`, or sklearn:NAME."""
+    """A key of `fedkd.models.MODELS`, sklearn:NAME, timm:NAME, torchvision:NAME, or
+    package.module:factory."""
     epochs: Count = 40
     batch: int = Field(32, ge=2)
     learning_rate: float = Field(5e-3, gt=0)
@@ -65,7 +66,8 @@ class DataTable(Section):
     """Private data. All but ``source`` and ``root`` is for tests on shared data."""
 
     source: str
-    """digits, torchvision:NAME, folder:PATH, parquet:PATH, npz:PATH, or rows of table:PATH."""
+    """digits, torchvision:NAME, folder:PATH, parquet:PATH, npz:PATH, rows of table:PATH, or
+    package.module:factory."""
     root: ResolvedPath = Field(Path(), validate_default=True)
     """Folder to which PATH is relative."""
     index: int = Field(0, ge=0)

@@ -3,12 +3,13 @@
 import difflib
 import importlib
 import sys
+import traceback
 from collections.abc import Callable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from fedkd.errors import SettingsError
+from fedkd.errors import FedkdError, SettingsError
 
 Factory: TypeAlias = Callable[..., Any]
 
@@ -90,7 +91,37 @@ def import_factory(what: str, name: str) -> Factory:
             f"{what} {name!r} cannot be loaded: {error}; expected package.module:function, "
             "installed or in the working directory"
         ) from error
+    except Exception as error:  # the module runs as it is imported, and may raise anything
+        raise SettingsError(f"{what} {name!r} {_failure(error)}; correct the module") from error
     return _callable(what, name, found)
+
+
+def called(what: str, name: str, factory: Factory, *arguments: Any) -> Any:
+    """What a factory makes; only one of the user's own may fail in any way.
+
+    Args:
+        what: is wanted, for the message.
+        name: of the factory.
+        factory: is called.
+        arguments: for it.
+
+    Raises:
+        FedkdError: ours raised it.
+        SettingsError: it raised anything else; where in its source stands in the message.
+    """
+    try:
+        return factory(*arguments)
+    except FedkdError:
+        raise
+    except Exception as error:
+        raise SettingsError(f"{what} {name!r} {_failure(error)}; correct it") from error
+
+
+def _failure(error: Exception) -> str:
+    """The kind, first line and place in the source of what somebody else's code raised."""
+    first = next(iter(str(error).splitlines()), "")
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"raised {type(error).__name__}: {first} ({Path(last.filename).name}:{last.lineno})"
 
 
 def _loaded(point: EntryPoint) -> Factory:

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from fedkd.core.plugins import import_factory
+from fedkd.core.plugins import called, import_factory
 from fedkd.data.dataset import Dataset
 from fedkd.data.tables import open_table
 from fedkd.errors import DataError, SettingsError
@@ -93,7 +93,7 @@ def open_data(name: str, root: str | None = None) -> Dataset:
 
 def _from_factory(name: str, root: str | None) -> Dataset:
     """What ``package.module:factory`` opens, called with ``root``."""
-    opened = import_factory("data", name)(root)
+    opened = called("data", name, import_factory("data", name), root)
     if not isinstance(opened, Dataset):
         raise SettingsError(
             f"data {name!r} are a {type(opened).__name__}; expected a fedkd.data.dataset.Dataset"

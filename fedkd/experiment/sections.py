@@ -61,7 +61,8 @@ class Institutions(Section):
     """Simulated institutions; in deployment each owner has a file of its own instead."""
 
     data: str = "digits"
-    """digits, torchvision:NAME, folder:, parquet: or npz:, see `fedkd.data.datasets`."""
+    """digits, torchvision:NAME, folder:, parquet:, npz: or table:, see `fedkd.data.datasets`, or
+    package.module:factory."""
     root: str | None = None
     """Folder or file of the data; digits needs none."""
     count: int = Field(5, ge=1, le=10_000)
@@ -78,7 +79,8 @@ class Institutions(Section):
     labels: tuple[LabelSet, ...] = ()
     """Names of the classes that an institution knows, assigned round-robin; none: all know all."""
     models: tuple[str, ...] = ("cnn",)
-    """Architectures of teachers, assigned round-robin."""
+    """Architectures of teachers, assigned round-robin; names as those of ``student.model``, or
+    sklearn:NAME."""
     epochs: int = Field(40, ge=1)
     batch: int = Field(32, ge=2)
     learning_rate: float = Field(5e-3, gt=0)
@@ -208,6 +210,7 @@ class Student(Section):
     """The student and its training."""
 
     model: str = "cnn"
+    """A key of `fedkd.models.MODELS`, timm:NAME, torchvision:NAME, or package.module:factory."""
     steps: int = Field(1000, ge=0)
     batch: int = Field(128, ge=1)
     loss: str = "auto"

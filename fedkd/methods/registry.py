@@ -4,9 +4,10 @@ import difflib
 import inspect
 import warnings
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
-from fedkd.core.plugins import find_factory, known_names
+from fedkd.core.plugins import called, find_factory, known_names
 from fedkd.errors import SettingsError
 from fedkd.methods.method import Method
 from fedkd.methods.source_shares import gradients_of
@@ -63,15 +64,19 @@ def make(name: str, arguments: Mapping[str, Any]) -> Method:
     arguments = _renamed(name, arguments, parameters)
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         _expect_known(name, arguments, list(parameters))
-    try:
-        method = factory(**arguments)
-    except TypeError as error:
-        raise SettingsError(f"{name} cannot be made of {dict(arguments)}: {error}") from error
+    method = called("method", name, partial(_build, name, factory, arguments))
     if not isinstance(method, Method):
         raise SettingsError(
             f"{name} made a {type(method).__name__}; expected a fedkd.methods.Method"
         )
     return method
+
+
+def _build(name: str, factory: Callable[..., Method], arguments: Mapping[str, Any]) -> Method:
+    try:
+        return factory(**arguments)
+    except TypeError as error:
+        raise SettingsError(f"{name} cannot be made of {dict(arguments)}: {error}") from error
 
 
 def ways(name: str) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ Architectures are had by name from the registry; weights depend on a seed alone.
 from fedkd.models.architectures import Network, Shape
 from fedkd.models.generators import Generator, RowGenerator
 from fedkd.models.in_process_teachers import InProcess
+from fedkd.models.library_networks import timm_factory, torchvision_factory
 from fedkd.models.output_checks import (
     LogProbabilities,
     check_network,
@@ -62,4 +63,6 @@ __all__ = [
     "reinitialised",
     "require_signals",
     "sum_to_one",
+    "timm_factory",
+    "torchvision_factory",
 ]

@@ -1,12 +1,13 @@
 """Registry of network architectures: build one by name, or a copy with fresh weights."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fedkd.core.plugins import find_factory, known_names
+from fedkd.core.plugins import Factory, called, find_factory, known_names
 from fedkd.errors import SettingsError
 from fedkd.models.architectures import (
     Network,
@@ -20,6 +21,7 @@ from fedkd.models.architectures import (
     scattering,
     wrn16_1,
 )
+from fedkd.models.library_networks import LIBRARIES
 
 GROUP = "fedkd.models"
 """The entry-point group in which packages offer factories of networks."""
@@ -49,9 +51,9 @@ def build_network(
     """A network of that name with fresh weights, which depend on ``seed`` alone.
 
     Args:
-        name: of ours, of an entry point in the group ``fedkd.models``, or
-            ``package.module:factory``; a factory takes K and (C, H, W), and makes a module that
-            maps (B, C, H, W) in [0, 1] to logits (B, K).
+        name: of ours, of an entry point in the group ``fedkd.models``, ``timm:NAME``,
+            ``torchvision:NAME``, or ``package.module:factory``; a factory takes K and (C, H, W),
+            and makes a module that maps (B, C, H, W) in [0, 1] to logits (B, K).
         classes: K, >= 1.
         shape: (C, H, W) of the images.
         seed: of the initial weights.
@@ -61,7 +63,7 @@ def build_network(
     Raises:
         SettingsError: no such network, or images too small for it.
     """
-    factory = _factory(name, imports)
+    factory = network_factory(name, imports=imports)
     if classes < 1 or min(shape) < 1:
         raise SettingsError(
             f"a model of {classes} classes for images {shape}; each number must be 1 or more"
@@ -70,14 +72,32 @@ def build_network(
     # is seeded, and given back as it was.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = factory(classes, shape)
+        # Of a name that came over the wire only sizes are tried: what fails is told apart there.
+        network = (
+            called("model", name, factory, classes, shape) if imports else factory(classes, shape)
+        )
     if not isinstance(network, nn.Module):
         raise SettingsError(f"model {name!r} is a {type(network).__name__}; expected an nn.Module")
     return network
 
 
-def _factory(name: str, imports: bool) -> Callable[[int, Shape], nn.Module]:
-    return find_factory("model", GROUP, name, MODELS, imports)
+def network_factory(
+    name: str, own: Mapping[str, Factory] = MODELS, *, imports: bool = False
+) -> Callable[..., Any]:
+    """The factory of a network, from K and (C, H, W).
+
+    Args:
+        name: as `build_network` takes it.
+        own: our factories by name.
+        imports: as `build_network` takes it.
+
+    Raises:
+        SettingsError: there is none.
+    """
+    prefix, colon, rest = name.partition(":")
+    if imports and colon and prefix in LIBRARIES:
+        return LIBRARIES[prefix](rest)
+    return find_factory("model", GROUP, name, own, imports)
 
 
 def penultimate_features(network: nn.Module, x: Tensor) -> Tensor:

@@ -5,10 +5,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from fedkd.core.plugins import find_factory
 from fedkd.errors import SettingsError
 from fedkd.models.architectures import Network
-from fedkd.models.registry import GROUP, MODELS, build_network
+from fedkd.models.registry import MODELS, build_network, network_factory
 from fedkd.protocol import Column, level_index
 
 MAX_EMBEDDING = 8
@@ -114,4 +113,4 @@ def check_student_name(name: str) -> None:
         SettingsError: no such network.
     """
     if name not in TABLE_MODELS:
-        find_factory("model", GROUP, name, {**MODELS, **TABLE_MODELS}, imports=True)
+        network_factory(name, {**MODELS, **TABLE_MODELS}, imports=True)

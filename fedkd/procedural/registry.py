@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from fedkd.core.interfaces import Prior
-from fedkd.core.plugins import find_factory, known_names
+from fedkd.core.plugins import called, find_factory, known_names
 from fedkd.errors import SettingsError
 from fedkd.procedural.image_priors import (
     DeadLeaves,
@@ -67,7 +67,7 @@ def plain_prior(name: str, *, imports: bool = False) -> Prior:
         SettingsError: there is none of that name.
     """
     factory = find_factory("prior", GROUP, name, {**PRIORS, **TABLE_PRIORS}, imports)
-    prior: Prior = factory()
+    prior: Prior = called("prior", name, factory)
     if not hasattr(prior, "draw"):
         raise SettingsError(f"prior {name!r} is a {type(prior).__name__} without draw(); see Prior")
     return prior

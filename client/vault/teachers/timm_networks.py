@@ -4,7 +4,6 @@
 has them as safetensors. Nothing is downloaded, and no pickle is read.
 """
 
-import difflib
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,8 @@ from fedkd.client.vault.teachers.adapters.torch_module_teacher import (
     preserving_rng_state,
 )
 from fedkd.client.vault.teachers.teacher_spec import TeacherSpec
-from fedkd.errors import DataError, SettingsError
-from fedkd.models import ModuleTeacher
+from fedkd.errors import DataError
+from fedkd.models import ModuleTeacher, timm_factory
 
 
 def open_timm(spec: TeacherSpec, name: str) -> ModuleTeacher:
@@ -25,21 +24,8 @@ def open_timm(spec: TeacherSpec, name: str) -> ModuleTeacher:
         SettingsError: timm is not installed, has no such network, or refuses the options.
         DataError: the weights are not there, or do not fit.
     """
-    try:
-        import timm
-    except ImportError as error:
-        raise SettingsError("timm is not installed; install fedkd[timm]") from error
-
-    if not timm.is_model(name):
-        close = ", ".join(difflib.get_close_matches(name, timm.list_models())) or "its list"
-        raise SettingsError(f"timm has no network {name!r}; see {close}")
-    options = {"num_classes": spec.classes, "in_chans": spec.shape[0], **spec.options}
-    try:
-        network: Any = preserving_rng_state(
-            lambda: timm.create_model(name, pretrained=False, **options)
-        )
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise SettingsError(f"{spec.source}: {error}; correct its options") from error
+    factory = timm_factory(name)
+    network: Any = preserving_rng_state(lambda: factory(spec.classes, spec.shape, **spec.options))
     path = spec.path(spec.weights) if spec.weights else _cached(network.pretrained_cfg, spec)
     load_weights(network, path)
     return module_teacher(network, spec)
