@@ -19,6 +19,8 @@ from fedkd.client.institution import Institution, simulated_institution
 from fedkd.client.sessions import Agent
 from fedkd.experiment import Experiment
 from fedkd.models import Shape, build_network, build_table_network
+from fedkd.protocol import Refusal
+from fedkd.tasks import released_score
 
 app = ClientApp(mods=[forwarding_mod])
 
@@ -61,11 +63,8 @@ def evaluate(message: Message, context: Context) -> Message:
     arrays: ArrayRecord = message.content.array_records["student"]
     student.load_state_dict(arrays.to_torch_state_dict())
     score = institution.score(student, names)
-    record = MetricRecord()
-    if isinstance(score, tuple) and score[1]:
-        correct, examples = score
-        record = MetricRecord({"accuracy": correct / examples, "num-examples": examples})
-    return Message(RecordDict({"score": record}), reply_to=message)
+    known = {} if isinstance(score, Refusal) else released_score(score)
+    return Message(RecordDict({"score": MetricRecord(dict(known))}), reply_to=message)
 
 
 def _config(message: Message) -> ConfigRecord:

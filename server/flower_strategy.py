@@ -37,6 +37,8 @@ from fedkd.server.remote_institutions import RemoteInstitutions
 from fedkd.server.run.checkpoint import Checkpoint
 from fedkd.server.run.flower_grid import CONFIG, await_nodes, broadcast, successful_replies
 from fedkd.server.run.quorum import Quorum
+from fedkd.tasks import task_of
+from fedkd.tasks.released_scores import EXAMPLES
 from fedkd.wire.grpc_channels import grpc
 
 log = logging.getLogger("flwr")
@@ -240,19 +242,17 @@ class DataFreeDistillation(Strategy):
     def aggregate_evaluate(
         self, server_round: int, replies: Iterable[Message]
     ) -> MetricRecord | None:
-        """Accuracy on the test data of the institutions that report it; None if none does."""
+        """Scores on the test data of the institutions that report them; None if none does."""
         notes = self._coordinator()[0].notes
         notes["examined"] = max(server_round, notes.get("examined", 0))
-        correct, examples, reporting = 0.0, 0, 0
-        for reply in successful_replies(replies, 0):
-            score = reply.content.metric_records["score"]
-            if "accuracy" in score:
-                count = cast(int, score["num-examples"])
-                correct += cast(float, score["accuracy"]) * count
-                examples, reporting = examples + count, reporting + 1
-        if not examples:
+        received = [
+            reply.content.metric_records["score"] for reply in successful_replies(replies, 0)
+        ]
+        released = [score for score in received if EXAMPLES in score]
+        task = task_of(self.cards)
+        scores = {n: value for n, value in task.pooled(released).items() if value is not None}
+        if not scores:
             return None
-        accuracy = correct / examples
         facts = {
             "asked": 0,
             "step": 0,
@@ -260,10 +260,9 @@ class DataFreeDistillation(Strategy):
             **self._coordinator()[0].latest.get("trained", {}),
         }
         seen = {key: facts[key] for key in ("asked", "step", "done")}
-        self.watch(Progress("scored", {**seen, "accuracy": accuracy}))
-        return MetricRecord(
-            {"accuracy": accuracy, "num-examples": examples, "institutions": reporting}
-        )
+        self.watch(Progress("scored", {**seen, task.main_score: scores.get(task.main_score)}))
+        examples = sum(cast(int, score[EXAMPLES]) for score in released)
+        return MetricRecord({**scores, EXAMPLES: examples, "institutions": len(released)})
 
     def summary(self) -> None:
         """Log what the strategy will do."""

@@ -1,6 +1,6 @@
 """The coordinator's Flower ServerApp: run the experiment that the run configuration names.
 
-The coordinator has no data; accuracies are those that institutions report.
+The coordinator has no data; scores are those that institutions report.
 """
 
 import logging
@@ -44,6 +44,6 @@ def main(grid: Grid, context: Context) -> None:
     )
     traffic = {name: traffic_of(of.counts) for name, of in outcome.counters.items()}
     # Institutions that connect over TLS are real: their teachers are not the experiment's.
-    evaluation = Evaluation(student={"accuracy": outcome.accuracy}, simulated=not tls)
+    evaluation = Evaluation(student=outcome.scores, simulated=not tls)
     recorder.finish(outcome.distilled, outcome.cards, traffic, evaluation)
     log.info("The report is %s", path / "report.html")

@@ -14,6 +14,7 @@ from fedkd.errors import SettingsError
 from fedkd.experiment import Experiment
 from fedkd.server.coordinator import Coordinator, ingredients
 from fedkd.server.drivers.flower_driver import RunOutcome
+from fedkd.server.report.live.background_server import live_page
 from fedkd.server.report.records.run_folder import check_unused
 from fedkd.server.run import console as server_console
 from fedkd.server.run.checkpoint import REPLIES, Checkpoint
@@ -39,6 +40,7 @@ def run(
     record: bool = False,
     replay: Path | None = None,
     checkpoint: float = 0.0,
+    live: int | None = None,
 ) -> dict[str, Any]:
     """Run an experiment; returns what stands in its ``result.json``.
 
@@ -49,6 +51,7 @@ def run(
         record: store every reply in the folder.
         replay: folder of a recorded run, whose replies are used instead of asking institutions.
         checkpoint: seconds between checkpoints; 0 writes none, unless the run is recorded.
+        live: port on which the page is served while the run goes on; None: not at all.
 
     Raises:
         FedkdError: whatever went wrong, in one line.
@@ -62,18 +65,21 @@ def run(
     load_dataset(experiment.institutions.data, experiment.institutions.root)
     if experiment.examiner is not None:
         build_examiner(experiment.examiner)
-    if recording is not None:
-        print_experiment(experiment, "replay")
-        return _execute(experiment, "replay", path, partial(_run_replay, recording), None)
-    check_settings(experiment)
-    print_experiment(experiment, engine)
-    run_checkpoint = None
-    if checkpoint or record:
-        run_checkpoint = Checkpoint.begin(path, experiment, engine, checkpoint, record)
-    return _execute(experiment, engine, path, _DRIVERS[engine], run_checkpoint)
+    if recording is None:
+        check_settings(experiment)
+    print_experiment(experiment, engine if recording is None else "replay")
+    with live_page(path, live, "fedkd"):
+        if recording is not None:
+            return _execute(experiment, "replay", path, partial(_run_replay, recording), None)
+        run_checkpoint = None
+        if checkpoint or record:
+            run_checkpoint = Checkpoint.begin(path, experiment, engine, checkpoint, record)
+        return _execute(experiment, engine, path, _DRIVERS[engine], run_checkpoint)
 
 
-def resume(path: Path, without: Sequence[str] = ()) -> dict[str, Any]:
+def resume(
+    path: Path, without: Sequence[str] = (), live: int | None = None
+) -> dict[str, Any]:
     """Resume a run that was interrupted; returns what stands in its ``result.json``.
 
     A run that was killed after its result was written lacks only its report page.
@@ -81,6 +87,7 @@ def resume(path: Path, without: Sequence[str] = ()) -> dict[str, Any]:
     Args:
         path: folder of the run, with its manifest and checkpoint.
         without: names of institutions that are left out from here on.
+        live: port on which the page is served while the run goes on; None: not at all.
 
     Raises:
         FedkdError: there is no such run, or whatever else went wrong, in one line.
@@ -93,7 +100,8 @@ def resume(path: Path, without: Sequence[str] = ()) -> dict[str, Any]:
     print_experiment(manifest.experiment, manifest.engine)
     server_console.print_resumed(manifest.resumed, run_checkpoint.questions, manifest.warning)
     driver = _DRIVERS[manifest.engine]
-    return _execute(manifest.experiment, manifest.engine, path, driver, run_checkpoint)
+    with live_page(path, live, "fedkd"):
+        return _execute(manifest.experiment, manifest.engine, path, driver, run_checkpoint)
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,7 +164,7 @@ def _run_local(context: _RunContext) -> EngineResult:
     context.recorder.student = parts.student
     coordinator = Coordinator(parts, list(local.cards), local.answer, context.recorder)
     context.recorder.begin(coordinator.cards)
-    return RunOutcome(coordinator.finish(), local.cards, {}, None), local.traffic
+    return RunOutcome(coordinator.finish(), local.cards, {}, {}), local.traffic
 
 
 def _run_replay(replay: Replay, context: _RunContext) -> EngineResult:
@@ -168,7 +176,7 @@ def _run_replay(replay: Replay, context: _RunContext) -> EngineResult:
     context.recorder.begin(coordinator.cards)
     distilled = coordinator.finish()
     traffic = Traffic(distilled.asked, distilled.pulled_back)  # counted when the run was recorded
-    return RunOutcome(distilled, tuple(replay.cards), {}, None), {
+    return RunOutcome(distilled, tuple(replay.cards), {}, {}), {
         c.name: traffic for c in replay.cards
     }
 

@@ -18,6 +18,7 @@ from safetensors.torch import save
 
 from fedkd.client.control import framing
 from fedkd.errors import FedkdError, RemoteProtocolError
+from fedkd.tasks import released_score
 
 AGENT_KEY = "agent"
 """Key of a node's configuration: the control socket of the owner's agent."""
@@ -112,10 +113,7 @@ def _as_record(kind: str, answer: dict[str, Any]) -> tuple[str, ConfigRecord | M
         return "card", ConfigRecord({**values, **table_fields(answer["card"])})
     if kind == "query.session":
         return "session", ConfigRecord({"open": 1})
-    if answer["score"] is None or not answer["score"][1]:
-        return "score", MetricRecord()
-    correct, examples = answer["score"]
-    return "score", MetricRecord({"accuracy": correct / examples, "num-examples": examples})
+    return "score", MetricRecord(dict(released_score(answer["score"])))
 
 
 def table_fields(card: Mapping[str, Any]) -> dict[str, str]:

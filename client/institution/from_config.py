@@ -21,6 +21,7 @@ from fedkd.client.vault.training.settings import (
 from fedkd.client.vault.vault import Vault
 from fedkd.client.vault.vault_settings import Assets
 from fedkd.errors import DataError, SettingsError
+from fedkd.tasks import pooled_number_scores
 
 NumberScores: TypeAlias = Mapping[str, float | None]
 """Scores of a student of numbers."""
@@ -55,7 +56,7 @@ def evaluate_student(config: OwnerConfig, student: Path) -> tuple[int, int] | Nu
         student: file of a student that a run wrote.
 
     Returns:
-        (correct, of how many); of numbers see `fedkd.client.vault.vault.Vault.number_scores`.
+        (correct, of how many); of numbers ``rows``, and the scores of `fedkd.tasks.Regression`.
 
     Raises:
         DataError: the file is no student, or there are no test data that such a student can read.
@@ -64,8 +65,9 @@ def evaluate_student(config: OwnerConfig, student: Path) -> tuple[int, int] | Nu
     network = open_student(student, vault.columns)
     missing = DataError("there are no private test data to examine a student on; bring some")
     if vault.numbers:
-        if scores := vault.number_scores(network):
-            return scores
+        if sums := vault.number_sums(network):
+            scores = pooled_number_scores(vault.numbers, [sums])
+            return {"rows": max(sums["rows"]), **scores}
         raise missing
     correct, examples = vault.score(network)
     if not examples:

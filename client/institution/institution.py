@@ -19,6 +19,7 @@ from fedkd.errors import SettingsError
 from fedkd.models import Teacher
 from fedkd.privacy import Policy
 from fedkd.protocol import RECIPE_VERSION, Ask, Card, PullBack, Recipe, Refusal, Reply, Signal
+from fedkd.tasks import NumberSums
 
 
 class Institution:
@@ -86,24 +87,29 @@ class Institution:
         self._gate.record_unrendered(recipe, signals, refusal, server)
 
     def score(
-        self, model: nn.Module, classes: Sequence[str] | None = None
-    ) -> tuple[int, int] | Refusal | None:
+        self, model: nn.Module, names: Sequence[str] | None = None
+    ) -> tuple[int, int] | NumberSums | Refusal | None:
         """A student's (correct, of how many) on private test data; None if the policy forbids it.
+
+        Of numbers, sums by which R^2 and errors of all institutions together are told.
 
         A score is a release, so it is recorded in the ledger first.
 
         Args:
             model: the student.
-            classes: names of its outputs; None: they are the institution's own.
+            names: of its outputs; None: they are the institution's own.
 
         Returns:
             A refusal, fit for the other side, where the policy allows no further student.
         """
         if not self._policy.scores:
             return None
-        student = _student_fingerprint(model, classes, self.teacher_fingerprint)
+        student = _student_fingerprint(model, names, self.teacher_fingerprint)
         refusal = self._ledger.charge_evaluation(student, self._policy)
-        return self._vault.score(model, classes) if refusal is None else refusal
+        if refusal is not None:
+            return refusal
+        vault = self._vault
+        return vault.number_sums(model, names) if vault.numbers else vault.score(model, names)
 
     @property
     def totals(self) -> Mapping[str, int]:
@@ -143,11 +149,6 @@ def _check_policy(vault: Vault, policy: Policy) -> None:
     if policy.class_counts and vault.class_counts is None:
         raise SettingsError(
             "policy.class_counts is on and those of an external teacher are not known; turn it off"
-        )
-    if policy.scores and vault.numbers:
-        raise SettingsError(
-            "policy.scores is on and a released score counts right classes, of which a teacher of "
-            "numbers has none; turn it off"
         )
     if policy.scores and not vault.scores:
         raise SettingsError(

@@ -1,12 +1,12 @@
 """Access to a teacher that was trained elsewhere, opened as its owner specifies it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 
 from torch import nn
 
 from fedkd.client.vault.teachers.adapters.table_layout import TableLayout
-from fedkd.client.vault.teachers.formats import open_teacher
+from fedkd.client.vault.teachers.formats import open_object, open_teacher
 from fedkd.client.vault.teachers.teacher_spec import TeacherSpec
 from fedkd.client.vault.trained_vault import TrainedVault
 from fedkd.client.vault.vault import Vault
@@ -15,6 +15,7 @@ from fedkd.data.table_schema import parse_schema
 from fedkd.errors import DataError
 from fedkd.models import Teacher
 from fedkd.protocol import Column, Number
+from fedkd.tasks import NumberSums
 
 
 class ExternalVault(Vault):
@@ -23,6 +24,7 @@ class ExternalVault(Vault):
     Args:
         spec: the owner's description of the teacher.
         assets: private data whose test samples evaluate students; their model is not used.
+        given: the teacher, where it is an object in Python; None: the source says where it is.
     """
 
     class_counts = None
@@ -30,8 +32,10 @@ class ExternalVault(Vault):
     guarantee = None
     fingerprints = ()
 
-    def __init__(self, spec: TeacherSpec, assets: Assets | None = None) -> None:
-        self.spec = spec
+    def __init__(
+        self, spec: TeacherSpec, assets: Assets | None = None, given: object | None = None
+    ) -> None:
+        self.spec, self._given = spec, given
         self._tests = None if assets is None else TrainedVault(assets)
 
     @property
@@ -62,7 +66,7 @@ class ExternalVault(Vault):
     @property
     def scores(self) -> bool:
         """See `Vault.scores`."""
-        return self._tests is not None and not self.numbers
+        return self._tests is not None
 
     @cached_property
     def teacher(self) -> Teacher:
@@ -74,6 +78,8 @@ class ExternalVault(Vault):
         """
         if self._tests is not None:
             self._check_tests(self._tests)
+        if self._given is not None:
+            return open_object(self._given, self.spec, self._layout)
         return open_teacher(self.spec, self._layout)
 
     def score(self, model: nn.Module, classes: Sequence[str] | None = None) -> tuple[int, int]:
@@ -86,12 +92,14 @@ class ExternalVault(Vault):
             classes = [number.get(name, "") for name in classes]
         return self._tests.score(model, classes)
 
-    def number_scores(self, model: nn.Module) -> Mapping[str, float | None]:
-        """See `Vault.number_scores`."""
+    def number_sums(
+        self, model: nn.Module, names: Sequence[str] | None = None
+    ) -> NumberSums | None:
+        """See `Vault.number_sums`."""
         if self._tests is None:
-            return {}
+            return None
         self._check_tests(self._tests)
-        return self._tests.number_scores(model)
+        return self._tests.number_sums(model, names)
 
     @cached_property
     def _layout(self) -> TableLayout | None:

@@ -2,7 +2,7 @@
 
 import hashlib
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TypeAlias
@@ -30,7 +30,7 @@ from fedkd.errors import DataError
 from fedkd.evaluation import predict_logits
 from fedkd.models import ModuleTeacher, Teacher
 from fedkd.protocol import Column, Guarantee, Number
-from fedkd.tasks import Regression
+from fedkd.tasks import NumberSums, number_sums
 
 TrainedTeacher: TypeAlias = tuple[Teacher, Guarantee | None]
 """A teacher, and the DP guarantee of its training."""
@@ -53,8 +53,8 @@ class TrainedVault(Vault):
 
     @property
     def scores(self) -> bool:
-        """See `Vault.scores`; of numbers there are none."""
-        return not self._data.numbers
+        """See `Vault.scores`."""
+        return True
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -151,19 +151,24 @@ class TrainedVault(Vault):
         correct = predict_logits(model, data.test_images).argmax(1) == truth
         return int(correct.sum()), len(correct)
 
-    def number_scores(self, model: nn.Module) -> Mapping[str, float | None]:
-        """See `Vault.number_scores`."""
+    def number_sums(
+        self, model: nn.Module, names: Sequence[str] | None = None
+    ) -> NumberSums | None:
+        """See `Vault.number_sums`."""
         data = self._data
         if not len(data.test_labels):
-            return {}
+            return None
+        own = [number.name for number in data.numbers]
         said = predict_logits(model, data.test_images).clamp(0.0, 1.0)
-        if said.shape != data.test_labels.shape:
+        names = own if names is None else names
+        if said.shape[1] != len(names) or not set(own) <= set(names):
             raise DataError(
-                f"a student of {said.shape[1]} numbers, and the data have {len(data.numbers)}; "
+                f"a student of {said.shape[1]} numbers, and the data have {len(own)}; "
                 "name the student of a run that predicts the same"
             )
-        scores = Regression(data.numbers).scores(said, data.test_labels)
-        return {"rows": float(len(said)), **scores}
+        truth = torch.full_like(said, torch.nan)
+        truth[:, [names.index(name) for name in own]] = data.test_labels
+        return number_sums(said, truth)
 
     @cached_property
     def _data(self) -> LocalData:

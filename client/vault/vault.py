@@ -4,13 +4,14 @@ A vault prints and logs nothing. Its errors name files and settings, never conte
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from torch import nn
 
 from fedkd.client.ledger.dataset_privacy_spending import DpTraining
 from fedkd.models import Teacher
 from fedkd.protocol import Column, Guarantee, Number
+from fedkd.tasks import NumberSums
 
 
 class Vault(ABC):
@@ -94,13 +95,19 @@ class Vault(ABC):
                 a class that the model has no output for count as wrong.
         """
 
-    def number_scores(self, model: nn.Module) -> Mapping[str, float | None]:
-        """Scores of a model that predicts numbers, for the owner alone; none without test data.
+    def number_sums(
+        self, model: nn.Module, names: Sequence[str] | None = None
+    ) -> NumberSums | None:
+        """Evaluate a model that predicts numbers on the private test data; None without any.
 
         Args:
             model: (B, 1, 1, D) float in [0, 1] -> (B, K) shares of the ranges. It is not changed.
+            names: of its outputs; None: they are the institution's own numbers.
 
         Returns:
-            ``rows``, and the scores of `fedkd.tasks.Regression`.
+            Sums in the order of ``names``, see `fedkd.tasks.released_scores`.
+
+        Raises:
+            DataError: the model lacks a number that the test data have.
         """
-        return {}
+        return None

@@ -1,6 +1,6 @@
 """Interface of a task: what teachers predict, classes or numbers; see `fedkd.tasks`."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
 from torch import Tensor
@@ -56,6 +56,13 @@ class Task(Protocol):
 
     def held_back(self, student: Tensor, fused: Tensor) -> dict[str, float | None]:
         """Scores of the student's outputs (N, K) against fused answers that it never learned."""
+
+    def pooled(self, released: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
+        """Scores of a student on all test samples, of what institutions released.
+
+        Args:
+            released: see `fedkd.tasks.released_scores`; what is none of this task is left out.
+        """
 
     def record(self) -> Mapping[str, Any]:
         """What stands in ``result.json``: the kind, and units and ranges of numbers."""

@@ -1,6 +1,6 @@
 """Classification: one of K classes; outputs are logits."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from fedkd.evaluation import (
     kl_divergence,
     soft_calibration_error,
 )
+from fedkd.tasks.released_scores import pooled_accuracy
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,10 @@ class Classification:
             "fidelity": fidelity(student, fused),
             "ece": soft_calibration_error(student, fused),
         }
+
+    def pooled(self, released: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
+        """Accuracy on the test samples of all."""
+        return pooled_accuracy(released)
 
     def record(self) -> Mapping[str, Any]:
         """The kind alone; names of classes stand beside it."""

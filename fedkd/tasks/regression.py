@@ -1,6 +1,6 @@
 """Regression: K numbers, each as a share of its stated range, in [0, 1]."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from fedkd.core.task import Loss
 from fedkd.errors import SettingsError
 from fedkd.evaluation import r2_score
 from fedkd.protocol import Number
+from fedkd.tasks.released_scores import pooled_number_scores
 
 BINS = 10
 """Equal parts of a number's range, by which the spread of answers is measured."""
@@ -92,6 +93,10 @@ class Regression:
             "rmse_of_range": float(error),
             **self._errors(student, fused),
         }
+
+    def pooled(self, released: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
+        """R^2 on the test rows of all; of one number also RMSE and MAE in its unit."""
+        return pooled_number_scores(self.numbers, released)
 
     def _errors(self, outputs: Tensor, other: Tensor) -> dict[str, float]:
         """RMSE and MAE of a single number in its unit; nothing of several."""

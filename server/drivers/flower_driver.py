@@ -22,6 +22,7 @@ from fedkd.server.run.checkpoint import Checkpoint
 from fedkd.server.run.flower_grid import collect_cards
 from fedkd.server.run.quorum import Quorum
 from fedkd.server.start_selection import shape_misfits
+from fedkd.tasks.released_scores import EXAMPLES
 from fedkd.wire.grpc_channels import grpc
 
 log = logging.getLogger("flwr")
@@ -53,15 +54,15 @@ def _misfits(experiment: Experiment, cards: Sequence[Card]) -> Mapping[str, str]
 
 @dataclass(frozen=True, eq=False)
 class RunOutcome:
-    """The student of a run with its participants, counters and accuracy."""
+    """The student of a run with its participants, counters and scores."""
 
     distilled: Distilled
     cards: Sequence[Card]
     """Of the institutions that took part."""
     counters: Mapping[str, ParticipantCounters]
     """Of each institution, by name."""
-    accuracy: float | None
-    """Of the final student on all test data of the institutions that report; None if none does."""
+    scores: Mapping[str, float | None]
+    """Of the final student on all test data of the institutions that report; none if none does."""
 
 
 def distil_over_flower(
@@ -135,8 +136,9 @@ def distil_over_flower(
     result = strategy.start(
         grid, arrays, rounds, NODE_TIMEOUT, train_config=config, evaluate_config=config
     )
-    last = result.evaluate_metrics_clientapp.get(rounds)
-    accuracy = None if last is None else cast(float, last["accuracy"])
+    last = dict(result.evaluate_metrics_clientapp.get(rounds) or {})
+    counts = (EXAMPLES, "institutions")
+    scores = {name: cast(float, value) for name, value in last.items() if name not in counts}
     if strategy.distilled is None:
         raise RuntimeError("the last round ended and the loop had not")
-    return RunOutcome(strategy.distilled, strategy.cards, strategy.counters, accuracy)
+    return RunOutcome(strategy.distilled, strategy.cards, strategy.counters, scores)

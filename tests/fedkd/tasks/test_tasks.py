@@ -6,7 +6,14 @@ import torch
 from fedkd.errors import SettingsError
 from fedkd.losses import l1_centred
 from fedkd.protocol import Card, Number, Signal
-from fedkd.tasks import REGRESSION_LOSSES, Classification, Regression, task_of
+from fedkd.tasks import (
+    REGRESSION_LOSSES,
+    Classification,
+    Regression,
+    number_sums,
+    released_score,
+    task_of,
+)
 
 LOGITS = frozenset({Signal.LOGITS})
 STAY, COST = Number("stay", "days", 0.0, 60.0), Number("cost", "EUR", 100.0, 300.0)
@@ -94,3 +101,48 @@ def test_scores_of_classes_agree_with_scikit_learn() -> None:
     decided = logits.argmax(1)
     assert scores["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(truth, decided))
     assert scores["accuracy"] == pytest.approx(float((decided == truth).float().mean()))
+
+
+def test_sums_of_parts_give_the_scores_of_the_whole() -> None:
+    rng = torch.Generator().manual_seed(0)
+    said, truth = torch.rand(40, 1, generator=rng), torch.rand(40, 1, generator=rng)
+    parts = [slice(0, 5), slice(5, 33), slice(33, 40)]
+    released = [released_score(number_sums(said[rows], truth[rows])) for rows in parts]
+    assert [each["num-examples"] for each in released] == [5, 28, 7]
+    task = Regression((STAY,))
+    whole = task.scores(said, truth)
+    assert task.pooled(released) == {name: pytest.approx(whole[name]) for name in whole}
+
+
+def test_a_number_that_an_institution_lacks_counts_for_the_others_alone() -> None:
+    said = torch.tensor([[0.1, 0.5], [0.2, 0.9]])
+    north = number_sums(said, torch.tensor([[0.0, torch.nan], [0.3, torch.nan]]))
+    south = number_sums(said, torch.tensor([[0.1, 0.5], [0.2, 0.9]]))
+    assert north["rows"] == [2.0, 0.0]
+    scores = Regression((COST, STAY)).pooled([north, south])
+    squares = 0.0**2 + 0.3**2 + 0.1**2 + 0.2**2 - 0.6**2 / 4
+    assert scores == {"r2": pytest.approx((1 - 0.02 / squares + 1) / 2)}
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {},
+        {"num-examples": 9, "accuracy": 0.9},
+        {**number_sums(torch.ones(2, 1), torch.zeros(2, 1)), "rows": [float("nan")]},
+        {**number_sums(torch.ones(2, 1), torch.zeros(2, 1)), "squared_error": [-1.0]},
+        number_sums(torch.ones(2, 3), torch.zeros(2, 3)),
+    ],
+)
+def test_a_score_that_is_none_of_the_task_is_left_out(bad: dict[str, object]) -> None:
+    rows = torch.tensor([[0.2], [0.4]])
+    good = number_sums(rows, rows)
+    assert Regression((STAY,)).pooled([bad, good])["r2"] == pytest.approx(1.0)
+    assert Regression((STAY,)).pooled([bad]) == {"r2": None, "rmse": None, "mae": None}
+
+
+def test_accuracy_is_pooled_by_examples() -> None:
+    released = [released_score((9, 10)), released_score((0, 30)), released_score((0, 0)), {}]
+    assert Classification(("a", "b")).pooled(released) == {"accuracy": pytest.approx(9 / 40)}
+    wrong = {"num-examples": 10, "accuracy": float("nan")}
+    assert Classification(("a", "b")).pooled([wrong]) == {"accuracy": None}

@@ -10,7 +10,7 @@ import threading
 import tomllib
 import uuid
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ from fedkd.client.sessions.session_manager import SessionManager
 from fedkd.data.datasets import open_data
 from fedkd.errors import QuorumLost, SettingsError
 from fedkd.evaluation import accuracy, predict_logits
-from fedkd.experiment import Experiment, parse_experiment
+from fedkd.experiment import Experiment, load_experiment, parse_experiment
 from fedkd.loop import Plan, Progress
 from fedkd.methods import cudfkd
 from fedkd.models import build_network
@@ -60,6 +60,7 @@ from fedkd.simulations.rehearsal.flwr_run import (
     failure_of_run,
     main,
 )
+from fedkd.tasks import Regression
 
 REPOSITORY = Path(__file__).parents[3]
 SOON = 20.0
@@ -254,7 +255,7 @@ def test_a_resumed_strategy_scores_and_asks_nothing_twice(
     assert {of["samples_asked"] for of in counted.values()} == {256}
     for name, of in whole.counters.items():
         assert counted[name]["bytes_received"] == of.bytes_received > 0
-    assert outcome.accuracy == whole.accuracy
+    assert outcome.scores == whole.scores
     other = whole.distilled.student.state_dict()
     for name, value in outcome.distilled.student.state_dict().items():
         assert torch.equal(value, other[name])
@@ -287,10 +288,30 @@ def test_bans_outlast_a_resumed_strategy(tmp_path: Path, monkeypatch: pytest.Mon
     assert asked == {"institution-0": 256 - 32 * recorded, "institution-1": 0}
 
 
+def test_scores_of_numbers_are_those_of_all_test_rows(tmp_path: Path) -> None:
+    settings = ["institutions.count=2", "questions.budget=128", "student.steps=60"]
+    experiment = load_experiment("diabetes", [*settings, 'institutions.models=["sklearn:Ridge"]'])
+    events: list[Mapping[str, object]] = []
+    outcome = distil_over_flower(
+        *(LocalGrid(client_app, 2), experiment, tmp_path),
+        lambda progress: events.append({"kind": progress.kind, **progress.facts}),
+        rounds=2,
+    )
+    data = open_data("table:diabetes")
+    said = predict_logits(outcome.distilled.student, data.test_images).clamp(0, 1)
+    truth = Regression(data.numbers).scores(said, data.test_labels)
+    assert truth.keys() == outcome.scores.keys() == {"r2", "rmse", "mae"}
+    for name, value in truth.items():
+        assert outcome.scores[name] == pytest.approx(value)
+    scored = [event["r2"] for event in events if event["kind"] == "scored"]
+    assert len(scored) == 2
+    assert scored[-1] == outcome.scores["r2"]
+
+
 def test_no_accuracy_is_released_where_policies_forbid_it(tmp_path: Path) -> None:
     silent = parse_experiment({**SMALL, "policy": {"scores": False}})
     outcome = distil_over_flower(LocalGrid(client_app, 2), silent, tmp_path, rounds=1)
-    assert outcome.accuracy is None
+    assert outcome.scores == {}
     assert outcome.distilled.asked == 256
 
 
@@ -427,7 +448,7 @@ def test_owners_agents_take_part_through_flower(tmp_path: Path) -> None:
     assert {counters.samples_asked for counters in outcome.counters.values()} == {256}
     data = open_data("digits")
     truth = accuracy(predict_logits(outcome.distilled.student, data.test_images), data.test_labels)
-    assert outcome.accuracy == pytest.approx(truth), "both examined the student"
+    assert outcome.scores == {"accuracy": pytest.approx(truth)}, "both examined the student"
     assert not (tmp_path / "unused").exists(), "nothing simulated was opened"
 
 
@@ -570,6 +591,6 @@ def test_the_simulation_asks_two_workers_over_grpc(
     assert seen.count("scored") == ROUNDS
     data = open_data("digits")
     truth = accuracy(predict_logits(outcome.distilled.student, data.test_images), data.test_labels)
-    assert outcome.accuracy == pytest.approx(truth)
+    assert outcome.scores == {"accuracy": pytest.approx(truth)}
     assert telemetry.state["source"] is not None, "Flower has not looked for its home"
     assert not (tmp_path / "home" / ".flwr").exists()
