@@ -217,7 +217,7 @@ class Distillation:
         CPU.bring_back(self.student.eval())
         return Distilled(
             *(self.student, self.bank, self.asked, self.pulled_back),
-            *(self.student_steps, self.generator_steps, held_back),
+            *(self.student_steps, self.generator_steps, held_back, self.labels.names),
         )
 
     def state(self) -> State:

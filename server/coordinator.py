@@ -20,7 +20,7 @@ from fedkd.errors import QuorumLost, SettingsError
 from fedkd.experiment import Experiment
 from fedkd.loop import PAUSE, Distillation, Distilled, Plan, Progress, Watch
 from fedkd.methods import Method, make
-from fedkd.models import check_network, check_student_name
+from fedkd.models import Shape, check_network, check_student_name
 from fedkd.procedural import Prior, build_prior
 from fedkd.protocol import (
     Answers,
@@ -76,12 +76,25 @@ def check_names(experiment: Experiment) -> None:
         build_prior(name, experiment.images.warp, experiment.images.mix, imports=True)
 
 
+StudentFactory = Callable[[int, Shape], nn.Module]
+"""(K, (C, H, W)) -> a student, untrained."""
+
+
 def ingredients(
-    experiment: Experiment, cards: Sequence[Card], checkpoint: Checkpoint | None = None
+    experiment: Experiment,
+    cards: Sequence[Card],
+    checkpoint: Checkpoint | None = None,
+    build: StudentFactory | None = None,
 ) -> Ingredients:
     """Student, method, plan and priors of an experiment, for the institutions of ``cards``.
 
     The student has an output for every class that one of them knows.
+
+    Args:
+        experiment: resolved.
+        cards: of the institutions.
+        checkpoint: of the run.
+        build: makes the student, where it is not the one that the experiment names.
 
     To be called in the thread that will drive the loop: torch counts threads for each thread.
 
@@ -93,7 +106,7 @@ def ingredients(
     torch.set_num_threads(experiment.student.threads)
     domain, questions = domain_of(cards), experiment.questions
     outputs = len(LabelSpaces.of(cards).names)
-    student = domain.student(experiment, outputs)
+    student = build(outputs, domain.shape) if build else domain.student(experiment, outputs)
     what = f"student.model {experiment.student.model!r}"
     check_network(what, student, outputs, domain.shape, logits=not cards[0].numbers)
     method = make(experiment.method.name, experiment.method.arguments)

@@ -12,7 +12,7 @@ from fedkd.experiment import Experiment
 from fedkd.loop import Distillation
 from fedkd.methods import make
 from fedkd.protocol import Card, class_names_of
-from fedkd.server.coordinator import ingredients
+from fedkd.server.coordinator import StudentFactory, ingredients
 from fedkd.server.fusion_dry_run import fusion_failure
 from fedkd.wire import one_line
 
@@ -22,15 +22,22 @@ Failure = Callable[[Sequence[Card]], str | None]
 """Why no run can begin with these institutions; None if one can."""
 
 
-def misfits_at_start(experiment: Experiment, cards: Sequence[Card]) -> Misfits:
+def misfits_at_start(
+    experiment: Experiment, cards: Sequence[Card], build: StudentFactory | None = None
+) -> Misfits:
     """The institutions without which the run can begin; none if it can with all of them.
+
+    Args:
+        experiment: resolved.
+        cards: of those that are connected.
+        build: makes the student, where it is not the one that the experiment names.
 
     Raises:
         SettingsError: no institution fits, or shapes differ and none has a majority.
     """
 
     def failure(some: Sequence[Card]) -> str | None:
-        return start_failure(experiment, some)
+        return start_failure(experiment, some, build)
 
     if not cards or failure(cards) is None:
         return {}
@@ -44,13 +51,15 @@ def misfits_at_start(experiment: Experiment, cards: Sequence[Card]) -> Misfits:
     return misfits
 
 
-def start_failure(experiment: Experiment, cards: Sequence[Card]) -> str | None:
+def start_failure(
+    experiment: Experiment, cards: Sequence[Card], build: StudentFactory | None = None
+) -> str | None:
     """Why no run can begin with exactly these institutions, in one line; None if one can.
 
     All that a run builds before its first question is built, and one answer of zeros is fused.
     """
     try:
-        parts = ingredients(experiment, cards)
+        parts = ingredients(experiment, cards, build=build)
         run = Distillation(
             *(parts.student, parts.method, list(cards), parts.plan, parts.priors, parts.seed),
             compute=parts.compute,

@@ -1,4 +1,4 @@
-"""An institution, and how it is built: from an experiment (simulated) or an owner's configuration.
+"""An institution, and how it is built: of an experiment, an owner's file, or a teacher in Python.
 
 Also the check of student weights that are submitted for evaluation, in `submitted_student`.
 """
@@ -10,10 +10,12 @@ from fedkd.client.institution.from_experiment import (
     simulated_institution,
     simulated_policy,
 )
+from fedkd.client.institution.from_object import brought_institution
 from fedkd.client.institution.institution import Institution
 
 __all__ = [
     "Institution",
+    "brought_institution",
     "evaluate_student",
     "institution_name",
     "owner_institution",

@@ -95,3 +95,5 @@ class Distilled:
     held_back: Mapping[str, float | None] = field(default_factory=dict)
     """Of the final student on samples that it never learned from, against their fused answers:
     ``count`` of them and `fedkd.core.task.Task.held_back`. Empty where none was held back."""
+    classes: tuple[str, ...] = ()
+    """Names of the student's outputs, (K,), in their order."""

@@ -5,7 +5,7 @@ Architectures are had by name from the registry; weights depend on a seed alone.
 
 from fedkd.models.architectures import Network, Shape
 from fedkd.models.generators import Generator, RowGenerator
-from fedkd.models.in_process_teachers import InProcess
+from fedkd.models.in_process_teachers import InProcess, Outputs
 from fedkd.models.library_networks import timm_factory, torchvision_factory
 from fedkd.models.output_checks import (
     LogProbabilities,
@@ -29,6 +29,7 @@ from fedkd.models.table_teacher import RowNetworkTeacher, TableTeacher
 from fedkd.models.teacher import (
     CHUNK,
     MIN_PROBABILITY,
+    Classes,
     ModuleTeacher,
     ScikitTeacher,
     Teacher,
@@ -41,11 +42,13 @@ __all__ = [
     "MIN_PROBABILITY",
     "MODELS",
     "TABLE_MODELS",
+    "Classes",
     "Generator",
     "InProcess",
     "LogProbabilities",
     "ModuleTeacher",
     "Network",
+    "Outputs",
     "RowGenerator",
     "RowNetworkTeacher",
     "Scattering",

@@ -5,9 +5,9 @@ Nothing here decides what may leave an institution; see `fedkd.client.release`.
 
 import copy
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -22,6 +22,10 @@ CHUNK = 1024
 
 MIN_PROBABILITY = 1e-7
 """Smaller probabilities are raised to it, so that their logarithm is finite."""
+
+
+Classes: TypeAlias = int | Sequence[str] | None
+"""K, or the names of a teacher's outputs in their order; None: as its object says."""
 
 
 class Teacher(Protocol):

@@ -9,7 +9,7 @@ from typing import Any
 from fedkd.core.logs import log_event
 from fedkd.experiment import Experiment
 from fedkd.protocol import Card
-from fedkd.server.coordinator import Coordinator, ingredients
+from fedkd.server.coordinator import Coordinator, StudentFactory, ingredients
 from fedkd.server.hub.hub import Hub
 from fedkd.server.hub.quorum_error import quorum_lost
 from fedkd.server.remote_institutions import RemoteInstitutions
@@ -74,6 +74,7 @@ def distil_over_hub(
     cards: tuple[Card, ...],
     recorder: RunRecorder,
     checkpoint: Checkpoint | None = None,
+    build: StudentFactory | None = None,
 ) -> dict[str, Any]:
     """Distil the experiment's student from these institutions, and leave its report.
 
@@ -83,6 +84,7 @@ def distil_over_hub(
         cards: of those that are connected.
         recorder: of this run.
         checkpoint: of this run; a resumed one continues from its last state.
+        build: makes the student, where it is not the one that the experiment names.
 
     Returns:
         The content of ``result.json``. Accuracies are None: a coordinator has no data.
@@ -92,7 +94,7 @@ def distil_over_hub(
         QuorumLost: too few institutions answered a question.
     """
     asked, earlier = experiment.questions, [] if checkpoint is None else checkpoint.cards
-    parts = ingredients(experiment, earlier or cards, checkpoint)
+    parts = ingredients(experiment, earlier or cards, checkpoint, build)
     recorder.student = parts.student
     participants = RemoteInstitutions(hub, parts, earlier or cards, asked.timeout, asked.linger)
 

@@ -38,7 +38,7 @@ from fedkd.tasks import task_of
 SCORES = 40
 """Number of evaluations of the student during a run, if there is test data."""
 
-BROUGHT_TEACHERS = ("hub", "flower")
+BROUGHT_TEACHERS = ("hub", "flower", "python")
 """Engines over which institutions may have models of their own."""
 Score = Callable[[nn.Module], Mapping[str, float | None]]
 """Returns the main score of a student by its name, ``accuracy`` or ``r2``; does not change it."""

@@ -23,6 +23,7 @@ from fedkd.client.vault.teachers.files.onnx_table import open_onnx_table
 from fedkd.client.vault.teachers.files.pt2_archive import open_pt2, open_pt2_table
 from fedkd.client.vault.teachers.files.skops_file import open_skops, open_skops_table
 from fedkd.client.vault.teachers.files.xgboost_file import open_xgboost
+from fedkd.client.vault.teachers.given_object import adapt_object
 from fedkd.client.vault.teachers.inference_server import open_server, open_server_table
 from fedkd.client.vault.teachers.teacher_spec import TeacherSpec
 from fedkd.client.vault.teachers.timm_networks import open_timm
@@ -112,6 +113,23 @@ def open_teacher(spec: TeacherSpec, layout: TableLayout | None = None) -> Teache
             f"{spec.source} takes more than {limit / GIB:.3g} GiB of memory; see who made it, or "
             f"raise teacher.memory"
         ) from error
+
+
+def open_object(given: object, spec: TeacherSpec, layout: TableLayout | None = None) -> Teacher:
+    """A teacher that is an object in Python, tried as one of a file is.
+
+    Raises:
+        SettingsError: it does not take what the spec says.
+        DataError: it is no teacher, or its answers are not as the owner specifies.
+    """
+    if layout is not None:
+        spec = _as_images(spec, layout)
+        teacher = adapt_object(given, spec, layout)
+        check_table_answers(teacher, spec, layout)
+        return teacher
+    teacher = adapt_object(given, spec, None)
+    _check_answers(teacher, spec)
+    return teacher
 
 
 def _opened(spec: TeacherSpec, prefix: str, rest: str, layout: TableLayout | None) -> Teacher:
