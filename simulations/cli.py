@@ -7,6 +7,7 @@ from typing import Annotated, Optional
 import typer
 
 from fedkd.errors import FedkdError, SettingsError
+from fedkd.server.report.live.cli import LivePort, watch
 from fedkd.simulations.audit.cli import app as audit
 
 CHECKPOINT = 60.0
@@ -58,6 +59,7 @@ def run(
             metavar="NAME", help="With --resume: go on without this institution; repeatable."
         ),
     ] = None,
+    live: LivePort = None,
 ) -> None:
     """Distil one student and write a run folder with its report."""
     given = (experiment, engine, out, seed, set_, record or None, replay, checkpoint)
@@ -76,7 +78,7 @@ def run(
     from fedkd.simulations.run import run as run_experiment
 
     if resume is not None:
-        resume_run(resume, without or ())
+        resume_run(resume, without or (), live)
         return
     overrides = [*(set_ or []), *([f"seed={seed}"] if seed is not None else [])]
     run_experiment(
@@ -86,6 +88,7 @@ def run(
         record=record,
         replay=replay,
         checkpoint=CHECKPOINT if checkpoint is None else checkpoint,
+        live=live,
     )
 
 
@@ -131,6 +134,9 @@ def compare(
     from fedkd.simulations.compare.comparison import compare as compare_experiments
 
     compare_experiments(experiments, seeds, engine, out, set_ or [], methods, sweep or [], columns)
+
+
+app.command()(watch)
 
 
 @app.command()

@@ -1,6 +1,7 @@
 """Format numbers, sizes, durations and privacy guarantees for people."""
 
 import math
+import time
 
 from fedkd.server.report.records.result_schema import TeacherRecord
 
@@ -62,6 +63,11 @@ def duration(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes} min {rest:02d} s"
     return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def clock_time(number: float) -> str:
+    """Seconds since 1970 as ``20:14:03``, by the clock of this machine."""
+    return time.strftime("%H:%M:%S", time.localtime(number))
 
 
 def seconds(number: float) -> str:

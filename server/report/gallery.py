@@ -27,7 +27,7 @@ HTML = """\
 <li><img src="{{ picture.source }}" width="72" height="72"
  alt="invented image, {{ picture.label }}, from {{ picture.origin }}">
 <span><b>{{ picture.label }}</b> {{ "%.0f" % (100 * picture.confidence) }}%</span>
-<span class="origin" style="--dot:{{ colours.get(picture.origin, "#c9d0d9") }}">
+<span class="origin" style="--dot:{{ colours.get(picture.origin, "var(--faint)") }}">
 {{- picture.origin }}</span></li>
 {% endfor %}
 </ul></div>

@@ -7,6 +7,7 @@ from fedkd.server.report.formatting import count, decimals, percent, significant
 from fedkd.server.report.main_scores import MainScore, main_score
 from fedkd.server.report.output_format import number_text, recorded_numbers
 from fedkd.server.report.records.result_schema import Result, TeacherRecord
+from fedkd.server.report.run_progress import RunProgress
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,36 @@ def number_headline(result: Result, detailed: bool) -> list[HeadlineFigure]:
         note = "of the student's answers to the ensemble's, on test data"
         figures.append(HeadlineFigure("R² to the ensemble", decimals(student.r2_to_ensemble), note))
     return figures
+
+
+def held_back_headline(result: Result) -> list[HeadlineFigure]:
+    """Agreement with the fused answers of held-back samples, where nothing else is known."""
+    score, close = main_score(result.task), result.student.held_back
+    if close is None or score.of(result.student) is not None:
+        return []
+    value = percent(close.agreement) if close.r2 is None else decimals(close.r2)
+    label = "Student as the ensemble" if close.r2 is None else "Student, R² to the ensemble"
+    note = (
+        f"on {count(close.count)} held-back samples that it never learned from; no test data is "
+        "at hand, so its true score is not known"
+    )
+    return [HeadlineFigure(label, value, note)]
+
+
+def running_headline(result: Result, progress: RunProgress) -> list[HeadlineFigure]:
+    """Score and questions so far of a run that goes on, and privacy."""
+    score = main_score(result.task)
+    own = score.of(result.student)
+    figures = held_back_headline(result)
+    if own is not None:
+        figures = [HeadlineFigure(f"Student's {score.name}", score.text(own), "so far")]
+    return [
+        *figures,
+        HeadlineFigure(
+            "Questions per teacher", count(progress.asked), f"samples of {count(progress.budget)}"
+        ),
+        _privacy_figure(result.teachers),
+    ]
 
 
 def cost_figures(result: Result) -> list[HeadlineFigure]:

@@ -1,8 +1,10 @@
-"""The HTML report of a finished run, rendered from its folder alone."""
+"""The HTML report of a run, rendered from its folder alone."""
 
+import base64
+import hashlib
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from markupsafe import Markup
 from fedkd.server.report import plots
 from fedkd.server.report.details_section import details_section
 from fedkd.server.report.formatting import (
+    clock_time,
     count,
     duration,
     guarantee,
@@ -21,7 +24,12 @@ from fedkd.server.report.formatting import (
     size,
     small,
 )
-from fedkd.server.report.headline import cost_figures
+from fedkd.server.report.headline import (
+    HeadlineFigure,
+    cost_figures,
+    held_back_headline,
+    running_headline,
+)
 from fedkd.server.report.institutions.institution_section import (
     combined_guarantee,
     institution_sections,
@@ -34,9 +42,12 @@ from fedkd.server.report.institutions.reliability_section import reliability_sec
 from fedkd.server.report.main_scores import main_score
 from fedkd.server.report.page_kinds import domain_page, task_page
 from fedkd.server.report.page_template import HTML
+from fedkd.server.report.plot_style import both_widths, variable
+from fedkd.server.report.progress_template import PROGRESS_HTML
 from fedkd.server.report.records.result_schema import Result
 from fedkd.server.report.records.run_folder import PAGE, load_run, write_atomic
 from fedkd.server.report.records.run_record import RunRecord
+from fedkd.server.report.run_progress import RunProgress
 from fedkd.server.report.score_plot import cut_below, score_curve
 from fedkd.server.report.stylesheet import CSS
 
@@ -62,8 +73,14 @@ def build_report(path: Path) -> Path:
     return page
 
 
-def render(record: RunRecord) -> str:
-    """``record`` as one self-contained HTML page."""
+def render(record: RunRecord, progress: RunProgress | None = None, script: str = "") -> str:
+    """``record`` as one self-contained HTML page.
+
+    Args:
+        record: of a finished run, or of one that goes on.
+        progress: of a run that goes on; None for a finished one.
+        script: what a page that refreshes itself runs; the page allows this script alone.
+    """
     result, events = record.result, record.events
     environment, many = _environment(), len(result.teachers) > MAX_SHOWN
     domain, task, score = (
@@ -71,29 +88,23 @@ def render(record: RunRecord) -> str:
         task_page(result.task),
         main_score(result.task),
     )
-    colours = plots.origin_colours(events)
-    figures = {
-        "score": score_curve(result, events),
-        "curriculum": plots.curriculum(events),
-        "loss": plots.loss(events),
-        "difficulty": plots.difficulty_by_institution(events),
-        "generator": plots.generator(events),
-        "origins": plots.origins(events, task.entropy),
-        "counts": plots.class_counts(result.teachers, result.classes),
-    }
+    colours = {name: variable(colour) for name, colour in plots.origin_colours(events).items()}
     return environment.get_template("page").render(
         css=Markup(CSS),
-        figures={name: svg and Markup(svg) for name, svg in figures.items()},
+        script=Markup(script),
+        script_hash=source_hash(script),
+        figures=_figures(record),
         name=record.name,
         rebuild=f"fedkd report {shlex.quote(record.name)}",
         title=title(result),
         result=result,
+        progress=progress,
         duration=duration(result.seconds),
         domain=domain,
         task=task,
         score=score,
         cut=cut_below(result, events),
-        headline=[*task.headline(result, domain.detailed), *cost_figures(result)],
+        headline=_headline(result, progress),
         details=details_section(task.scores(result), task.picture(record)),
         participation=participation_section(events, result.resumed),
         reliability=reliability_section(events),
@@ -113,9 +124,44 @@ def render(record: RunRecord) -> str:
     )
 
 
+def _figures(record: RunRecord) -> dict[str, Markup | None]:
+    """The plots, each for wide pages and for narrow ones."""
+    result, events = record.result, record.events
+    entropy = task_page(result.task).entropy
+    draw: dict[str, Callable[[], str | None]] = {
+        "score": lambda: score_curve(result, events),
+        "held_back": lambda: plots.held_back(events),
+        "curriculum": lambda: plots.curriculum(events),
+        "loss": lambda: plots.loss(events),
+        "difficulty": lambda: plots.difficulty_by_institution(events),
+        "generator": lambda: plots.generator(events),
+        "origins": lambda: plots.origins(events, entropy),
+        "counts": lambda: plots.class_counts(result.teachers, result.classes),
+    }
+    drawn = {name: both_widths(each) for name, each in draw.items()}
+    return {name: None if svg is None else Markup(svg) for name, svg in drawn.items()}
+
+
+def _headline(result: Result, progress: RunProgress | None) -> list[HeadlineFigure]:
+    if progress is not None:
+        return running_headline(result, progress)
+    detailed = domain_page(result.domain).detailed
+    scores = task_page(result.task).headline(result, detailed)
+    return [*held_back_headline(result), *scores, *cost_figures(result)]
+
+
+def source_hash(script: str) -> str:
+    """``'sha256-...'``, by which a content security policy allows one script; "" for none."""
+    if not script:
+        return ""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
+
+
 def _environment() -> Environment:
     environment = Environment(
-        loader=DictLoader({"page": HTML, "institution": INSTITUTION_HTML}),
+        loader=DictLoader(
+            {"page": HTML, "progress": PROGRESS_HTML, "institution": INSTITUTION_HTML}
+        ),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -129,6 +175,8 @@ def _environment() -> Environment:
         seconds=seconds,
         plural=plural,
         small=small,
+        duration=duration,
+        clock_time=clock_time,
         abbreviated_names=abbreviated_names,
     )
     return environment

@@ -7,12 +7,14 @@ HTML = """\
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy"
- content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
+ content="default-src 'none'; style-src 'unsafe-inline'; img-src data:
+{%- if script %}; script-src {{ script_hash }}; connect-src 'self'{% endif %}">
+<meta name="color-scheme" content="light dark">
 <title>{{ title }} – {{ name }}</title>
 <style>{{ css }}</style>
 </head>
 <body>
-<main>
+<main{% if not progress %} data-finished{% endif %}>
 <header>
 <div class="eyebrow">{{ name }}</div>
 <h1>{{ title }}</h1>
@@ -24,8 +26,13 @@ HTML = """\
 {% if result.generator_steps %}
 <li><b>{{ result.generator_steps | count }}</b> generator steps</li>
 {% endif %}
+{% if not progress %}
 <li>took <b>{{ duration }}</b></li>
+{% endif %}
 </ul>
+{% if progress %}
+{% include "progress" %}
+{% endif %}
 <dl class="cards">
 {% for card in headline %}
 <div class="card{{ " first" if loop.first }}"><dt>{{ card.label }}</dt>
@@ -39,17 +46,33 @@ HTML = """\
 {% if figures.score %}
 <figure>{{ figures.score }}
 <figcaption>{{ score.name | first | upper }}{{ score.name[1:] }} of the student on the test set.
+{% if not progress %}
 Dashed: the ensemble. Grey: each teacher by
 itself{{ ", %d of them, spread evenly by rank" % (shown | length) if ranges }}. Training goes on
 after the last question, on the answers already given.
+{% endif %}
 {%- if cut %} Scores below {{ cut }}, of the first steps, lie beneath the picture.{% endif %}
 
 </figcaption>
 </figure>
+{% elif figures.held_back %}
+<figure>{{ figures.held_back }}
+<figcaption>Nobody here has test data. A share of the samples is therefore held back: the student
+never learns from them, and is compared with their fused answers. That tells how well it follows
+its teachers on invented samples, and not how good they are.</figcaption></figure>
+{% elif progress %}
+<p>The student was not scored yet.</p>
 {% else %}
 <p>The student was not scored during this run.</p>
 {% endif %}
-{% if result.student.best_test_accuracy is not none %}
+{% if figures.score and figures.held_back %}
+<details class="section"><summary><b>On samples that were held back</b>
+<span>against their fused answers</span></summary>
+<div class="inside"><figure>{{ figures.held_back }}
+<figcaption>The student never learns from these samples. Without test data this is all that a
+coordinator knows.</figcaption></figure></div></details>
+{% endif %}
+{% if result.student.best_test_accuracy is not none and not progress %}
 <p class="small">The figure that counts is that of the last student,
 {{ result.student.accuracy | percent }}. The best on the way was
 {{ result.student.best_test_accuracy | percent }}; picking it would be choosing by the test
@@ -97,23 +120,28 @@ is in <code>result.json</code>.</p>
 {{ folded }}
 <div class="table"><table>
 <thead><tr><th>Institution</th><th>Model</th><th>Own {{ score.name }}</th><th class="n">Asked</th>
+{% if not progress %}
 <th class="n">Pulled back</th><th class="n">Sent to it</th><th class="n">Received</th>
 <th class="n">Refusals</th>
+{% endif %}
 {%- if timed %}<th class="n">Half of its answers within</th>
 <th class="n">Nine in ten</th>{% endif %}
 <th>Privacy</th></tr></thead>
 <tbody>
 {% for teacher in shown %}
-<tr><td class="name"><a href="#institution-{{ loop.index }}">{{ teacher.name }}</a></td>
+<tr><td class="name">{% if progress %}{{ teacher.name }}{% else %}
+<a href="#institution-{{ loop.index }}">{{ teacher.name }}</a>{% endif %}</td>
 <td>{{ teacher.model }}</td>
 {% set own = score.of(teacher) %}
 <td>{{ score.text(own) }}{% if own is not none %}<span class="bar"><i
  style="width:{{ "%.1f" % (100 * [0, own] | max) }}%"></i></span>{% endif %}</td>
 <td class="n">{{ teacher.samples_asked | count }}</td>
+{% if not progress %}
 <td class="n">{{ teacher.samples_pulled_back | count }}</td>
 <td class="n">{{ teacher.bytes_sent | size }}</td>
 <td class="n">{{ teacher.bytes_received | size }}</td>
 <td class="n">{{ teacher.refusals | count }}</td>
+{% endif %}
 {% if timed %}
 {% for time in (teacher.answer_seconds_median, teacher.answer_seconds_p90) %}
 <td class="n">{{ "not measured" if time is none else time | seconds }}</td>
@@ -188,6 +216,8 @@ one and asked the teachers what they {{ domain.answered }}.</p>
 {% endif %}
 {% if samples %}
 {{ samples }}
+{% elif progress %}
+<p class="small">A few of the {{ domain.samples }} are shown when the run is over.</p>
 {% else %}
 <p class="small">No {{ domain.samples }} were kept.</p>
 {% endif %}
@@ -208,6 +238,9 @@ differential privacy carry no guarantee.
 Every institution guarantees differential privacy, with the figures below.
 {% endif %}
 </p></div>
+{% if progress %}
+<p class="small">What each institution was asked and released is shown when the run is over.</p>
+{% else %}
 <p>Each by itself: what it was asked, what it released, what that cost it, and what is claimed of
 it.</p>
 {{ folded }}
@@ -215,6 +248,7 @@ it.</p>
 {% include "institution" %}
 {% endfor %}
 {{ folded_end }}
+{% endif %}
 {% if with_guarantee %}
 <p>A guarantee (ε, δ) says: whatever an observer concludes from everything that this teacher
 answered becomes at most e<sup>ε</sup> times likelier, but for a chance of δ, by one protected
@@ -261,8 +295,10 @@ all that they do. Keep it as the answers would be kept.</li>
 
 <section id="record">
 <h2>How to make it again</h2>
+{% if not progress %}
 <p>The page is made from the other files in its folder. To rebuild it:</p>
 <pre>{{ rebuild }}</pre>
+{% endif %}
 <p>The same institutions, configuration, seed, versions and machine give the same run.</p>
 <div class="columns">
 <div>
@@ -280,7 +316,9 @@ all that they do. Keep it as the answers would be kept.</li>
 <tr><td class="k">{{ package }}</td><td class="k">{{ version }}</td></tr>
 {% endfor %}
 </table></div>
+{% if files %}
 <h3>Files</h3>
+{% endif %}
 <div class="table"><table class="plain">
 {% for file, bytes in files | dictsort %}
 <tr><td class="k">{{ file }}</td><td class="n">{{ bytes | size }}</td></tr>
@@ -298,6 +336,9 @@ all that they do. Keep it as the answers would be kept.</li>
 </div>
 </section>
 </main>
+{% if script %}
+<script>{{ script }}</script>
+{% endif %}
 </body>
 </html>
 """

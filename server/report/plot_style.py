@@ -1,19 +1,23 @@
 """Style of the plots: colours, fonts, layout helpers, conversion to inline SVG.
 
 One unit of a figure is one CSS pixel at the page's full width, so that sizes here and in the
-page's style sheet are the same sizes. Text stays text and takes the page's own typeface.
+page's style sheet are the same sizes. Text stays text and takes the page's own typeface. Colours
+become variables of the style sheet, which has other values for them where a reader prefers dark
+pages. Every plot is drawn twice, for wide pages and for telephones.
 """
 
 import io
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from html import escape
 from typing import Any, TypeAlias, TypeVar
 
 import matplotlib
 import matplotlib.ticker
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -33,8 +37,24 @@ SERIES = (
     "#AA4499",
     "#999933",
 )
+PAGE = "#ffffff"
+"""What is behind a plot."""
+GRID = "#edf0f3"
 PAGE_WIDTH = 1000
 """Pixels."""
+NARROW_WIDTH = 366
+"""Pixels of a page on a telephone, which is 400 wide with its margins."""
+VARIABLES = {
+    INK: "--ink",
+    SOFT: "--soft",
+    FAINT: "--faint",
+    PAGE: "--page",
+    GRID: "--grid",
+    **{colour.lower(): f"--series-{index}" for index, colour in enumerate(SERIES)},
+}
+"""Variable of the style sheet for each colour."""
+
+_narrow: ContextVar[bool] = ContextVar("narrow", default=False)
 
 _SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -52,7 +72,7 @@ _SETTINGS: dict[Any, Any] = {
     "axes.spines.right": False,
     "axes.grid": True,
     "axes.axisbelow": True,
-    "grid.color": "#edf0f3",
+    "grid.color": GRID,
     "grid.linewidth": 1,
     "xtick.color": FAINT,
     "xtick.labelcolor": SOFT,
@@ -80,25 +100,63 @@ def style(name: str) -> Iterator[None]:
         yield
 
 
+def both_widths(draw: Callable[[], str | None]) -> str | None:
+    """What ``draw`` returns for a wide page and for a narrow one; a reader sees one of the two."""
+    wide = draw()
+    if wide is None:
+        return None
+    before = _narrow.set(True)
+    try:
+        return f'<div class="wide">{wide}</div><div class="narrow">{draw()}</div>'
+    finally:
+        _narrow.reset(before)
+
+
+def by_width(wide: int, narrow: int = 1) -> int:
+    """A number for the page that is drawn for: panels beside one another, say."""
+    return narrow if _narrow.get() else wide
+
+
+def variable(colour: str) -> str:
+    """``var(--ink)``: a colour of the plots in a style; others stay as they are."""
+    name = VARIABLES.get(colour.lower())
+    return colour if name is None else f"var({name})"
+
+
 def figure(height: float) -> Figure:
     """A blank figure, as wide as the page and ``height`` pixels high."""
-    size = (PAGE_WIDTH / _UNITS_PER_INCH, height / _UNITS_PER_INCH)
+    width = by_width(PAGE_WIDTH, NARROW_WIDTH)
+    size = (width / _UNITS_PER_INCH, height / _UNITS_PER_INCH)
     blank = Figure(figsize=size, layout="constrained")
+    if _narrow.get():
+        blank.get_layout_engine().set(hspace=0.06)  # a title is not to touch the panel above it
     blank.patch.set_visible(False)
     return blank
+
+
+def legend_of_lines(drawn: Figure, keys: Sequence[Artist], labels: Sequence[str]) -> None:
+    """A legend beside the plot, or below it on a narrow page."""
+    if _narrow.get():
+        drawn.legend(
+            keys, [short(label, 18) for label in labels], loc="outside lower left", ncols=2
+        )
+    else:
+        drawn.legend(keys, labels, loc="outside right upper")
 
 
 def inline_svg(drawn: Figure, name: str, label: str) -> str:
     """``drawn`` as an SVG element to stand inside a page.
 
     ``name`` begins every id, so that several stand in one page; ``label`` is for those who
-    listen to the page.
+    listen to the page. Colours are variables of the page's style sheet.
     """
     out = io.StringIO()
     blank = {"Creator": None, "Date": None, "Format": None, "Type": None}
     drawn.savefig(out, format="svg", metadata=blank)
     text = out.getvalue()
     text = text[text.index("<svg") :]
+    text = re.sub(r"#[0-9a-f]{6}\b", lambda found: variable(found[0]), text)
+    name = f"{name}-narrow" if _narrow.get() else name
     text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", text)
     head, body = text.split(">", 1)
     box = re.search(r'viewBox="[^"]*"', head)

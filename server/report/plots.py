@@ -18,11 +18,14 @@ from fedkd.server.report.plot_style import (
     ACCENT,
     FAINT,
     INK,
+    PAGE,
     SERIES,
     SOFT,
     Series,
+    by_width,
     figure,
     inline_svg,
+    legend_of_lines,
     short,
     style,
     thin,
@@ -32,6 +35,7 @@ from fedkd.server.report.records.result_schema import (
     Asked,
     Event,
     Generated,
+    HeldBack,
     TeacherRecord,
     Trained,
 )
@@ -61,6 +65,18 @@ def loss(events: Sequence[Event]) -> str | None:
     return _small_panels("loss", panels, "student steps", "Student loss over its steps")
 
 
+def held_back(events: Sequence[Event]) -> str | None:
+    """Scores on samples that the student never learned from, against their fused answers."""
+    scores = [event for event in events if isinstance(event, HeldBack)]
+    panels = {
+        "Decides as the fused answer (share)": _line((e.step, e.agreement) for e in scores),
+        "KL to the fused answer (nats)": _line((e.step, e.kl) for e in scores),
+        "Calibration error": _line((e.step, e.ece) for e in scores),
+        "R² to the fused answer": _line((e.step, e.r2) for e in scores),
+    }
+    return _small_panels("held_back", panels, "student steps", "Scores on held-back samples")
+
+
 def generator(events: Sequence[Event]) -> str | None:
     """Each term of the generator's objective over its steps, and each weight that changed."""
     steps = [event for event in events if isinstance(event, Generated)]
@@ -86,14 +102,15 @@ def origins(events: Sequence[Event], entropy_of: str = "Class entropy") -> str |
         name: _line((ask.asked, ask.class_entropy.get(name)) for ask in asks) for name in colours
     }
     overall = _line((ask.asked, ask.entropy) for ask in asks)
+    across = by_width(2)
     with style("origins"):
-        drawn = figure(height=330)
-        shares, entropy = drawn.subplots(1, 2)
+        drawn = figure(height=330 if across == 2 else 560 + 20 * -(-len(colours) // 2))
+        shares, entropy = drawn.subplots(2 // across, across)
         edges, heights = _shares(asks, list(colours))
         base = np.zeros(len(edges) - 1)
         keys: list[Artist] = []
         for name, height in zip(colours, heights, strict=True):
-            look = {"color": colours[name], "edgecolor": "white", "linewidth": 0.4}
+            look = {"color": colours[name], "edgecolor": PAGE, "linewidth": 0.4}
             bars = shares.bar(edges[:-1], height, np.diff(edges), base, align="edge", **look)
             keys.append(bars[0])
             base = base + height
@@ -109,7 +126,7 @@ def origins(events: Sequence[Event], entropy_of: str = "Class entropy") -> str |
             axes.set_xlabel("samples asked of each teacher")
             thousands(axes)
         labels = [*map(short, colours), "all together"]
-        drawn.legend(keys, labels, loc="outside lower center", ncols=6)
+        drawn.legend(keys, labels, loc="outside lower center", ncols=by_width(6, 2))
         return inline_svg(drawn, "origins", f"Origins of the samples, {entropy_of}")
 
 
@@ -140,19 +157,23 @@ def class_counts(teachers: Sequence[TeacherRecord], names: Sequence[str]) -> str
         drawn = figure(height=62 + 30 * len(known))
         axes = drawn.subplots()
         axes.grid(visible=False)
-        shades = LinearSegmentedColormap.from_list("counts", ["#f6f5fb", "#8f86c4", ACCENT])
+        # By opacity, so that the strongest stands out on a light page and on a dark one.
+        shades = LinearSegmentedColormap.from_list("counts", [(ACCENT, 0.05), (ACCENT, 1.0)])
         axes.pcolormesh(
             table,
             cmap=shades,
             vmin=0,
-            edgecolors="white",
+            edgecolors=PAGE,
             linewidth=1.5,
             rasterized=table.size > _RASTER_CELLS,
         )
-        if classes <= 20:
+        if classes <= by_width(20, 10):
             _write_counts(axes, table)
-            axes.set_xticks(np.arange(classes) + 0.5, [short(name) for name in names])
-        axes.set_yticks(np.arange(len(known)) + 0.5, [short(teacher.name) for teacher, _ in known])
+            turn = 90 if max(map(len, names)) > by_width(8, 2) and by_width(0) else 0
+            letters = [short(name) for name in names]
+            axes.set_xticks(np.arange(classes) + 0.5, letters, rotation=turn)
+        labels = [short(teacher.name, by_width(22, 14)) for teacher, _ in known]
+        axes.set_yticks(np.arange(len(known)) + 0.5, labels)
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
         axes.invert_yaxis()
@@ -175,7 +196,9 @@ def difficulty_by_institution(events: Sequence[Event]) -> str | None:
     hardest, others = ranked[:NAMED_TEACHERS], thin(ranked[NAMED_TEACHERS:], LINES)
     shown = [name for name in names if name in {*hardest, *others}]
     with style("difficulty"):
-        drawn = figure(height=270)
+        drawn = figure(
+            height=by_width(270, 270 + 18 * -(-min(len(names), NAMED_TEACHERS + 1) // 2))
+        )
         axes = drawn.subplots()
         lines: list[tuple[str, Artist]] = []
         # Those without a colour first, so that they lie beneath.
@@ -187,11 +210,11 @@ def difficulty_by_institution(events: Sequence[Event]) -> str | None:
             lines.append((short(name) if own else _others(len(names) - len(hardest)), line))
         axes.set_xlabel("student steps")
         axes.set_ylim(bottom=0)
-        thousands(axes, ticks=8)
+        thousands(axes, ticks=by_width(8, 4))
         # One key stands for all that have no colour of their own.
         keyed = lines[-len(hardest) :] + lines[: -len(hardest)][:1]
         labels, keys = zip(*keyed, strict=True)
-        drawn.legend(keys, labels, loc="outside right upper")
+        legend_of_lines(drawn, keys, labels)
         return inline_svg(drawn, "difficulty", "Difficulty by institution over student steps")
 
 
@@ -205,11 +228,11 @@ def _small_panels(name: str, panels: Mapping[str, Series], across: str, label: s
     filled = {title: series for title, series in panels.items() if series[0]}
     if not filled:
         return None
-    columns = min(4, len(filled))
-    rows = -(-len(filled) // columns)
+    beside = min(by_width(4), len(filled))
+    rows = -(-len(filled) // beside)
     with style(name):
         drawn = figure(height=215 * rows)
-        grid = drawn.subplots(rows, columns, squeeze=False).flat
+        grid = drawn.subplots(rows, beside, squeeze=False).flat
         for axes, (title, (xs, ys)) in zip(grid, filled.items(), strict=False):
             axes.plot(xs, ys, color=ACCENT, lw=1.5, **_dot_if_alone(xs))
             axes.set_title(short(title, 36), color=SOFT)
@@ -231,8 +254,8 @@ def _write_counts(axes: Axes, table: NDArray[np.float64]) -> None:
                 f"{count:,.0f}",
                 ha="center",
                 va="center",
-                fontsize=11,
-                color="white" if count > 0.4 * darkest else SOFT,
+                fontsize=by_width(11, 9),
+                color=PAGE if count > 0.4 * darkest else SOFT,
             )
 
 
@@ -252,7 +275,7 @@ def _shares(
 
 def _line(points: Iterable[tuple[int, float | None]]) -> Series:
     """Points to draw: those that have a value, thinned."""
-    known = thin([(float(x), y) for x, y in points if y is not None])
+    known = thin([(float(x), y) for x, y in points if y is not None], by_width(200, 90))
     return [x for x, _ in known], [y for _, y in known]
 
 

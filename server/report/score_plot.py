@@ -11,6 +11,7 @@ from fedkd.server.report.plot_style import (
     FAINT,
     INK,
     SOFT,
+    by_width,
     figure,
     inline_svg,
     short,
@@ -39,9 +40,11 @@ def score_curve(result: Result, events: Sequence[Event]) -> str | None:
     if not scores:
         return None
     shown = _parts(scores)
+    across = min(len(shown), by_width(2))
+    rows = len(shown) // across
     with style("accuracy"):
-        drawn = figure(height=340)
-        panels = drawn.subplots(1, len(shown), sharey=True, squeeze=False)[0]
+        drawn = figure(height=340 if rows == 1 else 560)
+        panels = list(drawn.subplots(rows, across, sharey=True, squeeze=False).flat)
         for axes, (title, label, points) in zip(panels, shown, strict=True):
             xs, ys = zip(*thin(points), strict=True)
             axes.plot(xs, ys, color=ACCENT, marker="o", markersize=3, zorder=3)
@@ -56,8 +59,10 @@ def score_curve(result: Result, events: Sequence[Event]) -> str | None:
                 dashes = (0, (5, 3)) if is_ensemble else "solid"
                 axes.axhline(value, color=INK if is_ensemble else FAINT, lw=1, ls=dashes, zorder=1)
         last = shown[-1][2][-1]
-        panels[-1].plot(*last, color=ACCENT, marker="o", markersize=6, zorder=4)
-        _name_lines(panels[-1], [*references, (last[1], f"student {score.text(last[1])}", True)])
+        panels[len(shown) - 1].plot(*last, color=ACCENT, marker="o", markersize=6, zorder=4)
+        _name_lines(
+            panels[len(shown) - 1], [*references, (last[1], f"student {score.text(last[1])}", True)]
+        )
         return inline_svg(drawn, "accuracy", f"Student {score.name} against samples asked")
 
 
@@ -115,7 +120,8 @@ def _references(result: Result, score: MainScore) -> list[_Reference]:
     """Scores to compare the student's with."""
     known = [(own, t.name) for t in result.teachers if (own := score.of(t)) is not None]
     named = len(known) <= NAMED_TEACHERS
-    lines = [(value, short(name) if named else "", False) for value, name in known]
+    letters = by_width(22, 14)
+    lines = [(value, short(name, letters) if named else "", False) for value, name in known]
     if not named:
         best = max(value for value, _ in known)
         lines[[value for value, _ in known].index(best)] = (best, "best teacher", False)
@@ -130,7 +136,7 @@ def _name_lines(axes: Axes, lines: Sequence[_Reference]) -> None:
     """Write the names of horizontal lines beside them, moved apart where they collide."""
     named = [line for line in lines if line[1]]
     low, high = axes.get_ylim()
-    gap = (high - low) * 0.062
+    gap = (high - low) * by_width(62, 82) / 1000
     places = spread([value for value, _, _ in named], gap, low, high)
     for place, (_, name, stands_out) in zip(places, named, strict=True):
         axes.annotate(

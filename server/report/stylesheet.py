@@ -2,15 +2,26 @@
 
 CSS = """
 :root {
-  color-scheme: light;
+  color-scheme: light dark;
   --ink: #1d2530; --soft: #5b6675; --line: #e3e7ec; --wash: #f6f7f9; --accent: #332288;
+  --page: #ffffff; --faint: #c9d0d9; --grid: #edf0f3; --lead: #332288; --alarm: #9a3412;
+  --series-0: #332288; --series-1: #cc6677; --series-2: #44aa99; --series-3: #ddaa33;
+  --series-4: #88ccee; --series-5: #882255; --series-6: #117733; --series-7: #aa4499;
+  --series-8: #999933;
   --sans: "Inter", "Source Sans 3", system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans",
     "Helvetica Neue", Arial, sans-serif;
   --mono: ui-monospace, "SF Mono", "Cascadia Code", Menlo, Consolas, "DejaVu Sans Mono", monospace;
 }
+@media screen and (prefers-color-scheme: dark) { :root {
+  --ink: #e6e9ef; --soft: #a3adbb; --line: #303844; --wash: #1e242d; --accent: #b3a8f5;
+  --page: #14181f; --faint: #4a5462; --grid: #262d37; --lead: #3a2f8c; --alarm: #f0a27e;
+  --series-0: #b3a8f5; --series-1: #e58795; --series-2: #5cc4b2; --series-3: #e5b94f;
+  --series-4: #8fd0f0; --series-5: #d873a8; --series-6: #57b477; --series-7: #d382c8;
+  --series-8: #bdbd58;
+} figure svg image { filter: invert(1) hue-rotate(180deg); } }
 * { box-sizing: border-box; }
 body {
-  margin: 0; background: #fff; color: var(--ink);
+  margin: 0; background: var(--page); color: var(--ink);
   font: 15px/1.55 var(--sans); font-variant-numeric: tabular-nums;
 }
 main { max-width: 1064px; margin: 0 auto; padding: 48px 32px 72px; }
@@ -33,10 +44,12 @@ p { margin: 6px 0 12px; max-width: 74ch; }
 .card dd { margin: 0; overflow-wrap: anywhere; }
 .card .value { font-size: 29px; font-weight: 650; line-height: 1.25; letter-spacing: -.02em; }
 .card .note { color: var(--soft); font-size: 13px; }
-.card.first { background: var(--accent); border-color: var(--accent); color: #fff; }
+.card.first { background: var(--lead); border-color: var(--lead); color: #fff; }
 .card.first dt, .card.first .note { color: #d9d4f0; }
 figure { margin: 16px 0 0; overflow-x: auto; }
-figure svg { display: block; width: 100%; min-width: 720px; height: auto; }
+figure svg { display: block; width: 100%; height: auto; }
+.narrow { display: none; }
+.narrow svg { max-width: 520px; }
 figure svg text { font-family: var(--sans) !important; }
 figcaption, .small { color: var(--soft); font-size: 13px; max-width: 88ch; }
 figcaption { margin-top: 6px; }
@@ -53,7 +66,7 @@ td.wide { min-width: 14em; }
 .bar { display: block; height: 4px; border-radius: 2px; background: var(--line); margin-top: 4px;
   min-width: 76px; }
 .bar i { display: block; height: 4px; border-radius: 2px; background: var(--accent); }
-.none { color: #9a3412; }
+.none { color: var(--alarm); }
 .stage { display: flex; gap: 20px; padding: 12px 0; border-bottom: 1px solid var(--line);
   break-inside: avoid; }
 .stage h3 { flex: 0 0 118px; margin: 0; font-size: 13px; font-weight: 400; color: var(--soft); }
@@ -94,7 +107,7 @@ details.section > summary::before { content: "+"; color: var(--accent); font-wei
 details.section[open] > summary::before { content: "–"; }
 details.section > summary:focus-visible { outline: 2px solid var(--accent); border-radius: 10px; }
 details.section > summary span { color: var(--soft); font-size: 13px; text-align: right; }
-details.section > summary span.none { color: #9a3412; }
+details.section > summary span.none { color: var(--alarm); }
 .section .inside { padding: 0 18px 16px; border-top: 1px solid var(--line);
   scroll-margin-top: 60px; }
 .section h3 { margin: 18px 0 4px; }
@@ -104,9 +117,20 @@ details.section > summary span.none { color: #9a3412; }
 .says dd { margin: 0; min-width: 0; overflow-wrap: anywhere; max-width: 80ch; }
 .section ul, .section p { font-size: 14px; }
 .section ul { margin: 4px 0 0; padding-left: 20px; }
-a { color: inherit; text-decoration-color: var(--faint, #c9d0d9); text-underline-offset: 3px; }
+a { color: inherit; text-decoration-color: var(--faint); text-underline-offset: 3px; }
 .measures th { min-width: 13em; }
-@media (max-width: 760px) {
+.unreachable .progress { opacity: .45; }
+.progress { margin: 18px 0 0; }
+.track { display: grid; grid-template-columns: 8em 1fr 11em; gap: 12px; align-items: center;
+  font-size: 13px; margin: 4px 0; }
+.track .n { text-align: right; color: var(--soft); }
+.track progress { width: 100%; height: 10px; accent-color: var(--accent); }
+@media screen and (max-width: 760px) {
+  .wide { display: none; }
+  .narrow { display: block; }
+  .card .value { font-size: 23px; overflow-wrap: break-word; hyphens: auto; }
+  .track { grid-template-columns: 1fr auto; gap: 2px 12px; }
+  .track progress { grid-column: 1 / 3; grid-row: 2; }
   .measures th { min-width: 7em; }
   details.section > summary { grid-template-columns: .7em 1fr 1fr; }
   details.section > summary b { grid-column: 2 / 4; }

@@ -10,8 +10,11 @@ from fedkd.server.report.institutions.many_institutions import MAX_SHOWN, abbrev
 from fedkd.server.report.plot_style import (
     FAINT,
     SERIES,
+    both_widths,
+    by_width,
     figure,
     inline_svg,
+    legend_of_lines,
     short,
     style,
     thousands,
@@ -75,7 +78,7 @@ def reliability_section(events: Sequence[Event]) -> Markup:
         spans = [*spans[:MAX_SHOWN], f"And {len(spans) - MAX_SHOWN:,} more, see events.jsonl."]
     text = environment.from_string(HTML).render(
         alarms=spans,
-        plot=Markup(_plot(estimates)),
+        plot=Markup(both_widths(lambda: _plot(estimates))),
         silent=abbreviated_names(silent) if silent else "",
     )
     return Markup(text)
@@ -105,9 +108,10 @@ def _plot(estimates: Sequence[Reliability]) -> str:
     last = {name: (e.weight[name], e.agreement[name]) for e in estimates for name in e.agreement}
     ranked = sorted(names, key=lambda n: (last[n][0], last[n][1] if last[n][1] is not None else 2))
     coloured, others = ranked[:_NAMED], ranked[_NAMED : _NAMED + MAX_SHOWN]
+    across = by_width(2)
     with style("reliability"):
-        drawn = figure(height=260)
-        panels = drawn.subplots(1, 2)
+        drawn = figure(height=260 if across == 2 else 470 + 20 * -(-len(coloured) // 2))
+        panels = drawn.subplots(2 // across, across)
         for axes, title, low in zip(panels, ("Agreement", "Weight"), (-1.05, -0.05), strict=True):
             axes.set_title(title)
             axes.set_xlabel("samples asked of each teacher")
@@ -130,5 +134,5 @@ def _plot(estimates: Sequence[Reliability]) -> str:
             xs, ys = [e.samples for e in there], [e.weight[name] for e in there]
             (lines[name],) = panels[1].plot(xs, ys, **look)
         keys = [lines[name] for name in coloured]
-        drawn.legend(keys, [short(name) for name in coloured], loc="outside right upper")
+        legend_of_lines(drawn, keys, [short(name) for name in coloured])
         return inline_svg(drawn, "reliability", "Agreement and weight of institutions over time")

@@ -260,7 +260,7 @@ class Scored(_EventModel):
     r2: float | None = None
 
 
-class HeldBack(HeldBackScore):
+class HeldBack(HeldBackScore, _EventModel):
     """The student was evaluated on the latest samples that were held back from it."""
 
     kind: Literal["held_back"] = "held_back"

@@ -1,5 +1,6 @@
 """Pictures of predictions: predicted against true numbers, confidence against accuracy."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,8 @@ from fedkd.server.report.plot_style import (
     FAINT,
     INK,
     SOFT,
+    both_widths,
+    by_width,
     figure,
     inline_svg,
     short,
@@ -33,7 +36,7 @@ class PredictionPicture:
     """A picture with its heading and caption."""
 
     heading: str
-    svg: str
+    svg: str | None
     caption: str
 
 
@@ -66,7 +69,7 @@ def numbers_picture(record: RunRecord) -> PredictionPicture | None:
     caption += f" {more} further numbers are not shown." if more > 0 else ""
     return PredictionPicture(
         "Predicted against true" if has_truth else "Student against the ensemble",
-        _scatter(record, panels, "truth" if has_truth else "ensemble"),
+        both_widths(lambda: _scatter(record, panels, "truth" if has_truth else "ensemble")),
         caption,
     )
 
@@ -77,9 +80,11 @@ def _scatter(
     across: str,
 ) -> str:
     """One panel for each (who, output, values along x, values along y), both axes alike."""
+    beside = min(len(panels), by_width(_PANELS))
+    rows = len(panels) // beside
     with style("predictions"):
-        drawn = figure(height=330)
-        grid = drawn.subplots(1, len(panels), squeeze=False)[0]
+        drawn = figure(height=330 * rows)
+        grid = drawn.subplots(rows, beside, squeeze=False).flat
         for axes, (who, output, x, y) in zip(grid, panels, strict=True):
             axis = number_axis(record.result, output)
             xs, ys = axis.of(x[:, output]), axis.of(y[:, output])
@@ -108,9 +113,21 @@ def calibration_picture(record: RunRecord) -> PredictionPicture | None:
     found = {
         who: take_array(record.predictions, who, (3, BINS), "f") for who in ("student", "ensemble")
     }
+    samples = int(found["student"][0].sum())
+    caption = (
+        f"Over {count(samples)} test samples. On the line, a model is right as often as it says; "
+        "below it, it is too sure. Small dots stand for few samples, and move by chance."
+    )
+    svg = both_widths(lambda: _calibration(found))
+    return PredictionPicture("Confidence against accuracy", svg, caption)
+
+
+def _calibration(found: Mapping[str, NDArray[Any]]) -> str:
+    """Reliability diagram, and the share of samples at each confidence."""
     with style("calibration"):
-        drawn = figure(height=330)
-        line, bars = drawn.subplots(1, 2)
+        across = by_width(2)
+        drawn = figure(height=330 if across == 2 else 640)
+        line, bars = drawn.subplots(2 // across, across)
         line.plot([0, 1], [0, 1], color=FAINT, lw=1.2)
         for (who, bins), colour in zip(found.items(), (ACCENT, INK), strict=True):
             filled = bins[:, bins[0] > 0]
@@ -126,14 +143,8 @@ def calibration_picture(record: RunRecord) -> PredictionPicture | None:
         least = min(float(edge) for bins in found.values() for edge in _first_edge(bins))
         line.set_xlim(least, 1.02)
         bars.set_xlim(least, 1.02)
-        drawn.legend(loc="outside lower center", ncols=2)
-        svg = inline_svg(drawn, "calibration", "Accuracy against confidence")
-    samples = int(found["student"][0].sum())
-    caption = (
-        f"Over {count(samples)} test samples. On the line, a model is right as often as it says; "
-        "below it, it is too sure. Small dots stand for few samples, and move by chance."
-    )
-    return PredictionPicture("Confidence against accuracy", svg, caption)
+        drawn.legend(loc="outside lower center", ncols=by_width(2))
+        return inline_svg(drawn, "calibration", "Accuracy against confidence")
 
 
 def _first_edge(bins: NDArray[np.float64]) -> NDArray[np.float64]:

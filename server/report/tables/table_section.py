@@ -20,6 +20,8 @@ from fedkd.server.report.plot_style import (
     INK,
     SERIES,
     SOFT,
+    both_widths,
+    by_width,
     figure,
     inline_svg,
     short,
@@ -43,7 +45,7 @@ HTML = """\
 <tbody>
 {% for row in rows %}
 <tr><td class="n">{{ row.asked_at | count }}</td><td><span class="origin"
- style="--dot:{{ colours.get(row.origin, "#c9d0d9") }}">{{ row.origin }}</span></td>
+ style="--dot:{{ colours.get(row.origin, "var(--faint)") }}">{{ row.origin }}</span></td>
 {% for value in row.values %}<td class="n">{{ value }}</td>{% endfor %}
 <td class="name">{{ row.answer }}</td></tr>
 {% endfor %}
@@ -112,7 +114,7 @@ def table_section(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters.update(count=count)
-    plot = dependence_plot(kept, result, columns, axis_of)
+    plot = both_widths(lambda: dependence_plot(kept, result, columns, axis_of))
     return Markup(
         environment.from_string(HTML).render(
             names=[columns[index].name for index in order],
@@ -143,9 +145,9 @@ def dependence_plot(
     curves, shown = kept.curves, len(kept.curves.column)
     if not shown:
         return None
-    across = min(3, shown)
+    across = min(by_width(3), shown)
     with style("dependence"):
-        drawn = figure(height=40 + 235 * -(-shown // across))
+        drawn = figure(height=by_width(40, 80) + 235 * -(-shown // across))
         panels = drawn.subplots(-(-shown // across), across, squeeze=False).flat
         keys: list[Any] = []
         for place, axes in enumerate(panels):
@@ -161,7 +163,7 @@ def dependence_plot(
             axes.set_ylabel(short(axis.label, 30))
         _equal_limits(list(drawn.axes)[:shown], curves.output.tolist())
         labels = ["student, partial dependence", "student, rows near", "ensemble, rows near"]
-        drawn.legend(keys, labels, loc="outside lower center", ncols=3)
+        drawn.legend(keys, labels, loc="outside lower center", ncols=by_width(3))
         return inline_svg(drawn, "dependence", "Student and ensemble by the main columns")
 
 

@@ -218,9 +218,10 @@ def test_rebuilding_gives_the_same_bytes(run: RunFolder) -> None:
 
 def test_figures_are_well_formed(run: RunFolder) -> None:
     figures = re.findall(r"<svg.*?</svg>", page_of(run), flags=re.DOTALL)
-    assert len(figures) == 6
-    for figure in figures:
-        assert ElementTree.fromstring(figure).get("viewBox")
+    boxes = [ElementTree.fromstring(figure).get("viewBox", "").split() for figure in figures]
+    assert [box[2] for box in boxes] == ["1000", "366"] * 6, "for wide pages and for telephones"
+    ids = re.findall(r'\bid="([^"]*)"', "".join(figures))
+    assert len(ids) == len(set(ids))
 
 
 def test_hostile_names_stay_text(tmp_path: Path) -> None:
@@ -367,8 +368,8 @@ def test_many_institutions_and_many_classes_fit_in_a_page(tmp_path: Path) -> Non
     folder.write_result(result(teachers=many))
     page = page_of(folder)
     assert "One student from 40 teachers" in page
-    assert page.count("data:image/png;base64,") == 48 + 1
-    assert len(page.encode()) < 1_500_000
+    assert page.count("data:image/png;base64,") == 48 + 2, "the heat map is drawn for two widths"
+    assert len(page.encode()) < 1_800_000
 
 
 def test_a_folder_that_holds_something_is_refused(tmp_path: Path) -> None:
@@ -607,3 +608,35 @@ def test_labels_that_collide_are_moved_apart_and_stay_in_order() -> None:
     assert moved == pytest.approx([0.5, 0.6, 0.1, 0.99])
     crowded = spread([0.98, 0.99, 1.0], gap=0.1, low=0.0, high=1.0)
     assert crowded == pytest.approx([0.8, 0.9, 1.0])
+
+
+def test_colours_of_plots_are_those_of_the_reader(run: RunFolder) -> None:
+    page = page_of(run)
+    figures = "".join(re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL))
+    assert not re.findall(r"#[0-9a-f]{6}", figures), "each colour has a variable"
+    used = set(re.findall(r"var\((--[a-z0-9-]+)\)", figures))
+    assert {"--ink", "--soft", "--page", "--series-0"} <= used
+    css = page[page.index("<style>") : page.index("</style>")]
+    dark = css[css.index("prefers-color-scheme: dark") :]
+    for name in used:
+        assert css.count(f"{name}: #") == 2, f"{name} in light and in dark"
+        assert f"{name}: #" in dark
+
+
+def test_the_page_leads_with_held_back_samples_where_no_test_data_is(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "run")
+    for step in (10, 20):
+        facts = {"count": 120, "agreement": 0.9, "kl": 0.1, "ece": 0.03}
+        folder.append_event({"kind": "held_back", "step": step, "asked": 10, **facts})
+    close = {"count": 120, "agreement": 0.9125, "kl": 0.1, "fidelity": 0.8, "ece": 0.03}
+    scores: dict[str, Any] = {"student": {"held_back": close}, "ensemble": {}}
+    folder.write_result(result(**scores, teachers=[teacher(0, accuracy=None)]))
+    page = page_of(folder)
+    first = page[page.index('<div class="card first">') : page.index('<div class="card">')]
+    assert "Student as the ensemble" in first
+    assert "91.2%" in first
+    assert "120 held-back samples" in first
+    assert page.count("Scores on held-back samples") == 2
+    folder.write_result(result(student={"accuracy": 0.9653, "held_back": close}))
+    page = page_of(folder)
+    assert "Student as the ensemble" not in page, "test data says more"
