@@ -10,6 +10,7 @@ import click
 import typer
 
 from fedkd.errors import FedkdError, SettingsError
+from fedkd.server.report.live.cli import LivePort, watch
 
 PLAINTEXT_ADDRESS = "127.0.0.1:0"
 """Default address for plain text."""
@@ -82,6 +83,7 @@ def run(
         typer.Option(min=0, help="Port on this machine, for Prometheus to read."),
     ] = None,
     log: Annotated[str, typer.Option(help="text or json, one event a line.")] = "text",
+    live: LivePort = None,
 ) -> None:
     """Wait for institutions, distil one student, leave a folder with its report."""
     if (tls is None) != insecure:
@@ -102,12 +104,17 @@ def run(
 
     configure_logging(log)
     where = address or (TLS_ADDRESS if tls else PLAINTEXT_ADDRESS)
-    endpoint = Endpoint(where, tls, tokens, institutions, wait, metrics, bars=log == "text")
+    endpoint = Endpoint(
+        where, tls, tokens, institutions, wait, metrics, bars=log == "text", live=live
+    )
     if resume is None:
         overrides = [*(set_ or []), *([f"seed={seed}"] if seed is not None else [])]
         begin_run(experiment, overrides, out, checkpoint, endpoint, record=record)
     else:
         resume_run(resume, without or (), endpoint)
+
+
+app.command()(watch)
 
 
 @app.command()

@@ -18,6 +18,7 @@ from fedkd.server.drivers.standalone_driver import await_institutions, distil_ov
 from fedkd.server.hub.admission import Admission, JoinTokens, persistent_run_token
 from fedkd.server.hub.hub import MAX_INSTITUTIONS, Hub
 from fedkd.server.hub.tls_certificates import server_credentials
+from fedkd.server.report.live.background_server import live_page
 from fedkd.server.run.checkpoint import FOLDER, Checkpoint
 from fedkd.server.run.console import print_result, print_resumed, progress_bars
 from fedkd.server.run.progress_to_log import ProgressLog
@@ -46,6 +47,8 @@ class Endpoint:
     """Port for Prometheus; None: no metrics."""
     bars: bool
     """Text and progress bars; False: a log of JSON lines."""
+    live: int | None = None
+    """Port on which the page of the run is served to this machine; None: not at all."""
 
     def credentials(self) -> grpc.ServerCredentials | None:
         """Read from the folder of certificates; None for plain text."""
@@ -78,7 +81,8 @@ def begin_run(
     check_names(resolved)
     path = out or Path("runs") / f"{resolved.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     credentials = endpoint.credentials()  # an error here leaves no folder
-    _complete(Checkpoint.begin(path, resolved, "hub", every, record), endpoint, credentials)
+    with live_page(path, endpoint.live, "fedkd-server"):
+        _complete(Checkpoint.begin(path, resolved, "hub", every, record), endpoint, credentials)
 
 
 def resume_run(path: Path, without: Sequence[str], endpoint: Endpoint) -> None:
@@ -96,7 +100,8 @@ def resume_run(path: Path, without: Sequence[str], endpoint: Endpoint) -> None:
         print_result(result, str(path / "report.html"))
         return
     credentials = endpoint.credentials()
-    _complete(Checkpoint.resume(path, "hub", without=without), endpoint, credentials)
+    with live_page(path, endpoint.live, "fedkd-server"):
+        _complete(Checkpoint.resume(path, "hub", without=without), endpoint, credentials)
 
 
 def _complete(
