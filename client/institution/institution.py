@@ -6,6 +6,7 @@ Its card is all that it discloses unasked. Its answers leave through the release
 import hashlib
 import secrets
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 
 import torch
 from torch import nn
@@ -63,6 +64,7 @@ class Institution:
             RECIPE_VERSION if policy.recipes else 0,
             vault.columns,
             vault.numbers,
+            version("fedkd"),
         )
         self.teacher_fingerprint = _teacher_fingerprint(teacher, self.card.shape)
         """By this the ledger knows which teacher has answered."""

@@ -20,6 +20,8 @@ MAX_CLASS_COUNT = (1 << 31) - 1
 """Training images of one class."""
 MAX_BATCH = 1 << 31
 """Samples in one query."""
+MAX_VERSION_LENGTH = 64
+"""Characters of the version of fedkd."""
 MAX_SAMPLES = (1 << 63) - 1
 """Of other numbers: what files and tensors hold."""
 
@@ -55,6 +57,8 @@ class Card:
     """(D,) of the rows that its teacher reads: a disclosure; empty: it reads images."""
     numbers: tuple[Number, ...] = ()
     """(K,) that its teacher predicts, in place of classes; empty: it predicts classes."""
+    fedkd_version: str = ""
+    """That it runs, as ``0.2.0``; empty: not told, as by an older or another program."""
 
 
 def card_violation(card: Card) -> str | None:
@@ -65,6 +69,9 @@ def card_violation(card: Card) -> str | None:
     """
     if not _is_name(card.name):
         return f"a name must be 1 to {MAX_NAME_LENGTH} printable characters, got {len(card.name)}"
+    version = card.fedkd_version
+    if len(version) > MAX_VERSION_LENGTH or not version.isprintable():
+        return f"a version must be {MAX_VERSION_LENGTH} printable characters at most"
     if not 1 <= card.classes <= MAX_CLASSES:
         return f"a card with {card.classes} classes, expected 1 to {MAX_CLASSES}"
     if why := _shape_violation(card.shape):

@@ -35,6 +35,7 @@ def encode_card(card: Card) -> pb.Card:
         recipes=card.recipes,
         columns=[pb.Column(**vars(column)) for column in card.columns],
         numbers=[pb.Number(**vars(number)) for number in card.numbers],
+        fedkd_version=card.fedkd_version,
     )
 
 
@@ -61,6 +62,7 @@ def decode_card(card: pb.Card) -> Card:
         recipes=card.recipes,
         columns=tuple(_decode_column(column) for column in card.columns),
         numbers=tuple(_decode_number(number) for number in card.numbers),
+        fedkd_version=card.fedkd_version,
     )
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from importlib.metadata import version
 
 from fedkd.core.logs import log_event
 from fedkd.errors import RemoteProtocolError
@@ -73,6 +74,31 @@ async def perform_handshake(
     return hello.card
 
 
+def version_skew(theirs: str, ours: str | None = None) -> str | None:
+    """Why an institution of another version of fedkd is not admitted; None where it may be.
+
+    Before 1.0 the second number counts, from then on the first. A card that tells none passes: the
+    version of the wire decides.
+
+    Args:
+        theirs: on the institution's card.
+        ours: None: the installed one.
+    """
+    ours = version("fedkd") if ours is None else ours
+    if not theirs or _compatible(theirs) == _compatible(ours):
+        return None
+    return (
+        f"fedkd {theirs} at the institution, {ours} at the coordinator; "
+        f"install fedkd {'.'.join(_compatible(ours))}.* at both"
+    )
+
+
+def _compatible(release: str) -> list[str]:
+    """The part of a version in which two have to be the same."""
+    numbers = release.split(".")
+    return numbers[: 2 if numbers[0] == "0" else 1]
+
+
 async def _rejection(
     hello: Hello, stream: grpc.aio.ServicerContext, admission: Admission
 ) -> tuple[grpc.StatusCode, str] | None:
@@ -87,6 +113,8 @@ async def _rejection(
             f"version {hello.version} of the wire, expected {VERSION}; "
             "install the release of fedkd that the coordinator runs"
         )
+    if skew := version_skew(hello.card.fedkd_version):
+        return code.FAILED_PRECONDITION, skew
     certified = stream.peer_identities()
     if certified is not None and name.encode() not in certified:
         return code.PERMISSION_DENIED, f"the certificate does not speak for {name!r}"

@@ -460,6 +460,8 @@ GUARANTEE = Guarantee(1.0, 1e-5, 1, 1.0, 0.1, 1.0)
         ("largest_batch", 2**31 + 1),
         ("samples", 2**63),
         ("guarantee", replace(GUARANTEE, steps=2**63)),
+        ("fedkd_version", "0" * 65),
+        ("fedkd_version", "red\x1b[31m"),
     ],
 )
 def test_impossible_cards_are_refused_on_both_sides(field: str, value: object) -> None:

@@ -1,6 +1,8 @@
 """What a stranger may cost the hub before it has shown a token."""
 
 import time
+from dataclasses import replace
+from importlib.metadata import version
 
 import pytest
 
@@ -52,3 +54,30 @@ def test_compressed_messages_are_refused() -> None:
         assert stream.code() != grpc.StatusCode.UNAUTHENTICATED, stream.details()
         assert "ompress" in stream.details()
         assert names(hub) == set()
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "admitted"),
+    [
+        ("", "0.2.0", True),
+        ("0.2.9", "0.2.0", True),
+        ("0.3.0", "0.2.0", False),
+        ("1.0.0", "0.2.0", False),
+        ("1.4.0", "1.0.2", True),
+        ("2.0.0", "1.9.0", False),
+        ("nonsense", "0.2.0", False),
+    ],
+)
+def test_version_skew(theirs: str, ours: str, admitted: bool) -> None:
+    assert (handshake.version_skew(theirs, ours) is None) == admitted
+
+
+def test_an_institution_of_another_version_is_refused_with_the_way_out() -> None:
+    with Hub(TOKEN) as hub:
+        raw, greeting = RawClient(hub), hello()
+        raw.send(encode(replace(greeting, card=replace(greeting.card, fedkd_version="9.1.0"))))
+        code, reason = raw.status()
+        raw.close()
+        own = version("fedkd")
+        assert code == "FAILED_PRECONDITION"
+        assert reason.startswith(f"fedkd 9.1.0 at the institution, {own} at the coordinator; ")
