@@ -35,6 +35,7 @@ CARD_LABELS = {
     "numbers": "numbers that its teacher predicts",
     "recipes": "version of the recipes by which it draws images itself, 0 for none",
     "guarantee": "guarantee of differential privacy",
+    "fedkd_version": "version of fedkd that it runs",
 }
 """Descriptions of the fields of a card."""
 TABLE_LABELS = {

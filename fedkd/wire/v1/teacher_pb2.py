@@ -4,72 +4,75 @@
 # source: fedkd/wire/v1/teacher.proto
 # Protobuf Python Version: 6.31.1
 """Generated protocol buffer code."""
-
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import descriptor_pool as _descriptor_pool
 from google.protobuf import runtime_version as _runtime_version
 from google.protobuf import symbol_database as _symbol_database
 from google.protobuf.internal import builder as _builder
-
 _runtime_version.ValidateProtobufRuntimeVersion(
-    _runtime_version.Domain.PUBLIC, 6, 31, 1, "", "fedkd/wire/v1/teacher.proto"
+    _runtime_version.Domain.PUBLIC,
+    6,
+    31,
+    1,
+    '',
+    'fedkd/wire/v1/teacher.proto'
 )
 # @@protoc_insertion_point(imports)
 
 _sym_db = _symbol_database.Default()
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(
-    b'\n\x1b\x66\x65\x64kd/wire/v1/teacher.proto\x12\rfedkd.wire.v1"<\n\x06Tensor\x12#\n\x05\x64type\x18\x01 \x01(\x0e\x32\x14.fedkd.wire.v1.DType\x12\r\n\x05shape\x18\x02 \x03(\r"T\n\x04Said\x12%\n\x06signal\x18\x01 \x01(\x0e\x32\x15.fedkd.wire.v1.Signal\x12%\n\x06tensor\x18\x02 \x01(\x0b\x32\x15.fedkd.wire.v1.Tensor"\xea\x01\n\tGuarantee\x12\x0f\n\x07\x65psilon\x18\x01 \x01(\x01\x12\r\n\x05\x64\x65lta\x18\x02 \x01(\x01\x12\r\n\x05steps\x18\x03 \x01(\x04\x12\x18\n\x10noise_multiplier\x18\x04 \x01(\x01\x12\x15\n\rsampling_rate\x18\x05 \x01(\x01\x12\x10\n\x08\x63lipping\x18\x06 \x01(\x01\x12\x0c\n\x04unit\x18\x07 \x01(\t\x12\x11\n\tadjacency\x18\x08 \x01(\t\x12\x11\n\tmechanism\x18\t \x01(\t\x12\x12\n\naccountant\x18\n \x01(\t\x12\x0f\n\x07version\x18\x0b \x01(\r\x12\x12\n\nunpromised\x18\x0c \x01(\x04"P\n\x06\x43olumn\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03low\x18\x02 \x01(\x01\x12\x0c\n\x04high\x18\x03 \x01(\x01\x12\r\n\x05whole\x18\x04 \x01(\x08\x12\x0e\n\x06levels\x18\x05 \x03(\t"]\n\x06Number\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04unit\x18\x02 \x01(\t\x12\x0b\n\x03low\x18\x03 \x01(\x01\x12\x0c\n\x04high\x18\x04 \x01(\x01\x12\x12\n\x05\x65rror\x18\x05 \x01(\x01H\x00\x88\x01\x01\x42\x08\n\x06_error"\xbd\x03\n\x04\x43\x61rd\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x63lasses\x18\x02 \x01(\r\x12\x10\n\x08\x63hannels\x18\x03 \x01(\r\x12\x0e\n\x06height\x18\x04 \x01(\r\x12\r\n\x05width\x18\x05 \x01(\r\x12&\n\x07signals\x18\x06 \x03(\x0e\x32\x15.fedkd.wire.v1.Signal\x12\x11\n\tpull_back\x18\x07 \x01(\x08\x12\x14\n\x07samples\x18\x08 \x01(\x04H\x00\x88\x01\x01\x12\x15\n\rlargest_batch\x18\t \x01(\r\x12\x14\n\x0c\x63lass_counts\x18\n \x03(\x04\x12\x0e\n\x06scores\x18\x0b \x01(\x08\x12\x13\n\x0b\x63lass_names\x18\x0c \x03(\t\x12\x30\n\tguarantee\x18\r \x01(\x0b\x32\x18.fedkd.wire.v1.GuaranteeH\x01\x88\x01\x01\x12\x0f\n\x07recipes\x18\x0e \x01(\r\x12&\n\x07\x63olumns\x18\x0f \x03(\x0b\x32\x15.fedkd.wire.v1.Column\x12&\n\x07numbers\x18\x10 \x03(\x0b\x32\x15.fedkd.wire.v1.Number\x12\x15\n\rfedkd_version\x18\x11 \x01(\tB\n\n\x08_samplesB\x0c\n\n_guarantee"J\n\x05Hello\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\r\n\x05token\x18\x02 \x01(\t\x12!\n\x04\x63\x61rd\x18\x03 \x01(\x0b\x32\x13.fedkd.wire.v1.Card"+\n\x07Welcome\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x0f\n\x07packing\x18\x02 \x01(\r"5\n\nProcedural\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04warp\x18\x02 \x01(\x01\x12\x0b\n\x03mix\x18\x03 \x01(\x01"Q\n\x07Network\x12\x0e\n\x06latent\x18\x01 \x01(\r\x12\x0e\n\x06\x64igest\x18\x02 \x01(\x0c\x12&\n\x07weights\x18\x03 \x01(\x0b\x32\x15.fedkd.wire.v1.Tensor"\xa4\x01\n\x06Recipe\x12*\n\x05prior\x18\x01 \x01(\x0b\x32\x19.fedkd.wire.v1.ProceduralH\x00\x12)\n\x07network\x18\x02 \x01(\x0b\x32\x16.fedkd.wire.v1.NetworkH\x00\x12\x0c\n\x04seed\x18\x03 \x01(\x07\x12\r\n\x05\x63ount\x18\x04 \x01(\r\x12\x0c\n\x04kept\x18\x05 \x01(\x0c\x12\x0e\n\x06images\x18\x06 \x01(\x0c\x42\x08\n\x06source"\xb2\x01\n\x03\x41sk\x12\n\n\x02id\x18\x01 \x01(\x04\x12%\n\x06images\x18\x02 \x01(\x0b\x32\x15.fedkd.wire.v1.Tensor\x12&\n\x07signals\x18\x03 \x03(\x0e\x32\x15.fedkd.wire.v1.Signal\x12)\n\x0breply_dtype\x18\x04 \x01(\x0e\x32\x14.fedkd.wire.v1.DType\x12%\n\x06recipe\x18\x05 \x01(\x0b\x32\x15.fedkd.wire.v1.Recipe"f\n\x08PullBack\x12\n\n\x02id\x18\x01 \x01(\x04\x12%\n\x06images\x18\x02 \x01(\x0b\x32\x15.fedkd.wire.v1.Tensor\x12\'\n\ncotangents\x18\x03 \x03(\x0b\x32\x13.fedkd.wire.v1.Said"b\n\x05Reply\x12\n\n\x02id\x18\x01 \x01(\x04\x12$\n\x07signals\x18\x02 \x03(\x0b\x32\x13.fedkd.wire.v1.Said\x12\'\n\x08gradient\x18\x03 \x01(\x0b\x32\x15.fedkd.wire.v1.Tensor"J\n\x07Refusal\x12\n\n\x02id\x18\x01 \x01(\x04\x12%\n\x06reason\x18\x02 \x01(\x0e\x32\x15.fedkd.wire.v1.Reason\x12\x0c\n\x04text\x18\x03 \x01(\t"\x17\n\x05\x43lose\x12\x0e\n\x06reason\x18\x01 \x01(\t"\xc9\x01\n\x0e\x43onnectRequest\x12%\n\x05hello\x18\x01 \x01(\x0b\x32\x14.fedkd.wire.v1.HelloH\x00\x12%\n\x05reply\x18\x02 \x01(\x0b\x32\x14.fedkd.wire.v1.ReplyH\x00\x12)\n\x07refusal\x18\x03 \x01(\x0b\x32\x16.fedkd.wire.v1.RefusalH\x00\x12%\n\x05\x63lose\x18\x04 \x01(\x0b\x32\x14.fedkd.wire.v1.CloseH\x00\x12\x0f\n\x07payload\x18\x0f \x03(\x0c\x42\x06\n\x04\x62ody"\xcd\x01\n\x0f\x43onnectResponse\x12)\n\x07welcome\x18\x01 \x01(\x0b\x32\x16.fedkd.wire.v1.WelcomeH\x00\x12!\n\x03\x61sk\x18\x02 \x01(\x0b\x32\x12.fedkd.wire.v1.AskH\x00\x12,\n\tpull_back\x18\x03 \x01(\x0b\x32\x17.fedkd.wire.v1.PullBackH\x00\x12%\n\x05\x63lose\x18\x04 \x01(\x0b\x32\x14.fedkd.wire.v1.CloseH\x00\x12\x0f\n\x07payload\x18\x0f \x03(\x0c\x42\x06\n\x04\x62ody*e\n\x05\x44Type\x12\x15\n\x11\x44TYPE_UNSPECIFIED\x10\x00\x12\x0f\n\x0b\x44TYPE_UINT8\x10\x01\x12\x11\n\rDTYPE_FLOAT16\x10\x02\x12\x11\n\rDTYPE_FLOAT32\x10\x03\x12\x0e\n\nDTYPE_ROWS\x10\x04*[\n\x06Signal\x12\x16\n\x12SIGNAL_UNSPECIFIED\x10\x00\x12\x11\n\rSIGNAL_LOGITS\x10\x01\x12\x11\n\rSIGNAL_BN_GAP\x10\x02\x12\x13\n\x0fSIGNAL_FEATURES\x10\x03*\xbf\x01\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x14\n\x10REASON_FORBIDDEN\x10\x01\x12\x10\n\x0cREASON_SPENT\x10\x02\x12\x14\n\x10REASON_TOO_LARGE\x10\x03\x12\x14\n\x10REASON_MALFORMED\x10\x04\x12\x11\n\rREASON_FAILED\x10\x05\x12\x11\n\rREASON_CLOSED\x10\x06\x12\x0f\n\x0bREASON_RATE\x10\x07\x12\x12\n\x0eREASON_UNDRAWN\x10\x08\x32\x61\n\x11TeacherHubService\x12L\n\x07\x43onnect\x12\x1d.fedkd.wire.v1.ConnectRequest\x1a\x1e.fedkd.wire.v1.ConnectResponse(\x01\x30\x01\x62\x06proto3'
-)
+
+
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x66\x65\x64kd/wire/v1/teacher.proto\x12\rfedkd.wire.v1\"<\n\x06Tensor\x12#\n\x05\x64type\x18\x01 \x01(\x0e\x32\x14.fedkd.wire.v1.DType\x12\r\n\x05shape\x18\x02 \x03(\r\"T\n\x04Said\x12%\n\x06signal\x18\x01 \x01(\x0e\x32\x15.fedkd.wire.v1.Signal\x12%\n\x06tensor\x18\x02 \x01(\x0b\x32\x15.fedkd.wire.v1.Tensor\"\xea\x01\n\tGuarantee\x12\x0f\n\x07\x65psilon\x18\x01 \x01(\x01\x12\r\n\x05\x64\x65lta\x18\x02 \x01(\x01\x12\r\n\x05steps\x18\x03 \x01(\x04\x12\x18\n\x10noise_multiplier\x18\x04 \x01(\x01\x12\x15\n\rsampling_rate\x18\x05 \x01(\x01\x12\x10\n\x08\x63lipping\x18\x06 \x01(\x01\x12\x0c\n\x04unit\x18\x07 \x01(\t\x12\x11\n\tadjacency\x18\x08 \x01(\t\x12\x11\n\tmechanism\x18\t \x01(\t\x12\x12\n\naccountant\x18\n \x01(\t\x12\x0f\n\x07version\x18\x0b \x01(\r\x12\x12\n\nunpromised\x18\x0c \x01(\x04\"P\n\x06\x43olumn\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03low\x18\x02 \x01(\x01\x12\x0c\n\x04high\x18\x03 \x01(\x01\x12\r\n\x05whole\x18\x04 \x01(\x08\x12\x0e\n\x06levels\x18\x05 \x03(\t\"]\n\x06Number\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04unit\x18\x02 \x01(\t\x12\x0b\n\x03low\x18\x03 \x01(\x01\x12\x0c\n\x04high\x18\x04 \x01(\x01\x12\x12\n\x05\x65rror\x18\x05 \x01(\x01H\x00\x88\x01\x01\x42\x08\n\x06_error\"\xbd\x03\n\x04\x43\x61rd\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x63lasses\x18\x02 \x01(\r\x12\x10\n\x08\x63hannels\x18\x03 \x01(\r\x12\x0e\n\x06height\x18\x04 \x01(\r\x12\r\n\x05width\x18\x05 \x01(\r\x12&\n\x07signals\x18\x06 \x03(\x0e\x32\x15.fedkd.wire.v1.Signal\x12\x11\n\tpull_back\x18\x07 \x01(\x08\x12\x14\n\x07samples\x18\x08 \x01(\x04H\x00\x88\x01\x01\x12\x15\n\rlargest_batch\x18\t \x01(\r\x12\x14\n\x0c\x63lass_counts\x18\n \x03(\x04\x12\x0e\n\x06scores\x18\x0b \x01(\x08\x12\x13\n\x0b\x63lass_names\x18\x0c \x03(\t\x12\x30\n\tguarantee\x18\r \x01(\x0b\x32\x18.fedkd.wire.v1.GuaranteeH\x01\x88\x01\x01\x12\x0f\n\x07recipes\x18\x0e \x01(\r\x12&\n\x07\x63olumns\x18\x0f \x03(\x0b\x32\x15.fedkd.wire.v1.Column\x12&\n\x07numbers\x18\x10 \x03(\x0b\x32\x15.fedkd.wire.v1.Number\x12\x15\n\rfedkd_version\x18\x11 \x01(\tB\n\n\x08_samplesB\x0c\n\n_guarantee\"J\n\x05Hello\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\r\n\x05token\x18\x02 \x01(\t\x12!\n\x04\x63\x61rd\x18\x03 \x01(\x0b\x32\x13.fedkd.wire.v1.Card\"+\n\x07Welcome\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x0f\n\x07packing\x18\x02 \x01(\r\"5\n\nProcedural\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04warp\x18\x02 \x01(\x01\x12\x0b\n\x03mix\x18\x03 \x01(\x01\"Q\n\x07Network\x12\x0e\n\x06latent\x18\x01 \x01(\r\x12\x0e\n\x06\x64igest\x18\x02 \x01(\x0c\x12&\n\x07weights\x18\x03 \x01(\x0b\x32\x15.fedkd.wire.v1.Tensor\"\xa4\x01\n\x06Recipe\x12*\n\x05prior\x18\x01 \x01(\x0b\x32\x19.fedkd.wire.v1.ProceduralH\x00\x12)\n\x07network\x18\x02 \x01(\x0b\x32\x16.fedkd.wire.v1.NetworkH\x00\x12\x0c\n\x04seed\x18\x03 \x01(\x07\x12\r\n\x05\x63ount\x18\x04 \x01(\r\x12\x0c\n\x04kept\x18\x05 \x01(\x0c\x12\x0e\n\x06images\x18\x06 \x01(\x0c\x42\x08\n\x06source\"\xb2\x01\n\x03\x41sk\x12\n\n\x02id\x18\x01 \x01(\x04\x12%\n\x06images\x18\x02 \x01(\x0b\x32\x15.fedkd.wire.v1.Tensor\x12&\n\x07signals\x18\x03 \x03(\x0e\x32\x15.fedkd.wire.v1.Signal\x12)\n\x0breply_dtype\x18\x04 \x01(\x0e\x32\x14.fedkd.wire.v1.DType\x12%\n\x06recipe\x18\x05 \x01(\x0b\x32\x15.fedkd.wire.v1.Recipe\"f\n\x08PullBack\x12\n\n\x02id\x18\x01 \x01(\x04\x12%\n\x06images\x18\x02 \x01(\x0b\x32\x15.fedkd.wire.v1.Tensor\x12\'\n\ncotangents\x18\x03 \x03(\x0b\x32\x13.fedkd.wire.v1.Said\"b\n\x05Reply\x12\n\n\x02id\x18\x01 \x01(\x04\x12$\n\x07signals\x18\x02 \x03(\x0b\x32\x13.fedkd.wire.v1.Said\x12\'\n\x08gradient\x18\x03 \x01(\x0b\x32\x15.fedkd.wire.v1.Tensor\"J\n\x07Refusal\x12\n\n\x02id\x18\x01 \x01(\x04\x12%\n\x06reason\x18\x02 \x01(\x0e\x32\x15.fedkd.wire.v1.Reason\x12\x0c\n\x04text\x18\x03 \x01(\t\"\x17\n\x05\x43lose\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\xc9\x01\n\x0e\x43onnectRequest\x12%\n\x05hello\x18\x01 \x01(\x0b\x32\x14.fedkd.wire.v1.HelloH\x00\x12%\n\x05reply\x18\x02 \x01(\x0b\x32\x14.fedkd.wire.v1.ReplyH\x00\x12)\n\x07refusal\x18\x03 \x01(\x0b\x32\x16.fedkd.wire.v1.RefusalH\x00\x12%\n\x05\x63lose\x18\x04 \x01(\x0b\x32\x14.fedkd.wire.v1.CloseH\x00\x12\x0f\n\x07payload\x18\x0f \x03(\x0c\x42\x06\n\x04\x62ody\"\xcd\x01\n\x0f\x43onnectResponse\x12)\n\x07welcome\x18\x01 \x01(\x0b\x32\x16.fedkd.wire.v1.WelcomeH\x00\x12!\n\x03\x61sk\x18\x02 \x01(\x0b\x32\x12.fedkd.wire.v1.AskH\x00\x12,\n\tpull_back\x18\x03 \x01(\x0b\x32\x17.fedkd.wire.v1.PullBackH\x00\x12%\n\x05\x63lose\x18\x04 \x01(\x0b\x32\x14.fedkd.wire.v1.CloseH\x00\x12\x0f\n\x07payload\x18\x0f \x03(\x0c\x42\x06\n\x04\x62ody*e\n\x05\x44Type\x12\x15\n\x11\x44TYPE_UNSPECIFIED\x10\x00\x12\x0f\n\x0b\x44TYPE_UINT8\x10\x01\x12\x11\n\rDTYPE_FLOAT16\x10\x02\x12\x11\n\rDTYPE_FLOAT32\x10\x03\x12\x0e\n\nDTYPE_ROWS\x10\x04*[\n\x06Signal\x12\x16\n\x12SIGNAL_UNSPECIFIED\x10\x00\x12\x11\n\rSIGNAL_LOGITS\x10\x01\x12\x11\n\rSIGNAL_BN_GAP\x10\x02\x12\x13\n\x0fSIGNAL_FEATURES\x10\x03*\xbf\x01\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x14\n\x10REASON_FORBIDDEN\x10\x01\x12\x10\n\x0cREASON_SPENT\x10\x02\x12\x14\n\x10REASON_TOO_LARGE\x10\x03\x12\x14\n\x10REASON_MALFORMED\x10\x04\x12\x11\n\rREASON_FAILED\x10\x05\x12\x11\n\rREASON_CLOSED\x10\x06\x12\x0f\n\x0bREASON_RATE\x10\x07\x12\x12\n\x0eREASON_UNDRAWN\x10\x08\x32\x61\n\x11TeacherHubService\x12L\n\x07\x43onnect\x12\x1d.fedkd.wire.v1.ConnectRequest\x1a\x1e.fedkd.wire.v1.ConnectResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
-_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, "fedkd.wire.v1.teacher_pb2", _globals)
+_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'fedkd.wire.v1.teacher_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-    DESCRIPTOR._loaded_options = None
-    _globals["_DTYPE"]._serialized_start = 2380
-    _globals["_DTYPE"]._serialized_end = 2481
-    _globals["_SIGNAL"]._serialized_start = 2483
-    _globals["_SIGNAL"]._serialized_end = 2574
-    _globals["_REASON"]._serialized_start = 2577
-    _globals["_REASON"]._serialized_end = 2768
-    _globals["_TENSOR"]._serialized_start = 46
-    _globals["_TENSOR"]._serialized_end = 106
-    _globals["_SAID"]._serialized_start = 108
-    _globals["_SAID"]._serialized_end = 192
-    _globals["_GUARANTEE"]._serialized_start = 195
-    _globals["_GUARANTEE"]._serialized_end = 429
-    _globals["_COLUMN"]._serialized_start = 431
-    _globals["_COLUMN"]._serialized_end = 511
-    _globals["_NUMBER"]._serialized_start = 513
-    _globals["_NUMBER"]._serialized_end = 606
-    _globals["_CARD"]._serialized_start = 609
-    _globals["_CARD"]._serialized_end = 1054
-    _globals["_HELLO"]._serialized_start = 1056
-    _globals["_HELLO"]._serialized_end = 1130
-    _globals["_WELCOME"]._serialized_start = 1132
-    _globals["_WELCOME"]._serialized_end = 1175
-    _globals["_PROCEDURAL"]._serialized_start = 1177
-    _globals["_PROCEDURAL"]._serialized_end = 1230
-    _globals["_NETWORK"]._serialized_start = 1232
-    _globals["_NETWORK"]._serialized_end = 1313
-    _globals["_RECIPE"]._serialized_start = 1316
-    _globals["_RECIPE"]._serialized_end = 1480
-    _globals["_ASK"]._serialized_start = 1483
-    _globals["_ASK"]._serialized_end = 1661
-    _globals["_PULLBACK"]._serialized_start = 1663
-    _globals["_PULLBACK"]._serialized_end = 1765
-    _globals["_REPLY"]._serialized_start = 1767
-    _globals["_REPLY"]._serialized_end = 1865
-    _globals["_REFUSAL"]._serialized_start = 1867
-    _globals["_REFUSAL"]._serialized_end = 1941
-    _globals["_CLOSE"]._serialized_start = 1943
-    _globals["_CLOSE"]._serialized_end = 1966
-    _globals["_CONNECTREQUEST"]._serialized_start = 1969
-    _globals["_CONNECTREQUEST"]._serialized_end = 2170
-    _globals["_CONNECTRESPONSE"]._serialized_start = 2173
-    _globals["_CONNECTRESPONSE"]._serialized_end = 2378
-    _globals["_TEACHERHUBSERVICE"]._serialized_start = 2770
-    _globals["_TEACHERHUBSERVICE"]._serialized_end = 2867
+  DESCRIPTOR._loaded_options = None
+  _globals['_DTYPE']._serialized_start=2380
+  _globals['_DTYPE']._serialized_end=2481
+  _globals['_SIGNAL']._serialized_start=2483
+  _globals['_SIGNAL']._serialized_end=2574
+  _globals['_REASON']._serialized_start=2577
+  _globals['_REASON']._serialized_end=2768
+  _globals['_TENSOR']._serialized_start=46
+  _globals['_TENSOR']._serialized_end=106
+  _globals['_SAID']._serialized_start=108
+  _globals['_SAID']._serialized_end=192
+  _globals['_GUARANTEE']._serialized_start=195
+  _globals['_GUARANTEE']._serialized_end=429
+  _globals['_COLUMN']._serialized_start=431
+  _globals['_COLUMN']._serialized_end=511
+  _globals['_NUMBER']._serialized_start=513
+  _globals['_NUMBER']._serialized_end=606
+  _globals['_CARD']._serialized_start=609
+  _globals['_CARD']._serialized_end=1054
+  _globals['_HELLO']._serialized_start=1056
+  _globals['_HELLO']._serialized_end=1130
+  _globals['_WELCOME']._serialized_start=1132
+  _globals['_WELCOME']._serialized_end=1175
+  _globals['_PROCEDURAL']._serialized_start=1177
+  _globals['_PROCEDURAL']._serialized_end=1230
+  _globals['_NETWORK']._serialized_start=1232
+  _globals['_NETWORK']._serialized_end=1313
+  _globals['_RECIPE']._serialized_start=1316
+  _globals['_RECIPE']._serialized_end=1480
+  _globals['_ASK']._serialized_start=1483
+  _globals['_ASK']._serialized_end=1661
+  _globals['_PULLBACK']._serialized_start=1663
+  _globals['_PULLBACK']._serialized_end=1765
+  _globals['_REPLY']._serialized_start=1767
+  _globals['_REPLY']._serialized_end=1865
+  _globals['_REFUSAL']._serialized_start=1867
+  _globals['_REFUSAL']._serialized_end=1941
+  _globals['_CLOSE']._serialized_start=1943
+  _globals['_CLOSE']._serialized_end=1966
+  _globals['_CONNECTREQUEST']._serialized_start=1969
+  _globals['_CONNECTREQUEST']._serialized_end=2170
+  _globals['_CONNECTRESPONSE']._serialized_start=2173
+  _globals['_CONNECTRESPONSE']._serialized_end=2378
+  _globals['_TEACHERHUBSERVICE']._serialized_start=2770
+  _globals['_TEACHERHUBSERVICE']._serialized_end=2867
 # @@protoc_insertion_point(module_scope)

@@ -33,7 +33,6 @@ class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REASON_CLOSED: _ClassVar[Reason]
     REASON_RATE: _ClassVar[Reason]
     REASON_UNDRAWN: _ClassVar[Reason]
-
 DTYPE_UNSPECIFIED: DType
 DTYPE_UINT8: DType
 DTYPE_FLOAT16: DType
@@ -59,9 +58,7 @@ class Tensor(_message.Message):
     SHAPE_FIELD_NUMBER: _ClassVar[int]
     dtype: DType
     shape: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(
-        self, dtype: _Optional[_Union[DType, str]] = ..., shape: _Optional[_Iterable[int]] = ...
-    ) -> None: ...
+    def __init__(self, dtype: _Optional[_Union[DType, str]] = ..., shape: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Said(_message.Message):
     __slots__ = ("signal", "tensor")
@@ -69,27 +66,10 @@ class Said(_message.Message):
     TENSOR_FIELD_NUMBER: _ClassVar[int]
     signal: Signal
     tensor: Tensor
-    def __init__(
-        self,
-        signal: _Optional[_Union[Signal, str]] = ...,
-        tensor: _Optional[_Union[Tensor, _Mapping]] = ...,
-    ) -> None: ...
+    def __init__(self, signal: _Optional[_Union[Signal, str]] = ..., tensor: _Optional[_Union[Tensor, _Mapping]] = ...) -> None: ...
 
 class Guarantee(_message.Message):
-    __slots__ = (
-        "epsilon",
-        "delta",
-        "steps",
-        "noise_multiplier",
-        "sampling_rate",
-        "clipping",
-        "unit",
-        "adjacency",
-        "mechanism",
-        "accountant",
-        "version",
-        "unpromised",
-    )
+    __slots__ = ("epsilon", "delta", "steps", "noise_multiplier", "sampling_rate", "clipping", "unit", "adjacency", "mechanism", "accountant", "version", "unpromised")
     EPSILON_FIELD_NUMBER: _ClassVar[int]
     DELTA_FIELD_NUMBER: _ClassVar[int]
     STEPS_FIELD_NUMBER: _ClassVar[int]
@@ -114,21 +94,7 @@ class Guarantee(_message.Message):
     accountant: str
     version: int
     unpromised: int
-    def __init__(
-        self,
-        epsilon: _Optional[float] = ...,
-        delta: _Optional[float] = ...,
-        steps: _Optional[int] = ...,
-        noise_multiplier: _Optional[float] = ...,
-        sampling_rate: _Optional[float] = ...,
-        clipping: _Optional[float] = ...,
-        unit: _Optional[str] = ...,
-        adjacency: _Optional[str] = ...,
-        mechanism: _Optional[str] = ...,
-        accountant: _Optional[str] = ...,
-        version: _Optional[int] = ...,
-        unpromised: _Optional[int] = ...,
-    ) -> None: ...
+    def __init__(self, epsilon: _Optional[float] = ..., delta: _Optional[float] = ..., steps: _Optional[int] = ..., noise_multiplier: _Optional[float] = ..., sampling_rate: _Optional[float] = ..., clipping: _Optional[float] = ..., unit: _Optional[str] = ..., adjacency: _Optional[str] = ..., mechanism: _Optional[str] = ..., accountant: _Optional[str] = ..., version: _Optional[int] = ..., unpromised: _Optional[int] = ...) -> None: ...
 
 class Column(_message.Message):
     __slots__ = ("name", "low", "high", "whole", "levels")
@@ -142,14 +108,7 @@ class Column(_message.Message):
     high: float
     whole: bool
     levels: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(
-        self,
-        name: _Optional[str] = ...,
-        low: _Optional[float] = ...,
-        high: _Optional[float] = ...,
-        whole: bool = ...,
-        levels: _Optional[_Iterable[str]] = ...,
-    ) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., low: _Optional[float] = ..., high: _Optional[float] = ..., whole: bool = ..., levels: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Number(_message.Message):
     __slots__ = ("name", "unit", "low", "high", "error")
@@ -163,35 +122,10 @@ class Number(_message.Message):
     low: float
     high: float
     error: float
-    def __init__(
-        self,
-        name: _Optional[str] = ...,
-        unit: _Optional[str] = ...,
-        low: _Optional[float] = ...,
-        high: _Optional[float] = ...,
-        error: _Optional[float] = ...,
-    ) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., unit: _Optional[str] = ..., low: _Optional[float] = ..., high: _Optional[float] = ..., error: _Optional[float] = ...) -> None: ...
 
 class Card(_message.Message):
-    __slots__ = (
-        "name",
-        "classes",
-        "channels",
-        "height",
-        "width",
-        "signals",
-        "pull_back",
-        "samples",
-        "largest_batch",
-        "class_counts",
-        "scores",
-        "class_names",
-        "guarantee",
-        "recipes",
-        "columns",
-        "numbers",
-        "fedkd_version",
-    )
+    __slots__ = ("name", "classes", "channels", "height", "width", "signals", "pull_back", "samples", "largest_batch", "class_counts", "scores", "class_names", "guarantee", "recipes", "columns", "numbers", "fedkd_version")
     NAME_FIELD_NUMBER: _ClassVar[int]
     CLASSES_FIELD_NUMBER: _ClassVar[int]
     CHANNELS_FIELD_NUMBER: _ClassVar[int]
@@ -226,26 +160,7 @@ class Card(_message.Message):
     columns: _containers.RepeatedCompositeFieldContainer[Column]
     numbers: _containers.RepeatedCompositeFieldContainer[Number]
     fedkd_version: str
-    def __init__(
-        self,
-        name: _Optional[str] = ...,
-        classes: _Optional[int] = ...,
-        channels: _Optional[int] = ...,
-        height: _Optional[int] = ...,
-        width: _Optional[int] = ...,
-        signals: _Optional[_Iterable[_Union[Signal, str]]] = ...,
-        pull_back: bool = ...,
-        samples: _Optional[int] = ...,
-        largest_batch: _Optional[int] = ...,
-        class_counts: _Optional[_Iterable[int]] = ...,
-        scores: bool = ...,
-        class_names: _Optional[_Iterable[str]] = ...,
-        guarantee: _Optional[_Union[Guarantee, _Mapping]] = ...,
-        recipes: _Optional[int] = ...,
-        columns: _Optional[_Iterable[_Union[Column, _Mapping]]] = ...,
-        numbers: _Optional[_Iterable[_Union[Number, _Mapping]]] = ...,
-        fedkd_version: _Optional[str] = ...,
-    ) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., classes: _Optional[int] = ..., channels: _Optional[int] = ..., height: _Optional[int] = ..., width: _Optional[int] = ..., signals: _Optional[_Iterable[_Union[Signal, str]]] = ..., pull_back: bool = ..., samples: _Optional[int] = ..., largest_batch: _Optional[int] = ..., class_counts: _Optional[_Iterable[int]] = ..., scores: bool = ..., class_names: _Optional[_Iterable[str]] = ..., guarantee: _Optional[_Union[Guarantee, _Mapping]] = ..., recipes: _Optional[int] = ..., columns: _Optional[_Iterable[_Union[Column, _Mapping]]] = ..., numbers: _Optional[_Iterable[_Union[Number, _Mapping]]] = ..., fedkd_version: _Optional[str] = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("version", "token", "card")
@@ -255,12 +170,7 @@ class Hello(_message.Message):
     version: int
     token: str
     card: Card
-    def __init__(
-        self,
-        version: _Optional[int] = ...,
-        token: _Optional[str] = ...,
-        card: _Optional[_Union[Card, _Mapping]] = ...,
-    ) -> None: ...
+    def __init__(self, version: _Optional[int] = ..., token: _Optional[str] = ..., card: _Optional[_Union[Card, _Mapping]] = ...) -> None: ...
 
 class Welcome(_message.Message):
     __slots__ = ("version", "packing")
@@ -278,9 +188,7 @@ class Procedural(_message.Message):
     name: str
     warp: float
     mix: float
-    def __init__(
-        self, name: _Optional[str] = ..., warp: _Optional[float] = ..., mix: _Optional[float] = ...
-    ) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., warp: _Optional[float] = ..., mix: _Optional[float] = ...) -> None: ...
 
 class Network(_message.Message):
     __slots__ = ("latent", "digest", "weights")
@@ -290,12 +198,7 @@ class Network(_message.Message):
     latent: int
     digest: bytes
     weights: Tensor
-    def __init__(
-        self,
-        latent: _Optional[int] = ...,
-        digest: _Optional[bytes] = ...,
-        weights: _Optional[_Union[Tensor, _Mapping]] = ...,
-    ) -> None: ...
+    def __init__(self, latent: _Optional[int] = ..., digest: _Optional[bytes] = ..., weights: _Optional[_Union[Tensor, _Mapping]] = ...) -> None: ...
 
 class Recipe(_message.Message):
     __slots__ = ("prior", "network", "seed", "count", "kept", "images")
@@ -311,15 +214,7 @@ class Recipe(_message.Message):
     count: int
     kept: bytes
     images: bytes
-    def __init__(
-        self,
-        prior: _Optional[_Union[Procedural, _Mapping]] = ...,
-        network: _Optional[_Union[Network, _Mapping]] = ...,
-        seed: _Optional[int] = ...,
-        count: _Optional[int] = ...,
-        kept: _Optional[bytes] = ...,
-        images: _Optional[bytes] = ...,
-    ) -> None: ...
+    def __init__(self, prior: _Optional[_Union[Procedural, _Mapping]] = ..., network: _Optional[_Union[Network, _Mapping]] = ..., seed: _Optional[int] = ..., count: _Optional[int] = ..., kept: _Optional[bytes] = ..., images: _Optional[bytes] = ...) -> None: ...
 
 class Ask(_message.Message):
     __slots__ = ("id", "images", "signals", "reply_dtype", "recipe")
@@ -333,14 +228,7 @@ class Ask(_message.Message):
     signals: _containers.RepeatedScalarFieldContainer[Signal]
     reply_dtype: DType
     recipe: Recipe
-    def __init__(
-        self,
-        id: _Optional[int] = ...,
-        images: _Optional[_Union[Tensor, _Mapping]] = ...,
-        signals: _Optional[_Iterable[_Union[Signal, str]]] = ...,
-        reply_dtype: _Optional[_Union[DType, str]] = ...,
-        recipe: _Optional[_Union[Recipe, _Mapping]] = ...,
-    ) -> None: ...
+    def __init__(self, id: _Optional[int] = ..., images: _Optional[_Union[Tensor, _Mapping]] = ..., signals: _Optional[_Iterable[_Union[Signal, str]]] = ..., reply_dtype: _Optional[_Union[DType, str]] = ..., recipe: _Optional[_Union[Recipe, _Mapping]] = ...) -> None: ...
 
 class PullBack(_message.Message):
     __slots__ = ("id", "images", "cotangents")
@@ -350,12 +238,7 @@ class PullBack(_message.Message):
     id: int
     images: Tensor
     cotangents: _containers.RepeatedCompositeFieldContainer[Said]
-    def __init__(
-        self,
-        id: _Optional[int] = ...,
-        images: _Optional[_Union[Tensor, _Mapping]] = ...,
-        cotangents: _Optional[_Iterable[_Union[Said, _Mapping]]] = ...,
-    ) -> None: ...
+    def __init__(self, id: _Optional[int] = ..., images: _Optional[_Union[Tensor, _Mapping]] = ..., cotangents: _Optional[_Iterable[_Union[Said, _Mapping]]] = ...) -> None: ...
 
 class Reply(_message.Message):
     __slots__ = ("id", "signals", "gradient")
@@ -365,12 +248,7 @@ class Reply(_message.Message):
     id: int
     signals: _containers.RepeatedCompositeFieldContainer[Said]
     gradient: Tensor
-    def __init__(
-        self,
-        id: _Optional[int] = ...,
-        signals: _Optional[_Iterable[_Union[Said, _Mapping]]] = ...,
-        gradient: _Optional[_Union[Tensor, _Mapping]] = ...,
-    ) -> None: ...
+    def __init__(self, id: _Optional[int] = ..., signals: _Optional[_Iterable[_Union[Said, _Mapping]]] = ..., gradient: _Optional[_Union[Tensor, _Mapping]] = ...) -> None: ...
 
 class Refusal(_message.Message):
     __slots__ = ("id", "reason", "text")
@@ -380,12 +258,7 @@ class Refusal(_message.Message):
     id: int
     reason: Reason
     text: str
-    def __init__(
-        self,
-        id: _Optional[int] = ...,
-        reason: _Optional[_Union[Reason, str]] = ...,
-        text: _Optional[str] = ...,
-    ) -> None: ...
+    def __init__(self, id: _Optional[int] = ..., reason: _Optional[_Union[Reason, str]] = ..., text: _Optional[str] = ...) -> None: ...
 
 class Close(_message.Message):
     __slots__ = ("reason",)
@@ -405,14 +278,7 @@ class ConnectRequest(_message.Message):
     refusal: Refusal
     close: Close
     payload: _containers.RepeatedScalarFieldContainer[bytes]
-    def __init__(
-        self,
-        hello: _Optional[_Union[Hello, _Mapping]] = ...,
-        reply: _Optional[_Union[Reply, _Mapping]] = ...,
-        refusal: _Optional[_Union[Refusal, _Mapping]] = ...,
-        close: _Optional[_Union[Close, _Mapping]] = ...,
-        payload: _Optional[_Iterable[bytes]] = ...,
-    ) -> None: ...
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., reply: _Optional[_Union[Reply, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., close: _Optional[_Union[Close, _Mapping]] = ..., payload: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class ConnectResponse(_message.Message):
     __slots__ = ("welcome", "ask", "pull_back", "close", "payload")
@@ -426,11 +292,4 @@ class ConnectResponse(_message.Message):
     pull_back: PullBack
     close: Close
     payload: _containers.RepeatedScalarFieldContainer[bytes]
-    def __init__(
-        self,
-        welcome: _Optional[_Union[Welcome, _Mapping]] = ...,
-        ask: _Optional[_Union[Ask, _Mapping]] = ...,
-        pull_back: _Optional[_Union[PullBack, _Mapping]] = ...,
-        close: _Optional[_Union[Close, _Mapping]] = ...,
-        payload: _Optional[_Iterable[bytes]] = ...,
-    ) -> None: ...
+    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., ask: _Optional[_Union[Ask, _Mapping]] = ..., pull_back: _Optional[_Union[PullBack, _Mapping]] = ..., close: _Optional[_Union[Close, _Mapping]] = ..., payload: _Optional[_Iterable[bytes]] = ...) -> None: ...
