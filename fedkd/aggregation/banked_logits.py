@@ -55,6 +55,26 @@ class BankedLogits:
         """Rows (n,) of everybody, as float32."""
         return {name: kept[at].float() for name, kept in self.by_name.items()}
 
+    def common_rows(
+        self, among: Collection[str], at: Tensor, least: int
+    ) -> tuple[list[str], dict[str, Tensor]]:
+        """Rows ``at``, (n,), that these institutions answered all, as float32.
+
+        Who answered fewest, late or early, is left out until there are ``least`` such rows.
+
+        Returns:
+            Names in their order, none where there are too few rows; and their rows.
+        """
+        kept = self.rows(at)
+        present = {name: ~kept[name][:, 0].isnan() for name in sorted(set(among) & kept.keys())}
+        names = sorted(present, key=lambda name: (-int(present[name].sum()), name))
+        while names:
+            common = torch.stack([present[name] for name in names]).all(0)
+            if int(common.sum()) >= least:
+                return sorted(names), {name: kept[name][common] for name in names}
+            names.pop()
+        return [], {}
+
     def by_presence(
         self, among: Collection[str], rows_at_once: int
     ) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:

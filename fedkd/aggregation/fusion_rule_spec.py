@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 from fedkd.aggregation.fixed_rule_aggregation import RuleAggregation
 from fedkd.aggregation.reliability_weighted import ReliabilityWeightedAggregation
+from fedkd.aggregation.reliable_number_aggregation import ReliableNumberAggregation
 from fedkd.core.interfaces import Aggregation, Context
 
 
@@ -26,10 +27,9 @@ class ByRule:
         return replace(self, rule=rule)
 
     def build(self, context: Context) -> Aggregation:
-        """The part: a fixed rule where one is named; "auto" learns besides who is reliable.
-
-        Of numbers it does not: reliability is estimated from classes.
-        """
-        if self.rule == "auto" and context.task.kind == "classes":
-            return ReliabilityWeightedAggregation("auto", context.plan.capacity, context.record)
-        return RuleAggregation(self.rule, context.plan.capacity)
+        """The part: a fixed rule where one is named; "auto" learns besides who is reliable."""
+        if self.rule != "auto":
+            return RuleAggregation(self.rule, context.plan.capacity)
+        if context.task.kind == "numbers":
+            return ReliableNumberAggregation(context.plan.capacity, context.record)
+        return ReliabilityWeightedAggregation("auto", context.plan.capacity, context.record)

@@ -15,6 +15,8 @@ from fedkd.protocol import Answers, Card, LabelSpaces, Signal
 
 TRIMMED = 0.25
 """Share of the predictions that a trimmed mean leaves out at each end, at least one of three."""
+NEAR = 0.1
+"""Difference from the median, as a share of the range, up to which a prediction counts fully."""
 
 
 def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
@@ -40,16 +42,29 @@ def trimmed_mean(values: Tensor, weights: Tensor) -> Tensor:
     return torch.where(kept, ordered.nan_to_num(), 0.0).sum(0) / kept.sum(0)
 
 
+def huber(values: Tensor, weights: Tensor) -> Tensor:
+    """Median, and the mean of what predictions differ from it, of each `NEAR` at most. (K, B).
+
+    One step of Huber's M-estimate of location from the median: the mean where institutions agree
+    within `NEAR`, and one of T moves it by `NEAR` / T beside what it moves the median.
+    """
+    middle = median(values, weights)
+    there = ~values.isnan()
+    apart = (values - middle).clamp(-NEAR, NEAR)
+    return middle + torch.where(there, apart, 0.0).sum(0) / there.sum(0)
+
+
 NumberRule = Callable[[Tensor, Tensor], Tensor]
 """(T, K, B) values in [0, 1], NaN where one does not predict the number, (T, K, 1) weights."""
 NUMBER_RULES: dict[str, NumberRule] = {
     "mean": weighted_mean,
     "median": median,
     "trimmed_mean": trimmed_mean,
+    "huber": huber,
     "inverse_error": weighted_mean,
 }
 """``inverse_error`` weighs by 1 / error^2, of errors that owners have told."""
-DEFAULT_RULE = "mean"
+DEFAULT_RULE = "huber"
 
 
 @dataclass(frozen=True)
@@ -60,6 +75,8 @@ class NumberFusion:
     labels: LabelSpaces
     weights: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     """Of its own numbers by institution; empty: all alike."""
+    trusted: Mapping[str, tuple[bool, ...]] = field(default_factory=dict)
+    """Whose predictions of which of its own numbers are fused; empty: all."""
 
     def __call__(self, signals: Mapping[str, Mapping[Signal, Tensor]]) -> dict[Signal, Tensor]:
         """Fuse predictions (B, K_i) by institution into (B, K); other signals are left out.
@@ -67,7 +84,7 @@ class NumberFusion:
         A number that nobody predicted is in the middle of its range.
         """
         names = sorted(signals)
-        own = {name: signals[name][Signal.LOGITS].float().clamp(0.0, 1.0) for name in names}
+        own = {name: self._trusted_values(name, signals[name][Signal.LOGITS]) for name in names}
         spread = [self.labels.to_union(name, value, torch.nan) for name, value in own.items()]
         values = torch.stack(spread).transpose(1, 2)  # (T, K, B)
         weights = [
@@ -77,13 +94,21 @@ class NumberFusion:
         weight = torch.cat(weights).to(values)[..., None]
         return {Signal.LOGITS: NUMBER_RULES[self.rule](values, weight).T.nan_to_num(0.5)}
 
+    def _trusted_values(self, name: str, values: Tensor) -> Tensor:
+        """Predictions (B, K_i) in [0, 1], NaN where they are left out."""
+        values = values.float().clamp(0.0, 1.0)
+        trusted = self.trusted.get(name)
+        if trusted is None:
+            return values
+        return values.masked_fill(~torch.tensor(trusted, device=values.device), torch.nan)
+
     def of(self, answers: Answers) -> dict[Signal, Tensor]:
         """`__call__` on replies."""
         return self({name: reply.signals for name, reply in answers.items()})
 
 
 def build_number_fusion(rule: str, cards: Sequence[Card]) -> NumberFusion:
-    """The fusion of these institutions by this rule; ``auto`` is the mean.
+    """The fusion of these institutions by this rule; ``auto`` is ``huber``.
 
     Raises:
         SettingsError: an unknown rule, or one that needs errors which somebody keeps.

@@ -118,17 +118,12 @@ class ReliabilityWeightedAggregation(RuleAggregation):
         self, rows: Tensor, fusion: RuleFusion, labels: LabelSpaces
     ) -> tuple[list[str], Reliability] | None:
         """Those who answered enough of these rows, and their reliability there; None: too few."""
-        kept = self._kept.rows(rows)
-        there = {card.name for card in self._cards} & kept.keys()
-        present = {name: ~kept[name][:, 0].isnan() for name in sorted(there)}
-        names = sorted(present, key=lambda name: (-int(present[name].sum()), name))
-        while names and int(_all_of(present, names).sum()) < LEAST_SAMPLES // 2:
-            names.pop()  # who came late or went early is judged another time
+        names, kept = self._kept.common_rows(
+            [card.name for card in self._cards], rows, LEAST_SAMPLES // 2
+        )
         if len(names) < 3:
             return None
-        names.sort()
-        common = _all_of(present, names)
-        logits = torch.stack([labels.to_union(n, kept[n][common], -torch.inf) for n in names])
+        logits = torch.stack([labels.to_union(n, kept[n], -torch.inf) for n in names])
         ones = {name: torch.ones(1, len(labels.indices[name])) for name in names}
         known = torch.cat([labels.to_union(n, ones[n], 0.0) for n in names]).bool()
         told = {n: torch.tensor([fusion.counts[n]]) if fusion.counts else ones[n] for n in names}
@@ -177,11 +172,6 @@ class ReliabilityWeightedAggregation(RuleAggregation):
         self._shown = {name: tuple(own) for name, own in numbers["shown"].items()}
         self._heard, self._estimated = numbers["heard"], numbers["estimated"]
         self._suspects = frozenset(numbers["suspects"])
-
-
-def _all_of(present: Mapping[str, Tensor], names: Sequence[str]) -> Tensor:
-    """(n,) bool: rows that all of them answered."""
-    return torch.stack([present[name] for name in names]).all(0)
 
 
 def _left_out(names: Sequence[str], found: Reliability) -> set[str]:

@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fedkd.aggregation.number_fusion import (
+    NEAR,
     NUMBER_RULES,
     build_number_fusion,
+    huber,
     median,
     trimmed_mean,
     weighted_mean,
@@ -102,6 +104,17 @@ def test_one_liar_moves_the_mean_and_neither_median_nor_trimmed_mean(
     assert 0.0 <= float(fused) <= 1.0  # a lie counts as the end of the range, no more
 
 
+def test_huber_is_the_mean_of_those_who_agree_and_bounds_who_does_not() -> None:
+    near = column(0.40, 0.44, 0.45, 0.47)
+    assert torch.allclose(huber(*near), weighted_mean(*near))
+    honest = column(0.40, 0.44, 0.45)
+    with_liar = [huber(*column(0.40, 0.44, 0.45, lie)) for lie in (0.0, 1.0)]
+    for fused in with_liar:
+        # The median moves to its neighbours' middle, and the liar adds a quarter of NEAR.
+        assert abs(float(fused - huber(*honest))) < 0.05 / 2 + NEAR / 4
+    assert float(huber(*column(0.2, NAN, 0.3))) == pytest.approx(0.25)
+
+
 def test_a_gradient_reaches_every_institution_that_counts() -> None:
     fusion = build_number_fusion("mean", [card("a"), card("b")])
     leaves = {name: torch.tensor([[0.3], [0.6]], requires_grad=True) for name in ("a", "b")}
@@ -112,7 +125,7 @@ def test_a_gradient_reaches_every_institution_that_counts() -> None:
         assert leaf.grad.tolist() == [[0.5], [0.5]]
 
 
-def test_an_unknown_rule_is_refused_and_auto_is_the_mean() -> None:
-    assert build_number_fusion("auto", [card("a")]).rule == "mean"
+def test_an_unknown_rule_is_refused_and_auto_is_huber() -> None:
+    assert build_number_fusion("auto", [card("a")]).rule == "huber"
     with pytest.raises(SettingsError, match="choose auto or one of mean, median"):
         build_number_fusion("log_linear_pool", [card("a")])
