@@ -35,7 +35,14 @@ from fedkd.server.hub.participant_session import ParticipantCounters
 from fedkd.server.hub.quorum_error import quorum_lost
 from fedkd.server.remote_institutions import RemoteInstitutions
 from fedkd.server.run.checkpoint import Checkpoint
-from fedkd.server.run.flower_grid import CONFIG, await_nodes, broadcast, successful_replies
+from fedkd.server.run.flower_grid import (
+    ARRAYS,
+    CONFIG,
+    METRICS,
+    await_nodes,
+    broadcast,
+    successful_replies,
+)
 from fedkd.server.run.quorum import Quorum
 from fedkd.tasks import task_of
 from fedkd.tasks.released_scores import EXAMPLES
@@ -81,8 +88,9 @@ class DataFreeDistillation(Strategy):
         student: (B, C, H, W) in [0, 1] -> (B, K); trained in place.
         plan: budget of questions and steps of the student.
         priors: procedural priors, by name.
-        model: the student's name in `fedkd.models.registry`, by which institutions build it to
-            evaluate it; empty for a student that is not evaluated.
+        model: the student's name in `fedkd.models.registry`, by which institutions with an agent of
+            their own build it to evaluate it; empty where each ClientApp knows how to build it, as
+            `fedkd.flower.teacher_app` does; None for a student that is not evaluated.
         seed: of all random numbers of the loop.
         quorum: least number of institutions that must answer a question.
         min_available_nodes: least number of nodes, connected to the hub, before the first question.
@@ -108,7 +116,7 @@ class DataFreeDistillation(Strategy):
         student: nn.Module,
         plan: Plan,
         priors: Mapping[str, Prior],
-        model: str = "",
+        model: str | None = "",
         seed: int = 0,
         quorum: int = 1,
         min_available_nodes: int = 2,
@@ -229,14 +237,16 @@ class DataFreeDistillation(Strategy):
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """The student for every node, if institutions can build it."""
+        """The student for every node, unless it is not to be evaluated."""
         run = self._open()
         before = self._coordinator()[0].notes.get("examined", 0)  # in an earlier life of the run
-        if not self.model or not self.cards or server_round <= before:
+        if self.model is None or not self.cards or server_round <= before:
             return []
         names, shape = LabelSpaces.of(self.cards).names, self.cards[0].shape
-        settings = {**config, "model": self.model, "classes": list(names), "shape": list(shape)}
-        content = RecordDict({CONFIG: ConfigRecord(settings), "student": arrays})
+        settings = {**config, "classes": list(names), "shape": list(shape)}
+        if self.model:
+            settings["model"] = self.model
+        content = RecordDict({CONFIG: ConfigRecord(settings), ARRAYS: arrays})
         return broadcast(run.nodes, content, "evaluate", run.timeout)
 
     def aggregate_evaluate(
@@ -246,7 +256,7 @@ class DataFreeDistillation(Strategy):
         notes = self._coordinator()[0].notes
         notes["examined"] = max(server_round, notes.get("examined", 0))
         received = [
-            reply.content.metric_records["score"] for reply in successful_replies(replies, 0)
+            reply.content.metric_records[METRICS] for reply in successful_replies(replies, 0)
         ]
         released = [score for score in received if EXAMPLES in score]
         task = task_of(self.cards)

@@ -3,20 +3,13 @@
 The coordinator has no data; scores are those that institutions report.
 """
 
-import logging
-import time
-from pathlib import Path
-
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from fedkd.experiment import load_experiment
-from fedkd.server.drivers.flower_driver import ROUNDS, distil_over_flower
-from fedkd.server.hub.tls_certificates import server_credentials
-from fedkd.server.run.run_recorder import Evaluation, RunRecorder, traffic_of
+from fedkd.server.drivers.flower_recording import record_over_flower
 
 app = ServerApp()
-log = logging.getLogger("flwr")
 
 
 @app.main()
@@ -27,23 +20,4 @@ def main(grid: Grid, context: Context) -> None:
     if address := config.get("address"):
         overrides.append(f"questions.address={address}")
     experiment = load_experiment(config["experiment"], overrides)
-    tls = config.get("tls")
-    credentials = server_credentials(Path(tls)) if tls else None
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    path = Path(config.get("out") or f"runs/{experiment.name}-{stamp}").resolve()
-    recorder = RunRecorder(path, experiment, "flower")
-    outcome = distil_over_flower(
-        grid,
-        experiment,
-        path / "institutions",
-        recorder,
-        int(config.get("rounds", ROUNDS)),
-        advertised=config.get("advertised", ""),
-        credentials=credentials,
-        begun=recorder.begin,
-    )
-    traffic = {name: traffic_of(of.counts) for name, of in outcome.counters.items()}
-    # Institutions that connect over TLS are real: their teachers are not the experiment's.
-    evaluation = Evaluation(student=outcome.scores, simulated=not tls)
-    recorder.finish(outcome.distilled, outcome.cards, traffic, evaluation)
-    log.info("The report is %s", path / "report.html")
+    record_over_flower(grid, experiment, config)

@@ -24,6 +24,8 @@ AGENT_KEY = "agent"
 """Key of a node's configuration: the control socket of the owner's agent."""
 PARTITION_KEY = "partition-id"
 """Key of a node's configuration: the index of a simulated institution."""
+CONFIG, ARRAYS, METRICS = "config", "arrays", "metrics"
+"""Names of the records in messages and replies, as Flower's own strategies name them."""
 CLIENT_APP_ERROR = 2
 """Flower's code for a ClientApp that raised."""
 FAILED = "this institution could not do what was asked; its own log says why"
@@ -78,19 +80,19 @@ def _request_card(_: Message, connection: socket.socket) -> dict[str, Any]:
 
 
 def _request_session(message: Message, connection: socket.socket) -> dict[str, Any]:
-    config = message.content.config_records["config"]
+    config = message.content.config_records[CONFIG]
     arguments = {name: config[name] for name in ("address", "token")}
     framing.send_json(connection, {"verb": "session", **arguments}, TIMEOUT_SECONDS)
     return framing.receive_json(connection, TIMEOUT_SECONDS)
 
 
 def _request_evaluation(message: Message, connection: socket.socket) -> dict[str, Any]:
-    config = message.content.config_records["config"]
-    arguments = {name: config[name] for name in ("model", "classes", "shape")}
+    config = message.content.config_records[CONFIG]
+    arguments = {name: config.get(name, "") for name in ("model", "classes", "shape")}
     framing.send_json(connection, {"verb": "evaluate", **arguments}, TIMEOUT_SECONDS)
     answer = framing.receive_json(connection, TIMEOUT_SECONDS)
     if "go" in answer:
-        state = message.content.array_records["student"].to_torch_state_dict()
+        state = message.content.array_records[ARRAYS].to_torch_state_dict()
         weights = save({name: tensor.contiguous() for name, tensor in state.items()})
         framing.send_frame(connection, weights, EVALUATION_TIMEOUT_SECONDS)
         answer = framing.receive_json(connection, EVALUATION_TIMEOUT_SECONDS)
@@ -110,10 +112,10 @@ def _as_record(kind: str, answer: dict[str, Any]) -> tuple[str, ConfigRecord | M
     if kind == "query.card":
         # Flower's records know no None.
         values = {name: [] if fact is None else fact for name, fact in answer["card"].items()}
-        return "card", ConfigRecord({**values, **table_fields(answer["card"])})
+        return CONFIG, ConfigRecord({**values, **table_fields(answer["card"])})
     if kind == "query.session":
-        return "session", ConfigRecord({"open": 1})
-    return "score", MetricRecord(dict(released_score(answer["score"])))
+        return CONFIG, ConfigRecord({"open": 1})
+    return METRICS, MetricRecord(dict(released_score(answer["score"])))
 
 
 def table_fields(card: Mapping[str, Any]) -> dict[str, str]:

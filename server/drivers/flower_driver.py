@@ -13,7 +13,7 @@ from fedkd.experiment import ADAPTIVE, ALL, Experiment, Linger
 from fedkd.loop import Distilled, Watch
 from fedkd.protocol import Card
 from fedkd.server.card_expectation import expectation_failure
-from fedkd.server.coordinator import check_names, ingredients
+from fedkd.server.coordinator import StudentFactory, check_names, ingredients
 from fedkd.server.flower_strategy import DataFreeDistillation
 from fedkd.server.hub.hub import MAX_INSTITUTIONS
 from fedkd.server.hub.participant_session import ParticipantCounters
@@ -75,6 +75,7 @@ def distil_over_flower(
     advertised: str = "",
     credentials: grpc.ServerCredentials | None = None,
     begun: Callable[[Sequence[Card]], None] = lambda cards: None,
+    build: StudentFactory | None = None,
 ) -> RunOutcome:
     """Distil the student of an experiment from the institutions behind a grid.
 
@@ -88,12 +89,14 @@ def distil_over_flower(
         advertised: address to which institutions connect; empty for that of the hub.
         credentials: TLS of the hub; without them only this machine can connect.
         begun: called once with the cards of the institutions, before the first question.
+        build: makes the student, where it is not the one that the experiment names.
 
     Raises:
         SettingsError: the experiment names something that does not exist.
         QuorumLost: too few institutions connected, or answered.
     """
-    check_names(experiment)  # institutions train their teachers when they are asked for cards
+    if build is None:
+        check_names(experiment)  # institutions train their teachers when they are asked for cards
     asked, earlier = experiment.questions, [] if checkpoint is None else checkpoint.cards
     linger = asked.timeout if earlier else None
     quorum = Quorum(experiment.institutions.count, asked.quorum, NODE_TIMEOUT, linger)
@@ -107,13 +110,13 @@ def distil_over_flower(
     cards = tuple(card for card in cards if card.name not in misfits)
     if len(cards) < asked.quorum:
         raise quorum_lost(cards, asked.quorum, NODE_TIMEOUT, misfits)
-    parts = ingredients(experiment, earlier or cards)
+    parts = ingredients(experiment, earlier or cards, build=build)
     strategy = DataFreeDistillation(
         method=parts.method,
         student=parts.student,
         plan=parts.plan,
         priors=parts.priors,
-        model=experiment.student.model,
+        model=experiment.student.model if build is None else "",
         seed=parts.seed,
         quorum=parts.quorum,
         min_available_nodes=parts.quorum,

@@ -17,8 +17,8 @@ from fedkd.errors import QuorumLost
 from fedkd.protocol import Card, Column, Number
 from fedkd.server.run.quorum import Quorum
 
-CONFIG = "config"
-"""Name of the record with the settings of a message."""
+CONFIG, ARRAYS, METRICS = "config", "arrays", "metrics"
+"""Names of the records in messages and replies, as Flower's own strategies name them."""
 
 Entry = TypeVar("Entry")
 _COLUMNS, _NUMBERS = TypeAdapter(tuple[Column, ...]), TypeAdapter(tuple[Number, ...])
@@ -85,7 +85,7 @@ def collect_cards(grid: Grid, quorum: Quorum, config: ConfigRecord) -> tuple[Car
     nodes, timeout = await_nodes(grid, quorum), quorum.timeout
     messages = broadcast(nodes, RecordDict({CONFIG: config}), "query.card", timeout)
     replies = successful_replies(grid.send_and_receive(messages, timeout=timeout), quorum.minimum)
-    return tuple(_card(reply.content.config_records["card"]) for reply in replies)
+    return tuple(_card(reply.content.config_records[CONFIG]) for reply in replies)
 
 
 def _card(record: ConfigRecord) -> Card:

@@ -19,7 +19,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import fedkd
 from fedkd.errors import FedkdError, SettingsError
 from fedkd.experiment import Experiment, load_experiment
 from fedkd.server.hub.tls_certificates import make_certificates
@@ -32,7 +31,7 @@ TRAINING_TIMEOUT = 300.0
 """Seconds that an institution may take to train its teacher and open its socket."""
 RUN_TIMEOUT = 1800.0
 """Seconds that the run itself may take."""
-INSTALLED = Path(fedkd.__file__).parents[1]
+INSTALLED = Path(__file__).parents[3]
 """Where this very fedkd is imported from."""
 CLIENT = (sys.executable, "-m", "fedkd.client.cli")
 SERVER = (sys.executable, "-m", "fedkd.server.cli")

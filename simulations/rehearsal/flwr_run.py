@@ -104,14 +104,31 @@ def run_with_flwr(experiment: Experiment, name: str, out: Path) -> str | None:
     Raises:
         SettingsError: Ray or the SuperLink cannot start.
     """
+    run_config = {"experiment": name, "seed": experiment.seed, "out": str(out)}
+    return run_app(FLOWER_APP, experiment.institutions.count, run_config)
+
+
+def run_app(app: Path, nodes: int, run_config: Mapping[str, object]) -> str | None:
+    """Run a Flower app with ``flwr run`` in Flower's simulation.
+
+    Args:
+        app: its folder.
+        nodes: SuperNodes that are simulated.
+        run_config: overrides of what its ``pyproject.toml`` configures.
+
+    Returns:
+        None where the run completed, otherwise the error in one line.
+
+    Raises:
+        SettingsError: Ray or the SuperLink cannot start.
+    """
     if " " in sys.executable:  # Ray passes it to a shell without quotes, and retries for ever
         raise SettingsError(
             f"Flower's Ray starts no worker by a path with a space in it ({sys.executable}); "
             "install fedkd elsewhere, or use `fedkd run --engine simulation`"
         )
-    run_config = {"experiment": name, "seed": experiment.seed, "out": str(out)}
     federation_config = {
-        "num-supernodes": experiment.institutions.count,
+        "num-supernodes": nodes,
         "client-resources-num-cpus": 1,
         "init-args-num-cpus": WORKERS,
     }
@@ -122,7 +139,7 @@ def run_with_flwr(experiment: Experiment, name: str, out: Path) -> str | None:
         flower = FlowerInstallation(home, empty, free_ports(2))
         with _superlink(flower):
             flower.command(
-                *("run", str(FLOWER_APP), "--stream"),
+                *("run", str(app), "--stream"),
                 *(
                     "--federation-config",
                     assignments(federation_config),

@@ -196,10 +196,10 @@ def test_rounds_are_epochs_of_one_session_and_accuracy_is_of_the_whole_test_spli
 
 def test_the_student_starts_from_the_initial_arrays(tmp_path: Path, fresh: torch.nn.Module) -> None:
     config, before = told(parse_experiment(SMALL), tmp_path), fresh.state_dict()
-    idle = strategy(plan=Plan(budget=32, batch=32, steps=0), model="")
+    idle = strategy(plan=Plan(budget=32, batch=32, steps=0), model=None)
     result = idle.start(LocalGrid(client_app, 2), ArrayRecord(before), 1, SOON, config)
     assert all(torch.equal(v, before[k]) for k, v in result.arrays.to_torch_state_dict().items())
-    assert not result.evaluate_metrics_clientapp, "nobody can build a student without a name"
+    assert not result.evaluate_metrics_clientapp, "nobody was to evaluate it"
 
     with pytest.raises(SettingsError, match="do not fit the student"):
         idle.start(LocalGrid(client_app, 2), ArrayRecord(build_other().state_dict()), 1, SOON)
@@ -341,7 +341,7 @@ def test_two_notifications_open_one_session(tmp_path: Path) -> None:
         ring["token"] = "token"
         node = context(1)
         for _ in range(2):
-            assert client_app(asking(ring), node).content["session"]["open"] == 1
+            assert client_app(asking(ring), node).content["config"]["open"] == 1
         assert [card.name for card in hub.wait_for(1, SOON)] == ["institution-1"]
         agents = [t for t in threading.enumerate() if t.name == "fedkd-agent-institution-1"]
         assert len(agents) == 1
@@ -458,14 +458,14 @@ def test_a_bundle_gets_from_an_owners_agent_what_its_policy_allows(tmp_path: Pat
     config = ConfigRecord({**told(parse_experiment(SMALL), tmp_path), **asked, "shape": [1, 8, 8]})
     with agent(tmp_path / "a", "127.0.0.1:1", 0, scores="false") as bell:
         node = on_owners_machine(context(0), bell)
-        card = client_app(asking(config, "query.card"), node).content["card"]
+        card = client_app(asking(config, "query.card"), node).content["config"]
         assert (card["name"], card["classes"], card["shape"]) == ("site-0", 10, [1, 8, 8])
         assert "class_counts" in card
         dialled = client_app(asking(config), node)
         assert dialled.error.reason == "this institution does not dial that address"
         examined = asking(config, "evaluate")
-        examined.content["student"] = ArrayRecord(student.state_dict())
-        assert not client_app(examined, node).content["score"]
+        examined.content["arrays"] = ArrayRecord(student.state_dict())
+        assert not client_app(examined, node).content["metrics"]
     gone = client_app(asking(config, "query.card"), node)
     assert "have the owner start" in str(gone.error.reason)
     assert str(tmp_path) not in str(gone.error.reason)

@@ -1,0 +1,86 @@
+"""Flower ClientApp of an institution in its process: give the card, open a session, evaluate.
+
+Contents of messages have Flower's names: ``config``, ``arrays`` and ``metrics``. Queries about
+samples never pass through Flower: they go from the coordinator's hub to the institution's agent,
+once a session is open. On an owner's machine none of these functions is reached: `forwarding_mod`
+forwards each message to the owner's agent.
+"""
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+
+from fedkd.client.control.flower_forwarding import (
+    ARRAYS,
+    CONFIG,
+    METRICS,
+    forwarding_mod,
+    table_fields,
+)
+from fedkd.client.institution import Institution
+from fedkd.client.sessions import Agent
+
+OpenInstitution = Callable[[ConfigRecord, Context], Institution]
+"""From a message's config and the node's context; the same one whenever it is called."""
+Evaluate = Callable[[Mapping[str, Any], ConfigRecord, Context], Mapping[str, Any]]
+"""From a student's weights by name, the message's config and the node's context: what is released
+of its scores, as metrics."""
+
+
+def institution_app(open_institution: OpenInstitution, evaluate: Evaluate) -> ClientApp:
+    """The ClientApp of the institutions that a function opens."""
+    app = ClientApp(mods=[forwarding_mod])
+
+    @app.query("card")
+    def card(message: Message, context: Context) -> Message:
+        told = open_institution(message.content.config_records[CONFIG], context).card
+        record = ConfigRecord(
+            {
+                "name": told.name,
+                "classes": told.classes,
+                "class_names": list(told.class_names or ()),
+                "shape": list(told.shape),
+                **table_fields(asdict(told)),
+            }
+        )
+        return Message(RecordDict({CONFIG: record}), reply_to=message)
+
+    @app.query("session")
+    def session(message: Message, context: Context) -> Message:
+        _open_session(open_institution, message.content.config_records[CONFIG], context)
+        return Message(RecordDict({CONFIG: ConfigRecord({"open": 1})}), reply_to=message)
+
+    @app.evaluate()
+    def score(message: Message, context: Context) -> Message:
+        weights = message.content.array_records[ARRAYS].to_torch_state_dict()
+        known = evaluate(weights, message.content.config_records[CONFIG], context)
+        return Message(RecordDict({METRICS: MetricRecord(dict(known))}), reply_to=message)
+
+    return app
+
+
+def _open_session(
+    open_institution: OpenInstitution, config: ConfigRecord, context: Context
+) -> None:
+    """Start the agent of this node's institution, once for each token.
+
+    Args:
+        open_institution: see `OpenInstitution`.
+        config: has ``address`` and ``token`` of the hub.
+        context: of the node. Flower keeps its state through a run, whichever process the next
+            message reaches, so it records the token there.
+    """
+    opened = context.state.config_records.setdefault("session", ConfigRecord())
+    token = str(config["token"])
+    if opened.get("token") == token:
+        return
+    institution = open_institution(config, context)
+    agent = Agent(str(config["address"]), token, institution.card, institution.answer)
+    name = f"fedkd-agent-{institution.card.name}"
+    # The thread outlives the message: Ray's workers live as long as the run.
+    threading.Thread(target=agent.serve, name=name, daemon=True).start()
+    opened["token"] = token

@@ -1,0 +1,82 @@
+"""Load a student that a run saved: its network, its classes and what it reads."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import nn
+
+from fedkd.errors import DataError, SettingsError
+from fedkd.models import Shape, build_network
+
+STUDENT = "student.safetensors"
+
+
+@dataclass(frozen=True, eq=False)
+class SavedStudent:
+    """What `fedkd.load` returns."""
+
+    network: nn.Module
+    """In evaluation mode: (B, C, H, W) float in [0, 1] -> (B, K)."""
+    classes: tuple[str, ...]
+    """Names of its outputs, (K,), in their order."""
+    shape: Shape
+    """(C, H, W) of its images."""
+
+    def predict(self, images: torch.Tensor) -> list[str]:
+        """The likeliest class of each image, (B, C, H, W) float in [0, 1]."""
+        with torch.no_grad():
+            return [self.classes[place] for place in self.network(images).argmax(1).tolist()]
+
+
+def load(path: str | Path, student: nn.Module | None = None) -> SavedStudent:
+    """Load a saved student. A file cannot run code.
+
+    Args:
+        path: of a .safetensors file that `FitResult.save` or a run wrote, or of a run's folder.
+        student: of the network that was trained, where it is none of fedkd's; it gets the weights.
+
+    Raises:
+        SettingsError: the network is not fedkd's, and ``student`` is missing.
+        DataError: the file is no student, or its weights are of another network.
+    """
+    file = Path(path) / STUDENT if Path(path).is_dir() else Path(path)
+    try:
+        with safe_open(file, "pt") as opened:
+            notes = json.loads((opened.metadata() or {})["fedkd"])
+        channels, height, width = (int(side) for side in notes["shape"].split("x"))
+        names = notes.get("class_names")
+        classes = tuple(json.loads(names)) if names else _numbers(int(notes["classes"]))
+        weights = load_file(file)
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
+        raise DataError(
+            f"{file} is no student of fedkd's ({type(error).__name__}); name the "
+            "student.safetensors of a run, or its folder"
+        ) from error
+    shape = (channels, height, width)
+    network = student if student is not None else _network(str(notes["student"]), classes, shape)
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise DataError(
+            f"{file} has the weights of another network: {' '.join(str(error).split())[:200]}; "
+            "give the network that was trained as student"
+        ) from error
+    return SavedStudent(network.eval(), classes, shape)
+
+
+def _network(name: str, classes: tuple[str, ...], shape: Shape) -> nn.Module:
+    try:
+        return build_network(name, len(classes), shape, seed=0)
+    except SettingsError as error:
+        raise SettingsError(
+            f"this student is a network of its own ({name!r}), which is not built here; give the "
+            "one that was trained: fedkd.load(path, student=...)"
+        ) from error
+
+
+def _numbers(count: int) -> tuple[str, ...]:
+    return tuple(str(number) for number in range(count))
