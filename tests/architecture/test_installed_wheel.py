@@ -11,6 +11,9 @@ import os
 import re
 import subprocess
 import sys
+import sysconfig
+import tomllib
+import venv
 import zipfile
 from dataclasses import dataclass
 from importlib.metadata import PathDistribution, packages_distributions
@@ -18,7 +21,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.wheel import wheel
+from tests.support.wheel import ROOT, wheel
 
 FOLDERS = ("server", "client", "simulations")
 COMMANDS = ("fedkd", "fedkd-client", "fedkd-server")
@@ -188,3 +191,56 @@ sys.exit(flwr_run.main(["tiny.toml", "--out", "flower", "--seed", "3"]))
     result = json.loads((installed.work / "flower" / "result.json").read_text())
     assert (result["engine"], result["seed"], len(result["teachers"])) == ("flower", 3, 2)
     assert result["student"]["accuracy"] is not None
+
+
+USER = """
+import torch
+from torch import nn
+
+import fedkd
+from fedkd import FitResult, Policy, SavedStudent
+
+
+def train(teachers: dict[str, nn.Module]) -> FitResult:
+    return fedkd.fit("cnn", teachers, shape=(1, 28, 28), budget=1000)
+
+
+result = train({})
+classes: tuple[str, ...] = result.classes
+student: SavedStudent = fedkd.load(result.save("student.safetensors"))
+labels: list[str] = student.predict(torch.zeros(1, 1, 28, 28))
+version: str = fedkd.__version__
+asked = Policy(samples=1)
+ended: str = fedkd.serve(result.student, "127.0.0.1:1", name="a", token="b", policy=asked)
+app = fedkd.flower.student_app("cnn")
+fedkd.fit("cnn", budget="many")
+reveal_type(app)
+"""
+
+
+def test_mypy_reads_the_types_of_what_is_installed(installed: Installed, tmp_path: Path) -> None:
+    venv.create(tmp_path / "env", symlinks=True)
+    (packages,) = (tmp_path / "env" / "lib").glob("python*/site-packages")
+    (packages / "here.pth").write_text(f"{installed.site}\n{sysconfig.get_path('purelib')}\n")
+    (tmp_path / "user.py").write_text(USER)
+    python = str(tmp_path / "env" / "bin" / "python")
+    mypy = (sys.executable, "-m", "mypy", "--strict", "--python-executable", python, "user.py")
+    done = subprocess.run(mypy, cwd=tmp_path, capture_output=True, text=True, check=False)
+    told = [line.partition(": ")[2] for line in done.stdout.splitlines()]
+    assert told == [
+        'error: Argument "budget" to "fit" has incompatible type "str"; expected "int | None"  '
+        "[arg-type]",
+        'note: Revealed type is "flwr.serverapp.server_app.ServerApp"',
+        "Found 1 error in 1 file (checked 1 source file)",
+    ], done.stdout + done.stderr
+
+
+def test_names_are_listed_and_cost_nothing_until_they_are_used(installed: Installed) -> None:
+    code = (
+        "import sys, fedkd\n"
+        "assert not {'torch', 'grpc', 'flwr', 'pydantic', 'numpy'} & set(sys.modules)\n"
+        "assert dir(fedkd) == sorted(fedkd.__all__)\n"
+        "print(fedkd.__version__, [name for name in fedkd.__all__ if not hasattr(fedkd, name)])"
+    )
+    ours = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert installed.python(code) == f"{ours} []\n"
