@@ -20,8 +20,8 @@ from fedkd.errors import QuorumLost, SettingsError
 from fedkd.experiment import Experiment
 from fedkd.loop import PAUSE, Distillation, Distilled, Plan, Progress, Watch
 from fedkd.methods import Method, make
-from fedkd.models import Shape, check_network, check_student_name
-from fedkd.procedural import Prior, build_prior
+from fedkd.models import Shape, check_network
+from fedkd.procedural import Prior
 from fedkd.protocol import (
     Answers,
     Card,
@@ -62,18 +62,6 @@ class Ingredients:
     compute: Compute = CPU
     public: Tensor | None = None
     """The coordinator's own images, (N, C, H, W) uint8, where the method needs some."""
-
-
-def check_names(experiment: Experiment) -> None:
-    """Check what is known of an experiment before there is any institution.
-
-    Raises:
-        SettingsError: an unknown network, method or prior, or an argument that it does not know.
-    """
-    check_student_name(experiment.student.model)
-    make(experiment.method.name, experiment.method.arguments)
-    for name in (*experiment.images.priors, *experiment.rows.priors):
-        build_prior(name, experiment.images.warp, experiment.images.mix, imports=True)
 
 
 StudentFactory = Callable[[int, Shape], nn.Module]

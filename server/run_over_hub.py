@@ -13,8 +13,8 @@ from fedkd.errors import SettingsError
 from fedkd.experiment import Experiment, load_experiment
 from fedkd.loop import Watch
 from fedkd.server.card_expectation import expectation_failure
-from fedkd.server.coordinator import check_names
 from fedkd.server.drivers.standalone_driver import await_institutions, distil_over_hub
+from fedkd.server.experiment_check import check_experiment
 from fedkd.server.hub.admission import Admission, JoinTokens, persistent_run_token
 from fedkd.server.hub.hub import MAX_INSTITUTIONS, Hub
 from fedkd.server.hub.tls_certificates import server_credentials
@@ -78,7 +78,7 @@ def begin_run(
         FedkdError: settings, data or institutions do not allow it.
     """
     resolved = load_experiment(experiment, overrides)
-    check_names(resolved)
+    check_experiment(resolved)
     path = out or Path("runs") / f"{resolved.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     credentials = endpoint.credentials()  # an error here leaves no folder
     with live_page(path, endpoint.live, "fedkd-server"):

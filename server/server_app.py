@@ -8,6 +8,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from fedkd.experiment import load_experiment
 from fedkd.server.drivers.flower_recording import record_over_flower
+from fedkd.server.experiment_check import check_experiment
 
 app = ServerApp()
 
@@ -20,4 +21,5 @@ def main(grid: Grid, context: Context) -> None:
     if address := config.get("address"):
         overrides.append(f"questions.address={address}")
     experiment = load_experiment(config["experiment"], overrides)
+    check_experiment(experiment)  # an error here leaves no folder
     record_over_flower(grid, experiment, config)

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from fedkd.errors import SettingsError
+from fedkd.errors import FedkdError, SettingsError
 from fedkd.experiment import Experiment
 from fedkd.server.coordinator import Coordinator, ingredients
 from fedkd.server.drivers.flower_driver import RunOutcome
@@ -25,8 +25,7 @@ from fedkd.simulations.engines.evaluation import evaluate, load_dataset, student
 from fedkd.simulations.engines.examination import examine
 from fedkd.simulations.engines.flower_simulation import simulate
 from fedkd.simulations.engines.local import LocalInstitutions
-from fedkd.simulations.engines.settings_check import check_settings
-from fedkd.simulations.examiners import build_examiner
+from fedkd.simulations.engines.settings_check import check_federation, check_settings
 from fedkd.wire import Replay
 
 ENGINES = ("local", "simulation")
@@ -62,11 +61,11 @@ def run(
     # What cannot be is refused before anything is printed, started or trained.
     check_unused(path)
     recording = None if replay is None else Replay(replay / REPLIES)
-    load_dataset(experiment.institutions.data, experiment.institutions.root)
-    if experiment.examiner is not None:
-        build_examiner(experiment.examiner)
     if recording is None:
         check_settings(experiment)
+    else:
+        load_dataset(experiment.institutions.data, experiment.institutions.root)
+        check_federation(experiment, recording.cards)
     print_experiment(experiment, engine if recording is None else "replay")
     with live_page(path, live, "fedkd"):
         if recording is not None:
@@ -77,9 +76,7 @@ def run(
         return _execute(experiment, engine, path, _DRIVERS[engine], run_checkpoint)
 
 
-def resume(
-    path: Path, without: Sequence[str] = (), live: int | None = None
-) -> dict[str, Any]:
+def resume(path: Path, without: Sequence[str] = (), live: int | None = None) -> dict[str, Any]:
     """Resume a run that was interrupted; returns what stands in its ``result.json``.
 
     A run that was killed after its result was written lacks only its report page.
@@ -128,13 +125,19 @@ def _execute(
 ) -> dict[str, Any]:
     # For teachers too: sums depend on it, and Flower's workers have one thread each.
     torch.set_num_threads(experiment.student.threads)
-    vaults = path.resolve().parent / ".institutions" / _fingerprint(experiment)
+    vaults = path.resolve().parent / ".institutions" / teacher_fingerprint(experiment)
     with resume_hint(checkpoint, f"fedkd run --resume {path}"):
         with server_console.progress_bars(experiment) as bars:
             recorder = RunRecorder(
                 path, experiment, engine, partial(student_score, experiment), (bars,), checkpoint
             )
-            outcome, traffic = driver(_RunContext(experiment, vaults, recorder, bars, checkpoint))
+            try:
+                outcome, traffic = driver(
+                    _RunContext(experiment, vaults, recorder, bars, checkpoint)
+                )
+            except FedkdError:
+                recorder.folder.remove_if_empty()
+                raise
         judged = (experiment, vaults, outcome.cards, outcome.distilled.student)
         evaluation = examine(*judged, evaluate(*judged))
         if checkpoint is not None:
@@ -192,7 +195,7 @@ def _run_simulation(context: _RunContext) -> EngineResult:
 _DRIVERS: dict[str, Driver] = {"local": _run_local, "simulation": _run_simulation}
 
 
-def _fingerprint(experiment: Experiment) -> str:
+def teacher_fingerprint(experiment: Experiment) -> str:
     """Digest of all settings that teachers depend on; runs with equal digests share teachers."""
     text = experiment.institutions.model_dump_json() + experiment.privacy.model_dump_json()
     return hashlib.sha256(text.encode()).hexdigest()[:16]

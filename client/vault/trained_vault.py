@@ -22,8 +22,16 @@ from fedkd.client.vault.pate_ensemble import PateEnsemble
 from fedkd.client.vault.training.model_check import check_trainable
 from fedkd.client.vault.training.pate import train_pate_ensemble
 from fedkd.client.vault.training.settings import ProgressCallback
-from fedkd.client.vault.training.supervised import SKLEARN_PREFIX, train_teacher
-from fedkd.client.vault.training.supervised_tables import build_teacher_network, train_table_teacher
+from fedkd.client.vault.training.supervised import (
+    SKLEARN_PREFIX,
+    check_samples,
+    train_teacher,
+)
+from fedkd.client.vault.training.supervised_tables import (
+    build_teacher_network,
+    check_rows,
+    train_table_teacher,
+)
 from fedkd.client.vault.vault import Vault
 from fedkd.client.vault.vault_settings import Assets
 from fedkd.errors import DataError
@@ -137,6 +145,20 @@ class TrainedVault(Vault):
         check_trainable(
             own.model, data.classes, self.shape, data.columns, data.numbers, private=private
         )
+
+    def check_samples(self) -> None:
+        """Check that there are enough data to train the model on; DP training takes any number.
+
+        Raises:
+            DataError: there are not, or they cannot be opened.
+        """
+        own, data = self.assets, self._data
+        if own.dp_training is not None or own.voters:
+            return
+        if data.columns:
+            check_rows(own.model, data.labels, data.numbers)
+        else:
+            check_samples(own.model, data.labels)
 
     def score(self, model: nn.Module, classes: Sequence[str] | None = None) -> tuple[int, int]:
         """See `Vault.score`."""

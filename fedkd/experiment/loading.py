@@ -1,16 +1,19 @@
 """Load experiments from TOML files: find by name, apply overrides, validate."""
 
 import tomllib
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from fedkd.errors import SettingsError
-from fedkd.experiment.sections import Experiment
+from fedkd.experiment.sections import Experiment, MethodSection
 from fedkd.experiment.toml_settings import did_you_mean, read_toml, validate_settings
 
 SHIPPED_FOLDER = Path(__file__).parents[1] / "simulations" / "experiments"
 """Experiments that ship with fedkd, available by name."""
+
+METHOD_NAME = "method.name"
 
 
 def find_experiment(name: str) -> Path:
@@ -36,7 +39,8 @@ def find_experiment(name: str) -> Path:
 def load_experiment(name: str, overrides: Iterable[str] = ()) -> Experiment:
     """Read an experiment and apply overrides of the form ``section.key=value``.
 
-    Values of overrides are TOML; what is not TOML is taken as a string.
+    Values of overrides are TOML; what is not TOML is taken as a string. Where an override names
+    another method than the file, the file's arguments of its method are dropped, with a warning.
 
     Raises:
         SettingsError: unreadable, an unknown key, or a value out of range.
@@ -44,6 +48,8 @@ def load_experiment(name: str, overrides: Iterable[str] = ()) -> Experiment:
     path = find_experiment(name)
     values = read_toml(path)
     values.setdefault("name", path.stem)
+    overrides = list(overrides)
+    _drop_other_arguments(values, overrides)
     for override in overrides:
         _override(values, override)
     return parse_experiment(values)
@@ -58,14 +64,38 @@ def parse_experiment(values: Mapping[str, Any]) -> Experiment:
     return validate_settings(Experiment, values)
 
 
-def _override(values: dict[str, Any], override: str) -> None:
+def _drop_other_arguments(values: dict[str, Any], overrides: Iterable[str]) -> None:
+    """Leave out the arguments of the file's method where the overrides name another method."""
+    method = values.get("method")
+    named = [value for key, value in map(_parse, overrides) if key == METHOD_NAME]
+    if not named or not isinstance(method, dict):
+        return
+    before = method.get("name", MethodSection().name)
+    dropped = [key for key in method if key != "name"]
+    if named[-1] == before or not dropped:
+        return
+    values["method"] = {}
+    warnings.warn(
+        f"{METHOD_NAME}={named[-1]}: left out what the file sets for {before}: "
+        f"{', '.join(f'{key} = {method[key]!r}' for key in dropped)}",
+        UserWarning,
+        stacklevel=3,
+    )
+
+
+def _parse(override: str) -> tuple[str, Any]:
+    """Key and value of an override."""
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise SettingsError(f"--set {override}: expected section.key=value")
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
+        return key, tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
-        value = text
+        return key, text
+
+
+def _override(values: dict[str, Any], override: str) -> None:
+    key, value = _parse(override)
     *path, last = key.split(".")
     table = values
     for part in path:

@@ -13,7 +13,8 @@ from fedkd.experiment import ADAPTIVE, ALL, Experiment, Linger
 from fedkd.loop import Distilled, Watch
 from fedkd.protocol import Card
 from fedkd.server.card_expectation import expectation_failure
-from fedkd.server.coordinator import StudentFactory, check_names, ingredients
+from fedkd.server.coordinator import StudentFactory, ingredients
+from fedkd.server.experiment_check import check_experiment
 from fedkd.server.flower_strategy import DataFreeDistillation
 from fedkd.server.hub.hub import MAX_INSTITUTIONS
 from fedkd.server.hub.participant_session import ParticipantCounters
@@ -96,7 +97,9 @@ def distil_over_flower(
         QuorumLost: too few institutions connected, or answered.
     """
     if build is None:
-        check_names(experiment)  # institutions train their teachers when they are asked for cards
+        check_experiment(
+            experiment
+        )  # institutions train their teachers when they are asked for cards
     asked, earlier = experiment.questions, [] if checkpoint is None else checkpoint.cards
     linger = asked.timeout if earlier else None
     quorum = Quorum(experiment.institutions.count, asked.quorum, NODE_TIMEOUT, linger)

@@ -279,11 +279,12 @@ class Checkpoint:
         shutil.rmtree(self.folder.path / FOLDER, ignore_errors=True)
 
     def discard(self) -> None:
-        """Delete the checkpoint of a run that did not begin to ask."""
+        """Delete the checkpoint of a run that did not begin to ask, and its folder if empty."""
         self.close()
         if not self.cards:
             shutil.rmtree(self.folder.path / FOLDER, ignore_errors=True)
             (self.folder.path / MANIFEST).unlink(missing_ok=True)
+            self.folder.remove_if_empty()
 
     def close(self) -> None:
         """Unlock the folder; closing twice does no harm."""

@@ -20,6 +20,7 @@ from fedkd.errors import DataError
 
 Shape = tuple[int, int, int]
 
+TYPESET_DIGITS = "typeset-digits"
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"})
 TYPEFACES = (
     *(f"DejaVuSans{style}" for style in ("", "-Bold", "-Oblique", "-BoldOblique")),
@@ -48,7 +49,7 @@ def load_public_images(name: str, shape: Shape) -> Tensor:
     """
     if shape[0] not in (1, 3):
         raise DataError(f"teachers read {shape[0]} channels; collected images have 1 or 3")
-    images = typeset_digits(shape) if name == "typeset-digits" else _open_images(Path(name))
+    images = typeset_digits(shape) if name == TYPESET_DIGITS else _open_images(Path(name))
     mode, size = "L" if shape[0] == 1 else "RGB", (shape[2], shape[1])
     read = [np.asarray(ImageOps.fit(each.convert(mode), size)) for each in images]
     if not read:

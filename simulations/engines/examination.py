@@ -23,7 +23,7 @@ from fedkd.experiment import Experiment
 from fedkd.methods import make
 from fedkd.protocol import Card, Column, LabelSpaces, Signal, class_names_of, encode_rows
 from fedkd.server.run.run_recorder import Evaluation
-from fedkd.simulations.examiners import Act, build_examiner
+from fedkd.simulations.examiners import Act, Examiner, build_examiner
 
 Logits: TypeAlias = Callable[[Tensor], Tensor]
 """Rows (E, 1, 1, D) in [0, 1] -> (E, K)."""
@@ -51,6 +51,21 @@ def policy_of(
     return act
 
 
+def check_examiner(name: str, cards: Sequence[Card]) -> Examiner:
+    """The examiner of that name, where it can try the policies of these institutions.
+
+    Raises:
+        SettingsError: there is none, classes are not its actions, or teachers read no table.
+    """
+    examiner = build_examiner(name)
+    if not cards[0].columns or not set(LabelSpaces.of(cards).names) <= set(examiner.actions):
+        raise SettingsError(
+            f"examiner {name!r} tries policies with the actions {', '.join(examiner.actions)}; "
+            "expected rows of a table, and these as classes"
+        )
+    return examiner
+
+
 def examine(
     experiment: Experiment,
     vaults: Path,
@@ -65,13 +80,8 @@ def examine(
     """
     if experiment.examiner is None:
         return evaluation
-    examiner, columns = build_examiner(experiment.examiner), cards[0].columns
+    examiner, columns = check_examiner(experiment.examiner, cards), cards[0].columns
     labels = LabelSpaces.of(cards)
-    if not columns or not set(labels.names) <= set(examiner.actions):
-        raise SettingsError(
-            f"examiner {experiment.examiner!r} tries policies with the actions "
-            f"{', '.join(examiner.actions)}; expected rows of a table, and these as classes"
-        )
 
     def score(logits: Logits, names: Sequence[str]) -> float:
         return examiner.mean_return(policy_of(logits, names, columns, examiner.actions))

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -130,6 +131,16 @@ def test_a_signal_ends_a_run_in_plain_text_and_institutions_hear_of_it(tmp_path:
         (("run", "digits", "--insecure", "--institutions", "0"), "see --help"),
         (("run", "digits", "--insecure", "--set", "student.stepz=3"), "did you mean steps?"),
         (("run", "digits", "--insecure", "--set", "student.model=cnm"), "did you mean cnn?"),
+        (("run", "digits", "--insecure", "--set", "questions.rule=means"), "unknown rule 'means'"),
+        (("run", "digits", "--insecure", "--tokens", "none/tokens"), "tokens"),
+        (("run", "digits-hidfd", "--insecure", "--set", "images.public=no"), "no collected images"),
+        (
+            (
+                *("run", "digits", "--insecure", "--set", "expect.classes=10"),
+                *("--set", "expect.shape=[1,4,4]", "--set", "student.model=lenet5"),
+            ),
+            "lenet5",
+        ),
         (("token", "north"), "see --help"),
         (("certificates", "tls", "--institution", "a/b"), "cannot be called 'a/b'"),
         (("certificates", "tls", "--institution", "a", "--days", "0"), "expected 1 or more"),
@@ -158,6 +169,26 @@ def test_a_mistake_is_one_line_and_status_two(
     assert len(mistakes) == 1, errors
     assert mistakes[0].startswith("fedkd-server: ")
     assert says in mistakes[0]
+    assert [path.name for path in tmp_path.iterdir()] == ["there.key"], "no empty folder stays"
+
+
+def test_an_address_in_use_leaves_no_folder(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        words = ["run", "digits", "--insecure", "--address", address]
+        monkeypatch.setattr(sys, "argv", ["fedkd-server", *words])
+        before = signal.getsignal(signal.SIGTERM)
+        try:
+            with pytest.raises(SystemExit) as ended:
+                cli.main()
+        finally:
+            signal.signal(signal.SIGTERM, before)
+    assert ended.value.code == 2
+    assert address in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_certificates_say_that_they_are_for_development(

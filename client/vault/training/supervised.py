@@ -44,13 +44,12 @@ def train_teacher(
         SettingsError: no such model, or the images are too small for it.
         DataError: too little to learn from.
     """
+    check_samples(model_name, labels)
     if model_name.startswith(SKLEARN_PREFIX):
         name = model_name.removeprefix(SKLEARN_PREFIX)
         return ScikitTeacher(_fit_classifier(name, images, labels, seed), classes)
     channels, height, width = images.shape[1:]
     network = build_network(model_name, classes, (channels, height, width), seed, imports=True)
-    if len(images) < 2:
-        raise DataError("a network needs 2 or more training images here; bring more data")
     fit_network(network, images, labels, settings, seed, progress)
     return ModuleTeacher(network, classes)
 
@@ -127,6 +126,37 @@ CLASSIFIERS: dict[str, Callable[[int, NDArray[np.int64]], Any]] = {
 """Unfitted classifiers from a seed and the labels that they will see."""
 
 
+def check_samples(model_name: str, labels: Tensor) -> None:
+    """Check that there is enough to train a model on.
+
+    Args:
+        model_name: as `train_teacher` takes it.
+        labels: (N,) int64.
+
+    Raises:
+        DataError: too little to learn from.
+    """
+    if not model_name.startswith(SKLEARN_PREFIX):
+        if len(labels) < 2:
+            raise DataError("a network needs 2 or more training images here; bring more data")
+        return
+    name, known = model_name.removeprefix(SKLEARN_PREFIX), labels.numpy()
+    if name != "RandomForestClassifier" and len(np.unique(known[_taken(name, known)])) < 2:
+        raise DataError(
+            f"{model_name} needs 2 or more classes to learn from and these data have fewer; choose "
+            f"{SKLEARN_PREFIX}RandomForestClassifier or a network"
+        )
+
+
+def _taken(name: str, known: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which images a classifier is fitted on, (N,)."""
+    if name != "SVC":
+        return np.ones(len(known), bool)
+    # Calibration holds out a part of every class, so a class needs more than one image.
+    counts: NDArray[np.bool_] = np.bincount(known)[known] > 1
+    return counts
+
+
 def check_classifier_name(name: str) -> None:
     """Check that `CLASSIFIERS` has a classifier of that name.
 
@@ -143,13 +173,6 @@ def check_classifier_name(name: str) -> None:
 def _fit_classifier(name: str, images: Tensor, labels: Tensor, seed: int) -> Any:
     check_classifier_name(name)
     pixels, known = as_float(images).flatten(1).numpy(), labels.numpy()
-    if name == "SVC":
-        # Calibration holds out a part of every class, so a class needs more than one image.
-        common = np.bincount(known)[known] > 1
-        pixels, known = pixels[common], known[common]
-    if name != "RandomForestClassifier" and len(np.unique(known)) < 2:
-        raise DataError(
-            f"{SKLEARN_PREFIX}{name} needs 2 or more classes to learn from and these data have "
-            f"fewer; choose {SKLEARN_PREFIX}RandomForestClassifier or a network"
-        )
+    taken = _taken(name, known)
+    pixels, known = pixels[taken], known[taken]
     return CLASSIFIERS[name](seed, known).fit(pixels, known)

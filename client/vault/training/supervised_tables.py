@@ -42,12 +42,11 @@ def train_table_teacher(
         SettingsError: no such model.
         DataError: too little to learn from.
     """
+    check_rows(model_name, targets, numbers)
     if model_name.startswith(SKLEARN_PREFIX):
         name = model_name.removeprefix(SKLEARN_PREFIX)
         return _fit_estimator(name, samples, targets, outputs, columns, numbers, seed)
     network = build_table_network(model_name, outputs, columns, seed, imports=True)
-    if len(samples) < 2:
-        raise DataError("a network needs 2 or more training rows here; bring more data")
     loss: Callable[[Tensor, Tensor], Tensor] = (
         nn.functional.mse_loss if numbers else nn.functional.cross_entropy
     )
@@ -62,6 +61,28 @@ def build_teacher_network(
     if columns:
         return build_table_network(name, outputs, columns, seed, imports=True)
     return build_network(name, outputs, shape, seed, imports=True)
+
+
+def check_rows(model_name: str, targets: Tensor, numbers: Sequence[Number]) -> None:
+    """Check that there is enough to train a model on.
+
+    Args:
+        model_name: as `train_table_teacher` takes it.
+        targets: (N,) classes or (N, K) numbers.
+        numbers: that are predicted; none: classes are.
+
+    Raises:
+        DataError: too little to learn from.
+    """
+    forest = model_name == f"{SKLEARN_PREFIX}RandomForest"
+    if not model_name.startswith(SKLEARN_PREFIX):
+        if len(targets) < 2:
+            raise DataError("a network needs 2 or more training rows here; bring more data")
+    elif not numbers and not forest and len(targets.unique()) < 2:
+        raise DataError(
+            f"{model_name} needs 2 or more classes to learn from and these data have fewer; choose "
+            f"{SKLEARN_PREFIX}RandomForest"
+        )
 
 
 def check_estimator_name(name: str, *, numbers: bool) -> None:
@@ -97,11 +118,6 @@ def _fit_estimator(
         truth = truth[:, 0] if outputs == 1 else truth
     else:
         truth = targets.numpy()
-        if len(np.unique(truth)) < 2 and name != "RandomForest":
-            raise DataError(
-                f"{SKLEARN_PREFIX}{name} needs 2 or more classes to learn from and these data have "
-                f"fewer; choose {SKLEARN_PREFIX}RandomForest"
-            )
     model = _pipeline(columns, make(seed)).fit(rows, truth)
     predict = model.predict if numbers else probabilities_of(model, outputs)
     return TableTeacher(predict, columns, outputs, numbers)

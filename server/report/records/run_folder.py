@@ -9,6 +9,7 @@
     experiment.json      the manifest, written first, and checkpoint/ while the run goes on: see
                          `fedkd.server.run.checkpoint`
     report.html          the page, made from the files above by `fedkd.server.report.page`
+    README.md            the student's model card, likewise; one that is there is left alone
 
 Folders and files are their owner's alone, whatever the umask. Files that the page needs are written
 atomically, except for the events, which are appended.
@@ -19,8 +20,8 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -71,9 +72,9 @@ def _unusable(path: Path, error: OSError) -> SettingsError:
 class RunFolder:
     """The folder of a run, open for writing in one process."""
 
-    def __init__(self, path: Path, events: int) -> None:
+    def __init__(self, path: Path, events: int, made: Sequence[Path] = ()) -> None:
         """Use `create` or `resume`."""
-        self.path = path
+        self.path, self._made = path, made
         self.events = events
         """Number of events written so far; a checkpoint saves it for `resume`."""
 
@@ -84,12 +85,13 @@ class RunFolder:
         Raises:
             SettingsError: it exists and is not empty, or cannot be created.
         """
+        made = [folder for folder in (path, *path.parents) if not folder.exists()]
         try:
             make_private_folder(path)
         except OSError as error:
             raise _unusable(path, error) from None
         check_unused(path)
-        return cls(path, events=0)
+        return cls(path, 0, made)
 
     @classmethod
     def resume(cls, path: Path, events: int) -> "RunFolder":
@@ -111,6 +113,12 @@ class RunFolder:
         if lines:
             write_atomic(file, b"".join(whole[:events]))
         return cls(path, events)
+
+    def remove_if_empty(self) -> None:
+        """Remove the folder that `create` made, and those above it, as far as they are empty."""
+        with suppress(OSError):
+            for folder in self._made:
+                folder.rmdir()
 
     def append_event(self, event: Mapping[str, Any]) -> None:
         """Validate and append one event with its time; numbers that are not finite become null.
@@ -196,7 +204,7 @@ def load_run(path: Path) -> RunRecord:
     }
     return RunRecord(
         name=path.resolve().name,
-        result=_load_result(path / RESULT),
+        result=load_result(path / RESULT),
         events=_load_events(path / EVENTS),
         gallery=_load_gallery(path / GALLERY),
         rows=load_arrays(path / ROWS),
@@ -255,7 +263,8 @@ def _fsync(path: Path) -> None:
         os.close(opened)
 
 
-def _load_result(file: Path) -> Result:
+def load_result(file: Path) -> Result:
+    """The result in a file; `DataError` where it is malformed."""
     return parse_result(_parse(file.read_bytes(), str(file)), str(file))
 
 

@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -221,6 +222,24 @@ def test_linger_is_seconds_or_a_word(text: str, value: float | str) -> None:
 def test_a_run_of_an_earlier_release_lingers_as_it_did() -> None:
     stored = '{"name": "x", "questions": {"linger": null}}'
     assert Experiment.model_validate_json(stored).questions.linger == ALL
+
+
+def test_another_method_leaves_out_the_arguments_of_the_file_s_and_says_so() -> None:
+    before = load_experiment("digits-cmi").method
+    assert before.arguments
+    with pytest.warns(UserWarning, match="left out what the file sets for cmi") as said:
+        found = load_experiment("digits-cmi", ["method.pace=2", "method.name=zskt"]).method
+    assert (found.name, found.arguments) == ("zskt", {"pace": 2})
+    assert all(name in str(said[0].message) for name in before.arguments)
+
+
+@pytest.mark.parametrize("override", ["method.name=cmi", "method={name='zskt'}", "seed=3"])
+def test_arguments_stay_where_the_method_does(override: str) -> None:
+    before = load_experiment("digits-cmi").method.arguments
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        after = load_experiment("digits-cmi", [override]).method
+    assert after.arguments == ({} if "zskt" in override else before)
 
 
 def test_a_section_that_is_no_table_is_refused() -> None:

@@ -293,7 +293,7 @@ def test_what_could_not_begin_leaves_its_folder_free(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="another process"):
         Checkpoint.resume(tmp_path / "run")
     checkpoint.discard()
-    assert list((tmp_path / "run").iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
     Checkpoint.begin(tmp_path / "run", EXPERIMENT, "local", 60.0).close()
 
 
