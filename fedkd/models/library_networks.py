@@ -42,9 +42,12 @@ def torchvision_factory(name: str) -> NetworkFactory:
     """The factory of a classifier of torchvision's; its options are those of ``get_model``.
 
     Raises:
-        SettingsError: torchvision has no such classifier.
+        SettingsError: torchvision is not installed, or has no such classifier.
     """
-    from torchvision import models
+    try:
+        from torchvision import models
+    except ImportError as error:
+        raise SettingsError("torchvision is not installed; install fedkd[vision]") from error
 
     known = models.list_models(module=models)
     if name not in known:

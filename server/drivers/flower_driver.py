@@ -97,9 +97,8 @@ def distil_over_flower(
         QuorumLost: too few institutions connected, or answered.
     """
     if build is None:
-        check_experiment(
-            experiment
-        )  # institutions train their teachers when they are asked for cards
+        # Institutions train their teachers when they are asked for cards.
+        check_experiment(experiment)
     asked, earlier = experiment.questions, [] if checkpoint is None else checkpoint.cards
     linger = asked.timeout if earlier else None
     quorum = Quorum(experiment.institutions.count, asked.quorum, NODE_TIMEOUT, linger)
