@@ -119,11 +119,10 @@ class Distillation:
         self.method.check_public_data(self.public is not None)
         shape = common_shape(self.cards)
         check_outputs(self.student, shape, self.labels)
-        plan, device = self.plan, self.compute.device
+        method, plan, device = self.method, self.plan, self.compute.device
         self.bank = Bank(plan.capacity, device, plan.held_back, self.seed)
         self._counts = RequestCounts(self.plan.budget)
         self._target = 0.0
-        method = self.method
         self.task, self.domain = task_of(self.cards), domain_of(self.cards)
         self._loss = self.task.loss(method.loss, plan.loss)
         self._events = RunEvents(self.watch, self, self._loss, method.curriculum, self.task)

@@ -60,8 +60,8 @@ def experiment_of(
     }
     if arguments.seed is not None:
         values["seed"] = arguments.seed
-    if arguments.method is not None and values.get("method", {}).get("name") != arguments.method:
-        values["method"] = {"name": arguments.method}  # arguments of another method fit none
+    if arguments.method is not None:
+        values["method"] = {"name": arguments.method}  # what another's arguments are is not known
     for (section, key), value in given.items():
         if value is not None:
             values[section] = {**values.get(section, {}), key: value}

@@ -65,7 +65,8 @@ def fit(
         schema: where teachers read rows of a table, its TOML file, in place of shape and classes.
         budget: samples asked of each teacher; never exceeded.
         steps: of the student.
-        method: of a paper, by name; see ``fedkd methods``.
+        method: of a paper, by name, with its defaults; see ``fedkd methods``. Where it shall have
+            arguments, leave this out, and give ``settings={"method": {"name": ...}}``.
         seed: of everything random.
         settings: all else that an experiment's TOML may have: nested tables, its path, or the name
             of one that ships. Arguments above count more.

@@ -71,9 +71,11 @@ def file_of(module: str) -> Path | None:
 
 @cache
 def names_in(path: Path) -> frozenset[str]:
-    """What a module defines or imports."""
+    """What a module defines or imports, for readers of types alone too."""
     found: set[str] = set()
-    for node in ast.parse(path.read_text()).body:
+    body = ast.parse(path.read_text()).body
+    typed = (n for n in body if isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING")
+    for node in (*body, *(each for block in typed for each in block.body)):
         match node:
             case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
                 found.add(node.name)

@@ -44,6 +44,7 @@ def adapt_object(given: object, spec: TeacherSpec, layout: TableLayout | None) -
     if is_classifier(given):
         return estimator_teacher(given, spec)
     raise DataError(
-        f"an object of type {type(given).__name__} is no teacher; expected an nn.Module, a fitted scikit-learn "
-        "classifier with predict_proba, a fedkd.models.Teacher, or the path of a model file"
+        f"an object of type {type(given).__name__} is no teacher; expected an nn.Module, a fitted "
+        "scikit-learn classifier with predict_proba, a fedkd.models.Teacher, or the path of a "
+        "model file"
     )

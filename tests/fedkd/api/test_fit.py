@@ -176,7 +176,6 @@ def test_arguments_count_more_than_settings() -> None:
     assert plain.method.arguments == {"latent": 8}
     named = experiment_of(given, Arguments(seed=1, budget=20, method="cudfkd"), "cnn", 2)
     assert (named.seed, named.questions.budget, named.method.arguments) == (1, 20, {})
-    assert experiment_of(given, Arguments(method="dafl"), "cnn", 2).method.arguments
     shipped = experiment_of("digits", Arguments(steps=7), "mlp", 4)
     assert (shipped.student.steps, shipped.questions.budget) == (7, 12_800)
     assert (shipped.institutions.count, shipped.student.model) == (4, "mlp")
