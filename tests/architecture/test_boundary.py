@@ -192,6 +192,9 @@ experiment = parse_experiment(
 parts = ingredients(experiment, teachers.cards)
 coordinator = Coordinator(parts, teachers.cards, lambda asked: (teachers.answer(asked), {}))
 print("steps:", coordinator.finish().student_steps)
+
+import fedkd
+assert callable(fedkd.fit) and callable(fedkd.load) and callable(fedkd.flower.student_app)
 """
 
 CLIENT_SIDE = """
@@ -210,6 +213,9 @@ institution = simulated_institution(experiment, 0, None)
 images = torch.zeros(3, *institution.card.shape, dtype=torch.uint8)
 reply = institution.answer(Ask(images, frozenset({Signal.LOGITS})))
 print("logits:", len(reply.signals[Signal.LOGITS]))
+
+import fedkd
+assert callable(fedkd.serve) and callable(fedkd.load) and callable(fedkd.flower.teacher_app)
 """
 
 

@@ -5,8 +5,11 @@ from typing import Any
 
 import pytest
 import torch
+from sklearn.compose import make_column_transformer
 from sklearn.datasets import load_digits
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder
 from torch import nn
 
 import fedkd
@@ -17,6 +20,7 @@ from fedkd.experiment import parse_experiment
 from fedkd.models import ModuleTeacher, Shape, build_network
 from fedkd.procedural import build_priors
 from fedkd.server.coordinator import ingredients
+from tests.support.hospital_table import COLUMNS, NAMES, STAY, patients
 
 SHAPE = (1, 8, 8)
 SMALL: dict[str, Any] = {"shape": SHAPE, "budget": 128, "steps": 12, "progress": False}
@@ -135,6 +139,19 @@ def test_an_own_student_is_saved_and_loaded(tmp_path: Path) -> None:
         result.save(tmp_path / "own.pt")
     with pytest.raises(SettingsError, match="is not empty"):
         fedkd.fit("mlp", [teacher], out=tmp_path / "run", **SMALL)
+
+
+@pytest.mark.usefixtures("no_files")
+def test_rows_of_a_table_in_their_own_units(tmp_path: Path) -> None:
+    schema, frame = tmp_path / "stay.toml", patients()
+    schema.write_text(COLUMNS + STAY)
+    ward = make_column_transformer((OneHotEncoder(), ["ward"]), remainder="passthrough")
+    fitted = make_pipeline(ward, LinearRegression()).fit(frame[list(NAMES)], frame["stay"])
+    arguments = {**SMALL, "budget": 640, "steps": 200, "shape": None}
+    result = fedkd.fit("table-mlp", [fitted], schema=schema, **arguments)
+    assert result.classes == ("stay",)
+    assert result.held_back["r2"] > 0.5  # type: ignore[operator]
+    assert result.held_back["rmse"] == pytest.approx(60 * result.held_back["rmse_of_range"])  # type: ignore[operator]
 
 
 @pytest.mark.parametrize(
