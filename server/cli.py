@@ -84,6 +84,9 @@ def run(
     ] = None,
     log: Annotated[str, typer.Option(help="text or json, one event a line.")] = "text",
     live: LivePort = None,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write DIR/tensorboard for TensorBoard too.")
+    ] = False,
 ) -> None:
     """Wait for institutions, distil one student, leave a folder with its report."""
     if (tls is None) != insecure:
@@ -105,7 +108,10 @@ def run(
     configure_logging(log)
     where = address or (TLS_ADDRESS if tls else PLAINTEXT_ADDRESS)
     endpoint = Endpoint(
-        where, tls, tokens, institutions, wait, metrics, bars=log == "text", live=live
+        *(where, tls, tokens, institutions, wait, metrics),
+        bars=log == "text",
+        live=live,
+        tensorboard=tensorboard,
     )
     if resume is None:
         overrides = [*(set_ or []), *([f"seed={seed}"] if seed is not None else [])]

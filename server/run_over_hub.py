@@ -25,6 +25,7 @@ from fedkd.server.run.progress_to_log import ProgressLog
 from fedkd.server.run.quorum import Quorum
 from fedkd.server.run.resume_hint import complete_interrupted_run, resume_hint
 from fedkd.server.run.run_recorder import RunRecorder
+from fedkd.server.run.tensorboard_log import check_tensorboard, tensorboard_log
 from fedkd.server.start_selection import misfits_at_start
 from fedkd.wire.grpc_channels import grpc
 
@@ -49,6 +50,8 @@ class Endpoint:
     """Text and progress bars; False: a log of JSON lines."""
     live: int | None = None
     """Port on which the page of the run is served to this machine; None: not at all."""
+    tensorboard: bool = False
+    """Whether a log for TensorBoard is written too."""
 
     def credentials(self) -> grpc.ServerCredentials | None:
         """Read from the folder of certificates; None for plain text."""
@@ -81,6 +84,8 @@ def begin_run(
     check_experiment(resolved)
     path = out or Path("runs") / f"{resolved.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     credentials = endpoint.credentials()  # an error here leaves no folder
+    if endpoint.tensorboard:
+        check_tensorboard()
     with live_page(path, endpoint.live, "fedkd-server"):
         _complete(Checkpoint.begin(path, resolved, "hub", every, record), endpoint, credentials)
 
@@ -150,13 +155,16 @@ def _distil(checkpoint: Checkpoint, hub: Hub, quorum: Quorum, endpoint: Endpoint
     with (
         _serving_metrics(hub, endpoint.metrics),
         _watch(experiment, quorum.expected, bars=endpoint.bars) as (progress, watch),
+        tensorboard_log(path, endpoint.tensorboard) as logs,
     ):
         new = not checkpoint.known_cards  # else who takes part is decided
         cards = await_institutions(
             *(hub, quorum, progress),
             misfits=lambda cards: misfits_at_start(experiment, cards) if new else {},
         )
-        recorder = RunRecorder(path, experiment, "hub", listeners=(watch,), checkpoint=checkpoint)
+        recorder = RunRecorder(
+            path, experiment, "hub", listeners=(watch, *logs), checkpoint=checkpoint
+        )
         result = distil_over_hub(experiment, hub, cards, recorder, checkpoint)
     if endpoint.bars:
         print_result(result, str(path / "report.html"))

@@ -60,6 +60,9 @@ def run(
         ),
     ] = None,
     live: LivePort = None,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write DIR/tensorboard for TensorBoard too.")
+    ] = False,
 ) -> None:
     """Distil one student and write a run folder with its report."""
     given = (experiment, engine, out, seed, set_, record or None, replay, checkpoint)
@@ -78,7 +81,7 @@ def run(
     from fedkd.simulations.run import run as run_experiment
 
     if resume is not None:
-        resume_run(resume, without or (), live)
+        resume_run(resume, without or (), live, tensorboard)
         return
     overrides = [*(set_ or []), *([f"seed={seed}"] if seed is not None else [])]
     run_experiment(
@@ -89,6 +92,7 @@ def run(
         replay=replay,
         checkpoint=CHECKPOINT if checkpoint is None else checkpoint,
         live=live,
+        tensorboard=tensorboard,
     )
 
 
@@ -122,8 +126,11 @@ def compare(
         Optional[str],  # noqa: UP045
         typer.Option(help="Columns of the tables: student,best,... An unknown one lists all."),
     ] = None,
+    jobs: Annotated[
+        int, typer.Option(min=1, help="Runs at a time, each a process of its own.")
+    ] = 1,
 ) -> None:
-    """Run experiments over seeds: tables (mean ± sd), values as CSV, plots.
+    """Run experiments over seeds: a page, tables (mean ± sd), values as CSV, plots.
 
     The same command with the same --out resumes an interrupted comparison.
     """
@@ -133,7 +140,9 @@ def compare(
     set_environment_defaults()
     from fedkd.simulations.compare.comparison import compare as compare_experiments
 
-    compare_experiments(experiments, seeds, engine, out, set_ or [], methods, sweep or [], columns)
+    compare_experiments(
+        *(experiments, seeds, engine, out, set_ or [], methods, sweep or [], columns, jobs)
+    )
 
 
 app.command()(watch)

@@ -20,6 +20,7 @@ from fedkd.server.run import console as server_console
 from fedkd.server.run.checkpoint import REPLIES, Checkpoint
 from fedkd.server.run.resume_hint import complete_interrupted_run, resume_hint
 from fedkd.server.run.run_recorder import RunRecorder, Traffic, traffic_of
+from fedkd.server.run.tensorboard_log import check_tensorboard, tensorboard_log
 from fedkd.simulations.console import print_experiment
 from fedkd.simulations.engines.evaluation import evaluate, load_dataset, student_score
 from fedkd.simulations.engines.examination import examine
@@ -40,6 +41,7 @@ def run(
     replay: Path | None = None,
     checkpoint: float = 0.0,
     live: int | None = None,
+    tensorboard: bool = False,
 ) -> dict[str, Any]:
     """Run an experiment; returns what stands in its ``result.json``.
 
@@ -51,6 +53,7 @@ def run(
         replay: folder of a recorded run, whose replies are used instead of asking institutions.
         checkpoint: seconds between checkpoints; 0 writes none, unless the run is recorded.
         live: port on which the page is served while the run goes on; None: not at all.
+        tensorboard: write ``tensorboard/`` too.
 
     Raises:
         FedkdError: whatever went wrong, in one line.
@@ -60,6 +63,8 @@ def run(
     path = out or Path("runs") / f"{experiment.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     # What cannot be is refused before anything is printed, started or trained.
     check_unused(path)
+    if tensorboard:
+        check_tensorboard()
     recording = None if replay is None else Replay(replay / REPLIES)
     if recording is None:
         check_settings(experiment)
@@ -69,14 +74,20 @@ def run(
     print_experiment(experiment, engine if recording is None else "replay")
     with live_page(path, live, "fedkd"):
         if recording is not None:
-            return _execute(experiment, "replay", path, partial(_run_replay, recording), None)
+            driver = partial(_run_replay, recording)
+            return _execute(experiment, "replay", path, driver, None, tensorboard)
         run_checkpoint = None
         if checkpoint or record:
             run_checkpoint = Checkpoint.begin(path, experiment, engine, checkpoint, record)
-        return _execute(experiment, engine, path, _DRIVERS[engine], run_checkpoint)
+        return _execute(experiment, engine, path, _DRIVERS[engine], run_checkpoint, tensorboard)
 
 
-def resume(path: Path, without: Sequence[str] = (), live: int | None = None) -> dict[str, Any]:
+def resume(
+    path: Path,
+    without: Sequence[str] = (),
+    live: int | None = None,
+    tensorboard: bool = False,
+) -> dict[str, Any]:
     """Resume a run that was interrupted; returns what stands in its ``result.json``.
 
     A run that was killed after its result was written lacks only its report page.
@@ -85,6 +96,7 @@ def resume(path: Path, without: Sequence[str] = (), live: int | None = None) -> 
         path: folder of the run, with its manifest and checkpoint.
         without: names of institutions that are left out from here on.
         live: port on which the page is served while the run goes on; None: not at all.
+        tensorboard: write ``tensorboard/`` too.
 
     Raises:
         FedkdError: there is no such run, or whatever else went wrong, in one line.
@@ -92,13 +104,16 @@ def resume(path: Path, without: Sequence[str] = (), live: int | None = None) -> 
     if (result := complete_interrupted_run(path)) is not None:
         server_console.print_result(result, str(path / "report.html"))
         return result
+    if tensorboard:
+        check_tensorboard()
     run_checkpoint = Checkpoint.resume(path, *ENGINES, without=without)
     manifest = run_checkpoint.manifest
     print_experiment(manifest.experiment, manifest.engine)
     server_console.print_resumed(manifest.resumed, run_checkpoint.questions, manifest.warning)
     driver = _DRIVERS[manifest.engine]
     with live_page(path, live, "fedkd"):
-        return _execute(manifest.experiment, manifest.engine, path, driver, run_checkpoint)
+        experiment, engine = manifest.experiment, manifest.engine
+        return _execute(experiment, engine, path, driver, run_checkpoint, tensorboard)
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,15 +137,18 @@ def _execute(
     path: Path,
     driver: Driver,
     checkpoint: Checkpoint | None,
+    tensorboard: bool,
 ) -> dict[str, Any]:
     # For teachers too: sums depend on it, and Flower's workers have one thread each.
     torch.set_num_threads(experiment.student.threads)
     vaults = path.resolve().parent / ".institutions" / teacher_fingerprint(experiment)
     with resume_hint(checkpoint, f"fedkd run --resume {path}"):
-        with server_console.progress_bars(experiment) as bars:
-            recorder = RunRecorder(
-                path, experiment, engine, partial(student_score, experiment), (bars,), checkpoint
-            )
+        with (
+            server_console.progress_bars(experiment) as bars,
+            tensorboard_log(path, tensorboard) as logs,
+        ):
+            score = partial(student_score, experiment)
+            recorder = RunRecorder(path, experiment, engine, score, (bars, *logs), checkpoint)
             try:
                 outcome, traffic = driver(
                     _RunContext(experiment, vaults, recorder, bars, checkpoint)

@@ -40,12 +40,18 @@ from fedkd.server.report.institutions.many_institutions import MAX_SHOWN, abbrev
 from fedkd.server.report.institutions.participation import participation_section
 from fedkd.server.report.institutions.reliability_section import reliability_section
 from fedkd.server.report.main_scores import main_score
+from fedkd.server.report.model_card import write_model_card
 from fedkd.server.report.page_kinds import domain_page, task_page
 from fedkd.server.report.page_template import HTML
 from fedkd.server.report.plot_style import both_widths, variable
 from fedkd.server.report.progress_template import PROGRESS_HTML
 from fedkd.server.report.records.result_schema import Result
-from fedkd.server.report.records.run_folder import PAGE, load_run, write_atomic
+from fedkd.server.report.records.run_folder import (
+    PAGE,
+    RESULT,
+    load_run,
+    write_atomic,
+)
 from fedkd.server.report.records.run_record import RunRecord
 from fedkd.server.report.run_progress import RunProgress
 from fedkd.server.report.score_plot import cut_below, score_curve
@@ -60,6 +66,8 @@ _FOLDED = """\
 def build_report(path: Path) -> Path:
     """Make ``report.html`` in the run folder ``path`` and return where it lies.
 
+    The student's model card, ``README.md``, is made too where there is none.
+
     The page needs nothing beside itself: no network, no script. The same folder gives the same
     bytes.
 
@@ -68,6 +76,8 @@ def build_report(path: Path) -> Path:
             `fedkd.server.report.records.run_folder.load`.
     """
     page = path / PAGE
+    if (path / RESULT).is_file():
+        write_model_card(path)
     # A name may hold a lone surrogate, which JSON can write and UTF-8 cannot.
     write_atomic(page, render(load_run(path)).encode("utf-8", errors="replace"))
     return page

@@ -179,15 +179,17 @@ class RunRecorder:
         """Write student, gallery, result and page; returns the content of ``result.json``."""
         rng = torch.Generator().manual_seed(self.experiment.seed)
         shape, labels, task = cards[0].shape, LabelSpaces.of(cards), task_of(cards)
+        domain = domain_of(cards).record()
         notes = {
             "student": self.experiment.student.model,
             "classes": str(len(labels.names)),
             "class_names": json.dumps(labels.names),
             "experiment": self.experiment.name,
             "seed": str(self.experiment.seed),
+            "domain": json.dumps(dict(domain)),
+            "task": json.dumps(dict(task.record())),
         }
         onnx = self.folder.write_student(distilled.student, shape, rng, notes)
-        domain = domain_of(cards).record()
         self._keep(distilled, domain, task, evaluation.outputs)
         result = {
             **self._result(cards, traffic, evaluation),

@@ -7,7 +7,6 @@ stop the others.
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +15,14 @@ from rich.measure import Measurement
 
 from fedkd.core.plural import counted
 from fedkd.errors import FedkdError, RunsFailed, SettingsError
-from fedkd.experiment import Experiment
 from fedkd.server.report.records.run_folder import RESULT, load_run
 from fedkd.server.run import console as server_console
 from fedkd.server.run.manifest import MANIFEST, read_manifest
 from fedkd.server.run.resume_hint import complete_interrupted_run
-from fedkd.simulations.compare.plots import plot_score_by_epsilon, plot_score_by_samples
+from fedkd.simulations.compare.comparison_page import write_comparison_page
+from fedkd.simulations.compare.comparison_plots import comparison_plots
+from fedkd.simulations.compare.parallel_runs import execute_in_parallel
+from fedkd.simulations.compare.planned_run import CHECKPOINT, PlannedRun
 from fedkd.simulations.compare.tables import (
     ComparisonRow,
     default_columns,
@@ -31,19 +32,8 @@ from fedkd.simulations.compare.tables import (
     write_csv,
 )
 from fedkd.simulations.compare.variants import Variant, variants
+from fedkd.simulations.engines.settings_check import check_settings
 from fedkd.simulations.run import ENGINES, resume, run
-
-CHECKPOINT = 60.0
-"""Seconds between checkpoints of a run."""
-
-
-@dataclass(frozen=True)
-class PlannedRun:
-    """One run of a comparison."""
-
-    variant: Variant
-    experiment: Experiment
-    path: Path
 
 
 def compare(
@@ -55,6 +45,7 @@ def compare(
     methods: str | None = None,
     sweeps: Sequence[str] = (),
     columns: str | None = None,
+    jobs: int = 1,
 ) -> list[ComparisonRow]:
     """Run every variant with seeds 0 to ``seeds`` - 1 and write the comparison.
 
@@ -67,6 +58,7 @@ def compare(
         methods: see `fedkd.simulations.compare.variants.variants`, as are
         sweeps: these.
         columns: of the tables, see `fedkd.simulations.compare.tables.select_columns`.
+        jobs: runs at a time, >= 1; of more than one, each is a process of its own.
 
     Raises:
         SettingsError: the folder of a run holds a run with other settings.
@@ -77,6 +69,11 @@ def compare(
         raise SettingsError(f"--seeds {seeds}; expected 1 or more")
     if engine not in ENGINES:
         raise SettingsError(f"unknown engine {engine!r}; choose one of {', '.join(ENGINES)}")
+    if jobs < 1 or (jobs > 1 and engine != "local"):
+        raise SettingsError(
+            f"--jobs {jobs} with --engine {engine}; expected 1 or more, and more than 1 with the "
+            "local engine alone: a Flower simulation takes all processors by itself"
+        )
     chosen = None if columns is None else select_columns(columns)
     path = out or Path("runs") / f"compare-{time.strftime('%Y%m%d-%H%M%S')}"
     rows = variants(names, methods, sweeps, overrides)
@@ -87,6 +84,8 @@ def compare(
         for seed in range(seeds)
     ]
     states = [_folder_state(planned, engine) for planned in plan]
+    for planned in plan[::seeds]:
+        check_settings(planned.experiment)
     server_console.console.print(
         f"{counted(len(plan), 'run')} in {path}, {states.count('finished')} of them finished; "
         f"if it is interrupted, the same command with --out {path} resumes it",
@@ -94,7 +93,10 @@ def compare(
         markup=False,
         highlight=False,
     )
-    failed = _execute(plan, states, engine)
+    if jobs == 1:
+        failed = _execute(plan, states, engine)
+    else:
+        failed = execute_in_parallel(plan, states, jobs)
     complete = [row for row in rows if not any(p.variant is row and p.path in failed for p in plan)]
     found = _write(complete, plan, path, chosen) if complete else []
     if failed:
@@ -174,15 +176,18 @@ def _write(
     shown = default_columns(found) if columns is None else columns
     (path / "comparison.md").write_text(markdown(found, shown), encoding="utf-8")
     write_csv(found, path / "comparison.csv")
-    plots = [*plot_score_by_samples(found, path), *plot_score_by_epsilon(found, path)]
+    plots = comparison_plots(found)
+    for plot in plots:
+        plot.save(path)
+    page = write_comparison_page(found, shown, plots, path)
     terminal_table = table(found, shown, len(found[0].folders))
     # As wide as the table: a narrow terminal folds lines, and a file keeps all of them.
     wide_console = Console(width=10_000)
     wide_console.width = Measurement.get(wide_console, wide_console.options, terminal_table).maximum
     wide_console.print(terminal_table)
-    plot_names = ", ".join(f"{name}.svg and .png" for name in plots)
+    plot_names = ", ".join(f"{plot.name}.svg and .png" for plot in plots)
     server_console.console.print(
-        f"{path}: comparison.md, comparison.csv, {plot_names}",
+        f"{path}: comparison.md, comparison.csv, {plot_names}\npage: {page}",
         soft_wrap=True,
         markup=False,
         highlight=False,

@@ -54,6 +54,7 @@ def test_a_run_leaves_its_folder_and_a_report_can_be_made_again(
     assert left == {
         "result.json",
         "report.html",
+        "README.md",
         "student.safetensors",
         "student.onnx",
         "events.jsonl",

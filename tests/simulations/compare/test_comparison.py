@@ -2,8 +2,10 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 
@@ -12,7 +14,8 @@ from fedkd.experiment import load_experiment
 from fedkd.server.run.checkpoint import Checkpoint
 from fedkd.simulations.compare import comparison
 from fedkd.simulations.compare.comparison import compare
-from fedkd.simulations.compare.plots import plot_score_by_epsilon, plot_score_by_samples
+from fedkd.simulations.compare.comparison_page import write_comparison_page
+from fedkd.simulations.compare.comparison_plots import comparison_plots
 from fedkd.simulations.compare.tables import (
     COLUMNS,
     DEFAULT_COLUMNS,
@@ -24,6 +27,7 @@ from fedkd.simulations.compare.tables import (
     select_columns,
 )
 from fedkd.simulations.compare.variants import variants
+from fedkd.simulations.run import run
 
 SMALL = (
     "student.steps=20",
@@ -195,6 +199,27 @@ def test_a_run_that_fails_takes_no_other_with_it(
     assert not (tmp_path / "b" / "digits_samples=128-0").exists()
 
 
+def test_jobs_make_the_same_students_and_train_no_teacher_twice(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = (["digits"], 1, "local", tmp_path / "out", SMALL)
+    sweeps = ["policy.samples=none,64"]
+    with pytest.raises(RunsFailed, match=r"1 of 2 runs failed.*0 of 2 institutions.*\.log\)"):
+        compare(*arguments, sweeps=sweeps, jobs=2)
+    assert "2 of 2: " in capsys.readouterr().out
+    log = (tmp_path / "out" / "digits_samples=none-0.log").read_text()
+    assert "report: " in log
+    (experiment,) = (row.experiment(0) for row in variants(["digits"], overrides=SMALL))
+    run(experiment, "local", tmp_path / "alone")
+    one, other = (
+        (folder / "student.safetensors").read_bytes()
+        for folder in (tmp_path / "alone", tmp_path / "out" / "digits_samples=none-0")
+    )
+    assert one == other
+    with pytest.raises(SettingsError, match="--jobs 2 with --engine simulation"):
+        compare(["digits"], 1, "simulation", tmp_path / "no", SMALL, jobs=2)
+
+
 def check_files(out: Path, rows: list[ComparisonRow]) -> None:
     with (out / "comparison.csv").open() as file:
         lines = list(csv.DictReader(file))
@@ -213,7 +238,16 @@ def check_files(out: Path, rows: list[ComparisonRow]) -> None:
         assert line["epsilon"] == ""
     assert "digits batch=32" in (out / "comparison.md").read_text()
     assert (out / "comparison.png").read_bytes().startswith(b"\x89PNG")
+    assert "digits batch=64" in (out / "comparison.html").read_text()
     assert not (out / "epsilon.png").exists()
+
+
+def plotted(rows: list[ComparisonRow], out: Path) -> list[str]:
+    """Save all plots; returns their names."""
+    plots = comparison_plots(rows)
+    for plot in plots:
+        plot.save(out)
+    return [plot.name for plot in plots]
 
 
 def made_up(out: Path, label: str, seed: int, epsilon: float | None, student: float) -> Path:
@@ -282,32 +316,59 @@ def test_pictures_name_every_row_and_put_no_promise_at_the_edge(tmp_path: Path) 
         for name, students in (("digits", (0.9, 0.92)), ("noise", (0.4, 0.5)))
         for epsilon in (1.0, 8.0, None)
     ]
-    plot_score_by_samples(rows, tmp_path)
-    plot_score_by_epsilon(rows, tmp_path)
-    asked, promised = (tmp_path / f"{n}.svg" for n in ("comparison", "epsilon"))
+    assert plotted(rows, tmp_path) == ["comparison", "curves", "epsilon"]
+    dots, asked, promised = (tmp_path / f"{n}.svg" for n in ("comparison", "curves", "epsilon"))
     assert all(row.label in asked.read_text() for row in rows)
+    assert all(row.label in dots.read_text() for row in rows)
+    assert ">91.00% ± 1.41<" in dots.read_text()
     assert "samples asked of each institution" in asked.read_text()
     text = promised.read_text()
     assert text.index(">1<") < text.index(">8<") < text.index(">none<")
     assert ">digits<" in text
     assert ">noise<" in text
-    before = asked.read_bytes()
-    plot_score_by_samples(rows, tmp_path)
-    assert asked.read_bytes() == before
+    before = asked.read_bytes(), dots.read_bytes()
+    plotted(rows, tmp_path)
+    assert (asked.read_bytes(), dots.read_bytes()) == before
 
 
-def test_of_many_lines_the_best_is_named_first(tmp_path: Path) -> None:
+def test_of_many_rows_the_best_is_first_and_each_has_its_own_panel(tmp_path: Path) -> None:
     students = [0.3, 0.9, 0.5, 0.7, 0.1, 0.8, 0.2, 0.6, 0.4]
     rows = [row(tmp_path, f"line-{s}", "line", None, s, s) for s in students]
-    plot_score_by_samples(rows, tmp_path)
-    text = (tmp_path / "comparison.svg").read_text()
+    plotted(rows, tmp_path)
+    text = (tmp_path / "curves.svg").read_text()
     places = [text.index(f">line-{s}<") for s in sorted(students, reverse=True)]
     assert places == sorted(places)
-    assert "FillBetweenPolyCollection" not in text
-    plot_score_by_samples(rows[:3], tmp_path)
-    few = (tmp_path / "comparison.svg").read_text()
+    assert text.count("FillBetweenPolyCollection") == len(rows), "a panel has one band"
+    dots = (tmp_path / "comparison.svg").read_text()
+    ticks = [dots.index(f">line-{s}<") for s in sorted(students)]
+    assert ticks == sorted(ticks), "from below to the top, where the best is"
+    plotted(rows[:3], tmp_path)
+    few = (tmp_path / "curves.svg").read_text()
     assert few.index(">line-0.3<") < few.index(">line-0.9<")
-    assert "FillBetweenPolyCollection" in few
+
+
+def test_the_page_of_a_comparison_has_plots_figures_and_links(tmp_path: Path) -> None:
+    rows = [
+        row(tmp_path, "digits <b>", "digits", None, 0.9, 0.92),
+        row(tmp_path, "noise", "noise", 3.0, 0.4, 0.5),
+    ]
+    plots = comparison_plots(rows)
+    page = write_comparison_page(rows, ("student", "asked"), plots, tmp_path).read_text()
+    assert "Two experiments compared" in page
+    assert "digits &lt;b&gt;" in page
+    assert "<b>digits <b>" not in page
+    assert "<script" not in page
+    assert page.count("<svg") == 2 * len(plots) == 6, "for wide pages and for telephones"
+    assert "91.00% ± 1.41" in page
+    assert "over 2 seeds" in page
+    links = re.findall(r'href="([^"]*/report.html)"', page)
+    assert [(tmp_path / unquote(link)).parent for link in links] == [
+        folder for each in rows for folder in each.folders
+    ]
+    alone = [row(tmp_path, "alone", "alone", None, 0.9)]
+    page = write_comparison_page(alone, ("student",), comparison_plots(alone), tmp_path).read_text()
+    assert "seeds" not in page, "nothing is said of several"
+    assert "1 seed" in page
 
 
 def numbers_row(out: Path, label: str, *scores: float) -> ComparisonRow:
@@ -341,16 +402,19 @@ def test_numbers_are_compared_by_r2(tmp_path: Path) -> None:
     assert cell(found, "ensemble_r2") == "0.750"
     assert cell(found, "teachers_r2") == "0.500"
     assert cell(found, "student") == "not known"
-    assert plot_score_by_samples([found], tmp_path) == ["comparison"]
-    text = (tmp_path / "comparison.svg").read_text()
+    assert plotted([found], tmp_path) == ["comparison", "curves"]
+    text = (tmp_path / "curves.svg").read_text()
     assert "R² on test data" in text
     assert "−40" not in text, "the untrained student would hide all the others"
-    assert plot_score_by_epsilon([found], tmp_path) == []
+    assert "0.450 ± 0.071" in (tmp_path / "comparison.svg").read_text()
 
 
 def test_tasks_that_cannot_be_compared_have_plots_of_their_own(tmp_path: Path) -> None:
     rows = [numbers_row(tmp_path, "cost", 0.4), row(tmp_path, "digits", "digits", 2.0, 0.9)]
-    assert plot_score_by_samples(rows, tmp_path) == ["comparison-numbers", "comparison-classes"]
+    assert plotted(rows, tmp_path) == [
+        *("comparison-numbers", "curves-numbers"),
+        *("comparison-classes", "curves-classes", "epsilon-classes"),
+    ]
     numbers, classes = (
         (tmp_path / f"comparison-{kind}.svg").read_text() for kind in ("numbers", "classes")
     )
@@ -358,7 +422,6 @@ def test_tasks_that_cannot_be_compared_have_plots_of_their_own(tmp_path: Path) -
     assert ">digits<" not in numbers
     assert ">digits<" in classes
     assert "accuracy on test data" in classes
-    assert plot_score_by_epsilon(rows, tmp_path) == ["epsilon-classes"]
     columns = default_columns(rows)
     assert set(columns) == {*NUMBER_COLUMNS, *DEFAULT_COLUMNS, "epsilon"}
     assert columns[-2:] == ("asked", "seconds")

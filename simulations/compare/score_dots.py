@@ -1,0 +1,57 @@
+"""Plot of a comparison: the last students' main score, a line of dots for each row."""
+
+from collections.abc import Sequence
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from fedkd.server.report.main_scores import MainScore
+from fedkd.server.report.plot_style import ACCENT, FAINT, INK, SOFT, by_width, figure, short
+from fedkd.simulations.compare.tables import MAIN_COLUMNS, ComparisonRow, cell
+
+_ROW_HEIGHT = 26
+"""Pixels."""
+
+
+def draw_score_dots(rows: Sequence[ComparisonRow], score: MainScore) -> Figure:
+    """Every row's mean with one sample standard deviation to both sides, the best row first.
+
+    Small dots are single seeds, hollow diamonds the ensemble that taught the student.
+    """
+    student, ensemble = MAIN_COLUMNS[rows[0].task]
+    scored = [row for row in rows if row.values(student)]
+    scored.sort(key=lambda row: row.mean(student) or 0.0)
+    canvas = figure(height=90 + _ROW_HEIGHT * max(2, len(scored)))
+    axes = canvas.subplots()
+    axes.grid(visible=False, axis="y")
+    for place, row in enumerate(scored):
+        values, mean = row.values(student), row.mean(student)
+        axes.axhline(place, color=FAINT, lw=0.5, zorder=0)
+        if len(values) > 1:
+            axes.plot(values, [place] * len(values), ls="", marker="o", ms=3, color=SOFT, zorder=2)
+            axes.errorbar(
+                *(mean, place), xerr=row.deviation(student), color=ACCENT, lw=2.4, zorder=3
+            )
+        axes.plot(mean, place, marker="o", ms=7, color=ACCENT, zorder=4)
+        if (taught := row.mean(ensemble)) is not None:
+            axes.plot(taught, place, marker="D", ms=5, mfc="none", color=INK, zorder=3)
+        axes.annotate(
+            cell(row, student),
+            (1, place),
+            xycoords=("axes fraction", "data"),
+            xytext=(8, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=by_width(11, 9),
+            color=INK,
+            annotation_clip=False,
+        )
+    names = [short(row.label, by_width(44, 18)) for row in scored]
+    axes.set_yticks(range(len(scored)), names)
+    axes.set_ylim(-0.7, len(scored) - 0.3)
+    axes.tick_params(axis="y", length=0)
+    if score.is_share:
+        axes.xaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.locator_params(axis="x", nbins=by_width(8, 4))
+    axes.set_xlabel(f"{score.name} on test data")
+    return canvas
