@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from fedkd.experiment import Experiment
 from fedkd.models import Generator, build_network
+from fedkd.models.deployable_estimator import check_estimator_kind
 from fedkd.procedural import Prior, build_prior
 
 
@@ -26,6 +27,8 @@ class Images:
 
     def student(self, experiment: Experiment, outputs: int) -> nn.Module:
         """The experiment's network."""
+        if (kind := experiment.student.estimator) != "none":
+            check_estimator_kind(kind, table=False)
         name = experiment.student.model
         return build_network(name, outputs, self.shape, experiment.seed, imports=True)
 

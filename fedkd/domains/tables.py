@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from fedkd.experiment import Experiment
 from fedkd.models import RowGenerator, build_table_network
+from fedkd.models.deployable_estimator import check_estimator_kind
 from fedkd.procedural import Prior, build_prior
 from fedkd.protocol import Column
 
@@ -34,6 +35,8 @@ class Table:
 
     def student(self, experiment: Experiment, outputs: int) -> nn.Module:
         """The experiment's network for tables."""
+        if (kind := experiment.student.estimator) != "none":
+            check_estimator_kind(kind, table=True)
         return build_table_network(
             experiment.student.model, outputs, self.columns, experiment.seed, imports=True
         )

@@ -211,6 +211,9 @@ class Student(Section):
 
     model: str = "cnn"
     """A key of `fedkd.models.MODELS`, timm:NAME, torchvision:NAME, or package.module:factory."""
+    estimator: Literal["none", "boosted_trees", "linear"] = "none"
+    """An estimator of scikit-learn trained besides at the end, where teachers read tables, see
+    `fedkd.models.deployable_estimator`."""
     steps: int = Field(1000, ge=0)
     batch: int = Field(128, ge=1)
     loss: str = "auto"

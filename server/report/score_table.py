@@ -52,6 +52,7 @@ def _table(
     """Columns are (field, heading, format); no table where nobody's ``beside`` is known."""
     scored: list[tuple[str, TaskScores]] = [
         ("student", result.student),
+        *((each.kind.replace("_", " "), each) for each in [result.estimator] if each),
         ("ensemble", result.ensemble),
         *((teacher.name, teacher) for teacher in result.teachers[:MAX_SHOWN]),
     ]

@@ -114,6 +114,10 @@ def print_result(result: dict[str, Any], path: str) -> None:
     student, ensemble = result["student"], result["ensemble"]
     if isinstance(student, dict) and isinstance(ensemble, dict):
         table.add_row("student (last)", score_line(result, student))
+        if estimator := result.get("estimator"):
+            kind = estimator["kind"].replace("_", " ")
+            table.add_row(f"{kind} on the bank", score_line(result, estimator))
+            table.add_row(f"{kind}, files", ", ".join(_parity_of_files(estimator)))
         table.add_row("teachers' ensemble", score_line(result, ensemble))
         if held_back := student.get("held_back"):
             line = held_back_line(held_back, result.get("task", _CLASSES))
@@ -198,6 +202,15 @@ def _number_parts(task: Mapping[str, Any], scores: Mapping[str, Any], detailed: 
     if (close := scores.get("r2_to_ensemble")) is not None:
         parts.append(f"R² to the ensemble {decimals(close)}")
     return parts
+
+
+def _parity_of_files(estimator: Mapping[str, Any]) -> list[str]:
+    """Of each format, how far its file is from the estimator, or why there is none."""
+
+    def text(of: Mapping[str, Any]) -> str:
+        return str(of.get("skipped") or f"differs by {of['max_difference']:.1g} at most")
+
+    return [f"{name} {text(estimator[name])}" for name in ("skops", "onnx")]
 
 
 _CLASSES = {"kind": "classes"}

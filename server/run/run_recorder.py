@@ -32,6 +32,7 @@ from fedkd.server.report.records.run_folder import RunFolder
 from fedkd.server.report.records.sample_history import sample_history
 from fedkd.server.report.tables.predictions import TestOutputs
 from fedkd.server.run.checkpoint import Checkpoint
+from fedkd.server.run.estimator_of_run import ScoreModel, check_parity, estimator_of_run
 from fedkd.server.run.manifest import versions
 from fedkd.tasks import task_of
 
@@ -94,6 +95,8 @@ class Evaluation:
     """The student's, by name of class."""
     outputs: TestOutputs | None = None
     """On test data."""
+    score_model: ScoreModel | None = None
+    """Scores another model on the test data."""
     simulated: bool = True
     """Whether the experiment defines the teachers' models; real institutions bring their own."""
 
@@ -191,8 +194,13 @@ class RunRecorder:
         }
         onnx = self.folder.write_student(distilled.student, shape, rng, notes)
         self._keep(distilled, domain, task, evaluation.outputs)
+        estimator = estimator_of_run(
+            *(self.experiment.student.estimator, distilled, cards, self.folder.path),
+            *(self.experiment.seed, evaluation.score_model),
+        )
         result = {
             **self._result(cards, traffic, evaluation),
+            "estimator": estimator,
             "student": self._student(distilled, evaluation, task),
             "signals_asked": self._signals(trained=distilled.generator_steps > 0),
             "student_steps": distilled.student_steps,
@@ -201,6 +209,7 @@ class RunRecorder:
         }
         self.folder.write_result(result)
         build_report(self.folder.path)
+        check_parity(estimator)
         return result
 
     def _result(

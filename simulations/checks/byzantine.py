@@ -106,7 +106,8 @@ class LyingInstitution(Institution):
 
     def __init__(self, honest: Institution, attack: Attack, budget: int) -> None:
         vars(self).update(vars(honest))
-        self.card = replace(honest.card, class_counts=(CLAIM,) * honest.card.classes)
+        claims = None if honest.card.numbers else (CLAIM,) * honest.card.classes
+        self.card = replace(honest.card, class_counts=claims)
         self.attack, self.budget, self.asked = attack, budget, 0
         self.rng = torch.Generator().manual_seed(0)
 

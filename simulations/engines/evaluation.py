@@ -74,6 +74,11 @@ def evaluate(
     task, labels = task_of(cards), LabelSpaces.of(cards)
     truth = _in_order_of(labels, test)
     spread = {n: labels.to_union(n, s[Signal.LOGITS], UNKNOWN) for n, s in outputs.items()}
+
+    def scores_of_model(model: nn.Module) -> dict[str, float | None]:
+        outputs_of_model = predict_logits(model, test.test_images)
+        return {**task.scores(outputs_of_model, truth), **task.agreement(outputs_of_model, fused)}
+
     return Evaluation(
         {**task.scores(student_logits, truth), **task.agreement(student_logits, fused)},
         task.scores(fused, truth),
@@ -82,6 +87,7 @@ def evaluate(
         if test.numbers
         else dict(zip(labels.names, recall(student_logits, truth), strict=True)),
         TestOutputs(student_logits, fused, truth),
+        score_model=scores_of_model,
     )
 
 

@@ -177,6 +177,30 @@ class OnnxParity(_ResultModel):
     """Share of random images on which both predict the same class."""
 
 
+class EstimatorParity(_ResultModel):
+    """Comparison of a file of an estimator with it, or why there is no such file."""
+
+    skipped: str | None = None
+    max_difference: Distance = None
+    """Largest difference of a prediction: in probability, or as a share of the number's range."""
+    rows: Count | None = None
+    failed: bool = False
+    """Whether it was too large; there is no such file then."""
+
+
+class EstimatorRecord(TaskScores):
+    """A deployable estimator that was trained on the bank at the end."""
+
+    kind: str
+    agreement: Accuracy = None
+    """Share of test rows on which estimator and ensemble predict the same class."""
+    r2_to_ensemble: float | None = None
+    rmse_to_ensemble: Distance = None
+    mae_to_ensemble: Distance = None
+    skops: EstimatorParity
+    onnx: EstimatorParity
+
+
 class Result(_ResultModel):
     """``result.json``. Further keys are kept and not read."""
 
@@ -201,6 +225,8 @@ class Result(_ResultModel):
     versions: dict[str, str]
     resumed: Count = 0
     """Number of times that the run was resumed."""
+    estimator: EstimatorRecord | None = None
+    """The deployable estimator beside the network; None: none was asked for."""
     onnx: OnnxParity | None = None
     """What `fedkd.server.report.records.student_export.export_onnx` returned."""
 

@@ -11,6 +11,7 @@ set_environment_defaults()  # before Flower, Ray and gRPC are imported
 import pytest
 import torch
 
+from fedkd.errors import SettingsError
 from fedkd.experiment import Experiment, load_experiment
 from fedkd.protocol import Answers, Refusal, Request
 from fedkd.server.report.records.loop_events import loop_events
@@ -88,3 +89,30 @@ def test_engines_make_the_same_student(whole: Path, tmp_path: Path) -> None:
     for name in ("task", "domain", "ensemble"):
         assert simulated[name] == local[name]
     assert simulated["student"]["r2_to_ensemble"] == local["student"]["r2_to_ensemble"]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "score"),
+    [("diabetes", "linear", "r2"), ("breast-cancer", "boosted_trees", "accuracy")],
+)
+def test_an_estimator_is_trained_beside_the_network_scored_and_written(
+    name: str, kind: str, score: str, tmp_path: Path
+) -> None:
+    settings = ["questions.budget=400", "student.steps=60", f"student.estimator={kind}"]
+    result = runs.run(load_experiment(name, settings), "local", tmp_path / "run")
+    found = json.loads((tmp_path / "run" / "result.json").read_text())["estimator"]
+    assert found == result["estimator"]
+    assert found["kind"] == kind
+    assert found[score] > 0.3
+    assert found[score] > result["student"][score] - 0.3
+    for parity in (found["skops"], found["onnx"]):
+        assert not parity["failed"]
+        assert parity["max_difference"] < 1e-5
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert kind.replace("_", " ") in page
+
+
+def test_an_estimator_of_images_is_refused_before_a_teacher_is_trained(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="reads rows of a table"):
+        runs.run(load_experiment("digits", ["student.estimator=linear"]), "local", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
