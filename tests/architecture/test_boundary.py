@@ -66,7 +66,7 @@ def test_the_contracts_of_imports_are_kept() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-STRANGERS = "server and client meet only in simulations"
+STRANGERS = "server and client meet only in simulations and in what users call from Python"
 UPWARDS = "fedkd reads bottom to top"
 CIRCLES = "nothing goes in circles, in no room"
 WIRE = "the wire reads bottom to top"
