@@ -4,15 +4,15 @@ import collections
 import contextlib
 import json
 import os
-import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
-import click
 import typer
 
-from fedkd.errors import FedkdError, SettingsError
+from fedkd import command_line
+from fedkd.command_line import App
+from fedkd.errors import SettingsError
 
 if TYPE_CHECKING:
     from fedkd.client.config.owner_config import OwnerConfig
@@ -21,16 +21,10 @@ if TYPE_CHECKING:
 STATUS = {"over": 0, "left": 0, "refused": 3, "gone": 4}
 """Exit status of ``serve`` by its stop reason. A mistake of the owner is 2, as everywhere."""
 
-app = typer.Typer(
-    add_completion=False,
-    suggest_commands=False,  # click does already
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    help="An institution: answers what its owner's policy allows, and nothing else.",
+app = App(
+    help="An institution: answers what its owner's policy allows, and nothing else.", version=True
 )
-ledger = typer.Typer(
-    no_args_is_help=True, help="What was asked and charged, in the owner's ledger."
-)
+ledger = App(help="What was asked and charged, in the owner's ledger.")
 app.add_typer(ledger, name="ledger")
 
 File = Annotated[Path, typer.Argument(help="The owner's TOML file; see `init`.")]
@@ -76,12 +70,12 @@ def teach(owner: File) -> None:
 def serve(
     owner: File,
     server: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(help="HOST:PORT of the coordinator, instead of the file's."),
     ] = None,
     log: Annotated[str, typer.Option(help="text or json, one event a line.")] = "text",
     metrics: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(help="PORT on this machine, or HOST:PORT, for Prometheus."),
     ] = None,
     stay: Annotated[bool, typer.Option(help="Dial again when a run is over.")] = False,
@@ -172,7 +166,7 @@ def show(
 def verify(
     owner: File,
     noted: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(help="NUMBER:HASH, as an earlier `verify` printed it and you wrote it down."),
     ] = None,
 ) -> None:
@@ -239,27 +233,7 @@ def _open_ledger(path: Path) -> "tuple[OwnerConfig, Ledger]":
 
 def main() -> None:
     """Entry point: an error is printed in one line, with exit status 2."""
-    try:
-        sys.exit(app(standalone_mode=False))
-    except click.exceptions.NoArgsIsHelpError as error:
-        print(error.format_message(), file=sys.stderr)
-        sys.exit(2)
-    except click.ClickException as error:
-        print(f"fedkd-client: {error.format_message().rstrip('.')}; see --help", file=sys.stderr)
-        sys.exit(2)
-    except FedkdError as error:
-        print(f"fedkd-client: {error}", file=sys.stderr)
-        sys.exit(2)
-    except click.Abort:
-        print("fedkd-client: interrupted", file=sys.stderr)
-        sys.exit(130)
-    except KeyboardInterrupt:
-        print("fedkd-client: interrupted", file=sys.stderr)
-        sys.exit(130)
-    except Exception as error:
-        from fedkd.core.crash_log import report_unexpected
-
-        sys.exit(report_unexpected("fedkd-client", error))
+    command_line.main(app, "fedkd-client")
 
 
 if __name__ == "__main__":

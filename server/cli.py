@@ -2,91 +2,88 @@
 
 import os
 import signal
-import sys
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
-import click
 import typer
 
-from fedkd.errors import FedkdError, SettingsError
-from fedkd.server.report.live.cli import LivePort, watch
+from fedkd import command_line
+from fedkd.command_line import App
+from fedkd.errors import SettingsError
+from fedkd.server.report.live.cli import LivePort, TensorBoard, watch
 
 PLAINTEXT_ADDRESS = "127.0.0.1:0"
 """Default address for plain text."""
 TLS_ADDRESS = "0.0.0.0:9092"
 """Default address for TLS."""
 
-INTERRUPTED = 130
+app = App(help="The coordinator: institutions dial in, it asks, one student learns.", version=True)
 
-app = typer.Typer(
-    add_completion=False,
-    suggest_commands=False,  # click does already
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    help="The coordinator: institutions dial in, it asks, one student learns.",
-)
+
+ExperimentName = Annotated[
+    str | None, typer.Argument(help="A .toml file, or the name of one that ships.")
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        help=f"Listen here [{TLS_ADDRESS} with --tls, {PLAINTEXT_ADDRESS} with --insecure]."
+    ),
+]
+Tls = Annotated[
+    Path | None,
+    typer.Option(help="Folder with ca.pem, server.pem, server.key; institutions show theirs."),
+]
+Tokens = Annotated[
+    Path | None,
+    typer.Option(help="File of join tokens; without it one token of the run is printed."),
+]
+Institutions = Annotated[
+    int | None, typer.Option(min=1, help="How many to wait for [the experiment's number].")
+]
+Wait = Annotated[
+    float, typer.Option(min=0, help="Seconds that they may take to come; then a quorum does.")
+]
+Out = Annotated[Path | None, typer.Option(help="Folder of the run [runs/EXPERIMENT-TIME].")]
+Seed = Annotated[int | None, typer.Option(help="In the place of the file's.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", help="section.key=value, as often as needed.")
+]
+CheckpointSeconds = Annotated[
+    float, typer.Option(min=0, help="Seconds between states to go on from; 0: none.")
+]
+Resume = Annotated[
+    Path | None, typer.Option(help="Folder of a run that was cut short: go on with it.")
+]
+Without = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME", help="With --resume: go on without this institution; repeatable."),
+]
+Metrics = Annotated[
+    int | None, typer.Option(min=0, help="Port on this machine, for Prometheus to read.")
+]
+Log = Annotated[str, typer.Option(help="text or json, one event a line.")]
 
 
 @app.command()
 def run(
-    experiment: Annotated[
-        str, typer.Argument(help="A .toml file, or the name of one that ships.")
-    ] = "",
-    address: Annotated[
-        str,
-        typer.Option(
-            help=f"Listen here [{TLS_ADDRESS} with --tls, {PLAINTEXT_ADDRESS} with --insecure]."
-        ),
-    ] = "",
-    tls: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="Folder with ca.pem, server.pem, server.key; institutions show theirs."),
-    ] = None,
+    experiment: ExperimentName = None,
+    address: Address = None,
+    tls: Tls = None,
     insecure: Annotated[bool, typer.Option(help="Plain text, on this machine alone.")] = False,
-    tokens: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="File of join tokens; without it one token of the run is printed."),
-    ] = None,
-    institutions: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option(min=1, help="How many to wait for [the experiment's number]."),
-    ] = None,
-    wait: Annotated[
-        float, typer.Option(min=0, help="Seconds that they may take to come; then a quorum does.")
-    ] = 3600,
-    out: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="Folder of the run [runs/EXPERIMENT-TIME]."),
-    ] = None,
-    seed: Annotated[Optional[int], typer.Option(help="In the place of the file's.")] = None,  # noqa: UP045
-    set_: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option("--set", help="section.key=value, as often as needed."),
-    ] = None,
-    checkpoint: Annotated[
-        float, typer.Option(min=0, help="Seconds between states to go on from; 0: none.")
-    ] = 60.0,
-    resume: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="Folder of a run that was cut short: go on with it."),
-    ] = None,
-    without: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option(
-            metavar="NAME", help="With --resume: go on without this institution; repeatable."
-        ),
-    ] = None,
+    tokens: Tokens = None,
+    institutions: Institutions = None,
+    wait: Wait = 3600,
+    out: Out = None,
+    seed: Seed = None,
+    set_: Overrides = None,
+    checkpoint: CheckpointSeconds = 60.0,
+    resume: Resume = None,
+    without: Without = None,
     record: Annotated[bool, typer.Option(help="Keep every reply when the run is over.")] = False,
-    metrics: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option(min=0, help="Port on this machine, for Prometheus to read."),
-    ] = None,
-    log: Annotated[str, typer.Option(help="text or json, one event a line.")] = "text",
+    metrics: Metrics = None,
+    log: Log = "text",
     live: LivePort = None,
-    tensorboard: Annotated[
-        bool, typer.Option("--tensorboard", help="Write DIR/tensorboard for TensorBoard too.")
-    ] = False,
+    tensorboard: TensorBoard = False,
 ) -> None:
     """Wait for institutions, distil one student, leave a folder with its report."""
     if (tls is None) != insecure:
@@ -95,29 +92,48 @@ def run(
         )
     if log == "json" and tokens is None:
         raise SettingsError("a log that is kept must not hold a token; give --tokens FILE")
-    if bool(experiment) == (resume is not None):
-        raise SettingsError("give an experiment, or --resume DIR, which knows its own")
-    if resume is not None and (out is not None or seed is not None or set_ or record):
-        raise SettingsError("--resume goes on with the run as it was begun; leave the rest out")
-    if without and resume is None:
-        raise SettingsError("--without NAME leaves an institution out of a run; give --resume DIR")
+    new = out is not None or seed is not None or bool(set_) or record
+    _check_new_or_resumed(experiment, resume, without, new=new)
+    where = address or (TLS_ADDRESS if tls else PLAINTEXT_ADDRESS)
     _silence_grpc()
     from fedkd.core.logs import configure_logging
     from fedkd.server.run_over_hub import Endpoint, begin_run, resume_run
 
     configure_logging(log)
-    where = address or (TLS_ADDRESS if tls else PLAINTEXT_ADDRESS)
+    bars = log == "text"
     endpoint = Endpoint(
         *(where, tls, tokens, institutions, wait, metrics),
-        bars=log == "text",
+        bars=bars,
         live=live,
         tensorboard=tensorboard,
     )
-    if resume is None:
-        overrides = [*(set_ or []), *([f"seed={seed}"] if seed is not None else [])]
-        begin_run(experiment, overrides, out, checkpoint, endpoint, record=record)
-    else:
+    if resume is not None:
         resume_run(resume, without or (), endpoint)
+        return
+    overrides = [*(set_ or []), *([f"seed={seed}"] if seed is not None else [])]
+    begin_run(experiment or "", overrides, out, checkpoint, endpoint, record=record)
+
+
+def _check_new_or_resumed(
+    experiment: str | None, resume: Path | None, without: list[str] | None, *, new: bool
+) -> None:
+    """Check that a run is either begun or resumed.
+
+    Args:
+        experiment: of a new run.
+        resume: folder of another.
+        without: institutions to leave out of a resumed run.
+        new: whether there is an option of a new run.
+
+    Raises:
+        SettingsError: it is neither, or options of both are given.
+    """
+    if bool(experiment) == (resume is not None):
+        raise SettingsError("give an experiment, or --resume DIR, which knows its own")
+    if resume is not None and new:
+        raise SettingsError("--resume goes on with the run as it was begun; leave the rest out")
+    if without and resume is None:
+        raise SettingsError("--without NAME leaves an institution out of a run; give --resume DIR")
 
 
 app.command()(watch)
@@ -163,7 +179,7 @@ def certificates(
         list[str], typer.Option(metavar="NAME", help="As on its card; as often as needed.")
     ],
     host: Annotated[
-        Optional[list[str]],  # noqa: UP045
+        list[str] | None,
         typer.Option(help="By which institutions reach the coordinator, besides localhost."),
     ] = None,
     days: Annotated[int, typer.Option(help="For which they hold.")] = 30,
@@ -196,27 +212,7 @@ def _interrupt(number: int, frame: object) -> None:
 def main() -> None:
     """Entry point: every error is one line; fedkd's own and of usage are status 2."""
     signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        status = app(standalone_mode=False)
-        if status == INTERRUPTED:  # typer makes a status of what was raised
-            raise KeyboardInterrupt
-        sys.exit(status)
-    except click.exceptions.NoArgsIsHelpError as error:
-        print(error.format_message(), file=sys.stderr)
-        sys.exit(2)
-    except click.ClickException as error:
-        print(f"fedkd-server: {error.format_message().rstrip('.')}; see --help", file=sys.stderr)
-        sys.exit(2)
-    except FedkdError as error:
-        print(f"fedkd-server: {error}", file=sys.stderr)
-        sys.exit(2)
-    except (KeyboardInterrupt, click.Abort):
-        print("fedkd-server: interrupted", file=sys.stderr)
-        sys.exit(INTERRUPTED)
-    except Exception as error:
-        from fedkd.core.crash_log import report_unexpected
-
-        sys.exit(report_unexpected("fedkd-server", error))
+    command_line.main(app, "fedkd-server")
 
 
 if __name__ == "__main__":

@@ -1,68 +1,67 @@
 """The command line ``fedkd``: run, compare, methods, report, audit. Imports slow modules late."""
 
-import sys
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
-from fedkd.errors import FedkdError, SettingsError
-from fedkd.server.report.live.cli import LivePort, watch
+from fedkd import command_line
+from fedkd.command_line import App
+from fedkd.errors import SettingsError
+from fedkd.server.report.live.cli import LivePort, TensorBoard, watch
 from fedkd.simulations.audit.cli import app as audit
 
 CHECKPOINT = 60.0
 """Default seconds between checkpoints of a run."""
 
-app = typer.Typer(
-    add_completion=False,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
+app = App(
     help="One student, distilled from models that never leave the institutions that trained them.",
+    version=True,
 )
 
 app.add_typer(audit, name="audit")
 
 
+ExperimentName = Annotated[
+    str | None, typer.Argument(help="A .toml file, or the name of a shipped experiment.")
+]
+Engine = Annotated[str | None, typer.Option(help="local: one process. simulation: Flower. [local]")]
+Out = Annotated[Path | None, typer.Option(help="Folder of the run [runs/EXPERIMENT-TIME].")]
+Seed = Annotated[int | None, typer.Option(help="Overrides the seed of the file.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", help="section.key=value, as often as needed.")
+]
+ReplayFolder = Annotated[
+    Path | None,
+    typer.Option(help="Folder of a recorded run, whose replies replace institutions."),
+]
+CheckpointSeconds = Annotated[
+    float | None, typer.Option(min=0, help="Seconds between checkpoints; 0: none. [60]")
+]
+Resume = Annotated[
+    Path | None,
+    typer.Option(help="Folder of an interrupted run: resume it with its own settings."),
+]
+Without = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME", help="With --resume: go on without this institution; repeatable."),
+]
+
+
 @app.command()
 def run(
-    experiment: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Argument(help="A .toml file, or the name of a shipped experiment."),
-    ] = None,
-    engine: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="local: one process. simulation: Flower. [local]"),
-    ] = None,
-    out: Annotated[
-        Optional[Path], typer.Option(help="Folder of the run [runs/EXPERIMENT-TIME].")  # noqa: UP045
-    ] = None,
-    seed: Annotated[Optional[int], typer.Option(help="Overrides the seed of the file.")] = None,  # noqa: UP045
-    set_: Annotated[
-        Optional[list[str]], typer.Option("--set", help="section.key=value, as often as needed.")  # noqa: UP045
-    ] = None,
+    experiment: ExperimentName = None,
+    engine: Engine = None,
+    out: Out = None,
+    seed: Seed = None,
+    set_: Overrides = None,
     record: Annotated[bool, typer.Option(help="Store every reply, for --replay.")] = False,
-    replay: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="Folder of a recorded run, whose replies replace institutions."),
-    ] = None,
-    checkpoint: Annotated[
-        Optional[float],  # noqa: UP045
-        typer.Option(min=0, help="Seconds between checkpoints; 0: none. [60]"),
-    ] = None,
-    resume: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="Folder of an interrupted run: resume it with its own settings."),
-    ] = None,
-    without: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option(
-            metavar="NAME", help="With --resume: go on without this institution; repeatable."
-        ),
-    ] = None,
+    replay: ReplayFolder = None,
+    checkpoint: CheckpointSeconds = None,
+    resume: Resume = None,
+    without: Without = None,
     live: LivePort = None,
-    tensorboard: Annotated[
-        bool, typer.Option("--tensorboard", help="Write DIR/tensorboard for TensorBoard too.")
-    ] = False,
+    tensorboard: TensorBoard = False,
 ) -> None:
     """Distil one student and write a run folder with its report."""
     given = (experiment, engine, out, seed, set_, record or None, replay, checkpoint)
@@ -72,10 +71,7 @@ def run(
         )
     if without and resume is None:
         raise SettingsError("--without NAME leaves an institution out of a run; give --resume DIR")
-    typer.echo("fedkd: loading ...", err=True)
-    from fedkd.simulations.engines.environment_variables import set_environment_defaults
-
-    set_environment_defaults()
+    _announce()
     from fedkd.experiment import load_experiment
     from fedkd.simulations.run import resume as resume_run
     from fedkd.simulations.run import run as run_experiment
@@ -96,34 +92,42 @@ def run(
     )
 
 
+def _announce() -> None:
+    """Say that a moment passes: torch and Flower take seconds to import."""
+    typer.echo("fedkd: loading ...", err=True)
+    from fedkd.simulations.engines.environment_variables import set_environment_defaults
+
+    set_environment_defaults()
+
+
 @app.command()
 def compare(
     experiments: Annotated[list[str], typer.Argument(help="Files or names, as `run` takes them.")],
     seeds: Annotated[int, typer.Option(help="Seeds 0, 1, ... of each.")] = 3,
     engine: Annotated[str, typer.Option(help="local or simulation.")] = "local",
     out: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option(help="Folder of the comparison [runs/compare-TIME]."),
     ] = None,
     set_: Annotated[
-        Optional[list[str]],  # noqa: UP045
+        list[str] | None,
         typer.Option("--set", help="section.key=value, for every experiment."),
     ] = None,
     methods: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(
             help="a,b,c: methods, or experiments whose method is taken; or a .toml file of tables."
         ),
     ] = None,
     sweep: Annotated[
-        Optional[list[str]],  # noqa: UP045
+        list[str] | None,
         typer.Option(
             help="section.key=value,value,...: a row each; none leaves the key out, "
             'and "none" is the string.'
         ),
     ] = None,
     columns: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(help="Columns of the tables: student,best,... An unknown one lists all."),
     ] = None,
     jobs: Annotated[
@@ -134,10 +138,7 @@ def compare(
 
     The same command with the same --out resumes an interrupted comparison.
     """
-    typer.echo("fedkd: loading ...", err=True)
-    from fedkd.simulations.engines.environment_variables import set_environment_defaults
-
-    set_environment_defaults()
+    _announce()
     from fedkd.simulations.compare.comparison import compare as compare_experiments
 
     compare_experiments(
@@ -166,18 +167,7 @@ def report(folder: Annotated[Path, typer.Argument(help="Folder of a finished run
 
 def main() -> None:
     """Entry point: every error is one line; a `FedkdError` has exit status 2."""
-    try:
-        app()
-    except FedkdError as error:
-        print(f"fedkd: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("fedkd: interrupted", file=sys.stderr)
-        sys.exit(130)
-    except Exception as error:
-        from fedkd.core.crash_log import report_unexpected
-
-        sys.exit(report_unexpected("fedkd", error))
+    command_line.main(app, "fedkd")
 
 
 if __name__ == "__main__":

@@ -1,33 +1,32 @@
 """The command line ``fedkd audit``: mechanism, membership, canaries. Slow imports come late."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from fedkd.command_line import App
 
 if TYPE_CHECKING:
     from fedkd.experiment import Experiment
 
-app = typer.Typer(
-    no_args_is_help=True,
-    help="Attack what is released. An audit proves violations, and never a guarantee.",
-)
+app = App(help="Attack what is released. An audit proves violations, and never a guarantee.")
 ExperimentName = Annotated[
     str, typer.Argument(help="A .toml file, or the name of a shipped experiment.")
 ]
 Overrides = Annotated[
-    Optional[list[str]],  # noqa: UP045
+    list[str] | None,
     typer.Option("--set", help="section.key=value, as often as needed."),
 ]
 Out = Annotated[
-    Optional[Path],  # noqa: UP045
+    Path | None,
     typer.Option(help="Folder of the audit [runs/audit-KIND-TIME]."),
 ]
 Json = Annotated[
-    Optional[Path],  # noqa: UP045
+    Path | None,
     typer.Option("--json", help="File for the figures [FOLDER/KIND.json]."),
 ]
-Seed = Annotated[Optional[int], typer.Option(help="Overrides the seed of the experiment.")]  # noqa: UP045
+Seed = Annotated[int | None, typer.Option(help="Overrides the seed of the experiment.")]
 
 
 @app.command()
@@ -91,7 +90,7 @@ def canaries(
         int, typer.Option(min=1, help="Canaries, each a member by a fair coin.")
     ] = 500,
     guesses: Annotated[
-        Optional[int],  # noqa: UP045
+        int | None,
         typer.Option(min=1, help="Number of them that are guessed [half]."),
     ] = None,
     error: Annotated[

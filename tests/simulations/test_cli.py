@@ -197,7 +197,7 @@ def test_methods_are_listed_with_what_they_ask(
         (("run", "digits", "--engine", "warp"), "choose one of local, simulation"),
         (("run", "mnist", "--set", "institutions.root=/nowhere"), "cannot be read"),
         (("run", "digits", "--set", "method.gradient=pull_back"), "policy.signals"),
-        (("run", "digits", "--set", "method.name=dream"), "unknown method 'dream'"),
+        (("run", "digits", "--set", "method={name='dream'}"), "unknown method 'dream'"),
         (("run", "digits", "--set", "student.model=cnm"), "did you mean cnn?"),
         (("run", "digits", "--out", "taken"), "the run folder taken is not empty"),
         (("run", "digits", "--replay", "nowhere"), "cannot read nowhere/replies.bin"),
