@@ -78,7 +78,7 @@ def check_rows(model_name: str, targets: Tensor, numbers: Sequence[Number]) -> N
     if not model_name.startswith(SKLEARN_PREFIX):
         if len(targets) < 2:
             raise DataError("a network needs 2 or more training rows here; bring more data")
-    elif not numbers and not forest and len(targets.unique()) < 2:
+    elif not numbers and not forest and len(np.unique(targets.numpy())) < 2:
         raise DataError(
             f"{model_name} needs 2 or more classes to learn from and these data have fewer; choose "
             f"{SKLEARN_PREFIX}RandomForest"
