@@ -60,8 +60,10 @@ protos: $(ready)
 
 hashes: $(ready)
 	$(hashed) --no-deps constraints.txt --output-file constraints-hashes.txt
-	$(hashed) pyproject.toml --extra data --extra metrics --output-file containers/client-requirements.txt
-	$(hashed) pyproject.toml --extra onnx --extra metrics --output-file containers/server-requirements.txt
+	$(hashed) pyproject.toml --extra client --extra dp --extra vision --extra flower \
+		--extra data --extra metrics --output-file containers/client-requirements.txt
+	$(hashed) pyproject.toml --extra server --extra flower --extra onnx --extra metrics \
+		--output-file containers/server-requirements.txt
 
 # In an environment of its own, so that the list does not have the tool and what it needs.
 sbom: $(ready)

@@ -5,19 +5,25 @@ import sys
 import tempfile
 import traceback
 
-STATUS = 1
-"""Exit status; expected errors end with 2."""
+from fedkd.core.missing_packages import missing_package
+
+STATUS, EXPECTED_STATUS = 1, 2
+"""Exit statuses, of unexpected and of expected errors."""
 
 
 def report_unexpected(command: str, error: BaseException) -> int:
     """Print what happened in one line, and where the traceback is; returns the exit status.
 
+    A package of an extra that is not installed is expected: then the line says what to install.
     A traceback may hold paths and values of a run, so the file is its owner's alone.
 
     Args:
         command: that was running, by which the line begins.
         error: unexpected.
     """
+    if missing := missing_package(error):
+        print(f"{command}: {missing}", file=sys.stderr)
+        return EXPECTED_STATUS
     text = " ".join(str(error).split())[:500]
     what = f"{type(error).__name__}: {text}" if text else type(error).__name__
     try:
