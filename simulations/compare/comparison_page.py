@@ -45,12 +45,12 @@ HTML = """\
 <div class="table"><table class="rows">
 <thead><tr><th>Experiment</th>
 {% for heading in headings %}<th class="n">{{ heading }}</th>{% endfor %}
-<th>Runs</th></tr></thead>
+</tr></thead>
 <tbody>
 {% for row in rows %}
-<tr><td class="name">{{ row.label }}</td>
-{% for value in row.cells %}<td class="n">{{ value }}</td>{% endfor %}
-<td>{% for seed, link in row.links %}<a href="{{ link }}">seed {{ seed }}</a> {% endfor %}</td></tr>
+<tr><td class="name">{{ row.label }}<div class="small">
+{% for seed, link in row.links %}<a href="{{ link }}">seed {{ seed }}</a> {% endfor %}</div></td>
+{% for value in row.cells %}<td class="n">{{ value }}</td>{% endfor %}</tr>
 {% endfor %}
 </tbody></table></div>
 <p class="small">{{ spread }}The figures of single runs are in <code>comparison.csv</code>.</p>

@@ -25,7 +25,7 @@ from fedkd.server.report.records.run_folder import load_run
 from fedkd.simulations.compare.score_axis import score_axis
 from fedkd.simulations.compare.tables import MAIN_COLUMNS, ComparisonRow
 
-BANDS = 8
+BANDS = 4
 """Most rows that share one panel; of more, every row has a panel of its own."""
 _LEGEND_ROW = 20
 """Pixels."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
@@ -10,7 +11,8 @@ from fedkd.server.report.plot_style import ACCENT, FAINT, INK, SOFT, by_width, f
 from fedkd.simulations.compare.tables import MAIN_COLUMNS, ComparisonRow, cell
 
 _ROW_HEIGHT = 26
-"""Pixels."""
+_NARROW_ROW_HEIGHT = 44
+"""Pixels; on a narrow page the name of a row stands above its dots."""
 
 
 def draw_score_dots(rows: Sequence[ComparisonRow], score: MainScore) -> Figure:
@@ -21,7 +23,7 @@ def draw_score_dots(rows: Sequence[ComparisonRow], score: MainScore) -> Figure:
     student, ensemble = MAIN_COLUMNS[rows[0].task]
     scored = [row for row in rows if row.values(student)]
     scored.sort(key=lambda row: row.mean(student) or 0.0)
-    canvas = figure(height=90 + _ROW_HEIGHT * max(2, len(scored)))
+    canvas = figure(height=90 + by_width(_ROW_HEIGHT, _NARROW_ROW_HEIGHT) * max(2, len(scored)))
     axes = canvas.subplots()
     axes.grid(visible=False, axis="y")
     for place, row in enumerate(scored):
@@ -46,12 +48,29 @@ def draw_score_dots(rows: Sequence[ComparisonRow], score: MainScore) -> Figure:
             color=INK,
             annotation_clip=False,
         )
-    names = [short(row.label, by_width(44, 18)) for row in scored]
-    axes.set_yticks(range(len(scored)), names)
     axes.set_ylim(-0.7, len(scored) - 0.3)
     axes.tick_params(axis="y", length=0)
+    if by_width(1, 0):
+        axes.set_yticks(range(len(scored)), [short(row.label, 44) for row in scored])
+    else:
+        axes.set_yticks([])
+        _name_above(axes, scored)
     if score.is_share:
         axes.xaxis.set_major_formatter(PercentFormatter(1.0))
     axes.locator_params(axis="x", nbins=by_width(8, 4))
     axes.set_xlabel(f"{score.name} on test data")
     return canvas
+
+
+def _name_above(axes: Axes, rows: Sequence[ComparisonRow]) -> None:
+    """Write the name of each row above its dots, where there is no room beside them."""
+    for place, row in enumerate(rows):
+        axes.annotate(
+            short(row.label, 40),
+            (0, place),
+            xycoords=("axes fraction", "data"),
+            xytext=(2, 7),
+            textcoords="offset points",
+            fontsize=10,
+            color=SOFT,
+        )

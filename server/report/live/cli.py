@@ -1,4 +1,4 @@
-"""The command ``watch``: serve the page of a run that goes on, or of one that is over."""
+"""The command ``watch``, and the options of a run by which others can follow it."""
 
 import sys
 import webbrowser
@@ -20,6 +20,10 @@ LivePort = Annotated[
     ),
 ]
 """The option ``--live`` of a run."""
+TensorBoard = Annotated[
+    bool, typer.Option("--tensorboard", help="Also write DIR/tensorboard for TensorBoard.")
+]
+"""The option ``--tensorboard`` of a run."""
 
 
 def watch(

@@ -1,10 +1,24 @@
 """What a finished run prints."""
 
+import io
+import re
+import time
 from dataclasses import asdict
 from typing import Any
 
+import pytest
+from rich.console import Console
+
+from fedkd.experiment import load_experiment
+from fedkd.loop import Progress
 from fedkd.protocol import Number
-from fedkd.server.run.console import console, held_back_line, print_result, score_line
+from fedkd.server.run.console import (
+    console,
+    held_back_line,
+    print_result,
+    progress_bars,
+    score_line,
+)
 
 COST = Number("cost", "EUR", 0.0, 500.0)
 NUMBERS = {"kind": "numbers", "numbers": [asdict(COST)]}
@@ -72,3 +86,14 @@ def test_a_run_without_test_data_ends_in_what_was_held_back() -> None:
     assert held_back_line(numbers, NUMBERS) == (
         "R² to the fused answer not known, RMSE 5.00% of the range (1 sample)"
     )
+
+
+def test_bars_show_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    terminal = Console(file=screen, force_terminal=True, width=100, color_system=None)
+    monkeypatch.setattr("fedkd.server.run.console.console", terminal)
+    with progress_bars(load_experiment("digits", ["student.steps=100"])) as bars:
+        for step in range(1, 4):
+            bars(Progress("trained", {"step": 10 * step}))
+            time.sleep(0.15)
+    assert re.search(r"30/100 +0:00:00 0:00:0\d left", screen.getvalue())
