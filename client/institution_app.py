@@ -6,15 +6,18 @@ once a session is open. On an owner's machine none of these functions is reached
 forwards each message to the owner's agent.
 """
 
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 from fedkd.client.control.flower_forwarding import (
+    AGENT_KEY,
     ARRAYS,
     CONFIG,
     METRICS,
@@ -23,12 +26,16 @@ from fedkd.client.control.flower_forwarding import (
 )
 from fedkd.client.institution import Institution
 from fedkd.client.sessions import Agent
+from fedkd.errors import SettingsError
 
 OpenInstitution = Callable[[ConfigRecord, Context], Institution]
 """From a message's config and the node's context; the same one whenever it is called."""
 Evaluate = Callable[[Mapping[str, Any], ConfigRecord, Context], Mapping[str, Any]]
 """From a student's weights by name, the message's config and the node's context: what is released
 of its scores, as metrics."""
+
+PROCESS_FOR_A_MESSAGE = "flwr-clientapp"
+"""The program that a deployed node starts anew for each message."""
 
 
 def institution_app(open_institution: OpenInstitution, evaluate: Evaluate) -> ClientApp:
@@ -73,11 +80,19 @@ def _open_session(
         config: has ``address`` and ``token`` of the hub.
         context: of the node. Flower keeps its state through a run, whichever process the next
             message reaches, so it records the token there.
+
+    Raises:
+        SettingsError: the process would end before the session does.
     """
     opened = context.state.config_records.setdefault("session", ConfigRecord())
     token = str(config["token"])
     if opened.get("token") == token:
         return
+    if Path(sys.argv[0]).name == PROCESS_FOR_A_MESSAGE:
+        raise SettingsError(
+            "this node ends its process after each message, and no session outlives it; start "
+            f"fedkd-client serve, and name its socket in the node's configuration: {AGENT_KEY}=..."
+        )
     institution = open_institution(config, context)
     agent = Agent(str(config["address"]), token, institution.card, institution.answer)
     name = f"fedkd-agent-{institution.card.name}"

@@ -196,4 +196,5 @@ def test_arguments_count_more_than_settings() -> None:
     shipped = experiment_of("digits", Arguments(steps=7), "mlp", 4)
     assert (shipped.student.steps, shipped.questions.budget) == (7, 12_800)
     assert (shipped.institutions.count, shipped.student.model) == (4, "mlp")
+    assert shipped.method.arguments == {"distillation_loss": "kl"}
     assert "latent" in given["method"], "the caller's tables stay as they are"  # type: ignore[operator]
