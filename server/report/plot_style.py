@@ -20,6 +20,7 @@ import matplotlib.ticker
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 INK = "#1d2530"
 SOFT = "#5b6675"
@@ -127,9 +128,9 @@ def figure(height: float) -> Figure:
     """A blank figure, as wide as the page and ``height`` pixels high."""
     width = by_width(PAGE_WIDTH, NARROW_WIDTH)
     size = (width / _UNITS_PER_INCH, height / _UNITS_PER_INCH)
-    blank = Figure(figsize=size, layout="constrained")
-    if _narrow.get():
-        blank.get_layout_engine().set(hspace=0.06)  # a title is not to touch the panel above it
+    # Panels above one another need more room: a title is not to touch the panel above it.
+    layout = ConstrainedLayoutEngine(hspace=by_width(2, 6) / 100)
+    blank = Figure(figsize=size, layout=layout)
     blank.patch.set_visible(False)
     return blank
 

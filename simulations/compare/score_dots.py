@@ -21,13 +21,14 @@ def draw_score_dots(rows: Sequence[ComparisonRow], score: MainScore) -> Figure:
     Small dots are single seeds, hollow diamonds the ensemble that taught the student.
     """
     student, ensemble = MAIN_COLUMNS[rows[0].task]
-    scored = [row for row in rows if row.values(student)]
-    scored.sort(key=lambda row: row.mean(student) or 0.0)
+    means = [(mean, row) for row in rows if (mean := row.mean(student)) is not None]
+    means.sort(key=lambda each: each[0])
+    scored = [row for _, row in means]
     canvas = figure(height=90 + by_width(_ROW_HEIGHT, _NARROW_ROW_HEIGHT) * max(2, len(scored)))
     axes = canvas.subplots()
     axes.grid(visible=False, axis="y")
-    for place, row in enumerate(scored):
-        values, mean = row.values(student), row.mean(student)
+    for place, (mean, row) in enumerate(means):
+        values = row.values(student)
         axes.axhline(place, color=FAINT, lw=0.5, zorder=0)
         if len(values) > 1:
             axes.plot(values, [place] * len(values), ls="", marker="o", ms=3, color=SOFT, zorder=2)

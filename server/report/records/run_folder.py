@@ -184,7 +184,7 @@ class RunFolder:
         `fedkd.server.report.records.student_export.export_onnx`.
         """
         save_student(module, self.path, shape, metadata)
-        return export_onnx(module, self.path / "student.onnx", shape, rng)
+        return export_onnx(module, self.path / "student.onnx", shape, rng, metadata)
 
 
 def load_run(path: Path) -> RunRecord:

@@ -21,6 +21,8 @@ from torch import Tensor, nn
 
 from fedkd.core.private_files import make_private
 
+METADATA = "fedkd"
+"""Key of what both files say of the student."""
 PARITY_IMAGES = 256
 """Random images on which the two runtimes are compared."""
 
@@ -41,15 +43,9 @@ def save_student(
     temporary = path.with_name(f".{path.name}.part")
     # Clones, since the format refuses weights that share memory.
     weights = {name: tensor.detach().cpu().clone() for name, tensor in module.state_dict().items()}
-    notes = {
-        "model": type(module).__name__,
-        "shape": "x".join(str(side) for side in shape),
-        "input": "float32 images in [0, 1]",
-        **(metadata or {}),
-    }
     try:
         # One key, since the format writes several in a random order.
-        save_file(weights, temporary, {"fedkd": json.dumps(notes, sort_keys=True)})
+        save_file(weights, temporary, {METADATA: _notes(module, shape, metadata)})
         make_private(temporary)
         os.replace(temporary, path)
     finally:
@@ -57,13 +53,29 @@ def save_student(
     return path
 
 
+def _notes(
+    module: nn.Module, shape: tuple[int, int, int], metadata: Mapping[str, str] | None
+) -> str:
+    """What both files say of the student, as JSON."""
+    notes = {
+        "model": type(module).__name__,
+        "shape": "x".join(str(side) for side in shape),
+        "input": "float32 images in [0, 1]",
+        **(metadata or {}),
+    }
+    return json.dumps(notes, sort_keys=True)
+
+
 def export_onnx(
     module: nn.Module,
     path: Path,
     shape: tuple[int, int, int],
     rng: torch.Generator,
+    metadata: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Write the student as ONNX with a free batch size, and compare it with torch.
+
+    The file's metadata have the key of `save_student`, with the same content.
 
     Returns ``max_difference`` (largest absolute difference of a logit on `PARITY_IMAGES` random
     images), ``argmax_agreement`` (share of them with the same class, in [0, 1]) and ``images``;
@@ -80,6 +92,7 @@ def export_onnx(
     try:
         with _quiet():
             _export(model, path, torch.rand((2, *shape), generator=rng))
+            _write_metadata(path, _notes(module, shape, metadata))
         for file in path.parent.glob(f"{path.name}*"):  # weights may lie beside a large one
             make_private(file)
     except torch.onnx.OnnxExporterError as error:
@@ -101,6 +114,14 @@ def _export(model: nn.Module, path: Path, images: Tensor) -> None:
         external_data=False,
         verbose=False,
     )
+
+
+def _write_metadata(path: Path, notes: str) -> None:
+    import onnx  # an extra, and slow to import
+
+    written = onnx.load(path, load_external_data=False)  # weights beside it stay where they are
+    onnx.helper.set_model_props(written, {METADATA: notes})
+    onnx.save(written, path)
 
 
 def _compare(model: nn.Module, path: Path, images: Tensor) -> dict[str, Any]:
