@@ -48,7 +48,9 @@ class Institution:
             self._ledger, policy, vault.fingerprints, vault.dp_training
         )
         teacher = vault.teacher
-        release = build_release_mode(account.answer_policy, teacher, vault.guarantee)
+        release = build_release_mode(
+            account.answer_policy, teacher, vault.guarantee, numbers=bool(vault.numbers)
+        )
         self.card = Card(
             name,
             vault.classes,

@@ -36,10 +36,28 @@ RELEASE_MODES: dict[str, Callable[[Policy, Teacher, Guarantee | None], ReleaseMo
 training."""
 
 
-def build_release_mode(policy: Policy, teacher: Teacher, training: Guarantee | None) -> ReleaseMode:
-    """The release mode of a policy for this teacher.
+def _no_votes(policy: Policy, teacher: Teacher, training: Guarantee | None) -> ReleaseMode:
+    raise SettingsError(
+        "policy.mode pate releases the class that most voters name, and these predict numbers; "
+        "choose dp-teacher or local-dp"
+    )
+
+
+NUMBER_RELEASE_MODES = {
+    **RELEASE_MODES,
+    "pate": _no_votes,
+    "local-dp": LocalDpRelease.of_numbers,
+}
+"""The same of teachers that predict numbers."""
+
+
+def build_release_mode(
+    policy: Policy, teacher: Teacher, training: Guarantee | None, *, numbers: bool = False
+) -> ReleaseMode:
+    """The release mode of a policy for this teacher, which may predict numbers.
 
     Raises:
         SettingsError: the mode needs what the teacher does not have, or the budget is too small.
     """
-    return RELEASE_MODES[policy.mode](policy, teacher, training)
+    modes = NUMBER_RELEASE_MODES if numbers else RELEASE_MODES
+    return modes[policy.mode](policy, teacher, training)

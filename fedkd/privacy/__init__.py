@@ -18,7 +18,12 @@ from fedkd.privacy.accounting import (
     squared_cost,
 )
 from fedkd.privacy.budget import Budget, Spending
-from fedkd.privacy.mechanisms import ClippedGaussian, Mechanism, NoisyArgmax
+from fedkd.privacy.mechanisms import (
+    ClippedGaussian,
+    Mechanism,
+    NoisyArgmax,
+    RangedGaussian,
+)
 from fedkd.privacy.noise import discrete_gaussian, uniform, with_gaussian_noise
 from fedkd.privacy.release_policy import MODES, Mode, Policy, budget_refusal
 
@@ -33,6 +38,7 @@ __all__ = [
     "Mode",
     "NoisyArgmax",
     "Policy",
+    "RangedGaussian",
     "Spending",
     "budget_refusal",
     "calibrated_noise_multiplier",

@@ -137,6 +137,55 @@ class ClippedGaussian:
         return (steps.double() * float(self.step)).float()
 
 
+@dataclass(frozen=True)
+class RangedGaussian:
+    """Numbers as shares of their stated ranges, clipped to [0, 1], with discrete Gaussian noise.
+
+    Guarantees:
+        A row of K numbers is D^2 / (2 s^2)-zCDP whatever two data sets or teachers it comes from,
+        D^2 = K, since none moves by more than its range: the range is the clipping, and has to be
+        chosen without looking at the data. Like `ClippedGaussian` it protects the whole data set.
+        Shares are rounded to a grid, whose ends are 0 and 1. Values that are not finite count as
+        the middle.
+
+    Raises:
+        SettingsError: a number that is not above 0.
+    """
+
+    outputs: int
+    """K."""
+    deviation: Fraction
+    """s, as a share of the range."""
+
+    def __post_init__(self) -> None:
+        _above_zero(outputs=Fraction(self.outputs), deviation=self.deviation)
+
+    @property
+    def squared_sensitivity(self) -> Fraction:
+        """K."""
+        return Fraction(self.outputs)
+
+    @property
+    def cost(self) -> int:
+        """Micro-rho of one row."""
+        return squared_cost(self.squared_sensitivity, self.deviation)
+
+    def clipped(self, shares: Tensor) -> Tensor:
+        """(B, K) shares of ranges -> (B, K) int64 steps of the grid, 0 to `GRID_STEPS`."""
+        inside = shares.double().nan_to_num(0.5, 0.5, 0.5).clamp(0.0, 1.0)
+        exact: Tensor = (inside * GRID_STEPS).round().long()
+        return exact
+
+    def __call__(self, shares: Tensor) -> Tensor:
+        """(B, K) shares of ranges -> (B, K) int64 noisy grid steps; see `to_logits`."""
+        steps = self.clipped(shares)
+        return steps + discrete_gaussian(steps.shape, self.deviation * GRID_STEPS)
+
+    def to_logits(self, steps: Tensor) -> Tensor:
+        """Steps of the grid as shares, float32; noise may take them outside [0, 1]."""
+        return (steps.double() / GRID_STEPS).float()
+
+
 def _above_zero(**numbers: Fraction) -> None:
     for name, number in numbers.items():
         if number <= 0:

@@ -44,13 +44,25 @@ from fedkd.privacy import (
     ClippedGaussian,
     NoisyArgmax,
     Policy,
+    RangedGaussian,
     Spending,
     epsilon_of_rho,
     min_deviation,
     squared_cost,
 )
 from fedkd.privacy.mechanisms import GRID_STEPS
-from fedkd.protocol import Ask, Card, PullBack, Reason, Refusal, Reply, Signal, as_float, rounded
+from fedkd.protocol import (
+    Ask,
+    Card,
+    Number,
+    PullBack,
+    Reason,
+    Refusal,
+    Reply,
+    Signal,
+    as_float,
+    rounded,
+)
 
 LOGITS = Signal.LOGITS
 ONE_IN_A_MILLION = 1e-6
@@ -582,3 +594,46 @@ def test_an_experiment_names_a_mode_and_its_epsilon() -> None:
         with pytest.raises(SettingsError, match="give an epsilon exactly"):
             load_experiment("digits", [wrong])
     assert load_experiment("digits-dp").privacy.effective_mode == "dp-teacher"
+
+
+# --- numbers
+
+
+def number_gate(policy: Policy, said: list[float], ledger: Ledger | None = None) -> ReleaseGate:
+    teacher = Constant(torch.tensor(said))
+    released = build_release_mode(policy, teacher, None, numbers=True)
+    numbers = tuple(Number(f"y{k}") for k in range(len(said)))
+    card = Card("north", len(said), (1, 1, 4), released.signals, numbers=numbers)
+    return ReleaseGate(
+        policy, released, card, ledger or Ledger(None), b"", "" if ledger is None else "d"
+    )
+
+
+@pytest.mark.parametrize("said", [[0.3], [0.0, 1.0], [7.0, -2.0, float("nan")]])
+def test_noisy_numbers_are_around_what_is_said_within_its_range(said: list[float]) -> None:
+    gate = number_gate(noisy("local-dp", Fraction(1, 2)), said)
+    answers = logits(gate.answer(Ask(distinct(4_000), frozenset({LOGITS})))).float()
+    middle = torch.tensor(said).nan_to_num(0.5).clamp(0, 1)
+    assert torch.allclose(answers.mean(0), middle, atol=0.05)
+    assert answers.std(0).tolist() == pytest.approx([0.5] * len(said), rel=0.1)
+
+
+def test_a_number_is_charged_for_all_of_its_range() -> None:
+    ledger = Ledger(None)
+    gate = number_gate(noisy("local-dp", 2), [0.3, 0.4], ledger)
+    gate.answer(Ask(distinct(5), frozenset({LOGITS})))
+    # rho of a row: D^2 / (2 s^2), D^2 = 2 numbers, s = 2.
+    assert charges(ledger) == {"d": 5 * 250_000}
+    gate.answer(Ask(distinct(5), frozenset({LOGITS})))
+    assert charges(ledger) == {"d": 5 * 250_000}, "a repeat is free"
+
+
+def test_neighbours_that_differ_by_a_range_are_told_apart_by_the_noise_alone() -> None:
+    ends = [RangedGaussian(1, Fraction(3)).clipped(torch.tensor([[x]])) for x in (-9.0, 9.0)]
+    assert [int(end) for end in ends] == [0, GRID_STEPS]
+
+
+def test_votes_are_of_classes_alone() -> None:
+    policy = noisy("pate")
+    with pytest.raises(SettingsError, match="these predict numbers; choose dp-teacher or local-dp"):
+        build_release_mode(policy, Constant(torch.tensor([0.3])), None, numbers=True)
