@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from fedkd.server.report.formatting import decimals, percent, significant
 from fedkd.server.report.institutions.many_institutions import MAX_SHOWN
 from fedkd.server.report.output_format import number_text, recorded_numbers
-from fedkd.server.report.records.result_schema import Result, TaskScores
+from fedkd.server.report.records.result_parts import TaskScores
+from fedkd.server.report.records.result_schema import Result
 
 Format = Callable[[float | None], str]
 

@@ -39,10 +39,10 @@ def estimator_of_run(
         return None
     task = task_of(cards)
     numbers = task.numbers if isinstance(task, Regression) else ()
-    images, targets = distilled.bank.history()
-    samples = images.cpu()
+    bank, learned = distilled.bank, distilled.bank.learned  # nothing that is held back
+    samples, targets = bank.images.cpu()[learned], bank.targets.cpu()[learned]
     estimator = fit_estimator(
-        *(kind, samples, targets.cpu(), cards[0].columns),
+        *(kind, samples, targets, cards[0].columns),
         *(LabelSpaces.of(cards).names, numbers, seed),
     )
     parity = export_estimator(estimator, folder, samples)

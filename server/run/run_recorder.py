@@ -22,10 +22,10 @@ from fedkd.server.hub.answer_times import answer_time_quantile
 from fedkd.server.report.main_scores import MAIN_SCORES
 from fedkd.server.report.page import build_report
 from fedkd.server.report.page_kinds import domain_page, task_page
+from fedkd.server.report.records.result_parts import TaskScores
 from fedkd.server.report.records.result_schema import (
     EnsembleScore,
     StudentScore,
-    TaskScores,
     current_kind,
 )
 from fedkd.server.report.records.run_folder import RunFolder

@@ -6,64 +6,21 @@ Accuracies are in [0, 1]; None means that the coordinator does not know the valu
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AliasChoices, Field, TypeAdapter, ValidationError
 
 from fedkd.errors import DataError
-
-Accuracy: TypeAlias = Annotated[float, Field(ge=0, le=1)] | None
-Distance: TypeAlias = Annotated[float, Field(ge=0)] | None
-Count: TypeAlias = Annotated[int, Field(ge=0)]
-Variance: TypeAlias = Annotated[float, Field(ge=0, le=0.25)] | None
-"""Of shares in [0, 1]."""
-
-
-class _ResultModel(BaseModel):
-    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
-
-
-class TaskScores(_ResultModel):
-    """Scores on test data; None where unknown, or where they mean nothing for the task."""
-
-    accuracy: Accuracy = None
-    balanced_accuracy: Accuracy = None
-    """Mean recall of the classes."""
-    auroc: Accuracy = None
-    """Area under the ROC curve, of more than two classes the mean of each against the rest."""
-    ece: Accuracy = None
-    """Expected calibration error."""
-    r2: float | None = None
-    """Coefficient of determination, the mean over numbers."""
-    rmse: Distance = None
-    """Root mean squared error of a single number, in its unit."""
-    mae: Distance = None
-    """Mean absolute error likewise."""
-    mean_return: float | None = None
-    """Of a policy: the mean return of its episodes."""
-
-
-class HeldBackScore(_ResultModel):
-    """Scores of the student on samples it never learned from, against their fused answers.
-
-    They need no data: they tell how well the student follows the institutions on synthetic samples.
-    """
-
-    count: Count
-    """Samples."""
-    agreement: Accuracy = None
-    """Share on which the student decides as the fused answer does."""
-    kl: Distance = None
-    """Mean KL(fused || student), in nats."""
-    fidelity: Accuracy = None
-    """Similarity of their probabilities, see `fedkd.evaluation.metrics.fidelity`."""
-    ece: Accuracy = None
-    """Expected calibration error; the fused probability of its class stands for the truth."""
-    r2: float | None = None
-    """Of numbers: R^2 to the fused numbers."""
-    rmse_of_range: Distance = None
-    """Of numbers: root mean squared error, as a share of their ranges."""
-    rmse: Distance = None
-    """Of a single number, in its unit."""
-    mae: Distance = None
+from fedkd.server.report.records.result_parts import (
+    Accuracy,
+    Count,
+    Distance,
+    EstimatorRecord,
+    GuaranteeRecord,
+    HeldBackScore,
+    OnnxParity,
+    ResultModel,
+    TaskScores,
+    Variance,
+)
 
 
 class StudentScore(TaskScores):
@@ -97,32 +54,6 @@ class StudentScore(TaskScores):
 
 class EnsembleScore(TaskScores):
     """Scores of the fused answer of all institutions."""
-
-
-class GuaranteeRecord(_ResultModel):
-    """A differential privacy guarantee beside epsilon and delta, see `fedkd.protocol.guarantee`.
-
-    Every field may be missing, since mechanisms have different parameters.
-    """
-
-    mechanism: str | None = None
-    """``DP-SGD``."""
-    unit: str | None = None
-    """What is protected: ``one training image``."""
-    adjacency: str | None = None
-    """How neighbouring data sets differ: ``add or remove``."""
-    steps: Count | None = None
-    """Noisy steps."""
-    noise_multiplier: float | None = None
-    """Standard deviation of the noise, in units of ``clipping``."""
-    sampling_rate: float | None = None
-    """Probability that a unit takes part in a step."""
-    clipping: float | None = None
-    """Clipping norm: largest L2 norm of one unit's gradient."""
-    accountant: str | None = None
-    """Name of the accountant that computed epsilon."""
-    unpromised: Count = 0
-    """Samples answered before without any guarantee, according to the institution's ledger."""
 
 
 class TeacherRecord(TaskScores):
@@ -167,41 +98,7 @@ class TeacherRecord(TaskScores):
     """Limit of samples that it answers; None also without a limit."""
 
 
-class OnnxParity(_ResultModel):
-    """Comparison of ``student.onnx`` with the student, or why there is no such file."""
-
-    skipped: str | None = None
-    max_difference: float | None = None
-    """Largest absolute difference of a logit."""
-    argmax_agreement: Accuracy = None
-    """Share of random images on which both predict the same class."""
-
-
-class EstimatorParity(_ResultModel):
-    """Comparison of a file of an estimator with it, or why there is no such file."""
-
-    skipped: str | None = None
-    max_difference: Distance = None
-    """Largest difference of a prediction: in probability, or as a share of the number's range."""
-    rows: Count | None = None
-    failed: bool = False
-    """Whether it was too large; there is no such file then."""
-
-
-class EstimatorRecord(TaskScores):
-    """A deployable estimator that was trained on the bank at the end."""
-
-    kind: str
-    agreement: Accuracy = None
-    """Share of test rows on which estimator and ensemble predict the same class."""
-    r2_to_ensemble: float | None = None
-    rmse_to_ensemble: Distance = None
-    mae_to_ensemble: Distance = None
-    skops: EstimatorParity
-    onnx: EstimatorParity
-
-
-class Result(_ResultModel):
+class Result(ResultModel):
     """``result.json``. Further keys are kept and not read."""
 
     student: StudentScore
@@ -231,7 +128,7 @@ class Result(_ResultModel):
     """What `fedkd.server.report.records.student_export.export_onnx` returned."""
 
 
-class _EventModel(_ResultModel):
+class _EventModel(ResultModel):
     time: float | None = None
     """Seconds since 1970 when it was written; None in files of earlier releases."""
 
