@@ -109,7 +109,7 @@ def card(owner: File, as_json: AsJson = False) -> None:
 @app.command()
 def score(
     owner: File,
-    student: Annotated[Path, typer.Argument(help="student.safetensors of a run.")],
+    student: Annotated[Path, typer.Argument(help="student.safetensors or student.onnx of a run.")],
     as_json: AsJson = False,
 ) -> None:
     """Evaluate a student on the private test data, for the owner alone."""

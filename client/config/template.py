@@ -16,11 +16,21 @@ learning_rate = 5e-3
 weight_decay = 5e-4
 seed = 0
 # class_names = ["benign", "malignant"]   # what the classes of [data] are called
-# A teacher that you have already, see docs/teachers.md and docs/tables.md, instead of the above:
-#   source = "skops:model.skops"    # skops:, onnx:, xgboost:, lightgbm:, catboost:, fedkd:, ...
-#   schema = "schema.toml"          # of one that reads rows: columns, their ranges and levels, and
-                                    # what is predicted. All that stands in it is on your card, for
-                                    # everybody in the run: write round ranges, not your data's own
+                                    # without it, the folders' names of folder:, else numbers
+# A teacher that you have already, see docs/teachers.md and docs/tables.md, instead of all above:
+#   source = "onnx:model.onnx"      # its .data beside it; or factory:package.module:function,
+                                    # torchvision:NAME, timm:NAME, fedkd:NAME, pt2:FILE, skops:FILE,
+                                    # xgboost:FILE, lightgbm:FILE, catboost:FILE, oip:URL
+#   weights = "model.safetensors"   # of factory:, torchvision:, timm: and fedkd:
+#   shape = [3, 64, 64]             # of the images that it reads: channels, height, width
+#   class_names = ["benign", "malignant"]   # in the order of its outputs; or classes = 2
+#   mean = [0.5, 0.5, 0.5]          # it is given (image - mean) / std, where images are in [0, 1]
+#   std = [0.25, 0.25, 0.25]
+#   outputs = "probabilities"       # of one that ends in a softmax; else "logits"
+#   schema = "schema.toml"          # of one that reads rows, in place of shape and class_names:
+                                    # columns, their ranges and levels, and what is predicted. All
+                                    # that stands in it is on your card, for everybody in the run:
+                                    # write round ranges, not your data's own
 # voters = 100                      # of mode "pate": models, each trained on images of its own
 # [teacher.private]                 # of mode "dp-teacher": trained with DP-SGD, in the place of
 # epsilon = 3.0                     # epochs, batch and rates above; what is promised of an image,

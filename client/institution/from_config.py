@@ -8,6 +8,7 @@ from typing import TypeAlias
 from fedkd.client.config.owner_config import DataTable, OwnerConfig, TeacherTable
 from fedkd.client.config.private_state_folder import ensure_private_folder
 from fedkd.client.institution.institution import Institution
+from fedkd.client.institution.onnx_student import SUFFIX, open_onnx_student
 from fedkd.client.institution.student_weight_loading import open_student
 from fedkd.client.ledger.ledger import Ledger
 from fedkd.client.vault.external_vault import ExternalVault
@@ -53,7 +54,8 @@ def evaluate_student(config: OwnerConfig, student: Path) -> tuple[int, int] | Nu
 
     Args:
         config: the owner's.
-        student: file of a student that a run wrote.
+        student: ``student.safetensors`` or ``student.onnx`` of a run, or another ONNX file. Where
+            it names its classes they are found by name, else they are in the order of the data's.
 
     Returns:
         (correct, of how many); of numbers ``rows``, and the scores of `fedkd.tasks.Regression`.
@@ -62,14 +64,19 @@ def evaluate_student(config: OwnerConfig, student: Path) -> tuple[int, int] | Nu
         DataError: the file is no student, or there are no test data that such a student can read.
     """
     vault = _vault(config, None)
-    network = open_student(student, vault.columns)
+    opened = (
+        open_onnx_student(student, vault.shape, vault.classes)
+        if student.suffix == SUFFIX
+        else open_student(student, vault.columns)
+    )
+    network, names = opened.network, opened.classes
     missing = DataError("there are no private test data to examine a student on; bring some")
     if vault.numbers:
-        if sums := vault.number_sums(network):
+        if sums := vault.number_sums(network, names):
             scores = pooled_number_scores(vault.numbers, [sums])
             return {"rows": max(sums["rows"]), **scores}
         raise missing
-    correct, examples = vault.score(network)
+    correct, examples = vault.score(network, names)
     if not examples:
         raise missing
     return correct, examples

@@ -6,8 +6,10 @@ Weights come as safetensors, which cannot hold code. The network is built here, 
 import json
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -16,8 +18,15 @@ from torch import nn
 
 from fedkd.client.vault.regular_files import open_regular_file, read_exactly
 from fedkd.errors import DataError, SettingsError
-from fedkd.models import MODELS, TABLE_MODELS, Shape, build_network, build_table_network
-from fedkd.protocol import Column
+from fedkd.models import (
+    MODELS,
+    TABLE_MODELS,
+    Shape,
+    build_network,
+    build_table_network,
+    network_factory,
+)
+from fedkd.protocol import Column, abbreviated
 
 MAX_CLASSES = 10_000
 """Of a student, since its head is built before its weights are read."""
@@ -106,7 +115,26 @@ def load_weights(student: nn.Module, weights: bytes) -> None:
         raise DataError("weights that are not finite")
 
 
-def open_student(path: Path, columns: Sequence[Column] = ()) -> nn.Module:
+@dataclass(frozen=True, eq=False)
+class OpenedStudent:
+    """A student from a file, and what its outputs are called."""
+
+    network: nn.Module
+    classes: tuple[str, ...] | None
+    """(K,) names in the order of its outputs; None: the file does not say."""
+
+
+def student_classes(notes: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """Names of a student's outputs, (K,), from what a run wrote beside it; None: it wrote none.
+
+    Raises:
+        ValueError, TypeError: they are none.
+    """
+    found = notes.get("class_names")
+    return None if found is None else tuple(str(name) for name in json.loads(found))
+
+
+def open_student(path: Path, columns: Sequence[Column] = ()) -> OpenedStudent:
     """The student in a file that a run wrote.
 
     Args:
@@ -124,23 +152,23 @@ def open_student(path: Path, columns: Sequence[Column] = ()) -> nn.Module:
             if size > MAX_FILE_BYTES or length > _HEADER_BYTES:
                 raise ValueError
             header = read_exactly(file, length, path)
-            student = _described_student(header, size, columns)
+            notes = json.loads(json.loads(header)["__metadata__"]["fedkd"])
+            student, names = _described_student(notes, size, columns), student_classes(notes)
         except (ValueError, KeyError, TypeError, AttributeError, struct.error, RecursionError):
             raise DataError(
                 f"{path} is no student of fedkd's; name the student.safetensors of a run"
             ) from None
         content = start + header + read_exactly(file, size - len(start) - length, path)
     load_weights(student, content)
-    return student
+    return OpenedStudent(student, names)
 
 
-def _described_student(header: bytes, size: int, columns: Sequence[Column]) -> nn.Module:
-    """The network that a header names, where a file of ``size`` bytes can hold its weights.
+def _described_student(notes: Mapping[str, Any], size: int, columns: Sequence[Column]) -> nn.Module:
+    """The network that a file's notes name, where a file of ``size`` bytes can hold its weights.
 
     Raises:
         ValueError, KeyError, TypeError, AttributeError: it names none, or one of another size.
     """
-    notes = json.loads(json.loads(header)["__metadata__"]["fedkd"])
     channels, height, width = (int(side) for side in notes["shape"].split("x"))
     name, classes, shape = notes["student"], int(notes["classes"]), (channels, height, width)
     if not 1 <= classes <= MAX_CLASSES or min(shape) < 1 or math.prod(shape) > MAX_PIXELS:
@@ -150,6 +178,13 @@ def _described_student(header: bytes, size: int, columns: Sequence[Column]) -> n
             f"a student of {width} columns, and the schema here has {len(columns)}; name the "
             "student of a run that you took part in"
         )
+    try:
+        network_factory(name, {**MODELS, **TABLE_MODELS})
+    except SettingsError:
+        raise DataError(
+            f"a student of the network {abbreviated([name])}, which is not installed here; score "
+            "student.onnx of the same run"
+        ) from None
     if _parameters(name, classes, shape, columns) > size:  # a byte each, at the very least
         raise ValueError
     student = build_student(name, classes, shape, columns)

@@ -83,13 +83,19 @@ class ExternalVault(Vault):
         return open_teacher(self.spec, self._layout)
 
     def score(self, model: nn.Module, classes: Sequence[str] | None = None) -> tuple[int, int]:
-        """See `Vault.score`. Classes of test images are numbers; the teacher's may have names."""
+        """See `Vault.score`.
+
+        Classes of test images are those of the teacher by name, or by place where their names
+        differ or they have none.
+        """
         if self._tests is None:
             return 0, 0
         self._check_tests(self._tests)
         if classes is not None and self.class_names is not None and self._layout is None:
-            number = {name: str(place) for place, name in enumerate(self.class_names)}
-            classes = [number.get(name, "") for name in classes]
+            known = self._tests.class_names or tuple(map(str, range(self._tests.classes)))
+            if not set(known) <= set(self.class_names):
+                place_of = dict(zip(self.class_names, known, strict=False))
+                classes = [place_of.get(name, "") for name in classes]
         return self._tests.score(model, classes)
 
     def number_sums(

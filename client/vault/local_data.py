@@ -110,4 +110,7 @@ def _assignment(share: Assets) -> Assignment:
             shards_per_institution=share.shards,
             seed=share.partition_seed,
         )
-    return assign_samples(parts, data.train_labels, data.test_labels, data.classes, share.labels)
+    names = share.class_names or data.class_names
+    return assign_samples(
+        parts, data.train_labels, data.test_labels, data.classes, share.labels, names
+    )

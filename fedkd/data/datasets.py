@@ -49,6 +49,8 @@ TORCHVISION: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 Array: TypeAlias = NDArray[Any]
 Labelled: TypeAlias = tuple[Array, Array]
 """Images (N, H, W), (N, H, W, C) and labels (N,) or (N, 1)."""
+Opened: TypeAlias = tuple[Labelled, Labelled, tuple[str, ...]]
+"""Training and test split, and names of the classes, (K,); none: classes are numbered."""
 
 
 def open_data(name: str, root: str | None = None) -> Dataset:
@@ -72,7 +74,7 @@ def open_data(name: str, root: str | None = None) -> Dataset:
             f"unknown data {name!r}; choose digits, torchvision:NAME, folder:, parquet:, npz: or "
             "table:NAME, or name a factory of yours as package.module:factory"
         )
-    train, test, classes = OPENERS[kind](rest, root)
+    train, test, names = OPENERS[kind](rest, root)
     train_images, train_labels = _images(train[0], name), _labels(train[1], name)
     test_images, test_labels = _images(test[0], name), _labels(test[1], name)
     if train_images.shape[1:] != test_images.shape[1:]:
@@ -82,13 +84,15 @@ def open_data(name: str, root: str | None = None) -> Dataset:
         )
     if (len(train_images), len(test_images)) != (len(train_labels), len(test_labels)):
         raise DataError(f"{name}: images and labels differ in number; give every image one label")
-    classes = classes or int(train_labels.max()) + 1
+    classes = len(names) or int(train_labels.max()) + 1
     if int(test_labels.max()) >= classes:
         raise DataError(
             f"{name}: a test label is above the highest training label; number classes from 0 "
             f"and have each of them in the training split"
         )
-    return Dataset(name, classes, train_images, train_labels, test_images, test_labels)
+    return Dataset(
+        name, classes, train_images, train_labels, test_images, test_labels, class_names=names
+    )
 
 
 def _from_factory(name: str, root: str | None) -> Dataset:
@@ -101,7 +105,7 @@ def _from_factory(name: str, root: str | None) -> Dataset:
     return opened
 
 
-def _digits(rest: str, _root: str | None) -> tuple[Labelled, Labelled, int]:
+def _digits(rest: str, _root: str | None) -> Opened:
     if rest:
         raise SettingsError(f"unknown data 'digits:{rest}'; write digits alone")
     # scikit-learn takes a second to import, and only some data need it.
@@ -111,10 +115,10 @@ def _digits(rest: str, _root: str | None) -> tuple[Labelled, Labelled, int]:
     images, labels = load_digits().images, load_digits().target
     pixels = np.round(images * (255 / 16)).astype(np.uint8)
     split = train_test_split(pixels, labels, test_size=DIGITS_TEST, random_state=0, stratify=labels)
-    return (split[0], split[2]), (split[1], split[3]), 10
+    return (split[0], split[2]), (split[1], split[3]), ()
 
 
-def _torchvision(rest: str, root: str | None) -> tuple[Labelled, Labelled, None]:
+def _torchvision(rest: str, root: str | None) -> Opened:
     if rest not in TORCHVISION:
         raise SettingsError(f"unknown torchvision:{rest}; choose one of {', '.join(TORCHVISION)}")
     import torchvision.datasets
@@ -128,7 +132,7 @@ def _torchvision(rest: str, root: str | None) -> tuple[Labelled, Labelled, None]
 
     train, test = TORCHVISION[rest]
     try:
-        return split(train), split(test), None
+        return split(train), split(test), ()
     except (OSError, RuntimeError, ValueError) as error:
         raise DataError(
             f"torchvision:{rest} cannot be read below {root or '.'}; put torchvision's files "
@@ -136,7 +140,7 @@ def _torchvision(rest: str, root: str | None) -> tuple[Labelled, Labelled, None]
         ) from error
 
 
-def _folder(rest: str, root: str | None) -> tuple[Labelled, Labelled, int]:
+def _folder(rest: str, root: str | None) -> Opened:
     where = Path(root or "", rest)
     names = sorted(p.name for p in where.glob("train/*") if p.is_dir())
 
@@ -148,10 +152,10 @@ def _folder(rest: str, root: str | None) -> tuple[Labelled, Labelled, int]:
             raise DataError(f"{where / which} has a class that train has not; use the same folders")
         return _decoded(files, where / which), np.array([names.index(p.parent.name) for p in files])
 
-    return split("train"), split("test"), len(names)
+    return split("train"), split("test"), tuple(names)
 
 
-def _parquet(rest: str, root: str | None) -> tuple[Labelled, Labelled, None]:
+def _parquet(rest: str, root: str | None) -> Opened:
     try:
         import pyarrow
         from pyarrow import parquet
@@ -181,16 +185,16 @@ def _parquet(rest: str, root: str | None) -> tuple[Labelled, Labelled, None]:
         encoded = (BytesIO(cell["bytes"]) for cell in cells)
         return _decoded(encoded, where), np.asarray(table["label"].to_pylist())
 
-    return split("train"), split("test"), None
+    return split("train"), split("test"), ()
 
 
-def _npz(rest: str, root: str | None) -> tuple[Labelled, Labelled, None]:
+def _npz(rest: str, root: str | None) -> Opened:
     where = Path(root or "", rest)
     keys = ("train_images", "train_labels", "test_images", "test_labels")
     arrays = read_arrays(where)
     if missing := [key for key in keys if key not in arrays]:
         raise DataError(f"{where} has no {', '.join(missing)}; save it with {', '.join(keys)}")
-    return (arrays[keys[0]], arrays[keys[1]]), (arrays[keys[2]], arrays[keys[3]]), None
+    return (arrays[keys[0]], arrays[keys[1]]), (arrays[keys[2]], arrays[keys[3]]), ()
 
 
 def read_arrays(path: str | Path) -> dict[str, Array]:
@@ -209,7 +213,7 @@ def read_arrays(path: str | Path) -> dict[str, Array]:
         raise DataError(f"{path} is no readable .npz file; give the path of one") from error
 
 
-OPENERS: dict[str, Callable[[str, str | None], tuple[Labelled, Labelled, int | None]]] = {
+OPENERS: dict[str, Callable[[str, str | None], Opened]] = {
     "digits": _digits,
     "torchvision": _torchvision,
     "folder": _folder,

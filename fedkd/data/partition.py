@@ -160,6 +160,7 @@ def assign_samples(
     test_labels: Tensor,
     classes: int,
     sets: Sequence[Sequence[str]] = (),
+    names: Sequence[str] = (),
 ) -> Assignment:
     """Assign training and test samples to institutions, each of which may know some classes only.
 
@@ -170,6 +171,7 @@ def assign_samples(
         classes: K.
         sets: names of the classes that an institution knows, assigned round-robin; none: all know
             all classes.
+        names: of the K classes; none: their numbers.
 
     Raises:
         SettingsError: see `known_classes`.
@@ -178,7 +180,7 @@ def assign_samples(
     tests = [torch.arange(len(test_labels))[index::count] for index in range(count)]
     if not sets:
         return Assignment(parts, tests, [tuple(range(classes))] * count)
-    known = known_classes(sets, count, classes)
+    known = known_classes(sets, count, names or tuple(map(str, range(classes))))
     return Assignment(
         reassign_unknown_classes(parts, train_labels, known),
         reassign_unknown_classes(tests, test_labels, known),
@@ -187,14 +189,14 @@ def assign_samples(
 
 
 def known_classes(
-    sets: Sequence[Sequence[str]], count: int, classes: int
+    sets: Sequence[Sequence[str]], count: int, names: Sequence[str]
 ) -> tuple[tuple[int, ...], ...]:
     """Classes that each of ``count`` institutions knows, from sets assigned round-robin.
 
     Args:
-        sets: at least one. Classes of a data set are named by their numbers.
+        sets: at least one.
         count: institutions.
-        classes: K.
+        names: of the classes of the data set, (K,); their numbers where they have no names.
 
     Returns:
         Numbers of its classes for each institution, in the order of its set.
@@ -202,13 +204,13 @@ def known_classes(
     Raises:
         SettingsError: a name that is no class, or a class that no institution knows.
     """
-    numbers = {str(number): number for number in range(classes)}
+    numbers = {name: number for number, name in enumerate(names)}
     assigned = [sets[index % len(sets)] for index in range(count)]
     for name in (name for own in assigned for name in own):
         if name not in numbers:
             raise SettingsError(
-                f"labels name the class {name!r}; the data have {classes}, called 0 to "
-                f"{classes - 1}; name some of those"
+                f"labels name the class {name!r}; the data have {len(names)}, called "
+                f"{names[0]} to {names[-1]}; name some of those"
             )
     named = {name for own in assigned for name in own}
     if missing := [name for name in numbers if name not in named]:

@@ -16,6 +16,7 @@ from fedkd.models.output_checks import (
 from fedkd.models.registry import (
     MODELS,
     build_network,
+    network_factory,
     penultimate_features,
     reinitialised,
 )
@@ -61,6 +62,7 @@ __all__ = [
     "build_table_network",
     "check_network",
     "check_student_name",
+    "network_factory",
     "penultimate_features",
     "probe_images",
     "reinitialised",

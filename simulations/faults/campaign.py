@@ -233,5 +233,5 @@ class FaultCampaign:
         if not result.ended:
             return None
         test = evaluation.load_dataset("digits", None)
-        student = open_student(result.out / "student.safetensors")
+        student = open_student(result.out / "student.safetensors").network
         return accuracy(predict_logits(student, test.test_images), test.test_labels)

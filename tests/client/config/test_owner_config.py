@@ -89,9 +89,14 @@ def test_the_example_has_every_key_and_can_be_read(tmp_path: Path) -> None:
     assert load_owner_config(path).policy.hours is not None
     written = set(re.findall(r"(?m)^(?:# )?(\w+) = ", TEMPLATE))
     assert written == set(keys(OwnerConfig)), "a key is missing in the example, or is none"
-    brought = "\n".join(re.findall(r"(?m)^#   (\w+ = \".*?\")", TEMPLATE))
-    path.write_text(f'name = "n"\n[teacher]\n{brought}\n[policy]\nsignals = []\nsamples = 1')
-    assert load_owner_config(path).teacher.schema == Path("schema.toml")
+    brought = dict(re.findall(r"(?m)^#   (\w+) = (.*?)(?: +#.*)?$", TEMPLATE))
+    schema = {key: brought.pop(key) for key in ("schema",)} | {"source": brought["source"]}
+    for table in (brought, schema):
+        lines = "\n".join(f"{key} = {value}" for key, value in table.items())
+        path.write_text(f'name = "n"\n[teacher]\n{lines}\n[policy]\nsignals = []\nsamples = 1')
+        teacher = load_owner_config(path).teacher
+        assert all(getattr(teacher, key) for key in table)
+    assert teacher.schema == Path("schema.toml")
 
 
 def keys(model: type[BaseModel]) -> Iterator[str]:

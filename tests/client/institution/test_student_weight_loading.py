@@ -37,7 +37,7 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_an_honest_file_opens(tmp_path: Path) -> None:
-    weights = open_student(student(tmp_path / "student.safetensors")).state_dict()
+    weights = open_student(student(tmp_path / "student.safetensors")).network.state_dict()
     truth = build_network("cnn", 10, (1, 8, 8), seed=0).state_dict()
     assert all(torch.equal(weights[name], truth[name]) for name in truth)
 

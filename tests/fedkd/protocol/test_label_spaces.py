@@ -458,7 +458,7 @@ def test_sets_that_leave_a_class_out_are_refused(
     sets: tuple[tuple[str, ...], ...], count: int, words: str
 ) -> None:
     with pytest.raises(SettingsError, match=words):
-        known_classes(sets, count, 3)
+        known_classes(sets, count, tuple("012"))
 
 
 @some_examples
