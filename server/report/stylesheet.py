@@ -128,7 +128,7 @@ a { color: inherit; text-decoration-color: var(--faint); text-underline-offset: 
 @media screen and (max-width: 760px) {
   .wide { display: none; }
   .narrow { display: block; }
-  .card .value { font-size: 23px; overflow-wrap: break-word; hyphens: auto; }
+  .card .value { font-size: 19px; overflow-wrap: break-word; hyphens: auto; }
   .track { grid-template-columns: 1fr auto; gap: 2px 12px; }
   .track progress { grid-column: 1 / 3; grid-row: 2; }
   .measures th { min-width: 7em; }

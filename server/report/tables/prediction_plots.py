@@ -83,7 +83,7 @@ def _scatter(
     beside = min(len(panels), by_width(_PANELS))
     rows = len(panels) // beside
     with style("predictions"):
-        drawn = figure(height=330 * rows)
+        drawn = figure(height=by_width(330, 285) * rows)
         grid = drawn.subplots(rows, beside, squeeze=False).flat
         for axes, (who, output, x, y) in zip(grid, panels, strict=True):
             axis = number_axis(record.result, output)
