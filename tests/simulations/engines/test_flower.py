@@ -529,7 +529,9 @@ def test_the_bundle_holds_names_and_no_code(tmp_path: Path) -> None:
     )
     assert (app["name"], app["version"]) == (ours["name"], ours["version"])
     (flower,) = app["dependencies"]
-    assert flower.replace("flwr", "flwr[simulation]") in ours["dependencies"]
+    assert flower in ours["optional-dependencies"]["flower"]
+    simulation = ours["optional-dependencies"]["simulation"]
+    assert flower.replace("flwr", "flwr[simulation]") in simulation
 
 
 @pytest.mark.parametrize(
