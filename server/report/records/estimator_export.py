@@ -13,7 +13,7 @@ from torch import Tensor
 from fedkd.core.private_files import make_private
 from fedkd.models.deployable_estimator import DeployableEstimator
 
-SKOPS, ONNX = "student.skops", "student-estimator.onnx"
+SKOPS, ONNX = "estimator.skops", "estimator.onnx"
 PARITY_ROWS = 256
 """Banked rows, at most, on which a file is compared with the estimator."""
 MAX_DIFFERENCE = 1e-3
