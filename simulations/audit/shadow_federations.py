@@ -5,15 +5,17 @@ gates, and a student is distilled. A fair coin decides for each image whether it
 federation, and a uniform draw at which institution.
 """
 
+import json
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fedkd.data.dataset import Dataset
@@ -21,9 +23,12 @@ from fedkd.data.datasets import open_data
 from fedkd.errors import SettingsError
 from fedkd.evaluation import predict_logits
 from fedkd.experiment import Experiment
-from fedkd.protocol import Ask, Signal
+from fedkd.protocol import Ask, Column, LabelSpaces, Signal
 from fedkd.server.coordinator import Coordinator, ingredients
 from fedkd.simulations.engines.local import LocalInstitutions
+
+POOL, KIND = "pool.safetensors", "pool.json"
+"""Files of the candidates and the population, and of what they are."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,25 +36,52 @@ class CandidateData:
     """Candidates for membership, and a population that no federation is trained on."""
 
     candidates: Tensor
-    """(N, C, H, W) uint8."""
+    """(N, C, H, W) uint8, or rows (N, 1, 1, D) float32."""
     labels: Tensor
     """(N,) int64, some of them replaced by wrong ones."""
     population: Tensor
-    """(Z, C, H, W) uint8."""
+    """(Z, C, H, W), likewise."""
     population_labels: Tensor
     """(Z,) int64, with the same share of wrong ones."""
     truth: Tensor
     """(Z,) int64, the true labels of the population."""
+    classes: int
+    """K."""
+    columns: tuple[Column, ...] = ()
+    """(D,) of a table; empty: they are images."""
+    class_names: tuple[str, ...] = ()
+    """(K,); empty: classes are numbered."""
 
-    def save(self, path: Path) -> None:
-        """Write ``npz:`` data for institutions, with the population as test data."""
-        np.savez(
-            path,
-            train_images=self.candidates.permute(0, 2, 3, 1).numpy(),
-            train_labels=self.labels.numpy(),
-            test_images=self.population.permute(0, 2, 3, 1).numpy(),
-            test_labels=self.population_labels.numpy(),
-        )
+    def save(self, folder: Path) -> None:
+        """Write the data of institutions, for `open_pool`, with the population as test data."""
+        samples = {
+            "train_images": self.candidates,
+            "train_labels": self.labels,
+            "test_images": self.population,
+            "test_labels": self.population_labels,
+        }
+        save_file({name: own.contiguous() for name, own in samples.items()}, folder / POOL)
+        kind = {
+            "classes": self.classes,
+            "columns": [asdict(column) for column in self.columns],
+            "class_names": list(self.class_names),
+        }
+        (folder / KIND).write_text(json.dumps(kind))
+
+
+def open_pool(root: str) -> Dataset:
+    """What `CandidateData.save` wrote to the folder ``root``."""
+    kind = json.loads(Path(root, KIND).read_text())
+    columns = tuple(
+        Column(**{**column, "levels": tuple(column["levels"])}) for column in kind["columns"]
+    )
+    return Dataset(
+        "pool",
+        kind["classes"],
+        **load_file(Path(root, POOL)),
+        columns=columns,
+        class_names=tuple(kind["class_names"]),
+    )
 
 
 def draw_candidates(
@@ -70,6 +102,11 @@ def draw_candidates(
     if images < 1 or not 0 <= label_noise <= 1:
         raise SettingsError(f"{images} images, label noise {label_noise}; expected > 0, 0 to 1")
     dataset: Dataset = open_data(experiment.institutions.data, experiment.institutions.root)
+    if dataset.numbers:
+        raise SettingsError(
+            "membership is inferred from answers about classes, and these institutions predict "
+            "numbers; name an experiment of classes"
+        )
     chosen = torch.from_numpy(rng.permutation(len(dataset.train_labels))[:images])
 
     def noisy(labels: Tensor) -> Tensor:
@@ -83,6 +120,9 @@ def draw_candidates(
         dataset.test_images,
         noisy(dataset.test_labels),
         dataset.test_labels,
+        dataset.classes,
+        dataset.columns,
+        dataset.class_names,
     )
 
 
@@ -111,7 +151,7 @@ def train_federations(
         FedkdError: whatever a run raises.
     """
     with tempfile.TemporaryDirectory(prefix="fedkd-audit-") as folder:
-        data.save(Path(folder, "pool.npz"))
+        data.save(Path(folder))
         federations = []
         for number in range(count):
             federations.append(_train_federation(experiment, data, Path(folder), number, rng))
@@ -134,7 +174,7 @@ def _train_federation(
     np.savez(partition_file, **parts)
     institutions = experiment.institutions.model_copy(
         update={
-            "data": "npz:pool.npz",
+            "data": f"{__name__}:{open_pool.__name__}",
             "root": str(folder),
             "partition": "file",
             "partition_file": str(partition_file),
@@ -148,9 +188,10 @@ def _train_federation(
     parts_of_run = ingredients(experiment, local.cards)
     Coordinator(parts_of_run, list(local.cards), local.answer).finish()
     images = torch.cat([data.candidates, data.population])
-    return ShadowFederation(
-        members, _answers(local, images), predict_logits(parts_of_run.student, images)
-    )
+    # The student has its classes by the alphabet; answers and labels, in the order of the data.
+    labels = LabelSpaces.of(local.cards)
+    student = labels.to_local(local.cards[0].name, predict_logits(parts_of_run.student, images))
+    return ShadowFederation(members, _answers(local, images), student)
 
 
 def _answers(local: LocalInstitutions, images: Tensor) -> Tensor:
