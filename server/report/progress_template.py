@@ -12,7 +12,9 @@ PROGRESS_HTML = """\
 {% endfor %}
 <p class="small">The run goes on, for {{ progress.seconds | duration }} so far
 {%- if progress.seconds_left is not none %}; at the pace of the latest steps about
-<b>{{ progress.seconds_left | duration }}</b> are left{% endif %}.
+<b>{{ progress.seconds_left | duration }}</b> are left
+{%- elif progress.question_seconds_left is not none %}; at the pace of the latest questions about
+<b>{{ progress.question_seconds_left | duration }}</b> are left for these{% endif %}.
 {%- if progress.updated is not none %} Last news at {{ progress.updated | clock_time }}.{% endif %}
  This page refreshes itself; scores, samples and costs are complete at the end.</p>
 </div>

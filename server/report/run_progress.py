@@ -28,6 +28,8 @@ class RunProgress:
     """Since the first event; interruptions count as `LONGEST_PAUSE` at most."""
     seconds_left: float | None
     """Estimated from the pace of the latest steps; None before there are two records of steps."""
+    question_seconds_left: float | None
+    """Likewise until the last question; all that is known of a student that learns afterwards."""
     updated: float | None
     """Seconds since 1970 at the last event; None in files of earlier releases."""
 
@@ -50,7 +52,7 @@ def run_progress(events: Sequence[Event], config: dict[str, Any]) -> RunProgress
         config: of its result; budgets that it lacks count as 0, that is as unknown.
     """
     asked = [event.asked for event in events if isinstance(event, Asked)]
-    clock, seconds, before = [], 0.0, None
+    clock, questions, seconds, before = [], [], 0.0, None
     for event in events:
         if event.time is not None:
             # A clock may have been set back.
@@ -58,29 +60,33 @@ def run_progress(events: Sequence[Event], config: dict[str, Any]) -> RunProgress
             before = event.time
         if isinstance(event, Trained):
             clock.append((seconds, event.step))
+        if isinstance(event, Asked):
+            questions.append((seconds, event.asked))
     step = clock[-1][1] if clock else 0
     steps = int(config.get("student", {}).get("steps", 0))
+    budget = int(config.get("questions", {}).get("budget", 0))
     return RunProgress(
         asked=asked[-1] if asked else 0,
-        budget=int(config.get("questions", {}).get("budget", 0)),
+        budget=budget,
         step=step,
         steps=steps,
         seconds=seconds,
         seconds_left=None if before is None else _seconds_left(clock, steps),
+        question_seconds_left=None if before is None else _seconds_left(questions, budget),
         updated=before,
     )
 
 
-def _seconds_left(clock: Sequence[tuple[float, int]], steps: int) -> float | None:
-    """At the pace of the latest steps; ``clock`` has seconds and steps taken by then."""
-    if len(clock) < 2 or steps <= 0:
+def _seconds_left(clock: Sequence[tuple[float, int]], total: int) -> float | None:
+    """At the latest pace; ``clock`` has seconds, and the steps or samples that are done by then."""
+    if len(clock) < 2 or total <= 0:
         return None
-    end, step = clock[-1]
-    recent = [point for point in clock[:-1] if point[1] >= _RECENT * step] or [clock[-2]]
+    end, done = clock[-1]
+    recent = [point for point in clock[:-1] if point[1] >= _RECENT * done] or [clock[-2]]
     start, first = recent[0]
-    if step <= first:
+    if done <= first:
         return None
-    return max(0, steps - step) * (end - start) / (step - first)
+    return max(0, total - done) * (end - start) / (done - first)
 
 
 def _share(done: int, total: int) -> float:

@@ -175,7 +175,7 @@ def test_a_port_that_is_taken_is_an_error_before_anything_starts() -> None:
 
 def test_the_time_left_is_estimated_from_the_latest_steps() -> None:
     def event(kind: str, at: float, **facts: object) -> Any:
-        return parse_event({"kind": kind, "time": at, "asked": 0, **facts}, "here")
+        return parse_event({"kind": kind, "time": at, **{"asked": 0, **facts}}, "here")
 
     slow = [event("trained", 10.0 * n, step=10 * n, loss=1.0) for n in range(1, 6)]
     fast = [event("trained", 50.0 + n, step=50 + 10 * n, loss=1.0) for n in range(1, 16)]
@@ -183,6 +183,10 @@ def test_the_time_left_is_estimated_from_the_latest_steps() -> None:
     assert (progress.step, progress.steps) == (200, 400)
     assert progress.seconds_left == pytest.approx(20.0), "a tenth of a second a step, 200 steps"
     assert run_progress(slow[:1], CONFIG).seconds_left is None
+    asked = [event("asked", 2.0 * n, asked=100 * n, origin="pink") for n in range(1, 6)]
+    first = run_progress(asked, CONFIG)
+    assert first.seconds_left is None, "no student step was taken"
+    assert first.question_seconds_left == pytest.approx(10.0), "50 samples a second, 500 samples"
     assert run_progress([], CONFIG).step_share == 0.0
     paused = [*slow, event("trained", 1e6, step=60, loss=1.0)]
     assert run_progress(paused, CONFIG).seconds == pytest.approx(40.0 + LONGEST_PAUSE)
