@@ -75,10 +75,14 @@ def open_pool(root: str) -> Dataset:
     columns = tuple(
         Column(**{**column, "levels": tuple(column["levels"])}) for column in kind["columns"]
     )
+    samples = load_file(Path(root, POOL))
     return Dataset(
         "pool",
         kind["classes"],
-        **load_file(Path(root, POOL)),
+        samples["train_images"],
+        samples["train_labels"],
+        samples["test_images"],
+        samples["test_labels"],
         columns=columns,
         class_names=tuple(kind["class_names"]),
     )
