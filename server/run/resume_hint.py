@@ -29,7 +29,7 @@ def resume_hint(checkpoint: Checkpoint | None, command: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        print(f"fedkd: interrupted; go on with: {command}", file=sys.stderr)
+        print(f"fedkd: go on with: {command}", file=sys.stderr)
         raise
     except FedkdError:
         checkpoint.discard()

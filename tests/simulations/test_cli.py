@@ -129,8 +129,9 @@ def test_an_interrupted_run_says_how_it_goes_on(
 
     monkeypatch.setattr(LocalInstitutions, "answer", pressed)
     assert run_command(monkeypatch, "run", "digits", "--out", str(out), *SMALL) == 130
-    hint = capsys.readouterr().err.splitlines()[-1]
-    assert hint.endswith(f"go on with: fedkd run --resume {out}")
+    hint, end = capsys.readouterr().err.splitlines()[-2:]
+    assert hint == f"fedkd: go on with: fedkd run --resume {out}"
+    assert end == "fedkd: interrupted"
     monkeypatch.setattr(LocalInstitutions, "answer", ask)
     again = hint.split("fedkd ")[-1].split()
 
@@ -140,7 +141,7 @@ def test_an_interrupted_run_says_how_it_goes_on(
     with monkeypatch.context() as patch:
         patch.setattr("fedkd.server.run.run_recorder.build_report", pressed_again)
         assert run_command(patch, *again) == 130
-    assert capsys.readouterr().err.splitlines()[-1] == hint
+    assert capsys.readouterr().err.splitlines()[-2:] == [hint, end]
     assert ((out / "checkpoint").exists(), (out / "report.html").exists()) == (True, False)
     assert run_command(monkeypatch, *again) == 0
     assert ((out / "checkpoint").exists(), (out / "report.html").exists()) == (False, True)
