@@ -1,7 +1,7 @@
 """Which extra of fedkd brings a package that is not installed.
 
-An institution installs ``fedkd[client]`` and no simulator. What an extra brings is imported where it
-is used; where it is missing, the message has to say what to install.
+An institution installs ``fedkd[client]`` and no simulator. What an extra brings is imported where
+it is used; where it is missing, the message has to say what to install.
 """
 
 EXTRAS = {

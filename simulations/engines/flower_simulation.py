@@ -117,13 +117,11 @@ def flower_runtime() -> Iterator[None]:
         SettingsError: Ray does not start.
     """
     worker_variables = _worker_variables()
-    with (
-        _flower_home(),
-        _environment(worker_variables),
-        _flower_errors_only(),
-        _ray(worker_variables),
-    ):
-        yield
+    with _flower_home(), _environment(worker_variables):
+        import flwr.simulation  # noqa: F401 - it sets the level of its log as it is imported
+
+        with _flower_errors_only(), _ray(worker_variables):
+            yield
 
 
 def _worker_variables() -> dict[str, str]:

@@ -26,7 +26,9 @@ from tests.support.wheel import ROOT, wheel, wheel_of_sdist
 FOLDERS = ("server", "client", "simulations")
 COMMANDS = ("fedkd", "fedkd-client", "fedkd-server")
 MODULES = {name: f"fedkd.{name.removeprefix('fedkd-')}.cli" for name in COMMANDS[1:]}
-CHECKOUT_ONLY = tuple(f"fedkd/simulations/{name}/" for name in ("benchmarks", "checks", "faults"))
+CHECKOUT_ONLY = tuple(
+    f"fedkd/simulations/{name}/" for name in ("baselines", "benchmarks", "checks", "faults")
+)
 """What only those who build fedkd run."""
 SMALL = {
     "institutions": {"count": 2, "epochs": 1},

@@ -8,9 +8,8 @@ import subprocess
 import sys
 import threading
 import tomllib
-import uuid
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,11 +25,7 @@ import pytest
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.app.user_config import UserConfig
-from flwr.clientapp import ClientApp
-from flwr.serverapp import Grid
 from flwr.supercore import telemetry
-from flwr.supercore.run import Run
-from flwr.supercore.task_identity import TaskIdentity
 
 from fedkd.client.client_app import app as client_app
 from fedkd.client.config.owner_config import load_owner_config
@@ -61,6 +56,7 @@ from fedkd.simulations.rehearsal.flwr_run import (
     main,
 )
 from fedkd.tasks import Regression
+from tests.support.flower_nodes import LocalGrid, allow_messages, context
 
 REPOSITORY = Path(__file__).parents[3]
 SOON = 20.0
@@ -72,61 +68,9 @@ SMALL: dict[str, Any] = {
 }
 
 
-class LocalGrid(Grid):
-    """Nodes in this process."""
-
-    def __init__(self, app: ClientApp, count: int) -> None:
-        self.app = app
-        self.contexts = {100 + index: context(index) for index in range(count)}
-        self.sent: list[str] = []
-
-    def send_and_receive(
-        self, messages: Iterable[Message], *, timeout: float | None = None
-    ) -> Iterable[Message]:
-        assert timeout is not None, "Flower would wait for ever"
-        return [self.deliver(message) for message in messages]
-
-    def deliver(self, message: Message) -> Message:
-        assert message.metadata.ttl < 3600 * 12, "a message without a limit of its own"
-        message.metadata.__dict__["_message_id"] = str(uuid.uuid4())
-        self.sent.append(message.metadata.message_type)
-        return self.app(message, self.contexts[message.metadata.dst_node_id])
-
-    def get_node_ids(self) -> Iterable[int]:
-        return self.contexts
-
-    def set_run(self, run: Run) -> None:
-        raise NotImplementedError
-
-    @property
-    def run(self) -> Run:
-        raise NotImplementedError
-
-    def create_message(self, *args: Any, **kwargs: Any) -> Message:
-        raise NotImplementedError
-
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        raise NotImplementedError
-
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        raise NotImplementedError
-
-
 @pytest.fixture(autouse=True)
 def identity(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Outside of a run, Flower's messages cannot be made without this."""
-    for name in ("_task_id", "_run_id", "_node_id"):
-        monkeypatch.setattr(TaskIdentity, name, 1)
-
-
-def context(index: int, **node: Any) -> Context:
-    return Context(
-        run_id=1,
-        node_id=100 + index,
-        node_config={"partition-id": index, "num-partitions": 2, **node},
-        state=RecordDict(),
-        run_config=UserConfig(),
-    )
+    allow_messages(monkeypatch)
 
 
 def told(experiment: Experiment, folder: Path) -> ConfigRecord:

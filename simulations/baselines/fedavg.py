@@ -1,0 +1,177 @@
+"""Federated averaging by Flower's own strategy and simulation, with or without DP-SGD.
+
+Imports Flower: import it only within `fedkd.simulations.engines.flower_simulation.flower_runtime`.
+The private variant is Opacus as its own documentation has it: every institution trains by DP-SGD,
+and noise is calibrated for all local epochs of all rounds. Sources: McMahan et al. (AISTATS 2017);
+Abadi et al. (CCS 2016).
+"""
+
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import ServerApp
+from flwr.serverapp.strategy import FedAvg
+from flwr.simulation import run_simulation
+from opacus import PrivacyEngine
+from opacus.accountants.utils import get_noise_multiplier
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from fedkd.protocol import as_float
+from fedkd.simulations.baselines.federation import (
+    Federation,
+    Row,
+    bytes_of,
+    federation_of,
+    train_locally,
+)
+
+if TYPE_CHECKING:
+    from flwr.serverapp import Grid
+
+DELTA, CLIPPING, PRIVATE_BATCH, PRIVATE_RATE = 1e-5, 1.0, 256, 2e-3
+"""Of DP-SGD; the rate is Adam's."""
+SEES = "weights of every institution's network, every round"
+
+client_app = ClientApp()
+
+
+@client_app.train()
+def train(message: Message, context: Context) -> Message:
+    """Train the global weights on this institution's images; its new weights."""
+    config = message.content.config_records["config"]
+    federation = federation_of(str(config["federation"]))
+    index, epochs = int(context.node_config["partition-id"]), int(str(config["epochs"]))
+    images, labels = federation.share(index)
+    network = federation.network()
+    network.load_state_dict(message.content.array_records["arrays"].to_torch_state_dict())
+    round_number = int(str(config["server-round"]))
+    seed = round_number * len(federation.parts) + index
+    if epsilon := float(str(config["epsilon"])):
+        rounds = int(str(config["rounds"]))
+        with warnings.catch_warnings():  # of Opacus and torch, in every round of every worker
+            warnings.simplefilter("ignore")
+            _train_privately(network, images, labels, epochs, epsilon, rounds)
+    else:
+        train_locally(network, images, labels, epochs, seed)
+    content = RecordDict({"arrays": ArrayRecord(network.state_dict())})
+    content["metrics"] = MetricRecord({"num-examples": len(labels)})
+    return Message(content, reply_to=message)
+
+
+def _train_privately(
+    network: nn.Module, images: Tensor, labels: Tensor, epochs: int, epsilon: float, rounds: int
+) -> None:
+    """DP-SGD for one round, in place, with the noise that all rounds together need."""
+    loader = DataLoader(
+        TensorDataset(as_float(images), labels), batch_size=min(PRIVATE_BATCH, len(labels))
+    )
+    noise = get_noise_multiplier(
+        target_epsilon=epsilon,
+        target_delta=DELTA,
+        sample_rate=1 / len(loader),
+        epochs=epochs * rounds,
+    )
+    learner, adam, batches = PrivacyEngine().make_private(
+        module=network.train(),
+        optimizer=torch.optim.Adam(network.parameters(), PRIVATE_RATE),
+        data_loader=loader,
+        noise_multiplier=noise,
+        max_grad_norm=CLIPPING,
+    )
+    for _ in range(epochs):
+        for x, y in batches:
+            adam.zero_grad()
+            if len(y):
+                nn.functional.cross_entropy(learner(x), y).backward()  # type: ignore[no-untyped-call]
+                adam.step()
+
+
+def run_fedavg(
+    name: str,
+    settings: str,
+    rounds: int,
+    epochs: int,
+    told: Callable[[int, float | None], None],
+    epsilon: float = 0.0,
+    every: int = 10,
+) -> Row:
+    """Run federated averaging, in which every institution takes part in every round.
+
+    Args:
+        name: of the row.
+        settings: the experiment, in JSON.
+        rounds: of communication, >= 1.
+        epochs: of local training in each.
+        told: called after each round with the accuracy, where it was measured.
+        epsilon: of DP-SGD at each institution over all rounds; 0: no privacy.
+        every: rounds from one evaluation to the next; the last round is always evaluated.
+
+    Raises:
+        RuntimeError: Flower ended without a model.
+    """
+    federation = federation_of(settings)
+    began, found = time.monotonic(), list[tuple[float, Mapping[str, Tensor]]]()
+    server_app = ServerApp()
+
+    @server_app.main()
+    def main(grid: "Grid", context: Context) -> None:
+        found.append(averaged(grid, federation, settings, rounds, epochs, told, epsilon, every))
+
+    run_simulation(
+        server_app,
+        client_app,
+        num_supernodes=len(federation.parts),
+        backend_config={"client_resources": {"num_cpus": 1, "num_gpus": 0.0}},
+    )
+    if not found:
+        raise RuntimeError("Flower's simulation ended without a model; see its log")
+    travelled = 2 * rounds * len(federation.parts) * bytes_of(federation.network())
+    seconds = time.monotonic() - began
+    return Row(name, found[0][0], rounds, travelled, seconds, SEES, epsilon or None)
+
+
+def averaged(
+    grid: "Grid",
+    federation: Federation,
+    settings: str,
+    rounds: int,
+    epochs: int,
+    told: Callable[[int, float | None], None],
+    epsilon: float,
+    every: int,
+) -> tuple[float, Mapping[str, Tensor]]:
+    """Final accuracy and weights of Flower's strategy."""
+    count, network = len(federation.parts), federation.network()
+    config = ConfigRecord(
+        {"federation": settings, "epochs": epochs, "epsilon": epsilon, "rounds": rounds}
+    )
+    scores: dict[int, float] = {}
+
+    def evaluate(round_number: int, arrays: ArrayRecord) -> MetricRecord:
+        last = round_number == rounds
+        if round_number and (last or round_number % every == 0):
+            network.load_state_dict(arrays.to_torch_state_dict())
+            scores[round_number] = federation.test_accuracy(network)
+        told(round_number, scores.get(round_number))
+        return MetricRecord({"accuracy": scores.get(round_number, 0.0)})
+
+    strategy = FedAvg(
+        fraction_evaluate=0.0,
+        min_train_nodes=count,
+        min_evaluate_nodes=0,
+        min_available_nodes=count,
+    )
+    result = strategy.start(
+        grid,
+        ArrayRecord(network.state_dict()),
+        num_rounds=rounds,
+        train_config=config,
+        evaluate_fn=evaluate,
+    )
+    return scores[rounds], result.arrays.to_torch_state_dict()

@@ -1,0 +1,127 @@
+"""The data, partition and network of an experiment, as baselines use them.
+
+No vault, policy or ledger: a baseline trains on the data themselves, in whatever way it is known.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
+
+from fedkd.data.dataset import Dataset
+from fedkd.data.datasets import open_data
+from fedkd.data.partition import partition, read_partition
+from fedkd.evaluation import accuracy, predict_logits
+from fedkd.experiment import Experiment
+from fedkd.models import build_network
+from fedkd.protocol import as_float
+
+BATCH = 64
+"""Images of a step of local training."""
+LEARNING_RATE, MOMENTUM = 0.02, 0.9
+"""Of SGD, in local and in central training."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one baseline came to."""
+
+    name: str
+    accuracy: float
+    """On all test images, in [0, 1]."""
+    rounds: int
+    """Of communication."""
+    bytes_sent: int
+    """From and to all institutions."""
+    seconds: float
+    sees: str
+    """What the coordinator sees."""
+    epsilon: float | None = None
+    """Spent by each institution on one of its images; None: no promise."""
+
+
+@dataclass(frozen=True)
+class Federation:
+    """Data, and who has which."""
+
+    experiment: Experiment
+    data: Dataset
+    parts: tuple[Tensor, ...]
+    """Indices of each institution's training images."""
+
+    def network(self) -> nn.Module:
+        """The student's network, with fresh weights."""
+        e, d = self.experiment, self.data
+        return build_network(e.student.model, d.classes, d.shape, e.seed, imports=True)
+
+    def share(self, index: int) -> tuple[Tensor, Tensor]:
+        """An institution's training images, uint8 (N, C, H, W), and labels (N,)."""
+        part = self.parts[index]
+        return self.data.train_images[part], self.data.train_labels[part]
+
+    def test_accuracy(self, network: nn.Module) -> float:
+        """On all test images."""
+        return accuracy(predict_logits(network, self.data.test_images), self.data.test_labels)
+
+
+@lru_cache(maxsize=1)
+def federation_of(settings: str) -> Federation:
+    """The federation of an experiment in JSON; cached, since a process opens it for every message.
+
+    Raises:
+        SettingsError, DataError: as in a run of the experiment.
+    """
+    experiment = Experiment.model_validate_json(settings)
+    i = experiment.institutions
+    data = open_data(i.data, i.root)
+    if i.partition_file is not None:
+        parts = read_partition(i.partition_file, i.count, len(data.train_labels))
+    else:
+        parts = partition(
+            data.train_labels,
+            i.count,
+            i.partition,
+            alpha=i.alpha,
+            shards_per_institution=i.shards,
+            seed=i.partition_seed,
+        )
+    return Federation(experiment, data, tuple(parts))
+
+
+def train_locally(
+    network: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    epochs: int,
+    seed: int,
+    told: Callable[[int], None] = lambda epoch: None,
+) -> None:
+    """Plain local training, in place: SGD with momentum on the cross-entropy.
+
+    Args:
+        network: (B, C, H, W) in [0, 1] -> (B, K).
+        images: uint8 (N, C, H, W).
+        labels: (N,) int64.
+        epochs: passes over them.
+        seed: of the order.
+        told: called after each epoch.
+    """
+    network.train()
+    order = torch.Generator().manual_seed(seed)
+    sgd = torch.optim.SGD(network.parameters(), LEARNING_RATE, momentum=MOMENTUM)
+    for epoch in range(epochs):
+        for picked in torch.split(torch.randperm(len(images), generator=order), BATCH):
+            if len(picked) < 2:  # one image alone has no variance for batch norm
+                continue
+            loss = nn.functional.cross_entropy(network(as_float(images[picked])), labels[picked])
+            sgd.zero_grad()
+            torch.autograd.backward(loss)
+            sgd.step()
+        told(epoch + 1)
+
+
+def bytes_of(network: nn.Module) -> int:
+    """Of all weights and running statistics, as they travel."""
+    return sum(t.numel() * t.element_size() for t in network.state_dict().values())

@@ -1,0 +1,115 @@
+"""Yardsticks: on the partition of the experiment, by Flower's own strategy, with plain formulas."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from fedkd.client.institution import simulated_assets
+from fedkd.client.vault.local_data import open_local_data
+from fedkd.experiment import parse_experiment
+from fedkd.models import build_network
+from fedkd.simulations.baselines import __main__ as command
+from fedkd.simulations.baselines.distillation import average, public_images
+from fedkd.simulations.baselines.fedavg import averaged, client_app
+from fedkd.simulations.baselines.federation import bytes_of, federation_of
+from tests.support.flower_nodes import LocalGrid, allow_messages  # sets Flower's variables first
+
+SMALL = parse_experiment(
+    {
+        "name": "small",
+        "institutions": {"count": 2, "epochs": 2, "models": ["mlp"]},
+        "questions": {"budget": 256, "batch": 32},
+        "student": {"model": "mlp", "steps": 40},
+    }
+)
+SETTINGS = SMALL.model_dump_json()
+
+
+@pytest.fixture(autouse=True)
+def identity(monkeypatch: pytest.MonkeyPatch) -> None:
+    allow_messages(monkeypatch)
+
+
+def test_institutions_have_the_images_of_the_experiment() -> None:
+    federation = federation_of(SETTINGS)
+    for index in range(2):
+        images, labels = federation.share(index)
+        vault = open_local_data(simulated_assets(SMALL, index))
+        assert torch.equal(images, vault.images)
+        assert torch.equal(labels, vault.labels)
+
+
+def test_average_is_weighted_by_images() -> None:
+    networks = [nn.Linear(2, 3), nn.Linear(2, 3)]
+    mean = average(networks, [30, 10], nn.Linear(2, 3)).state_dict()
+    one, other = (network.state_dict() for network in networks)
+    for key in mean:
+        assert torch.allclose(mean[key], 0.75 * one[key] + 0.25 * other[key])
+
+
+def test_averaged_by_flowers_strategy() -> None:
+    """Rounds of real messages learn; nothing else of ours takes part."""
+    federation = federation_of(SETTINGS)
+    grid, heard = LocalGrid(client_app, 2, limited=False), []
+    untrained = federation.test_accuracy(federation.network())
+    accuracy, weights = averaged(
+        *(grid, federation, SETTINGS, 3, 2), lambda n, score: heard.append((n, score)), 0.0, 2
+    )
+    assert grid.sent == ["train"] * 6
+    assert [n for n, score in heard if score is not None] == [2, 3]
+    assert accuracy > untrained + 0.3
+    network = federation.network()
+    network.load_state_dict(dict(weights))
+    assert federation.test_accuracy(network) == accuracy
+
+
+def test_private_rounds_learn_less_than_others() -> None:
+    """The negative control of the noise: at a tiny epsilon nothing is learned."""
+    federation = federation_of(SETTINGS)
+    found = {}
+    for epsilon in (0.3, 1000.0):
+        grid = LocalGrid(client_app, 2, limited=False)
+        found[epsilon] = averaged(
+            *(grid, federation, SETTINGS, 1, 8), lambda n, score: None, epsilon, 1
+        )[0]
+    assert found[0.3] < 0.35 < found[1000.0]
+
+
+@pytest.mark.parametrize("shape", [(1, 12, 12), (3, 8, 8)])
+def test_public_images_fit(shape: tuple[int, int, int]) -> None:
+    images = public_images("digits", None, shape, 20)
+    assert images.shape == (20, *shape)
+    assert images.dtype == torch.uint8
+    assert images.max() > 200
+
+
+def test_a_table_goes_on_where_it_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "rows.json"
+    small = ["institutions.count=2", "institutions.epochs=2", "student.steps=40"]
+    sets = [part for each in [*small, "questions.budget=256"] for part in ("--set", each)]
+    monkeypatch.setattr(
+        sys,
+        "argv",
+        ["x", "digits", *sets, "--public", "digits", "--only", "central,once", "--json", str(file)],
+    )
+    assert command.main() == 0
+    rows = json.loads(file.read_text())
+    assert [row["name"] for each in rows.values() for row in each] == [
+        "central training",
+        "FedAvg, one round",
+        "FedDF on public images, one round",
+    ]
+    assert rows["central"][0]["bytes_sent"] == 0
+    network = build_network("cnn", 10, (1, 8, 8), 0)
+    assert rows["once"][0]["bytes_sent"] == 2 * 2 * bytes_of(network)
+    rows["central"][0]["accuracy"] = 0.125
+    file.write_text(json.dumps(rows))
+    capsys.readouterr()
+    assert command.main() == 0
+    assert "12.50%" in capsys.readouterr().out
