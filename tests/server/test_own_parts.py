@@ -135,9 +135,10 @@ def test_all_parts_in_a_deployment_with_the_same_file(work: Path) -> None:
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("method.name=own_parts:nothing", "has no attribute 'nothing'"),
-        ("method.name=own_parts:network", "network takes no argument"),
-        ("method.name=own_parts:number", "is a int; expected a function"),
+        ("method={name='own_parts:nothing'}", "has no attribute 'nothing'"),
+        ("method={name='own_parts:network'}", "cannot be made of {}: "),
+        ("method.heat=4", "own_parts:method takes no argument heat"),
+        ("method={name='own_parts:number'}", "is a int; expected a function"),
         ('images.priors=["own_parts:halves"]', "prior 'own_parts:halves' raised TypeError"),
         ("student.model=nowhere:net", "No module named 'nowhere'"),
         ("student.model=own_parts:Squares", "model 'own_parts:Squares' raised TypeError"),
