@@ -26,13 +26,14 @@ from fedkd.methods.registry import known_methods as known_methods
 from fedkd.methods.registry import make as make
 from fedkd.methods.registry import ways as ways
 from fedkd.methods.ta_dfkd import ta_dfkd as ta_dfkd
+from fedkd.methods.tst import tst as tst
 from fedkd.methods.zskd import zskd as zskd
 from fedkd.methods.zskt import zskt as zskt
 
 PAPERS = (
     *(cudfkd, dafl, zskt, dfad, dfme, ta_dfkd, rdskd, dip_kd, deepinversion, dfq),
     *(ddad, ideal, disguide, pre_dfkd, fast_dfkd, cmi, hidfd, dense, co_boosting, zskd),
-    dfkd_regression,
+    *(dfkd_regression, tst),
 )
 """Every factory of ours, in the order in which `fedkd methods` lists them."""
 METHODS.update({factory.__name__: factory for factory in PAPERS})

@@ -21,6 +21,7 @@ from fedkd.synthesis.parameterisation import (
     to_bytes,
 )
 from fedkd.synthesis.pixel_and_latent_parameterisation import LatentBatch, PixelBatch
+from fedkd.synthesis.prior_parameter_bandit import PriorParameterBandit
 from fedkd.synthesis.prior_source import ProceduralPriors
 from fedkd.synthesis.public_samples import PublicSamples
 from fedkd.synthesis.row_parameterisation import RowBatch
@@ -62,6 +63,7 @@ __all__ = [
     "Parameterisation",
     "ParameterisationSpec",
     "PixelBatch",
+    "PriorParameterBandit",
     "ProceduralPriors",
     "PublicSamples",
     "RowBatch",

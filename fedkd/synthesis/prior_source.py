@@ -70,6 +70,11 @@ class PriorChoice(BaseSource):
         return {n: class_entropy(tuple(counts)) for n, counts in self._counts.items() if counts}
 
     @property
+    def value(self) -> Mapping[str, float]:
+        """By prior that was tried, what the choice goes by: H."""
+        return self.class_entropy
+
+    @property
     def facts(self) -> Mapping[str, Any]:
         """H of each prior."""
         return {"class_entropy": self.class_entropy}
@@ -80,7 +85,7 @@ class PriorChoice(BaseSource):
         return [n for n, counts in self._counts.items() if not counts]
 
     def propose(self, turn: Turn) -> Proposal | None:
-        """From a prior not yet tried, or else from one chosen by H."""
+        """From a prior not yet tried, or else from one chosen by its value."""
         return self.draw(turn.count, turn.rng)
 
     def draw(self, count: int, rng: torch.Generator) -> Proposal:
@@ -115,6 +120,6 @@ class PriorChoice(BaseSource):
     def _choose(self, rng: torch.Generator) -> str:
         if untried := self.untried:
             return untried[0]
-        entropy = self.class_entropy
-        weight = (torch.tensor([entropy[n] for n in self.priors]) / self.sharpness).softmax(0)
+        value = self.value
+        weight = (torch.tensor([value[n] for n in self.priors]) / self.sharpness).softmax(0)
         return list(self.priors)[int(torch.multinomial(weight, 1, generator=rng))]
