@@ -75,8 +75,8 @@ def fit(
         listen: host:port on which institutions connect, in place of ``teachers``.
         institutions: that are waited for, > 0.
         token: that they have to know; None makes one, and prints it.
-        tls: folder of the coordinator's certificates, see ``fedkd-server certs``; None: plain text,
-            on this machine alone.
+        tls: folder of the coordinator's certificates, see
+            ``fedkd-server certificates``; None: plain text, on this machine alone.
         wait: seconds that institutions may take to connect.
 
     Returns:
