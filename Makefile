@@ -9,7 +9,7 @@ run := runs/demo-$(shell date +%Y%m%d-%H%M%S)
 hashed := $(python) -m uv pip compile --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-annotate --quiet --constraint constraints.txt
 
-.PHONY: help setup demo flower deployment deployment-plain test check protos hashes sbom clean
+.PHONY: help setup demo docs flower deployment deployment-plain test check protos hashes sbom clean
 
 help:
 	@echo "make demo     the main job on real data; leaves its page under runs/"
@@ -19,6 +19,7 @@ help:
 	@echo "make deployment        three institutions as deployed: Flower, TLS, agents of their own"
 	@echo "make deployment-plain  the same without Flower: fedkd-server and join tokens"
 	@echo "make protos   the stubs of the wire, generated again"
+	@echo "make docs     the documentation site, in site/"
 	@echo "make hashes   constraints-hashes.txt and what the images install, after a change of constraints.txt"
 	@echo "make sbom     sbom.json: what is installed in .venv, as CycloneDX"
 	@echo "make setup    only .venv, which all of these set up first"
@@ -55,6 +56,11 @@ check: $(ready)
 	$(python) -m mypy
 	.venv/bin/lint-imports --no-logo
 
+# Without the note of its makers about another tool, which is no fault of a page.
+docs: $(ready)
+	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict
+	@echo "The first page: $(CURDIR)/site/index.html"
+
 protos: $(ready)
 	$(python) -m grpc_tools.protoc -I protos --python_out=. --pyi_out=. protos/fedkd/wire/v1/*.proto
 
@@ -72,5 +78,5 @@ sbom: $(ready)
 	@! grep -nE "file:/|$(CURDIR)" sbom.json || { echo "sbom.json names this machine; see above"; exit 1; }
 
 clean:
-	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find fedkd server client simulations tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,118 @@
+"""The tutorials, run as their readers would: files, commands and Python in the order of a page."""
+
+import contextlib
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedkd.experiment import load_experiment
+from fedkd.simulations.rehearsal.flwr_run import free_ports, run_app
+
+ROOT = Path(__file__).parents[2]
+TUTORIALS = ROOT / "docs" / "tutorials"
+START = ROOT / "docs" / "start"
+FILE = re.compile(r"<!-- file: (\S+) -->\n```\w+\n(.*?)```", re.DOTALL)
+COMMANDS = re.compile(r"^```sh\n(.*?)^```", re.DOTALL | re.MULTILINE)
+PYTHON = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
+ADDRESS = "127.0.0.1:9092"
+
+
+def text_of(name: str) -> str:
+    return (TUTORIALS / f"{name}.md").read_text()
+
+
+def printed_by_commands(name: str, folder: Path) -> str:
+    """What the commands of a page print in a folder with its files, but for a free port."""
+    text = text_of(name)
+    address = f"127.0.0.1:{free_ports(1)[0]}"
+    for path, content in FILE.findall(text):
+        (folder / path).write_text(content.replace(ADDRESS, address))
+    commands = "".join(COMMANDS.findall(text))
+    assert ADDRESS in text
+    done = subprocess.run(
+        ["bash", "-e", "-c", commands.replace(ADDRESS, address)],
+        cwd=folder,
+        env={
+            **os.environ,
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "OMP_NUM_THREADS": "1",
+            "COLUMNS": "120",
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=250,
+        check=False,
+    )
+    logs = "".join(log.read_text() for log in folder.glob("*.log"))
+    assert done.returncode == 0, done.stdout + logs
+    return done.stdout
+
+
+def test_own_models_in_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        for block in PYTHON.findall(text_of("own-models")):
+            exec(compile(block, "own-models.md", "exec"), names)
+    assert names["result"].classes == tuple("0123456789")
+    assert names["accuracy"] > 0.72, "no teacher knows more than seven of ten classes"
+    assert len(names["again"].predict(names["test"])) == 597
+    assert 'outputs = "probabilities"' in printed.getvalue()
+    files = {path.name for path in tmp_path.iterdir()}
+    assert files == {"student.safetensors", "student.onnx", "report.html"}
+
+
+def test_own_teachers_over_tls(tmp_path: Path) -> None:
+    printed = printed_by_commands("own-teachers-tls", tmp_path)
+    found = re.search(r"the student names (\d+) of 397 images rightly", printed)
+    assert found is not None, printed
+    assert int(found[1]) > 250
+    assert "6,400 of 6,400 samples are spent, 0 queries were refused" in printed
+    assert "rows are verified" in printed
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert {teacher["name"] for teacher in result["teachers"]} == {"north", "south"}
+
+
+def test_a_flower_app(tmp_path: Path) -> None:
+    app, out = tmp_path / "app", tmp_path / "out"
+    for name, text in FILE.findall(text_of("flower-app")):
+        (app / name).parent.mkdir(parents=True, exist_ok=True)
+        (app / name).write_text(text)
+    assert len((app / "digits_app" / "client_app.py").read_text().splitlines()) <= 5
+    run_config = {"budget": 640, "steps": 150, "rounds": 2, "out": str(out)}
+    assert run_app(app, 2, run_config) is None
+    result = json.loads((out / "result.json").read_text())
+    assert [teacher["name"] for teacher in result["teachers"]] == ["institution-0", "institution-1"]
+    assert [teacher["samples_asked"] for teacher in result["teachers"]] == [640, 640]
+    assert result["student"]["accuracy"] > 0.4, "both nodes evaluated a student of no known name"
+    assert result["student"]["held_back"]["count"] > 3
+    assert result["classes"] == [str(digit) for digit in range(10)]
+
+
+def test_an_audit_before_signing(tmp_path: Path) -> None:
+    printed = printed_by_commands("audit-before-signing", tmp_path)
+    assert re.search(r"guarantee of differential privacy +none", printed)
+    assert "640 of 640 samples are spent, 0 queries were refused" in printed
+    assert "rows are verified" in printed
+    found = dict(re.findall(r"(answers, \S+ \S+ \S*) *LiRA +(\S+)", printed))
+    without, with_dp = (float(auc) for auc in found.values())
+    assert without > 0.7 > with_dp, "members are found, and DP-SGD hides them"
+    assert (tmp_path / "attacks" / "membership.json").exists()
+
+
+def test_a_coordinators_first_experiment_is_one(tmp_path: Path) -> None:
+    page = (START / "coordinator.md").read_text()
+    (text,) = re.findall(r"^```toml\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    (tmp_path / "experiment.toml").write_text(text)
+    experiment = load_experiment(str(tmp_path / "experiment.toml"))
+    assert experiment.questions.budget == 20_000
+    assert experiment.expect.classes == ("cat", "dog")
