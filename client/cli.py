@@ -128,6 +128,71 @@ def score(
         typer.echo(f"{correct} of {examples} right: {correct / examples:.2%}")
 
 
+@app.command()
+def audit(
+    owner: File,
+    members: Annotated[
+        str | None,
+        typer.Option(
+            help="SOURCE of training samples, as in [data], such as table:FILE.csv. [those of the "
+            "[data] table]"
+        ),
+    ] = None,
+    others: Annotated[
+        str | None,
+        typer.Option(
+            help="SOURCE of samples that the teacher was not trained on. [test samples of the "
+            "[data] table]"
+        ),
+    ] = None,
+    student: Annotated[
+        Path | None,
+        typer.Option(help="Attack this student of a run instead of the teacher."),
+    ] = None,
+    samples: Annotated[int, typer.Option(min=5, help="Most samples of each kind.")] = 1000,
+    all_signals: Annotated[
+        bool,
+        typer.Option(
+            "--all-signals", help="Also what the policy withholds: every signal, and pull-back."
+        ),
+    ] = False,
+    scores: Annotated[
+        Path | None,
+        typer.Option(help="New .npz or .csv for the scores of every sample, for other tools."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the draw of samples.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """How well members of the training set are found by what the policy releases; charges nothing.
+
+    To be run before signing, by the owner and for the owner alone.
+    """
+    from fedkd.client.config.owner_config import load_owner_config
+    from fedkd.client.institution.membership_audit import (
+        AuditedSamples,
+        audit_release,
+        audit_student,
+    )
+    from fedkd.client.monitoring.membership_text import (
+        format_membership_audit,
+        membership_audit_fields,
+    )
+    from fedkd.client.monitoring.terminal_formatting import progress_bar
+    from fedkd.privacy.score_export import check_export, export_scores
+
+    check_export(scores)
+    config, chosen = load_owner_config(owner), AuditedSamples(members, others, samples, seed)
+    if student is not None:
+        found = audit_student(config, student, chosen)
+    else:
+        with progress_bar("teacher") as progress:
+            found = audit_release(config, chosen, all_signals=all_signals, progress=progress)
+    if scores is not None:
+        export_scores(scores, found.columns)
+    fields = membership_audit_fields
+    typer.echo(json.dumps(fields(found)) if as_json else format_membership_audit(found))
+
+
 @ledger.command()
 def show(
     owner: File,

@@ -9,7 +9,7 @@ from fedkd.client.config.owner_config import DataTable, OwnerConfig, TeacherTabl
 from fedkd.client.config.private_state_folder import ensure_private_folder
 from fedkd.client.institution.institution import Institution
 from fedkd.client.institution.onnx_student import SUFFIX, open_onnx_student
-from fedkd.client.institution.student_weight_loading import open_student
+from fedkd.client.institution.student_weight_loading import OpenedStudent, open_student
 from fedkd.client.ledger.ledger import Ledger
 from fedkd.client.vault.external_vault import ExternalVault
 from fedkd.client.vault.teachers.teacher_spec import TeacherSpec
@@ -44,7 +44,7 @@ def owner_institution(
     """
     ensure_private_folder(config.state.folder)
     opened = Ledger.anchored(config.state.ledger) if ledger is None else ledger
-    return Institution(config.name, _vault(config, progress), config.effective_policy, opened)
+    return Institution(config.name, owner_vault(config, progress), config.effective_policy, opened)
 
 
 def evaluate_student(config: OwnerConfig, student: Path) -> tuple[int, int] | NumberScores:
@@ -63,12 +63,8 @@ def evaluate_student(config: OwnerConfig, student: Path) -> tuple[int, int] | Nu
     Raises:
         DataError: the file is no student, or there are no test data that such a student can read.
     """
-    vault = _vault(config, None)
-    opened = (
-        open_onnx_student(student, vault.shape, vault.classes)
-        if student.suffix == SUFFIX
-        else open_student(student, vault.columns)
-    )
+    vault = owner_vault(config, None)
+    opened = open_owner_student(vault, student)
     network, names = opened.network, opened.classes
     missing = DataError("there are no private test data to examine a student on; bring some")
     if vault.numbers:
@@ -82,8 +78,31 @@ def evaluate_student(config: OwnerConfig, student: Path) -> tuple[int, int] | Nu
     return correct, examples
 
 
-def _vault(config: OwnerConfig, progress: ProgressCallback | None) -> Vault:
-    """The vault of an owner, for the kind of teacher that his configuration names."""
+def open_owner_student(vault: Vault, student: Path) -> OpenedStudent:
+    """The student in a file, for the samples of a vault.
+
+    Raises:
+        SettingsError: it is an ONNX file, and onnxruntime is not installed.
+        DataError: the file is no student.
+    """
+    if student.suffix == SUFFIX:
+        return open_onnx_student(student, vault.shape, vault.classes)
+    return open_student(student, vault.columns)
+
+
+def source_assets(config: OwnerConfig, source: str) -> Assets:
+    """Another source of samples beside the owner's file, such as ``table:FILE.csv``."""
+    folder = config.teacher.folder if isinstance(config.teacher, TeacherSpec) else None
+    root = config.data.root if config.data else folder
+    return Assets(data=source, root=None if root is None else str(root))
+
+
+def owner_vault(config: OwnerConfig, progress: ProgressCallback | None) -> Vault:
+    """The vault of an owner, for the kind of teacher that his configuration names.
+
+    Raises:
+        SettingsError: a teacher that is trained here, and no data.
+    """
     assets = None if config.data is None else _assets(config.data, config.teacher)
     if isinstance(config.teacher, TeacherSpec):
         return ExternalVault(config.teacher, assets)

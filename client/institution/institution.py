@@ -15,6 +15,7 @@ from fedkd.client.ledger.ledger import Ledger
 from fedkd.client.ledger.privacy_accountant import PrivacyAccountant
 from fedkd.client.release.gate import ReleaseGate
 from fedkd.client.release.mode_table import build_release_mode
+from fedkd.client.release.release_mode import ReleaseMode
 from fedkd.client.vault.vault import Vault
 from fedkd.errors import SettingsError
 from fedkd.models import Teacher
@@ -41,16 +42,9 @@ class Institution:
     def __init__(
         self, name: str, vault: Vault, policy: Policy, ledger: Ledger | None = None
     ) -> None:
-        _check_policy(vault, policy)
         self._vault, self._policy = vault, policy
         self._ledger = Ledger(None) if ledger is None else ledger
-        account = PrivacyAccountant.open(
-            self._ledger, policy, vault.fingerprints, vault.dp_training
-        )
-        teacher = vault.teacher
-        release = build_release_mode(
-            account.answer_policy, teacher, vault.guarantee, numbers=bool(vault.numbers)
-        )
+        release, account = open_release(vault, policy, self._ledger)
         self.card = Card(
             name,
             vault.classes,
@@ -68,7 +62,7 @@ class Institution:
             vault.numbers,
             version("fedkd"),
         )
-        self.teacher_fingerprint = _teacher_fingerprint(teacher, self.card.shape)
+        self.teacher_fingerprint = _teacher_fingerprint(vault.teacher, self.card.shape)
         """By this the ledger knows which teacher has answered."""
         self._gate = ReleaseGate(
             policy, release, self.card, self._ledger, self.teacher_fingerprint, account.data_set
@@ -123,6 +117,25 @@ class Institution:
             DataError: the ledger cannot be read.
         """
         return vars(self._gate.totals)
+
+
+def open_release(
+    vault: Vault, policy: Policy, ledger: Ledger
+) -> tuple[ReleaseMode, PrivacyAccountant]:
+    """The release mode of a policy, with the account that it is charged to.
+
+    A training with differential privacy is charged before the teacher is opened.
+
+    Raises:
+        SettingsError: see `Institution`.
+        DataError: likewise.
+    """
+    _check_policy(vault, policy)
+    account = PrivacyAccountant.open(ledger, policy, vault.fingerprints, vault.dp_training)
+    release = build_release_mode(
+        account.answer_policy, vault.teacher, vault.guarantee, numbers=bool(vault.numbers)
+    )
+    return release, account
 
 
 def _teacher_fingerprint(teacher: Teacher, shape: tuple[int, int, int]) -> bytes:

@@ -5,11 +5,12 @@ from functools import cached_property
 
 from torch import nn
 
+from fedkd.client.vault.labelled_samples import in_teacher_classes
 from fedkd.client.vault.teachers.adapters.table_layout import TableLayout
 from fedkd.client.vault.teachers.formats import open_object, open_teacher
 from fedkd.client.vault.teachers.teacher_spec import TeacherSpec
 from fedkd.client.vault.trained_vault import TrainedVault
-from fedkd.client.vault.vault import Vault
+from fedkd.client.vault.vault import LabelledSamples, Vault
 from fedkd.client.vault.vault_settings import Assets
 from fedkd.data.table_schema import parse_schema
 from fedkd.errors import DataError
@@ -67,6 +68,20 @@ class ExternalVault(Vault):
     def scores(self) -> bool:
         """See `Vault.scores`."""
         return self._tests is not None
+
+    @property
+    def training_samples(self) -> LabelledSamples | None:
+        """See `Vault.training_samples`: those of [data], if the teacher was fitted on them."""
+        if self._tests is None:
+            return None
+        return in_teacher_classes(self, self._tests, self._tests.training_samples)
+
+    @property
+    def test_samples(self) -> LabelledSamples | None:
+        """See `Vault.test_samples`."""
+        if self._tests is None:
+            return None
+        return in_teacher_classes(self, self._tests, self._tests.test_samples)
 
     @cached_property
     def teacher(self) -> Teacher:

@@ -32,7 +32,7 @@ from fedkd.client.vault.training.supervised_tables import (
     check_rows,
     train_table_teacher,
 )
-from fedkd.client.vault.vault import Vault
+from fedkd.client.vault.vault import LabelledSamples, Vault
 from fedkd.client.vault.vault_settings import Assets
 from fedkd.errors import DataError
 from fedkd.evaluation import predict_logits
@@ -105,6 +105,16 @@ class TrainedVault(Vault):
         """See `Vault.fingerprints`."""
         images = self._data.images.contiguous().numpy()
         return tuple(hashlib.sha256(image.tobytes()).digest() for image in images)
+
+    @property
+    def training_samples(self) -> LabelledSamples:
+        """See `Vault.training_samples`."""
+        return LabelledSamples(self._data.images, self._data.labels)
+
+    @property
+    def test_samples(self) -> LabelledSamples:
+        """See `Vault.test_samples`."""
+        return LabelledSamples(self._data.test_images, self._data.test_labels)
 
     @property
     def teacher(self) -> Teacher:

@@ -5,13 +5,24 @@ A vault prints and logs nothing. Its errors name files and settings, never conte
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
-from torch import nn
+from torch import Tensor, nn
 
 from fedkd.client.ledger.dataset_privacy_spending import DpTraining
 from fedkd.models import Teacher
 from fedkd.protocol import Column, Guarantee, Number
 from fedkd.tasks import NumberSums
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledSamples:
+    """Private samples with their labels. Its printed form shows no content."""
+
+    samples: Tensor = field(repr=False)
+    """(N, C, H, W) as the teacher reads them."""
+    labels: Tensor = field(repr=False)
+    """(N,) int64, places among the teacher's classes; of numbers (N, K) shares of the ranges."""
 
 
 class Vault(ABC):
@@ -81,6 +92,16 @@ class Vault(ABC):
     @abstractmethod
     def guarantee(self) -> Guarantee | None:
         """The DP guarantee of the teacher's training; None where there is none."""
+
+    @property
+    def training_samples(self) -> LabelledSamples | None:
+        """What the teacher was trained on, for an audit by the owner; None where unknown."""
+        return None
+
+    @property
+    def test_samples(self) -> LabelledSamples | None:
+        """What it was not trained on, for an audit by the owner; None where there are none."""
+        return None
 
     @abstractmethod
     def score(self, model: nn.Module, classes: Sequence[str] | None = None) -> tuple[int, int]:

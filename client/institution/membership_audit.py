@@ -1,0 +1,231 @@
+"""Audit by an owner before signing: how well members are found by what the policy releases.
+
+Everything happens in the owner's process and is printed for him alone. Figures of an audit come
+from private samples without noise: to publish them is a release that no ledger knows of.
+"""
+
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedkd.client.config.owner_config import OwnerConfig
+from fedkd.client.config.private_state_folder import ensure_private_folder
+from fedkd.client.institution.audited_release import (
+    attacked_outputs,
+    audit_gate,
+    output_statistics,
+)
+from fedkd.client.institution.from_config import open_owner_student, owner_vault, source_assets
+from fedkd.client.institution.institution import Institution, open_release
+from fedkd.client.ledger.ledger import Ledger
+from fedkd.client.vault.labelled_samples import labelled_samples
+from fedkd.client.vault.training.settings import ProgressCallback
+from fedkd.client.vault.vault import LabelledSamples, Vault
+from fedkd.errors import DataError, SettingsError
+from fedkd.evaluation import predict_logits
+from fedkd.privacy.membership_inference import Flags, Floats
+from fedkd.privacy.supervised_membership import (
+    FOLDS,
+    LOGITS,
+    MembershipAudit,
+    attack_releases,
+    control,
+)
+
+
+@dataclass(frozen=True)
+class AuditedSamples:
+    """Which samples an owner audits with."""
+
+    members: str | None = None
+    """A source as in [data], of which all are training samples; None: the training samples that
+    the configuration names."""
+    others: str | None = None
+    """Likewise, none of them a training sample; None: the test samples."""
+    count: int = 1000
+    """Most samples of each kind, >= 1."""
+    seed: int = 0
+    """Of the draw."""
+
+
+def audit_release(
+    config: OwnerConfig,
+    chosen: AuditedSamples,
+    *,
+    all_signals: bool = False,
+    progress: ProgressCallback | None = None,
+) -> MembershipAudit:
+    """Infer membership from what the policy releases, for the owner alone.
+
+    Nothing is charged for the answers; a training with differential privacy that has not begun
+    yet is charged and cached, as for `owner_institution`.
+
+    Args:
+        config: the owner's.
+        chosen: the samples.
+        all_signals: ask also for signals and gradients of the teacher that the policy withholds.
+        progress: told of the teacher's training.
+
+    Raises:
+        SettingsError: no members or no others are named, or the policy takes no such samples.
+        DataError: data or teacher cannot be opened, or do not go together.
+    """
+    ensure_private_folder(config.state.folder)
+    vault, policy = owner_vault(config, progress), config.effective_policy
+    drawn = _drawn(vault, config, chosen)
+    if all_signals:
+        teacher = vault.teacher
+        policy = replace(policy, signals=teacher.signals, pull_back=teacher.differentiable)
+    with closing(Ledger.anchored(config.state.ledger)) as ledger:
+        card = Institution(config.name, vault, policy, ledger).card
+        release, _ = open_release(vault, policy, ledger)
+    gate = audit_gate(policy, release, card)
+    outputs = attacked_outputs(gate, release, drawn.labelled)
+    withheld = ", and by what it withholds" if all_signals else ""
+    return _audited(
+        f"the teacher of {config.name} by what its policy releases (mode {policy.mode}){withheld}",
+        outputs.statistics,
+        outputs.threshold,
+        drawn,
+        chosen.seed,
+    )
+
+
+def audit_student(config: OwnerConfig, student: Path, chosen: AuditedSamples) -> MembershipAudit:
+    """Infer membership in an owner's training samples from a student, for the owner alone.
+
+    Args:
+        config: the owner's.
+        student: as for `fedkd.client.institution.evaluate_student`.
+        chosen: the samples.
+
+    Raises:
+        SettingsError: see `audit_release`.
+        DataError: likewise, or the file is no student.
+    """
+    vault = owner_vault(config, None)
+    opened = open_owner_student(vault, student)
+    drawn = _drawn(vault, config, chosen)
+    logits = predict_logits(opened.network, drawn.labelled.samples)
+    logits = _in_order_of(vault, logits, opened.classes)
+    statistics, threshold = output_statistics(logits, drawn.labelled.labels)
+    return _audited(
+        f"training samples of {config.name} by the student {student.name}",
+        {LOGITS: statistics},
+        threshold,
+        drawn,
+        chosen.seed,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _DrawnSamples:
+    """Members and as many others of each class, in this order."""
+
+    labelled: LabelledSamples
+    is_member: Flags
+    left_out: int
+
+
+def _audited(
+    subject: str,
+    statistics: Mapping[str, Floats],
+    threshold: Floats | None,
+    drawn: _DrawnSamples,
+    seed: int,
+) -> MembershipAudit:
+    rng = np.random.default_rng(seed)
+    samples = drawn.labelled.samples
+    return MembershipAudit(
+        subject,
+        tuple(attack_releases(statistics, threshold, drawn.is_member, rng)),
+        control(samples.numpy(), drawn.is_member, np.random.default_rng(seed)),
+        drawn.is_member,
+        drawn.labelled.labels.numpy(),
+        drawn.left_out,
+    )
+
+
+def _drawn(vault: Vault, config: OwnerConfig, chosen: AuditedSamples) -> _DrawnSamples:
+    """Draw members and others, in equal numbers for each class."""
+    if chosen.count < FOLDS:
+        raise SettingsError(f"{chosen.count} samples of each kind; expected {FOLDS} or more")
+
+    def named(source: str | None, own: LabelledSamples | None, option: str) -> LabelledSamples:
+        if source is not None:
+            return labelled_samples(vault, source_assets(config, source))
+        if own is None or not len(own.labels):
+            raise SettingsError(
+                f"nothing says which samples are {option}; give --{option} SOURCE, such as "
+                "table:FILE.csv or npz:FILE.npz, or a [data] table"
+            )
+        return own
+
+    members = named(chosen.members, vault.training_samples, "members")
+    others = named(chosen.others, vault.test_samples, "others")
+    known = {sample.numpy().tobytes() for sample in members.samples}
+    new = torch.tensor([sample.numpy().tobytes() not in known for sample in others.samples])
+    left_out = len(new) - int(new.sum())
+    others = LabelledSamples(others.samples[new], others.labels[new])
+    places = _balanced(members.labels, others.labels, chosen)
+    is_member = np.repeat([True, False], [len(own) for own in places])
+    return _DrawnSamples(
+        LabelledSamples(
+            torch.cat([members.samples[places[0]], others.samples[places[1]]]),
+            torch.cat([members.labels[places[0]], others.labels[places[1]]]),
+        ),
+        is_member,
+        left_out,
+    )
+
+
+def _balanced(members: Tensor, others: Tensor, chosen: AuditedSamples) -> tuple[Tensor, Tensor]:
+    """Indices of members and of others, (M,) each: as many of each class.
+
+    A class that is more frequent among members would else be told for membership.
+
+    Raises:
+        DataError: too few of both kinds.
+    """
+    rng = np.random.default_rng(chosen.seed)
+    groups = [own if own.dim() == 1 else torch.zeros(len(own)) for own in (members, others)]
+    common = {
+        value: min(int((own == value).sum()) for own in groups)
+        for value in sorted(set(groups[0].tolist()))
+    }
+    share = min(1.0, chosen.count / max(1, sum(common.values())))
+    picked: tuple[list[int], list[int]] = ([], [])
+    for value, count in common.items():
+        for place, own in enumerate(groups):
+            where = np.flatnonzero((own == value).numpy())
+            picked[place].extend(rng.permutation(where)[: int(count * share)].tolist())
+    if len(picked[0]) < FOLDS:
+        raise DataError(
+            f"{len(picked[0])} training samples have another sample of the same class beside "
+            f"them; an audit needs {FOLDS} or more, and hundreds to tell little leakage"
+        )
+    return torch.tensor(picked[0]), torch.tensor(picked[1])
+
+
+def _in_order_of(vault: Vault, outputs: Tensor, names: tuple[str, ...] | None) -> Tensor:
+    """A student's outputs (N, K') in the order of the owner's classes or numbers, (N, K).
+
+    Raises:
+        DataError: the student lacks one of them.
+    """
+    own = [number.name for number in vault.numbers] or list(
+        vault.class_names or map(str, range(vault.classes))
+    )
+    if names is None or (not set(own) <= set(names) and len(names) == len(own)):
+        names = tuple(own)
+    if outputs.shape[1] != len(names) or not set(own) <= set(names):
+        raise DataError(
+            f"the student has {outputs.shape[1]} outputs, and not one for each that the owner "
+            "has; name the student of a run that the owner took part in"
+        )
+    return outputs[:, [names.index(name) for name in own]]
