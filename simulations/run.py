@@ -141,7 +141,7 @@ def _execute(
 ) -> dict[str, Any]:
     # For teachers too: sums depend on it, and Flower's workers have one thread each.
     torch.set_num_threads(experiment.student.threads)
-    vaults = path.resolve().parent / ".institutions" / teacher_fingerprint(experiment)
+    vaults = teacher_cache(experiment, path)
     with resume_hint(checkpoint, f"fedkd run --resume {path}"):
         with (
             server_console.progress_bars(experiment) as bars,
@@ -211,6 +211,11 @@ def _run_simulation(context: _RunContext) -> EngineResult:
 
 
 _DRIVERS: dict[str, Driver] = {"local": _run_local, "simulation": _run_simulation}
+
+
+def teacher_cache(experiment: Experiment, path: Path) -> Path:
+    """Folder of the teachers of a run with this folder; runs beside it share it."""
+    return path.resolve().parent / ".institutions" / teacher_fingerprint(experiment)
 
 
 def teacher_fingerprint(experiment: Experiment) -> str:

@@ -4,13 +4,10 @@ Everything happens in the owner's process and is printed for him alone. Figures 
 from private samples without noise: to publish them is a release that no ledger knows of.
 """
 
-from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from fedkd.client.config.owner_config import OwnerConfig
@@ -20,6 +17,11 @@ from fedkd.client.institution.audited_release import (
     audit_gate,
     output_statistics,
 )
+from fedkd.client.institution.audited_samples import (
+    DrawnSamples,
+    audit_of_statistics,
+    draw_samples,
+)
 from fedkd.client.institution.from_config import open_owner_student, owner_vault, source_assets
 from fedkd.client.institution.institution import Institution, open_release
 from fedkd.client.ledger.ledger import Ledger
@@ -28,13 +30,9 @@ from fedkd.client.vault.training.settings import ProgressCallback
 from fedkd.client.vault.vault import LabelledSamples, Vault
 from fedkd.errors import DataError, SettingsError
 from fedkd.evaluation import predict_logits
-from fedkd.privacy.membership_inference import Flags, Floats
 from fedkd.privacy.supervised_membership import (
-    FOLDS,
     LOGITS,
     MembershipAudit,
-    attack_releases,
-    control,
 )
 
 
@@ -48,7 +46,7 @@ class AuditedSamples:
     others: str | None = None
     """Likewise, none of them a training sample; None: the test samples."""
     count: int = 1000
-    """Most samples of each kind, >= 1."""
+    """Most samples of each kind, >= 10; half of them are known to the attacker."""
     seed: int = 0
     """Of the draw."""
 
@@ -87,7 +85,7 @@ def audit_release(
     gate = audit_gate(policy, release, card)
     outputs = attacked_outputs(gate, release, drawn.labelled)
     withheld = ", and by what it withholds" if all_signals else ""
-    return _audited(
+    return audit_of_statistics(
         f"the teacher of {config.name} by what its policy releases (mode {policy.mode}){withheld}",
         outputs.statistics,
         outputs.threshold,
@@ -112,9 +110,9 @@ def audit_student(config: OwnerConfig, student: Path, chosen: AuditedSamples) ->
     opened = open_owner_student(vault, student)
     drawn = _drawn(vault, config, chosen)
     logits = predict_logits(opened.network, drawn.labelled.samples)
-    logits = _in_order_of(vault, logits, opened.classes)
+    logits = student_outputs(vault, logits, opened.classes)
     statistics, threshold = output_statistics(logits, drawn.labelled.labels)
-    return _audited(
+    return audit_of_statistics(
         f"training samples of {config.name} by the student {student.name}",
         {LOGITS: statistics},
         threshold,
@@ -123,38 +121,8 @@ def audit_student(config: OwnerConfig, student: Path, chosen: AuditedSamples) ->
     )
 
 
-@dataclass(frozen=True, eq=False)
-class _DrawnSamples:
-    """Members and as many others of each class, in this order."""
-
-    labelled: LabelledSamples
-    is_member: Flags
-    left_out: int
-
-
-def _audited(
-    subject: str,
-    statistics: Mapping[str, Floats],
-    threshold: Floats | None,
-    drawn: _DrawnSamples,
-    seed: int,
-) -> MembershipAudit:
-    rng = np.random.default_rng(seed)
-    samples = drawn.labelled.samples
-    return MembershipAudit(
-        subject,
-        tuple(attack_releases(statistics, threshold, drawn.is_member, rng)),
-        control(samples.numpy(), drawn.is_member, np.random.default_rng(seed)),
-        drawn.is_member,
-        drawn.labelled.labels.numpy(),
-        drawn.left_out,
-    )
-
-
-def _drawn(vault: Vault, config: OwnerConfig, chosen: AuditedSamples) -> _DrawnSamples:
-    """Draw members and others, in equal numbers for each class."""
-    if chosen.count < FOLDS:
-        raise SettingsError(f"{chosen.count} samples of each kind; expected {FOLDS} or more")
+def _drawn(vault: Vault, config: OwnerConfig, chosen: AuditedSamples) -> DrawnSamples:
+    """Draw from the sources that were named, or else from the samples that the vault has."""
 
     def named(source: str | None, own: LabelledSamples | None, option: str) -> LabelledSamples:
         if source is not None:
@@ -168,51 +136,10 @@ def _drawn(vault: Vault, config: OwnerConfig, chosen: AuditedSamples) -> _DrawnS
 
     members = named(chosen.members, vault.training_samples, "members")
     others = named(chosen.others, vault.test_samples, "others")
-    known = {sample.numpy().tobytes() for sample in members.samples}
-    new = torch.tensor([sample.numpy().tobytes() not in known for sample in others.samples])
-    left_out = len(new) - int(new.sum())
-    others = LabelledSamples(others.samples[new], others.labels[new])
-    places = _balanced(members.labels, others.labels, chosen)
-    is_member = np.repeat([True, False], [len(own) for own in places])
-    return _DrawnSamples(
-        LabelledSamples(
-            torch.cat([members.samples[places[0]], others.samples[places[1]]]),
-            torch.cat([members.labels[places[0]], others.labels[places[1]]]),
-        ),
-        is_member,
-        left_out,
-    )
+    return draw_samples(members, others, chosen.count, chosen.seed)
 
 
-def _balanced(members: Tensor, others: Tensor, chosen: AuditedSamples) -> tuple[Tensor, Tensor]:
-    """Indices of members and of others, (M,) each: as many of each class.
-
-    A class that is more frequent among members would else be told for membership.
-
-    Raises:
-        DataError: too few of both kinds.
-    """
-    rng = np.random.default_rng(chosen.seed)
-    groups = [own if own.dim() == 1 else torch.zeros(len(own)) for own in (members, others)]
-    common = {
-        value: min(int((own == value).sum()) for own in groups)
-        for value in sorted(set(groups[0].tolist()))
-    }
-    share = min(1.0, chosen.count / max(1, sum(common.values())))
-    picked: tuple[list[int], list[int]] = ([], [])
-    for value, count in common.items():
-        for place, own in enumerate(groups):
-            where = np.flatnonzero((own == value).numpy())
-            picked[place].extend(rng.permutation(where)[: int(count * share)].tolist())
-    if len(picked[0]) < FOLDS:
-        raise DataError(
-            f"{len(picked[0])} training samples have another sample of the same class beside "
-            f"them; an audit needs {FOLDS} or more, and hundreds to tell little leakage"
-        )
-    return torch.tensor(picked[0]), torch.tensor(picked[1])
-
-
-def _in_order_of(vault: Vault, outputs: Tensor, names: tuple[str, ...] | None) -> Tensor:
+def student_outputs(vault: Vault, outputs: Tensor, names: tuple[str, ...] | None) -> Tensor:
     """A student's outputs (N, K') in the order of the owner's classes or numbers, (N, K).
 
     Raises:

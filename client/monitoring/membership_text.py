@@ -12,8 +12,8 @@ CAVEAT = (
 """Printed at the end."""
 
 
-def format_membership_audit(audit: MembershipAudit) -> str:
-    """A table of all attacks, and what the strongest means."""
+def format_membership_audit(audit: MembershipAudit, caveat: str = CAVEAT) -> str:
+    """A table of all attacks, what the strongest means, and a last line."""
     count = int(audit.is_member.sum())
     rows = [_cells(each) for each in (*audit.findings, audit.control)]
     head = ("attacker reads", "attack", "AUC", f"TPR at {LOW_FPR:.0%} FPR", "AUC it adds")
@@ -32,11 +32,12 @@ def format_membership_audit(audit: MembershipAudit) -> str:
             f"membership inference: {audit.subject}",
             f"{count} training samples against {count} others, as many of each class; 95% "
             f"intervals{left_out}",
+            "a learned attack knows of one half who is a member, and is counted on the other",
             "",
             *lines,
             "",
             *_meaning(audit),
-            CAVEAT,
+            caveat,
         ]
     )
 

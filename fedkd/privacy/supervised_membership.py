@@ -2,13 +2,14 @@
 
 No shadow model is trained. The attacker reads statistics of what a model released about a sample
 whose label it knows, and a linear classifier learns on known members and non-members what sets
-them apart (Nasr, Shokri and Houmansadr, 2019, have a network do so). Every sample is scored by a
-classifier that was not fitted on it. An attack with shadow models
+them apart (Nasr, Shokri and Houmansadr, 2019, have a network do so). Half of the samples are known
+to the attacker, and the other half alone is counted. An attack with shadow models
 (`fedkd.privacy.membership_inference.lira`) may find more.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +26,9 @@ from fedkd.privacy.membership_inference import (
     tpr_at,
 )
 
-FOLDS = 5
-"""Of the samples, each scored by a classifier that was fitted on the others."""
+Groups: TypeAlias = NDArray[np.int64]
+MIN_SAMPLES = 10
+"""Fewest members, and fewest others: half of them are known to the attacker."""
 LOW_FPR = 0.01
 """False positive rate at which the true positive rate is told."""
 MAX_COLUMNS = 2048
@@ -42,7 +44,7 @@ _SMALLEST = 1e-12
 # --- statistics of what was released
 
 
-def logit_statistics(logits: Floats, labels: NDArray[np.int64]) -> Floats:
+def logit_statistics(logits: Floats, labels: Groups) -> Floats:
     """(N, 4) of (N, K) logits and (N,) labels: margins of label and top class, entropy, loss."""
     log_p = logits.astype(np.float64) - special.logsumexp(logits, axis=1, keepdims=True)
     rows = np.arange(len(labels))
@@ -61,7 +63,7 @@ def number_statistics(values: Floats, truth: Floats) -> Floats:
     return np.concatenate([np.abs(error), error], axis=1)
 
 
-def feature_statistics(features: Floats, groups: NDArray[np.int64]) -> Floats:
+def feature_statistics(features: Floats, groups: Groups) -> Floats:
     """(N, 3) of (N, D) features: norm, distance to the own class's mean, and how near another is.
 
     Args:
@@ -98,32 +100,47 @@ def sample_statistics(samples: Floats, rng: np.random.Generator) -> Floats:
 # --- the attack
 
 
-def supervised_scores(statistics: Floats, is_member: Flags, rng: np.random.Generator) -> Floats:
-    """Cross-fitted scores, (N,): the higher, the rather a member.
+def supervised_scores(
+    statistics: Floats, is_member: Flags, groups: Groups, rng: np.random.Generator
+) -> Floats:
+    """Scores of one half, (N,): the higher, the rather a member; NaN for the half that is known.
 
-    A ridge regression of membership on standardised statistics, that is, a linear discriminant.
+    A ridge regression of membership on standardised statistics, that is, a linear discriminant,
+    fitted on the known half. The scores of the other half are independent given the fit, so that
+    intervals for them hold; those of cross-fitted scores would be too narrow.
 
     Args:
         statistics: (N, F), finite.
         is_member: (N,).
-        rng: deals the samples out to `FOLDS` folds, members and non-members alike.
+        groups: (N,) classes. A half gets as many members as non-members of a class, where there
+            are as many: else the classes of one half would tell what the other lacks.
+        rng: draws the halves.
 
     Raises:
-        SettingsError: fewer members or non-members than folds.
+        SettingsError: fewer members or non-members than `MIN_SAMPLES`.
     """
     fewest = int(min(is_member.sum(), (~is_member).sum()))
-    if fewest < FOLDS:
+    if fewest < MIN_SAMPLES:
         raise SettingsError(
-            f"{fewest} members or non-members; expected at least {FOLDS} of each, bring more"
+            f"{fewest} members or non-members; expected at least {MIN_SAMPLES} of each, bring more"
         )
-    fold = np.empty(len(is_member), dtype=np.int64)
-    for kind in (is_member, ~is_member):
-        fold[kind] = rng.permutation(int(kind.sum())) % FOLDS
-    scores = np.empty(len(is_member))
-    for number in range(FOLDS):
-        held = fold == number
-        scores[held] = _ridge_scores(statistics[~held], is_member[~held], statistics[held])
+    known = _known_half(is_member, groups, rng)
+    scores = np.full(len(is_member), np.nan)
+    scores[~known] = _ridge_scores(statistics[known], is_member[known], statistics[~known])
     return scores
+
+
+def _known_half(is_member: Flags, groups: Groups, rng: np.random.Generator) -> Flags:
+    known = np.empty(len(is_member), dtype=np.bool_)
+    first = 0
+    for group in np.unique(groups):
+        size = 0
+        for kind in (is_member, ~is_member):
+            own = kind & (groups == group)
+            size = max(size, int(own.sum()))
+            known[own] = (first + rng.permutation(int(own.sum()))) % 2 == 0
+        first += size
+    return known
 
 
 def _ridge_scores(known: Floats, is_member: Flags, unknown: Floats) -> Floats:
@@ -153,13 +170,14 @@ class MembershipFinding:
     added: Estimate | None
     """AUC above that of the learned attack on the logits alone; None where nothing is added."""
     scores: Floats
-    """(N,) of members and others."""
+    """(N,) of members and others; NaN for those that the attacker knows."""
 
 
 def attack_releases(
     released: Mapping[str, Floats],
     threshold: Floats | None,
     is_member: Flags,
+    groups: Groups,
     rng: np.random.Generator,
 ) -> list[MembershipFinding]:
     """Attack everything that is released: the logits, each other release beside them, and all.
@@ -169,7 +187,8 @@ def attack_releases(
         threshold: (N,) scores by which the logits alone are attacked without learning; None
             where there are no logits.
         is_member: (N,).
-        rng: of folds and intervals.
+        groups: (N,) classes.
+        rng: of halves and intervals.
 
     Raises:
         SettingsError: too few samples.
@@ -177,10 +196,11 @@ def attack_releases(
     findings, base = [], None
     if threshold is not None:
         findings.append(_finding((LOGITS,), "threshold", threshold, is_member))
+    known_half = int(rng.integers(2**32))
     for reads in _combinations(tuple(released)):
-        scores = supervised_scores(
-            np.concatenate([released[name] for name in reads], axis=1), is_member, rng
-        )
+        read = np.concatenate([released[name] for name in reads], axis=1)
+        # The same half is known in each, so that their scores can be compared.
+        scores = supervised_scores(read, is_member, groups, np.random.default_rng(known_half))
         added = None if base is None else _gain(scores, base, is_member, rng)
         findings.append(_finding(reads, "learned", scores, is_member, added))
         if reads == (LOGITS,):
@@ -188,15 +208,18 @@ def attack_releases(
     return findings
 
 
-def control(samples: Floats, is_member: Flags, rng: np.random.Generator) -> MembershipFinding:
+def control(
+    samples: Floats, is_member: Flags, groups: Groups, rng: np.random.Generator
+) -> MembershipFinding:
     """The learned attack on samples without any model: above a guess, the sets themselves differ.
 
     Args:
         samples: (N, ...) in [0, 1].
         is_member: (N,).
-        rng: of folds.
+        groups: (N,) classes.
+        rng: of the halves.
     """
-    scores = supervised_scores(sample_statistics(samples, rng), is_member, rng)
+    scores = supervised_scores(sample_statistics(samples, rng), is_member, groups, rng)
     return _finding((SAMPLES_ALONE,), "control", scores, is_member)
 
 
@@ -215,7 +238,8 @@ def _finding(
     is_member: Flags,
     added: Estimate | None = None,
 ) -> MembershipFinding:
-    members, others = scores[is_member], scores[~is_member]
+    scored = ~np.isnan(scores)
+    members, others = scores[is_member & scored], scores[~is_member & scored]
     return MembershipFinding(
         reads, attack, auc(members, others), tpr_at(LOW_FPR, members, others), added, scores
     )
@@ -230,7 +254,8 @@ def _gain(
     draws: int = 200,
 ) -> Estimate:
     """AUC of ``scores`` above that of ``base``, with a bootstrap interval over samples."""
-    members, others = np.flatnonzero(is_member), np.flatnonzero(~is_member)
+    scored = ~np.isnan(scores)
+    members, others = np.flatnonzero(is_member & scored), np.flatnonzero(~is_member & scored)
 
     def gain(inside: NDArray[np.int64], outside: NDArray[np.int64]) -> float:
         return area(scores[inside], scores[outside]) - area(base[inside], base[outside])

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fedkd.command_line import App
+from fedkd.errors import SettingsError
 
 if TYPE_CHECKING:
     from fedkd.experiment import Experiment
@@ -53,7 +54,14 @@ def mechanism(
 
 @app.command()
 def membership(
-    experiment: ExperimentName = "digits-audit",
+    experiment: Annotated[
+        str,
+        typer.Argument(
+            metavar="[EXPERIMENT|RUN|STUDENT]",
+            help="An experiment is run anew in shadow federations. Or the folder of a "
+            "finished simulation, or the student's file in it: what there is, is attacked.",
+        ),
+    ] = "digits-audit",
     set_: Overrides = None,
     out: Out = None,
     json: Json = None,
@@ -68,15 +76,26 @@ def membership(
     label_noise: Annotated[
         float, typer.Option(min=0, max=1, help="Share of labels that are replaced by wrong ones.")
     ] = 0.2,
+    scores: Annotated[
+        Path | None,
+        typer.Option(help="New .npz or .csv for margins or scores of every sample."),
+    ] = None,
 ) -> None:
     """Infer membership from answers and from the student, without and with DP."""
     _announce()
-    from fedkd.simulations.audit import runner
+    from fedkd.privacy.score_export import check_export
+    from fedkd.simulations.audit import finished_run, runner
 
+    check_export(scores)
+    if finished_run.is_finished_run(experiment):
+        if set_ or out:
+            raise SettingsError("--set and --out are of an experiment that is run anew; drop them")
+        runner.run_finished_audit(Path(experiment), images, seed or 0, scores, json)
+        return
     with runner.AuditOutput(
         "membership", _load_experiment(experiment, set_, seed), out, json
     ) as output:
-        runner.run_membership_audit(output, worlds, images, label_noise)
+        runner.run_membership_audit(output, worlds, images, label_noise, scores)
 
 
 @app.command()

@@ -76,6 +76,8 @@ class ReleasedMargins:
     """(M,) index of the federation of each model."""
     accuracy: float
     """Mean accuracy on the population, with the true labels."""
+    epsilon: float | None
+    """Privacy guarantee of the teachers; None without one."""
 
     def scores(self, attack: str) -> list[Scored]:
         """Attack scores of members and of non-members, for each model."""
@@ -98,13 +100,57 @@ class ReleasedMargins:
         return score[own], score[~own]
 
 
+@dataclass(frozen=True, eq=False)
+class MembershipResults:
+    """What an audit with shadow federations has found."""
+
+    attacks: list[AttackResult]
+    margins: list[ReleasedMargins]
+    """Of each release, without differential privacy and with it."""
+    labels: NDArray[np.int64]
+    """(N + Z,) of candidates and population."""
+
+    @property
+    def accuracies(self) -> dict[str, float]:
+        """Accuracy of teachers and students by release."""
+        return {f"{own.name}, {epsilon_label(own.epsilon)}": own.accuracy for own in self.margins}
+
+    @property
+    def columns(self) -> dict[str, NDArray[np.generic]]:
+        """Margins of every model on every sample, for `fedkd.privacy.score_export`.
+
+        A member is 1, a candidate that is none 0, and a sample of the population -1.
+        """
+        parts: list[dict[str, NDArray[np.generic]]] = []
+        samples = len(self.labels)
+        for own in self.margins:
+            models = len(own.margins)
+            member = np.full((models, samples), -1)
+            member[:, : own.members.shape[1]] = own.members
+            parts.append(
+                {
+                    "release": np.repeat(own.name, models * samples),
+                    "epsilon": np.repeat(
+                        np.inf if own.epsilon is None else own.epsilon, models * samples
+                    ),
+                    "federation": own.federation.repeat(samples),
+                    "model": np.arange(models).repeat(samples),
+                    "sample": np.tile(np.arange(samples), models),
+                    "label": np.tile(self.labels, models),
+                    "member": member.ravel(),
+                    "margin": own.margins.ravel(),
+                }
+            )
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
 def audit_membership(
     experiment: Experiment,
     count: int,
     images: int,
     label_noise: float,
     on_federation: Callable[[str], None] = lambda stage: None,
-) -> tuple[list[AttackResult], dict[str, float]]:
+) -> MembershipResults:
     """Attack an experiment, without differential privacy and with as much as it asks for.
 
     Args:
@@ -113,9 +159,6 @@ def audit_membership(
         images: candidates.
         label_noise: probability that a label is wrong, also in training; in [0, 1].
         on_federation: called with the kind of each finished federation.
-
-    Returns:
-        Results of all attacks, and the accuracy of teachers and students by release.
 
     Raises:
         SettingsError: a number out of range.
@@ -127,17 +170,18 @@ def audit_membership(
         )
     rng = np.random.default_rng(experiment.seed)
     data = draw_candidates(experiment, images, label_noise, rng)
-    results, accuracies = [], {}
+    results, margins = [], []
     for epsilon in audited_epsilons(experiment):
         privacy = experiment.privacy.model_copy(update={"epsilon": epsilon})
         private = experiment.model_copy(update={"privacy": privacy})
         federations = train_federations(
             private, data, count, rng, partial(on_federation, epsilon_label(epsilon))
         )
-        for release in releases(federations, data):
-            accuracies[f"{release.name}, {epsilon_label(epsilon)}"] = release.accuracy
-            results += [_attack(release, epsilon, attack, rng) for attack in ATTACKS]
-    return results, accuracies
+        for release in releases(federations, data, epsilon):
+            margins.append(release)
+            results += [_attack(release, attack, rng) for attack in ATTACKS]
+    labels = torch.cat([data.labels, data.population_labels]).numpy()
+    return MembershipResults(results, margins, labels)
 
 
 def audited_epsilons(experiment: Experiment) -> tuple[float | None, ...]:
@@ -151,7 +195,7 @@ def epsilon_label(epsilon: float | None) -> str:
 
 
 def releases(
-    federations: list[ShadowFederation], data: CandidateData
+    federations: list[ShadowFederation], data: CandidateData, epsilon: float | None
 ) -> tuple[ReleasedMargins, ReleasedMargins]:
     """Margins (M, N + Z) of all teachers' answers, and of all students."""
     labels = torch.cat([data.labels, data.population_labels]).numpy()
@@ -164,6 +208,7 @@ def releases(
         np.concatenate([federation.members for federation in federations]),
         indices.repeat(teachers),
         _mean_accuracy([each[len(data.labels) :] for each in outputs], data),
+        epsilon,
     )
     student = ReleasedMargins(
         "student",
@@ -175,6 +220,7 @@ def releases(
         _mean_accuracy(
             [federation.student[len(data.labels) :] for federation in federations], data
         ),
+        epsilon,
     )
     return answers, student
 
@@ -183,13 +229,11 @@ def _mean_accuracy(outputs: list[torch.Tensor], data: CandidateData) -> float:
     return float(np.mean([accuracy(each, data.truth) for each in outputs]))
 
 
-def _attack(
-    release: ReleasedMargins, epsilon: float | None, attack: str, rng: np.random.Generator
-) -> AttackResult:
+def _attack(release: ReleasedMargins, attack: str, rng: np.random.Generator) -> AttackResult:
     models = release.scores(attack)
     return AttackResult(
         release.name,
-        epsilon,
+        release.epsilon,
         attack,
         bootstrap_over_models(area, models, rng),
         {fpr: bootstrap_over_models(partial(true_positives, fpr), models, rng) for fpr in LOW_FPRS},

@@ -1,6 +1,7 @@
 """Run an audit: print its table, write its figures as JSON, draw its plots."""
 
 import json
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -22,10 +23,16 @@ from rich.progress import (
 from rich.table import Table
 
 from fedkd.client.institution import simulated_assets
+from fedkd.client.monitoring.membership_text import (
+    format_membership_audit,
+    membership_audit_fields,
+)
 from fedkd.data.datasets import open_data
 from fedkd.experiment import Experiment
+from fedkd.privacy.score_export import export_scores
 from fedkd.server.run.console import console
 from fedkd.simulations.audit import canaries as canary_audit
+from fedkd.simulations.audit import finished_run
 from fedkd.simulations.audit import membership_inference as membership_audit
 from fedkd.simulations.audit import release_mechanisms as mechanism_audit
 
@@ -146,8 +153,10 @@ def run_mechanism_audit(output: AuditOutput, trials: int, error: float, planted:
     return int(any(f.violated == (noise == "all") for noise, f in found))
 
 
-def run_membership_audit(output: AuditOutput, worlds: int, images: int, label_noise: float) -> None:
-    """Attack answers and student; write table, figures and plot."""
+def run_membership_audit(
+    output: AuditOutput, worlds: int, images: int, label_noise: float, scores: Path | None = None
+) -> None:
+    """Attack answers and student; write table, figures and plot, and margins where named."""
     # Matplotlib takes a while, and the other audits draw nothing.
     from fedkd.simulations.audit.plots import plot_roc
 
@@ -159,9 +168,12 @@ def run_membership_audit(output: AuditOutput, worlds: int, images: int, label_no
             )
             for e in membership_audit.audited_epsilons(experiment)
         }
-        results, accuracies = membership_audit.audit_membership(
+        found = membership_audit.audit_membership(
             experiment, worlds, images, label_noise, lambda kind: bars.advance(tasks[kind])
         )
+    results, accuracies = found.attacks, found.accuracies
+    if scores is not None:
+        export_scores(scores, found.columns)
     rows = [
         (
             f"{a.release}, {membership_audit.epsilon_label(a.epsilon)}",
@@ -187,6 +199,30 @@ def run_membership_audit(output: AuditOutput, worlds: int, images: int, label_no
         "accuracy": accuracies,
         "attacks": [_as_json(a) for a in results],
     }
+
+
+def run_finished_audit(
+    path: Path, count: int, seed: int, scores: Path | None, json_path: Path | None
+) -> None:
+    """Attack a finished run or its student; print what is found."""
+    audits = finished_run.audit_finished_run(path, count, seed, _tell_model)
+    for audit in audits:
+        print(format_membership_audit(audit, CAVEAT))
+        print()
+    if scores is not None:
+        parts = [{"model": np.repeat(a.subject, len(a.is_member)), **a.columns} for a in audits]
+        shared = [name for name in parts[0] if all(name in part for part in parts)]
+        export_scores(
+            scores, {name: np.concatenate([part[name] for part in parts]) for name in shared}
+        )
+    if json_path is not None:
+        whole = {"audit": "membership", "run": str(path), "caveat": CAVEAT}
+        models = [membership_audit_fields(audit) for audit in audits]
+        json_path.write_text(json.dumps({**whole, "models": models}, indent=2) + "\n")
+
+
+def _tell_model(name: str) -> None:
+    print(f"fedkd: attacking {name} ...", file=sys.stderr)
 
 
 def _as_json(result: membership_audit.AttackResult) -> dict[str, Any]:

@@ -427,9 +427,8 @@ def test_members_are_found_where_teachers_know_them_by_heart() -> None:
     federations: list[str] = []
     overrides = [*SMALL, "privacy.epochs=1", "privacy.sampling_rate=0.5"]
     experiment = load_experiment("digits-audit", overrides)
-    attacked, right = membership_inference.audit_membership(
-        experiment, 3, 120, 0.3, federations.append
-    )
+    found = membership_inference.audit_membership(experiment, 3, 120, 0.3, federations.append)
+    attacked, right = found.attacks, found.accuracies
     assert federations == ["no DP"] * 3 + ["ε = 3"] * 3
     assert len(attacked) == 8
     assert len(right) == 4
@@ -437,6 +436,16 @@ def test_members_are_found_where_teachers_know_them_by_heart() -> None:
     assert areas["answers", None, "LiRA"] > 0.7
     assert areas["answers", None, "RMIA"] > 0.7
     assert areas["answers", None, "LiRA"] > areas["answers", 3.0, "LiRA"] + 0.1
+    columns = found.columns
+    assert len({len(column) for column in columns.values()}) == 1
+    exported = (columns["release"] == "answers") & np.isinf(columns["epsilon"])
+    # Two teachers a federation share out its members, and the population is in none.
+    assert set(columns["member"][exported]) == {-1, 0, 1}
+    margins = columns["margin"][exported].reshape(6, -1)
+    np.testing.assert_array_equal(margins, found.margins[0].margins)
+    np.testing.assert_array_equal(
+        columns["member"][exported].reshape(6, -1)[:, :120], found.margins[0].members
+    )
 
 
 # --- the command
