@@ -1,4 +1,4 @@
-"""mkdocs hook: pages of the repository's root that the site has too, and every method by name.
+"""mkdocs hook: pages of the root, names of files above their text, and an entry for each method.
 
 In the repository a page of docs/ links to ``../SECURITY.md``; in the site both lie in one folder.
 """
@@ -13,6 +13,7 @@ from mkdocs.structure.pages import Page
 ROOT_PAGES = ("SECURITY.md", "CHANGELOG.md", "CONTRIBUTING.md")
 UP = re.compile(rf"\]\(\.\./((?:\.\./)*(?:{'|'.join(map(re.escape, ROOT_PAGES))})[)#])")
 
+FILE = re.compile(r"<!-- file: (\S+) -->\n```(\w+)")
 EVERY_METHOD = "<!-- every method -->"
 METHOD = re.compile(r"^from fedkd\.methods\.(\w+) import \1 as", re.MULTILINE)
 
@@ -33,4 +34,5 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         listed = (Path(config.docs_dir).parent / "fedkd/methods/__init__.py").read_text()
         entries = "\n".join(f"::: fedkd.methods.{name}" for name in METHOD.findall(listed))
         markdown = markdown.replace(EVERY_METHOD, entries)
+    markdown = FILE.sub(r'``` { .\2 title="\1" }', markdown)
     return UP.sub(r"](\1", markdown)

@@ -10,6 +10,9 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
+from fedkd.client.config.owner_config import OwnerConfig
+from fedkd.experiment import Experiment
+
 ROOT = Path(__file__).resolve().parents[2]
 LOADED = {"script": "src", "img": "src", "iframe": "src", "source": "src", "link": "href"}
 """What a browser fetches by itself, by element and attribute."""
@@ -104,3 +107,13 @@ def test_public_names_have_their_place_in_the_reference(pages: dict[Path, Page])
     public |= {f"fedkd.flower.{name}" for name in fedkd.flower.__all__}
     public |= {f"fedkd.methods.{factory.__name__}" for factory in PAPERS}
     assert public - anchors == set()
+
+
+def test_every_setting_has_its_place_in_the_reference(pages: dict[Path, Page]) -> None:
+    anchors = set[str]().union(*(page.anchors for page in pages.values()))
+    for model in (Experiment, OwnerConfig):
+        for field in model.model_fields.values():
+            for table in getattr(field.annotation, "__args__", (field.annotation,)):
+                keys = getattr(table, "model_fields", ())
+                named = {f"{table.__module__}.{table.__qualname__}.{key}" for key in keys}
+                assert named - anchors == set()
