@@ -25,6 +25,7 @@ from fedkd.core.checkpoint_state import Part, State, gather, scatter
 from fedkd.core.device import CPU, Compute
 from fedkd.core.interfaces import Aggregation, Context
 from fedkd.core.loop_driver import PAUSE, drive
+from fedkd.core.public_data import PublicData
 from fedkd.core.request_counts import RequestCounts
 from fedkd.core.run_plan import Distilled, Plan, Progress, Watch
 from fedkd.core.source_types import AnsweredBatch, FollowUps, Proposal
@@ -62,7 +63,7 @@ def distil(
     seed: int = 0,
     watch: Watch = lambda progress: None,
     compute: Compute = CPU,
-    public: Tensor | None = None,
+    public: PublicData | Tensor | None = None,
 ) -> Generator[Request, Answers, Distilled]:
     """Train ``student`` on what the institutions behind ``cards`` answer.
 
@@ -111,7 +112,7 @@ class Distillation:
     watch: Watch = lambda progress: None
     rest: Callable[[], None] = lambda: None
     compute: Compute = CPU
-    public: Tensor | None = None
+    public: PublicData | Tensor | None = None
     student_steps: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
@@ -168,7 +169,7 @@ class Distillation:
             student=self.student,
             bank=self.bank,
             priors=self.priors,
-            public=self.public,
+            public=None if self.public is None else PublicData.of(self.public),
             seed=self.seed,
             rng=torch.Generator().manual_seed(self.seed),
             compute=self.compute,
@@ -190,10 +191,7 @@ class Distillation:
             return distilled
 
     def catch_up(self) -> None:
-        """Take the student steps that are due and wait for no answer.
-
-        For whoever drives the loop, to be called while a request travels.
-        """
+        """Take the student steps that are due; to be called while a request travels."""
         while self.student_steps < min(round(self._target * self.plan.steps), self.plan.steps):
             step = self._trainer.step(self.bank, self.rng, self.student_steps, self.progress)
             self.student_steps += 1

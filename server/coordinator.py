@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from fedkd.core.augmentation import Augmentation
 from fedkd.core.device import CPU, Compute
+from fedkd.core.public_data import PublicData
 from fedkd.domains import domain_of
 from fedkd.errors import QuorumLost, SettingsError
 from fedkd.experiment import Experiment
@@ -34,7 +35,7 @@ from fedkd.server.card_limits import check_cards
 from fedkd.server.fusion_dry_run import fusion_failure
 from fedkd.server.hub.bans import BanReason, Exclusion
 from fedkd.server.run.checkpoint import Checkpoint
-from fedkd.server.run.public_data_loading import load_public_images
+from fedkd.server.run.public_data_loading import load_public_data
 from fedkd.wire import MissingInstitutions
 
 Lost = Mapping[str, Refusal | str]
@@ -60,8 +61,8 @@ class Ingredients:
     overlap: bool = True
     """Whether the student learns while answers travel; that takes less time and changes nothing."""
     compute: Compute = CPU
-    public: Tensor | None = None
-    """The coordinator's own images, (N, C, H, W) uint8, where the method needs some."""
+    public: PublicData | Tensor | None = None
+    """The coordinator's own images, where the method needs some; a tensor is (N, C, H, W) uint8."""
 
 
 StudentFactory = Callable[[int, Shape], nn.Module]
@@ -126,10 +127,10 @@ def ingredients(
     )
 
 
-def _public(experiment: Experiment, method: Method, shape: tuple[int, int, int]) -> Tensor | None:
-    """Public samples of the coordinator's own, where the method has a use for it."""
-    name = experiment.images.public
-    return load_public_images(name, shape) if name and method.needs.public_data else None
+def _public(experiment: Experiment, method: Method, shape: Shape) -> PublicData | None:
+    """Public samples of the coordinator's own, where the method has a use for them."""
+    needed = method.needs.public_data and experiment.images.public_names
+    return load_public_data(experiment.images, shape) if needed else None
 
 
 @dataclass(eq=False)

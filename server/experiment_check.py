@@ -1,18 +1,16 @@
 """Check of an experiment before there is any institution, and before its folder is made."""
 
-from pathlib import Path
-
 from fedkd.aggregation.fusion_rules import RULES
 from fedkd.aggregation.number_fusion import NUMBER_RULES
 from fedkd.core.device import Compute
-from fedkd.errors import DataError, SettingsError
+from fedkd.errors import SettingsError
 from fedkd.experiment import Experiment
 from fedkd.methods import Method, make
 from fedkd.models import check_student_name
 from fedkd.procedural import build_prior
 from fedkd.protocol import Card, Signal
 from fedkd.server.coordinator import Coordinator, ingredients
-from fedkd.server.run.public_data_loading import TYPESET_DIGITS
+from fedkd.server.run.public_data_loading import check_public_data
 from fedkd.wire.grpc_channels import host_of
 
 
@@ -52,10 +50,10 @@ def check_start(experiment: Experiment, cards: list[Card]) -> None:
 
 
 def _check_public_data(experiment: Experiment, method: Method) -> None:
-    name = experiment.images.public
-    method.check_public_data(bool(name) and method.needs.public_data)
-    if method.needs.public_data and name and name != TYPESET_DIGITS and not Path(name).exists():
-        raise DataError(f"no collected images at {name}; put some there")
+    needed = method.needs.public_data
+    method.check_public_data(needed and bool(experiment.images.public_names))
+    if needed:
+        check_public_data(experiment.images)
 
 
 def _expected_card(experiment: Experiment, method: Method) -> Card | None:

@@ -22,6 +22,7 @@ from flwr.serverapp.strategy import Result, Strategy
 from torch import Tensor, nn
 
 from fedkd.core.device import CPU, Compute
+from fedkd.core.public_data import PublicData
 from fedkd.errors import NeedsError, SettingsError
 from fedkd.experiment import ADAPTIVE, Linger
 from fedkd.loop import Distilled, Plan, Progress, Watch
@@ -130,7 +131,7 @@ class DataFreeDistillation(Strategy):
         checkpoint: Checkpoint | None = None,
         overlap: bool = True,
         compute: Compute = CPU,
-        public: Tensor | None = None,
+        public: PublicData | Tensor | None = None,
         misfit: Callable[[Card], str | None] = lambda card: None,
         max_institutions: int = MAX_INSTITUTIONS,
     ) -> None:

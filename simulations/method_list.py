@@ -50,8 +50,10 @@ def _terms(method: Method) -> tuple[str, str]:
     if method.gradient.pulls_back:
         asks.append("gradients (pull_back)")
         discloses.append("how scores change with pixels")
-    if method.needs.public_data:
-        discloses[0] = "class scores of public and synthesised samples"
+    public = [spec.needs.public_data for spec, _ in method.sources.values()]
+    if any(public):
+        kinds = "public" if all(public) else "public and synthesised"
+        discloses[0] = f"class scores of {kinds} samples"
     if method.cost > 1:
         asks[0] = f"logits, {method.cost} questions a sample"
     if method.gradient.questions:

@@ -16,6 +16,7 @@ from fedkd.core.bank import Bank
 from fedkd.core.checkpoint_state import State, Stateful
 from fedkd.core.device import Compute
 from fedkd.core.domain import Domain
+from fedkd.core.public_data import PublicData
 from fedkd.core.run_plan import Plan
 from fedkd.core.source_types import (
     AnsweredBatch,
@@ -101,6 +102,15 @@ class StudentPart(Stateful, Protocol):
         Args:
             images: (B, C, H, W), as the student sees them.
             logits: (B, K), the student's.
+            progress: the student's.
+        """
+
+    def sample_weights(self, logits: Tensor, target: Tensor, progress: float) -> Tensor | None:
+        """(B,) >= 0, by which the losses of a batch are multiplied; None: all count alike.
+
+        Args:
+            logits: (B, K), the student's.
+            target: (B, K).
             progress: the student's.
         """
 
@@ -203,8 +213,8 @@ class Context:
     """Read, never changed."""
     bank: Bank
     priors: Mapping[str, Prior]
-    public: Tensor | None
-    """The coordinator's own samples, (N, C, H, W) uint8; None: it has none."""
+    public: PublicData | None
+    """The coordinator's own samples; None: it has none."""
     seed: int
     rng: torch.Generator
     """The sources' random stream; the student has another."""
@@ -268,6 +278,10 @@ class BaseStudentPart(Stateless):
 
     def term(self, images: Tensor, logits: Tensor, progress: float) -> Tensor | None:
         """Nothing."""
+        return None
+
+    def sample_weights(self, logits: Tensor, target: Tensor, progress: float) -> Tensor | None:
+        """All count alike."""
         return None
 
     def follow(self, images: Tensor, target: Tensor, taken: int, progress: float) -> None:

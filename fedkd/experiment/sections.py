@@ -192,9 +192,32 @@ class Images(Section):
     """Share of images that are warped."""
     mix: float = Field(0.0, ge=0, le=1)
     """Share of images that are mixed with another by a blob mask."""
-    public: str | None = None
-    """Public images of the coordinator, for methods that need some: a folder, an .npz file or
-    typeset-digits, see `fedkd.server.run.public_data_loading`."""
+    public: str | tuple[str, ...] | None = None
+    """Public images of the coordinator, for methods that need some: typeset-digits, a folder, or a
+    data set by name, see `fedkd.server.run.public_data_loading`; a list joins several."""
+    public_root: str | None = None
+    """Folder of the public images; None for the current folder."""
+    public_counts: tuple[Side, ...] = ()
+    """How many of each name in ``public``, the first ones; left out: all."""
+    public_trim: bool = False
+    """Whether public images are first cut to the smallest square around what they show."""
+
+    @property
+    def public_names(self) -> tuple[str, ...]:
+        """Each name in ``public``."""
+        return (self.public,) if isinstance(self.public, str) else self.public or ()
+
+    @model_validator(mode="after")
+    def _counts_of_all(self) -> Self:
+        names = self.public_names
+        if len(set(names)) < len(names) or (
+            self.public_counts and len(self.public_counts) != len(names)
+        ):
+            raise SettingsError(
+                f"images.public names {len(names)} data sets and images.public_counts "
+                f"{len(self.public_counts)}; name each once, with a count for each or none at all"
+            )
+        return self
 
 
 class Rows(Section):

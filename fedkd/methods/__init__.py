@@ -14,10 +14,13 @@ from fedkd.methods.dfq import dfq as dfq
 from fedkd.methods.dip_kd import dip_kd as dip_kd
 from fedkd.methods.disguide import disguide as disguide
 from fedkd.methods.fast_dfkd import fast_dfkd as fast_dfkd
+from fedkd.methods.feddf import feddf as feddf
 from fedkd.methods.hidfd import hidfd as hidfd
 from fedkd.methods.ideal import ideal as ideal
+from fedkd.methods.kd3 import kd3 as kd3
 from fedkd.methods.method import Method as Method
 from fedkd.methods.method import Share as Share
+from fedkd.methods.odsd import odsd as odsd
 from fedkd.methods.pre_dfkd import pre_dfkd as pre_dfkd
 from fedkd.methods.rdskd import rdskd as rdskd
 from fedkd.methods.registry import METHODS as METHODS
@@ -33,7 +36,7 @@ from fedkd.methods.zskt import zskt as zskt
 PAPERS = (
     *(cudfkd, dafl, zskt, dfad, dfme, ta_dfkd, rdskd, dip_kd, deepinversion, dfq),
     *(ddad, ideal, disguide, pre_dfkd, fast_dfkd, cmi, hidfd, dense, co_boosting, zskd),
-    *(dfkd_regression, tst),
+    *(dfkd_regression, tst, feddf, odsd, kd3),
 )
 """Every factory of ours, in the order in which `fedkd methods` lists them."""
 METHODS.update({factory.__name__: factory for factory in PAPERS})

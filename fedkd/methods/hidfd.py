@@ -34,6 +34,8 @@ Departures
   Answers to the generator's first steps have been paid for: they enter the bank, and the student
     learns from them too. The generator's stage is half of the questions (``stage``).
   Counts of classes are averaged at every step rather than at every epoch.
+  The student learns nothing in the first stage, so a rule judges by the features of its first
+    weights: where a pool has junk, ``prototypes`` alone says something then.
   ``public_repeats`` is 10 as in the paper, where it makes half of all data public; choose it so.
   Images are not cropped or mirrored for the student, whose steps are AdamW's.
   Where institutions are fused by a pool, logits are logarithms of probabilities.
@@ -42,6 +44,7 @@ Departures
 from typing import Literal, TypeAlias, get_args
 
 from fedkd.core.schedules import FULL, constant
+from fedkd.errors import SettingsError
 from fedkd.losses import (
     adversarial_realness,
     category_frequency,
@@ -51,7 +54,13 @@ from fedkd.losses import (
 )
 from fedkd.methods.method import Method, Share
 from fedkd.methods.source_shares import shares, trained_by
-from fedkd.synthesis import Discriminator, GeneratorNetwork, PublicSamples, TrainedGenerator
+from fedkd.synthesis import (
+    Discriminator,
+    GeneratorNetwork,
+    PublicSamples,
+    TrainedGenerator,
+    rule_named,
+)
 
 PAPER = "Tang et al., AAAI 2025 (arXiv 2412.13525)"
 Way: TypeAlias = Literal["pull_back", "finite_differences"]
@@ -64,6 +73,8 @@ def hidfd(
     frequency_weight: float = 0.1,
     integration_weight: float = 0.1,
     public_repeats: int = 10,
+    public_selection: str | None = None,
+    public_most: int | None = None,
     stage: float = 0.5,
     averaging: float = 0.99,
     latent: int = 128,
@@ -82,6 +93,9 @@ def hidfd(
         frequency_weight: of the category frequency, >= 0; 0 asks for no gradient of a teacher.
         integration_weight: of the feature integration, >= 0.
         public_repeats: as how many samples of the bank each public one is drawn, >= 1.
+        public_selection: rule by which public samples are chosen, see
+            `fedkd.synthesis.public_pool.selection_rules`; None: all are asked about.
+        public_most: samples that are chosen, >= 1, given exactly where there is a rule.
         stage: share of the questions in which generator and discriminator learn, in (0, 1).
         averaging: decay of the mean of the generator's weights that paints after that, in [0, 1).
         latent: Z.
@@ -89,9 +103,18 @@ def hidfd(
         generated: share of the questions that are the generator's after that; the paper has all.
         generator_rate: learning rate of the generator's Adam.
         discriminator_rate: of the discriminator's.
+
+    Raises:
+        SettingsError: a rule without the number of samples, or the other way round.
     """
+    if (public_selection is None) != (public_most is None):
+        raise SettingsError(
+            f"hidfd: public_selection {public_selection} with public_most {public_most}; give both "
+            "or neither"
+        )
     betas = (0.0, 0.999)
-    public = PublicSamples(public_repeats)
+    rule = None if public_selection is None else rule_named(public_selection)
+    public = PublicSamples(public_repeats, rule, public_most)
     discriminator = Discriminator(
         public, discriminator_rate, betas, classwise_weight, integration_weight
     )

@@ -79,6 +79,9 @@ class Trainer:
             if (term := part.term(images, logits, progress)) is not None:
                 loss = loss + term
         weight = self.weights(loss, progress)
+        for part in self.parts:
+            if (factor := part.sample_weights(logits, target, progress)) is not None:
+                weight = weight * factor
         for group in self.optimizer.param_groups:
             group["lr"] = self.plan.rate(taken)
         self.optimizer.zero_grad(set_to_none=True)

@@ -23,7 +23,7 @@ from fedkd.synthesis.parameterisation import (
 from fedkd.synthesis.pixel_and_latent_parameterisation import LatentBatch, PixelBatch
 from fedkd.synthesis.prior_parameter_bandit import PriorParameterBandit
 from fedkd.synthesis.prior_source import ProceduralPriors
-from fedkd.synthesis.public_samples import PublicSamples
+from fedkd.synthesis.public_pool import PublicSamples, rule_named
 from fedkd.synthesis.row_parameterisation import RowBatch
 from fedkd.synthesis.source_scheduler import Scheduled, SourceScheduler
 from fedkd.synthesis.surrogate_trained_source import SurrogateTrained
@@ -74,5 +74,6 @@ __all__ = [
     "TrainedSource",
     "forward_differences",
     "gradient_named",
+    "rule_named",
     "to_bytes",
 ]

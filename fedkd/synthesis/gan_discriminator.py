@@ -18,7 +18,7 @@ from fedkd.core.source_types import AnsweredBatch
 from fedkd.errors import SettingsError
 from fedkd.losses.term import Batch
 from fedkd.protocol import Signal
-from fedkd.synthesis.public_samples import PublicPool, PublicSamples
+from fedkd.synthesis.public_pool import PublicPool, PublicSamples
 
 WIDTH = 32
 """Channels of its first convolution."""

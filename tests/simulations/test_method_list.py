@@ -39,5 +39,12 @@ def test_each_gradient_has_what_it_asks_for_and_what_that_discloses(
     asks, discloses = rows_by_gradient["finite_differences"]
     assert "2 questions a sample" in asks
     assert "roughly" in discloses
-    asks, discloses = rows_by_gradient["none"]
-    assert (asks.strip(), discloses.strip()) == ("logits", "class scores of synthesised samples")
+    plain = {
+        (asks.strip(), discloses.strip())
+        for _, way, asks, discloses in rows
+        if way.strip() == "none"
+    }
+    assert {
+        ("logits", "class scores of synthesised samples"),
+        ("logits", "class scores of public samples"),
+    } <= plain

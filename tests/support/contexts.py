@@ -10,6 +10,7 @@ from fedkd.aggregation.fusion_rules import cached_fusion
 from fedkd.core.bank import Bank
 from fedkd.core.device import CPU
 from fedkd.core.interfaces import Context
+from fedkd.core.public_data import PublicData
 from fedkd.core.run_plan import Plan
 from fedkd.core.source_types import AnsweredBatch, FollowUps, Proposal
 from fedkd.domains import Images
@@ -61,6 +62,8 @@ def context_of(
     }
     values["task"] = Classification(tuple(map(str, range(classes))))
     values["domain"] = Images(shape)
+    if isinstance(changes.get("public"), Tensor):
+        changes["public"] = PublicData.of(changes["public"])
     return Context(student=student, shape=shape, classes=classes, **{**values, **changes})
 
 

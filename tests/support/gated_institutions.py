@@ -19,8 +19,8 @@ from fedkd.protocol import Answers, Ask, Card, Reply, Request, Signal, as_float
 OPEN = Policy(frozenset({Signal.LOGITS, Signal.BN_GAP}), pull_back=True, class_counts=True)
 TINY, FEW = (1, 4, 4), 3
 """Shape of samples, and how many classes there are."""
-PUBLIC_SAMPLES = 6
-"""That a coordinator has, where its method needs some."""
+PUBLIC_SAMPLES, POOL = 6, 200
+"""That a coordinator has where its method needs some, and where it asks about nothing else."""
 Loop: TypeAlias = Generator[Request, Answers, Distilled]
 Put: TypeAlias = Callable[[Request], Answers]
 """Puts a request to the institutions."""
@@ -48,7 +48,8 @@ def public_samples(method: Method, shape: Shape) -> Tensor | None:
     """What a coordinator would bring for that method."""
     if not method.needs.public_data:
         return None
-    return torch.randint(0, 256, (PUBLIC_SAMPLES, *shape), generator=rng(17), dtype=torch.uint8)
+    count = POOL if len(method.sources) == 1 else PUBLIC_SAMPLES
+    return torch.randint(0, 256, (count, *shape), generator=rng(17), dtype=torch.uint8)
 
 
 def linear(seed: int) -> nn.Module:

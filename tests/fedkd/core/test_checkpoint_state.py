@@ -18,6 +18,9 @@ from fedkd.procedural import build_priors
 SHAPE, CLASSES = (1, 4, 4), 3
 PLAN = Plan(budget=120, batch=12, steps=24, student_batch=8)
 PUBLIC = torch.arange(5 * 16, dtype=torch.uint8).view(5, *SHAPE)
+POOL = torch.randint(
+    *(0, 256, (150, *SHAPE)), generator=torch.Generator().manual_seed(1), dtype=torch.uint8
+)
 OWN = {"bn_weight": 0.0, "latent": 8, "warm_up": 0.2, "generated": 0.7, "evolved": 0.4}
 
 
@@ -30,6 +33,13 @@ def network(seed: int) -> nn.Module:
 TEACHERS = InProcess({n: network(i).eval() for i, n in enumerate("ab")}, SHAPE, CLASSES)
 
 
+def public_of(method: Method) -> torch.Tensor | None:
+    """More of them where nothing else is asked."""
+    if not method.needs.public_data:
+        return None
+    return POOL if len(method.sources) == 1 else PUBLIC
+
+
 class Run:
     """A loop that is driven by hand."""
 
@@ -40,7 +50,7 @@ class Run:
             *(network(9), method, TEACHERS.cards, plan, build_priors("pink", "noise"), 4),
             watch=self.events.append,
             rest=lambda: rest(self),
-            public=PUBLIC if method.needs.public_data else None,
+            public=public_of(method),
         )
 
     def to_its_end(self) -> Distilled:
@@ -89,6 +99,8 @@ def same(one: State, other: State) -> bool:
         (make("fast_dfkd", {"latent": 8, "steps_per_batch": 3, "meta_update": "reptile"}), PLAN),
         (make("cmi", {"latent": 8, "steps_per_batch": 2, "negatives": 9, "bank_size": 20}), PLAN),
         (make("hidfd", {"latent": 8}), PLAN),
+        (make("odsd", {"round_share": 0.3}), PLAN),
+        (make("kd3", {"round_share": 0.3}), PLAN),
         (make("dense", {"latent": 8, "steps_per_batch": 3, "warm_up": 0.2}), PLAN),
         (make("co_boosting", {"latent": 8, "steps_per_batch": 2, "warm_up": 0.2}), PLAN),
         (make("co_boosting", {"latent": 8, "steps_per_batch": 2}), replace(PLAN, capacity=30)),
@@ -113,6 +125,8 @@ def same(one: State, other: State) -> bool:
         "reptile",
         "instance-discrimination",
         "public-samples",
+        "chosen-public-samples",
+        "confident-samples",
         "latents-of-an-ensemble",
         "learned-weights",
         "bounded-learned-weights",

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from fedkd.client.vault.training.settings import SupervisedSettings
@@ -36,6 +36,17 @@ def trains(method: Method) -> bool:
     return any(isinstance(spec, TrainedGenerator | OutputDiversified) for spec in specs)
 
 
+def with_junk(images: Tensor) -> Tensor:
+    """Each of ``images``, shifted in nine ways, and noise: more than are asked."""
+    shifted = [images.roll((y, x), (2, 3)) for y in (-1, 0, 1) for x in (-1, 0, 1)]
+    noise = torch.randint(
+        *(0, 256, (BUDGET // 2, *images.shape[1:])),
+        generator=torch.Generator().manual_seed(0),
+        dtype=torch.uint8,
+    )
+    return torch.cat([*shifted, noise])
+
+
 class Digits:
     """Two institutions with half of the digits each."""
 
@@ -64,6 +75,8 @@ class Digits:
         public = None
         if method.needs.public_data:
             public = load_public_images("typeset-digits", self.data.shape)
+            if len(method.sources) == 1:  # nothing else is asked: more of them, and junk
+                public = with_junk(public)
         loop = distil(
             student, method, self.at_hand.cards, plan, build_priors(*names), public=public
         )

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from fedkd.core.public_data import PublicData
 from fedkd.data.datasets import open_data
 from fedkd.errors import DataError
 from fedkd.experiment import load_experiment
@@ -64,6 +65,6 @@ def test_what_cannot_be_read_is_told_in_one_line(name: str, tmp_path: Path) -> N
 def test_the_shipped_experiment_hands_them_to_the_coordinator() -> None:
     teachers = InProcess({"a": build_network("mlp", 10, (1, 8, 8), 0)}, (1, 8, 8), 10)
     parts = ingredients(load_experiment("digits-hidfd"), teachers.cards)
-    assert parts.public is not None
-    assert parts.public.shape == (210, 1, 8, 8)
+    assert isinstance(parts.public, PublicData)
+    assert parts.public.images.shape == (210, 1, 8, 8)
     assert ingredients(load_experiment("digits-dense"), teachers.cards).plan.rule == "mean_logits"

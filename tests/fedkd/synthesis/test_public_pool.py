@@ -8,7 +8,7 @@ from fedkd.core.bank import Bank
 from fedkd.core.source_types import Turn
 from fedkd.errors import SettingsError
 from fedkd.synthesis import PublicSamples
-from fedkd.synthesis.public_samples import PublicPool
+from fedkd.synthesis.public_pool import PublicPool
 from tests.support.contexts import answered_with, context_of
 
 SHAPE, K = (1, 8, 8), 3
