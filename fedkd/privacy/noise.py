@@ -2,6 +2,11 @@
 
 All randomness comes from the operating system, fresh at each call. There is no seed, since whoever
 knows the seed of noise can subtract it.
+
+OpenDP has a discrete Gaussian too; `tests/fedkd/privacy/test_noise_beside_opendp.py` compares both.
+It takes half the time (20 microseconds a draw, and 45 here, beside milliseconds of a teacher), but
+its scale is a float, so that a deviation such as 27/10 would not be the one that is charged, and
+it would bring a library of 280 MB to every institution in the place of these fifty lines.
 """
 
 import math
