@@ -27,6 +27,7 @@ What cannot cross
 Departures
   The paper asks about all it collected. Here a random tenth is asked, then, in rounds, those for
     which the student alone (alpha = 0, since T(x) is not known yet) is most above its threshold.
+  32 samples of a batch are contrasted, rather than all: each takes two passes more.
   Classes are counted over as many drawn samples as the bank holds, rather than over an epoch's set.
   Steps are AdamW's, of batches drawn with replacement. The surest sample of a batch is always kept.
   The paper reports the best epoch by test data; here it is the last.

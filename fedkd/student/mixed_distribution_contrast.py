@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedkd.core.checkpoint_state import State, gather, scatter
@@ -16,6 +17,8 @@ from fedkd.errors import SettingsError
 from fedkd.losses.nt_xent import nt_xent
 from fedkd.models import penultimate_features
 
+PAIRS = 32
+"""Samples of a batch that are contrasted: each costs two more passes through the student."""
 WIDTH = 128
 """Of the embedding in which views are compared."""
 EPSILON = 1e-6
@@ -71,10 +74,13 @@ class ContrastedViews(BaseStudentPart):
         self._rng = torch.Generator().manual_seed(context.seed)
 
     def term(self, images: Tensor, logits: Tensor, progress: float) -> Tensor | None:
-        """``weight * nt_xent``, (B,), of samples and the same with mixed distributions."""
+        """``weight * nt_xent`` of samples and the same with mixed distributions.
+
+        (B,): 0 beyond the first `PAIRS`, which weigh more for it, so that the mean is theirs.
+        """
         if not self.settings.weight:
             return None
-        x = self._context.compute.pixels(images)
+        x = self._context.compute.pixels(images[:PAIRS])
         count = len(x)
         seed = int(torch.randint(2**62, (), generator=self._rng))
         shares = np.random.default_rng(seed).beta(*(self.settings.concentration,) * 2, count)
@@ -82,7 +88,8 @@ class ContrastedViews(BaseStudentPart):
         mixed = mixed_distribution(x, others, torch.from_numpy(shares).to(x))
         features = penultimate_features(self._context.student, torch.cat([x, mixed]))
         first, second = self.embedding(features.float()).split(count)
-        return self.settings.weight * nt_xent(first, second, self.settings.temperature)
+        own = nt_xent(first, second, self.settings.temperature) * (len(images) / count)
+        return self.settings.weight * F.pad(own, (0, len(images) - count))
 
     def follow(self, images: Tensor, target: Tensor, taken: int, progress: float) -> None:
         """The embedding takes the student's step."""

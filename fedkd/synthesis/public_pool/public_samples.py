@@ -55,7 +55,9 @@ class PublicSamples:
     def __post_init__(self) -> None:
         if self.times < 1:
             raise SettingsError(f"public samples count {self.times} times; expected >= 1")
-        if (self.most or 1) < 1 or not (0 < self.first_share <= 1 and 0 < self.round_share <= 1):
+        shares = (self.first_share, self.round_share)
+        none = self.most is not None and self.most < 1
+        if none or not all(0 < share <= 1 for share in shares):
             raise SettingsError(
                 f"public samples: {self.most} of them, a share {self.first_share} first, rounds of "
                 f"{self.round_share}; expected >= 1 and shares in (0, 1]"
