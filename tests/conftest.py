@@ -18,6 +18,7 @@ from tests.support.hub_clients import TOKEN, RawClient  # noqa: E402
 
 # How long an example takes says more of the machine than of the code.
 settings.register_profile("fedkd", deadline=None)
+settings.register_profile("long", deadline=None, max_examples=10_000)
 settings.load_profile("fedkd")
 
 

@@ -6,8 +6,7 @@ ProtocolError; any other outcome is a `DefectError`.
 """
 
 import random
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -41,15 +40,12 @@ from fedkd.wire import (
     RecipeQuery,
     Role,
     Session,
-    State,
     Welcome,
     decode_from_coordinator,
     decode_from_institution,
     encode,
 )
 
-MESSAGES_PER_SESSION = 50
-"""Most messages that a session receives before a new one is opened."""
 LIMIT_NUMBERS = (0, 1, 127, 128, 2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**63 - 1, 2**63, 2**64 - 1)
 """Numbers at the limits of number formats."""
 
@@ -229,23 +225,3 @@ def open_session(receiver: Role, rng: random.Random) -> Session:
     for sender, message in exchange[: rng.randint(0, len(exchange))]:
         (session.send if sender is receiver else session.receive)(message)
     return session
-
-
-def malformed_messages(count: int, seed: int) -> Iterator[tuple[Role, str, bytes, Session]]:
-    """Sender, kind, bytes and receiving session of each message; the same for the same seed."""
-    rng = random.Random(seed)
-    sessions: dict[Role, Session] = {}
-    received: Counter[Role] = Counter()
-    for _ in range(count):
-        sender = rng.choice(tuple(Role))
-        session = sessions.get(sender)
-        if (
-            session is None
-            or session.state is State.CLOSED
-            or received[sender] >= MESSAGES_PER_SESSION
-        ):
-            session = sessions[sender] = open_session(sender.other, rng)
-            received[sender] = 0
-        received[sender] += 1
-        mutation = rng.choice(MUTATIONS)
-        yield sender, mutation.__name__, mutation(rng, VALID[sender]), session
