@@ -1,7 +1,7 @@
 """Controls for tables that a user can name: rows that teach nothing, and a box far too wide.
 
     rows.priors = ["fedkd.simulations.checks.table_controls:constant_rows"]
-    rows.priors = ["fedkd.simulations.checks.table_controls:two_prototypes"]
+    rows.priors = ["fedkd.simulations.checks.table_controls:action_prototypes_0"]
     institutions.data = "fedkd.simulations.checks.table_controls:stretched_diabetes"
 
 What a student learns of them, it learns of no information about where the teachers' data lie.
@@ -16,6 +16,7 @@ from fedkd.data.dataset import Dataset
 from fedkd.data.tables import open_table
 from fedkd.procedural.table_priors import TablePrior
 from fedkd.protocol import Column, decode_rows, encode_rows
+from fedkd.simulations.examiners.cartpole import ACTIONS, COLUMNS, searched_controller
 
 STRETCH = 10.0
 """How many times too wide the ranges are."""
@@ -32,15 +33,28 @@ class ConstantRows(TablePrior):
 
 
 @dataclass(frozen=True)
-class TwoPrototypes(TablePrior):
-    """Two rows that were drawn uniformly once, each jittered a little."""
+class ActionPrototypes(TablePrior):
+    """One row for each action of CartPole, each jittered a little.
+
+    Rows are drawn uniformly; of each action the first is taken for which the controller whose
+    records the teachers learn from decides on it. A test asks the teachers too.
+    """
 
     seed: int = 0
+    """Of the draw."""
+    jitter: float = JITTER
 
     def _rows(self, count: int, columns: int, rng: torch.Generator) -> Tensor:
-        centres = torch.rand(2, columns, generator=torch.Generator().manual_seed(self.seed))
-        centre = centres[torch.arange(count) % 2]
-        return centre + JITTER * torch.randn(count, columns, generator=rng)
+        centre = self.centres()[torch.arange(count) % len(ACTIONS)]
+        return centre + self.jitter * torch.randn(count, columns, generator=rng)
+
+    def centres(self) -> Tensor:
+        """(A, 4) the row of each action, in [0, 1]."""
+        drawn = torch.rand(1000, len(COLUMNS), generator=torch.Generator().manual_seed(self.seed))
+        states = decode_rows(drawn[:, None, None], COLUMNS).numpy()
+        actions = torch.from_numpy(states @ searched_controller(0) > 0).long()
+        first = [int((actions == action).nonzero()[0]) for action in range(len(ACTIONS))]
+        return drawn[first]
 
 
 def constant_rows() -> ConstantRows:
@@ -48,9 +62,19 @@ def constant_rows() -> ConstantRows:
     return ConstantRows()
 
 
-def two_prototypes() -> TwoPrototypes:
-    """The prior."""
-    return TwoPrototypes()
+def action_prototypes_0() -> ActionPrototypes:
+    """The prior of the first pair of rows."""
+    return ActionPrototypes(0)
+
+
+def action_prototypes_1() -> ActionPrototypes:
+    """The prior of the second pair."""
+    return ActionPrototypes(1)
+
+
+def action_prototypes_2() -> ActionPrototypes:
+    """The prior of the third pair."""
+    return ActionPrototypes(2)
 
 
 def stretched_diabetes(root: str | None = None) -> Dataset:

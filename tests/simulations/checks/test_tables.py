@@ -6,14 +6,17 @@ from pathlib import Path
 import pytest
 import torch
 
+from fedkd.client.vault.training.settings import SupervisedSettings
+from fedkd.client.vault.training.supervised_tables import train_table_teacher
 from fedkd.data.datasets import open_data
 from fedkd.errors import SettingsError
 from fedkd.procedural import build_prior
-from fedkd.protocol import decode_rows
+from fedkd.protocol import Signal, decode_rows
 from fedkd.simulations.checks import tables
 from fedkd.simulations.checks.tables import (
     CASES,
     CONTROLS,
+    DRAWS,
     Case,
     above_control,
     least,
@@ -54,14 +57,29 @@ def test_ranges_ten_times_too_wide_hold_the_same_patients() -> None:
     assert float(wide.test_images[..., numeric].sub(0.5).abs().max()) <= 0.05 + 1e-6
 
 
-@pytest.mark.parametrize(("name", "most"), [("constant_rows", 1), ("two_prototypes", 2)])
+@pytest.mark.parametrize(("name", "most"), [("constant_rows", 1), ("action_prototypes_0", 2)])
 def test_controls_draw_about_one_row_or_two(name: str, most: int) -> None:
     prior = build_prior(f"{CONTROLS}:{name}", imports=True)
-    rows = prior.draw(200, (1, 1, 6), torch.Generator().manual_seed(0)).flatten(1).float() / 255
+    rows = prior.draw(200, (1, 1, 4), torch.Generator().manual_seed(0)).flatten(1).float() / 255
     centres = rows[:most]
     nearest = torch.cdist(rows, centres).min(1).values
     assert float(nearest.max()) < 0.25
     assert float(torch.pdist(rows).max()) < 0.3 or most == 2
+
+
+def test_prototypes_have_one_row_for_each_action_of_the_teachers() -> None:
+    data = open_data("fedkd.simulations.examiners.cartpole:recorded_episodes")
+    settings = SupervisedSettings(10, 32, 1e-2, 0.0)
+    teacher = train_table_teacher(
+        "table-tanh",
+        *(data.train_images, data.train_labels, data.classes, data.columns, data.numbers),
+        *(settings, 0),
+    )
+    for draw in range(DRAWS):
+        prior = build_prior(f"{CONTROLS}:action_prototypes_{draw}", imports=True)
+        rows = prior.centres()[:, None, None]
+        logits = teacher.ask(rows, frozenset({Signal.LOGITS}))[Signal.LOGITS]
+        assert logits.argmax(1).tolist() == [0, 1]
 
 
 def test_a_small_case_runs_with_its_control(
