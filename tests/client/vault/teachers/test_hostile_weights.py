@@ -150,7 +150,7 @@ def test_a_student_s_file_is_a_regular_one_of_the_network_s_size(tmp_path: Path)
     notes = json.dumps({"student": "cnn", "classes": 10, "shape": "1x8x8"})
     own, path = weights(), tmp_path / "student.safetensors"
     save_file(own, path, metadata={"fedkd": notes})
-    assert torch.equal(open_student(path).state_dict()["head.bias"], own["head.bias"])
+    assert torch.equal(open_student(path).network.state_dict()["head.bias"], own["head.bias"])
     with path.open("ab") as file:
         file.truncate(1 << 32)  # 4 GiB that take no disk
     with pytest.raises(DataError, match="is no student of fedkd's"):

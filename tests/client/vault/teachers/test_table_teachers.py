@@ -467,9 +467,9 @@ def test_rows_outside_the_schema_do_not_reach_the_teacher(shelf: Path) -> None:
     assert institution.totals["asked"] == 3
 
 
-def test_scores_of_numbers_are_not_released(shelf: Path) -> None:
+def test_scores_need_test_data(shelf: Path) -> None:
     save_regressor(shelf)
-    with pytest.raises(SettingsError, match="a released score counts right classes"):
+    with pytest.raises(SettingsError, match="there are no test data; name them under"):
         served(spec("skops:stay.skops", shelf, "stay"), Policy(scores=True))
 
 
