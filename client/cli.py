@@ -67,6 +67,45 @@ def teach(owner: File) -> None:
 
 
 @app.command()
+def shrink(
+    owner: File,
+    compare: Annotated[
+        bool,
+        typer.Option(
+            "--compare", help="Also score plain distillation on the same images, and discard it."
+        ),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make the teacher narrower with a few of its own images, as [teacher.shrunk] says.
+
+    From then on the narrower network answers, under the same policy and ledger. The scores on the
+    private test data are for the owner alone.
+    """
+    from fedkd.client.config.owner_config import load_owner_config
+    from fedkd.client.config.private_state_folder import locked
+    from fedkd.client.institution.teacher_shrinking import shrink_teacher
+    from fedkd.client.monitoring.terminal_formatting import format_tested_network, progress_bar
+
+    settings = load_owner_config(owner)
+    with locked(settings.state.folder), progress_bar("teacher") as progress:
+        made = shrink_teacher(settings, progress, compare=compare)
+    if as_json:
+        typer.echo(json.dumps(asdict(made)))
+        return
+    networks = {
+        "teacher": made.teacher,
+        "shrunk": made.shrunk,
+        "plain distillation": made.distilled,
+        "plain distillation, mixed": made.distilled_mixed,
+    }
+    for what, network in networks.items():
+        if network is not None:
+            counts = (network.weights, network.right, network.examples)
+            typer.echo(f"{made.name}, {what}: {format_tested_network(*counts)}")
+
+
+@app.command()
 def serve(
     owner: File,
     server: Annotated[
@@ -149,7 +188,7 @@ def audit(
         Path | None,
         typer.Option(help="Attack this student of a run instead of the teacher."),
     ] = None,
-    samples: Annotated[int, typer.Option(min=5, help="Most samples of each kind.")] = 1000,
+    samples: Annotated[int, typer.Option(min=10, help="Most samples of each kind.")] = 1000,
     all_signals: Annotated[
         bool,
         typer.Option(

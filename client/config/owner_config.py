@@ -42,6 +42,21 @@ class DpTrainingTable(Section):
     accountant: Literal["prv", "rdp"] = "prv"
 
 
+class ShrunkTable(Section):
+    """The fields of `fedkd.client.vault.compression.settings.ShrinkSettings`."""
+
+    width: float = Field(0.5, gt=0, lt=1)
+    images: Count = 5
+    steps: Count = 300
+    learning_rate: float = Field(0.01, gt=0)
+    shift: int = Field(1, ge=0)
+    """Most pixels by which an image is shifted at random."""
+    mirrors: bool = False
+    """Whether images are mirrored at random, left to right."""
+    private: DpTrainingTable | None = None
+    """For mode dp-teacher: replaces images, steps, learning rate, shift and mirrors."""
+
+
 class TeacherTable(Section):
     """A teacher trained here, on the data of [data]. An external one has a `TeacherSpec`."""
 
@@ -60,6 +75,8 @@ class TeacherTable(Section):
     """For mode pate: teachers that vote, each trained on samples of its own."""
     private: DpTrainingTable | None = None
     """For mode dp-teacher: replaces epochs, batch and rates."""
+    shrunk: ShrunkTable | None = None
+    """Where given, a narrower network answers that is made of this one on the same images."""
 
 
 class DataTable(Section):
@@ -179,17 +196,34 @@ class OwnerConfig(Section):
                     f"policy.mode is {self.policy.mode}: pate needs teacher.voters and dp-teacher "
                     "needs [teacher.private], and no other mode takes them"
                 )
+        shrunk = teacher.shrunk
+        if shrunk is not None and teacher.voters:
+            raise SettingsError(
+                f"{teacher.voters} voters cannot be shrunk, since each answers for samples of its "
+                "own; take [teacher.shrunk] away"
+            )
+        if shrunk is not None and (shrunk.private is None) != (teacher.private is None):
+            raise SettingsError(
+                "the teacher and its narrower form are trained on the same images, so both are "
+                "private or neither; write [teacher.private] and [teacher.shrunk.private], or none"
+            )
 
     @property
     def effective_policy(self) -> Policy:
         """The policy that the institution applies.
 
         Without ``policy.budget`` the target of [teacher.private] is the budget: one DP training.
+        That of [teacher.shrunk.private] adds to it.
         """
-        policy, private = self.policy.to_policy(), getattr(self.teacher, "private", None)
+        policy, teacher = self.policy.to_policy(), self.teacher
+        private = teacher.private if isinstance(teacher, TeacherTable) else None
         if private is None or policy.budget is not None:
             return policy
-        return replace(policy, budget=Budget(private.epsilon, private.delta))
+        epsilon, delta = private.epsilon, private.delta
+        shrunk = teacher.shrunk if isinstance(teacher, TeacherTable) else None
+        if shrunk is not None and shrunk.private is not None:
+            epsilon, delta = epsilon + shrunk.private.epsilon, delta + shrunk.private.delta
+        return replace(policy, budget=Budget(epsilon, delta))
 
     @property
     def servers(self) -> frozenset[str]:

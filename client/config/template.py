@@ -38,6 +38,13 @@ seed = 0
 # clipping = 1.0                    # most that one image adds to a step
 # sampling_rate = 0.05              # chance of an image to take part in a step
 # accountant = "prv"                # prv or rdp
+# [teacher.shrunk]                  # a narrower network answers, made of the one above by
+# width = 0.5                       # `fedkd-client shrink`: share of the channels that it keeps
+# images = 5                        # your own images of each class that make it
+# steps = 300                       # of each block alone, and of each joining of blocks
+# shift = 1                         # most pixels by which these are shifted while it learns
+# mirrors = false                   # whether they are mirrored too
+# [teacher.shrunk.private]          # of mode "dp-teacher": the keys of [teacher.private] again
 
 [data]                              # private images; they never leave this machine
 source = "digits"                   # digits, torchvision:NAME, folder:PATH, parquet:PATH, npz:PATH,

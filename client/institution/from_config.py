@@ -5,13 +5,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
-from fedkd.client.config.owner_config import DataTable, OwnerConfig, TeacherTable
+from fedkd.client.config.owner_config import (
+    DataTable,
+    OwnerConfig,
+    ShrunkTable,
+    TeacherTable,
+)
 from fedkd.client.config.private_state_folder import ensure_private_folder
 from fedkd.client.institution.institution import Institution
 from fedkd.client.institution.onnx_student import SUFFIX, open_onnx_student
 from fedkd.client.institution.student_weight_loading import OpenedStudent, open_student
 from fedkd.client.ledger.ledger import Ledger
+from fedkd.client.vault.compression.settings import ShrinkSettings
 from fedkd.client.vault.external_vault import ExternalVault
+from fedkd.client.vault.shrunk_vault import ShrunkVault
 from fedkd.client.vault.teachers.teacher_spec import TeacherSpec
 from fedkd.client.vault.trained_vault import TrainedVault
 from fedkd.client.vault.training.settings import (
@@ -21,6 +28,7 @@ from fedkd.client.vault.training.settings import (
 )
 from fedkd.client.vault.vault import Vault
 from fedkd.client.vault.vault_settings import Assets
+from fedkd.core.augmentation import Augmentation
 from fedkd.errors import DataError, SettingsError
 from fedkd.tasks import pooled_number_scores
 
@@ -108,7 +116,16 @@ def owner_vault(config: OwnerConfig, progress: ProgressCallback | None) -> Vault
         return ExternalVault(config.teacher, assets)
     if assets is None:
         raise SettingsError("a teacher that is trained here needs images; write a [data] table")
-    return TrainedVault(assets, config.state.folder / "teacher", progress)
+    folder, shrunk = config.state.folder / "teacher", config.teacher.shrunk
+    if shrunk is None:
+        return TrainedVault(assets, folder, progress)
+    return ShrunkVault(assets, _shrink_settings(shrunk), folder, progress)
+
+
+def _shrink_settings(t: ShrunkTable) -> ShrinkSettings:
+    private = None if t.private is None else DpSgdSettings(**dict(t.private))
+    augmentation = Augmentation(t.shift, t.mirrors)
+    return ShrinkSettings(t.width, t.images, t.steps, t.learning_rate, augmentation, private)
 
 
 def _assets(d: DataTable, t: TeacherTable | TeacherSpec) -> Assets:

@@ -131,7 +131,9 @@ def open_release(
         DataError: likewise.
     """
     _check_policy(vault, policy)
-    account = PrivacyAccountant.open(ledger, policy, vault.fingerprints, vault.dp_training)
+    account = PrivacyAccountant.open(
+        ledger, policy, vault.fingerprints, vault.dp_training, vault.earlier_dp_trainings
+    )
     release = build_release_mode(
         account.answer_policy, vault.teacher, vault.guarantee, numbers=bool(vault.numbers)
     )

@@ -25,7 +25,7 @@ import hashlib
 import logging
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -178,32 +178,37 @@ class Ledger(Journal):
             left = privacy_cost.limit(spent) - spent.micro_rho
             return count * privacy_cost.per_answer <= left
 
-    def charge_training(self, training: DpTraining, data_set: str, policy: Policy) -> bool:
-        """Decide about a DP training, charge and log it; to be called before it begins.
+    def charge_trainings(
+        self, trainings: Sequence[DpTraining], data_set: str, policy: Policy
+    ) -> bool:
+        """Decide about DP trainings, charge and log them; to be called before they begin.
 
         Args:
-            training: known by its key; one that was charged before is free.
-            data_set: that it trains on.
+            trainings: that a teacher comes from, all charged or none. One that was charged before
+                is known by its key, and free.
+            data_set: that they train on.
             policy: the owner's; without a budget in it nothing is refused.
 
         Returns:
-            Whether it may begin, or its teacher be served.
+            Whether they may begin, or their teacher be served.
 
         Raises:
             DataError: the ledger cannot be written.
         """
         with self._checked_transaction():
-            if self._was_charged(training.key):
+            new = [training for training in trainings if not self._was_charged(training.key)]
+            if not new:
                 return True
-            epsilon, delta = training.epsilon, training.delta
-            row = Entry(timestamp(self._clock()), "", TRAINING, "", 0, training.key)
-            row = replace(row, epsilon=epsilon, delta=delta, data_set=data_set, mode=policy.mode)
-            spent = self.dataset_accounts.spending_in_transaction(data_set).with_training(
-                epsilon, delta
-            )
+            spent = self.dataset_accounts.spending_in_transaction(data_set)
+            for training in new:
+                spent = spent.with_training(training.epsilon, training.delta)
             allowed = policy.budget is None or policy.budget.covers(spent)
             decision = (ANSWERED, "") if allowed else (REFUSED, Reason.SPENT.value)
-            self._append_decision(row, *decision)
+            for training in new:
+                row = Entry(timestamp(self._clock()), "", TRAINING, "", 0, training.key)
+                row = replace(row, epsilon=training.epsilon, delta=training.delta)
+                row = replace(row, data_set=data_set, mode=policy.mode)
+                self._append_decision(row, *decision)
         return allowed
 
     def charge_evaluation(self, student: str, policy: Policy) -> Refusal | None:

@@ -5,7 +5,7 @@ and an institution that has spent more than its policy grants does not serve. Th
 budget is left for answers, and which guarantee the card may state for all releases together.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -39,6 +39,7 @@ class PrivacyAccountant:
         policy: Policy,
         fingerprints: Iterable[bytes],
         training: DpTraining | None,
+        earlier_trainings: Sequence[DpTraining] = (),
     ) -> "PrivacyAccountant":
         """Register the data set and charge the teacher's training, before the teacher is opened.
 
@@ -47,6 +48,7 @@ class PrivacyAccountant:
             policy: the owner's.
             fingerprints: digests of the samples; none where they are unknown.
             training: the DP training that the teacher comes from, or will come from.
+            earlier_trainings: of the models that this training starts from; charged with it.
 
         Raises:
             SettingsError: after what was spent, the mode cannot give its guarantee any more.
@@ -56,11 +58,13 @@ class PrivacyAccountant:
         if MODES[policy.mode].charged:
             # Every answer has noise of its own, however the teacher was trained.
             training = None
-        allowed = training is None or ledger.charge_training(training, data_set, policy)
+        trainings = [] if training is None else [*earlier_trainings, training]
+        allowed = ledger.charge_trainings(trainings, data_set, policy)
         spent = ledger.dataset_accounts.spending(data_set)
         if training is not None and not allowed:
+            wanted = " and ".join(f"epsilon {t.epsilon:g} at delta {t.delta:g}" for t in trainings)
             raise SettingsError(
-                f"a training of epsilon {training.epsilon:g} at delta {training.delta:g} is more "
+                f"a training of {wanted} is more "
                 f"than policy.budget, {policy.budget}, has left: {_spent_text(spent)} on these "
                 "images; both numbers add up, so grant the sums, or serve the teacher that there is"
             )

@@ -79,6 +79,12 @@ def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
             progress.stop()
 
 
+def format_tested_network(weights: int, right: int, examples: int) -> str:
+    """A network's size, and its accuracy where there are test data."""
+    size = f"{weights:,} weights"
+    return f"{size}, {right} of {examples} right: {right / examples:.2%}" if examples else size
+
+
 def card_fields(card: Card) -> dict[str, Any]:
     """Every field of a card, in types that JSON has."""
     guarantee = None if card.guarantee is None else str(card.guarantee)

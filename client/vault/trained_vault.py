@@ -21,7 +21,7 @@ from fedkd.client.vault.local_data import LocalData, open_local_data
 from fedkd.client.vault.pate_ensemble import PateEnsemble
 from fedkd.client.vault.training.model_check import check_trainable
 from fedkd.client.vault.training.pate import train_pate_ensemble
-from fedkd.client.vault.training.settings import ProgressCallback
+from fedkd.client.vault.training.settings import DpSgdSettings, ProgressCallback
 from fedkd.client.vault.training.supervised import (
     SKLEARN_PREFIX,
     check_samples,
@@ -124,7 +124,7 @@ class TrainedVault(Vault):
     @cached_property
     def dp_training(self) -> DpTraining | None:
         """See `Vault.dp_training`."""
-        target = self.assets.dp_training
+        target = self._dp_target
         if target is None:
             return None
         cached = self._cached
@@ -202,6 +202,11 @@ class TrainedVault(Vault):
         truth[:, [names.index(name) for name in own]] = data.test_labels
         return number_sums(said, truth)
 
+    @property
+    def _dp_target(self) -> DpSgdSettings | None:
+        """The guarantee that the training aims at; None where it promises nothing."""
+        return self.assets.dp_training
+
     @cached_property
     def _data(self) -> LocalData:
         return open_local_data(self.assets)
@@ -218,7 +223,7 @@ class TrainedVault(Vault):
             if self._folder is not None and isinstance(teacher, ModuleTeacher):
                 key = "" if self.dp_training is None else self.dp_training.key
                 store_model(self._folder, self._metadata, teacher, guarantee, key)
-        target = self.assets.dp_training
+        target = self._dp_target
         if target and not (guarantee and guarantee.implies(target.epsilon, target.delta)):
             raise DataError(
                 f"the teacher does not keep the guarantee of epsilon {target.epsilon} at delta "

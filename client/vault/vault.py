@@ -89,6 +89,11 @@ class Vault(ABC):
         """
 
     @property
+    def earlier_dp_trainings(self) -> tuple[DpTraining, ...]:
+        """Trainings of the models that ``dp_training`` starts from; the ledger charges them too."""
+        return ()
+
+    @property
     @abstractmethod
     def guarantee(self) -> Guarantee | None:
         """The DP guarantee of the teacher's training; None where there is none."""

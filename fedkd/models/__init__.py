@@ -15,7 +15,9 @@ from fedkd.models.output_checks import (
 )
 from fedkd.models.registry import (
     MODELS,
+    WIDTHS,
     build_network,
+    narrow_network,
     network_factory,
     penultimate_features,
     reinitialised,
@@ -43,6 +45,7 @@ __all__ = [
     "MIN_PROBABILITY",
     "MODELS",
     "TABLE_MODELS",
+    "WIDTHS",
     "Classes",
     "Generator",
     "InProcess",
@@ -62,6 +65,7 @@ __all__ = [
     "build_table_network",
     "check_network",
     "check_student_name",
+    "narrow_network",
     "network_factory",
     "penultimate_features",
     "probe_images",

@@ -4,6 +4,7 @@ Every network takes (B, C, H, W) floats in [0, 1], normalises them itself, and i
 parts: ``embed`` turns images into features (B, D), ``head`` turns features into logits (B, K).
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
@@ -72,8 +73,8 @@ Norm: TypeAlias = Callable[[int], nn.Module]
 
 
 def group_norm(channels: int) -> nn.Module:
-    """Group normalisation in eight groups."""
-    return nn.GroupNorm(8, channels)
+    """Group normalisation in eight groups, or in fewer where eight do not divide the channels."""
+    return nn.GroupNorm(math.gcd(8, channels), channels)
 
 
 def cnn(width: int, norm: Norm) -> Callable[[int, Shape], Network]:
@@ -192,17 +193,21 @@ def _stages(
     return blocks
 
 
-def resnet(*depths: int) -> Callable[[int, Shape], Network]:
-    """ResNet (He et al., CVPR 2016) with the 3x3 stem for small images; from 8x8 up."""
+def resnet(*depths: int, width: int = 64) -> Callable[[int, Shape], Network]:
+    """ResNet (He et al., CVPR 2016) with the 3x3 stem for small images; from 8x8 up.
+
+    Its stages are 1, 2, 4 and 8 times as wide as the stem, which is 64 wide in the original.
+    """
+    widths = [width, 2 * width, 4 * width, 8 * width]
 
     def make(classes: int, shape: Shape) -> Network:
         _require_size("this resnet", shape, 8)
         body = nn.Sequential(
-            *_conv_block(shape[0], 64, nn.BatchNorm2d),
-            *_stages(PostActivationBlock, 64, (64, 128, 256, 512), depths),
+            *_conv_block(shape[0], width, nn.BatchNorm2d),
+            *_stages(PostActivationBlock, width, widths, depths),
             GlobalPooling(F.avg_pool2d),
         )
-        return Network(body, nn.Linear(512, classes))
+        return Network(body, nn.Linear(widths[-1], classes))
 
     return make
 

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,17 +26,21 @@ from fedkd.models.library_networks import LIBRARIES
 
 GROUP = "fedkd.models"
 """The entry-point group in which packages offer factories of networks."""
+WIDTHS: Mapping[str, tuple[int, Callable[[int], Callable[[int, Shape], Network]]]] = {
+    "cnn": (16, partial(cnn, norm=nn.BatchNorm2d)),
+    "cnn-wide": (32, partial(cnn, norm=nn.BatchNorm2d)),
+    "cnn-groupnorm": (16, partial(cnn, norm=group_norm)),
+    "resnet18": (64, lambda width: resnet(2, 2, 2, 2, width=width)),
+    "resnet34": (64, lambda width: resnet(3, 4, 6, 3, width=width)),
+    "resnet9": (64, resnet9),
+    "resnet9-narrow": (16, resnet9),
+}
+"""Networks that can have another width: channels of their first layer, and a factory of that."""
 MODELS: dict[str, Callable[[int, Shape], Network]] = {
-    "cnn": cnn(16, nn.BatchNorm2d),
-    "cnn-wide": cnn(32, nn.BatchNorm2d),
-    "cnn-groupnorm": cnn(16, group_norm),
+    **{name: make(width) for name, (width, make) in WIDTHS.items()},
     "mlp": mlp,
     "lenet5": lenet5,
     "wrn16-1": wrn16_1,
-    "resnet18": resnet(2, 2, 2, 2),
-    "resnet34": resnet(3, 4, 6, 3),
-    "resnet9": resnet9(64),
-    "resnet9-narrow": resnet9(16),
     "scattering": scattering,
 }
 
@@ -68,8 +73,8 @@ def build_network(
         raise SettingsError(
             f"a model of {classes} classes for images {shape}; each number must be 1 or more"
         )
-    # torch initialises layers from its global generator only. Here, and nowhere else, that one
-    # is seeded, and given back as it was.
+    # torch initialises layers from its global generator only. In this module, and nowhere else,
+    # that one is seeded, and given back as it was.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         # Of a name that came over the wire only sizes are tried: what fails is told apart there.
@@ -79,6 +84,29 @@ def build_network(
     if not isinstance(network, nn.Module):
         raise SettingsError(f"model {name!r} is a {type(network).__name__}; expected an nn.Module")
     return network
+
+
+def narrow_network(name: str, classes: int, shape: Shape, fraction: float, seed: int) -> Network:
+    """A network of that name with a fraction of its channels in every layer, and fresh weights.
+
+    Args:
+        name: a key of `WIDTHS`.
+        classes: K, >= 1.
+        shape: (C, H, W) of the images.
+        fraction: of the channels, in (0, 1); rounded to whole channels, at least one.
+        seed: of the initial weights.
+
+    Raises:
+        SettingsError: the network has one width alone, or images too small for it.
+    """
+    if name not in WIDTHS:
+        raise SettingsError(
+            f"model {name!r} has no narrower form; those that have one: {', '.join(WIDTHS)}"
+        )
+    width, factory = WIDTHS[name]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return factory(max(1, round(fraction * width)))(classes, shape)
 
 
 def network_factory(

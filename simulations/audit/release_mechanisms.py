@@ -12,7 +12,7 @@ from fractions import Fraction
 import torch
 from torch import Tensor, nn
 
-from fedkd.client.vault.training.dp_sgd import _Training
+from fedkd.client.vault.training.dp_sgd import DpSgdTraining
 from fedkd.client.vault.training.settings import DpSgdSettings
 from fedkd.privacy import (
     Event,
@@ -185,7 +185,7 @@ def _through_release_gate(
 def dp_sgd_step(private: DpSgdSettings, noise: float = 1.0) -> AuditedMechanism:
     """A step of DP-SGD that takes its whole sample; neighbours: one image, or none."""
     learner = nn.Linear(4, 2)
-    training = _Training(learner, private)
+    training = DpSgdTraining(learner, private)
     optimiser = training._optimiser
     claimed = float(optimiser.noise_multiplier)
     optimiser.noise_multiplier = claimed * noise

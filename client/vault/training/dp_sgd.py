@@ -79,7 +79,7 @@ def train_with_dp_sgd(
         with torch.no_grad():
             inputs = torch.cat([network.embed(piece) for piece in torch.split(inputs, CHUNK)])
         learner = network.head
-    training = _Training(learner, settings, SquaredError() if numbers else None)
+    training = DpSgdTraining(learner, settings, SquaredError() if numbers else None)
     steps_an_epoch = 1 / settings.sampling_rate
     for step in range(1, settings.steps + 1):
         picked = torch.from_numpy(uniform(len(inputs)) < settings.sampling_rate)
@@ -126,11 +126,22 @@ class SquaredError(nn.Module):
         return error if self.reduction == "none" else error.sum()
 
 
-class _Training:
-    """Module, optimiser and accountant of Opacus; noise has no seed, every step is accounted."""
+class DpSgdTraining:
+    """Module, optimiser and accountant of Opacus; noise has no seed, every step is accounted.
+
+    Args:
+        learner: its parameters with a gradient are trained, in place.
+        settings: the target guarantee, which the noise is for, and the hyperparameters.
+        loss: outputs and labels -> summed loss, with Opacus' ``reduction``; None: cross entropy.
+        steps: of the cosine; None: all of ``settings``.
+    """
 
     def __init__(
-        self, learner: nn.Module, settings: DpSgdSettings, loss: nn.Module | None = None
+        self,
+        learner: nn.Module,
+        settings: DpSgdSettings,
+        loss: nn.Module | None = None,
+        steps: int | None = None,
     ) -> None:
         s = settings
         self._settings = s
@@ -140,7 +151,8 @@ class _Training:
         module = GradSampleModuleFastGradientClipping(
             learner, loss_reduction="sum", max_grad_norm=s.clipping
         )
-        adam = torch.optim.Adam(learner.parameters(), s.learning_rate)
+        trained = [p for p in learner.parameters() if p.requires_grad]
+        adam = torch.optim.Adam(trained, s.learning_rate)
         self._optimiser = _NoisyOptimiser(
             adam,
             noise_multiplier=self._noise,
@@ -148,7 +160,7 @@ class _Training:
             expected_batch_size=None,
             loss_reduction="sum",
         )
-        self._cosine = torch.optim.lr_scheduler.CosineAnnealingLR(adam, s.steps)
+        self._cosine = torch.optim.lr_scheduler.CosineAnnealingLR(adam, steps or s.steps)
         self._accountant = create_accountant(s.accountant)
         self._optimiser.attach_step_hook(
             self._accountant.get_optimizer_hook_fn(sample_rate=s.sampling_rate)
@@ -173,20 +185,40 @@ class _Training:
             self._optimiser.step()
         self._cosine.step()
 
+    def remove_hooks(self) -> None:
+        """Leave the learner as a plain module, so that another training can take its layers."""
+        self._module.remove_hooks()
+
+    @property
+    def noise_multiplier(self) -> float:
+        """Standard deviation of the noise on a sum of gradients, over the clipping."""
+        return self._noise
+
+    @property
+    def events(self) -> list[Event]:
+        """The steps that were taken, as the accountant recorded each."""
+        return [Event(noise, rate, steps) for noise, rate, steps in self._accountant.history]
+
     @property
     def guarantee(self) -> Guarantee:
-        """The guarantee of the steps that were taken, by the accountant that recorded each."""
-        s, history = self._settings, self._accountant.history
-        events = [Event(noise, rate, steps) for noise, rate, steps in history]
-        return Guarantee(
-            epsilon=epsilon_of_events(events, s.delta, s.accountant),
-            delta=s.delta,
-            steps=sum(event.steps for event in events),
-            noise_multiplier=self._noise,
-            sampling_rate=s.sampling_rate,
-            clipping=s.clipping,
-            accountant=s.accountant,
-        )
+        """The guarantee of the steps that were taken."""
+        return guarantee_of(self._settings, self.events, self._noise)
+
+
+def guarantee_of(
+    settings: DpSgdSettings, events: Sequence[Event], noise_multiplier: float
+) -> Guarantee:
+    """The guarantee of steps of DP-SGD that were taken by some settings."""
+    s = settings
+    return Guarantee(
+        epsilon=epsilon_of_events(list(events), s.delta, s.accountant),
+        delta=s.delta,
+        steps=sum(event.steps for event in events),
+        noise_multiplier=noise_multiplier,
+        sampling_rate=s.sampling_rate,
+        clipping=s.clipping,
+        accountant=s.accountant,
+    )
 
 
 class _NoisyOptimiser(DPOptimizerFastGradientClipping):  # type: ignore[misc]

@@ -183,7 +183,8 @@ def test_so_much_is_trained_as_is_granted_whichever_thread_is_asked(path: Path) 
         start.wait(10)
         keys = [f"shared {n}" for n in range(3)] + [f"{who} {n}" for n in range(5)]
         return sum(
-            ledgers[who].charge_training(DpTraining(key, 0.2, 1e-6), data_set, word) for key in keys
+            ledgers[who].charge_trainings([DpTraining(key, 0.2, 1e-6)], data_set, word)
+            for key in keys
         )
 
     with ThreadPoolExecutor(4) as pool:

@@ -265,12 +265,12 @@ def test_a_gate_that_is_open_hears_of_a_training(vaults: dict[str, Vault]) -> No
         more = Ask(shown(1, 99))
         assert (after // each + 2) * each <= before, "else it would be refused in any case"
         data_set = ledger.dataset_accounts.register(vaults["pate"].fingerprints)
-        assert not ledger.charge_training(
-            DpTraining("k", 3.0, 1e-5), data_set, policy("dp-teacher")
+        assert not ledger.charge_trainings(
+            [DpTraining("k", 3.0, 1e-5)], data_set, policy("dp-teacher")
         )
         assert refused(north.answer(more)) is None
-        assert ledger.charge_training(
-            DpTraining("k", 3.0, 1e-5), data_set, Policy(mode="dp-teacher")
+        assert ledger.charge_trainings(
+            [DpTraining("k", 3.0, 1e-5)], data_set, Policy(mode="dp-teacher")
         )
         assert refused(north.answer(Ask(shown(1, 100)))) is Reason.SPENT
         assert refused(north.answer(more)) is None, "it was paid for"
@@ -281,8 +281,8 @@ def test_nobody_knows_the_images_of_a_external_teacher_so_they_may_be_any() -> N
         enrol = ledger.dataset_accounts.register
         one, unknown, other = enrol([b"a"]), enrol([]), enrol([b"b"])
         assert enrol([]) == unknown
-        assert ledger.charge_training(DpTraining("k", 1.0, 1e-6), unknown, Policy())
-        assert ledger.charge_training(DpTraining("l", 2.0, 1e-6), one, Policy())
+        assert ledger.charge_trainings([DpTraining("k", 1.0, 1e-6)], unknown, Policy())
+        assert ledger.charge_trainings([DpTraining("l", 2.0, 1e-6)], one, Policy())
         sums = {
             name: float(ledger.dataset_accounts.spending(name).epsilon)
             for name in (one, unknown, other)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from scipy import stats
 from torch import Tensor, nn
 
-from fedkd.client.vault.training.dp_sgd import CHUNK, _Training, train_with_dp_sgd
+from fedkd.client.vault.training.dp_sgd import CHUNK, DpSgdTraining, train_with_dp_sgd
 from fedkd.client.vault.training.settings import DpSgdSettings
 from fedkd.data.datasets import open_data
 from fedkd.errors import DataError, SettingsError
@@ -47,7 +47,7 @@ def test_a_real_step_adds_the_noise_that_is_promised(wrong: float) -> None:
     learner = nn.Linear(2000, 10)
     x, y = torch.rand(40, 2000), torch.arange(40) % 10
     exact = clipped_sum(learner, x, y, settings.clipping)
-    training = _Training(learner, settings)
+    training = DpSgdTraining(learner, settings)
     promised = training._optimiser.noise_multiplier * settings.clipping
     training._optimiser.noise_multiplier *= wrong  # the control
     training.step(x, y)
@@ -69,7 +69,7 @@ def test_no_image_adds_more_than_the_bound(name: str, clipping: float) -> None:
         x, learner = learner.embed(x), learner.head  # type: ignore[operator,assignment]
     y = DIGITS.train_labels[:30]
     exact = clipped_sum(learner, x, y, clipping)
-    training = _Training(learner, replace(SETTINGS, clipping=clipping))
+    training = DpSgdTraining(learner, replace(SETTINGS, clipping=clipping))
     training._optimiser.noise_multiplier = 1e-9
     training.step(x, y)
     torch.testing.assert_close(gradient(learner), exact, atol=1e-4, rtol=1e-3)
@@ -81,7 +81,7 @@ def test_a_step_in_pieces_is_one_step() -> None:
     learner = nn.Linear(4, 3)
     x, y = torch.rand(2 * CHUNK + 7, 4), torch.arange(2 * CHUNK + 7) % 3
     exact = clipped_sum(learner, x, y, SETTINGS.clipping)
-    training = _Training(learner, SETTINGS)
+    training = DpSgdTraining(learner, SETTINGS)
     training._optimiser.noise_multiplier = 1e-9
     training.step(x, y)
     torch.testing.assert_close(gradient(learner), exact, atol=1e-3, rtol=1e-3)
@@ -103,7 +103,7 @@ def test_the_promise_is_the_accountants_after_the_training() -> None:
 
 
 def test_a_step_too_many_shows_in_the_promise() -> None:
-    training = _Training(nn.Linear(4, 3), SETTINGS)
+    training = DpSgdTraining(nn.Linear(4, 3), SETTINGS)
     for _ in range(SETTINGS.steps + 25):
         training.step(torch.rand(2, 4), torch.tensor([0, 1]))
     assert training.guarantee.epsilon > SETTINGS.epsilon
@@ -113,13 +113,13 @@ def test_two_trainings_differ_and_samples_are_of_the_chance(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     sizes: list[int] = []
-    step = _Training.step
+    step = DpSgdTraining.step
 
-    def noted(self: _Training, x: Tensor, y: Tensor) -> None:
+    def noted(self: DpSgdTraining, x: Tensor, y: Tensor) -> None:
         sizes.append(len(x))
         step(self, x, y)
 
-    monkeypatch.setattr(_Training, "step", noted)
+    monkeypatch.setattr(DpSgdTraining, "step", noted)
     said = []
     for _ in range(2):
         torch.manual_seed(0)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedkd.client.vault.trained_vault import TrainedVault
-from fedkd.client.vault.training.dp_sgd import SquaredError, _Training, train_with_dp_sgd
+from fedkd.client.vault.training.dp_sgd import DpSgdTraining, SquaredError, train_with_dp_sgd
 from fedkd.client.vault.training.settings import DpSgdSettings
 from fedkd.client.vault.vault_settings import Assets
 from fedkd.data.datasets import open_data
@@ -41,7 +41,7 @@ def test_no_row_adds_more_than_the_bound(clipping: float, numbers: bool) -> None
     network = build_table_network("table-mlp", 2, COLUMNS, 0)
     exact = clipped_sum(network, x, y, clipping)
     loss = SquaredError() if numbers else None
-    training = _Training(network, replace(SETTINGS, clipping=clipping), loss)
+    training = DpSgdTraining(network, replace(SETTINGS, clipping=clipping), loss)
     training._optimiser.noise_multiplier = 1e-9
     training.step(x, y)
     found = torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None])
