@@ -295,6 +295,7 @@ class RunRecorder:
             "guarantee": asdict(guarantee) if guarantee else None,
             "classes": class_names_of(card),
             "class_counts": card.class_counts,
+            "number_errors": {n.name: n.error for n in card.numbers if n.error is not None},
             "signals": sorted(card.signals),
             "pull_back": card.pull_back,
             "tells_scores": card.scores,

@@ -166,6 +166,12 @@ def _classes(teacher: TeacherRecord) -> str:
     names = teacher.classes
     if not names:
         return "by their numbers"
-    shown = ", ".join(names[:_NAMED_CLASSES])
+    shown = ", ".join(_output(teacher, name) for name in names[:_NAMED_CLASSES])
     more = len(names) - _NAMED_CLASSES
     return f"{len(names)}: {shown}" + (f" and {more} more" if more > 0 else "")
+
+
+def _output(teacher: TeacherRecord, name: str) -> str:
+    """A class, or a number with the error that its owner tells of it."""
+    error = teacher.number_errors.get(name)
+    return name if error is None else f"{name} (its owner tells an error of {error:.4g})"

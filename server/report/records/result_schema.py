@@ -75,6 +75,9 @@ class TeacherRecord(TaskScores):
     """Its names of its classes, ``(K,)``; empty: their numbers."""
     class_counts: tuple[Count, ...] | None = None
     """Training images of each class, ``(K,)``, if its policy releases them."""
+    number_errors: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    """By number that it predicts, its root mean squared error in the unit, where its owner tells
+    it."""
     mechanism: str | None = None
     """Mechanism of the guarantee and unit of privacy: ``DP-SGD, one training image``."""
     guarantee: GuaranteeRecord | None = None

@@ -155,6 +155,15 @@ def test_a_page_of_numbers_leads_with_r2_and_errors_in_the_unit(tmp_path: Path) 
     assert {"Student R² against samples asked", "Predictions against truth"} <= figures(folder)
 
 
+def test_an_error_that_an_owner_tells_stands_at_his_institution(tmp_path: Path) -> None:
+    folder, task, domain = tmp_path / "run", Regression((COST,)), Table(columns(14))
+    whole = result(task, domain)
+    whole["teachers"][1]["number_errors"] = {COST.name: 512.26}
+    text = text_of(finished(folder, task, teachers=whole["teachers"]))
+    assert text.count("its owner tells an error of") == 1
+    assert f"{COST.name} (its owner tells an error of 512.3)" in text
+
+
 def test_the_curve_of_a_student_that_ends_below_is_not_cut(tmp_path: Path) -> None:
     for name, curve, expected in (("a", (-3.0, 0.1), "−0.200"), ("b", (-3.0, -2.0), "")):
         folder = finished(tmp_path / name, Regression((COST,)), curve=curve)
