@@ -129,16 +129,17 @@ def halves(name: str, prior: Prior) -> dict[str, Prior]:
     A range is a field with two numbers, the first less than the second. Of a prior that wraps
     another, which warps or mixes images, the inner one is divided.
     """
-    inner: Any = getattr(prior, "prior", None)
-    if is_dataclass(prior) and inner is not None:
-        return {n: replace(prior, prior=p) for n, p in halves(name, inner).items()}  # type: ignore[arg-type]
-    for each in fields(prior) if is_dataclass(prior) else ():
+    value: Any = prior  # of any dataclass, whose fields are known when it is there
+    inner = getattr(prior, "prior", None)
+    if inner is not None:
+        return {n: replace(value, prior=p) for n, p in halves(name, inner).items()}
+    for each in fields(value) if is_dataclass(prior) else ():
         match getattr(prior, each.name):
             case (float(low), float(high)) if low < high:
                 middle = (low + high) / 2
                 parts = {"low": (low, middle), "high": (middle, high)}
                 return {
-                    f"{name}, {part} {each.name}": replace(prior, **{each.name: ends})  # type: ignore[arg-type]
+                    f"{name}, {part} {each.name}": replace(value, **{each.name: ends})
                     for part, ends in parts.items()
                 }
     return {name: prior}
