@@ -133,13 +133,14 @@ def halves(name: str, prior: Prior) -> dict[str, Prior]:
     inner = getattr(prior, "prior", None)
     if inner is not None:
         return {n: replace(value, prior=p) for n, p in halves(name, inner).items()}
-    for each in fields(value) if is_dataclass(prior) else ():
-        match getattr(prior, each.name):
+    names = [each.name for each in fields(value)] if is_dataclass(prior) else []
+    for field_name in names:
+        match getattr(prior, field_name):
             case (float(low), float(high)) if low < high:
                 middle = (low + high) / 2
                 parts = {"low": (low, middle), "high": (middle, high)}
                 return {
-                    f"{name}, {part} {each.name}": replace(value, **{each.name: ends})
+                    f"{name}, {part} {field_name}": replace(value, **{field_name: ends})
                     for part, ends in parts.items()
                 }
     return {name: prior}
