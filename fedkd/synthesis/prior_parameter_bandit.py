@@ -133,7 +133,7 @@ def halves(name: str, prior: Prior) -> dict[str, Prior]:
     inner = getattr(prior, "prior", None)
     if inner is not None:
         return {n: replace(value, prior=p) for n, p in halves(name, inner).items()}
-    names = [each.name for each in fields(value)] if is_dataclass(prior) else []
+    names: list[str] = [each.name for each in fields(value)] if is_dataclass(prior) else []
     for field_name in names:
         match getattr(prior, field_name):
             case (float(low), float(high)) if low < high:
