@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedkd import command_line
-from fedkd.command_line import App
 from fedkd.errors import SettingsError
+from fedkd.process import command_line
+from fedkd.process.command_line import App
 
 if TYPE_CHECKING:
     from fedkd.client.config.owner_config import OwnerConfig
@@ -55,7 +55,7 @@ def teach(owner: File) -> None:
     from fedkd.client.config.private_state_folder import locked
     from fedkd.client.institution import owner_institution
     from fedkd.client.monitoring.terminal_formatting import progress_bar
-    from fedkd.core.plural import counted
+    from fedkd.process.plural import counted
 
     settings = load_owner_config(owner)
     with locked(settings.state.folder), progress_bar("teacher") as progress:

@@ -22,8 +22,8 @@ from fedkd.client.ledger.ledger import Ledger
 from fedkd.client.monitoring.terminal_formatting import format_facts, format_guarantee, progress_bar
 from fedkd.client.sessions.agent import Agent, StopReason
 from fedkd.client.sessions.session_manager import SessionManager
-from fedkd.core.logs import configure_logging, log_event
 from fedkd.errors import SettingsError
+from fedkd.process.logs import configure_logging, log_event
 from fedkd.wire.grpc_channels import host_of, refuse_plain_text
 
 STOP_SIGNAL = "a signal"
@@ -46,7 +46,7 @@ def serve(
     Args:
         owner: the owner's configuration.
         server: host:port to dial, instead of the one in his file.
-        style: of the log, see `fedkd.core.logs`.
+        style: of the log, see `fedkd.process.logs`.
         metrics: port, or host:port, for Prometheus; None for no metrics.
         stay: dial again when a run is over or the coordinator is gone.
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from fedkd.core.memory_estimate import bank_bytes, check_memory, fusion_bytes, outputs_bytes
 from fedkd.errors import SettingsError
 from fedkd.experiment import Experiment
+from fedkd.process.memory_estimate import bank_bytes, check_memory, fusion_bytes, outputs_bytes
 from fedkd.protocol import Card, LabelSpaces, card_violation
 
 

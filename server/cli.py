@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from fedkd import command_line
-from fedkd.command_line import App
 from fedkd.errors import SettingsError
+from fedkd.process import command_line
+from fedkd.process.command_line import App
 from fedkd.server.report.live.cli import LivePort, TensorBoard, watch
 
 PLAINTEXT_ADDRESS = "127.0.0.1:0"
@@ -96,7 +96,7 @@ def run(
     _check_new_or_resumed(experiment, resume, without, new=new)
     where = address or (TLS_ADDRESS if tls else PLAINTEXT_ADDRESS)
     _silence_grpc()
-    from fedkd.core.logs import configure_logging
+    from fedkd.process.logs import configure_logging
     from fedkd.server.run_over_hub import Endpoint, begin_run, resume_run
 
     configure_logging(log)

@@ -7,9 +7,9 @@ it fits the run; one that left is asked again when it is back, and its answers s
 from collections.abc import Callable, Iterable
 
 from fedkd.aggregation.fusion_rules import build_fusion
-from fedkd.core.memory_estimate import check_memory, fusion_bytes
 from fedkd.errors import SettingsError
 from fedkd.experiment import ADAPTIVE, Linger
+from fedkd.process.memory_estimate import check_memory, fusion_bytes
 from fedkd.protocol import Answers, Ask, Card, LabelSpaces, Request, abbreviated, class_names_of
 from fedkd.server.coordinator import Ingredients, Lost
 from fedkd.server.hub.hub import Hub

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedkd.core.plural import counted
 from fedkd.errors import SettingsError
 from fedkd.experiment import Experiment, load_experiment
 from fedkd.loop import Watch
+from fedkd.process.plural import counted
 from fedkd.server.card_expectation import expectation_failure
 from fedkd.server.drivers.standalone_driver import await_institutions, distil_over_hub
 from fedkd.server.experiment_check import check_experiment

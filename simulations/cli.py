@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from fedkd import command_line
-from fedkd.command_line import App
 from fedkd.errors import SettingsError
+from fedkd.process import command_line
+from fedkd.process.command_line import App
 from fedkd.server.report.live.cli import LivePort, TensorBoard, watch
 from fedkd.simulations.audit.cli import app as audit
 

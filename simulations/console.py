@@ -1,7 +1,7 @@
 """Print the resolved settings of an experiment in one line before its run."""
 
-from fedkd.core.plural import counted
 from fedkd.experiment import Experiment
+from fedkd.process.plural import counted
 from fedkd.server.run.console import console
 
 

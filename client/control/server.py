@@ -27,8 +27,8 @@ from fedkd.client.institution.student_weight_loading import (
 )
 from fedkd.client.monitoring.terminal_formatting import card_fields
 from fedkd.client.sessions.session_manager import SessionManager
-from fedkd.core.logs import log_event
 from fedkd.errors import DataError, FedkdError, RemoteProtocolError, SettingsError
+from fedkd.process.logs import log_event
 from fedkd.protocol import Refusal
 from fedkd.wire import one_line
 

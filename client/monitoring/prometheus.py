@@ -7,8 +7,8 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from fedkd.core.logs import facts_of
 from fedkd.errors import SettingsError
+from fedkd.process.logs import facts_of
 
 try:
     from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server

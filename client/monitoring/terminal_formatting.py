@@ -16,8 +16,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from fedkd.core.plural import counted
 from fedkd.privacy import Budget, Spending
+from fedkd.process.plural import counted
 from fedkd.protocol import Card, Column, Guarantee, Number
 
 CARD_LABELS = {

@@ -15,8 +15,8 @@ from enum import StrEnum
 
 from fedkd.client.sessions.certificate_expiry import calling_at, expiry_text
 from fedkd.client.sessions.recipe_renderer import RecipeGate, RecipeRenderer
-from fedkd.core.logs import log_event
 from fedkd.errors import RemoteProtocolError
+from fedkd.process.logs import log_event
 from fedkd.protocol import Ask, Card, PullBack, Reason, Refusal, Reply
 from fedkd.wire import (
     VERSION,

@@ -18,8 +18,8 @@ from fedkd.client.sessions.rendering_limits import (
     RenderingStoppedError,
     UnansweredRendering,
 )
-from fedkd.core.logs import log_event
 from fedkd.procedural import render
+from fedkd.process.logs import log_event
 from fedkd.protocol import (
     Ask,
     Card,

@@ -14,7 +14,7 @@ from fedkd.client.institution import Institution
 from fedkd.client.sessions.agent import Agent, ReconnectPolicy
 from fedkd.client.sessions.recipe_renderer import RecipeGate
 from fedkd.client.sessions.rendering_limits import UnansweredRendering
-from fedkd.core.logs import log_event
+from fedkd.process.logs import log_event
 from fedkd.protocol import Ask, PullBack, Refusal, Reply
 from fedkd.wire.grpc_channels import grpc
 

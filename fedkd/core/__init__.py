@@ -1,4 +1,4 @@
-"""Core of a run: plan, sample bank, checkpointed state, device, schedules, event log, plug-ins.
+"""Core of a run: plan, sample bank, checkpointed state, device, schedules, plug-ins.
 
 Also the interfaces by which the loop meets the parts of a method, and the values between them.
 """
@@ -25,7 +25,6 @@ from fedkd.core.interfaces import (
     Stateless,
     StudentPart,
 )
-from fedkd.core.logs import configure_logging, facts_of, log_event
 from fedkd.core.loop_driver import PAUSE, drive
 from fedkd.core.plugins import entry_point_factory, entry_point_names, import_factory
 from fedkd.core.request_counts import RequestCounts
@@ -86,17 +85,14 @@ __all__ = [
     "Task",
     "Turn",
     "Watch",
-    "configure_logging",
     "constant",
     "device_of",
     "drive",
     "entry_point_factory",
     "entry_point_names",
-    "facts_of",
     "gather",
     "import_factory",
     "jittered",
-    "log_event",
     "ramp",
     "sample_keys",
     "scatter",

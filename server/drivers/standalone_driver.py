@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from fedkd.core.logs import log_event
 from fedkd.experiment import Experiment
+from fedkd.process.logs import log_event
 from fedkd.protocol import Card
 from fedkd.server.coordinator import Coordinator, StudentFactory, ingredients
 from fedkd.server.hub.hub import Hub

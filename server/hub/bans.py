@@ -10,7 +10,7 @@ import logging
 import os
 from pathlib import Path
 
-from fedkd.core.private_files import private_opener
+from fedkd.process.private_files import private_opener
 
 log = logging.getLogger(__name__)
 

@@ -4,8 +4,8 @@ import asyncio
 import logging
 from importlib.metadata import version
 
-from fedkd.core.logs import log_event
 from fedkd.errors import RemoteProtocolError
+from fedkd.process.logs import log_event
 from fedkd.protocol import Card
 from fedkd.server.hub.admission import Admission
 from fedkd.server.hub.call_limits import CallLimit, certificate_of, peer_of

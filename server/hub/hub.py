@@ -11,8 +11,8 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Self
 
-from fedkd.core.open_file_limit import OTHER_OPEN_FILES, raise_open_file_limit
 from fedkd.experiment import ADAPTIVE, ALL, Linger
+from fedkd.process.open_file_limit import OTHER_OPEN_FILES, raise_open_file_limit
 from fedkd.protocol import Answers, Ask, Card, PullBack, Refusal, Reply
 from fedkd.server.hub.admission import Admission, RunToken
 from fedkd.server.hub.bans import Bans, Exclusion

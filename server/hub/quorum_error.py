@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from fedkd.core.plural import counted
 from fedkd.errors import QuorumLost
+from fedkd.process.plural import counted
 from fedkd.protocol import Card
 
 NAMED_REASONS = 5

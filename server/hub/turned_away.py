@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Mapping
 
-from fedkd.core.logs import log_event
+from fedkd.process.logs import log_event
 from fedkd.protocol import Card
 
 log = logging.getLogger(__name__)

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from fedkd.core.checkpoint_state import State, read, write
-from fedkd.core.private_files import make_private_folder
 from fedkd.errors import DataError, SettingsError
 from fedkd.experiment import Experiment
+from fedkd.process.private_files import make_private_folder
 from fedkd.protocol import Answers, Card, Request
 from fedkd.server.hub.bans import Bans, Exclusion
 from fedkd.server.report.records.result_schema import current_kind

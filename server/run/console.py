@@ -17,9 +17,9 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from fedkd.core.plural import counted
 from fedkd.experiment import Experiment
 from fedkd.loop import Progress as RunProgress
+from fedkd.process.plural import counted
 from fedkd.server.report.formatting import decimals, significant
 from fedkd.server.report.main_scores import main_score
 from fedkd.server.report.output_format import number_text, recorded_numbers

@@ -12,8 +12,8 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 from pydantic import TypeAdapter, ValidationError
 
-from fedkd.core.plural import counted
 from fedkd.errors import QuorumLost
+from fedkd.process.plural import counted
 from fedkd.protocol import Card, Column, Number
 from fedkd.server.run.quorum import Quorum
 

@@ -2,8 +2,8 @@
 
 import logging
 
-from fedkd.core.logs import log_event
 from fedkd.loop import Progress
+from fedkd.process.logs import log_event
 
 log = logging.getLogger(__name__)
 

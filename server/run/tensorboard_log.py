@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fedkd.core.private_files import make_private_folder
 from fedkd.errors import SettingsError
 from fedkd.loop import Progress, Watch
+from fedkd.process.private_files import make_private_folder
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedkd.command_line import App
 from fedkd.errors import SettingsError
+from fedkd.process.command_line import App
 
 if TYPE_CHECKING:
     from fedkd.experiment import Experiment

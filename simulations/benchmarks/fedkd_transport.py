@@ -21,10 +21,10 @@ from fedkd.client.institution import Institution
 from fedkd.client.sessions.agent import Agent
 from fedkd.client.sessions.session_manager import SessionManager
 from fedkd.client.vault.vault import Vault
-from fedkd.core.logs import configure_logging
 from fedkd.errors import QuorumLost
 from fedkd.models import Teacher
 from fedkd.privacy import Policy
+from fedkd.process.logs import configure_logging
 from fedkd.protocol import Ask, PullBack, Refusal, Reply, Signal, rounded
 from fedkd.server.hub.hub import Hub
 from fedkd.server.hub.tls_certificates import server_credentials

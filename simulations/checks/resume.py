@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from fedkd.core.plural import counted
+from fedkd.process.plural import counted
 from fedkd.server.report.records.loop_events import loop_events
 from fedkd.simulations import cli
 from fedkd.simulations.engines.environment_variables import set_environment_defaults

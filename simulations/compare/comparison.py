@@ -13,8 +13,8 @@ from typing import Any
 from rich.console import Console
 from rich.measure import Measurement
 
-from fedkd.core.plural import counted
 from fedkd.errors import FedkdError, RunsFailed, SettingsError
+from fedkd.process.plural import counted
 from fedkd.server.report.records.run_folder import RESULT, load_run
 from fedkd.server.run import console as server_console
 from fedkd.server.run.manifest import MANIFEST, read_manifest

@@ -8,7 +8,7 @@ from urllib.parse import quote
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from fedkd.core.plural import counted
+from fedkd.process.plural import counted
 from fedkd.server.report.formatting import plural
 from fedkd.server.report.records.run_folder import PAGE, write_atomic
 from fedkd.server.report.stylesheet import CSS

@@ -9,9 +9,9 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from fedkd.client.institution import Institution, institution_name, simulated_institution
-from fedkd.core.open_file_limit import OTHER_OPEN_FILES, raise_open_file_limit
 from fedkd.errors import SettingsError
 from fedkd.experiment import Experiment
+from fedkd.process.open_file_limit import OTHER_OPEN_FILES, raise_open_file_limit
 from fedkd.protocol import Answers, Ask, Refusal, Reply, Request
 from fedkd.server.hub.query_encoding import EncodingSelector, QueryEncodings
 from fedkd.server.run.run_recorder import Traffic, traffic_of

@@ -87,7 +87,7 @@ SPOILT = [
     ("fedkd/evaluation/metrics.py", "from fedkd.data import datasets", {DATA, MATHEMATICS}),
     ("fedkd/models/teacher.py", "import fedkd.data.partition", {UPWARDS, FRIEND, ALONE}),
     ("fedkd/protocol/signals.py", "from fedkd import loop", {UPWARDS}),
-    ("fedkd/core/logs.py", "import fedkd.simulations.cli", {UPWARDS}),
+    ("fedkd/process/logs.py", "import fedkd.simulations.cli", {UPWARDS}),
     ("fedkd/aggregation/fusion_rules.py", "import torchvision.transforms", {MATHEMATICS, FRIEND}),
     ("fedkd/errors.py", "import grpc", {MATHEMATICS}),
     ("fedkd/errors.py", "import fedkd.protocol.signals", {UPWARDS}),

@@ -8,13 +8,13 @@ import pytest
 
 from fedkd.aggregation.fusion_rules import RuleFusion, build_fusion
 from fedkd.client.sessions.agent import Agent
-from fedkd.core.memory_estimate import check_memory
 from fedkd.errors import SettingsError
 from fedkd.experiment import parse_experiment
 from fedkd.loop import Plan
 from fedkd.methods import cudfkd
 from fedkd.models import build_network
 from fedkd.procedural import build_priors
+from fedkd.process.memory_estimate import check_memory
 from fedkd.protocol import Card, Signal
 from fedkd.server.coordinator import Coordinator, Ingredients, ingredients
 from fedkd.server.hub.hub import Hub
@@ -35,7 +35,7 @@ LOGITS = frozenset({Signal.LOGITS})
 def test_memory_is_estimated_before_it_is_allocated(
     one: Card, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fedkd.core.memory_estimate.machine_memory", lambda: 16 * 10**9)
+    monkeypatch.setattr("fedkd.process.memory_estimate.machine_memory", lambda: 16 * 10**9)
     cards = [replace(one, name=f"{one.name}-{number}") for number in range(50)]
     with pytest.raises(SettingsError, match=words):
         ingredients(parse_experiment({"name": "small"}), cards)

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedkd.client.sessions.agent import Agent, StopReason
-from fedkd.core.memory_estimate import check_memory
 from fedkd.errors import QuorumLost, SettingsError
 from fedkd.experiment import Expect, Experiment, parse_experiment
+from fedkd.process.memory_estimate import check_memory
 from fedkd.protocol import Ask, Card, Signal
 from fedkd.server.card_expectation import expectation_failure
 from fedkd.server.drivers.standalone_driver import await_institutions
@@ -150,7 +150,7 @@ def test_too_few_that_fit_are_waited_for_and_the_error_says_who_did_not() -> Non
 
 
 def test_whoever_makes_a_run_too_large_is_turned_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fedkd.core.memory_estimate.machine_memory", lambda: 10**8)
+    monkeypatch.setattr("fedkd.process.memory_estimate.machine_memory", lambda: 10**8)
     check_memory({"nothing": 1})
     large = Card("large", 9_000, (3, 2, 2), frozenset({Signal.LOGITS}))
     found = misfits_at_start(experiment(), [large, *map(card, ("north", "south"))])

@@ -14,7 +14,7 @@ import typer
 from typer.models import ArgumentInfo, OptionInfo
 
 from fedkd.client import cli as client
-from fedkd.command_line import App
+from fedkd.process.command_line import App
 from fedkd.server import cli as server
 from fedkd.simulations import cli as simulations
 

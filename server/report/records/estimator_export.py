@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedkd.core.private_files import make_private
 from fedkd.models.deployable_estimator import DeployableEstimator
+from fedkd.process.private_files import make_private
 
 SKOPS, ONNX = "estimator.skops", "estimator.onnx"
 PARITY_ROWS = 256

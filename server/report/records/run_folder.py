@@ -29,8 +29,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from fedkd.core.private_files import make_private, make_private_folder, private_opener
 from fedkd.errors import DataError, SettingsError
+from fedkd.process.private_files import make_private, make_private_folder, private_opener
 from fedkd.server.report.records.result_schema import (
     Event,
     Result,

@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from fedkd.core.private_files import make_private
+from fedkd.process.private_files import make_private
 
 METADATA = "fedkd"
 """Key of what both files say of the student."""

@@ -26,8 +26,8 @@ from fedkd.client.institution.student_weight_loading import (
     max_weights_bytes,
     open_student,
 )
-from fedkd.core.logs import configure_logging, log_event
 from fedkd.errors import DataError, SettingsError
+from fedkd.process.logs import configure_logging, log_event
 from fedkd.protocol import Ask, Reply, Signal
 from fedkd.server.report.records.student_export import save_student
 

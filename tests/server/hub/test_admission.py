@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fedkd.client.sessions.agent import Agent
-from fedkd.core.logs import facts_of
 from fedkd.errors import DataError, SettingsError
+from fedkd.process.logs import facts_of
 from fedkd.protocol import Ask
 from fedkd.server.hub import admission
 from fedkd.server.hub.admission import (

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from fedkd.client.vault.teachers.adapters.table_layout import TableLayout
 from fedkd.client.vault.teachers.teacher_spec import TeacherSpec
-from fedkd.core.logs import log_event
 from fedkd.errors import DataError, FedkdError
 from fedkd.models import TableTeacher, Teacher, sum_to_one
+from fedkd.process.logs import log_event
 from fedkd.protocol import Signal
 
 MAX_DIFFERENCE = 1e-2

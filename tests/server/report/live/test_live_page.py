@@ -223,9 +223,10 @@ def test_watch_prints_where_the_page_is(tmp_path: Path) -> None:
         try:
             assert process.stdout is not None
             where = process.stdout.readline().decode().strip()
-            host, _, path = where.removeprefix("http://").partition("/")
+            scheme, _, host, path, rest = where.split("/")
+            assert (scheme, rest) == ("http:", "")
             assert host.startswith("127.0.0.1:")
-            assert re.fullmatch(r"[\w-]{16}/", path)
+            assert re.fullmatch(r"[\w-]{16}", path)
             assert "87.5%" in answer(where)[1]
         finally:
             process.terminate()

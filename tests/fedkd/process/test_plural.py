@@ -1,6 +1,6 @@
 """Numbers with their noun."""
 
-from fedkd.core.plural import counted
+from fedkd.process.plural import counted
 
 
 def test_one_is_singular_and_all_else_plural() -> None:

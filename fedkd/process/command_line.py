@@ -117,7 +117,7 @@ def main(app: App, name: str) -> None:
         print(f"{name}: interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
     except Exception as error:
-        from fedkd.core.crash_log import report_unexpected
+        from fedkd.process.crash_log import report_unexpected
 
         sys.exit(report_unexpected(name, error))
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from fedkd.core.crash_log import report_unexpected
-from fedkd.core.missing_packages import EXTRAS, missing_package
+from fedkd.process.crash_log import report_unexpected
+from fedkd.process.missing_packages import EXTRAS, missing_package
 
 ROOT = Path(__file__).parents[3]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

@@ -23,6 +23,7 @@ EXTRAS = {
     "ray": "simulation",
     "scipy": "dp",
     "sklearn": "client",
+    "skl2onnx": "estimators",
     "skops": "client",
     "timm": "timm",
     "torchvision": "vision",

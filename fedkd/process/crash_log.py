@@ -5,7 +5,7 @@ import sys
 import tempfile
 import traceback
 
-from fedkd.core.missing_packages import missing_package
+from fedkd.process.missing_packages import missing_package
 
 STATUS, EXPECTED_STATUS = 1, 2
 """Exit statuses, of unexpected and of expected errors."""
