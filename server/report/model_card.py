@@ -196,7 +196,7 @@ def model_card(result: Result, name: str, notes: Mapping[str, str]) -> str:
     text = environment.from_string(_TEXT).render(
         name=name,
         result=result,
-        model=notes["student"],
+        model=notes.get("student", notes["model"]),
         institutions=plural(len(result.teachers), "institution"),
         parameters=f"{count(parameters)} parameters" if parameters else UNKNOWN + " size",
         domain=domain,

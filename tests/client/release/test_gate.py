@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from datetime import datetime, time
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -562,12 +563,15 @@ def vault() -> Vault:
 def test_a_card_tells_what_the_policy_releases_and_no_more(vault: Vault) -> None:
     reticent = Institution("north", vault, Policy())
     assert reticent.card == Card(
-        "north", 10, (1, 8, 8), frozenset({LOGITS}), recipes=RECIPE_VERSION
+        *("north", 10, (1, 8, 8), frozenset({LOGITS})),
+        recipes=RECIPE_VERSION,
+        fedkd_version=version("fedkd"),
     )
     tells = Policy(EVERYTHING, True, 50, 8, class_counts=True, scores=True, recipes=False)
     frank = Institution("south", vault, tells)
     assert frank.card == Card(
-        "south", 10, (1, 8, 8), EVERYTHING, True, 50, 8, vault.class_counts, True
+        *("south", 10, (1, 8, 8), EVERYTHING, True, 50, 8, vault.class_counts, True),
+        fedkd_version=version("fedkd"),
     )
     assert 0 < sum(vault.class_counts) < 1437
 

@@ -23,7 +23,7 @@ class Runs:
         (out / "experiment.json").touch()
         if seconds < self.seconds:
             return True
-        for name in (*resume.COMPARED_FILES, "report.html"):
+        for name in ("student.safetensors", "events.jsonl", "report.html"):
             (out / name).touch()
         result = {"seconds": 100 if out.name == "whole" else 1, "resumed": 0, "teachers": []}
         (out / "result.json").write_text(json.dumps(result))
