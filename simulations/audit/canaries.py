@@ -1,4 +1,4 @@
-"""Audit one training by canaries: images with wrong labels, each a member by a fair coin.
+"""Audit one training by canaries: samples with wrong labels, each a member by a fair coin.
 
 The teacher is trained for the audit and never answers: its canaries have harmed it, and the printed
 results would have to be charged.
@@ -14,10 +14,11 @@ from torch import Tensor
 from fedkd.client.vault.training.dp_sgd import train_with_dp_sgd
 from fedkd.client.vault.training.settings import DpSgdSettings, SupervisedSettings
 from fedkd.client.vault.training.supervised import train_teacher
+from fedkd.client.vault.training.supervised_tables import train_table_teacher
 from fedkd.data.dataset import Dataset
 from fedkd.errors import SettingsError
 from fedkd.evaluation import accuracy, predict_logits
-from fedkd.models import ModuleTeacher
+from fedkd.models import ModuleTeacher, Teacher
 from fedkd.privacy.empirical_epsilon import correct_guesses, one_run_epsilon
 from fedkd.privacy.membership_inference import margin
 
@@ -85,10 +86,14 @@ def audit_canaries(
         on_epoch: called after each epoch.
 
     Raises:
-        SettingsError: no such model, or more canaries than images.
+        SettingsError: no such model, more canaries than samples, or numbers in place of classes.
         DataError: too few training images.
     """
     count = len(data.train_labels)
+    if data.numbers:
+        raise SettingsError(
+            f"{data.name} has numbers to predict; a canary has a wrong class, so take other data"
+        )
     if attack.images >= count:
         raise SettingsError(f"{attack.images} canaries of {count} images; expected fewer")
     canaries = torch.from_numpy(rng.permutation(count))
@@ -126,9 +131,14 @@ def _train(
     """Train the teacher; returns it with the epsilon and delta that it claims."""
     arguments = (attack.model, data.train_images[training_set], labels[training_set], data.classes)
     if isinstance(settings, DpSgdSettings):
-        private, guarantee = train_with_dp_sgd(*arguments, settings, 0, on_epoch)
+        private, guarantee = train_with_dp_sgd(*arguments, settings, 0, on_epoch, data.columns)
         return private, guarantee.epsilon, guarantee.delta
-    teacher = train_teacher(*arguments, settings, 0, on_epoch)
+    teacher: Teacher
+    if data.columns:
+        columns = (data.columns, data.numbers)
+        teacher = train_table_teacher(*arguments, *columns, settings, 0, on_epoch)
+    else:
+        teacher = train_teacher(*arguments, settings, 0, on_epoch)
     if not isinstance(teacher, ModuleTeacher):
         raise SettingsError(f"{attack.model} is no network; choose one for an audit by canaries")
     return teacher, None, attack.delta

@@ -395,6 +395,17 @@ def test_canaries_tell_of_a_teacher_without_privacy_and_not_of_one_with_it() -> 
         )
 
 
+def test_canaries_of_rows() -> None:
+    """A teacher of rows without privacy remembers more than half of what it guesses on."""
+    how = canaries.CanaryAttack("table-mlp", 100, 50)
+    wine, training = open_data("table:wine"), SupervisedSettings(epochs=60, batch=16)
+    found = canaries.audit_canaries(how, wine, training, np.random.default_rng(0))
+    assert found.right > 30
+    numbers = open_data("table:diabetes")
+    with pytest.raises(SettingsError, match="has numbers to predict"):
+        canaries.audit_canaries(how, numbers, training, np.random.default_rng(0))
+
+
 SMALL = ["student.steps=20", "questions.budget=128", "institutions.epochs=40"]
 
 
