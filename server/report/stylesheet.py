@@ -60,7 +60,9 @@ sup { line-height: 0; }
 th { text-align: left; font-weight: 600; color: var(--soft); font-size: 12.5px; }
 th, td { padding: 8px 14px 8px 0; border-bottom: 1px solid var(--line); vertical-align: top; }
 td { overflow-wrap: anywhere; }
-th.n, td.n { text-align: right; white-space: nowrap; overflow-wrap: normal; }
+td.whole { overflow-wrap: break-word; }
+th.n, td.n { text-align: right; overflow-wrap: normal; }
+td.n { white-space: nowrap; }
 td.name { font-weight: 600; min-width: 9em; }
 td.wide { min-width: 14em; }
 .bar { display: block; height: 4px; border-radius: 2px; background: var(--line); margin-top: 4px;
