@@ -5,31 +5,21 @@ all that is banked, and over what came last, for an institution that turns. Wher
 targets of everything that is banked are fused again.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from fedkd.aggregation.fixed_rule_aggregation import RuleAggregation
 from fedkd.aggregation.fusion_rules import RuleFusion, cached_class_fusion
+from fedkd.aggregation.periodic_reliability import LEAST_SAMPLES, WINDOW, PeriodicReliability
 from fedkd.aggregation.reliability import Reliability, estimate_reliability
 from fedkd.core.checkpoint_state import State
 from fedkd.core.interfaces import Record
-from fedkd.core.source_types import Proposal
-from fedkd.protocol import Answers, Card, LabelSpaces, Signal
-
-LEAST_SAMPLES = 256
-"""Samples before the first estimate."""
-SAMPLES_BETWEEN = 256
-"""Least samples from one estimate to the next."""
-SHARE_BETWEEN = 1 / 20
-"""And at least this share of the samples so far: fusing all targets again takes time."""
-WINDOW = 1024
-"""Samples that one estimate is made from: evenly from all, and the last ones."""
+from fedkd.protocol import Card, LabelSpaces
 
 
-class ReliabilityWeightedAggregation(RuleAggregation):
+class ReliabilityWeightedAggregation(PeriodicReliability):
     """Fuses by a rule, without whom the answers prove unreliable.
 
     Args:
@@ -39,11 +29,9 @@ class ReliabilityWeightedAggregation(RuleAggregation):
     """
 
     def __init__(self, rule: str, capacity: int | None, record: Record | None = None) -> None:
-        super().__init__(rule, capacity)
-        self._record = record
+        super().__init__(rule, capacity, record)
         self._trusted: dict[str, tuple[bool, ...]] = {}
         self._shown: dict[str, tuple[float, ...]] = {}
-        self._heard = self._estimated = 0
         self._suspects: frozenset[str] = frozenset()
 
     def fusion(self, cards: Sequence[Card]) -> RuleFusion:
@@ -60,31 +48,9 @@ class ReliabilityWeightedAggregation(RuleAggregation):
         }
         return replace(fusion, counts=counts, trusted=self._trusted)
 
-    def hear(
-        self, answers: Answers, labels: LabelSpaces, selected: Tensor | None, proposal: Proposal
-    ) -> None:
-        """Keep each institution's logits of what the bank keeps, and count the samples."""
-        super().hear(answers, labels, selected, proposal)
-        self._heard += len(next(iter(answers.values())).signals[Signal.LOGITS])
-
-    def improve(self, rng: torch.Generator) -> Tensor | None:
-        """Where an estimate is due and changes something, all targets by it, (N, K)."""
-        wait = max(SAMPLES_BETWEEN, int(self._heard * SHARE_BETWEEN))
-        if self._heard < LEAST_SAMPLES or self._heard - self._estimated < wait:
-            return None
-        self._estimated = self._heard
-        before = (self._trusted, self._shown)
-        self._estimate()
-        return None if before == (self._trusted, self._shown) else self.targets()
-
-    def exclude(self, names: Collection[str], cards: Sequence[Card]) -> Tensor | None:
-        """Forget the answers of ``names``; all targets by a new estimate of the others."""
-        self._cards = tuple(cards)
-        self._kept.drop(names)
-        if self._heard >= LEAST_SAMPLES:
-            self._estimated = self._heard
-            self._estimate()
-        return self.targets() if len(self._kept) else None
+    @property
+    def _estimate_so_far(self) -> object:
+        return self._trusted, self._shown
 
     def _estimate(self) -> None:
         """Estimate reliability, of all that is banked and of what came last."""

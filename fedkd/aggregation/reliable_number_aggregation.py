@@ -5,28 +5,20 @@ Reliability is estimated again and again while a run asks, see
 are fused again. An institution that turns is seen once it is wrong about enough of all.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from torch import Tensor
 
-from fedkd.aggregation.fixed_rule_aggregation import RuleAggregation
 from fedkd.aggregation.number_fusion import NumberFusion, build_number_fusion
 from fedkd.aggregation.number_reliability import estimate_number_reliability
-from fedkd.aggregation.reliability_weighted import (
-    LEAST_SAMPLES,
-    SAMPLES_BETWEEN,
-    SHARE_BETWEEN,
-    WINDOW,
-)
+from fedkd.aggregation.periodic_reliability import LEAST_SAMPLES, WINDOW, PeriodicReliability
 from fedkd.core.checkpoint_state import State
 from fedkd.core.interfaces import Record
-from fedkd.core.source_types import Proposal
-from fedkd.protocol import Answers, Card, LabelSpaces, Signal
+from fedkd.protocol import Card, LabelSpaces
 
 
-class ReliableNumberAggregation(RuleAggregation):
+class ReliableNumberAggregation(PeriodicReliability):
     """Fuses numbers by the default rule, without whom the answers prove unreliable.
 
     Args:
@@ -35,43 +27,21 @@ class ReliableNumberAggregation(RuleAggregation):
     """
 
     def __init__(self, capacity: int | None, record: Record | None = None) -> None:
-        super().__init__("auto", capacity)
-        self._record = record
+        super().__init__("auto", capacity, record)
         self._trusted: dict[str, tuple[bool, ...]] = {}
-        self._heard = self._estimated = 0
 
     def fusion(self, cards: Sequence[Card]) -> NumberFusion:
         """Of whoever takes part by now."""
         self._cards = tuple(cards)
         return replace(build_number_fusion(self.rule, self._cards), trusted=self._trusted)
 
-    def hear(
-        self, answers: Answers, labels: LabelSpaces, selected: Tensor | None, proposal: Proposal
-    ) -> None:
-        """Keep each institution's predictions of what the bank keeps, and count the samples."""
-        super().hear(answers, labels, selected, proposal)
-        self._heard += len(next(iter(answers.values())).signals[Signal.LOGITS])
-
-    def improve(self, rng: torch.Generator) -> Tensor | None:
-        """Where an estimate is due and changes something, all targets by it, (N, K)."""
-        wait = max(SAMPLES_BETWEEN, int(self._heard * SHARE_BETWEEN))
-        if self._heard < LEAST_SAMPLES or self._heard - self._estimated < wait:
-            return None
-        before = self._trusted
-        self._estimate()
-        return None if before == self._trusted else self.targets()
-
-    def exclude(self, names: Collection[str], cards: Sequence[Card]) -> Tensor | None:
-        """Forget the answers of ``names``; all targets by a new estimate of the others."""
-        self._cards = tuple(cards)
-        self._kept.drop(names)
-        if self._heard >= LEAST_SAMPLES and len(self._kept):
-            self._estimate()
-        return self.targets() if len(self._kept) else None
+    @property
+    def _estimate_so_far(self) -> object:
+        return self._trusted
 
     def _estimate(self) -> None:
         """Estimate reliability of whoever answered enough of what is banked."""
-        self._estimated, count = self._heard, len(self._kept)
+        count = len(self._kept)
         labels = LabelSpaces.of(self._cards)
         names, kept = self._kept.common_rows(
             [card.name for card in self._cards],

@@ -147,7 +147,8 @@ is in <code>result.json</code>.</p>
 <td class="n">{{ "not measured" if time is none else time | seconds }}</td>
 {% endfor %}
 {% endif %}
-<td class="whole{% if teacher.epsilon is none %} none{% endif %}">{{ teacher | guarantee }}</td></tr>
+<td class="whole{% if teacher.epsilon is none %} none{% endif %}">{{ teacher | guarantee }}</td>
+</tr>
 {% endfor %}
 </tbody></table></div>
 {{ folded_end }}
