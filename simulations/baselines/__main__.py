@@ -5,7 +5,8 @@
 
 Rows: central training; Flower's FedAvg over many rounds, with DP-SGD, and over one round; FedDF on
 public images; the experiment itself. Every row is written to --json once it is done, and a row that
-stands there is not run again: a long table resumes.
+stands there is not run again: a long table resumes. Federated averaging keeps its weights beside
+that file after each round, and goes on from there.
 """
 
 import argparse
@@ -87,12 +88,14 @@ def _ways(
     i = federation.experiment.institutions
     count = len(federation.parts)
 
-    def averaged(name: str, rounds: int, epsilon: float) -> list[Row]:
+    def averaged(row: str, name: str, rounds: int, epsilon: float) -> list[Row]:
         with flower_runtime():
             from fedkd.simulations.baselines.fedavg import run_fedavg
 
             told = _counter("round", rounds)
-            return [run_fedavg(name, settings, rounds, options.epochs, told, epsilon)]
+            kept = options.json and options.json.with_suffix(f".{row}.safetensors")
+            epochs = options.epochs
+            return [run_fedavg(name, settings, rounds, epochs, told, epsilon, checkpoint=kept)]
 
     def once() -> list[Row]:
         began = time.monotonic()
@@ -106,11 +109,14 @@ def _ways(
         with tempfile.TemporaryDirectory(prefix="fedkd-baselines-") as folder:
             return [run_fedkd(federation, Path(folder), _counter("institution", count))]
 
+    plain = f"FedAvg, {options.rounds} rounds"
     private = f"FedAvg, {options.private_rounds} rounds, DP-SGD"
     return {
         "central": lambda: [train_centrally(federation, i.epochs)],
-        "fedavg": lambda: averaged(f"FedAvg, {options.rounds} rounds", options.rounds, 0.0),
-        "fedavg-dp": lambda: averaged(private, options.private_rounds, options.epsilon),
+        "fedavg": lambda: averaged("fedavg", plain, options.rounds, 0.0),
+        "fedavg-dp": lambda: averaged(
+            "fedavg-dp", private, options.private_rounds, options.epsilon
+        ),
         "once": once,
         "fedkd": fedkd,
     }

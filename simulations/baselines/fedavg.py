@@ -9,6 +9,7 @@ Abadi et al. (CCS 2016).
 import time
 import warnings
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,9 +20,12 @@ from flwr.serverapp.strategy import FedAvg
 from flwr.simulation import run_simulation
 from opacus import PrivacyEngine
 from opacus.accountants.utils import get_noise_multiplier
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from fedkd.errors import SettingsError
 from fedkd.protocol import as_float
 from fedkd.simulations.baselines.federation import (
     Federation,
@@ -50,7 +54,7 @@ def train(message: Message, context: Context) -> Message:
     images, labels = federation.share(index)
     network = federation.network()
     network.load_state_dict(message.content.array_records["arrays"].to_torch_state_dict())
-    round_number = int(str(config["server-round"]))
+    round_number = int(str(config["rounds-before"])) + int(str(config["server-round"]))
     seed = round_number * len(federation.parts) + index
     if epsilon := float(str(config["epsilon"])):
         rounds = int(str(config["rounds"]))
@@ -100,6 +104,7 @@ def run_fedavg(
     told: Callable[[int, float | None], None],
     epsilon: float = 0.0,
     every: int = 10,
+    checkpoint: Path | None = None,
 ) -> Row:
     """Run federated averaging, in which every institution takes part in every round.
 
@@ -111,17 +116,23 @@ def run_fedavg(
         told: called after each round with the accuracy, where it was measured.
         epsilon: of DP-SGD at each institution over all rounds; 0: no privacy.
         every: rounds from one evaluation to the next; the last round is always evaluated.
+        checkpoint: safetensors file of the averaged weights, written after each round; where it
+            exists, the rounds go on from it.
 
     Raises:
         RuntimeError: Flower ended without a model.
+        SettingsError: the checkpoint is of other settings.
     """
     federation = federation_of(settings)
+    _read_checkpoint(checkpoint, settings, rounds)  # a wrong file ends it before Flower starts
     began, found = time.monotonic(), list[tuple[float, Mapping[str, Tensor]]]()
     server_app = ServerApp()
 
     @server_app.main()
     def main(grid: "Grid", context: Context) -> None:
-        found.append(averaged(grid, federation, settings, rounds, epochs, told, epsilon, every))
+        found.append(
+            averaged(grid, federation, settings, rounds, epochs, told, epsilon, every, checkpoint)
+        )
 
     run_simulation(
         server_app,
@@ -145,15 +156,28 @@ def averaged(
     told: Callable[[int, float | None], None],
     epsilon: float,
     every: int,
+    checkpoint: Path | None = None,
 ) -> tuple[float, Mapping[str, Tensor]]:
     """Final accuracy and weights of Flower's strategy."""
     count, network = len(federation.parts), federation.network()
+    before, weights = _read_checkpoint(checkpoint, settings, rounds)
+    if weights is not None:
+        network.load_state_dict(weights)
     config = ConfigRecord(
-        {"federation": settings, "epochs": epochs, "epsilon": epsilon, "rounds": rounds}
+        {
+            "federation": settings,
+            "epochs": epochs,
+            "epsilon": epsilon,
+            "rounds": rounds,
+            "rounds-before": before,
+        }
     )
     scores: dict[int, float] = {}
 
-    def evaluate(round_number: int, arrays: ArrayRecord) -> MetricRecord:
+    def evaluate(since: int, arrays: ArrayRecord) -> MetricRecord:
+        round_number = before + since
+        if checkpoint is not None and since:
+            _write_checkpoint(checkpoint, settings, rounds, round_number, arrays)
         last = round_number == rounds
         if round_number and (last or round_number % every == 0):
             network.load_state_dict(arrays.to_torch_state_dict())
@@ -170,8 +194,38 @@ def averaged(
     result = strategy.start(
         grid,
         ArrayRecord(network.state_dict()),
-        num_rounds=rounds,
+        num_rounds=rounds - before,
         train_config=config,
         evaluate_fn=evaluate,
     )
+    if before == rounds:  # killed between its last round and its row
+        return scores[rounds], network.state_dict()
     return scores[rounds], result.arrays.to_torch_state_dict()
+
+
+def _write_checkpoint(
+    path: Path, settings: str, rounds: int, done: int, arrays: ArrayRecord
+) -> None:
+    """The averaged weights after ``done`` rounds; complete or not there at all."""
+    unfinished = path.with_suffix(".unfinished")
+    weights = {name: w.contiguous() for name, w in arrays.to_torch_state_dict().items()}
+    told = {"settings": settings, "rounds": str(rounds), "done": str(done)}
+    save_file(weights, unfinished, told)
+    unfinished.replace(path)
+
+
+def _read_checkpoint(
+    path: Path | None, settings: str, rounds: int
+) -> tuple[int, Mapping[str, Tensor] | None]:
+    """Rounds done, and the averaged weights after them; 0 and None where nothing is there."""
+    if path is None or not path.is_file():
+        return 0, None
+    with safe_open(path, "pt") as file:  # type: ignore[no-untyped-call]
+        told = file.metadata()
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    if (told["settings"], told["rounds"]) != (settings, str(rounds)):
+        raise SettingsError(
+            f"{path} is the checkpoint of another experiment, or of {told['rounds']} rounds and "
+            f"not {rounds}; delete it, or give another --json"
+        )
+    return int(told["done"]), weights

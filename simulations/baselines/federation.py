@@ -36,6 +36,7 @@ class Row:
     bytes_sent: int
     """From and to all institutions."""
     seconds: float
+    """Of the call that ended it."""
     sees: str
     """What the coordinator sees."""
     epsilon: float | None = None

@@ -2,19 +2,21 @@
 
 import json
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fedkd.client.institution import simulated_assets
 from fedkd.client.vault.local_data import open_local_data
+from fedkd.errors import SettingsError
 from fedkd.experiment import parse_experiment
 from fedkd.models import build_network
 from fedkd.simulations.baselines import __main__ as command
 from fedkd.simulations.baselines.distillation import average, public_images
-from fedkd.simulations.baselines.fedavg import averaged, client_app
+from fedkd.simulations.baselines.fedavg import averaged, client_app, run_fedavg
 from fedkd.simulations.baselines.federation import bytes_of, federation_of
 from tests.support.flower_nodes import LocalGrid, allow_messages  # sets Flower's variables first
 
@@ -65,6 +67,30 @@ def test_averaged_by_flowers_strategy() -> None:
     network = federation.network()
     network.load_state_dict(dict(weights))
     assert federation.test_accuracy(network) == accuracy
+
+
+def test_averaging_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+    """Stopped after a round, it ends with the weights of a run that was never stopped."""
+    federation, file = federation_of(SETTINGS), tmp_path / "fedavg.safetensors"
+
+    def run(told: Callable[[int, float | None], None], kept: Path | None) -> Mapping[str, Tensor]:
+        grid = LocalGrid(client_app, 2, limited=False)
+        return averaged(grid, federation, SETTINGS, 3, 1, told, 0.0, 3, kept)[1]
+
+    def stop(done: int, score: float | None) -> None:
+        if done == 1:
+            raise KeyboardInterrupt
+
+    whole = run(lambda done, score: None, None)
+    with pytest.raises(KeyboardInterrupt):
+        run(stop, file)
+    heard: list[int] = []
+    resumed = run(lambda done, score: heard.append(done), file)
+    assert heard == [1, 2, 3]
+    for name, weights in whole.items():
+        assert torch.equal(resumed[name], weights), name
+    with pytest.raises(SettingsError, match="checkpoint of another experiment, or of 3 rounds"):
+        run_fedavg("x", SETTINGS, 4, 1, lambda done, score: None, checkpoint=file)
 
 
 def test_private_rounds_learn_less_than_others() -> None:
