@@ -25,6 +25,7 @@ from fedkd.privacy.supervised_membership import (
     gradient_statistics,
     logit_statistics,
     number_statistics,
+    relation_statistics,
 )
 from fedkd.protocol import Ask, Card, PullBack, Refusal, Reply, Signal
 
@@ -90,6 +91,8 @@ def attacked_outputs(
     if Signal.BN_GAP in release.signals:
         gaps = _asked(gate, samples, Signal.BN_GAP, 1)
         statistics[str(Signal.BN_GAP)] = gaps.double().numpy()[:, None]
+    if Signal.RELATIONS in release.signals:
+        statistics[str(Signal.RELATIONS)] = _relation_statistics(gate, samples, labels)
     if release.pull_back and logits is not None:
         gradients = _loss_gradients(gate, samples, logits, labels)
         statistics[GRADIENT] = gradient_statistics(gradients.numpy())
@@ -103,6 +106,17 @@ def output_statistics(logits: Tensor, labels: Tensor) -> tuple[Floats, Floats]:
         return errors, -errors[:, : labels.shape[1]].sum(1)
     values, truth = logits.double().numpy(), labels.numpy()
     return logit_statistics(values, truth), margin(values, truth)
+
+
+def _relation_statistics(gate: ReleaseGate, samples: Tensor, labels: Tensor) -> Floats:
+    """Statistics (N, 3) of relations; members and others are mixed in each batch of `CHUNK`."""
+    groups = labels if labels.dim() == 1 else torch.zeros(len(labels), dtype=torch.int64)
+    order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(0))
+    found = torch.zeros(len(samples), 3, dtype=torch.float64)
+    for own in torch.split(order, CHUNK):
+        relations = _asked(gate, samples[own], Signal.RELATIONS, len(own))
+        found[own] = torch.from_numpy(relation_statistics(relations.numpy(), groups[own].numpy()))
+    return found.numpy()
 
 
 def _asked(gate: ReleaseGate, samples: Tensor, signal: Signal, size: int) -> Tensor:

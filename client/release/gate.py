@@ -193,6 +193,8 @@ class ReleaseGate:
                 return ()
             case Signal.FEATURES:
                 return batch, *value.shape[-1:]
+            case Signal.RELATIONS:
+                return batch, batch
 
     def _malformed(self, request: Ask | PullBack) -> Refusal | None:
         """The refusal of a malformed request; None where it is well formed."""

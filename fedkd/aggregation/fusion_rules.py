@@ -26,7 +26,7 @@ from torch import Tensor
 from fedkd.aggregation.log_linear_pool import FLOOR, log_linear_pool
 from fedkd.aggregation.number_fusion import NumberFusion, build_number_fusion
 from fedkd.errors import SettingsError
-from fedkd.protocol import Answers, Card, LabelSpaces, Signal
+from fedkd.protocol import WHOLE_BATCH, Answers, Card, LabelSpaces, Signal
 
 MOST_OF_MEDIAN = 2.0
 """Most that the class counts of one institution weigh on the mean, in units of the median."""
@@ -129,17 +129,17 @@ class RuleFusion:
     def __call__(self, signals: Mapping[str, Mapping[Signal, Tensor]]) -> dict[Signal, Tensor]:
         """Fuse what is there, by name of institution, into one value for each signal.
 
-        Logits by the rule, (B, K_i) of each into (B, K); the batch-norm gap as its mean over those
-        who are trusted in some class; features have no common space and are left out. The order of
-        names does not matter.
+        Logits by the rule, (B, K_i) of each into (B, K); the batch-norm gap and relations as their
+        mean over those who are trusted in some class; features have no common space and are left
+        out. The order of names does not matter.
         """
         names = sorted(signals)
         logits = {name: signals[name][Signal.LOGITS].float() for name in names}
         fused = {Signal.LOGITS: self._fused(logits)}
         heard = sorted(self._without_distrusted(logits))
-        gaps = [signals[n][Signal.BN_GAP] for n in heard if Signal.BN_GAP in signals[n]]
-        if gaps:
-            fused[Signal.BN_GAP] = torch.stack(gaps).mean()
+        for signal in sorted(WHOLE_BATCH):
+            if own := [signals[n][signal].float() for n in heard if signal in signals[n]]:
+                fused[signal] = torch.stack(own).mean(0)
         return fused
 
     def of(self, answers: Answers) -> dict[Signal, Tensor]:

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from fedkd.errors import NeedsError
 from fedkd.models.architectures import Network
-from fedkd.protocol import Signal, as_float
+from fedkd.protocol import WHOLE_BATCH, Signal, as_float, cosine_relations
 
 CHUNK = 1024
-"""Images in one forward pass; a batch that asks for BN_GAP is one piece, whatever its size."""
+"""Images in one forward pass; a batch that asks for a signal of the whole batch is one piece."""
 
 MIN_PROBABILITY = 1e-7
 """Smaller probabilities are raised to it, so that their logarithm is finite."""
@@ -75,8 +75,8 @@ class Teacher(Protocol):
 class ModuleTeacher:
     """A frozen copy of a network as a teacher.
 
-    It computes LOGITS; BN_GAP where it has batch norm; FEATURES where it is a `Network`. It is
-    safe to use from several threads.
+    It computes LOGITS; BN_GAP where it has batch norm; FEATURES and RELATIONS where it is a
+    `Network`. It is safe to use from several threads.
 
     Args:
         module: (B, C, H, W) float in [0, 1] -> (B, K), on any device.
@@ -103,7 +103,7 @@ class ModuleTeacher:
         if any(norm.track_running_stats for norm in self._norms):
             signals.add(Signal.BN_GAP)
         if isinstance(self.module, Network):
-            signals.add(Signal.FEATURES)
+            signals |= {Signal.FEATURES, Signal.RELATIONS}
         return frozenset(signals)
 
     def ask(self, images: Tensor, signals: frozenset[Signal]) -> dict[Signal, Tensor]:
@@ -111,7 +111,7 @@ class ModuleTeacher:
         require_signals(signals, self.signals)
         with torch.no_grad():
             pieces = [self._forward(piece, signals) for piece in self._pieces(images, signals)]
-        if Signal.BN_GAP in signals:
+        if WHOLE_BATCH & signals:
             return {signal: value.cpu() for signal, value in pieces[0].items()}
         return {s: torch.cat([piece[s] for piece in pieces]).cpu() for s in signals}
 
@@ -123,9 +123,9 @@ class ModuleTeacher:
         start = 0
         for piece in self._pieces(images, asked):
             stop = start + len(piece)
-            # A scalar signal goes with the whole batch, the others are cut as the batch is.
+            # A signal of the whole batch stays whole, the others are cut as the batch is.
             own = {
-                signal: cotangent if signal is Signal.BN_GAP else cotangent[start:stop]
+                signal: cotangent if signal in WHOLE_BATCH else cotangent[start:stop]
                 for signal, cotangent in cotangents.items()
             }
             gradients.append(self._vector_jacobian_product(piece, own))
@@ -133,7 +133,7 @@ class ModuleTeacher:
         return torch.cat(gradients).contiguous()
 
     def _pieces(self, images: Tensor, signals: frozenset[Signal]) -> Iterator[Tensor]:
-        size = len(images) if Signal.BN_GAP in signals else CHUNK
+        size = len(images) if WHOLE_BATCH & signals else CHUNK
         for piece in torch.split(images, size):
             unit = as_float(piece.to(self._device))
             yield unit.contiguous(memory_format=torch.channels_last)
@@ -157,6 +157,8 @@ class ModuleTeacher:
                 features = self.module.embed(x)
                 logits = self.module.head(features)
                 values[Signal.FEATURES] = features
+                if Signal.RELATIONS in signals:
+                    values[Signal.RELATIONS] = cosine_relations(features)
             else:
                 logits = self.module(x)
         values[Signal.LOGITS] = logits

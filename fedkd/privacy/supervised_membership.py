@@ -82,6 +82,25 @@ def feature_statistics(features: Floats, groups: Groups) -> Floats:
     return np.stack([np.linalg.norm(wide, axis=1), own, nearest - own], axis=1)
 
 
+def relation_statistics(relations: Floats, groups: Groups) -> Floats:
+    """(N, 3) of (N, N) relations: mean to the own class, mean to all others, and the greatest.
+
+    Args:
+        relations: cosines, of members and non-members of one batch.
+        groups: (N,) labels; all 0 where numbers are predicted.
+    """
+    wide = relations.astype(np.float64)
+    apart = ~np.eye(len(wide), dtype=bool)
+    own = (groups[:, None] == groups) & apart
+    other = apart & ~own
+
+    def mean(which: NDArray[np.bool_]) -> Floats:
+        found: Floats = np.where(which, wide, 0.0).sum(1) / np.maximum(which.sum(1), 1)
+        return found
+
+    return np.stack([mean(own), mean(other), np.where(apart, wide, -1.0).max(1)], axis=1)
+
+
 def gradient_statistics(gradients: Floats) -> Floats:
     """(N, 3) of (N, ...) gradients by the sample: logarithms of their L1, L2 and largest norm."""
     flat = np.abs(gradients.reshape(len(gradients), -1).astype(np.float64))

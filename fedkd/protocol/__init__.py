@@ -15,6 +15,7 @@ from fedkd.protocol.label_spaces import (
 )
 from fedkd.protocol.logit_quantisation import quantised
 from fedkd.protocol.recipes import RECIPE_VERSION, FrozenGenerator, NamedPrior, Recipe
+from fedkd.protocol.relations import cosine_relations
 from fedkd.protocol.requests import (
     Answers,
     Ask,
@@ -27,7 +28,7 @@ from fedkd.protocol.requests import (
     fingerprint,
     without_recipe,
 )
-from fedkd.protocol.signals import Signal, as_float, rounded
+from fedkd.protocol.signals import WHOLE_BATCH, Signal, as_float, rounded
 from fedkd.protocol.tables import (
     Column,
     Number,
@@ -42,6 +43,7 @@ from fedkd.protocol.tables import (
 __all__ = [
     "MAX_NAME_LENGTH",
     "RECIPE_VERSION",
+    "WHOLE_BATCH",
     "Answers",
     "Ask",
     "Card",
@@ -65,6 +67,7 @@ __all__ = [
     "check_table",
     "class_names_of",
     "common_shape",
+    "cosine_relations",
     "decode_numbers",
     "decode_rows",
     "digest",

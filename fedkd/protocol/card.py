@@ -32,7 +32,7 @@ class Card:
 
     name: str
     classes: int
-    """K, outputs of its teacher: classes, or numbers where it names some."""
+    """K, outputs of its teacher: classes, numbers where it names some, or width of an embedding."""
     shape: tuple[int, int, int]
     """(C, H, W) of the images that its teacher reads; (1, 1, D) of rows of D columns."""
     signals: frozenset[Signal]
@@ -59,6 +59,8 @@ class Card:
     """(K,) that its teacher predicts, in place of classes; empty: it predicts classes."""
     fedkd_version: str = ""
     """That it runs, as ``0.2.0``; empty: not told, as by an older or another program."""
+    embedding: bool = False
+    """Whether its teacher outputs an embedding K wide, and neither classes nor numbers."""
 
 
 def card_violation(card: Card) -> str | None:
@@ -125,4 +127,6 @@ def _table_violation(card: Card) -> str | None:
         return "a card with numbers to predict and classes beside them"
     if card.numbers and len(card.numbers) != card.classes:
         return f"a card with {len(card.numbers)} numbers for {card.classes} outputs"
+    if card.embedding and (card.numbers or card.class_names or card.class_counts):
+        return "a card with an embedding, and classes or numbers beside it"
     return columns_violation(card.columns) or numbers_violation(card.numbers)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from fedkd.protocol.logit_quantisation import quantised
+from fedkd.protocol.relations import relation_steps, relations_of_steps
 
 
 class Signal(StrEnum):
@@ -33,6 +34,17 @@ class Signal(StrEnum):
     FEATURES = "features"
     """What enters the teacher's last layer, ``(B, D)``."""
 
+    RELATIONS = "relations"
+    """Cosines between the features of every two samples of the batch, ``(B, B)``.
+
+    Computed at the institution, see `fedkd.protocol.relations`. Like the batch-norm gap it is a
+    property of the whole batch, which is never split.
+    """
+
+
+WHOLE_BATCH = frozenset({Signal.BN_GAP, Signal.RELATIONS})
+"""Signals of which a batch is never split."""
+
 
 def as_float(images: Tensor) -> Tensor:
     """Images as float32 in [0, 1], from uint8 or floats in [0, 1]."""
@@ -43,11 +55,14 @@ def rounded(value: Tensor, signal: Signal, exact: bool) -> Tensor:
     """A signal as it is sent: in float32 if ``exact``, else in float16 within its range.
 
     Logits that need not be exact are quantised row by row, see
-    `fedkd.protocol.logit_quantisation`. A batch-norm gap is one number, and always float32.
+    `fedkd.protocol.logit_quantisation`, and relations to steps of 1/127, see
+    `fedkd.protocol.relations`. A batch-norm gap is one number, and always float32.
     """
     if exact or signal is Signal.BN_GAP:
         return value.float()
     if signal is Signal.LOGITS:
         return quantised(value.detach().float())
+    if signal is Signal.RELATIONS:
+        return relations_of_steps(relation_steps(value.detach()))
     largest = torch.finfo(torch.float16).max
     return value.clamp(-largest, largest).half()

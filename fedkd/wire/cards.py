@@ -36,6 +36,7 @@ def encode_card(card: Card) -> pb.Card:
         columns=[pb.Column(**vars(column)) for column in card.columns],
         numbers=[pb.Number(**vars(number)) for number in card.numbers],
         fedkd_version=card.fedkd_version,
+        embedding=card.embedding,
     )
 
 
@@ -63,6 +64,7 @@ def decode_card(card: pb.Card) -> Card:
         columns=tuple(_decode_column(column) for column in card.columns),
         numbers=tuple(_decode_number(number) for number in card.numbers),
         fedkd_version=card.fedkd_version,
+        embedding=card.embedding,
     )
 
 

@@ -204,6 +204,7 @@ def _mismatch(request: Ask | PullBack | RecipeQuery, reply: Reply, card: Card | 
             Signal.LOGITS: (batch, card.classes if card else 0),
             Signal.BN_GAP: (),
             Signal.FEATURES: (batch, *tensor.shape[1:]),
+            Signal.RELATIONS: (batch, batch),
         }[signal]
         if violation := _tensor_mismatch(signal.value, tensor, shape, dtype):
             return violation

@@ -5,6 +5,7 @@ A `TensorSpec` is what one kind of tensor must be; both directions check it.
 
 import math
 import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor
 from fedkd.errors import LocalProtocolError
 from fedkd.protocol import Signal
 from fedkd.wire.logit_packing import pack, unpack
+from fedkd.wire.relation_packing import pack_relations, unpack_relations
 from fedkd.wire.v1 import teacher_pb2 as pb
 
 # torch warns, once in a process, that a tensor over bytes could write to them. Nobody writes to
@@ -33,6 +35,23 @@ _BY_NUMBER = {number: dtype for dtype, number in DTYPES.items()}
 
 
 @dataclass(frozen=True)
+class Packing:
+    """A lossless short form of some float16 matrices."""
+
+    pack: Callable[[Tensor], np.ndarray | None]
+    """A matrix as bytes; None where it has no short form."""
+    unpack: Callable[[memoryview, int, int], Tensor]
+    """Bytes and the two sizes of the matrix; raises LocalProtocolError."""
+
+
+PACKINGS: "Mapping[pb.DType, Packing]" = {
+    pb.DTYPE_ROWS: Packing(pack, unpack),
+    pb.DTYPE_TRIANGLE: Packing(pack_relations, unpack_relations),
+}
+"""By number format of packed tensors on the wire."""
+
+
+@dataclass(frozen=True)
 class TensorSpec:
     """What one kind of tensor must be.
 
@@ -42,14 +61,14 @@ class TensorSpec:
             or more.
         dtypes: that are allowed.
         unit: whether floats lie in [0, 1]; else they only have to be finite.
-        packs: whether float16 may be packed, see `fedkd.wire.logit_packing`.
+        packing: format in which float16 may be packed, a key of `PACKINGS`; None: never.
     """
 
     name: str
     axes: str
     dtypes: tuple[torch.dtype, ...]
     unit: bool = False
-    packs: bool = False
+    packing: "pb.DType | None" = None
 
     def check(self, dtype: torch.dtype | None, shape: tuple[int, ...]) -> None:
         """Raises LocalProtocolError where ``dtype`` or ``shape`` does not fit."""
@@ -80,9 +99,14 @@ IMAGES = TensorSpec("images", "BCHW", (torch.uint8, torch.float32), unit=True)
 WEIGHTS = TensorSpec("weights", "P", (torch.float16,))
 GRADIENT = TensorSpec("a gradient", "BCHW", (torch.float32,))
 SIGNALS = {
-    Signal.LOGITS: TensorSpec("logits", "BK", (torch.float16, torch.float32), packs=True),
+    Signal.LOGITS: TensorSpec(
+        "logits", "BK", (torch.float16, torch.float32), packing=pb.DTYPE_ROWS
+    ),
     Signal.BN_GAP: TensorSpec("a batch-norm gap", "", (torch.float32,)),
     Signal.FEATURES: TensorSpec("features", "BD", (torch.float16, torch.float32)),
+    Signal.RELATIONS: TensorSpec(
+        "relations", "BB", (torch.float16, torch.float32), packing=pb.DTYPE_TRIANGLE
+    ),
 }
 COTANGENTS = {
     signal: TensorSpec(f"a cotangent of {spec.name}", spec.axes, (torch.float32,))
@@ -94,7 +118,7 @@ class TensorWriter:
     """Writes the tensors of one message, in order.
 
     Args:
-        packed: whether logits are packed, where that is shorter.
+        packed: whether signals are packed, where that is shorter.
     """
 
     def __init__(self, packed: bool = False) -> None:
@@ -111,11 +135,11 @@ class TensorWriter:
         spec.check(tensor.dtype, shape)
         tensor = tensor.detach().cpu().contiguous()
         spec.check_values(tensor)
-        if self._packed and spec.packs and tensor.dtype == torch.float16:
-            rows = pack(tensor)
-            if rows is not None:
-                self.arrays.append(rows)
-                return pb.Tensor(dtype=pb.DTYPE_ROWS, shape=shape)
+        if self._packed and spec.packing is not None and tensor.dtype == torch.float16:
+            contents = PACKINGS[spec.packing].pack(tensor)
+            if contents is not None:
+                self.arrays.append(contents)
+                return pb.Tensor(dtype=spec.packing, shape=shape)
         self.arrays.append(tensor.numpy())
         return pb.Tensor(dtype=DTYPES[tensor.dtype], shape=shape)
 
@@ -136,14 +160,14 @@ class TensorReader:
         if len(metadata.shape) > len(spec.axes):
             raise LocalProtocolError(f"{spec.name} of too many axes")
         shape = tuple(metadata.shape)
-        packed = spec.packs and metadata.dtype == pb.DTYPE_ROWS
-        dtype = torch.float16 if packed else _BY_NUMBER.get(metadata.dtype)
+        packing = PACKINGS[spec.packing] if metadata.dtype == spec.packing else None
+        dtype = torch.float16 if packing else _BY_NUMBER.get(metadata.dtype)
         spec.check(dtype, shape)
         position = next(self._positions, slice(0, 0))
-        if packed:
-            rows = unpack(memoryview(self._data)[position], *shape)
-            spec.check_values(rows)
-            return rows
+        if packing:
+            values = packing.unpack(memoryview(self._data)[position], shape[0], shape[1])
+            spec.check_values(values)
+            return values
         count = math.prod(shape)
         if dtype is None or position.stop - position.start != count * dtype.itemsize:
             raise LocalProtocolError(

@@ -14,6 +14,7 @@ class DType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DTYPE_FLOAT16: _ClassVar[DType]
     DTYPE_FLOAT32: _ClassVar[DType]
     DTYPE_ROWS: _ClassVar[DType]
+    DTYPE_TRIANGLE: _ClassVar[DType]
 
 class Signal(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -21,6 +22,7 @@ class Signal(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     SIGNAL_LOGITS: _ClassVar[Signal]
     SIGNAL_BN_GAP: _ClassVar[Signal]
     SIGNAL_FEATURES: _ClassVar[Signal]
+    SIGNAL_RELATIONS: _ClassVar[Signal]
 
 class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -38,10 +40,12 @@ DTYPE_UINT8: DType
 DTYPE_FLOAT16: DType
 DTYPE_FLOAT32: DType
 DTYPE_ROWS: DType
+DTYPE_TRIANGLE: DType
 SIGNAL_UNSPECIFIED: Signal
 SIGNAL_LOGITS: Signal
 SIGNAL_BN_GAP: Signal
 SIGNAL_FEATURES: Signal
+SIGNAL_RELATIONS: Signal
 REASON_UNSPECIFIED: Reason
 REASON_FORBIDDEN: Reason
 REASON_SPENT: Reason
@@ -125,7 +129,7 @@ class Number(_message.Message):
     def __init__(self, name: _Optional[str] = ..., unit: _Optional[str] = ..., low: _Optional[float] = ..., high: _Optional[float] = ..., error: _Optional[float] = ...) -> None: ...
 
 class Card(_message.Message):
-    __slots__ = ("name", "classes", "channels", "height", "width", "signals", "pull_back", "samples", "largest_batch", "class_counts", "scores", "class_names", "guarantee", "recipes", "columns", "numbers", "fedkd_version")
+    __slots__ = ("name", "classes", "channels", "height", "width", "signals", "pull_back", "samples", "largest_batch", "class_counts", "scores", "class_names", "guarantee", "recipes", "columns", "numbers", "fedkd_version", "embedding")
     NAME_FIELD_NUMBER: _ClassVar[int]
     CLASSES_FIELD_NUMBER: _ClassVar[int]
     CHANNELS_FIELD_NUMBER: _ClassVar[int]
@@ -143,6 +147,7 @@ class Card(_message.Message):
     COLUMNS_FIELD_NUMBER: _ClassVar[int]
     NUMBERS_FIELD_NUMBER: _ClassVar[int]
     FEDKD_VERSION_FIELD_NUMBER: _ClassVar[int]
+    EMBEDDING_FIELD_NUMBER: _ClassVar[int]
     name: str
     classes: int
     channels: int
@@ -160,7 +165,8 @@ class Card(_message.Message):
     columns: _containers.RepeatedCompositeFieldContainer[Column]
     numbers: _containers.RepeatedCompositeFieldContainer[Number]
     fedkd_version: str
-    def __init__(self, name: _Optional[str] = ..., classes: _Optional[int] = ..., channels: _Optional[int] = ..., height: _Optional[int] = ..., width: _Optional[int] = ..., signals: _Optional[_Iterable[_Union[Signal, str]]] = ..., pull_back: bool = ..., samples: _Optional[int] = ..., largest_batch: _Optional[int] = ..., class_counts: _Optional[_Iterable[int]] = ..., scores: bool = ..., class_names: _Optional[_Iterable[str]] = ..., guarantee: _Optional[_Union[Guarantee, _Mapping]] = ..., recipes: _Optional[int] = ..., columns: _Optional[_Iterable[_Union[Column, _Mapping]]] = ..., numbers: _Optional[_Iterable[_Union[Number, _Mapping]]] = ..., fedkd_version: _Optional[str] = ...) -> None: ...
+    embedding: bool
+    def __init__(self, name: _Optional[str] = ..., classes: _Optional[int] = ..., channels: _Optional[int] = ..., height: _Optional[int] = ..., width: _Optional[int] = ..., signals: _Optional[_Iterable[_Union[Signal, str]]] = ..., pull_back: bool = ..., samples: _Optional[int] = ..., largest_batch: _Optional[int] = ..., class_counts: _Optional[_Iterable[int]] = ..., scores: bool = ..., class_names: _Optional[_Iterable[str]] = ..., guarantee: _Optional[_Union[Guarantee, _Mapping]] = ..., recipes: _Optional[int] = ..., columns: _Optional[_Iterable[_Union[Column, _Mapping]]] = ..., numbers: _Optional[_Iterable[_Union[Number, _Mapping]]] = ..., fedkd_version: _Optional[str] = ..., embedding: bool = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("version", "token", "card")

@@ -26,6 +26,7 @@ _SIGNALS = {
     "logits": "class scores (logits)",
     "bn_gap": "distance of a batch to its batch-norm statistics (bn_gap)",
     "features": "what enters its last layer (features)",
+    "relations": "how alike it finds every two samples (relations)",
 }
 _ABSENCES = {
     "lost": "did not answer",

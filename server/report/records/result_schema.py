@@ -83,7 +83,7 @@ class TeacherRecord(TaskScores):
     guarantee: GuaranteeRecord | None = None
     """The whole guarantee; None without one, and in results of earlier releases."""
     signals: tuple[str, ...] = ()
-    """What its policy releases: ``logits``, ``bn_gap``, ``features``."""
+    """What its policy releases: ``logits``, ``bn_gap``, ``features``, ``relations``."""
     questions: Count = 0
     """Sent to it; 0 if not counted."""
     recipes: Count = 0

@@ -19,6 +19,7 @@ from fedkd.client.institution import owner_institution
 from fedkd.client.institution.membership_audit import AuditedSamples, audit_release, audit_student
 from fedkd.data.datasets import open_data
 from fedkd.models import build_network
+from fedkd.protocol import Signal
 from fedkd.server.report.records.student_export import save_student
 
 TRAINED: dict[str, Any] = {
@@ -90,11 +91,11 @@ def test_noise_hides_members_and_takes_nothing_of_the_budget(tmp_path: Path) -> 
 
 def test_every_signal_and_pull_back_are_attacked(tmp_path: Path) -> None:
     teacher = {"model": "cnn", "epochs": 1}
-    policy = {"signals": ["logits", "bn_gap", "features"], "samples": 50, "pull_back": True}
+    policy = {"signals": [*map(str, Signal)], "samples": 50, "pull_back": True}
     path = owner(tmp_path, teacher=teacher, policy=policy)
     found = audit_release(load_owner_config(path), AuditedSamples(count=40))
     read = {name for each in found.findings for name in each.reads}
-    assert read == {"logits", "bn_gap", "features", "pull-back"}
+    assert read == {*map(str, Signal), "pull-back"}
     withheld = load_owner_config(owner(tmp_path, teacher=teacher))
     assert {each.reads for each in audit_release(withheld, AuditedSamples(count=40)).findings} == {
         ("logits",)

@@ -43,6 +43,7 @@ from fedkd.protocol import (
 )
 
 LOGITS, BN_GAP, FEATURES = Signal.LOGITS, Signal.BN_GAP, Signal.FEATURES
+RELATIONS = Signal.RELATIONS
 EVERYTHING = frozenset(Signal)
 K, SHAPE, D = 3, (1, 4, 4), 32
 SECRET = "patient 4711"
@@ -111,7 +112,7 @@ def ask(count: int = 4, *signals: Signal, exact: bool = False) -> Ask:
 
 
 def pull(count: int = 4, *signals: Signal) -> PullBack:
-    shapes = {LOGITS: (count, K), BN_GAP: (), FEATURES: (count, D)}
+    shapes = {LOGITS: (count, K), BN_GAP: (), FEATURES: (count, D), RELATIONS: (count, count)}
     return PullBack(images(count), {s: torch.ones(shapes[s]) for s in signals or (LOGITS,)})
 
 
@@ -132,7 +133,8 @@ def test_what_leaves_is_what_the_teacher_says_in_the_type_that_travels() -> None
     assert isinstance(exact, Reply)
     assert torch.equal(plain.signals[LOGITS], rounded(right[LOGITS], LOGITS, exact=False))
     assert torch.equal(plain.signals[FEATURES], right[FEATURES].half())
-    for signal in (LOGITS, FEATURES):
+    assert torch.equal(plain.signals[RELATIONS], rounded(right[RELATIONS], RELATIONS, exact=False))
+    for signal in (LOGITS, FEATURES, RELATIONS):
         assert torch.equal(exact.signals[signal], right[signal])
     assert torch.equal(plain.signals[BN_GAP], right[BN_GAP])
     pulled = gate().answer(pull(4, *Signal))
@@ -464,7 +466,7 @@ def requests(draw: st.DrawFn) -> Ask | PullBack:
     if draw(st.booleans()):
         return Ask(asked, signals, draw(st.booleans()))
     count = len(asked) if asked.dim() else 0
-    right = {LOGITS: (count, K), BN_GAP: (), FEATURES: (count, D)}
+    right = {LOGITS: (count, K), BN_GAP: (), FEATURES: (count, D), RELATIONS: (count, count)}
     wrong = st.lists(st.integers(0, 5), max_size=3)
     return PullBack(
         asked,
@@ -544,6 +546,7 @@ def assert_sound(request: Ask | PullBack, said: Reply) -> None:
             LOGITS: ((count, K), plain),
             BN_GAP: ((), torch.float32),
             FEATURES: ((count, D), plain),
+            RELATIONS: ((count, count), plain),
         }
         out = [(tensor, *forms[signal]) for signal, tensor in said.signals.items()]
     for tensor, shape, dtype in out:

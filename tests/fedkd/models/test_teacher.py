@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
@@ -14,6 +15,7 @@ from fedkd.models import ModuleTeacher, Network, ScikitTeacher, build_network
 from fedkd.protocol import Signal
 
 LOGITS, BN_GAP, FEATURES = Signal.LOGITS, Signal.BN_GAP, Signal.FEATURES
+RELATIONS = Signal.RELATIONS
 BOTH = frozenset({LOGITS, BN_GAP})
 ONLY_LOGITS = frozenset({LOGITS})
 
@@ -136,6 +138,30 @@ def test_large_batches_are_cut_except_for_the_gap() -> None:
     torch.testing.assert_close(uncut[BN_GAP], gap_by_the_formula(network, x), rtol=1e-4, atol=0)
 
 
+def test_relations_are_cosines_of_features_over_the_whole_batch() -> None:
+    teacher, x = ModuleTeacher(trained(), 10), images(1100)  # more than one piece
+    found = teacher.ask(x, frozenset({FEATURES, RELATIONS}))
+    features = found[FEATURES].double()
+    norms = features.square().sum(1).sqrt()
+    expected = (features @ features.T) / norms[:, None] / norms
+    torch.testing.assert_close(found[RELATIONS].double(), expected, rtol=0, atol=1e-5)
+
+
+def test_pulling_relations_back_is_their_slope() -> None:
+    network, x = trained().double(), images(5).double()
+    teacher, cotangent = ModuleTeacher(network, 10), torch.randn(5, 5, generator=rng(1))
+    direction = torch.randn(x.shape, generator=rng(2), dtype=torch.float64)
+
+    def total(at: Tensor) -> float:
+        unit = F.normalize(teacher.module.embed(at), dim=1)
+        return float((cotangent * (unit @ unit.T)).sum())
+
+    step = 1e-6
+    slope = (total(x + step * direction) - total(x - step * direction)) / (2 * step)
+    pulled = ModuleTeacher(network.float(), 10).pull_back(x.float(), {RELATIONS: cotangent})
+    assert float((pulled * direction).sum()) == pytest.approx(slope, rel=1e-3)
+
+
 def test_the_callers_module_stays_as_it_was() -> None:
     network = trained().train()
     before = {name: value.clone() for name, value in network.state_dict().items()}
@@ -153,8 +179,8 @@ def test_the_callers_module_stays_as_it_was() -> None:
 def test_signals_are_those_that_the_module_can_give() -> None:
     plain = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
     assert ModuleTeacher(plain, 10).signals == {LOGITS}
-    assert ModuleTeacher(trained("cnn-groupnorm"), 10).signals == {LOGITS, FEATURES}
-    assert ModuleTeacher(trained(), 10).signals == {LOGITS, BN_GAP, FEATURES}
+    assert ModuleTeacher(trained("cnn-groupnorm"), 10).signals == {LOGITS, FEATURES, RELATIONS}
+    assert ModuleTeacher(trained(), 10).signals == set(Signal)
     with pytest.raises(NeedsError, match="bn_gap"):
         ModuleTeacher(plain, 10).ask(images(2), BOTH)
     with pytest.raises(NeedsError, match="features"):

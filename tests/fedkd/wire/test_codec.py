@@ -79,12 +79,18 @@ def tensors(draw: st.DrawFn, axes: int, *dtypes: torch.dtype, batch: int | None 
 
 
 @st.composite
+def relations(draw: st.DrawFn, *dtypes: torch.dtype, batch: int) -> Tensor:
+    return draw(tensors(2, *dtypes, batch=batch))[:, :1] * torch.ones(1, batch)
+
+
+@st.composite
 def said(draw: st.DrawFn, *dtypes: torch.dtype, batch: int, least: int) -> dict[Signal, Tensor]:
     chosen = draw(st.sets(st.sampled_from(Signal), min_size=least))
     forms = {
         Signal.LOGITS: tensors(2, *dtypes, batch=batch),
         Signal.FEATURES: tensors(2, *dtypes, batch=batch),
         Signal.BN_GAP: tensors(0, torch.float32),
+        Signal.RELATIONS: relations(*dtypes, batch=batch),
     }
     return {signal: draw(forms[signal]) for signal in chosen}
 

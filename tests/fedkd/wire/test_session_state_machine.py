@@ -217,6 +217,7 @@ def test_a_recipe_draws_no_more_than_seconds_take() -> None:
 GAP = {Signal.BN_GAP: torch.tensor(1.0)}
 BOTH = Ask(IMAGES, frozenset({Signal.LOGITS, Signal.BN_GAP}))
 FEATURES = Ask(IMAGES, frozenset({Signal.FEATURES}))
+RELATIONS = Ask(IMAGES, frozenset({Signal.RELATIONS}))
 PULL_BACK = PullBack(IMAGES, {Signal.LOGITS: torch.zeros(4, 3)})
 
 
@@ -238,6 +239,8 @@ PULL_BACK = PullBack(IMAGES, {Signal.LOGITS: torch.zeros(4, 3)})
         (BOTH, Reply(logits().signals | {Signal.BN_GAP: torch.tensor(1.0).half()}), "float32"),
         (BOTH, Reply(logits().signals | {Signal.BN_GAP: torch.zeros(4)}), "bn_gap"),
         (FEATURES, Reply({Signal.FEATURES: torch.zeros(5, 9).half()}), "features"),
+        (RELATIONS, Reply({Signal.RELATIONS: torch.eye(4).half()}), None),
+        (RELATIONS, Reply({Signal.RELATIONS: torch.zeros(4, 3).half()}), r"expected \(4, 4\)"),
         (Ask(IMAGES), Reply(), "exactly the signals"),
         (Ask(IMAGES), Reply(logits().signals, IMAGES), "exactly the signals"),
         (PULL_BACK, logits(), "gradient alone"),
@@ -246,7 +249,7 @@ PULL_BACK = PullBack(IMAGES, {Signal.LOGITS: torch.zeros(4, 3)})
         (PULL_BACK, Reply(gradient=IMAGES[:3]), r"expected \(4, 1, 2, 2\)"),
         (PULL_BACK, Reply(gradient=IMAGES.half()), "float32"),
     ],
-    ids=range(22),
+    ids=range(24),
 )
 def test_an_answer_must_fit_its_question(
     request_: Ask | PullBack, reply: Reply, words: str | None
