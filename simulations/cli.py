@@ -1,4 +1,4 @@
-"""The command line ``fedkd``: run, compare, methods, report, audit. Imports slow modules late."""
+"""The command line ``fedkd``, from ``run`` to ``audit``. Imports slow modules late."""
 
 from pathlib import Path
 from typing import Annotated
@@ -144,6 +144,38 @@ def compare(
     compare_experiments(
         *(experiments, seeds, engine, out, set_ or [], methods, sweep or [], columns, jobs)
     )
+
+
+@app.command()
+def reproduce(
+    method: Annotated[str, typer.Argument(help="A method with a regime, or a .toml file of one.")],
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the run [runs/reproduce-METHOD-SEED]; it resumes there."),
+    ] = None,
+    json: Annotated[Path | None, typer.Option(help="Write the figures to this file.")] = None,
+    root: Annotated[Path | None, typer.Option(help="Folder of the data.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="section.key=value of the regime: share=0.1, device=cuda, ..."),
+    ] = None,
+) -> None:
+    """Train one student as a method's paper does: its data, batch, steps; compare the figures.
+
+    One teacher, in this process, fresh images where the paper has them; no policy, no network.
+    The same command with the same --out resumes an interrupted run.
+    """
+    _announce()
+    from fedkd.simulations.reproduction.reproduction import lines_of, write_result
+    from fedkd.simulations.reproduction.reproduction import reproduce as reproduce_paper
+
+    overrides = [*([f"data.root={str(root)!r}"] if root else []), *(set_ or [])]
+    result = reproduce_paper(method, seed, out, overrides)
+    for line in lines_of(result):
+        typer.echo(line)
+    if json is not None:
+        write_result(result, json)
 
 
 app.command()(watch)

@@ -4,6 +4,7 @@ What comes from institutions and what goes to them lies in ordinary memory; stud
 bank lie on one device, and nothing but a batch goes to and fro.
 """
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -65,15 +66,29 @@ class Compute:
         unit = as_float(images.to(self.device, non_blocking=True))
         return unit.contiguous(memory_format=torch.channels_last)
 
+    def autocast(self) -> AbstractContextManager[object]:
+        """Within it, convolutions and products are computed in ``dtype``."""
+        return torch.autocast(self.device.type, self.dtype, self.dtype is not torch.float32)
+
     def logits(self, network: nn.Module, images: Tensor) -> Tensor:
         """Of ``network``, which is placed, on images on any device: (B, K) float32."""
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not torch.float32):
+        with self.autocast():
             logits: Tensor = network(self.pixels(images))
         return logits.float()
 
-    def frozen_logits(self, network: nn.Module, images: Tensor) -> Tensor:
-        """`logits` in evaluation mode, differentiable in the images alone: weights cost nothing."""
-        weights = [weight for weight in network.eval().parameters() if weight.requires_grad]
+    def frozen_logits(
+        self, network: nn.Module, images: Tensor, *, training: bool = False
+    ) -> Tensor:
+        """`logits`, differentiable in the images alone: weights cost nothing.
+
+        Args:
+            network: placed.
+            images: on any device.
+            training: in training mode, where batch norm takes the statistics of the batch and
+                remembers them; otherwise in evaluation mode.
+        """
+        network.train(training)
+        weights = [weight for weight in network.parameters() if weight.requires_grad]
         for weight in weights:
             weight.requires_grad_(False)
         logits = self.logits(network, images)

@@ -4,7 +4,7 @@ Architectures are had by name from the registry; weights depend on a seed alone.
 """
 
 from fedkd.models.architectures import Network, Shape
-from fedkd.models.generators import Generator, RowGenerator
+from fedkd.models.generators import Generator, RowGenerator, StandardisedGenerator
 from fedkd.models.in_process_teachers import InProcess, Outputs
 from fedkd.models.library_networks import timm_factory, torchvision_factory
 from fedkd.models.output_checks import (
@@ -58,6 +58,7 @@ __all__ = [
     "Scattering",
     "ScikitTeacher",
     "Shape",
+    "StandardisedGenerator",
     "TableNetwork",
     "TableTeacher",
     "Teacher",

@@ -116,23 +116,33 @@ def lenet5(classes: int, shape: Shape) -> Network:
 
     Images below 32x32 are padded by two, so that 28x28 and 32x32 give the same 16 x 5 x 5.
     """
-    _require_size("lenet5", shape, 16)
+    return _lenet("lenet5", classes, shape, (6, 16, 120, 84))
+
+
+def lenet5_half(classes: int, shape: Shape) -> Network:
+    """`lenet5` with half of its channels, 3-8-60-42: the student of DAFL and its successors."""
+    return _lenet("lenet5-half", classes, shape, (3, 8, 60, 42))
+
+
+def _lenet(name: str, classes: int, shape: Shape, widths: tuple[int, int, int, int]) -> Network:
+    first, second, third, fourth = widths
+    _require_size(name, shape, 16)
     padding = 2 if min(shape[1:]) < 32 else 0
     height, side = (((length + 2 * padding - 4) // 2 - 4) // 2 for length in shape[1:])
     body = nn.Sequential(
-        nn.Conv2d(shape[0], 6, 5, padding=padding),
+        nn.Conv2d(shape[0], first, 5, padding=padding),
         nn.ReLU(),
         nn.MaxPool2d(2),
-        nn.Conv2d(6, 16, 5),
+        nn.Conv2d(first, second, 5),
         nn.ReLU(),
         nn.MaxPool2d(2),
         nn.Flatten(),
-        nn.Linear(16 * height * side, 120),
+        nn.Linear(second * height * side, third),
         nn.ReLU(),
-        nn.Linear(120, 84),
+        nn.Linear(third, fourth),
         nn.ReLU(),
     )
-    return Network(body, nn.Linear(84, classes))
+    return Network(body, nn.Linear(fourth, classes))
 
 
 class PostActivationBlock(nn.Module):

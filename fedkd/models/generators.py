@@ -1,5 +1,7 @@
 """Generators: small networks from latents to images, or to rows of a table."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -34,11 +36,52 @@ class Generator(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """(B, Z) -> (B, C, H, W)."""
+        return torch.sigmoid(self.unbounded(z))
+
+    def unbounded(self, z: Tensor) -> Tensor:
+        """(B, Z) -> (B, C, H, W), before the sigmoid."""
         half = (self.shape[1] // 2, self.shape[2] // 2)
         x = self.norm0(self.project(z).view(len(z), *self.start))
         x = F.leaky_relu(self.norm1(self.conv1(F.interpolate(x, size=half))), 0.2)
         x = F.leaky_relu(self.norm2(self.conv2(F.interpolate(x, size=self.shape[1:]))), 0.2)
-        return torch.sigmoid(self.conv3(x))
+        images: Tensor = self.conv3(x)
+        return images
+
+
+class StandardisedGenerator(Generator):
+    """A `Generator` whose images have the mean and deviation of the data that a network learned.
+
+    ``mean + deviation * batch_norm(tanh(x))``, the norm without weights, channel by channel: what
+    the teacher's normalisation makes of them has mean 0 and variance 1. So they may lie somewhat
+    outside [0, 1], and only a teacher in the same process can be shown them.
+
+    Args:
+        latent: Z, > 0.
+        shape: (C, H, W) with H, W >= 4.
+        width: channels after the first convolution.
+        mean: of the data in [0, 1], one for each channel.
+        deviation: likewise, > 0.
+
+    Source: the generators of DAFL, DFAD, RDSKD and PRE-DFKD, for teachers of normalised images.
+    """
+
+    def __init__(
+        self,
+        latent: int,
+        shape: tuple[int, int, int],
+        width: int,
+        mean: Sequence[float],
+        deviation: Sequence[float],
+    ) -> None:
+        super().__init__(latent, shape, width)
+        self.output_norm = nn.BatchNorm2d(shape[0], affine=False)
+        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
+        self.register_buffer("deviation", torch.tensor(deviation).view(-1, 1, 1), persistent=False)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """(B, Z) -> (B, C, H, W)."""
+        images: Tensor = self.output_norm(torch.tanh(self.unbounded(z)).float())
+        return images * self.get_buffer("deviation") + self.get_buffer("mean")
 
 
 class RowGenerator(nn.Module):

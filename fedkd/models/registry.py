@@ -16,6 +16,7 @@ from fedkd.models.architectures import (
     cnn,
     group_norm,
     lenet5,
+    lenet5_half,
     mlp,
     resnet,
     resnet9,
@@ -40,6 +41,7 @@ MODELS: dict[str, Callable[[int, Shape], Network]] = {
     **{name: make(width) for name, (width, make) in WIDTHS.items()},
     "mlp": mlp,
     "lenet5": lenet5,
+    "lenet5-half": lenet5_half,
     "wrn16-1": wrn16_1,
     "scattering": scattering,
 }

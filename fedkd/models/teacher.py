@@ -132,6 +132,20 @@ class ModuleTeacher:
             start = stop
         return torch.cat(gradients).contiguous()
 
+    def signals_with_graph(
+        self, images: Tensor, signals: frozenset[Signal]
+    ) -> dict[Signal, Tensor]:
+        """The signals of ``images`` (B, C, H, W) on its device, with their graph to the images.
+
+        For whoever has the teacher in his own process: one pass forward and one back are enough
+        for what takes `ask` and `pull_back` three passes.
+
+        Raises:
+            NeedsError: a signal that it cannot compute.
+        """
+        require_signals(signals, self.signals)
+        return self._forward(images, signals)
+
     def _pieces(self, images: Tensor, signals: frozenset[Signal]) -> Iterator[Tensor]:
         size = len(images) if WHOLE_BATCH & signals else CHUNK
         for piece in torch.split(images, size):

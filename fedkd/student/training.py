@@ -1,6 +1,6 @@
 """Student training: optimiser steps on batches of the bank, weighted by the curriculum."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,8 @@ class Trainer:
         plan: batch, rate and decay.
         compute: where, and how exactly.
         parts: networks beside it, which may add to its loss and learn from its batches.
+        optimizer: whose rate is set before each step; None: `optimizer_of` the plan.
+        rate: step -> learning rate; None: the plan's.
     """
 
     def __init__(
@@ -32,11 +34,14 @@ class Trainer:
         plan: Plan,
         compute: Compute = CPU,
         parts: Sequence[StudentPart] = (),
+        optimizer: torch.optim.Optimizer | None = None,
+        rate: Callable[[int], float] | None = None,
     ) -> None:
         self.network, self.loss, self.weights = network, loss, weights
         self.plan, self.compute, self.parts = plan, compute, parts
         compute.place(network)
-        self.optimizer = optimizer_of(network, plan, compute)
+        self.optimizer = optimizer or optimizer_of(network, plan, compute)
+        self.rate = rate or plan.rate
 
     def logits(self, images: Tensor) -> Tensor:
         """Its answer to images (B, C, H, W) on any device: (B, K) float32, in ordinary memory.
@@ -83,7 +88,7 @@ class Trainer:
             if (factor := part.sample_weights(logits, target, progress)) is not None:
                 weight = weight * factor
         for group in self.optimizer.param_groups:
-            group["lr"] = self.plan.rate(taken)
+            group["lr"] = self.rate(taken)
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward((weight * loss).mean())
         self.optimizer.step()

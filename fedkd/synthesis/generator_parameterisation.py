@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from fedkd.core.checkpoint_state import Part, State, gather, scatter
@@ -80,13 +80,24 @@ class GeneratorParameterisation(BaseParameterisation):
             recipe = Recipe(source, int(torch.randint(SEED_LIMIT, (), generator=rng)), count)
             return Drawn(render(recipe, self.shape), recipe=recipe)
         painter.train(learning)
+        z, targets = self._latents(count, rng)
+        with torch.set_grad_enabled(learning):
+            return Drawn(painter(z), targets)
+
+    def draw_unasked(self, count: int, rng: torch.Generator, training: bool) -> Tensor:
+        """See `Parameterisation.draw_unasked`."""
+        self.network.train(training)
+        with torch.no_grad():
+            images: Tensor = self.network(self._latents(count, rng)[0])
+        return images
+
+    def _latents(self, count: int, rng: torch.Generator) -> tuple[Tensor, Tensor | None]:
+        """(count, Z) on the network's device, and the classes (count,) that they tell of."""
         z, targets = torch.randn(count, self.latent - self.classes, generator=rng), None
         if self.classes:
             targets = torch.randint(self.classes, (count,), generator=rng)
             z = torch.cat([z, F.one_hot(targets, self.classes)], 1)
-        z = z.to(next(self.network.parameters()).device)
-        with torch.set_grad_enabled(learning):
-            return Drawn(painter(z), targets)
+        return z.to(next(self.network.parameters()).device), targets
 
     @property
     def _recipe_source(self) -> FrozenGenerator | None:

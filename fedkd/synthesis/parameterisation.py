@@ -40,6 +40,15 @@ class Parameterisation(Stateful, Protocol):
     def draw(self, count: int, rng: torch.Generator, learning: bool) -> Drawn:
         """``count`` samples; with a graph if ``learning``."""
 
+    def draw_unasked(self, count: int, rng: torch.Generator, training: bool) -> Tensor:
+        """``count`` samples (B, C, H, W) without a graph, as its network is: for its own process.
+
+        Args:
+            count: > 0.
+            rng: draws latents.
+            training: whether the network is in training mode.
+        """
+
     def hear(self, target: Tensor) -> None:
         """(B, K) fused logits, answered to what was drawn last."""
 

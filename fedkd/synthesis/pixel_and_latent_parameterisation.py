@@ -105,6 +105,13 @@ class InvertedBatch(BaseParameterisation):
             images = jittered(images, self.settings.jitter, self.settings.flips, rng)
         return Drawn(images, self.class_targets[:count])
 
+    def draw_unasked(self, count: int, rng: torch.Generator, training: bool) -> Tensor:
+        """The first ``count`` of the batch as they are, neither rolled nor mirrored."""
+        self.module.train(training)
+        with torch.no_grad():
+            images: Tensor = self.module()
+        return images[:count]
+
     def state(self) -> State:
         """What is trained, and what it is to show."""
         state = gather(self.parts, {})

@@ -6,16 +6,22 @@ Source: IDEAL (Zhang et al., ICLR 2023) and DisGUIDE (Rosenthal et al., AAAI 202
 import math
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from fedkd.core.checkpoint_state import State
-from fedkd.core.interfaces import Context
+from fedkd.core.interfaces import Context, Selection
 from fedkd.core.source_types import AnsweredBatch, Cost, FollowUps, Proposal, Turn
 from fedkd.errors import SettingsError
 from fedkd.losses.term import Batch
 from fedkd.protocol import Signal
 from fedkd.student.peer_students import Peers
-from fedkd.synthesis.trained_generator_source import TrainedGenerator, TrainedSource
+from fedkd.synthesis.trained_generator_source import (
+    DirectStep,
+    TeacherInProcess,
+    TrainedGenerator,
+    TrainedSource,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +85,16 @@ class SurrogateSource(TrainedSource):
         """Nothing; the student does."""
         self.target.hear(answered.target)
         return None
+
+    def train_directly(
+        self, turn: Turn, teacher: TeacherInProcess, selection: Selection | None
+    ) -> DirectStep:
+        """All surrogate steps of a batch; then the teacher says what it shows."""
+        self.train(turn)
+        images = self.target.draw_unasked(turn.count, turn.rng, True).float()
+        with torch.no_grad():
+            logits = teacher.signals_with_graph(images, frozenset({Signal.LOGITS}))[Signal.LOGITS]
+        return DirectStep(images, logits, 0.0, True)
 
     def train(self, turn: Turn) -> None:
         """Begin a batch and take its steps."""

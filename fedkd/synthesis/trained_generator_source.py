@@ -1,21 +1,22 @@
 """Sample source that is trained: a loss of the teachers' answers, and optimiser steps on it."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from fedkd.core.checkpoint_state import Part, State, gather, scatter
-from fedkd.core.interfaces import BaseSource, Context
+from fedkd.core.interfaces import BaseSource, Context, Selection
 from fedkd.core.schedules import expect_weights
 from fedkd.core.source_types import AnsweredBatch, Cost, FollowUps, Needs, Proposal, Turn
 from fedkd.errors import SettingsError
 from fedkd.losses.term import Batch, Objective
 from fedkd.protocol import Signal
 from fedkd.synthesis.auxiliary_network_interface import AuxiliaryNetworks
-from fedkd.synthesis.parameterisation import ParameterisationSpec
+from fedkd.synthesis.parameterisation import ParameterisationSpec, to_bytes
 from fedkd.synthesis.teacher_gradients import Cotangents, DroppedGradients, Gradient, Point
 
 
@@ -31,6 +32,7 @@ class TrainedGenerator:
         rate: learning rate of its Adam, > 0.
         betas: its momenta.
         until: share of the questions after which it learns no more, in (0, 1].
+        student_training: whether the student is in training mode in its steps.
     """
 
     terms: Objective
@@ -39,6 +41,7 @@ class TrainedGenerator:
     rate: float = 1e-3
     betas: tuple[float, float] = (0.9, 0.999)
     until: float = 1.0
+    student_training: bool = False
 
     def __post_init__(self) -> None:
         if not 0 < self.rate < math.inf or not 0 < self.until <= 1:
@@ -74,6 +77,28 @@ class TrainedGenerator:
     def build(self, context: Context) -> "TrainedSource":
         """The source."""
         return TrainedSource(self, context)
+
+
+class TeacherInProcess(Protocol):
+    """A teacher whose signals come with their graph, see `fedkd.models.ModuleTeacher`."""
+
+    def signals_with_graph(
+        self, images: Tensor, signals: frozenset[Signal]
+    ) -> Mapping[Signal, Tensor]:
+        """The signals of images (B, C, H, W), differentiable in them."""
+
+
+@dataclass(frozen=True, eq=False)
+class DirectStep:
+    """What a step without questions has left: its images and the teacher's logits for them."""
+
+    images: Tensor
+    """(B, C, H, W), off the graph."""
+    logits: Tensor
+    """(B, K), off the graph."""
+    loss: float
+    finished: bool
+    """Whether it was the last step on its batch."""
 
 
 class TrainedSource(BaseSource):
@@ -139,6 +164,39 @@ class TrainedSource(BaseSource):
         self.target.hear(answered.target)
         return self._step(answered) if answered.proposal.images.requires_grad else None
 
+    def train_directly(
+        self, turn: Turn, teacher: TeacherInProcess, selection: Selection | None
+    ) -> DirectStep:
+        """One step through a teacher in this process: one graph, nobody is asked, nothing rounded.
+
+        Args:
+            turn: how many images; its progress decides the terms' weights.
+            teacher: on the device of the student.
+            selection: the method's, which terms may read.
+        """
+        compute = self.context.compute
+        with compute.autocast():
+            drawn = self.target.draw(turn.count, turn.rng, True)
+        images = drawn.images.float()
+        signals = teacher.signals_with_graph(images, frozenset(self.settings.needs.signals))
+        logits = signals[Signal.LOGITS].detach()
+        student = self._student_logits(images)
+        batch = replace(
+            self.batch(images, signals, student, drawn.class_targets, None),
+            selected=selection(logits) if selection else None,
+        )
+        self.optimizer.zero_grad(set_to_none=True)
+        terms = self.backward(batch, turn.progress)
+        self.target.backward()
+        self.optimizer.step()
+        self.target.stepped()
+        finished = self._end_step(batch, lambda: to_bytes(images))
+        self.note(1, terms, turn.progress)
+        if finished:
+            self.begin()
+        loss = sum(weight(turn.progress) * terms[t.name] for weight, t in self.settings.terms)
+        return DirectStep(images.detach(), logits, loss, finished)
+
     def begin(self) -> None:
         """Begin a batch, with momenta as new where everything begins anew."""
         if self.target.begin(self.context.rng):
@@ -180,7 +238,7 @@ class TrainedSource(BaseSource):
         """One step on the terms; asks what it must for the teachers' part of the gradient."""
         compute, gradient = self.context.compute, self.settings.gradient
         pixels = compute.pixels(answered.images).requires_grad_()
-        student = compute.frozen_logits(self.context.student, pixels)
+        student = self._student_logits(pixels)
         leaves = {
             name: {s: v.float().detach().requires_grad_() for s, v in reply.signals.items()}
             for name, reply in answered.answers.items()
@@ -206,14 +264,29 @@ class TrainedSource(BaseSource):
                 compute.device
             )
         self._descend(answered.proposal.images, through_student + through_teachers)
+        last = self._end_step(batch, lambda: answered.images)
+        self.note(1, terms, answered.progress)
+        if last:
+            self.begin()
+
+    def _student_logits(self, pixels: Tensor) -> Tensor:
+        return self.context.compute.frozen_logits(
+            self.context.student, pixels, training=self.settings.student_training
+        )
+
+    def _end_step(self, batch: Batch, images: Callable[[], Tensor]) -> bool:
+        """What a step leaves behind; whether it was the last on its batch.
+
+        Args:
+            batch: what terms were told.
+            images: makes the batch's (B, C, H, W) uint8, where they are wanted.
+        """
         self._capture(batch)
         last = (self._steps + 1) % self.target.steps_per_batch == 0
         if last:
             self.target.finish()
-            self.auxiliary.finish(answered.images)
-        self.note(1, terms, answered.progress)
-        if last:
-            self.begin()
+            self.auxiliary.finish(images())
+        return last
 
     def _point(self, answered: AnsweredBatch, cotangents: Cotangents) -> Point:
         compute, student = self.context.compute, self.context.student

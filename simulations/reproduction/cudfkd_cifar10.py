@@ -28,7 +28,7 @@ from fedkd.evaluation import (
 )
 from fedkd.experiment import Experiment, load_experiment, parse_experiment
 from fedkd.loop import Progress
-from fedkd.models import ModuleTeacher
+from fedkd.models import ModuleTeacher, build_network
 from fedkd.protocol import Signal
 from fedkd.server.coordinator import Coordinator, ingredients
 from fedkd.server.report.records.run_folder import RESULT, write_atomic
@@ -103,7 +103,8 @@ def continue_run(folder: Path, deadline: float) -> str:
     dataset = load_dataset(experiment.institutions.data, experiment.institutions.root)
     i = experiment.institutions
     network, share = train_until(
-        *(i.models[0], dataset, TeacherSettings(i.epochs, i.batch, i.learning_rate), compute),
+        build_network(i.models[0], dataset.classes, dataset.shape, experiment.seed),
+        *(dataset, TeacherSettings(i.epochs, i.batch, i.learning_rate), compute),
         *(folder / "teacher.safetensors", deadline, experiment.seed),
     )
     if share < 1:

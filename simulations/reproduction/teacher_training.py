@@ -6,6 +6,7 @@ not been interrupted.
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,11 +18,10 @@ from fedkd.core.augmentation import Augmentation
 from fedkd.core.checkpoint_state import Part, State, gather, read, scatter, write
 from fedkd.core.device import Compute
 from fedkd.data.dataset import Dataset
-from fedkd.models import build_network
 from fedkd.server.report.records.run_folder import atomic_path
 
 AUGMENTATION = Augmentation(shift=4, mirrors=True)
-"""Of every training image, drawn anew in each epoch."""
+"""Of natural images."""
 MOMENTUM, DECAY = 0.9, 5e-4
 CHECKPOINT_INTERVAL = 30.0
 """Seconds between saved states."""
@@ -35,37 +35,40 @@ class TeacherSettings:
         epochs: passes over the training images.
         batch: images in a step.
         learning_rate: at the first step; decays to 0 along a cosine.
+        augmentation: of every training image, drawn anew in each epoch.
     """
 
     epochs: int
     batch: int
     learning_rate: float
+    augmentation: Augmentation = AUGMENTATION
 
 
 def train_until(
-    model: str,
+    network: nn.Module,
     data: Dataset,
     settings: TeacherSettings,
     compute: Compute,
     path: Path,
     deadline: float,
     seed: int = 0,
+    progress: Callable[[float], None] = lambda share: None,
 ) -> tuple[nn.Module, float]:
     """Train until the deadline; returns the network and the share of its steps that is done.
 
     Args:
-        model: a key of `fedkd.models.MODELS`.
+        network: with fresh weights, trained in place.
         data: only its training images are read.
         settings: hyperparameters.
         compute: device and precision.
         path: of the training state, resumed where it exists, and saved at the deadline.
         deadline: on the monotonic clock, in seconds.
         seed: of all random choices.
+        progress: told the share of the steps that is done, after each.
 
     Raises:
         DataError: the state belongs to another training.
     """
-    network = build_network(model, data.classes, data.shape, seed)
     compute.place(network.train())
     optimizer = torch.optim.SGD(
         network.parameters(), settings.learning_rate, MOMENTUM, weight_decay=DECAY, nesterov=True
@@ -86,12 +89,13 @@ def train_until(
             cosine = 0.5 + 0.5 * math.cos(math.pi * steps_done / total_steps)
             group["lr"] = settings.learning_rate * cosine
         if len(indices) > 1:  # one image alone has no variance for batch norm
-            x = AUGMENTATION.augment(images[indices], _rng(seed, steps_done))
+            x = settings.augmentation.augment(images[indices], _rng(seed, steps_done))
             loss = F.cross_entropy(compute.logits(network, x), labels[indices])
             optimizer.zero_grad()
             torch.autograd.backward(loss)
             optimizer.step()
         steps_done += 1
+        progress(steps_done / total_steps)
         if time.monotonic() - saved_at > CHECKPOINT_INTERVAL:
             _save_state(path, gather(parts, {"taken": steps_done}))
             saved_at = time.monotonic()

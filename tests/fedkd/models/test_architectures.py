@@ -8,7 +8,7 @@ from fedkd.models import MODELS, Network, build_network
 from fedkd.models.architectures import Normalisation
 from fedkd.protocol import as_float
 
-LEAST = {"lenet5": 16}
+LEAST = {"lenet5": 16, "lenet5-half": 16}
 """Smallest side, where it is not 8."""
 
 

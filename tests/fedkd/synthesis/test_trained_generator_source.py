@@ -22,7 +22,7 @@ from fedkd.losses import (
     one_hot,
     target_class,
 )
-from fedkd.models import InProcess
+from fedkd.models import InProcess, ModuleTeacher, build_network
 from fedkd.protocol import Ask, PullBack, Signal
 from fedkd.synthesis import (
     GRADIENTS,
@@ -85,6 +85,30 @@ def step(source: TrainedSource, seed: int = 1) -> AnsweredBatch:
     answered = answered_by(TEACHERS, propose(source, seed))
     drained(source.learn(answered), TEACHERS)
     return answered
+
+
+def test_a_step_through_a_teacher_in_this_process_is_the_step_that_asks_and_pulls_back() -> None:
+    module = build_network("cnn", K, (1, 8, 8), 0)
+    asked = InProcess({"a": module}, (1, 8, 8), K)
+    settings = [
+        spec(one_hot(), bn_gap(), adversarial_kl(), target=GeneratorNetwork(5), rate=1e-3)
+        for _ in "ab"
+    ]
+    student = build_network("cnn", K, (1, 8, 8), 1)
+    direct, remote = (context_of(student, (1, 8, 8), K).part(s) for s in settings)
+    turn = Turn(B, rng(1), 0.0)
+    left = direct.train_directly(turn, ModuleTeacher(module, K), None)
+    proposal = remote.propose(Turn(B, rng(1), 0.0))
+    assert proposal is not None
+    # Asked about as they are, not as bytes: then only the order of sums is another.
+    answered = replace(answered_by(asked, proposal), images=proposal.images.detach())
+    answers = asked.answer(Ask(answered.images, proposal.signals, exact=True))
+    drained(remote.learn(replace(answered, answers=answers)), asked)
+    pairs = zip(*(s.optimizer.param_groups[0]["params"] for s in (direct, remote)), strict=True)
+    assert all(torch.allclose(a, b, atol=2e-5) for a, b in pairs)
+    assert direct.steps == remote.steps == 1
+    assert left.finished
+    assert torch.equal(left.images, proposal.images)
 
 
 # --- what it asks

@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from fedkd.core import CPU
-from fedkd.simulations.benchmarks import loop, transport_measurements, wire
+from fedkd.simulations.benchmarks import direct, loop, transport_measurements, wire
 from fedkd.simulations.benchmarks.timing import Alternative, cpu_seconds, measure_interleaved, ratio
 from fedkd.simulations.benchmarks.transport_measurements import Batch, Size
 from fedkd.simulations.benchmarks.wan_estimates import NetworkAssumptions, QueryKind, estimates
+from fedkd.simulations.reproduction.regime import load_regime
 
 
 def test_a_quick_run_leaves_every_figure(
@@ -103,3 +104,14 @@ def test_the_loop_benchmark_measures_both_loops_and_the_parts_of_ours(
     assert set(figures["parts_ms"]) >= {"bank: draw a batch", "generator: draw", "fuse answers"}
     assert all(ms >= 0 for ms in figures["parts_ms"].values())
     assert "where time goes" in capsys.readouterr().out
+
+
+def test_the_direct_benchmark_compares_rounds_that_do_the_same(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    small = ("rounds=100", "share=1.0", "student.steps=1", "generator.batch=8", "student.batch=8")
+    figures = direct.measure(load_regime("cudfkd", small), 0.0)
+    assert figures["students_differ_by"] < direct.TOLERANCE
+    assert figures["ratio"] > 0
+    assert figures["ratio_bfloat16"] > 0
+    assert "plain loop" in capsys.readouterr().out

@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from fedkd.core.device import CPU, Compute
 from fedkd.data.datasets import open_data
 from fedkd.errors import SettingsError
 from fedkd.experiment import load_experiment
+from fedkd.models import build_network
 from fedkd.simulations.reproduction import cudfkd_cifar10 as reproduction
 from fedkd.simulations.reproduction.cudfkd_cifar10 import EXPERIMENT, continue_run, is_jpeg
 from fedkd.simulations.reproduction.teacher_training import TeacherSettings, train_until
@@ -26,19 +28,24 @@ SMALL = [
 SOON = 100.0
 
 
+def network() -> nn.Module:
+    """A small teacher with the same weights at each call."""
+    return build_network("cnn", 10, (1, 8, 8), 0)
+
+
 def test_a_teacher_trained_in_several_calls_equals_one_trained_in_one_call(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data, settings = open_data("digits", None), TeacherSettings(1, 100, 0.05)
     monkeypatch.setattr(time, "monotonic", lambda: 0.0)
-    total_steps, share = train_until("cnn", data, settings, CPU, tmp_path / "whole", 1.0)
+    total_steps, share = train_until(network(), data, settings, CPU, tmp_path / "whole", 1.0)
     assert share == 1
     clock = iter(range(1000))
     monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
     calls, share = 0, 0.0
     while share < 1:
         now = float(next(clock))
-        pieces, share = train_until("cnn", data, settings, CPU, tmp_path / "pieces", now + 12)
+        pieces, share = train_until(network(), data, settings, CPU, tmp_path / "pieces", now + 12)
         calls += 1
     assert calls > 2
     other = pieces.state_dict()
