@@ -115,6 +115,7 @@ def ingredients(
             loss=experiment.student.loss,
             augmentation=Augmentation(experiment.student.shift, experiment.student.mirrors),
             held_back=questions.held_back,
+            prior=questions.prior,
         ),
         domain.priors(experiment),
         experiment.seed,

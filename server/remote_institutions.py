@@ -65,7 +65,7 @@ class RemoteInstitutions:
 
     def _mismatch(self, card: Card) -> str | None:
         """Why the institution of ``card`` does not fit this run; None if it does."""
-        rule, ours = self._parts.plan.rule, self.cards[0]
+        plan, ours = self._parts.plan, self.cards[0]
         if card.shape != ours.shape:
             return (
                 f"{card.name} reads images {card.shape}, this run has {ours.shape}; "
@@ -79,7 +79,8 @@ class RemoteInstitutions:
         try:
             self._parts.method.check([card])
             agreed, now = (
-                build_fusion(rule, cards).rule for cards in (self.cards, [*self.cards, card])
+                build_fusion(plan.rule, cards, plan.prior).rule
+                for cards in (self.cards, [*self.cards, card])
             )
             check_memory({f"fusing answers of {card.name} too": self._fusion_bytes(now)})
         except SettingsError as error:

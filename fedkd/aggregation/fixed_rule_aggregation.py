@@ -11,6 +11,7 @@ from torch import Tensor
 from fedkd.aggregation.banked_logits import BankedLogits
 from fedkd.aggregation.fusion_rules import cached_fusion
 from fedkd.core.checkpoint_state import State
+from fedkd.core.run_plan import AUTO, ClassPrior
 from fedkd.core.source_types import Fusion, Proposal
 from fedkd.protocol import Answers, Card, LabelSpaces, Signal
 
@@ -24,17 +25,18 @@ class RuleAggregation:
     Args:
         rule: its name, see `fedkd.aggregation.fusion_rules`.
         capacity: of the bank; None: it keeps all.
+        prior: class prior of the targets, see `fedkd.aggregation.logit_adjustment`.
     """
 
-    def __init__(self, rule: str, capacity: int | None) -> None:
-        self.rule = rule
+    def __init__(self, rule: str, capacity: int | None, *, prior: ClassPrior = AUTO) -> None:
+        self.rule, self.prior = rule, prior
         self._kept = BankedLogits(capacity, torch.float16)
         self._cards: tuple[Card, ...] = ()
 
     def fusion(self, cards: Sequence[Card]) -> Fusion:
         """Of whoever takes part by now."""
         self._cards = tuple(cards)
-        return cached_fusion(self.rule, self._cards)
+        return cached_fusion(self.rule, self._cards, self.prior)
 
     def hear(
         self, answers: Answers, labels: LabelSpaces, selected: Tensor | None, proposal: Proposal

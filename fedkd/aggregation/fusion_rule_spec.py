@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 from fedkd.aggregation.fixed_rule_aggregation import RuleAggregation
+from fedkd.aggregation.logit_adjustment import refuse_prior
 from fedkd.aggregation.reliability_weighted import ReliabilityWeightedAggregation
 from fedkd.aggregation.reliable_number_aggregation import ReliableNumberAggregation
 from fedkd.core.interfaces import Aggregation, Context
@@ -28,8 +29,10 @@ class ByRule:
 
     def build(self, context: Context) -> Aggregation:
         """The part: a fixed rule where one is named; "auto" learns besides who is reliable."""
+        capacity, prior = context.plan.capacity, context.plan.prior
         if self.rule != "auto":
-            return RuleAggregation(self.rule, context.plan.capacity)
+            return RuleAggregation(self.rule, capacity, prior=prior)
         if context.task.kind == "numbers":
-            return ReliableNumberAggregation(context.plan.capacity, context.record)
-        return ReliabilityWeightedAggregation("auto", context.plan.capacity, context.record)
+            refuse_prior(prior, "these teachers predict numbers")
+            return ReliableNumberAggregation(capacity, context.record)
+        return ReliabilityWeightedAggregation("auto", capacity, context.record, prior=prior)

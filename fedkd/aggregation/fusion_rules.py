@@ -24,12 +24,22 @@ import torch
 from torch import Tensor
 
 from fedkd.aggregation.log_linear_pool import FLOOR, log_linear_pool
+from fedkd.aggregation.logit_adjustment import (
+    adjusted,
+    fused_log_prior,
+    institution_log_priors,
+    refuse_prior,
+    wanted_prior,
+)
 from fedkd.aggregation.number_fusion import NumberFusion, build_number_fusion
+from fedkd.core.run_plan import AUTO, ClassPrior
 from fedkd.errors import SettingsError
 from fedkd.protocol import WHOLE_BATCH, Answers, Card, LabelSpaces, Signal
 
 MOST_OF_MEDIAN = 2.0
 """Most that the class counts of one institution weigh on the mean, in units of the median."""
+MOST_OF_MEDIAN_IN_PRIOR = 10.0
+"""Likewise on the federation's class prior: there a bound that honest counts reach does harm."""
 
 
 def mean_logits(logits: Tensor, counts: Tensor, known: Tensor | None = None) -> Tensor:
@@ -62,8 +72,7 @@ def counted_logits(logits: Tensor, counts: Tensor, known: Tensor | None = None) 
 
 def prior_corrected(logits: Tensor, counts: Tensor, known: Tensor | None = None) -> Tensor:
     """Each teacher's class prior divided out, then a linear pool weighted by counts. (B, K)."""
-    prior = (counts + 1.0) / (counts + 1.0).sum(1, keepdim=True)  # (T, K)
-    corrected = logits.log_softmax(-1) - prior.log()[:, None]
+    corrected = logits.log_softmax(-1) - institution_log_priors(counts)[:, None]
     return counted_probabilities(corrected, counts, known)
 
 
@@ -125,6 +134,11 @@ class RuleFusion:
     """By institution, what its logits weigh in their mean; empty: the rule decides."""
     trusted: Mapping[str, tuple[bool, ...]] = field(default_factory=dict)
     """By institution, which of its own classes are fused; whoever is absent is trusted in all."""
+    told: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """Class counts that the federation's class prior is made of; empty: it is not needed."""
+    prior: tuple[float, ...] | None = None
+    """(K,) class prior of the fused answer, see `fedkd.aggregation.logit_adjustment`; None: as
+    trained."""
 
     def __call__(self, signals: Mapping[str, Mapping[Signal, Tensor]]) -> dict[Signal, Tensor]:
         """Fuse what is there, by name of institution, into one value for each signal.
@@ -153,15 +167,34 @@ class RuleFusion:
         own = self._without_distrusted(own)
         labels, trusted = self.labels, self._classes_trusted(own)
         logits = torch.stack([self._spread(name, said, -math.inf) for name, said in own.items()])
-        counts = torch.cat([self._spread(n, self._counts(n, said), 0.0) for n, said in own.items()])
+        counts, told = self._counts(self.counts, own), self._counts(self.told, own)
         if labels is None or all(len(labels.indices[n]) == len(labels.names) for n in own):
-            return self._ruled(logits, counts, None, trusted)
+            return self._adjusted(logits, counts, told, None, trusted)
         known = torch.cat(
             [self._spread(n, torch.ones_like(said[:1]), 0.0) for n, said in own.items()]
         ).bool()
         heard = known.any(0)
-        said = (logits[..., heard], counts[:, heard], known[:, heard])
-        return _even_odds(self._ruled(*said, None if trusted is None else trusted[:, heard]), heard)
+        said = (logits[..., heard], counts[:, heard], told[:, heard], known[:, heard])
+        granted = None if trusted is None else trusted[:, heard]
+        return _even_odds(self._adjusted(*said, granted, heard), heard)
+
+    def _adjusted(
+        self,
+        logits: Tensor,
+        counts: Tensor,
+        told: Tensor,
+        known: Tensor | None,
+        trusted: Tensor | None,
+        heard: Tensor | slice = slice(None),
+    ) -> Tensor:
+        """Fused by the rule, with the class prior that is wanted; of the classes ``heard``."""
+        if self.prior is None:
+            return self._ruled(logits, counts, known, trusted)
+        evidence_free = institution_log_priors(counts, known)[:, None].to(logits)
+        fused = self._ruled(torch.cat([logits, evidence_free], 1), counts, known, trusted)
+        pooled = (told if trusted is None else told * trusted).sum(0)
+        prior = torch.tensor(self.prior, device=logits.device)[heard]
+        return adjusted(fused[:-1], fused_log_prior(fused[-1].detach(), pooled), prior)
 
     def _ruled(
         self, logits: Tensor, counts: Tensor, known: Tensor | None, trusted: Tensor | None
@@ -188,11 +221,15 @@ class RuleFusion:
     def _spread(self, name: str, own: Tensor, elsewhere: float) -> Tensor:
         return own if self.labels is None else self.labels.to_union(name, own, elsewhere)
 
-    def _counts(self, name: str, logits: Tensor) -> Tensor:
-        """Of an institution's own classes, (1, K_i); all 1 where the rule does without."""
-        if not self.counts:
-            return torch.ones_like(logits[:1])
-        return torch.tensor([self.counts[name]], device=logits.device).float()
+    def _counts(self, counts: Mapping[str, tuple[float, ...]], own: Mapping[str, Tensor]) -> Tensor:
+        """(T, K) of those who answered, 0 of a class that one lacks; 1 each where none are told."""
+        rows = [
+            torch.tensor([counts[name]], device=said.device).float()
+            if counts
+            else torch.ones_like(said[:1])
+            for name, said in own.items()
+        ]
+        return torch.cat([self._spread(n, r, 0.0) for n, r in zip(own, rows, strict=True)])
 
 
 def _even_odds(fused: Tensor, heard: Tensor) -> Tensor:
@@ -207,14 +244,22 @@ def _even_odds(fused: Tensor, heard: Tensor) -> Tensor:
     return everything.index_copy(1, heard.nonzero()[:, 0], fused.log_softmax(1) + share)
 
 
-def build_fusion(rule: str, cards: Sequence[Card]) -> RuleFusion | NumberFusion:
-    """The fusion of these institutions by this rule, of their classes or of their numbers."""
-    numbers = any(card.numbers for card in cards)
-    return build_number_fusion(rule, cards) if numbers else build_class_fusion(rule, cards)
+def build_fusion(
+    rule: str, cards: Sequence[Card], prior: ClassPrior = AUTO
+) -> RuleFusion | NumberFusion:
+    """The fusion of these institutions by this rule, of their classes or of their numbers.
+
+    Raises:
+        SettingsError: an unknown rule, one that these cards do not allow, or likewise a prior.
+    """
+    if not any(card.numbers for card in cards):
+        return build_class_fusion(rule, cards, prior)
+    refuse_prior(prior, "these teachers predict numbers")
+    return build_number_fusion(rule, cards)
 
 
-def build_class_fusion(rule: str, cards: Sequence[Card]) -> RuleFusion:
-    """The fusion of these institutions' classes by this rule.
+def build_class_fusion(rule: str, cards: Sequence[Card], prior: ClassPrior = AUTO) -> RuleFusion:
+    """The fusion of these institutions' classes by this rule, with this class prior.
 
     Class counts are bounded by `bounded_counts`. ``auto`` is `log_linear_pool` where every
     institution tells its class counts or where they have different classes, which the pool can take
@@ -222,7 +267,8 @@ def build_class_fusion(rule: str, cards: Sequence[Card]) -> RuleFusion:
 
     Raises:
         SettingsError: an unknown rule, one that needs counts which somebody keeps, or one that
-            needs the same classes everywhere.
+            needs the same classes everywhere; a prior that needs such counts, or is of other
+            classes.
     """
     labels = LabelSpaces.of(cards)
     silent = [card.name for card in cards if card.class_counts is None]
@@ -231,16 +277,20 @@ def build_class_fusion(rule: str, cards: Sequence[Card]) -> RuleFusion:
     if rule not in RULES:
         raise SettingsError(f"unknown rule {rule!r}; choose auto or one of {', '.join(RULES)}")
     _check_sets(rule, labels.identical)
-    if rule in BLIND or (silent and rule == "log_linear_pool" and not labels.identical):
-        return RuleFusion(rule, labels=labels)
+    counted = rule not in BLIND and not silent
+    wanted = wanted_prior(prior, labels.names, counted)
     if silent:
-        raise SettingsError(_silent(rule, silent))
-    counts = {c.name: c.class_counts for c in cards if c.class_counts is not None}
-    return RuleFusion(rule, bounded_counts(counts), labels)
+        _check_silent(rule, labels.identical, wanted is not None, silent)
+    told = {c.name: c.class_counts for c in cards if c.class_counts is not None}
+    counts = bounded_counts(told) if counted or wanted else {}
+    pooled = bounded_counts(told, MOST_OF_MEDIAN_IN_PRIOR) if wanted else {}
+    return RuleFusion(rule, counts, labels, told=pooled, prior=wanted)
 
 
-def bounded_counts(counts: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[float, ...]]:
-    """Class counts by institution, scaled down where their mean is above twice the median of means.
+def bounded_counts(
+    counts: Mapping[str, tuple[int, ...]], most: float = MOST_OF_MEDIAN
+) -> dict[str, tuple[float, ...]]:
+    """Class counts by institution, scaled down where their mean is above ``most`` medians of means.
 
     Counts are claims that nobody can check. Shares within an institution stay, and no claim of one
     raises its weight without bound. Means are over the classes that an institution has, so that
@@ -248,7 +298,7 @@ def bounded_counts(counts: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[flo
     of two institutions the greater claim is bounded by the other.
     """
     means = {name: sum(own) / len(own) for name, own in counts.items()}
-    cap = MOST_OF_MEDIAN * statistics.median_low(means.values())
+    cap = most * statistics.median_low(means.values())
     return {
         name: own if means[name] <= cap else tuple(cap * count / means[name] for count in own)
         for name, own in counts.items()
@@ -263,20 +313,29 @@ def _check_sets(rule: str, alike: bool) -> None:
         )
 
 
-def _silent(rule: str, names: Sequence[str]) -> str:
-    return (
-        f"rule {rule!r} needs class counts, which {', '.join(names)} keeps to itself; choose "
-        f"one of {', '.join(sorted(BLIND))}, or ask the owner to set class_counts = true"
+def _check_silent(rule: str, alike: bool, prior: bool, names: Sequence[str]) -> None:
+    """Refuse what needs the class counts of ``names``, who keep them to themselves."""
+    if rule not in BLIND and (alike or rule != "log_linear_pool"):
+        what, instead = f"rule {rule!r}", f"choose one of {', '.join(sorted(BLIND))}"
+    elif prior:
+        what, instead = "a prior of the fused answer", "leave questions.prior out"
+    else:
+        return
+    raise SettingsError(
+        f"{what} needs class counts, which {', '.join(names)} keeps to itself; {instead}, or ask "
+        "the owner to set class_counts = true"
     )
 
 
 @functools.lru_cache(maxsize=8)
-def cached_fusion(rule: str, cards: tuple[Card, ...]) -> RuleFusion | NumberFusion:
+def cached_fusion(
+    rule: str, cards: tuple[Card, ...], prior: ClassPrior = AUTO
+) -> RuleFusion | NumberFusion:
     """`build_fusion`, cached: a run needs it for every question, and its cards seldom change."""
-    return build_fusion(rule, cards)
+    return build_fusion(rule, cards, prior)
 
 
 @functools.lru_cache(maxsize=8)
-def cached_class_fusion(rule: str, cards: tuple[Card, ...]) -> RuleFusion:
+def cached_class_fusion(rule: str, cards: tuple[Card, ...], prior: ClassPrior = AUTO) -> RuleFusion:
     """`build_class_fusion`, cached likewise."""
-    return build_class_fusion(rule, cards)
+    return build_class_fusion(rule, cards, prior)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fedkd.aggregation.banked_logits import BankedLogits
 from fedkd.aggregation.fusion_rules import RuleFusion, cached_class_fusion
+from fedkd.aggregation.logit_adjustment import refuse_prior
 from fedkd.core.checkpoint_state import State
 from fedkd.core.interfaces import Context, Record
 from fedkd.core.source_types import Proposal
@@ -64,7 +65,12 @@ class LearnedWeights:
         return replace(self, rule=self.rule_for(rule))
 
     def build(self, context: Context) -> "WeightedAggregation":
-        """The part."""
+        """The part.
+
+        Raises:
+            SettingsError: the plan has a class prior of the fused answer.
+        """
+        refuse_prior(context.plan.prior, "this method learns what each institution weighs")
         return WeightedAggregation(self, context.plan.capacity, context.record)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fedkd.aggregation.fixed_rule_aggregation import RuleAggregation
 from fedkd.core.interfaces import Record
+from fedkd.core.run_plan import AUTO, ClassPrior
 from fedkd.core.source_types import Proposal
 from fedkd.protocol import Answers, Card, LabelSpaces, Signal
 
@@ -32,10 +33,18 @@ class PeriodicReliability(RuleAggregation, ABC):
         rule: its name.
         capacity: of the bank; None: it keeps all.
         record: gets every estimate.
+        prior: see `RuleAggregation`.
     """
 
-    def __init__(self, rule: str, capacity: int | None, record: Record | None = None) -> None:
-        super().__init__(rule, capacity)
+    def __init__(
+        self,
+        rule: str,
+        capacity: int | None,
+        record: Record | None = None,
+        *,
+        prior: ClassPrior = AUTO,
+    ) -> None:
+        super().__init__(rule, capacity, prior=prior)
         self._record = record
         self._heard = self._estimated = 0
 

@@ -16,6 +16,7 @@ from fedkd.aggregation.periodic_reliability import LEAST_SAMPLES, WINDOW, Period
 from fedkd.aggregation.reliability import Reliability, estimate_reliability
 from fedkd.core.checkpoint_state import State
 from fedkd.core.interfaces import Record
+from fedkd.core.run_plan import AUTO, ClassPrior
 from fedkd.protocol import Card, LabelSpaces
 
 
@@ -26,10 +27,18 @@ class ReliabilityWeightedAggregation(PeriodicReliability):
         rule: its name.
         capacity: of the bank; None: it keeps all.
         record: gets every estimate.
+        prior: see `RuleAggregation`.
     """
 
-    def __init__(self, rule: str, capacity: int | None, record: Record | None = None) -> None:
-        super().__init__(rule, capacity, record)
+    def __init__(
+        self,
+        rule: str,
+        capacity: int | None,
+        record: Record | None = None,
+        *,
+        prior: ClassPrior = AUTO,
+    ) -> None:
+        super().__init__(rule, capacity, record, prior=prior)
         self._trusted: dict[str, tuple[bool, ...]] = {}
         self._shown: dict[str, tuple[float, ...]] = {}
         self._suspects: frozenset[str] = frozenset()
@@ -37,16 +46,20 @@ class ReliabilityWeightedAggregation(PeriodicReliability):
     def fusion(self, cards: Sequence[Card]) -> RuleFusion:
         """Of whoever takes part by now."""
         self._cards = tuple(cards)
-        fusion = cached_class_fusion(self.rule, self._cards)
+        fusion = cached_class_fusion(self.rule, self._cards, self.prior)
         if not self._trusted:
             return fusion
-        counts = {
+        counts, told = self._granted(fusion.counts), self._granted(fusion.told)
+        return replace(fusion, counts=counts, told=told, trusted=self._trusted)
+
+    def _granted(self, counts: Mapping[str, tuple[float, ...]]) -> dict[str, tuple[float, ...]]:
+        """Class counts by institution, as far as its answers show them."""
+        return {
             name: tuple(c * s for c, s in zip(own, self._shown[name], strict=True))
             if name in self._shown
             else own
-            for name, own in fusion.counts.items()
+            for name, own in counts.items()
         }
-        return replace(fusion, counts=counts, trusted=self._trusted)
 
     @property
     def _estimate_so_far(self) -> object:
@@ -54,7 +67,7 @@ class ReliabilityWeightedAggregation(PeriodicReliability):
 
     def _estimate(self) -> None:
         """Estimate reliability, of all that is banked and of what came last."""
-        fusion = cached_class_fusion(self.rule, self._cards)
+        fusion = cached_class_fusion(self.rule, self._cards, self.prior)
         labels = LabelSpaces.of(self._cards)
         count = len(self._kept)
         whole = self._judged(

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
 
 from torch import nn
 
@@ -10,6 +11,13 @@ from fedkd.core.augmentation import NO_AUGMENTATION, Augmentation
 from fedkd.core.bank import Bank
 from fedkd.core.held_back import check_held_back
 from fedkd.errors import SettingsError
+
+AUTO: Literal["auto"] = "auto"
+AS_TRAINED: Literal["as_trained"] = "as_trained"
+UNIFORM: Literal["uniform"] = "uniform"
+ClassPrior: TypeAlias = Literal["auto", "as_trained", "uniform"] | tuple[float, ...]
+"""Of the fused answer: `AUTO` is uniform for rules that use class counts and as trained for others;
+or a share for each class, in the order of the federation's classes."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +39,7 @@ class Plan:
         augmentation: of a banked image, anew each time that it is learned; its answer stays.
         held_back: share of the samples that the student never learns from, in [0, 0.5]; on their
             fused answers it is evaluated. 0: none, and nothing is known of it without data.
+        prior: class prior of the fused answers, see `ClassPrior`.
     """
 
     budget: int
@@ -45,6 +54,7 @@ class Plan:
     loss: str = "auto"
     augmentation: Augmentation = NO_AUGMENTATION
     held_back: float = 0.05
+    prior: ClassPrior = AUTO
 
     def __post_init__(self) -> None:
         for name, least in {"budget": 1, "batch": 1, "student_batch": 1, "steps": 0}.items():
@@ -58,6 +68,7 @@ class Plan:
         if self.capacity is not None and self.capacity < self.batch:
             raise SettingsError(f"a bank of {self.capacity} cannot hold a batch of {self.batch}")
         check_held_back(self.held_back)
+        check_prior(self.prior)
         if not 0 <= self.asking <= 1:
             raise SettingsError(f"expected asking in [0, 1], got {self.asking}")
 
@@ -68,6 +79,24 @@ class Plan:
             return self.learning_rate * ((step + 1) / warm)
         share = (step - warm) / max(1, self.steps - warm)
         return self.learning_rate * (0.5 * (1.0 + math.cos(math.pi * share)))
+
+
+def check_prior(prior: object) -> ClassPrior:
+    """``prior`` as it is used; a list becomes a tuple.
+
+    Raises:
+        SettingsError: neither a known word nor shares that are above 0 and sum to 1.
+    """
+    if prior in (AUTO, AS_TRAINED, UNIFORM):
+        return prior
+    shares = tuple(prior) if isinstance(prior, list | tuple) else ()
+    numbers = all(isinstance(each, int | float) and each > 0 for each in shares)
+    if len(shares) < 2 or not numbers or not math.isclose(sum(shares), 1.0, abs_tol=0.01):
+        raise SettingsError(
+            f'prior {prior!r}; expected "{AUTO}", "{AS_TRAINED}", "{UNIFORM}", or a share above 0 '
+            "for each class, together 1"
+        )
+    return tuple(float(each) for each in shares)
 
 
 @dataclass(frozen=True)

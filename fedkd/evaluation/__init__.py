@@ -21,8 +21,10 @@ from fedkd.evaluation.metrics import (
     soft_calibration_error,
     training_stability,
 )
+from fedkd.evaluation.time_to_score import ScoreDuringRun, time_to_score
 
 __all__ = [
+    "ScoreDuringRun",
     "TrainingStability",
     "accuracy",
     "agreement",
@@ -38,5 +40,6 @@ __all__ = [
     "r2_score",
     "recall",
     "soft_calibration_error",
+    "time_to_score",
     "training_stability",
 ]

@@ -53,6 +53,20 @@ def _linger(value: object) -> object:
     return ALL if value is None else value
 
 
+def _class_prior(value: object) -> object:
+    """Checks the value; a list from TOML becomes a tuple."""
+    if value in ("auto", "as_trained", "uniform"):
+        return value
+    shares = tuple(value) if isinstance(value, list | tuple) else ()
+    if not shares or not all(type(share) in (int, float) for share in shares):
+        raise ValueError('expected "auto", "as_trained", "uniform", or a share for each class')
+    return shares
+
+
+ClassPrior = Annotated[
+    Literal["auto", "as_trained", "uniform"] | tuple[float, ...], BeforeValidator(_class_prior)
+]
+"""A word, or shares."""
 Linger = Annotated[float | Literal["adaptive", "all"], BeforeValidator(_linger)]
 """Seconds, or a word."""
 
@@ -268,6 +282,10 @@ class Questions(Section):
     """Send recipes instead of images where an institution can render them."""
     rule: str = "auto"
     """Aggregation rule, see `fedkd.aggregation.fusion_rules`."""
+    prior: ClassPrior = "auto"
+    """Class prior of the fused answer, see `fedkd.aggregation.logit_adjustment`: "uniform",
+    "as_trained", or a share for each class in the order of the student's outputs; "auto": uniform
+    for rules that use class counts, as trained for others."""
     capacity: int | None = Field(None, ge=1)
     """Most samples in the student's bank; None for all."""
     held_back: float = Field(0.05, ge=0, le=0.5)

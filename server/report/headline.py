@@ -130,7 +130,9 @@ def _main(result: Result, label: str, note: str) -> list[HeadlineFigure]:
     return [
         HeadlineFigure(label, score.text(score.of(result.student)), note),
         HeadlineFigure(
-            "Ensemble", score.text(score.of(result.ensemble)), "the teachers' fused answer"
+            "Ensemble",
+            score.text(score.of(result.ensemble)),
+            f"the teachers' fused answer{_prior(result.ensemble.prior)}",
         ),
         HeadlineFigure(
             "Best single teacher",
@@ -138,6 +140,13 @@ def _main(result: Result, label: str, note: str) -> list[HeadlineFigure]:
             best.name if best else f"no institution released its {score.name}",
         ),
     ]
+
+
+def _prior(shares: tuple[float, ...] | None) -> str:
+    """Which class prior the fused answer has, where it is not the trained one."""
+    if shares is None:
+        return ""
+    return ", all classes equally likely" if len(set(shares)) == 1 else ", class shares as set"
 
 
 def _best(teachers: Sequence[TeacherRecord], score: MainScore) -> TeacherRecord | None:

@@ -39,6 +39,9 @@ HTML = """\
 <dd class="value">{{ card.value }}</dd><dd class="note">{{ card.note }}</dd></div>
 {% endfor %}
 </dl>
+{% for warning in result.warnings %}
+<div class="note-box"><p>{{ warning }}</p></div>
+{% endfor %}
 </header>
 
 <section id="accuracy">

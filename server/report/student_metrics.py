@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from fedkd.server.report.formatting import decimals, percent
+from fedkd.server.report.formatting import count, decimals, duration, percent
 from fedkd.server.report.records.result_schema import StudentScore
 
 _NAMED_CLASSES = 5
@@ -60,7 +60,7 @@ def class_metrics(student: StudentScore) -> list[Metric]:
         least = sorted(recall.items(), key=lambda item: item[1])[:_NAMED_CLASSES]
         named = ", ".join(f"{name}: {percent(share)}" for name, share in least)
         rows.append(Metric("Mean recall of a class", percent(mean), f"least: {named}"))
-    return rows
+    return [*rows, *_to_95(student, "accuracy")]
 
 
 def number_metrics(student: StudentScore) -> list[Metric]:
@@ -76,7 +76,16 @@ def number_metrics(student: StudentScore) -> list[Metric]:
     if student.r2_to_ensemble is not None:
         note = "of the student to the ensemble, on the test samples; 1 where both say the same"
         rows.append(Metric("R² to the ensemble", decimals(student.r2_to_ensemble), note))
-    return rows
+    return [*rows, *_to_95(student, "R²")]
+
+
+def _to_95(student: StudentScore, score: str) -> list[Metric]:
+    """When the student was first scored at 95 % of its final score; none where that is unknown."""
+    if student.questions_to_95 is None:
+        return []
+    after = "" if student.seconds_to_95 is None else f", {duration(student.seconds_to_95)}"
+    note = f"until the student was first scored at 95 % of its final {score}"
+    return [Metric("To 95 %", f"{count(student.questions_to_95)} samples{after}", note)]
 
 
 def _stability(window: str, mean: float | None, variance: float | None, note: str) -> list[Metric]:

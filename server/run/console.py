@@ -131,6 +131,8 @@ def print_result(result: dict[str, Any], path: str) -> None:
         table.add_row("asked of each", counted(most, "sample"))
     table.add_row("seconds", f"{result['seconds']}")
     console.print(table)
+    for warning in result.get("warnings", ()):
+        console.print(f"warning: {warning}", soft_wrap=True, markup=False, highlight=False)
     # A path that is folded or cut off is of no use.
     console.print(f"report: {path}", soft_wrap=True, markup=False, highlight=False)
 

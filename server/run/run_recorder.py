@@ -13,7 +13,7 @@ from torch import nn
 from fedkd.aggregation.fusion_rules import build_fusion
 from fedkd.core.task import Task
 from fedkd.domains import domain_of
-from fedkd.evaluation import training_stability
+from fedkd.evaluation import ScoreDuringRun, time_to_score, training_stability
 from fedkd.experiment import Experiment
 from fedkd.loop import Distilled, Progress
 from fedkd.methods import Method, make
@@ -32,6 +32,7 @@ from fedkd.server.report.records.run_folder import RunFolder
 from fedkd.server.report.records.sample_history import sample_history
 from fedkd.server.report.tables.predictions import TestOutputs
 from fedkd.server.run.checkpoint import Checkpoint
+from fedkd.server.run.ensemble_warnings import ensemble_warnings
 from fedkd.server.run.estimator_of_run import ScoreModel, check_parity, estimator_of_run
 from fedkd.server.run.manifest import versions
 from fedkd.tasks import task_of
@@ -128,7 +129,7 @@ class RunRecorder:
         self.student: nn.Module | None = None
         """The student that is being trained; set by the driver."""
         self._asked: list[tuple[int, int, str]] = []  # asked so far, images, origin
-        self._scores: list[float] = []
+        self._scores: list[ScoreDuringRun] = []
         self._started = time.monotonic() - (checkpoint.seconds if checkpoint else 0.0)
         self._resumed = checkpoint.manifest.resumed if checkpoint else 0
         for event in self.folder.stored_events():
@@ -148,7 +149,8 @@ class RunRecorder:
     def _score_if_due(self, done: float, facts: Mapping[str, object]) -> None:
         if self.score is None or self.student is None or done < len(self._scores) / SCORES:
             return
-        event = {"step": facts["step"], "asked": facts["asked"], **self.score(self.student)}
+        at = {"step": facts["step"], "asked": facts["asked"], "seconds": self._seconds}
+        event = {**at, **self.score(self.student)}
         self._write({"kind": "scored", **event})
         for listener in self.listeners:
             listener(Progress("scored", {**event, "done": done}))
@@ -163,7 +165,13 @@ class RunRecorder:
             self._asked.append((event["asked"], event["count"], event["origin"]))
         if event["kind"] == "scored":
             known = [event.get(score.field) for score in MAIN_SCORES.values()]
-            self._scores.append(next((float(value) for value in known if value is not None), 0.0))
+            score = next((float(value) for value in known if value is not None), 0.0)
+            self._scores.append(ScoreDuringRun(score, event["asked"], event.get("seconds")))
+
+    @property
+    def _seconds(self) -> float:
+        """Of the run so far, earlier processes included."""
+        return round(time.monotonic() - self._started, 3)
 
     def begin(self, cards: Sequence[Card]) -> None:
         """Write what is known before the first question; nothing in a run that is resumed."""
@@ -206,6 +214,7 @@ class RunRecorder:
             "student_steps": distilled.student_steps,
             "generator_steps": distilled.generator_steps,
             "onnx": onnx,
+            "warnings": ensemble_warnings(task, evaluation.ensemble, evaluation.teachers),
         }
         self.folder.write_result(result)
         build_report(self.folder.path)
@@ -216,6 +225,8 @@ class RunRecorder:
         self, cards: Sequence[Card], traffic: Mapping[str, Traffic], evaluation: Evaluation
     ) -> dict[str, Any]:
         """The result, but for what only the end of a run knows of the student."""
+        questions = self.experiment.questions
+        fusion = build_fusion(self._method.rule_for(questions.rule), cards, questions.prior)
         return {
             "name": self.experiment.name,
             "classes": LabelSpaces.of(cards).names,
@@ -224,9 +235,8 @@ class RunRecorder:
             "task": task_of(cards).record(),
             "ensemble": {
                 **scores_of(EnsembleScore, evaluation.ensemble),
-                "rule": build_fusion(
-                    self._method.rule_for(self.experiment.questions.rule), cards
-                ).rule,
+                "rule": fusion.rule,
+                "prior": getattr(fusion, "prior", None),  # of classes alone
             },
             "teachers": [
                 self._teacher(index, card, traffic.get(card.name, Traffic()), evaluation)
@@ -237,7 +247,7 @@ class RunRecorder:
             "seed": self.experiment.seed,
             "student_steps": 0,
             "generator_steps": 0,
-            "seconds": round(time.monotonic() - self._started, 3),
+            "seconds": self._seconds,
             "config": self.experiment.model_dump(mode="json"),
             "versions": versions(),
             "resumed": self._resumed,
@@ -264,7 +274,9 @@ class RunRecorder:
         return make(self.experiment.method.name, self.experiment.method.arguments)
 
     def _student(self, distilled: Distilled, evaluation: Evaluation, task: Task) -> dict[str, Any]:
-        accuracies = self._scores if task.main_score == "accuracy" else []
+        scores = [each.score for each in self._scores]
+        accuracies = scores if task.main_score == "accuracy" else []
+        reached = time_to_score(self._scores, evaluation.student.get(task.main_score))
         whole, half = training_stability(accuracies), training_stability(accuracies, last=0.5)
         return {
             **scores_of(StudentScore, evaluation.student),
@@ -276,6 +288,8 @@ class RunRecorder:
             "mean_accuracy_last_half": half and half.mean,
             "variance_of_accuracy_last_half": half and half.variance,
             "recall": evaluation.recall,
+            "questions_to_95": reached and reached.asked,
+            "seconds_to_95": reached and reached.seconds,
             "held_back": dict(distilled.held_back) or None,
             "parameters": sum(p.numel() for p in distilled.student.parameters()),
         }

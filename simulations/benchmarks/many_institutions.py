@@ -95,7 +95,7 @@ def measure_cost(institutions: int, folder: Path) -> Cost:
         times = [time.process_time()]
         answers, _ = local.answer(request)
         times.append(time.process_time())
-        cached_fusion(parts.plan.rule, local.cards).of(answers)
+        cached_fusion(parts.plan.rule, local.cards, parts.plan.prior).of(answers)
         times.append(time.process_time())
         request = loop.send(answers)
         times.append(time.process_time())

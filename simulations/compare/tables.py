@@ -120,9 +120,12 @@ COLUMNS = {
     "epsilon": Column("ε", _epsilon, "epsilon"),
     "asked": Column("asked of each", _largest("samples_asked"), "count"),
     "pulled_back": Column("pulled back", _largest("samples_pulled_back"), "count"),
+    "questions_to_95": Column("asked to 95 %", _student("questions_to_95"), "count"),
+    "seconds_to_95": Column("seconds to 95 %", _student("seconds_to_95"), "count"),
     "seconds": Column("seconds", lambda result: result["seconds"], "count"),
 }
 """All columns, by the name that ``--columns`` takes."""
+_LAST = ("questions_to_95", "seconds_to_95", "asked", "seconds")
 DEFAULT_COLUMNS = (
     "student",
     "best",
@@ -131,15 +134,13 @@ DEFAULT_COLUMNS = (
     "agreement",
     "fidelity",
     "ensemble",
-    "asked",
-    "seconds",
+    *_LAST,
 )
-NUMBER_COLUMNS = ("r2", "rmse", "mae", "r2_to_ensemble", "ensemble_r2", "asked", "seconds")
+NUMBER_COLUMNS = ("r2", "rmse", "mae", "r2_to_ensemble", "ensemble_r2", *_LAST)
 MAIN_COLUMNS = {"classes": ("student", "ensemble"), "numbers": ("r2", "ensemble_r2")}
 """The columns of the main score of student and ensemble, by kind of task."""
 _DEFAULTS = {"classes": DEFAULT_COLUMNS, "numbers": NUMBER_COLUMNS}
 _DETAILS = ("balanced_accuracy", "auroc")
-_LAST = ("asked", "seconds")
 _SHARED = (
     *("ensemble", "teachers", "ensemble_r2", "teachers_r2"),
     *("epsilon", "asked", "pulled_back"),

@@ -68,7 +68,8 @@ def evaluate(
         outputs[card.name] = vault.teacher.ask(test.test_images, frozenset({Signal.LOGITS}))
     method = make(experiment.method.name, experiment.method.arguments)
     fused = _fuse_in_chunks(
-        build_fusion(method.rule_for(experiment.questions.rule), cards), outputs
+        build_fusion(method.rule_for(experiment.questions.rule), cards, experiment.questions.prior),
+        outputs,
     )
     student_logits = predict_logits(student, test.test_images)
     task, labels = task_of(cards), LabelSpaces.of(cards)

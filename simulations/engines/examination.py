@@ -88,7 +88,8 @@ def examine(
 
     teachers = _teachers(experiment, vaults, cards)
     method = make(experiment.method.name, experiment.method.arguments)
-    fusion = build_fusion(method.rule_for(experiment.questions.rule), cards)
+    questions = experiment.questions
+    fusion = build_fusion(method.rule_for(questions.rule), cards, questions.prior)
 
     def fused(rows: Tensor) -> Tensor:
         answers = {name: {Signal.LOGITS: ask(rows)} for name, ask in teachers.items()}

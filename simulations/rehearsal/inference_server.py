@@ -233,7 +233,9 @@ def _distil(experiment: Experiment, address: str, folder: Path) -> None:
         kind = "inference server" if place == 0 else "trained network"
         teacher_accuracy = accuracy(answer[Signal.LOGITS], data.test_labels)
         print(f"teacher {name}  {teacher_accuracy:.2%}  {kind}")
-    fused = build_fusion(experiment.questions.rule, local.cards)(outputs)[Signal.LOGITS]
+    fused = build_fusion(experiment.questions.rule, local.cards, experiment.questions.prior)(
+        outputs
+    )[Signal.LOGITS]
     student = accuracy(predict_logits(distilled.student, data.test_images), data.test_labels)
     asked = local.traffic[institution_name(0, count)]
     print(f"ensemble  {accuracy(fused, data.test_labels):.2%}")

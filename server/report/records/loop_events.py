@@ -16,7 +16,7 @@ def loop_events(folder: Path) -> list[dict[str, Any]]:
     lines = file.read_bytes().splitlines() if file.exists() else []
     events = [json.loads(line) for line in lines]
     return [
-        {key: value for key, value in event.items() if key != "time"}
+        {key: value for key, value in event.items() if key not in ("time", "seconds")}
         for event in events
         if event["kind"] != "started"
     ]

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 Accuracy: TypeAlias = Annotated[float, Field(ge=0, le=1)] | None
 Distance: TypeAlias = Annotated[float, Field(ge=0)] | None
 Count: TypeAlias = Annotated[int, Field(ge=0)]
+Seconds: TypeAlias = Annotated[float, Field(ge=0)] | None
 Variance: TypeAlias = Annotated[float, Field(ge=0, le=0.25)] | None
 """Of shares in [0, 1]."""
 

@@ -18,6 +18,7 @@ from fedkd.server.report.records.result_parts import (
     HeldBackScore,
     OnnxParity,
     ResultModel,
+    Seconds,
     TaskScores,
     Variance,
 )
@@ -48,12 +49,21 @@ class StudentScore(TaskScores):
     variance_of_accuracy_last_half: Variance = None
     recall: dict[str, Accuracy] | None = None
     """Recall of each class on the test images, by name of class."""
+    questions_to_95: Count | None = None
+    """Samples asked of each institution until it was first scored at 95 % of its final main score,
+    see `fedkd.evaluation.time_to_score`; None without test data."""
+    seconds_to_95: Seconds = None
+    """Of ``seconds`` of the run, until then."""
     held_back: HeldBackScore | None = None
     """On samples it never learned from; None: none was held back."""
 
 
 class EnsembleScore(TaskScores):
     """Scores of the fused answer of all institutions."""
+
+    prior: tuple[float, ...] | None = None
+    """(K,) class prior that it was given, see `fedkd.aggregation.logit_adjustment`; None: as the
+    teachers were trained."""
 
 
 class TeacherRecord(TaskScores):
@@ -125,6 +135,8 @@ class Result(ResultModel):
     versions: dict[str, str]
     resumed: Count = 0
     """Number of times that the run was resumed."""
+    warnings: tuple[str, ...] = ()
+    """What a reader of the scores has to know, for people."""
     estimator: EstimatorRecord | None = None
     """The deployable estimator beside the network; None: none was asked for."""
     onnx: OnnxParity | None = None
@@ -182,6 +194,8 @@ class Scored(_EventModel):
     kind: Literal["scored"] = "scored"
     step: Count
     asked: Count
+    seconds: Seconds = None
+    """Of the run so far, earlier processes included; None in files of earlier releases."""
     accuracy: Accuracy = None
     r2: float | None = None
 
