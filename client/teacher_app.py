@@ -46,7 +46,8 @@ def teacher_app(
             teacher.
         policy: what each may be asked; None: class scores, of as many samples as are asked.
         shape: (C, H, W) of the teachers' images; a `TeacherSpec` says it itself.
-        classes: number or names of their outputs; modules and classifiers can do without.
+        classes: number or names of their outputs; modules and classifiers can do without. Of a
+            federation with several tasks: names of classes by name of task.
         outputs: "probabilities" where modules or files end in a softmax.
         schema: where they read rows of a table, its TOML file, in place of shape and classes.
         student: builds the student, to be evaluated; with ``evaluate``.

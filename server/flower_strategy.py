@@ -46,7 +46,7 @@ from fedkd.server.run.flower_grid import (
 )
 from fedkd.server.run.quorum import Quorum
 from fedkd.tasks import task_of
-from fedkd.tasks.released_scores import EXAMPLES
+from fedkd.tasks.released_scores import EXAMPLES, flat_scores
 from fedkd.wire.grpc_channels import grpc
 
 log = logging.getLogger("flwr")
@@ -261,7 +261,7 @@ class DataFreeDistillation(Strategy):
         ]
         released = [score for score in received if EXAMPLES in score]
         task = task_of(self.cards)
-        scores = {n: value for n, value in task.pooled(released).items() if value is not None}
+        scores = flat_scores(task.pooled(released))
         if not scores:
             return None
         facts = {

@@ -6,7 +6,7 @@ it fits the run; one that left is asked again when it is back, and its answers s
 
 from collections.abc import Callable, Iterable
 
-from fedkd.aggregation.fusion_rules import build_fusion
+from fedkd.aggregation.fusion_of_cards import build_fusion
 from fedkd.errors import SettingsError
 from fedkd.experiment import ADAPTIVE, Linger
 from fedkd.process.memory_estimate import check_memory, fusion_bytes

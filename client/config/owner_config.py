@@ -71,6 +71,8 @@ class TeacherTable(Section):
     seed: int = 0
     class_names: tuple[str, ...] = ()
     """Names of the classes of [data], in their order; none: numbers."""
+    task: str | None = None
+    """Where the institutions of a federation label different tasks: which one [data] labels."""
     voters: int = Field(0, ge=0)
     """For mode pate: teachers that vote, each trained on samples of its own."""
     private: DpTrainingTable | None = None

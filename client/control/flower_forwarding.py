@@ -119,8 +119,8 @@ def _as_record(kind: str, answer: dict[str, Any]) -> tuple[str, ConfigRecord | M
 
 
 def table_fields(card: Mapping[str, Any]) -> dict[str, str]:
-    """Columns and numbers of a card as JSON, since Flower's records hold no lists of records."""
-    return {name: json.dumps(card.get(name) or []) for name in ("columns", "numbers")}
+    """Columns, numbers and tasks of a card as JSON: Flower's records hold no lists of records."""
+    return {name: json.dumps(card.get(name) or []) for name in ("columns", "numbers", "tasks")}
 
 
 def _error(message: Message, text: str) -> Message:

@@ -1,9 +1,9 @@
 """Build an institution from its owner's configuration, or evaluate a student for the owner."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 from fedkd.client.config.owner_config import (
     DataTable,
@@ -30,10 +30,11 @@ from fedkd.client.vault.vault import Vault
 from fedkd.client.vault.vault_settings import Assets
 from fedkd.core.augmentation import Augmentation
 from fedkd.errors import DataError, SettingsError
-from fedkd.tasks import pooled_number_scores
+from fedkd.protocol import tasks_of_outputs
+from fedkd.tasks import TaskCounts, pooled_number_scores, pooled_task_accuracies
 
-NumberScores: TypeAlias = Mapping[str, float | None]
-"""Scores of a student of numbers."""
+NamedScores: TypeAlias = Mapping[str, float | None]
+"""Scores of a student of numbers, or of several tasks."""
 
 
 def owner_institution(
@@ -55,7 +56,7 @@ def owner_institution(
     return Institution(config.name, owner_vault(config, progress), config.effective_policy, opened)
 
 
-def evaluate_student(config: OwnerConfig, student: Path) -> tuple[int, int] | NumberScores:
+def evaluate_student(config: OwnerConfig, student: Path) -> tuple[int, int] | NamedScores:
     """Evaluate a student on an owner's private test data.
 
     For the owner alone: no policy is asked, and nothing is charged.
@@ -66,7 +67,8 @@ def evaluate_student(config: OwnerConfig, student: Path) -> tuple[int, int] | Nu
             it names its classes they are found by name, else they are in the order of the data's.
 
     Returns:
-        (correct, of how many); of numbers ``rows``, and the scores of `fedkd.tasks.Regression`.
+        (correct, of how many); of numbers ``rows``, and the scores of `fedkd.tasks.Regression`; of
+        several tasks ``samples`` and the accuracy of each that is labelled here.
 
     Raises:
         DataError: the file is no student, or there are no test data that such a student can read.
@@ -80,10 +82,25 @@ def evaluate_student(config: OwnerConfig, student: Path) -> tuple[int, int] | Nu
             scores = pooled_number_scores(vault.numbers, [sums])
             return {"rows": max(sums["rows"]), **scores}
         raise missing
+    if vault.tasks:
+        if counts := vault.task_counts(network, names):
+            of_student = vault.tasks if names is None else tasks_of_outputs(names)
+            return _task_scores([task.name for task in of_student], counts)
+        raise missing
     correct, examples = vault.score(network, names)
     if not examples:
         raise missing
     return correct, examples
+
+
+def _task_scores(names: Sequence[str], counts: TaskCounts) -> NamedScores:
+    """Accuracy of each task that is labelled, and of all together where all are."""
+    pooled = pooled_task_accuracies(names, [counts])
+    of_task = cast(Mapping[str, float | None], pooled["task_accuracy"])
+    known = {name: share for name, share in of_task.items() if share is not None}
+    together = cast(float | None, pooled["all_tasks_accuracy"])
+    scores: NamedScores = known if together is None else {"all tasks": together, **known}
+    return {"samples": max(counts["task_rows"]), **scores}
 
 
 def open_owner_student(vault: Vault, student: Path) -> OpenedStudent:
@@ -147,6 +164,7 @@ def _assets(d: DataTable, t: TeacherTable | TeacherSpec) -> Assets:
         data,
         model=t.model,
         class_names=t.class_names,
+        task=t.task,
         seed=t.seed,
         training=SupervisedSettings(t.epochs, t.batch, t.learning_rate, t.weight_decay),
         dp_training=None if t.private is None else DpSgdSettings(**dict(t.private)),

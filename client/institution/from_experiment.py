@@ -69,6 +69,7 @@ def simulated_assets(experiment: Experiment, index: int) -> Assets:
             i.epochs, i.batch, i.learning_rate, augmentation=Augmentation(i.shift, i.mirrors)
         ),
         labels=i.labels,
+        tasks=i.tasks,
         dp_training=_dp_training(experiment),
         voters=experiment.privacy.voters if experiment.privacy.effective_mode == "pate" else 0,
     )

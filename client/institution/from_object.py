@@ -1,5 +1,6 @@
 """Build an institution from a teacher that its owner has in Python: an object, or a model file."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,8 @@ def brought_institution(
         policy: what may be asked.
         ledger: None keeps one in memory.
         shape: (C, H, W) of the images.
-        classes: number or names of its outputs; a model file needs it.
+        classes: number or names of its outputs; a model file needs it. Where a federation has
+            several tasks: names of classes by name of task, in the order of the outputs.
         outputs: what a module or a file gives.
         schema: where the teacher reads rows of a table, in place of shape and classes.
 
@@ -56,12 +58,16 @@ def brought_institution(
             "of a table a schema"
         )
     source = _source(teacher)
-    count, names = (0, None) if schema else _classes(name, teacher, shape or (1, 1, 1), classes)
+    tasks = {t: tuple(own) for t, own in classes.items()} if isinstance(classes, Mapping) else {}
+    count, names = 0, None
+    if not (schema or isinstance(classes, Mapping)):
+        count, names = _classes(name, teacher, shape or (1, 1, 1), classes)
     spec = TeacherSpec(
         source,
         shape or (0, 0, 0),
         classes=count,
         class_names=names,
+        tasks=tasks,
         outputs=outputs,
         schema=schema,
     )
@@ -79,7 +85,7 @@ def _source(teacher: object) -> str:
 
 
 def _classes(
-    name: str, teacher: object, shape: tuple[int, int, int], classes: Classes
+    name: str, teacher: object, shape: tuple[int, int, int], classes: int | Sequence[str] | None
 ) -> tuple[int, tuple[str, ...] | None]:
     """K and the names of a teacher's classes, if they have names."""
     if isinstance(classes, int):

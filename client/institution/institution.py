@@ -20,8 +20,18 @@ from fedkd.client.vault.vault import Vault
 from fedkd.errors import SettingsError
 from fedkd.models import Teacher
 from fedkd.privacy import Policy
-from fedkd.protocol import RECIPE_VERSION, Ask, Card, PullBack, Recipe, Refusal, Reply, Signal
-from fedkd.tasks import NumberSums
+from fedkd.protocol import (
+    RECIPE_VERSION,
+    Ask,
+    Card,
+    PullBack,
+    Recipe,
+    Refusal,
+    Reply,
+    Signal,
+    task_slices,
+)
+from fedkd.tasks import NumberSums, TaskCounts
 
 
 class Institution:
@@ -55,12 +65,13 @@ class Institution:
             policy.largest_batch,
             vault.class_counts if policy.class_counts else None,
             policy.scores,
-            vault.class_names,
+            None if vault.tasks else vault.class_names,
             account.total_guarantee(release.guarantee),
             RECIPE_VERSION if policy.recipes else 0,
             vault.columns,
             vault.numbers,
             version("fedkd"),
+            vault.tasks,
         )
         self.teacher_fingerprint = _teacher_fingerprint(vault.teacher, self.card.shape)
         """By this the ledger knows which teacher has answered."""
@@ -86,10 +97,11 @@ class Institution:
 
     def score(
         self, model: nn.Module, names: Sequence[str] | None = None
-    ) -> tuple[int, int] | NumberSums | Refusal | None:
+    ) -> tuple[int, int] | NumberSums | TaskCounts | Refusal | None:
         """A student's (correct, of how many) on private test data; None if the policy forbids it.
 
-        Of numbers, sums by which R^2 and errors of all institutions together are told.
+        Of numbers, sums by which R^2 and errors of all institutions together are told; of several
+        tasks, counts of right answers in each.
 
         A score is a release, so it is recorded in the ledger first.
 
@@ -107,7 +119,9 @@ class Institution:
         if refusal is not None:
             return refusal
         vault = self._vault
-        return vault.number_sums(model, names) if vault.numbers else vault.score(model, names)
+        if vault.numbers:
+            return vault.number_sums(model, names)
+        return vault.task_counts(model, names) if vault.tasks else vault.score(model, names)
 
     @property
     def totals(self) -> Mapping[str, int]:
@@ -135,7 +149,11 @@ def open_release(
         ledger, policy, vault.fingerprints, vault.dp_training, vault.earlier_dp_trainings
     )
     release = build_release_mode(
-        account.answer_policy, vault.teacher, vault.guarantee, numbers=bool(vault.numbers)
+        account.answer_policy,
+        vault.teacher,
+        vault.guarantee,
+        numbers=bool(vault.numbers),
+        groups=tuple(task_slices(vault.tasks).values()),
     )
     return release, account
 

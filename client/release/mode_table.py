@@ -1,6 +1,7 @@
 """Table of release modes: build the one that a policy names."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from fedkd.client.release.local_dp import LocalDpRelease
 from fedkd.client.release.noiseless import NoiselessRelease
@@ -8,7 +9,7 @@ from fedkd.client.release.pate import PateRelease
 from fedkd.client.release.release_mode import ReleaseMode
 from fedkd.errors import SettingsError
 from fedkd.models import Teacher
-from fedkd.privacy import Policy
+from fedkd.privacy import MODES, Policy
 from fedkd.protocol import Guarantee
 
 
@@ -52,12 +53,32 @@ NUMBER_RELEASE_MODES = {
 
 
 def build_release_mode(
-    policy: Policy, teacher: Teacher, training: Guarantee | None, *, numbers: bool = False
+    policy: Policy,
+    teacher: Teacher,
+    training: Guarantee | None,
+    *,
+    numbers: bool = False,
+    groups: tuple[slice, ...] = (),
 ) -> ReleaseMode:
-    """The release mode of a policy for this teacher, which may predict numbers.
+    """The release mode of a policy for this teacher.
+
+    Args:
+        policy: the owner's.
+        teacher: private.
+        training: the guarantee of its training.
+        numbers: whether it predicts numbers.
+        groups: outputs of each task, where it has several: what is coarsened is coarsened in each.
 
     Raises:
         SettingsError: the mode needs what the teacher does not have, or the budget is too small.
     """
     modes = NUMBER_RELEASE_MODES if numbers else RELEASE_MODES
-    return modes[policy.mode](policy, teacher, training)
+    if len(groups) > 1 and MODES[policy.mode].charged:
+        raise SettingsError(
+            f"policy.mode {policy.mode} hides the answer of one task, and this teacher answers "
+            f"{len(groups)} at once; serve each task by a teacher of its own, or choose dp-teacher"
+        )
+    built = modes[policy.mode](policy, teacher, training)
+    if len(groups) > 1 and isinstance(built, NoiselessRelease):
+        return replace(built, groups=groups)
+    return built

@@ -31,6 +31,8 @@ class NoiselessRelease:
     policy: Policy
     teacher: Teacher
     guarantee: Guarantee | None
+    groups: tuple[slice, ...] = ()
+    """Outputs of each of several tasks; none: there is one."""
 
     cost = 0
 
@@ -55,7 +57,9 @@ class NoiselessRelease:
         answers = self.teacher.ask(images, signals)
         if not self.policy.reduced:
             return answers
-        return {Signal.LOGITS: reduce_logits(answers[Signal.LOGITS], self.policy)}
+        logits = answers[Signal.LOGITS]
+        each = [reduce_logits(logits[:, at], self.policy) for at in self.groups or (slice(None),)]
+        return {Signal.LOGITS: torch.cat(each, 1)}
 
     def gradient(self, images: Tensor, cotangents: Mapping[Signal, Tensor]) -> Tensor:
         """See `ReleaseMode.gradient`."""

@@ -1,6 +1,7 @@
 """Access to a teacher that was trained elsewhere, opened as its owner specifies it."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 
 from torch import nn
@@ -15,8 +16,8 @@ from fedkd.client.vault.vault_settings import Assets
 from fedkd.data.table_schema import parse_schema
 from fedkd.errors import DataError
 from fedkd.models import Teacher
-from fedkd.protocol import Column, Number
-from fedkd.tasks import NumberSums
+from fedkd.protocol import Column, NamedTask, Number, named_tasks
+from fedkd.tasks import NumberSums, TaskCounts
 
 
 class ExternalVault(Vault):
@@ -37,7 +38,7 @@ class ExternalVault(Vault):
         self, spec: TeacherSpec, assets: Assets | None = None, given: object | None = None
     ) -> None:
         self.spec, self._given = spec, given
-        self._tests = None if assets is None else TrainedVault(assets)
+        self._tests = None if assets is None else TrainedVault(_in_one_task(spec, assets))
 
     @property
     def classes(self) -> int:
@@ -58,6 +59,11 @@ class ExternalVault(Vault):
     def numbers(self) -> tuple[Number, ...]:
         """See `Vault.numbers`; as the schema says."""
         return () if self._layout is None else self._layout.numbers
+
+    @property
+    def tasks(self) -> tuple[NamedTask, ...]:
+        """See `Vault.tasks`; as the spec says."""
+        return named_tasks(self.spec.tasks)
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
@@ -113,6 +119,15 @@ class ExternalVault(Vault):
                 classes = [place_of.get(name, "") for name in classes]
         return self._tests.score(model, classes)
 
+    def task_counts(
+        self, model: nn.Module, names: Sequence[str] | None = None
+    ) -> TaskCounts | None:
+        """See `Vault.task_counts`. The test data name the teacher's tasks and classes."""
+        if self._tests is None:
+            return None
+        self._check_tests(self._tests)
+        return self._tests.task_counts(model, names)
+
     def number_sums(
         self, model: nn.Module, names: Sequence[str] | None = None
     ) -> NumberSums | None:
@@ -136,8 +151,21 @@ class ExternalVault(Vault):
                 f"the test data are {tests.classes} classes of {list(tests.shape)} and the "
                 f"teacher reads {self.classes} of {list(self.shape)}; name data that fit it"
             )
+        if self.tasks and not set(tests.tasks) <= set(self.tasks):
+            raise DataError(
+                "the test data have other tasks or classes than the teacher; name data whose "
+                "classes are called as in teacher.tasks"
+            )
         same = (tests.columns, tests.numbers) == (self.columns, self.numbers)
         if not same or (self._layout is not None and tests.class_names != self.class_names):
             raise DataError(
                 "the schema of the test data is not the one of the teacher; give both the same"
             )
+
+
+def _in_one_task(spec: TeacherSpec, assets: Assets) -> Assets:
+    """Test data whose classes are those of the teacher's only task, if it has one."""
+    if len(spec.tasks) != 1 or assets.data.endswith("-attributes"):
+        return assets
+    ((task, names),) = spec.tasks.items()
+    return replace(assets, task=task, class_names=tuple(names))

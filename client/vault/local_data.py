@@ -15,12 +15,13 @@ from fedkd.data.datasets import open_data
 from fedkd.data.partition import (
     Assignment,
     assign_samples,
+    known_tasks,
     partition,
     partition_by_column,
     read_partition,
 )
 from fedkd.errors import DataError, SettingsError
-from fedkd.protocol import Column, Number, abbreviated
+from fedkd.protocol import Column, NamedTask, Number, abbreviated, output_names_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +37,8 @@ class LocalData:
     columns: tuple[Column, ...] = ()
     numbers: tuple[Number, ...] = ()
     class_names: tuple[str, ...] = ()
+    tasks: tuple[NamedTask, ...] = ()
+    """Of the labels: (N,) of one task, (N, M) of more."""
 
 
 def open_local_data(assets: Assets) -> LocalData:
@@ -51,11 +54,20 @@ def open_local_data(assets: Assets) -> LocalData:
             f"class_names names {len(assets.class_names)} classes and the data have "
             f"{data.classes}; name each of them, in their order"
         )
-    assignment = _assignment(replace(assets, index=0, model=""))
+    if data.tasks and (assets.labels or assets.class_names or assets.task):
+        raise SettingsError(
+            f"{data.name} has several tasks with classes of their own, so it takes neither labels, "
+            "class_names nor task; name the tasks of each institution in tasks"
+        )
+    assignment = _assignment(replace(assets, index=0, model="", tasks=()))
     train = assignment.parts[assets.index]
     test = assignment.tests[assets.index]
     classes = assignment.known[assets.index]
     train_labels, test_labels = data.train_labels[train], data.test_labels[test]
+    if data.tasks:
+        return _labelled_tasks(assets, data, train, test)
+    if assets.tasks:
+        known_tasks(assets.tasks, assets.index, ())
     if not data.numbers:
         number = torch.full((data.classes,), -1)
         number[list(classes)] = torch.arange(len(classes))
@@ -69,6 +81,22 @@ def open_local_data(assets: Assets) -> LocalData:
         data.columns,
         data.numbers,
         tuple(data.class_names[known] for known in classes) if data.class_names else (),
+    )
+
+
+def _labelled_tasks(assets: Assets, data: Dataset, train: Tensor, test: Tensor) -> LocalData:
+    """An institution's share, with the labels of its own tasks."""
+    own = known_tasks(assets.tasks, assets.index, [task.name for task in data.tasks])
+    tasks = tuple(data.tasks[place] for place in own)
+    columns = own[0] if len(own) == 1 else list(own)
+    return LocalData(
+        data.train_images[train],
+        data.train_labels[train][:, columns],
+        data.test_images[test],
+        data.test_labels[test][:, columns],
+        len(output_names_of(tasks)),
+        data.columns,
+        tasks=tasks,
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fedkd.client.ledger.dataset_privacy_spending import DpTraining
 from fedkd.client.vault.disk_model_cache import (
@@ -19,12 +19,13 @@ from fedkd.client.vault.disk_model_cache import (
 )
 from fedkd.client.vault.local_data import LocalData, open_local_data
 from fedkd.client.vault.pate_ensemble import PateEnsemble
-from fedkd.client.vault.training.model_check import check_trainable
+from fedkd.client.vault.training.model_check import check_several_tasks, check_trainable
 from fedkd.client.vault.training.pate import train_pate_ensemble
 from fedkd.client.vault.training.settings import DpSgdSettings, ProgressCallback
 from fedkd.client.vault.training.supervised import (
     SKLEARN_PREFIX,
     check_samples,
+    summed_cross_entropy,
     train_teacher,
 )
 from fedkd.client.vault.training.supervised_tables import (
@@ -37,8 +38,17 @@ from fedkd.client.vault.vault_settings import Assets
 from fedkd.errors import DataError
 from fedkd.evaluation import predict_logits
 from fedkd.models import ModuleTeacher, Teacher
-from fedkd.protocol import Column, Guarantee, Number
-from fedkd.tasks import NumberSums, number_sums
+from fedkd.protocol import (
+    Column,
+    Guarantee,
+    NamedTask,
+    Number,
+    named_tasks,
+    output_names_of,
+    task_slices,
+    tasks_of_outputs,
+)
+from fedkd.tasks import NumberSums, TaskCounts, number_sums, task_counts
 
 TrainedTeacher: TypeAlias = tuple[Teacher, Guarantee | None]
 """A teacher, and the DP guarantee of its training."""
@@ -80,8 +90,18 @@ class TrainedVault(Vault):
         return self._data.classes
 
     @property
+    def tasks(self) -> tuple[NamedTask, ...]:
+        """See `Vault.tasks`: those of the data, or the one of which the owner says they are."""
+        if self.assets.task is None:
+            return self._data.tasks
+        names = self.class_names or tuple(map(str, range(self.classes)))
+        return named_tasks({self.assets.task: names})
+
+    @property
     def class_names(self) -> tuple[str, ...] | None:
         """See `Vault.class_names`."""
+        if of_data := self._data.tasks:
+            return of_data[0].class_names if len(of_data) == 1 else output_names_of(of_data)
         sets = self.assets.labels
         if sets:
             return sets[self.assets.index % len(sets)]
@@ -98,7 +118,12 @@ class TrainedVault(Vault):
         """See `Vault.class_counts`; they are known, where there are classes."""
         if self._data.numbers:
             return None
-        return tuple(torch.bincount(self._data.labels, minlength=self.classes).tolist())
+        columns = _columns_of(self._data.labels).unbind(1)
+        counts = [
+            own.bincount(minlength=at.stop - at.start)
+            for own, at in zip(columns, self._groups, strict=True)
+        ]
+        return tuple(torch.cat(counts).tolist())
 
     @property
     def fingerprints(self) -> tuple[bytes, ...]:
@@ -152,6 +177,8 @@ class TrainedVault(Vault):
         """
         own, data = self.assets, self._data
         private = own.dp_training is not None
+        if len(data.tasks) > 1:
+            check_several_tasks(own.model, noisy=private or own.voters > 0, rows=bool(data.columns))
         check_trainable(
             own.model, data.classes, self.shape, data.columns, data.numbers, private=private
         )
@@ -183,6 +210,23 @@ class TrainedVault(Vault):
         correct = predict_logits(model, data.test_images).argmax(1) == truth
         return int(correct.sum()), len(correct)
 
+    def task_counts(
+        self, model: nn.Module, names: Sequence[str] | None = None
+    ) -> TaskCounts | None:
+        """See `Vault.task_counts`."""
+        data, own = self._data, self.tasks
+        if not len(data.test_labels):
+            return None
+        of_model = own if names is None else tasks_of_outputs(names)
+        said = predict_logits(model, data.test_images)
+        fits = said.shape[1] == len(output_names_of(of_model))
+        if not fits or not {task.name for task in own} <= {task.name for task in of_model}:
+            raise DataError(
+                f"a student of {len(of_model)} tasks lacks one of the {len(own)} that the test "
+                "data have; name the student of a run that this institution took part in"
+            )
+        return task_counts(said, of_model, own, _columns_of(data.test_labels))
+
     def number_sums(
         self, model: nn.Module, names: Sequence[str] | None = None
     ) -> NumberSums | None:
@@ -206,6 +250,11 @@ class TrainedVault(Vault):
     def _dp_target(self) -> DpSgdSettings | None:
         """The guarantee that the training aims at; None where it promises nothing."""
         return self.assets.dp_training
+
+    @property
+    def _groups(self) -> tuple[slice, ...]:
+        """Outputs of each task; of one task all."""
+        return tuple(task_slices(self._data.tasks).values()) or (slice(0, self.classes),)
 
     @cached_property
     def _data(self) -> LocalData:
@@ -276,9 +325,15 @@ class TrainedVault(Vault):
                 None,
             )
         if own.dp_training is None:
-            return train_teacher(*model_and_data, own.training, seed, self._progress), None
+            loss = summed_cross_entropy(self._groups)
+            return train_teacher(*model_and_data, own.training, seed, self._progress, loss), None
         # Opacus is slow to import, and most teachers are trained without it.
         from fedkd.client.vault.training.dp_sgd import train_with_dp_sgd
 
         table = (data.columns, data.numbers)
         return train_with_dp_sgd(*model_and_data, own.dp_training, seed, self._progress, *table)
+
+
+def _columns_of(labels: Tensor) -> Tensor:
+    """Labels (N,) or (N, M) as (N, M)."""
+    return labels if labels.ndim > 1 else labels[:, None]

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from fedkd.client.ledger.dataset_privacy_spending import DpTraining
 from fedkd.models import Teacher
-from fedkd.protocol import Column, Guarantee, Number
-from fedkd.tasks import NumberSums
+from fedkd.protocol import Column, Guarantee, NamedTask, Number
+from fedkd.tasks import NumberSums, TaskCounts
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +22,8 @@ class LabelledSamples:
     samples: Tensor = field(repr=False)
     """(N, C, H, W) as the teacher reads them."""
     labels: Tensor = field(repr=False)
-    """(N,) int64, places among the teacher's classes; of numbers (N, K) shares of the ranges."""
+    """(N,) int64, places among the teacher's classes; of numbers (N, K) shares of the ranges; of
+    several tasks (N, M) int64."""
 
 
 class Vault(ABC):
@@ -49,6 +50,11 @@ class Vault(ABC):
     @property
     def numbers(self) -> tuple[Number, ...]:
         """(K,) that the teacher predicts; empty: it predicts classes."""
+        return ()
+
+    @property
+    def tasks(self) -> tuple[NamedTask, ...]:
+        """Of several tasks of a federation, those of the teacher; empty: its classes are all."""
         return ()
 
     @property
@@ -120,6 +126,23 @@ class Vault(ABC):
             classes: names of its outputs; None: they are the institution's own classes. Samples of
                 a class that the model has no output for count as wrong.
         """
+
+    def task_counts(
+        self, model: nn.Module, names: Sequence[str] | None = None
+    ) -> TaskCounts | None:
+        """Evaluate a model of several tasks on the private test data; None without any.
+
+        Args:
+            model: (B, C, H, W) float in [0, 1] -> (B, K). It is not changed.
+            names: ``task: class`` of its outputs; None: they are the institution's own tasks.
+
+        Returns:
+            Counts in the order of the model's tasks, see `fedkd.tasks.released_scores`.
+
+        Raises:
+            DataError: the model lacks a task that the test data have.
+        """
+        return None
 
     def number_sums(
         self, model: nn.Module, names: Sequence[str] | None = None

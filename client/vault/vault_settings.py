@@ -43,6 +43,10 @@ class Assets:
     """Label sets, assigned to the institutions in turn; none: every institution has all classes."""
     class_names: tuple[str, ...] = ()
     """Names of the classes of the data, in their order; none: numbers."""
+    tasks: tuple[tuple[str, ...], ...] = ()
+    """Sets of the data's tasks, assigned to the institutions in turn; none: each labels all."""
+    task: str | None = None
+    """Of which federation's task the classes of the data are; None: they are all there is."""
     model: str = "cnn"
     """A name that `fedkd.client.vault.training.supervised.train_teacher` knows."""
     seed: int = 0
@@ -82,8 +86,9 @@ class Assets:
         teachers that were cached then are found again.
         """
         fields = asdict(self)
-        if fields["partition_column"] is None:
-            del fields["partition_column"]
+        for late in ("partition_column", "tasks", "task"):
+            if not fields[late]:
+                del fields[late]
         augmentation = fields["training"].pop("augmentation")
         if self.training.augmentation:
             fields["training"]["views"] = augmentation

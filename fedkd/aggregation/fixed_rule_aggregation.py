@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fedkd.aggregation.banked_logits import BankedLogits
-from fedkd.aggregation.fusion_rules import cached_fusion
+from fedkd.aggregation.fusion_of_cards import cached_fusion
 from fedkd.core.checkpoint_state import State
 from fedkd.core.run_plan import AUTO, ClassPrior
 from fedkd.core.source_types import Fusion, Proposal
@@ -26,10 +26,18 @@ class RuleAggregation:
         rule: its name, see `fedkd.aggregation.fusion_rules`.
         capacity: of the bank; None: it keeps all.
         prior: class prior of the targets, see `fedkd.aggregation.logit_adjustment`.
+        silence: in a target of which nobody's answer is left: zeros, by which nothing is known.
     """
 
-    def __init__(self, rule: str, capacity: int | None, *, prior: ClassPrior = AUTO) -> None:
-        self.rule, self.prior = rule, prior
+    def __init__(
+        self,
+        rule: str,
+        capacity: int | None,
+        *,
+        prior: ClassPrior = AUTO,
+        silence: float = 0.0,
+    ) -> None:
+        self.rule, self.prior, self._silence = rule, prior, silence
         self._kept = BankedLogits(capacity, torch.float16)
         self._cards: tuple[Card, ...] = ()
 
@@ -59,14 +67,18 @@ class RuleAggregation:
         self._kept.drop(names)
         return self.targets() if len(self._kept) else None
 
+    def __len__(self) -> int:
+        """N, samples of which answers are kept."""
+        return len(self._kept)
+
     def targets(self) -> Tensor:
         """(N, K), the fused logits of all that is banked, oldest first.
 
-        Zeros, by which nothing is known, where only excluded institutions answered.
+        ``silence`` where only excluded institutions answered.
         """
         fusion = self.fusion(self._cards)
         classes = len(LabelSpaces.of(self._cards).names)
-        targets = torch.zeros(len(self._kept), classes)
+        targets = torch.full((len(self._kept), classes), self._silence)
         rows = max(1, MAX_FUSED_LOGITS // (classes * len(self._cards)))
         for at, logits in self._kept.by_presence([card.name for card in self._cards], rows):
             if logits:

@@ -1,12 +1,19 @@
-"""Settings of an aggregation by a fusion rule: fixed, or with reliability where it is "auto"."""
+"""Settings of an aggregation by a fusion rule: fixed, or with reliability where it is "auto".
 
+Of several tasks each is aggregated so, by itself.
+"""
+
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from fedkd.aggregation.fixed_rule_aggregation import RuleAggregation
 from fedkd.aggregation.logit_adjustment import refuse_prior
+from fedkd.aggregation.per_task_aggregation import PerTaskAggregation
 from fedkd.aggregation.reliability_weighted import ReliabilityWeightedAggregation
 from fedkd.aggregation.reliable_number_aggregation import ReliableNumberAggregation
-from fedkd.core.interfaces import Aggregation, Context
+from fedkd.core.interfaces import Aggregation, Context, Record
+from fedkd.protocol import tasks_of_outputs
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,10 +36,41 @@ class ByRule:
 
     def build(self, context: Context) -> Aggregation:
         """The part: a fixed rule where one is named; "auto" learns besides who is reliable."""
-        capacity, prior = context.plan.capacity, context.plan.prior
-        if self.rule != "auto":
-            return RuleAggregation(self.rule, capacity, prior=prior)
-        if context.task.kind == "numbers":
-            refuse_prior(prior, "these teachers predict numbers")
-            return ReliableNumberAggregation(capacity, context.record)
-        return ReliabilityWeightedAggregation("auto", capacity, context.record, prior=prior)
+        return _BUILDERS[context.task.kind](self.rule, context)
+
+
+def _of_classes(
+    rule: str, context: Context, record: Record, silence: float = 0.0
+) -> RuleAggregation:
+    capacity, prior = context.plan.capacity, context.plan.prior
+    if rule != "auto":
+        return RuleAggregation(rule, capacity, prior=prior, silence=silence)
+    return ReliabilityWeightedAggregation(rule, capacity, record, prior=prior, silence=silence)
+
+
+def _classes(rule: str, context: Context) -> Aggregation:
+    return _of_classes(rule, context, context.record)
+
+
+def _numbers(rule: str, context: Context) -> Aggregation:
+    capacity, prior = context.plan.capacity, context.plan.prior
+    if rule != "auto":
+        return RuleAggregation(rule, capacity, prior=prior)
+    refuse_prior(prior, "these teachers predict numbers")
+    return ReliableNumberAggregation(capacity, context.record)
+
+
+def _tasks(rule: str, context: Context) -> Aggregation:
+    def of_task(record: Record) -> RuleAggregation:
+        return _of_classes(rule, context, record, math.nan)
+
+    tasks = tasks_of_outputs(context.task.names)
+    return PerTaskAggregation(tasks, of_task, rule, context.plan.prior, context.record)
+
+
+_BUILDERS: dict[str, Callable[[str, Context], Aggregation]] = {
+    "classes": _classes,
+    "numbers": _numbers,
+    "tasks": _tasks,
+}
+"""By kind of task."""

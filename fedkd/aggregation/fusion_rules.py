@@ -3,11 +3,11 @@
 Every rule maps ``(T, B, K)`` logits to ``(B, K)`` fused logits and is differentiable, so that a
 loss on the fused target has a cotangent for each institution. What a rule may know of the
 institutions is their class counts ``(T, K)``; where any of them keeps its counts to itself, rules
-that need them are refused by `build_fusion`.
+that need them are refused by `build_class_fusion`.
 
 Institutions may have different classes. Each one's logits are then spread over those of the
 federation, -inf where it has none: no probability, and no evidence either. Rules for which that
-means something take it; others are refused by `build_fusion`.
+means something take it; others are refused by `build_class_fusion`.
 
 Averaging plain logits is here for comparison only: a teacher that has never seen a class is
 loudest about the classes that it has.
@@ -28,10 +28,8 @@ from fedkd.aggregation.logit_adjustment import (
     adjusted,
     fused_log_prior,
     institution_log_priors,
-    refuse_prior,
     wanted_prior,
 )
-from fedkd.aggregation.number_fusion import NumberFusion, build_number_fusion
 from fedkd.core.run_plan import AUTO, ClassPrior
 from fedkd.errors import SettingsError
 from fedkd.protocol import WHOLE_BATCH, Answers, Card, LabelSpaces, Signal
@@ -244,20 +242,6 @@ def _even_odds(fused: Tensor, heard: Tensor) -> Tensor:
     return everything.index_copy(1, heard.nonzero()[:, 0], fused.log_softmax(1) + share)
 
 
-def build_fusion(
-    rule: str, cards: Sequence[Card], prior: ClassPrior = AUTO
-) -> RuleFusion | NumberFusion:
-    """The fusion of these institutions by this rule, of their classes or of their numbers.
-
-    Raises:
-        SettingsError: an unknown rule, one that these cards do not allow, or likewise a prior.
-    """
-    if not any(card.numbers for card in cards):
-        return build_class_fusion(rule, cards, prior)
-    refuse_prior(prior, "these teachers predict numbers")
-    return build_number_fusion(rule, cards)
-
-
 def build_class_fusion(rule: str, cards: Sequence[Card], prior: ClassPrior = AUTO) -> RuleFusion:
     """The fusion of these institutions' classes by this rule, with this class prior.
 
@@ -328,14 +312,6 @@ def _check_silent(rule: str, alike: bool, prior: bool, names: Sequence[str]) -> 
 
 
 @functools.lru_cache(maxsize=8)
-def cached_fusion(
-    rule: str, cards: tuple[Card, ...], prior: ClassPrior = AUTO
-) -> RuleFusion | NumberFusion:
-    """`build_fusion`, cached: a run needs it for every question, and its cards seldom change."""
-    return build_fusion(rule, cards, prior)
-
-
-@functools.lru_cache(maxsize=8)
 def cached_class_fusion(rule: str, cards: tuple[Card, ...], prior: ClassPrior = AUTO) -> RuleFusion:
-    """`build_class_fusion`, cached likewise."""
+    """`build_class_fusion`, cached: a run needs it for every question, and cards seldom change."""
     return build_class_fusion(rule, cards, prior)

@@ -34,6 +34,7 @@ class PeriodicReliability(RuleAggregation, ABC):
         capacity: of the bank; None: it keeps all.
         record: gets every estimate.
         prior: see `RuleAggregation`.
+        silence: likewise.
     """
 
     def __init__(
@@ -43,8 +44,9 @@ class PeriodicReliability(RuleAggregation, ABC):
         record: Record | None = None,
         *,
         prior: ClassPrior = AUTO,
+        silence: float = 0.0,
     ) -> None:
-        super().__init__(rule, capacity, prior=prior)
+        super().__init__(rule, capacity, prior=prior, silence=silence)
         self._record = record
         self._heard = self._estimated = 0
 

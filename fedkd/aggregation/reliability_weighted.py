@@ -28,6 +28,7 @@ class ReliabilityWeightedAggregation(PeriodicReliability):
         capacity: of the bank; None: it keeps all.
         record: gets every estimate.
         prior: see `RuleAggregation`.
+        silence: likewise.
     """
 
     def __init__(
@@ -37,8 +38,9 @@ class ReliabilityWeightedAggregation(PeriodicReliability):
         record: Record | None = None,
         *,
         prior: ClassPrior = AUTO,
+        silence: float = 0.0,
     ) -> None:
-        super().__init__(rule, capacity, record, prior=prior)
+        super().__init__(rule, capacity, record, prior=prior, silence=silence)
         self._trusted: dict[str, tuple[bool, ...]] = {}
         self._shown: dict[str, tuple[float, ...]] = {}
         self._suspects: frozenset[str] = frozenset()

@@ -60,7 +60,8 @@ def fit(
             file (.onnx, .pt2, .skops), or a source such as "timm:resnet18".
         shape: (C, H, W) of the teachers' images.
         classes: number or names of a teacher's outputs, for all or by name of teacher. Where names
-            differ, the student knows all of them. Modules and classifiers can do without.
+            differ, the student knows all of them. Modules and classifiers can do without. Where
+            teachers have several tasks: by name of teacher, names of classes by name of task.
         outputs: "probabilities" where modules or files end in a softmax, likewise.
         schema: where teachers read rows of a table, its TOML file, in place of shape and classes.
         budget: samples asked of each teacher; never exceeded.

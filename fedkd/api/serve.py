@@ -44,7 +44,8 @@ def serve(
         samples: most samples that are ever answered; class scores alone are released.
         policy: in place of ``samples``: all that may be released.
         shape: (C, H, W) of the teacher's images.
-        classes: number or names of its outputs; modules and classifiers can do without.
+        classes: number or names of its outputs; modules and classifiers can do without. Of a
+            federation with several tasks: names of classes by name of task.
         outputs: "probabilities" where a module or file ends in a softmax.
         schema: where it reads rows of a table, its TOML file, in place of shape and classes.
         state: folder of the ledger, which outlives this process; None: ``state/NAME`` here.

@@ -40,7 +40,7 @@ from fedkd.core.source_types import (
     Proposal,
     Turn,
 )
-from fedkd.core.task import Loss, Task
+from fedkd.core.task import Loss, Score, Task
 
 __all__ = [
     "CPU",
@@ -73,6 +73,7 @@ __all__ = [
     "RequestCounts",
     "SampleWeights",
     "Schedule",
+    "Score",
     "SeenSamples",
     "Selection",
     "Source",

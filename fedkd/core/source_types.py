@@ -13,6 +13,14 @@ LOGITS: Mapping[Signal, str] = {Signal.LOGITS: "the student"}
 """What every source needs, and who reads it."""
 
 
+ONE_SOFTMAX = frozenset({"classes"})
+"""What is read is one softmax over all outputs."""
+SOFTMAXES = frozenset({"classes", "tasks"})
+"""Or one for each of several tasks."""
+ANYTHING = frozenset({"classes", "tasks", "numbers"})
+"""Or no softmax at all."""
+
+
 @dataclass(frozen=True)
 class Needs:
     """What a source cannot do without; held against every card before the first question."""
@@ -23,15 +31,15 @@ class Needs:
     """Whether institutions must answer `PullBack`."""
     public_data: bool = False
     """Whether the coordinator must bring samples of its own."""
-    classes: bool = True
-    """Whether teachers must predict classes; False: numbers will do as well."""
+    tasks: frozenset[str] = ONE_SOFTMAX
+    """What teachers may predict, see `Card.predicts`."""
 
     def __or__(self, other: "Needs") -> "Needs":
         return Needs(
             {**self.signals, **other.signals},
             self.pull_back or other.pull_back,
             self.public_data or other.public_data,
-            self.classes or other.classes,
+            self.tasks & other.tasks,
         )
 
 

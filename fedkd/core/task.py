@@ -1,4 +1,4 @@
-"""Interface of a task: what teachers predict, classes or numbers; see `fedkd.tasks`."""
+"""Interface of a task: what teachers predict, classes, numbers or several tasks."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
@@ -7,14 +7,16 @@ from torch import Tensor
 
 Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """((B, K) student outputs, (B, K) targets) -> (B,) distillation loss of each sample."""
+Score: TypeAlias = float | Mapping[str, float | None] | None
+"""A score, or one by name of task; None where it is not known."""
 
 
 class Task(Protocol):
-    """What the K outputs of teachers and student are."""
+    """What the K outputs of teachers and student are; see `fedkd.tasks`."""
 
     @property
     def kind(self) -> str:
-        """``classes`` or ``numbers``."""
+        """``classes``, ``numbers`` or ``tasks``."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -26,7 +28,11 @@ class Task(Protocol):
 
     @property
     def main_score(self) -> str:
-        """Name of the score by which a student is judged: ``accuracy`` or ``r2``."""
+        """Name of the score by which a student is judged."""
+
+    @property
+    def groups(self) -> tuple[slice, ...]:
+        """Outputs that share a softmax, for each task; of numbers none."""
 
     def loss(self, of_method: Loss, name: str) -> Loss:
         """The student's loss.
@@ -42,22 +48,31 @@ class Task(Protocol):
     def histogram(self, target: Tensor) -> Tensor:
         """How targets (B, K) spread over classes or ranges: (bins,) counts."""
 
+    def readable(self, outputs: Tensor) -> Tensor:
+        """(B, K) outputs -> (B, K) probabilities, or numbers in [0, 1]."""
+
     def headline(self, target: Tensor) -> tuple[Tensor, Tensor]:
         """Of targets (B, K), for pictures: (B,) index of the leading output and (B,) its value.
 
         The value is a probability, or a number in [0, 1] of its range.
         """
 
-    def scores(self, outputs: Tensor, truth: Tensor) -> dict[str, float | None]:
-        """Scores of outputs (N, K) against the truth: (N,) classes, or (N, K) numbers."""
+    def scores(self, outputs: Tensor, truth: Tensor) -> Mapping[str, Score]:
+        """Scores of outputs (N, K) against the truth.
 
-    def agreement(self, student: Tensor, ensemble: Tensor) -> dict[str, float | None]:
+        The truth is (N,) classes, (N, K) numbers, or (N, M) the class of each task.
+        """
+
+    def recall(self, outputs: Tensor, truth: Tensor) -> Mapping[str, float | None] | None:
+        """Recall of each class by the name of its output; None: there are no classes."""
+
+    def agreement(self, student: Tensor, ensemble: Tensor) -> Mapping[str, Score]:
         """Scores of the student's outputs (N, K) against the ensemble's."""
 
-    def held_back(self, student: Tensor, fused: Tensor) -> dict[str, float | None]:
+    def held_back(self, student: Tensor, fused: Tensor) -> Mapping[str, Score]:
         """Scores of the student's outputs (N, K) against fused answers that it never learned."""
 
-    def pooled(self, released: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
+    def pooled(self, released: Sequence[Mapping[str, Any]]) -> Mapping[str, Score]:
         """Scores of a student on all test samples, of what institutions released.
 
         Args:
@@ -65,4 +80,4 @@ class Task(Protocol):
         """
 
     def record(self) -> Mapping[str, Any]:
-        """What stands in ``result.json``: the kind, and units and ranges of numbers."""
+        """What stands in ``result.json``: the kind, and units and ranges of numbers, tasks."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from fedkd.protocol import Column, Number
+from fedkd.protocol import Column, NamedTask, Number
 
 
 @dataclass(frozen=True, eq=False)
@@ -13,11 +13,11 @@ class Dataset:
 
     name: str
     classes: int
-    """K, classes or numbers."""
+    """K, classes or numbers; of several tasks the classes of all."""
     train_images: Tensor = field(repr=False)
     """(N, C, H, W) uint8; rows of a table: (N, 1, 1, D) float32 in [0, 1]."""
     train_labels: Tensor = field(repr=False)
-    """(N,) int64 in 0..K-1; of numbers (N, K) float32 in [0, 1]."""
+    """(N,) int64 in 0..K-1; of numbers (N, K) float32 in [0, 1]; of M tasks (N, M) int64."""
     test_images: Tensor = field(repr=False)
     test_labels: Tensor = field(repr=False)
     columns: tuple[Column, ...] = field(default=(), repr=False)
@@ -26,6 +26,8 @@ class Dataset:
     """(K,) that are to be predicted; empty: classes are."""
     class_names: tuple[str, ...] = field(default=(), repr=False)
     """(K,); empty: classes are numbered."""
+    tasks: tuple[NamedTask, ...] = field(default=(), repr=False)
+    """(M,), of which every sample is labelled; empty: its classes are all there is."""
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -1,6 +1,7 @@
 """Labelled data sets, opened from scikit-learn, torchvision, folders, Parquet or NumPy files.
 
     digits              1,797 images of 8x8 that ship inside scikit-learn; needs no root
+    digits-attributes   the same as three tasks: odd, 5 or more, has a hole
     torchvision:NAME    a data set of torchvision's that lies below root; never downloaded
     folder:PATH         PATH/train/CLASS/*.png and PATH/test/CLASS/*.png, or other 8-bit images
     parquet:PATH        PATH/*train*.parquet and PATH/*test*.parquet, columns img or image, label
@@ -26,12 +27,15 @@ from PIL import Image
 from torch import Tensor
 
 from fedkd.core.plugins import called, import_factory
+from fedkd.data.attributes import with_attributes
 from fedkd.data.dataset import Dataset
 from fedkd.data.tables import open_table
 from fedkd.errors import DataError, SettingsError
 
 TABLE_KINDS = ("table",)
 """Kinds that `fedkd.data.tables` opens."""
+ATTRIBUTES = "digits-attributes"
+"""What `fedkd.data.attributes` labels."""
 DIGITS_TEST = 360
 """Test images of the digits, one fifth; the split is stratified and fixed."""
 
@@ -67,12 +71,14 @@ def open_data(name: str, root: str | None = None) -> Dataset:
     kind, colon, rest = name.partition(":")
     if kind in TABLE_KINDS:
         return open_table(name, root)
+    if name == ATTRIBUTES:
+        return with_attributes(open_data("digits"))
     if kind not in OPENERS:
         if colon:
             return _from_factory(name, root)
         raise SettingsError(
-            f"unknown data {name!r}; choose digits, torchvision:NAME, folder:, parquet:, npz: or "
-            "table:NAME, or name a factory of yours as package.module:factory"
+            f"unknown data {name!r}; choose digits, digits-attributes, torchvision:NAME, folder:, "
+            "parquet:, npz: or table:NAME, or name a factory of yours as package.module:factory"
         )
     train, test, names = OPENERS[kind](rest, root)
     train_images, train_labels = _images(train[0], name), _labels(train[1], name)

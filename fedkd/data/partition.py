@@ -59,9 +59,10 @@ def partition(
     """
     if how not in ("iid", "dirichlet", "shards"):
         raise SettingsError(f"unknown partition {how!r}; choose iid, dirichlet or shards")
-    if labels.is_floating_point() and how != "iid":
+    if how != "iid" and (labels.is_floating_point() or labels.ndim > 1):
+        what = "numbers" if labels.is_floating_point() else "several tasks"
         raise SettingsError(
-            f"partition {how!r} is by class, and these data have numbers; choose iid or column"
+            f"partition {how!r} is by class, and these data have {what}; choose iid or column"
         )
     if count < 1 or least < 1 or shards_per_institution < 1:
         raise SettingsError(
@@ -186,6 +187,30 @@ def assign_samples(
         reassign_unknown_classes(tests, test_labels, known),
         known,
     )
+
+
+def known_tasks(sets: Sequence[Sequence[str]], index: int, names: Sequence[str]) -> tuple[int, ...]:
+    """Tasks that institution ``index`` labels, from sets assigned round-robin, in their order.
+
+    Args:
+        sets: of names; none: every institution labels all tasks.
+        index: from 0.
+        names: of the tasks of the data set.
+
+    Raises:
+        SettingsError: a name that is no task of the data.
+    """
+    if not sets:
+        return tuple(range(len(names)))
+    own = sets[index % len(sets)]
+    for name in own:
+        if name not in names:
+            raise SettingsError(
+                f"tasks name {name!r}; the data have "
+                f"{', '.join(names) or 'one task, whose classes are all there is'}; name some of "
+                "those"
+            )
+    return tuple(names.index(name) for name in own)
 
 
 def known_classes(

@@ -32,7 +32,7 @@ from fedkd.experiment.toml_settings import Section
 
 def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
     if len(set(names)) != len(names):
-        raise ValueError("a class is named twice in one set")
+        raise ValueError("a name is there twice in one set")
     return names
 
 
@@ -92,6 +92,9 @@ class Institutions(Section):
     partition_seed: int = 0
     labels: tuple[LabelSet, ...] = ()
     """Names of the classes that an institution knows, assigned round-robin; none: all know all."""
+    tasks: tuple[LabelSet, ...] = ()
+    """Of data with several tasks: names of those that an institution labels, assigned round-robin;
+    none: each labels all."""
     models: tuple[str, ...] = ("cnn",)
     """Architectures of teachers, assigned round-robin; names as those of ``student.model``, or
     sklearn:NAME."""

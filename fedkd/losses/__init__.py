@@ -36,6 +36,7 @@ from fedkd.losses.number_discrepancy import (
     student_magnitude,
 )
 from fedkd.losses.statistics import bn_gap
+from fedkd.losses.task_prior import task_balance, task_one_hot, task_sparsity
 from fedkd.losses.term import Batch, Objective, Term, penalised, weighted
 
 __all__ = [
@@ -70,6 +71,9 @@ __all__ = [
     "student_magnitude",
     "target_class",
     "targets_of",
+    "task_balance",
+    "task_one_hot",
+    "task_sparsity",
     "total_variation",
     "weighted",
 ]

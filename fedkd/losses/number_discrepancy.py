@@ -6,6 +6,7 @@ standardise both: a value that is uniform in its range has mean 1/2 and variance
 
 from torch import Tensor
 
+from fedkd.core.source_types import ANYTHING
 from fedkd.losses.term import LOGITS, Batch, Term
 from fedkd.protocol import Signal
 
@@ -20,7 +21,7 @@ def squared_discrepancy() -> Term:
         return -(b.teacher[Signal.LOGITS] - b.student).square().mean() / VARIANCE
 
     equation = "-mean_b mean_k 12 (T_bk - S_bk)^2"
-    return Term("squared_discrepancy", equation, LOGITS, value, classes=False)
+    return Term("squared_discrepancy", equation, LOGITS, value, tasks=ANYTHING)
 
 
 def student_magnitude() -> Term:
@@ -30,7 +31,7 @@ def student_magnitude() -> Term:
         return (b.student - 0.5).square().mean() / VARIANCE
 
     equation = "mean_b mean_k 12 (S_bk - 1/2)^2"
-    return Term("student_magnitude", equation, frozenset(), value, classes=False)
+    return Term("student_magnitude", equation, frozenset(), value, tasks=ANYTHING)
 
 
 def row_magnitude() -> Term:
@@ -39,4 +40,4 @@ def row_magnitude() -> Term:
     def value(b: Batch) -> Tensor:
         return (b.images - 0.5).square().sum() / VARIANCE
 
-    return Term("row_magnitude", "sum_b 12 |x_b - 1/2|^2", frozenset(), value, classes=False)
+    return Term("row_magnitude", "sum_b 12 |x_b - 1/2|^2", frozenset(), value, tasks=ANYTHING)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fedkd.core.schedules import Schedule, ever, expect_weights
+from fedkd.core.source_types import ONE_SOFTMAX
 from fedkd.errors import SettingsError
 from fedkd.protocol import Signal
 
@@ -36,6 +37,8 @@ class Batch:
     """(B,) classes or (B, K) probabilities that the images are synthesised to show; None: none."""
     previous: Mapping[str, Tensor] = field(default_factory=dict)
     """By term, what it captured of an earlier batch; absent before the first time."""
+    groups: tuple[slice, ...] = ()
+    """Outputs of each task, see `fedkd.core.task.Task.groups`; none: it is not told."""
     readings: Mapping[int, Any] = field(default_factory=dict)
     """What the auxiliary networks of terms made of the images, by identity of their specs."""
 
@@ -61,8 +64,8 @@ class Term:
     reads: tuple[Any, ...] = ()
     """Specs of the auxiliary networks whose readings it takes, see
     `fedkd.synthesis.auxiliary_network_interface`."""
-    classes: bool = True
-    """Whether teachers must predict classes; False: numbers will do as well."""
+    tasks: frozenset[str] = ONE_SOFTMAX
+    """What teachers may predict, see `fedkd.core.source_types.Needs`."""
 
     def __post_init__(self) -> None:
         if self.capture_interval < 1:
@@ -103,5 +106,5 @@ def penalised(term: Term, interval: int = 1) -> Term:
 
     equation = f"exp(L - L_previous), L = {term.equation}"
     return Term(
-        *(term.name, equation, term.needs, value, term.value, interval, term.reads, term.classes)
+        *(term.name, equation, term.needs, value, term.value, interval, term.reads, term.tasks)
     )

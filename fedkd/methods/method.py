@@ -9,13 +9,16 @@ from typing import NamedTuple
 from fedkd.aggregation.fusion_rule_spec import ByRule
 from fedkd.core.interfaces import AggregationSpec, Selection, SourceSpec, Spec, StudentPart
 from fedkd.core.schedules import Schedule, constant, expect_weights
-from fedkd.core.source_types import Needs
+from fedkd.core.source_types import ANYTHING, Needs
 from fedkd.core.task import Loss
 from fedkd.errors import NeedsError, SettingsError
 from fedkd.losses import l1_centred
 from fedkd.protocol import Card, Signal
 from fedkd.student.self_paced_curriculum import UNIFORM, Curriculum
 from fedkd.synthesis import NONE, Gradient, ProceduralPriors
+
+_KINDS = {"classes": "classes of one task", "tasks": "several tasks", "numbers": "numbers"}
+"""What a teacher predicts, in words."""
 
 
 class Share(NamedTuple):
@@ -72,7 +75,7 @@ class Method:
     @property
     def needs(self) -> Needs:
         """What its sources cannot do without."""
-        nothing = Needs(classes=False)
+        nothing = Needs(tasks=ANYTHING)
         return reduce(or_, (spec.needs for spec, _ in self.sources.values()), nothing)
 
     @property
@@ -104,10 +107,11 @@ class Method:
         for card in cards:
             if Signal.LOGITS not in card.signals:
                 raise NeedsError(f"{self.name} needs logits, which {card.name} does not release")
-            if needs.classes and card.numbers:
+            if card.predicts not in needs.tasks:
                 raise NeedsError(
-                    f"{self.name} is for classes, and {card.name} predicts numbers; choose another "
-                    "method: `fedkd methods` says which take numbers"
+                    f"{self.name} is for {' or '.join(sorted(needs.tasks))}, and {card.name} "
+                    f"predicts {_KINDS[card.predicts]}; choose another method: `fedkd methods` "
+                    f"says which take {card.predicts}"
                 )
             for signal in sorted(needs.signals.keys() - card.signals):
                 raise NeedsError(

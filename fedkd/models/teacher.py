@@ -24,7 +24,7 @@ MIN_PROBABILITY = 1e-7
 """Smaller probabilities are raised to it, so that their logarithm is finite."""
 
 
-Classes: TypeAlias = int | Sequence[str] | None
+Classes: TypeAlias = int | Sequence[str] | Mapping[str, Sequence[str]] | None
 """K, or the names of a teacher's outputs in their order; None: as its object says."""
 
 

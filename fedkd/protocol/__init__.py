@@ -39,6 +39,13 @@ from fedkd.protocol.tables import (
     encode_rows,
     level_index,
 )
+from fedkd.protocol.tasks import (
+    NamedTask,
+    named_tasks,
+    output_names_of,
+    task_slices,
+    tasks_of_outputs,
+)
 
 __all__ = [
     "MAX_NAME_LENGTH",
@@ -52,6 +59,7 @@ __all__ = [
     "Guarantee",
     "LabelSpaces",
     "NamedPrior",
+    "NamedTask",
     "Number",
     "PullBack",
     "Reason",
@@ -76,7 +84,11 @@ __all__ = [
     "fingerprint",
     "label_spaces_of",
     "level_index",
+    "named_tasks",
+    "output_names_of",
     "quantised",
     "rounded",
+    "task_slices",
+    "tasks_of_outputs",
     "without_recipe",
 ]

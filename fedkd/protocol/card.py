@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from fedkd.protocol.guarantee import Guarantee
 from fedkd.protocol.signals import Signal
 from fedkd.protocol.tables import Column, Number, columns_violation, numbers_violation
+from fedkd.protocol.tasks import NamedTask, tasks_violation
 
 MAX_NAME_LENGTH = 64
 """Characters of the name of an institution or of a class."""
@@ -32,7 +33,8 @@ class Card:
 
     name: str
     classes: int
-    """K, outputs of its teacher: classes, numbers where it names some, or width of an embedding."""
+    """K, outputs of its teacher: classes, those of all its tasks, numbers where it names some, or
+    the width of an embedding."""
     shape: tuple[int, int, int]
     """(C, H, W) of the images that its teacher reads; (1, 1, D) of rows of D columns."""
     signals: frozenset[Signal]
@@ -59,8 +61,18 @@ class Card:
     """(K,) that its teacher predicts, in place of classes; empty: it predicts classes."""
     fedkd_version: str = ""
     """That it runs, as ``0.2.0``; empty: not told, as by an older or another program."""
+    tasks: tuple[NamedTask, ...] = ()
+    """Of which it has several, or one of the federation's several, in place of ``class_names``;
+    empty: its classes are all there is."""
     embedding: bool = False
     """Whether its teacher outputs an embedding K wide, and neither classes nor numbers."""
+
+    @property
+    def predicts(self) -> str:
+        """Kind of what its teacher predicts: ``classes``, ``tasks``, ``numbers``, ``embedding``."""
+        if self.embedding:
+            return "embedding"
+        return "numbers" if self.numbers else "tasks" if self.tasks else "classes"
 
 
 def card_violation(card: Card) -> str | None:
@@ -84,7 +96,7 @@ def card_violation(card: Card) -> str | None:
         return f"a card with a cap of {card.samples} samples, expected 0 to {MAX_SAMPLES}"
     if card.guarantee and max(card.guarantee.steps, card.guarantee.unpromised) > MAX_SAMPLES:
         return f"a guarantee with more than {MAX_SAMPLES} steps, or answers before it"
-    return _classes_violation(card) or _table_violation(card)
+    return _classes_violation(card) or _tasks_violation(card) or _table_violation(card)
 
 
 def _is_name(name: str) -> bool:
@@ -118,6 +130,17 @@ def _classes_violation(card: Card) -> str | None:
         if not all(_is_name(name) for name in names):
             return f"names of classes must be 1 to {MAX_NAME_LENGTH} printable characters"
     return None
+
+
+def _tasks_violation(card: Card) -> str | None:
+    if not card.tasks:
+        return None
+    if card.class_names or card.numbers:
+        return "a card with tasks, and names of classes or numbers beside them"
+    outputs = sum(len(task.class_names) for task in card.tasks)
+    if outputs != card.classes:
+        return f"a card with tasks of {outputs} classes in all for {card.classes} outputs"
+    return tasks_violation(card.tasks)
 
 
 def _table_violation(card: Card) -> str | None:

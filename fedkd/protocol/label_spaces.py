@@ -3,6 +3,7 @@
     labels = LabelSpaces.of(cards)
     labels.names               of all classes that some institution knows, (K,)
     labels.indices["north"]    index of each of its own K_i classes in the union
+    labels.tasks               where there are several tasks: which, with their classes
 
 An institution answers for its own classes in its own order; the student and every target have the
 union's. `LabelSpaces.to_local` maps one way and `LabelSpaces.to_union` the other.
@@ -17,12 +18,18 @@ from torch import Tensor, nn
 
 from fedkd.errors import SettingsError
 from fedkd.protocol.card import Card
+from fedkd.protocol.tasks import NamedTask, in_order, output_names_of, task_slices, union_of_tasks
 
 
 def class_names_of(card: Card) -> tuple[str, ...]:
-    """Names of an institution's outputs: classes, from 0 where its card names none, or numbers."""
+    """Names of an institution's outputs: classes, from 0 where its card names none, or numbers.
+
+    Of several tasks each is called ``task: class``.
+    """
     if card.numbers:
         return tuple(number.name for number in card.numbers)
+    if card.tasks:
+        return output_names_of(card.tasks)
     return card.class_names or tuple(str(number) for number in range(card.classes))
 
 
@@ -34,6 +41,8 @@ class LabelSpaces:
     """(K,) of the union."""
     indices: Mapping[str, tuple[int, ...]]
     """By institution, (K_i,): the index of each of its classes among ``names``."""
+    tasks: tuple[NamedTask, ...] = ()
+    """Of which there are several; their outputs side by side are ``names``."""
 
     @classmethod
     def of(cls, cards: Sequence[Card]) -> "LabelSpaces":
@@ -43,14 +52,19 @@ class LabelSpaces:
         order does not depend on the order of the cards: who joins with known classes changes
         nothing.
         """
-        names = sorted({name for card in cards for name in class_names_of(card)})
-        if all(name.isascii() and name.isdecimal() for name in names):
-            names.sort(key=lambda name: (int(name), name))
+        tasks = union_of_tasks([card.tasks for card in cards])
+        known = {name for card in cards for name in class_names_of(card)}
+        names = output_names_of(tasks) if tasks else in_order(known)
         position = {name: index for index, name in enumerate(names)}
         indices = {
             card.name: tuple(position[name] for name in class_names_of(card)) for card in cards
         }
-        return cls(tuple(names), indices)
+        return cls(names, indices, tasks)
+
+    @property
+    def slices(self) -> dict[str, slice]:
+        """Where the outputs of each task stand, by its name; empty where there is no other task."""
+        return task_slices(self.tasks)
 
     @property
     def identical(self) -> bool:
@@ -76,6 +90,16 @@ class LabelSpaces:
         indices = torch.tensor(self.indices[institution], device=local.device)
         union = local.new_full((len(local), len(self.names)), fill)
         return union.index_copy(1, indices, local)
+
+    def comparable(self, institution: str, union: Tensor, local: Tensor) -> tuple[Tensor, Tensor]:
+        """Answers of the student, (B, K), and of an institution, (B, K_i), to be compared.
+
+        Both in the institution's own classes; of several tasks in all of them, NaN where it
+        answers nothing.
+        """
+        if self.tasks:
+            return union, self.to_union(institution, local, torch.nan)
+        return self.to_local(institution, union), local
 
     def _same(self, institution: str) -> bool:
         return self.indices[institution] == tuple(range(len(self.names)))
@@ -121,8 +145,11 @@ def sample_mismatch(card: Card, first: Card) -> str | None:
             f"{card.name} and {first.name} differ in column {place} of their rows; give both the "
             "same schema"
         )
-    if bool(card.numbers) != bool(first.numbers):
-        return f"one of {card.name} and {first.name} predicts classes, the other numbers"
+    if card.predicts != first.predicts:
+        return (
+            f"{card.name} predicts {card.predicts} and {first.name} {first.predicts}; of several "
+            "tasks every institution names its own"
+        )
     known = {number.name: number for number in first.numbers}
     for number in card.numbers:
         other = known.get(number.name, number)

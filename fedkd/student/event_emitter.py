@@ -55,7 +55,7 @@ class RunEvents:
         """
         for name, reply in answered.answers.items():
             logits = reply.signals[Signal.LOGITS].float()  # (B, K_i)
-            each = self._loss(answered.labels.to_local(name, student), logits)
+            each = self._loss(*answered.labels.comparable(name, student, logits))
             self._institution_losses[name] = float(each.mean())
         self._class_counts += self._task.histogram(answered.target)
         self.record(

@@ -12,10 +12,10 @@ import torch
 
 from fedkd.core.bank import Bank
 from fedkd.core.interfaces import Record
-from fedkd.core.task import Task
+from fedkd.core.task import Score, Task
 from fedkd.student.training import Trainer
 
-HeldBackScores: TypeAlias = Mapping[str, float | None]
+HeldBackScores: TypeAlias = Mapping[str, Score]
 """``count`` of samples, and `fedkd.core.task.Task.held_back` of them; empty without samples."""
 
 EVALUATIONS = 20

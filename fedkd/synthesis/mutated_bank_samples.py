@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fedkd.core.interfaces import BaseSource, Context
-from fedkd.core.source_types import AnsweredBatch, Cost, FollowUps, Needs, Proposal, Turn
+from fedkd.core.source_types import ANYTHING, AnsweredBatch, Cost, FollowUps, Needs, Proposal, Turn
 from fedkd.synthesis.prior_source import PriorChoice, ProceduralPriors
 
 
@@ -22,7 +22,7 @@ class Evolution:
 
     priors: ProceduralPriors
     noise: float = 0.3
-    needs: ClassVar[Needs] = Needs(classes=False)
+    needs: ClassVar[Needs] = Needs(tasks=ANYTHING)
     cost: ClassVar[Cost] = Cost()
 
     def build(self, context: Context) -> "EvolvedBank":

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fedkd.core.checkpoint_state import State
 from fedkd.core.interfaces import BaseSource, Context
-from fedkd.core.source_types import AnsweredBatch, Cost, FollowUps, Needs, Proposal, Turn
+from fedkd.core.source_types import ANYTHING, AnsweredBatch, Cost, FollowUps, Needs, Proposal, Turn
 from fedkd.core.task import Task
 from fedkd.evaluation import class_entropy
 from fedkd.procedural import SEED_LIMIT, Prior, named_prior, render
@@ -28,7 +28,7 @@ class ProceduralPriors:
 
     sharpness: float = 0.1
     memory: int = 8
-    needs: ClassVar[Needs] = Needs(classes=False)
+    needs: ClassVar[Needs] = Needs(tasks=ANYTHING)
     cost: ClassVar[Cost] = Cost()
 
     def build(self, context: Context) -> "PriorChoice":

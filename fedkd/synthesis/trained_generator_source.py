@@ -64,10 +64,8 @@ class TrainedGenerator:
     def needs(self) -> Needs:
         """Signals of its terms, and pull-backs where its gradient needs them."""
         signals = {signal: f"term {term.name}" for _, term in self.terms for signal in term.needs}
-        classes = any(term.classes for _, term in self.terms)
-        return Needs(pull_back=self.gradient.pulls_back, classes=classes) | Needs(
-            signals, classes=classes
-        )
+        tasks = frozenset.intersection(*(term.tasks for _, term in self.terms))
+        return Needs(pull_back=self.gradient.pulls_back, tasks=tasks) | Needs(signals, tasks=tasks)
 
     @property
     def cost(self) -> Cost:
@@ -214,7 +212,8 @@ class TrainedSource(BaseSource):
         device = student.device
         selected = None if answered is None else _on(answered.selected, device)
         plain = Batch(
-            *(images, teacher, student, selected, _on(class_targets, device), self._captured)
+            *(images, teacher, student, selected, _on(class_targets, device), self._captured),
+            groups=self.context.task.groups,
         )
         return replace(plain, readings=self.auxiliary.observe(plain, answered, self.context.rng))
 

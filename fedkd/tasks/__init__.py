@@ -5,10 +5,14 @@ from fedkd.tasks.regression import REGRESSION_LOSSES, Regression
 from fedkd.tasks.released_scores import (
     NumberSums,
     ReleasedScore,
+    TaskCounts,
     number_sums,
     pooled_number_scores,
+    pooled_task_accuracies,
     released_score,
+    task_counts,
 )
+from fedkd.tasks.several_tasks import SeveralTasks
 from fedkd.tasks.task_of_cards import task_of
 
 __all__ = [
@@ -17,8 +21,12 @@ __all__ = [
     "NumberSums",
     "Regression",
     "ReleasedScore",
+    "SeveralTasks",
+    "TaskCounts",
     "number_sums",
     "pooled_number_scores",
+    "pooled_task_accuracies",
     "released_score",
+    "task_counts",
     "task_of",
 ]

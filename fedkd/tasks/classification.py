@@ -17,6 +17,7 @@ from fedkd.evaluation import (
     fidelity,
     fidelity_double_root,
     kl_divergence,
+    recall,
     soft_calibration_error,
 )
 from fedkd.tasks.released_scores import pooled_accuracy
@@ -35,6 +36,11 @@ class Classification:
         """K."""
         return len(self.names)
 
+    @property
+    def groups(self) -> tuple[slice, ...]:
+        """All."""
+        return (slice(0, len(self.names)),)
+
     def loss(self, of_method: Loss, name: str) -> Loss:
         """The method's own."""
         if name != "auto":
@@ -47,6 +53,10 @@ class Classification:
     def histogram(self, target: Tensor) -> Tensor:
         """Samples by their likeliest class, (K,)."""
         return target.argmax(1).bincount(minlength=self.bins)
+
+    def readable(self, outputs: Tensor) -> Tensor:
+        """Probabilities."""
+        return outputs.softmax(1)
 
     def headline(self, target: Tensor) -> tuple[Tensor, Tensor]:
         """The likeliest class and its probability."""
@@ -61,6 +71,10 @@ class Classification:
             "auroc": auroc(outputs, truth),
             "ece": expected_calibration_error(outputs, truth),
         }
+
+    def recall(self, outputs: Tensor, truth: Tensor) -> dict[str, float | None]:
+        """By name of class."""
+        return dict(zip(self.names, recall(outputs, truth), strict=True))
 
     def agreement(self, student: Tensor, ensemble: Tensor) -> dict[str, float | None]:
         """Share of equal decisions, and fidelity of probabilities."""

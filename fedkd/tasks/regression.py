@@ -56,6 +56,11 @@ class Regression:
         """Parts of the ranges of all numbers."""
         return BINS * len(self.numbers)
 
+    @property
+    def groups(self) -> tuple[slice, ...]:
+        """None: numbers share no softmax."""
+        return ()
+
     def loss(self, of_method: Loss, name: str) -> Loss:
         """Squared, or the one that the settings name; the method's is for classes."""
         del of_method
@@ -72,6 +77,10 @@ class Regression:
         part = part + BINS * torch.arange(len(self.numbers), device=target.device)
         return part.flatten().bincount(minlength=self.bins)
 
+    def readable(self, outputs: Tensor) -> Tensor:
+        """As they are."""
+        return outputs
+
     def headline(self, target: Tensor) -> tuple[Tensor, Tensor]:
         """The first number."""
         return torch.zeros(len(target), dtype=torch.long), target[:, 0]
@@ -79,6 +88,10 @@ class Regression:
     def scores(self, outputs: Tensor, truth: Tensor) -> dict[str, float | None]:
         """Mean R^2; of one number also RMSE and MAE in its unit."""
         return {"r2": r2_score(outputs, truth), **self._errors(outputs, truth)}
+
+    def recall(self, outputs: Tensor, truth: Tensor) -> None:
+        """None: there are no classes."""
+        del outputs, truth
 
     def agreement(self, student: Tensor, ensemble: Tensor) -> dict[str, float | None]:
         """R^2 of the student to the ensemble; of one number also RMSE and MAE in its unit."""

@@ -1,7 +1,8 @@
 """Scores that institutions release, pooled into those of all their test samples together.
 
-Of classes an institution releases a share of right answers; of numbers, sums over its test rows by
-which R^2, RMSE and MAE of all rows are what one table of them would give.
+Of classes an institution releases a share of right answers; of several tasks, counts of right ones
+in each; of numbers, sums over its test rows by which R^2, RMSE and MAE of all rows are what one
+table of them would give.
 """
 
 import math
@@ -11,15 +12,21 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from fedkd.protocol import Number
+from fedkd.core.task import Score
+from fedkd.protocol import NamedTask, Number, task_slices
 
 EXAMPLES, ACCURACY = "num-examples", "accuracy"
 SUMS = ("rows", "squared_error", "absolute_error", "sum", "sum_of_squares")
 """Of numbers, each (K,): how many rows; errors of the student; the truth. In shares of ranges."""
 NumberSums: TypeAlias = Mapping[str, list[float]]
 """`SUMS` by name."""
+COUNTS = ("task_rows", "task_right", "all_rows", "all_right")
+"""Of several tasks: test samples and right answers of each, (M,) in the student's order; samples of
+which all tasks are labelled, (1,), and those of which all are right, (1,)."""
+TaskCounts: TypeAlias = Mapping[str, list[int]]
+"""`COUNTS` by name."""
 ReleasedScore: TypeAlias = Mapping[str, Any]
-"""`EXAMPLES` and `ACCURACY`, or `EXAMPLES` and `SUMS`."""
+"""`EXAMPLES` and `ACCURACY`, or `EXAMPLES` and `SUMS` or `COUNTS`."""
 
 
 def number_sums(outputs: Tensor, truth: Tensor) -> dict[str, list[float]]:
@@ -33,12 +40,38 @@ def number_sums(outputs: Tensor, truth: Tensor) -> dict[str, list[float]]:
     return {name: of.sum(0).tolist() for name, of in zip(SUMS, each, strict=True)}
 
 
-def released_score(score: tuple[int, int] | NumberSums | None) -> ReleasedScore:
-    """What an institution sends of (correct, of how many) or of sums; nothing without samples."""
+def task_counts(
+    outputs: Tensor, of_student: Sequence[NamedTask], own: Sequence[NamedTask], truth: Tensor
+) -> dict[str, list[int]]:
+    """Counts of a student's right answers to test samples.
+
+    Args:
+        outputs: (N, K), of the student.
+        of_student: its M tasks, all of ``own`` among them.
+        own: the tasks that are labelled.
+        truth: (N, len(own)), the class of each in its own order. A class that the student has no
+            output for counts as wrong.
+    """
+    slices, place = task_slices(of_student), {t.name: p for p, t in enumerate(of_student)}
+    rows, right = [0] * len(of_student), [0] * len(of_student)
+    every = torch.ones(len(truth), dtype=torch.bool)
+    for column, task in enumerate(own):
+        known = list(of_student[place[task.name]].class_names)
+        output = torch.tensor([known.index(n) if n in known else -1 for n in task.class_names])
+        correct = outputs[:, slices[task.name]].argmax(1) == output[truth[:, column]]
+        rows[place[task.name]], right[place[task.name]] = len(truth), int(correct.sum())
+        every &= correct
+    whole = len(own) == len(of_student)
+    together = [len(truth) * whole], [int(every.sum()) * whole]
+    return dict(zip(COUNTS, (rows, right, *together), strict=True))
+
+
+def released_score(score: tuple[int, int] | NumberSums | TaskCounts | None) -> ReleasedScore:
+    """What an institution sends of its scores; nothing without samples."""
     if score is None:
         return {}
     if isinstance(score, Mapping):
-        rows = int(max(score["rows"], default=0))
+        rows = int(max(score.get("rows") or score.get("task_rows") or (), default=0))
         return {EXAMPLES: rows, **score} if rows else {}
     correct, examples = score
     return {EXAMPLES: examples, ACCURACY: correct / examples} if examples else {}
@@ -49,6 +82,33 @@ def pooled_accuracy(released: Sequence[ReleasedScore]) -> dict[str, float | None
     known = [(each[EXAMPLES], each[ACCURACY]) for each in released if _is_accuracy(each)]
     count = sum(examples for examples, _ in known)
     return {ACCURACY: sum(examples * own for examples, own in known) / count if count else None}
+
+
+def pooled_task_accuracies(
+    names: Sequence[str], released: Sequence[ReleasedScore]
+) -> dict[str, Score]:
+    """Accuracy of each task, their mean, and the share of samples of which all tasks are right.
+
+    Args:
+        names: of the student's M tasks.
+        released: counts of each institution; what is none is left out.
+
+    Returns:
+        None for what nobody can tell; all tasks together only institutions that label all of them.
+    """
+    known = [each for each in released if _is_counts(each, len(names))]
+    rows, right = (
+        [sum(of) for of in zip(*(each[name] for each in known), strict=True)] or [0] * len(names)
+        for name in COUNTS[:2]
+    )
+    every, correct = (sum(each[name][0] for each in known) for name in COUNTS[2:])
+    shares = {n: c / r if r else None for n, r, c in zip(names, rows, right, strict=True)}
+    answered = [share for share in shares.values() if share is not None]
+    return {
+        "all_tasks_accuracy": correct / every if every else None,
+        "accuracy": sum(answered) / len(answered) if answered else None,
+        "task_accuracy": shares,
+    }
 
 
 def pooled_number_scores(
@@ -80,6 +140,25 @@ def pooled_number_scores(
     return scores
 
 
+def flat_scores(scores: Mapping[str, Score]) -> dict[str, float]:
+    """What is known of scores, those by name of task as ``score/task``: Flower nests no metrics."""
+    flat: dict[str, float] = {}
+    for name, score in scores.items():
+        each = {f"{name}/{n}": s for n, s in score.items()} if isinstance(score, Mapping) else None
+        flat |= {n: s for n, s in (each or {name: score}).items() if isinstance(s, int | float)}
+    return flat
+
+
+def nested_scores(flat: Mapping[str, float]) -> dict[str, Score]:
+    """The reverse of `flat_scores`."""
+    nested: dict[str, dict[str, float | None]] = {}
+    for name, score in flat.items():
+        of, slash, task = name.partition("/")
+        if slash:
+            nested.setdefault(of, {})[task] = score
+    return {**{name: score for name, score in flat.items() if "/" not in name}, **nested}
+
+
 def _is_accuracy(score: ReleasedScore) -> bool:
     examples, own = score.get(EXAMPLES), score.get(ACCURACY, math.nan)
     return isinstance(examples, int) and examples > 0 and _is_finite(own) and bool(0 <= own <= 1)
@@ -91,6 +170,21 @@ def _is_sums(score: ReleasedScore, count: int) -> bool:
         isinstance(own, list | tuple) and len(own) == count and all(map(_is_finite, own))
         for own in lists
     ) and all(value >= 0 for own in lists[:3] for value in own or ())
+
+
+def _is_counts(score: ReleasedScore, tasks: int) -> bool:
+    sizes = dict(zip(COUNTS, (tasks, tasks, 1, 1), strict=True))
+    for name, size in sizes.items():
+        own = score.get(name)
+        if not isinstance(own, list | tuple) or len(own) != size:
+            return False
+        if not all(isinstance(value, int) and value >= 0 for value in own):
+            return False
+    pairs = [
+        *zip(*(score[n] for n in COUNTS[:2]), strict=True),
+        (score[COUNTS[2]][0], score[COUNTS[3]][0]),
+    ]
+    return all(right <= rows for rows, right in pairs)
 
 
 def _is_finite(value: Any) -> bool:

@@ -7,17 +7,18 @@ from fedkd.core.task import Task
 from fedkd.protocol import Card, LabelSpaces
 from fedkd.tasks.classification import Classification
 from fedkd.tasks.regression import Regression
+from fedkd.tasks.several_tasks import SeveralTasks
 
 
 def task_of(cards: Sequence[Card]) -> Task:
-    """What these institutions predict: the union of their classes, or of their numbers.
+    """What these institutions predict: the union of their classes, numbers or tasks.
 
     Args:
         cards: that agree, see `fedkd.protocol.common_shape`.
     """
-    names = LabelSpaces.of(cards).names
+    labels = LabelSpaces.of(cards)
     # What an institution tells of its own error is no part of the task.
     numbers = {each.name: replace(each, error=None) for card in cards for each in card.numbers}
     if numbers:
-        return Regression(tuple(numbers[name] for name in names))
-    return Classification(names)
+        return Regression(tuple(numbers[name] for name in labels.names))
+    return SeveralTasks(labels.tasks) if labels.tasks else Classification(labels.names)

@@ -6,7 +6,7 @@ from itertools import pairwise
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from fedkd.errors import LocalProtocolError, SettingsError
-from fedkd.protocol import Card, Column, Guarantee, Number, Signal
+from fedkd.protocol import Card, Column, Guarantee, NamedTask, Number, Signal
 from fedkd.wire.payload_framing import split_envelope
 from fedkd.wire.v1 import teacher_pb2 as pb
 
@@ -36,6 +36,7 @@ def encode_card(card: Card) -> pb.Card:
         columns=[pb.Column(**vars(column)) for column in card.columns],
         numbers=[pb.Number(**vars(number)) for number in card.numbers],
         fedkd_version=card.fedkd_version,
+        tasks=[pb.Task(**vars(task)) for task in card.tasks],
         embedding=card.embedding,
     )
 
@@ -64,6 +65,7 @@ def decode_card(card: pb.Card) -> Card:
         columns=tuple(_decode_column(column) for column in card.columns),
         numbers=tuple(_decode_number(number) for number in card.numbers),
         fedkd_version=card.fedkd_version,
+        tasks=tuple(NamedTask(t.name, tuple(t.class_names), t.kind) for t in card.tasks),
         embedding=card.embedding,
     )
 

@@ -9,6 +9,7 @@ from typing import cast
 from flwr.app import ArrayRecord, ConfigRecord
 from flwr.serverapp import Grid
 
+from fedkd.core import Score
 from fedkd.experiment import ADAPTIVE, ALL, Experiment, Linger
 from fedkd.loop import Distilled, Watch
 from fedkd.protocol import Card
@@ -23,7 +24,7 @@ from fedkd.server.run.checkpoint import Checkpoint
 from fedkd.server.run.flower_grid import collect_cards
 from fedkd.server.run.quorum import Quorum
 from fedkd.server.start_selection import shape_misfits
-from fedkd.tasks.released_scores import EXAMPLES
+from fedkd.tasks.released_scores import EXAMPLES, nested_scores
 from fedkd.wire.grpc_channels import grpc
 
 log = logging.getLogger("flwr")
@@ -62,7 +63,7 @@ class RunOutcome:
     """Of the institutions that took part."""
     counters: Mapping[str, ParticipantCounters]
     """Of each institution, by name."""
-    scores: Mapping[str, float | None]
+    scores: Mapping[str, Score]
     """Of the final student on all test data of the institutions that report; none if none does."""
 
 
@@ -143,7 +144,7 @@ def distil_over_flower(
     )
     last = dict(result.evaluate_metrics_clientapp.get(rounds) or {})
     counts = (EXAMPLES, "institutions")
-    scores = {name: cast(float, value) for name, value in last.items() if name not in counts}
+    flat = {name: cast(float, value) for name, value in last.items() if name not in counts}
     if strategy.distilled is None:
         raise RuntimeError("the last round ended and the loop had not")
-    return RunOutcome(strategy.distilled, strategy.cards, strategy.counters, scores)
+    return RunOutcome(strategy.distilled, strategy.cards, strategy.counters, nested_scores(flat))

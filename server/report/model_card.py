@@ -269,7 +269,9 @@ _CODES: dict[str, Callable[[Result, Mapping[str, str]], str]] = {
 _PIPELINES = {
     ("images", "classes"): "image-classification",
     ("images", "numbers"): "other",
+    ("images", "tasks"): "image-classification",
     ("table", "classes"): "tabular-classification",
     ("table", "numbers"): "tabular-regression",
+    ("table", "tasks"): "tabular-classification",
 }
 """Name of the task at the Hub, by kinds of domain and task."""

@@ -39,7 +39,7 @@ from fedkd.server.report.institutions.institution_template import INSTITUTION_HT
 from fedkd.server.report.institutions.many_institutions import MAX_SHOWN, abbreviated_names, ranges
 from fedkd.server.report.institutions.participation import participation_section
 from fedkd.server.report.institutions.reliability_section import reliability_section
-from fedkd.server.report.main_scores import main_score
+from fedkd.server.report.main_scores import main_score, teacher_score
 from fedkd.server.report.model_card import write_model_card
 from fedkd.server.report.page_kinds import domain_page, task_page
 from fedkd.server.report.page_template import HTML
@@ -98,6 +98,7 @@ def render(record: RunRecord, progress: RunProgress | None = None, script: str =
         task_page(result.task),
         main_score(result.task),
     )
+    of_teacher = teacher_score(result.task)
     colours = {name: variable(colour) for name, colour in plots.origin_colours(events).items()}
     return environment.get_template("page").render(
         css=Markup(CSS),
@@ -113,6 +114,7 @@ def render(record: RunRecord, progress: RunProgress | None = None, script: str =
         domain=domain,
         task=task,
         score=score,
+        teacher_score=of_teacher,
         cut=cut_below(result, events),
         headline=_headline(result, progress),
         details=details_section(task.scores(result), task.picture(record)),
@@ -124,7 +126,7 @@ def render(record: RunRecord, progress: RunProgress | None = None, script: str =
         measures=task.metrics(result.student),
         sections=institution_sections(result, events)[:MAX_SHOWN],
         shown=result.teachers[:MAX_SHOWN],
-        ranges=ranges(result.teachers, score),
+        ranges=ranges(result.teachers, of_teacher),
         folded=Markup(_FOLDED % (MAX_SHOWN, count(len(result.teachers)))) if many else "",
         folded_end=Markup("</div></details>") if many else "",
         combined=combined_guarantee(result.teachers),

@@ -9,7 +9,6 @@ from typing import Any
 
 from markupsafe import Markup
 from numpy.typing import NDArray
-from torch import Tensor
 
 from fedkd.errors import DataError
 from fedkd.server.report.gallery import gallery_section, keep_gallery
@@ -35,14 +34,19 @@ from fedkd.server.report.tables.prediction_plots import (
 from fedkd.server.report.tables.predictions import TestOutputs, keep_calibration, keep_numbers
 from fedkd.server.report.tables.table_rows import keep_rows, recorded_columns
 from fedkd.server.report.tables.table_section import table_section
+from fedkd.server.report.tasks.task_scores import (
+    task_headline,
+    task_metrics,
+    task_picture,
+    task_scores,
+    tasks_answer,
+)
 
 
 @dataclass(frozen=True)
 class TaskPage:
-    """What is shown of classes, or of numbers."""
+    """What is shown of classes, numbers or several tasks."""
 
-    readable: Callable[[Tensor], Tensor]
-    """(B, K) outputs -> (B, K) probabilities, or numbers in [0, 1]."""
     keep: Callable[[RunFolder, SampleHistory | None, TestOutputs | None], None]
     """Writes what `picture` needs."""
     headline: Callable[[Result, bool], list[HeadlineFigure]]
@@ -81,7 +85,6 @@ class DomainPage:
 
 TASKS = {
     "classes": TaskPage(
-        readable=lambda outputs: outputs.softmax(1),
         keep=keep_calibration,
         headline=class_headline,
         metrics=class_metrics,
@@ -97,7 +100,6 @@ TASKS = {
         "nearly every {sample} was given the same class and taught little.",
     ),
     "numbers": TaskPage(
-        readable=lambda outputs: outputs,
         keep=keep_numbers,
         headline=number_headline,
         metrics=number_metrics,
@@ -111,6 +113,21 @@ TASKS = {
         entropy="Entropy",
         entropy_note="Entropy is that of the answers over tenths of a number's range: near zero, "
         "nearly every {sample} was given the same number and taught little.",
+    ),
+    "tasks": TaskPage(
+        keep=lambda folder, history, test: None,
+        headline=task_headline,
+        metrics=task_metrics,
+        metrics_title="How steadily, and how faithfully",
+        scores=task_scores,
+        picture=task_picture,
+        answer=tasks_answer,
+        axis=class_axis,
+        outputs="Tasks and classes",
+        counts_classes=True,
+        entropy="Class entropy",
+        entropy_note="Class entropy is that of the classes which the teachers named, over all "
+        "tasks: near zero, nearly every {sample} was given the same classes and taught little.",
     ),
 }
 """By kind of task."""

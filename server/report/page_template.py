@@ -122,7 +122,8 @@ is in <code>result.json</code>.</p>
 {% set timed = shown | rejectattr("answer_seconds_median", "none") | list %}
 {{ folded }}
 <div class="table"><table>
-<thead><tr><th>Institution</th><th>Model</th><th>Own {{ score.name }}</th><th class="n">Asked</th>
+<thead><tr><th>Institution</th><th>Model</th><th>Own {{ teacher_score.name }}</th>
+<th class="n">Asked</th>
 {% if not progress %}
 <th class="n">Pulled back</th><th class="n">Sent to it</th><th class="n">Received</th>
 <th class="n">Refusals</th>
@@ -135,8 +136,8 @@ is in <code>result.json</code>.</p>
 <tr><td class="name">{% if progress %}{{ teacher.name }}{% else %}
 <a href="#institution-{{ loop.index }}">{{ teacher.name }}</a>{% endif %}</td>
 <td>{{ teacher.model }}</td>
-{% set own = score.of(teacher) %}
-<td>{{ score.text(own) }}{% if own is not none %}<span class="bar"><i
+{% set own = teacher_score.of(teacher) %}
+<td>{{ teacher_score.text(own) }}{% if own is not none %}<span class="bar"><i
  style="width:{{ "%.1f" % (100 * [0, own] | max) }}%"></i></span>{% endif %}</td>
 <td class="n">{{ teacher.samples_asked | count }}</td>
 {% if not progress %}

@@ -21,7 +21,7 @@ from fedkd.experiment import Experiment
 from fedkd.loop import Progress as RunProgress
 from fedkd.process.plural import counted
 from fedkd.server.report.formatting import decimals, significant
-from fedkd.server.report.main_scores import main_score
+from fedkd.server.report.main_scores import MAIN_SCORES, main_score, teacher_score
 from fedkd.server.report.output_format import number_text, recorded_numbers
 
 console = Console()
@@ -66,9 +66,7 @@ class ProgressBars:
                 self._progress.start_task(self._student)
                 self._progress.update(self._student, completed=float(str(facts["step"])))
             case "scored":
-                r2, accuracy = facts.get("r2"), facts.get("accuracy")
-                shown = f"{float(str(accuracy)):.1%}" if r2 is None else f"R² {float(str(r2)):.3f}"
-                self._progress.update(self._student, description=f"student {shown}")
+                self._progress.update(self._student, description=f"student {_scored(facts)}")
                 self._scored = True
             case "held_back" if not self._scored:
                 close = held_back_score(facts)
@@ -79,6 +77,14 @@ class ProgressBars:
                 )
             case "joined" | "returned":
                 self._progress.console.print(f"{event.kind} {facts['name']}", markup=False)
+
+
+def _scored(facts: Mapping[str, object]) -> str:
+    """The main score of an event, short."""
+    for score in MAIN_SCORES.values():
+        if isinstance(value := facts.get(score.field), float):
+            return f"{value:.1%}" if score.is_share else f"{score.name} {score.text(value)}"
+    return ""
 
 
 @contextmanager
@@ -159,7 +165,7 @@ def held_back_score(scores: Mapping[str, Any]) -> str:
 
 def held_back_line(scores: Mapping[str, Any], task: Mapping[str, Any]) -> str:
     """Scores on samples that the student never learned, against their fused answers."""
-    if task["kind"] == "classes":
+    if task["kind"] != "numbers":
         parts = [
             f"as the fused answer: {_percent(scores['agreement'])}",
             f"KL {significant(scores['kl'])} nats",
@@ -175,7 +181,10 @@ def held_back_line(scores: Mapping[str, Any], task: Mapping[str, Any]) -> str:
 
 def _main_scores(result: Mapping[str, Any], scored: Sequence[Mapping[str, Any]]) -> str:
     """The main score of some, by name if that is not the accuracy."""
-    score = main_score(result.get("task", _CLASSES))
+    task = result.get("task", _CLASSES)
+    score = main_score(task)
+    if all(scores.get(score.field) is None for scores in scored):
+        score = teacher_score(task)
     text = _percent if score.is_share else score.text
     each = ", ".join(text(scores.get(score.field)) for scores in scored[:10])
     known = any(scores.get(score.field) is not None for scores in scored)
@@ -206,6 +215,12 @@ def _number_parts(task: Mapping[str, Any], scores: Mapping[str, Any], detailed: 
     return parts
 
 
+def _task_parts(task: Mapping[str, Any], scores: Mapping[str, Any], detailed: bool) -> list[str]:
+    del task, detailed
+    each = (scores.get("task_accuracy") or {}).items()
+    return [f"{name} {_percent(share)}" for name, share in list(each)[:8] if share is not None]
+
+
 def _parity_of_files(estimator: Mapping[str, Any]) -> list[str]:
     """Of each format, how far its file is from the estimator, or why there is none."""
 
@@ -216,7 +231,7 @@ def _parity_of_files(estimator: Mapping[str, Any]) -> list[str]:
 
 
 _CLASSES = {"kind": "classes"}
-_PARTS = {"classes": _class_parts, "numbers": _number_parts}
+_PARTS = {"classes": _class_parts, "numbers": _number_parts, "tasks": _task_parts}
 """What follows the main score, by kind of task."""
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from fedkd.core.task import Score
 from fedkd.errors import DataError
 from fedkd.loop import Distilled
 from fedkd.models.deployable_estimator import EstimatorNetwork, fit_estimator
@@ -13,7 +14,7 @@ from fedkd.protocol import Card, LabelSpaces
 from fedkd.server.report.records.estimator_export import MAX_DIFFERENCE, export_estimator
 from fedkd.tasks import Regression, task_of
 
-ScoreModel = Callable[[nn.Module], Mapping[str, float | None]]
+ScoreModel = Callable[[nn.Module], Mapping[str, Score]]
 """Scores a model on test data, of which only an engine of a simulation has all."""
 
 

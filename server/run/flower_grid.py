@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from fedkd.errors import QuorumLost
 from fedkd.process.plural import counted
-from fedkd.protocol import Card, Column, Number
+from fedkd.protocol import Card, Column, NamedTask, Number
 from fedkd.server.run.quorum import Quorum
 
 CONFIG, ARRAYS, METRICS = "config", "arrays", "metrics"
@@ -22,6 +22,7 @@ CONFIG, ARRAYS, METRICS = "config", "arrays", "metrics"
 
 Entry = TypeVar("Entry")
 _COLUMNS, _NUMBERS = TypeAdapter(tuple[Column, ...]), TypeAdapter(tuple[Number, ...])
+_TASKS = TypeAdapter(tuple[NamedTask, ...])
 
 log = logging.getLogger("flwr")
 
@@ -75,7 +76,7 @@ def successful_replies(replies: Iterable[Message], fewest: int) -> list[Message]
 
 
 def collect_cards(grid: Grid, quorum: Quorum, config: ConfigRecord) -> tuple[Card, ...]:
-    """The nodes' cards, with name, classes, input shape, columns and numbers only.
+    """The nodes' cards, with name, classes, input shape, columns, numbers and tasks only.
 
     Each institution sends its whole card when it connects to the hub.
 
@@ -98,11 +99,12 @@ def _card(record: ConfigRecord) -> Card:
         class_names=tuple(cast(list[str], record["class_names"])) or None,
         columns=_parsed(_COLUMNS, record.get("columns")),
         numbers=_parsed(_NUMBERS, record.get("numbers")),
+        tasks=_parsed(_TASKS, record.get("tasks")),
     )
 
 
 def _parsed(kind: TypeAdapter[tuple[Entry, ...]], told: object) -> tuple[Entry, ...]:
-    """Entries of a table from JSON; none of what is malformed, so that the card fits no table."""
+    """Entries from JSON; none of what is malformed, so that the card fits no table or task."""
     try:
         return kind.validate_json(told) if isinstance(told, str) else ()
     except ValidationError:

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from fedkd.aggregation.fusion_rules import build_fusion
-from fedkd.core.task import Task
+from fedkd.aggregation.fusion_of_cards import build_fusion
+from fedkd.core.task import Score, Task
 from fedkd.domains import domain_of
 from fedkd.evaluation import ScoreDuringRun, time_to_score, training_stability
 from fedkd.experiment import Experiment
@@ -19,7 +19,7 @@ from fedkd.loop import Distilled, Progress
 from fedkd.methods import Method, make
 from fedkd.protocol import Card, LabelSpaces, Signal, class_names_of
 from fedkd.server.hub.answer_times import answer_time_quantile
-from fedkd.server.report.main_scores import MAIN_SCORES
+from fedkd.server.report.main_scores import MAIN_SCORES, main_score
 from fedkd.server.report.page import build_report
 from fedkd.server.report.page_kinds import domain_page, task_page
 from fedkd.server.report.records.result_parts import TaskScores
@@ -42,8 +42,8 @@ SCORES = 40
 
 BROUGHT_TEACHERS = ("hub", "flower", "python")
 """Engines over which institutions may have models of their own."""
-Score = Callable[[nn.Module], Mapping[str, float | None]]
-"""Returns the main score of a student by its name, ``accuracy`` or ``r2``; does not change it."""
+MainScoreOf = Callable[[nn.Module], Mapping[str, float | None]]
+"""Returns the main score of a student by its name, see `Task.main_score`; does not change it."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def traffic_of(counts: Mapping[str, int]) -> Traffic:
     return Traffic(**whole, answer_seconds_median=median, answer_seconds_p90=p90)
 
 
-Scores = Mapping[str, float | None]
+Scores = Mapping[str, Score]
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class RunRecorder:
         path: Path,
         experiment: Experiment,
         engine: str,
-        score: Score | None = None,
+        score: MainScoreOf | None = None,
         listeners: Sequence[Callable[[Progress], None]] = (),
         checkpoint: Checkpoint | None = None,
     ) -> None:
@@ -259,9 +259,7 @@ class RunRecorder:
         """Write what the page shows of samples and of predictions."""
         shown, history = task_page(task.record()), None
         if self._asked:
-            history = sample_history(
-                distilled.bank, self._asked, distilled.student, task, shown.readable
-            )
+            history = sample_history(distilled.bank, self._asked, distilled.student, task)
             domain_page(domain).keep(self.folder, history, domain)
         shown.keep(self.folder, history, test)
 
@@ -275,7 +273,7 @@ class RunRecorder:
 
     def _student(self, distilled: Distilled, evaluation: Evaluation, task: Task) -> dict[str, Any]:
         scores = [each.score for each in self._scores]
-        accuracies = scores if task.main_score == "accuracy" else []
+        accuracies = scores if main_score(task.record()).is_share else []
         reached = time_to_score(self._scores, evaluation.student.get(task.main_score))
         whole, half = training_stability(accuracies), training_stability(accuracies, last=0.5)
         return {
@@ -317,7 +315,7 @@ class RunRecorder:
         }
 
 
-def scores_of(model: type[TaskScores], known: Scores) -> dict[str, float | None]:
+def scores_of(model: type[TaskScores], known: Scores) -> dict[str, Score]:
     """The scores of ``model`` that are known, and None for what every task's scores have."""
     unknown = dict.fromkeys(TaskScores.model_fields)
     return {**unknown, **{name: known[name] for name in model.model_fields if name in known}}

@@ -21,7 +21,7 @@ FOLDER = "tensorboard"
 _CURVES = {
     "asked": ("entropy",),
     "trained": ("loss", "difficulty", "weight", "curriculum_lambda"),
-    "scored": ("accuracy", "r2"),
+    "scored": ("accuracy", "all_tasks_accuracy", "r2"),
     "held_back": ("agreement", "kl", "fidelity", "ece", "r2", "rmse_of_range"),
 }
 """Facts that are numbers, by kind of event."""

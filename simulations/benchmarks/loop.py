@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedkd.aggregation.fusion_rules import build_fusion
+from fedkd.aggregation.fusion_of_cards import build_fusion
 from fedkd.core.bank import Bank
 from fedkd.core.device import Compute
 from fedkd.core.interfaces import Context

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fedkd.aggregation.fusion_rules import cached_fusion
+from fedkd.aggregation.fusion_of_cards import cached_fusion
 from fedkd.experiment import Experiment, parse_experiment
 from fedkd.loop import Distillation
 from fedkd.protocol import Ask, Request

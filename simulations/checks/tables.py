@@ -197,11 +197,12 @@ def figures_of(experiment: Experiment) -> Figures:
         scores = examine(*judged, evaluate(*judged))
     found: dict[str, float] = {"seconds": time.monotonic() - began}
     for who, of in (("student", scores.student), ("ensemble", scores.ensemble)):
-        found |= {f"{who}.{name}": value for name, value in of.items() if value is not None}
+        found |= {f"{who}.{name}": v for name, v in of.items() if isinstance(v, float)}
     for name in next(iter(scores.teachers.values())):
         values = [teacher[name] for teacher in scores.teachers.values()]
-        if all(value is not None for value in values):
-            found[f"teachers.{name}"] = statistics.fmean(value or 0.0 for value in values)
+        known = [value for value in values if isinstance(value, float)]
+        if len(known) == len(values):
+            found[f"teachers.{name}"] = statistics.fmean(known)
     test = load_dataset(experiment.institutions.data, experiment.institutions.root)
     if not test.numbers:
         found["majority"] = float(test.test_labels.bincount().max() / len(test.test_labels))

@@ -107,6 +107,8 @@ COLUMNS = {
     ),
     "ensemble": Column("ensemble", _ensemble("accuracy")),
     "teachers": Column("mean teacher", _teachers("accuracy")),
+    "all_tasks": Column("all tasks right, last", _student("all_tasks_accuracy")),
+    "ensemble_all_tasks": Column("all tasks right, ensemble", _ensemble("all_tasks_accuracy")),
     "balanced_accuracy": Column("balanced accuracy", _student("balanced_accuracy")),
     "auroc": Column("AUROC", _student("auroc"), "number"),
     "ece": Column("ECE", _student("ece")),
@@ -137,12 +139,17 @@ DEFAULT_COLUMNS = (
     *_LAST,
 )
 NUMBER_COLUMNS = ("r2", "rmse", "mae", "r2_to_ensemble", "ensemble_r2", *_LAST)
-MAIN_COLUMNS = {"classes": ("student", "ensemble"), "numbers": ("r2", "ensemble_r2")}
+MAIN_COLUMNS = {
+    "classes": ("student", "ensemble"),
+    "numbers": ("r2", "ensemble_r2"),
+    "tasks": ("all_tasks", "ensemble_all_tasks"),
+}
 """The columns of the main score of student and ensemble, by kind of task."""
-_DEFAULTS = {"classes": DEFAULT_COLUMNS, "numbers": NUMBER_COLUMNS}
+TASK_COLUMNS = ("all_tasks", "student", "agreement", "ensemble_all_tasks", *_LAST)
+_DEFAULTS = {"classes": DEFAULT_COLUMNS, "numbers": NUMBER_COLUMNS, "tasks": TASK_COLUMNS}
 _DETAILS = ("balanced_accuracy", "auroc")
 _SHARED = (
-    *("ensemble", "teachers", "ensemble_r2", "teachers_r2"),
+    *("ensemble", "teachers", "ensemble_r2", "teachers_r2", "ensemble_all_tasks"),
     *("epsilon", "asked", "pulled_back"),
 )
 """Mostly equal for all seeds; a deviation is shown only where they differ."""

@@ -5,19 +5,21 @@ be compared: an institution that does not know a class is wrong about each image
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from fedkd.aggregation.fusion_rules import build_fusion
+from fedkd.aggregation.fusion_of_cards import build_fusion
 from fedkd.client.institution import institution_name, simulated_assets
 from fedkd.client.vault.trained_vault import TrainedVault
-from fedkd.core import Fusion
+from fedkd.core import Fusion, Score
 from fedkd.data.dataset import Dataset
 from fedkd.data.datasets import open_data
-from fedkd.evaluation import accuracy, predict_logits, r2_score, recall
+from fedkd.evaluation import accuracy, predict_logits
 from fedkd.experiment import Experiment
 from fedkd.methods import make
 from fedkd.protocol import Card, LabelSpaces, Signal
@@ -40,18 +42,18 @@ def load_dataset(name: str, root: str | None) -> Dataset:
 def student_accuracy(experiment: Experiment, student: nn.Module) -> float:
     """Accuracy of the student on all test images."""
     test = load_dataset(experiment.institutions.data, experiment.institutions.root)
-    truth = _in_order_of(_label_spaces(test), test)
+    truth = _in_order_of(LabelSpaces.of(_as_cards(test)), test)
     return accuracy(predict_logits(student, test.test_images), truth)
 
 
 def student_score(experiment: Experiment, student: nn.Module) -> dict[str, float | None]:
-    """Accuracy of the student on all test samples, or R^2 where it predicts numbers."""
+    """The main score of the student on all test samples, see `fedkd.core.task.Task`."""
     test = load_dataset(experiment.institutions.data, experiment.institutions.root)
     outputs = predict_logits(student, test.test_images)
-    truth = _in_order_of(_label_spaces(test), test)
-    if test.numbers:
-        return {"r2": r2_score(outputs, truth)}
-    return {"accuracy": accuracy(outputs, truth)}
+    cards = _as_cards(test)
+    task = task_of(cards)
+    scores = task.scores(outputs, _in_order_of(LabelSpaces.of(cards), test))
+    return {task.main_score: cast(float | None, scores[task.main_score])}
 
 
 def evaluate(
@@ -74,9 +76,9 @@ def evaluate(
     student_logits = predict_logits(student, test.test_images)
     task, labels = task_of(cards), LabelSpaces.of(cards)
     truth = _in_order_of(labels, test)
-    spread = {n: labels.to_union(n, s[Signal.LOGITS], UNKNOWN) for n, s in outputs.items()}
+    spread = {n: _spread(labels, n, s[Signal.LOGITS]) for n, s in outputs.items()}
 
-    def scores_of_model(model: nn.Module) -> dict[str, float | None]:
+    def scores_of_model(model: nn.Module) -> dict[str, Score]:
         outputs_of_model = predict_logits(model, test.test_images)
         return {**task.scores(outputs_of_model, truth), **task.agreement(outputs_of_model, fused)}
 
@@ -84,20 +86,26 @@ def evaluate(
         {**task.scores(student_logits, truth), **task.agreement(student_logits, fused)},
         task.scores(fused, truth),
         {name: task.scores(own, truth) for name, own in spread.items()},
-        None
-        if test.numbers
-        else dict(zip(labels.names, recall(student_logits, truth), strict=True)),
+        task.recall(student_logits, truth),
         TestOutputs(student_logits, fused, truth),
         score_model=scores_of_model,
     )
 
 
-def _label_spaces(test: Dataset) -> LabelSpaces:
-    """The order of a student's outputs where institutions together know all classes of ``test``."""
+def _as_cards(test: Dataset) -> list[Card]:
+    """Of one institution that knows all that is labelled in ``test``."""
     names, numbers = test.class_names or None, test.numbers
-    return LabelSpaces.of(
-        [Card("test", test.classes, test.shape, frozenset(), class_names=names, numbers=numbers)]
-    )
+    known = Card("test", test.classes, test.shape, frozenset(), class_names=names, numbers=numbers)
+    return [replace(known, tasks=test.tasks)]
+
+
+def _spread(labels: LabelSpaces, name: str, local: Tensor) -> Tensor:
+    """Logits of an institution over all outputs: NaN in a task that it lacks."""
+    union = labels.to_union(name, local, UNKNOWN)
+    for at in labels.slices.values():
+        if not any(at.start <= index < at.stop for index in labels.indices[name]):
+            union[:, at] = torch.nan
+    return union
 
 
 def _in_order_of(labels: LabelSpaces, test: Dataset) -> Tensor:
@@ -105,6 +113,8 @@ def _in_order_of(labels: LabelSpaces, test: Dataset) -> Tensor:
 
     Every class is known to some institution.
     """
+    if test.tasks:
+        return _tasks_in_order_of(labels, test)
     names = tuple(number.name for number in test.numbers) or test.class_names
     if not names:
         return test.test_labels
@@ -112,6 +122,17 @@ def _in_order_of(labels: LabelSpaces, test: Dataset) -> Tensor:
     if test.numbers:
         return test.test_labels[:, torch.tensor(place).argsort()]
     return torch.tensor(place)[test.test_labels]
+
+
+def _tasks_in_order_of(labels: LabelSpaces, test: Dataset) -> Tensor:
+    """The truth of several tasks, (N, M): of those that the student has, in its order."""
+    of_data = {task.name: place for place, task in enumerate(test.tasks)}
+    columns = []
+    for task in labels.tasks:
+        place = of_data[task.name]
+        own = torch.tensor([task.class_names.index(n) for n in test.tasks[place].class_names])
+        columns.append(own[test.test_labels[:, place]])
+    return torch.stack(columns, 1)
 
 
 def _fuse_in_chunks(fuse: Fusion, outputs: Mapping[str, Mapping[Signal, Tensor]]) -> Tensor:

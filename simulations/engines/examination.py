@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fedkd.aggregation.fusion_rules import build_fusion
+from fedkd.aggregation.fusion_of_cards import build_fusion
 from fedkd.client.institution import institution_name, simulated_assets
 from fedkd.client.vault.trained_vault import TrainedVault
 from fedkd.errors import SettingsError

@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fedkd.aggregation.fusion_rules import build_fusion
+from fedkd.aggregation.fusion_of_cards import build_fusion
 from fedkd.client.institution import (
     Institution,
     institution_name,

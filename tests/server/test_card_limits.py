@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from fedkd.aggregation.fusion_rules import RuleFusion, build_fusion
+from fedkd.aggregation.fusion_of_cards import build_fusion
+from fedkd.aggregation.fusion_rules import RuleFusion
 from fedkd.client.sessions.agent import Agent
 from fedkd.errors import SettingsError
 from fedkd.experiment import parse_experiment

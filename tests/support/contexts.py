@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fedkd.aggregation.fusion_rules import cached_fusion
+from fedkd.aggregation.fusion_of_cards import cached_fusion
 from fedkd.core.bank import Bank
 from fedkd.core.device import CPU
 from fedkd.core.interfaces import Context

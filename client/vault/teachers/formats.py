@@ -32,7 +32,9 @@ from fedkd.errors import DataError, FedkdError, SettingsError
 from fedkd.models import Teacher, probe_images, sum_to_one
 from fedkd.protocol import Signal
 
-COMMON_FIELDS = frozenset({"source", "shape", "classes", "class_names", "schema", "folder"})
+COMMON_FIELDS = frozenset(
+    {"source", "shape", "classes", "class_names", "tasks", "schema", "folder"}
+)
 """Fields of a `TeacherSpec` that every format takes."""
 
 NORMALISATION = frozenset({"mean", "std"})

@@ -35,6 +35,9 @@ class TeacherSpec:
     """K, >= 1; 0 for as many as ``class_names`` has."""
     class_names: tuple[str, ...] | None = None
     """(K,) names of its outputs, in their order."""
+    tasks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """In place of ``classes`` and ``class_names``, where a federation has several tasks: names of
+    classes by name of each task that it answers, whose outputs stand side by side in this order."""
     mean: tuple[float, ...] | None = None
     """(C,): it is given (image - mean) / std, where images are in [0, 1]."""
     std: tuple[float, ...] | None = None
@@ -111,6 +114,9 @@ class TeacherSpec:
             raise SettingsError(f"std {list(self.std or ())}; expected numbers above 0")
 
     def _name_classes(self) -> None:
+        if self.tasks:
+            self._name_tasks()
+            return
         names = self.class_names
         if names is not None and (not all(names) or len(set(names)) < len(names)):
             raise SettingsError("class_names has an empty name, or one twice; give each its own")
@@ -121,6 +127,17 @@ class TeacherSpec:
                 f"{self.classes} classes and {len(names or ())} class_names; give either, or both "
                 f"alike"
             )
+
+    def _name_tasks(self) -> None:
+        from fedkd.protocol import named_tasks, output_names_of  # imports torch
+
+        tasks = named_tasks(self.tasks)
+        outputs = output_names_of(tasks)
+        names = tasks[0].class_names if len(tasks) == 1 else outputs
+        if self.class_names not in (None, names) or self.classes not in (0, len(outputs)):
+            raise SettingsError("tasks beside classes or class_names; give tasks alone")
+        object.__setattr__(self, "classes", len(outputs))  # of a frozen value, before it is seen
+        object.__setattr__(self, "class_names", names)
 
     def path(self, name: str | Path) -> Path:
         """A file that the owner names, relative to his folder."""
@@ -146,7 +163,7 @@ def spec_from_table(table: Mapping[str, Any], folder: Path) -> TeacherSpec:
                 f"unknown key {key!r} in [teacher]{hint}; known: {', '.join(known)}"
             )
     if "schema" in table:
-        for key in ("shape", "classes", "class_names"):
+        for key in ("shape", "classes", "class_names", "tasks"):
             if key in table:
                 raise SettingsError(f"teacher.{key} stands in the schema already; take it away")
     elif "shape" not in table:

@@ -7,6 +7,7 @@ from fedkd.client.vault.training.supervised_tables import (
     build_teacher_network,
     check_estimator_name,
 )
+from fedkd.errors import SettingsError
 from fedkd.models import Shape, check_network
 from fedkd.protocol import Column, Number
 
@@ -49,3 +50,21 @@ def check_trainable(
     else:
         network = build_teacher_network(model, outputs, shape, columns, seed=0)
     check_network(f"model {model!r}", network, outputs, shape, logits=not numbers)
+
+
+def check_several_tasks(model: str, *, noisy: bool, rows: bool) -> None:
+    """Check that a model can be trained on several tasks at once.
+
+    Args:
+        model: as `check_trainable` takes it.
+        noisy: whether it is trained with differential privacy, or votes.
+        rows: whether it reads rows of a table.
+
+    Raises:
+        SettingsError: it cannot.
+    """
+    if noisy or rows or model.startswith(SKLEARN_PREFIX):
+        what = "a training with differential privacy" if noisy else f"{model} here"
+        raise SettingsError(
+            f"{what} takes one task, and these data have several; give the institution one of them"
+        )

@@ -1,8 +1,8 @@
 """Supervised training of a teacher on one institution's data: a network or a scikit-learn model."""
 
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -17,6 +17,8 @@ from fedkd.protocol import as_float
 
 SKLEARN_PREFIX = "sklearn:"
 """Prefix of the names of scikit-learn's classifiers."""
+LossOf: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""Outputs and labels -> mean loss."""
 
 
 def train_teacher(
@@ -27,6 +29,7 @@ def train_teacher(
     settings: SupervisedSettings,
     seed: int,
     progress: ProgressCallback | None = None,
+    loss_of: LossOf = F.cross_entropy,
 ) -> ModuleTeacher | ScikitTeacher:
     """A teacher trained on these images; the same arguments give the same teacher.
 
@@ -34,11 +37,12 @@ def train_teacher(
         model_name: a key of `fedkd.models.MODELS`, or ``sklearn:`` and a key of `CLASSIFIERS`,
             for which ``settings`` mean nothing.
         images: (N, C, H, W) uint8.
-        labels: (N,) int64 in 0..K-1; not every class need occur.
+        labels: (N,) int64 in 0..K-1; not every class need occur. Of several tasks (N, M).
         classes: K.
         settings: how a network is trained.
         seed: of initial weights and of the order of images.
         progress: called after each epoch of a network.
+        loss_of: a network's, see `summed_cross_entropy`.
 
     Raises:
         SettingsError: no such model, or the images are too small for it.
@@ -50,8 +54,26 @@ def train_teacher(
         return ScikitTeacher(_fit_classifier(name, images, labels, seed), classes)
     channels, height, width = images.shape[1:]
     network = build_network(model_name, classes, (channels, height, width), seed, imports=True)
-    fit_network(network, images, labels, settings, seed, progress)
+    fit_network(network, images, labels, settings, seed, progress, loss_of)
     return ModuleTeacher(network, classes)
+
+
+def summed_cross_entropy(groups: Sequence[slice]) -> LossOf:
+    """Cross-entropy of each task, summed; of one task that of its classes.
+
+    Args:
+        groups: outputs of each of M tasks.
+    """
+    if len(groups) == 1:
+        return F.cross_entropy
+
+    def loss(outputs: Tensor, labels: Tensor) -> Tensor:
+        each = [
+            F.cross_entropy(outputs[:, at], own) for at, own in zip(groups, labels.T, strict=True)
+        ]
+        return torch.stack(each).sum()
+
+    return loss
 
 
 def fit_network(
@@ -61,7 +83,7 @@ def fit_network(
     settings: SupervisedSettings,
     seed: int,
     progress: ProgressCallback | None,
-    loss_of: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
+    loss_of: LossOf = F.cross_entropy,
 ) -> None:
     """Train a network in place: AdamW, with a cosine over all steps.
 

@@ -48,7 +48,8 @@ INSTITUTION_HTML = """\
 {%- if teacher.tells_scores is none %}not recorded
 {%- elif teacher.tells_scores %}its policy releases them, on its private test data
 {%- else %}not released{% endif %}</dd>
-<dt>Its own {{ score.name }}</dt><dd>{{ score.text(score.of(teacher)) }}</dd>
+<dt>Its own {{ teacher_score.name }}</dt>
+<dd>{{ teacher_score.text(teacher_score.of(teacher)) }}</dd>
 <dt>Refusals</dt><dd>{{ teacher.refusals | count }}
 {%- if section.reasons %}; when it did not answer:
 {{ section.reasons | join("; ") }}{% endif %}</dd>

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from fedkd.errors import DataError
+from fedkd.server.report.main_scores import MAIN_SCORES
 from fedkd.server.report.records.result_schema import (
     Event,
     Generated,
@@ -63,7 +64,7 @@ def _result_so_far(
     for event in events:
         match event:
             case Scored():
-                scores |= {"accuracy": event.accuracy, "r2": event.r2}
+                scores |= {each.field: each.of(event) for each in MAIN_SCORES.values()}
             case HeldBack():
                 facts = event.model_dump(exclude={"kind", "step", "asked", "time", "done"})
                 scores["held_back"] = facts

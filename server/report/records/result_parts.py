@@ -37,6 +37,10 @@ class TaskScores(ResultModel):
     """Root mean squared error of a single number, in its unit."""
     mae: Distance = None
     """Mean absolute error likewise."""
+    all_tasks_accuracy: Accuracy = None
+    """Of several tasks: the share of samples of which all are right."""
+    task_accuracy: dict[str, Accuracy] | None = None
+    """Accuracy of each task, by its name; ``accuracy`` is their mean."""
     mean_return: float | None = None
     """Of a policy: the mean return of its episodes."""
 
@@ -50,7 +54,9 @@ class HeldBackScore(ResultModel):
     count: Count
     """Samples."""
     agreement: Accuracy = None
-    """Share on which the student decides as the fused answer does."""
+    """Share on which the student decides as the fused answer does, in all tasks."""
+    task_agreement: dict[str, Accuracy] | None = None
+    """The same of each of several tasks."""
     kl: Distance = None
     """Mean KL(fused || student), in nats."""
     fidelity: Accuracy = None

@@ -30,7 +30,9 @@ class StudentScore(TaskScores):
     best_test_accuracy: Accuracy = None
     """The best during training, selected on the test set."""
     agreement: Accuracy = None
-    """Share of test samples on which student and ensemble predict the same class."""
+    """Share of test samples on which student and ensemble predict the same class, of all tasks."""
+    task_agreement: dict[str, Accuracy] | None = None
+    """The same of each of several tasks."""
     r2_to_ensemble: float | None = None
     """Of numbers: R^2 of the student to the ensemble on the test samples."""
     rmse_to_ensemble: Distance = None
@@ -122,7 +124,7 @@ class Result(ResultModel):
     domain: dict[str, Any] = Field(default_factory=lambda: {"kind": "images"})
     """What a sample is: images, or a table with its columns."""
     task: dict[str, Any] = Field(default_factory=lambda: {"kind": "classes"})
-    """What is predicted: classes, or numbers with units and ranges."""
+    """What is predicted: classes, numbers with units and ranges, or several tasks with classes."""
     method: str
     signals_asked: tuple[str, ...] = ()
     """Signals that the method asked for, some of them only for generated samples."""
@@ -197,6 +199,7 @@ class Scored(_EventModel):
     seconds: Seconds = None
     """Of the run so far, earlier processes included; None in files of earlier releases."""
     accuracy: Accuracy = None
+    all_tasks_accuracy: Accuracy = None
     r2: float | None = None
 
 

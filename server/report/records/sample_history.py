@@ -1,6 +1,6 @@
 """The samples of a finished run with their answers, from which a few are kept for the page."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,8 +26,6 @@ class SampleHistory:
     """(N,), samples asked of each teacher when this one was asked about."""
     student: nn.Module
     task: Task
-    readable: Callable[[Tensor], Tensor]
-    """(B, K) outputs or targets -> (B, K) for people: probabilities, or numbers in [0, 1]."""
 
     def evenly(self, most: int) -> Tensor:
         """Indices of at most ``most`` samples, evenly from the whole run."""
@@ -42,7 +40,6 @@ def sample_history(
     asked: Sequence[tuple[int, int, str]],
     student: nn.Module,
     task: Task,
-    readable: Callable[[Tensor], Tensor],
 ) -> SampleHistory:
     """Samples of the whole run, as far as the bank has kept them.
 
@@ -51,9 +48,8 @@ def sample_history(
         asked: for each question the samples asked so far, its samples and their origin.
         student: after its last step.
         task: what the answers are.
-        readable: see `SampleHistory`.
     """
     at = np.concatenate([np.full(count, so_far) for so_far, count, _ in asked])[-len(bank) :]
     origin = np.concatenate([np.full(n, name, dtype="U32") for _, n, name in asked])[-len(bank) :]
     images, targets = bank.history()
-    return SampleHistory(images.cpu(), targets.cpu(), origin, at, student, task, readable)
+    return SampleHistory(images.cpu(), targets.cpu(), origin, at, student, task)

@@ -84,7 +84,7 @@ def dependence(
     """Importance of every column (D,), and the curves of the main ones."""
 
     def answer(rows: Tensor) -> Tensor:
-        return history.readable(predict_logits(history.student, rows))
+        return history.task.readable(predict_logits(history.student, rows))
 
     least, most = _SHUFFLED_ROWS
     count = min(most, max(least, _SHUFFLED_VALUES // len(columns)))
@@ -103,7 +103,7 @@ class _Near:
 
     def __init__(self, history: SampleHistory, picked: Tensor, student: Tensor) -> None:
         self.rows, self.student = history.images[picked], student
-        self.ensemble = history.readable(history.targets[picked])
+        self.ensemble = history.task.readable(history.targets[picked])
 
     def means(self, index: int, column: Column, at: Tensor, output: int) -> tuple[Tensor, Tensor]:
         """Of values ``at`` (B,): the means of student and ensemble; NaN of too few rows."""

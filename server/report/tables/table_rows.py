@@ -47,7 +47,7 @@ def keep_rows(folder: RunFolder, history: SampleHistory, columns: Sequence[Colum
             "rows": history.images[picked].flatten(1).numpy(),
             "origin": history.origin[picked.numpy()],
             "asked_at": history.asked_at[picked.numpy()],
-            "answer": history.readable(history.targets[picked]).numpy(),
+            "answer": history.task.readable(history.targets[picked]).numpy(),
             "importance": importance.numpy(),
             **{name: value.numpy() for name, value in vars(curves).items()},
         },

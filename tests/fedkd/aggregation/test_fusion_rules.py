@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fedkd.aggregation.fusion_rules import RULES, RuleFusion, bounded_counts, build_fusion
+from fedkd.aggregation.fusion_of_cards import build_fusion
+from fedkd.aggregation.fusion_rules import RULES, RuleFusion, bounded_counts
 from fedkd.aggregation.log_linear_pool import FLOOR, log_linear_pool
 from fedkd.errors import SettingsError
 from fedkd.protocol import Card, Reply, Signal

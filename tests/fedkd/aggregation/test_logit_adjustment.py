@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fedkd.aggregation.fusion_rules import BLIND, RULES, build_class_fusion, build_fusion
+from fedkd.aggregation.fusion_of_cards import build_fusion
+from fedkd.aggregation.fusion_rules import BLIND, RULES, build_class_fusion
 from fedkd.core.run_plan import ClassPrior, Plan
 from fedkd.errors import SettingsError
 from fedkd.protocol import Card, Number, Signal

@@ -10,7 +10,8 @@ from torch import Tensor
 from fedkd.aggregation import ByRule
 from fedkd.aggregation.banked_logits import BankedLogits
 from fedkd.aggregation.fixed_rule_aggregation import RuleAggregation
-from fedkd.aggregation.fusion_rules import RuleFusion, build_fusion
+from fedkd.aggregation.fusion_of_cards import build_fusion
+from fedkd.aggregation.fusion_rules import RuleFusion
 from fedkd.aggregation.reliability_weighted import ReliabilityWeightedAggregation
 from fedkd.core.source_types import Proposal
 from fedkd.protocol import Card, LabelSpaces, Reply, Signal

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from fedkd.aggregation import fusion_rules as ensemble
-from fedkd.aggregation.fusion_rules import ALIKE, RULES, build_fusion
+from fedkd.aggregation.fusion_of_cards import build_fusion
+from fedkd.aggregation.fusion_rules import ALIKE, RULES
 from fedkd.aggregation.log_linear_pool import FLOOR, RIDGE, SHRINKAGE_APART, log_linear_pool
 from fedkd.client.institution import simulated_institution
 from fedkd.client.release.gate import ReleaseGate
@@ -500,7 +501,7 @@ def test_an_experiment_deals_sets_in_turn_and_a_card_shows_them() -> None:
 @pytest.mark.parametrize(
     ("labels", "words"),
     [
-        ([["0", "0"]], "a class is named twice"),
+        ([["0", "0"]], "twice in one set"),
         ([[]], "at least 1"),
         ([["0", ""]], "at least 1"),
         ([["0" * 65]], "at most 64"),

@@ -67,9 +67,7 @@ def finished(
     with torch.no_grad():
         targets = student(rows / 255) + 0.1
     shown = task_page(task.record())
-    history = SampleHistory(
-        rows, targets, np.full(300, "uniform"), np.arange(300), student, task, shown.readable
-    )
+    history = SampleHistory(rows, targets, np.full(300, "uniform"), np.arange(300), student, task)
     domain_page(domain.record()).keep(folder, history, domain.record())
     shown.keep(folder, history, test)
     folder.write_result(result(task, domain, **changes))

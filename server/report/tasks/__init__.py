@@ -1,0 +1,1 @@
+"""What the page shows of several tasks: scores of each, of student, ensemble and teachers."""
