@@ -44,6 +44,9 @@ def log_linear_pool(
     institutions share are then what makes the rest of their answers comparable, and where sets
     differ the sum has one more term, ``RIDGE * sum_c (u_c - mean u)^2``.
 
+    One institution alone is not pooled: its log-probabilities come back as they are, without the
+    floor.
+
     Args:
         logits: (T, B, K).
         counts: (T, K) training images of each class at each institution.
@@ -57,7 +60,10 @@ def log_linear_pool(
     """
     if shrinkage is None:
         shrinkage = SHRINKAGE if known is None else SHRINKAGE_APART
-    log_p = logits.log_softmax(-1).clamp_min(FLOOR)
+    log_p = logits.log_softmax(-1)
+    if len(log_p) == 1 and known is None:
+        return log_p[0]  # the fit is exact, with an offset of 0, and a floor would only lose
+    log_p = log_p.clamp_min(FLOOR)
     return _pooled(log_p, _pool_matrix(counts.double(), known, shrinkage, trusted))
 
 

@@ -29,7 +29,7 @@ from fedkd.losses.distillation import (
     squared_centred,
 )
 from fedkd.losses.gan_generator import adversarial_realness, classwise_realness
-from fedkd.losses.image_prior import l2_norm, mode_seeking, total_variation
+from fedkd.losses.image_prior import PIXEL_DEVIATION, l2_norm, mode_seeking, total_variation
 from fedkd.losses.number_discrepancy import (
     row_magnitude,
     squared_discrepancy,
@@ -41,6 +41,7 @@ from fedkd.losses.term import Batch, Objective, Term, penalised, weighted
 
 __all__ = [
     "DISTILLATION_LOSSES",
+    "PIXEL_DEVIATION",
     "Batch",
     "Objective",
     "Term",

@@ -33,7 +33,7 @@ Departures
 
 from fedkd.aggregation.learned_weights import LearnedWeights
 from fedkd.core.schedules import FULL, constant
-from fedkd.losses import adversarial_kl, hard_class, kl_divergence, weighted
+from fedkd.losses import PIXEL_DEVIATION, adversarial_kl, hard_class, kl_divergence, weighted
 from fedkd.methods.method import Method
 from fedkd.methods.source_shares import shares
 from fedkd.synthesis import PULL_BACK, LatentBatch, OutputDiversified, TrainedGenerator
@@ -46,7 +46,7 @@ def co_boosting(
     adversarial_weight: float = 1.0,
     difficulty_power: float = 1.0,
     steps_per_batch: int = 30,
-    step: float = 8 / 255,
+    step: float = 8 / 255 * PIXEL_DEVIATION,
     weight_rate: float = 0.01,
     weight_decay: float = 0.99,
     temperature: float = 4.0,
@@ -61,7 +61,8 @@ def co_boosting(
         adversarial_weight: of the disagreement of student and ensemble, >= 0.
         difficulty_power: power of 1 - p in the weight of an image, >= 0.
         steps_per_batch: steps spent on a batch, >= 1; each is two questions.
-        step: by which each pixel moves to a neighbour, in (0, 1].
+        step: by which each pixel moves to a neighbour, in (0, 1]; 8/255 of the normalised images of
+            the public code, which is 2/255 of ours.
         weight_rate: mu, by which a weight moves for each batch of 128, > 0.
         weight_decay: of mu, by batches of the generator, in (0, 1].
         temperature: tau of the student's loss, > 0.

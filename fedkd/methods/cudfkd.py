@@ -9,9 +9,12 @@ The generator is shown easy targets first, the student easy samples first:
     L_G(t) = one_hot + bn_gap + balance * class_balance + a(t) * adversarial_kl
     L_S(t) = mean_b v(l_b; lambda(t)) * l_b,  v(l; lambda) = (1 + e^-lambda) / (1 + e^(l - lambda))
 
-where a(t), the adversarial weight, ramps up between a quarter and three quarters of the generator's
-questions, and lambda(t) rises until every sample counts. The teacher's argmax is its own label;
-adversarial_kl counts only images on which teacher and student still decide alike.
+where l_b = mean_c |S_c(x_b) - T_c(x_b)|, of centred logits: an offset of all classes decides
+nothing, and fused answers have another than the student's. (The paper's KL scripts have l_b =
+tau^2 KL(softmax(T / tau) || softmax(S / tau)); see ``distillation_loss``.) a(t), the adversarial
+weight, ramps up between a quarter and three quarters of the generator's questions, and lambda(t)
+rises until every sample counts. The teacher's argmax is its own label; adversarial_kl counts only
+images on which teacher and student still decide alike.
 
 Departures
   Logits only is the default. Most institutions will sign for answers, not for gradients; then
@@ -25,13 +28,22 @@ Departures
   Samples are weighed one by one, as the paper has it; ``whole_batch`` is the last public code.
   A run without a curriculum for the student keeps the generator's ramp; the two are apart here.
   class_balance is taken at temperature 1; the public code uses the temperature of distillation.
+  L1 is of centred logits, the public code's of the logits themselves.
 """
 
 from typing import Literal, TypeAlias
 
 from fedkd.core.schedules import constant, ever, ramp
 from fedkd.errors import SettingsError
-from fedkd.losses import adversarial_kl, bn_gap, class_balance, loss_named, one_hot, weighted
+from fedkd.losses import (
+    adversarial_kl,
+    bn_gap,
+    class_balance,
+    kl_divergence,
+    loss_named,
+    one_hot,
+    weighted,
+)
 from fedkd.methods.method import Method
 from fedkd.methods.source_shares import shares
 from fedkd.student.self_paced_curriculum import Curriculum, Kind
@@ -58,6 +70,7 @@ def cudfkd(
     lambda_stop: float = 12.0,
     whole_batch: bool = False,
     distillation_loss: str = "l1_centred",
+    temperature: float = 4.0,
     latent: int = 512,
     warm_up: float = 0.0,
     generated: float = 1.0,
@@ -84,6 +97,8 @@ def cudfkd(
         lambda_stop: lambda at the end.
         whole_batch: one weight for a batch, as in the last public code.
         distillation_loss: the student's, see `fedkd.losses.distillation`.
+        temperature: tau of the loss "kl", > 0; 20 in the paper's KL script for CIFAR-10, 2 for
+            CIFAR-100.
         latent: Z.
         warm_up: share of the questions that go to priors before the generator may ask.
         generated: share of the questions that are the generator's after that.
@@ -116,6 +131,6 @@ def cudfkd(
         "cudfkd",
         PAPER,
         shares(None if how is NONE else generator, warm_up, generated, evolved),
-        loss_named(distillation_loss),
+        kl_divergence(temperature) if distillation_loss == "kl" else loss_named(distillation_loss),
         Curriculum(curriculum, lambda_start, lambda_stop, whole_batch),
     )

@@ -1,5 +1,6 @@
-"""DDAD. Dual discriminator adversarial distillation for data-free model compression.
+"""DDAD, built from its abstract, without the paper's text or code.
 
+"Dual discriminator adversarial distillation for data-free model compression."
 H. Zhao, X. Sun, J. Dong, H. Yu, H. Zhou. International Journal of Machine Learning and Cybernetics,
 2021, arXiv 2104.05382.
 
@@ -11,7 +12,8 @@ one and to lie far from the other:
 
 Departures
   The paper's text was not at hand beyond its abstract. That its distance is of logits, and that
-    the teacher's own decision has a part in L_G, is from memory; weights of 1 are ours.
+    the teacher's own decision has a part in L_G, is from memory; weights of 1 are ours. Section 3
+    of the paper would settle both, and its released code the weights.
   Logits are centred first, in both losses: an offset of all classes decides nothing.
   Classification only; the paper segments images too.
   Every answer is kept and learned from again, by AdamW.

@@ -50,6 +50,7 @@ def dfad(
         trained_by("dfad", gradient, get_args(Way)),
         GeneratorNetwork(latent),
         generator_rate,
+        student_training=True,
     )
     return Method(
         "dfad",

@@ -1,4 +1,4 @@
-"""DFQ: adversarial data-free distillation with batch-norm statistics.
+"""DFQ: adversarial distillation with batch-norm statistics, built without its paper's own code.
 
 "Data-free network quantization with adversarial knowledge distillation."
 Y. Choi, J. Choi, M. El-Khamy, J. Lee. CVPR Workshops 2020, arXiv 2005.04136.
@@ -12,8 +12,9 @@ paper the distillation is here, not the quantisation:
 adversarial_kl is -L_S, over all images: also those on which teacher and student decide differently.
 
 Departures
-  Weights are those of the public comparison by the authors of CMI. The paper's own code was not
-    at hand.
+  Weights, betas and a student in training mode are those of the public comparison by the authors
+    of CMI. The paper's text and own code were not at hand; they would settle the weights, and how
+    often a generator of the past is drawn from.
   The paper measures batch-norm statistics by the divergence of two Gaussians in each channel; here
     it is their distance, which institutions compute anyway and whose parts never travel.
   There is one generator and one student; the paper also shows what several of each gain.
@@ -64,6 +65,8 @@ def dfq(
         PULL_BACK,
         GeneratorNetwork(latent),
         generator_rate,
+        (0.5, 0.999),
+        student_training=True,
     )
     return Method(
         "dfq",

@@ -1,5 +1,6 @@
-"""DIP-KD. Diverse image priors for black-box data-free knowledge distillation.
+"""DIP-KD, built from its paper's text, without its code.
 
+"Diverse image priors for black-box data-free knowledge distillation."
 T.-N. Vo, D. Nguyen, T. Le, K. Do, S. Gupta. ICCCI 2026, arXiv 2604.25794.
 
 No generator and no gradient of a teacher, hard labels only. Images are drawn from priors (`scales`,
@@ -15,7 +16,8 @@ Departures
   An image that was moved is another image and is asked about. The paper counts images, not
     questions, so that a budget here is twice as many as there; both versions stay in the bank.
   The primer has the student's architecture and first weights. How long it learns, the steps and
-    the rate of the contrast, and the views of an image are ours: the paper does not print them.
+    the rate of the contrast, and the views of an image are ours: the paper does not print them,
+    and no code of it was at hand, which would settle them.
   `scales` has sharper weights and more contrast than the paper's noise, and masks are blobs of a
     cloud rather than noise that was blurred and sharpened. `priors` of the experiment are used,
     whichever they are; ``digits-dip_kd`` names those of the paper.

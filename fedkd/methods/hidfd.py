@@ -77,6 +77,7 @@ def hidfd(
     public_most: int | None = None,
     stage: float = 0.5,
     averaging: float = 0.99,
+    averaging_from: int = 1000,
     latent: int = 128,
     warm_up: float = 0.0,
     generated: float = 1.0,
@@ -98,6 +99,8 @@ def hidfd(
         public_most: samples that are chosen, >= 1, given exactly where there is a rule.
         stage: share of the questions in which generator and discriminator learn, in (0, 1).
         averaging: decay of the mean of the generator's weights that paints after that, in [0, 1).
+        averaging_from: step of the generator from which that mean is taken, >= 0; its last weights
+            paint where the stage is shorter.
         latent: Z.
         warm_up: share of the questions that go to priors before the generator may ask.
         generated: share of the questions that are the generator's after that; the paper has all.
@@ -125,7 +128,7 @@ def hidfd(
             (constant(frequency_weight), category_frequency()),
         ),
         trained_by("hidfd", gradient, get_args(Way)),
-        GeneratorNetwork(latent, class_conditional=True, averaging=averaging),
+        GeneratorNetwork(latent, True, averaging, averaging_from),
         generator_rate,
         betas,
         until=stage,

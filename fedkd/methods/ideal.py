@@ -3,7 +3,8 @@
 J. Zhang, C. Chen, L. Lyu. ICLR 2023, arXiv 2205.11158.
 
 The student stands for the teacher while images are invented, which is free; the teacher only says
-what they show, once. Each batch has a generator and latents of its own, begun anew:
+what they show, once. Each batch has a generator of its own, begun anew, and latents, which stay as
+they are drawn. What is asked about are the images of the step whose loss was least:
 
     L_G = CE(S(G(z)), y) + balance * class_balance,     y of all classes alike
     L_S = CE(S(x), argmax T(x))
@@ -47,7 +48,7 @@ def ideal(
         latent: Z.
         warm_up: share of the questions that go to priors before the generator may ask.
         generated: share of the questions that are the generator's after that; the paper has all.
-        generator_rate: learning rate of Adam, of generator and latents.
+        generator_rate: learning rate of the generator's Adam.
     """
     generator = SurrogateTrained(
         weighted(
@@ -55,9 +56,11 @@ def ideal(
             (constant(balance_weight), class_balance()),
         ),
         STUDENT,
-        LatentBatch(latent=latent),
+        LatentBatch(latent=latent, latents_learn=False),
         generator_rate,
+        (0.5, 0.999),
         surrogate_steps=generator_steps,
+        keeps_best=True,
     )
     return Method(
         "ideal",

@@ -90,6 +90,7 @@ def pre_dfkd(
         trained_by("pre_dfkd", gradient, get_args(Way)),
         GeneratorNetwork(latent),
         generator_rate,
+        student_training=True,
     )
     replay = GenerativeReplay(
         latent, replay_steps, replay_rate, replay_latent_rate, balance_weight, prior_weight=1e-5

@@ -17,6 +17,8 @@ Departures
   The generator's stage is half of the questions; in the paper it is 2 % of them, which in runs of
     ours would be a handful of steps. ``capture_interval`` may have to shrink with it.
   The last layer is our generator's sigmoid; the paper has tanh and a batch norm without weights.
+    mode_seeking is measured in units of normalised images all the same; `fedkd reproduce rdskd` has
+    the paper's last layer.
   Gradients may also come through differences of answers, which the paper does not consider.
   Steps are AdamW's, on batches of the bank.
 """

@@ -65,6 +65,7 @@ def ta_dfkd(
         PULL_BACK,
         GeneratorNetwork(latent),
         generator_rate,
+        student_training=True,
     )
     return Method(
         "ta_dfkd",

@@ -55,6 +55,7 @@ def zskt(
         trained_by("zskt", gradient, get_args(Way)),
         GeneratorNetwork(latent),
         generator_rate,
+        student_training=True,
     )
     return Method(
         "zskt",

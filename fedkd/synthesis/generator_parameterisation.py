@@ -27,17 +27,19 @@ class GeneratorNetwork:
         class_conditional: whether it is told the class that each image is to show.
         averaging: decay, in [0, 1), of a mean of its weights that draws in its place once it has
             learned enough; 0: its last weights do.
+        averaging_from: step before which that mean is the weights themselves, >= 0.
     """
 
     latent: int = 64
     class_conditional: bool = False
     averaging: float = 0.0
+    averaging_from: int = 0
 
     def __post_init__(self) -> None:
-        if self.latent < 1 or not 0 <= self.averaging < 1:
+        if self.latent < 1 or not 0 <= self.averaging < 1 or self.averaging_from < 0:
             raise SettingsError(
-                f"generator network: latent {self.latent}, averaging {self.averaging}; expected "
-                ">= 1 and in [0, 1)"
+                f"generator network: latent {self.latent}, averaging {self.averaging} from step "
+                f"{self.averaging_from}; expected >= 1, in [0, 1), and from step 0 or later"
             )
 
     def build(self, context: Context) -> "GeneratorParameterisation":
@@ -63,6 +65,7 @@ class GeneratorParameterisation(BaseParameterisation):
         self.network: nn.Module = seeded(context.seed, lambda: context.domain.generator(size))
         context.compute.place(self.network)
         self.average: AveragedModel | None = None
+        self._average_from, self._steps = settings.averaging_from, 0
         if settings.averaging:
             decay = get_ema_multi_avg_fn(settings.averaging)  # type: ignore[no-untyped-call]
             self.average = AveragedModel(self.network, multi_avg_fn=decay, use_buffers=True)
@@ -106,16 +109,20 @@ class GeneratorParameterisation(BaseParameterisation):
 
     def stepped(self) -> None:
         """Its average follows."""
-        if self.average is not None:
-            self.average.update_parameters(self.network)
+        if self.average is None:
+            return
+        self._steps += 1
+        if self._steps <= self._average_from:  # a mean that has seen nothing copies
+            self.average.n_averaged.zero_()
+        self.average.update_parameters(self.network)
 
     def state(self) -> State:
         """Weights, and their mean."""
-        return gather(self._parts, {})
+        return gather(self._parts, {"steps": self._steps})
 
     def restore(self, state: State) -> None:
         """Be again as when ``state`` was taken."""
-        scatter(state, self._parts)
+        self._steps = scatter(state, self._parts).get("steps", 0)
 
     @property
     def _parts(self) -> dict[str, Part]:

@@ -47,13 +47,15 @@ class PixelBatch:
 
 @dataclass(frozen=True, eq=False)
 class LatentBatch(PixelBatch):
-    """Settings of latents that are trained together with the network that they feed.
+    """Settings of latents and the network that they feed, which is trained.
 
     Attributes:
         latent: Z, >= 1.
+        latents_learn: whether the latents are trained together with the network.
     """
 
     latent: int = 256
+    latents_learn: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -83,7 +85,7 @@ class InvertedBatch(BaseParameterisation):
 
     def groups(self) -> Iterable[dict[str, Any]]:
         """All that is trained."""
-        return [{"params": list(self.module.parameters())}]
+        return [{"params": [weight for weight in self.module.parameters() if weight.requires_grad]}]
 
     def begin(self, rng: torch.Generator) -> bool:
         """Another batch: every class equally often, but for a remainder, in random order."""
@@ -155,6 +157,7 @@ class InvertedLatents(InvertedBatch):
             context.seed,
             lambda: Latents(context.plan.batch, Generator(settings.latent, context.shape)),
         )
+        self.module.latents.requires_grad_(settings.latents_learn)
         context.compute.place(self.module)
 
     def restart(self, rng: torch.Generator) -> None:

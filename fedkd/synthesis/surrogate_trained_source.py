@@ -32,10 +32,13 @@ class SurrogateTrained(TrainedGenerator):
         surrogate_steps: before each question, >= 1; nobody is asked in them, and nothing is
             learned from the answers.
         voters: peers of the student that are the surrogate together with it; None: the student is.
+        keeps_best: whether the images of the surrogate step of least loss are asked about; else
+            they are drawn after the last step.
     """
 
     surrogate_steps: int = 1
     voters: Peers | None = None
+    keeps_best: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -62,6 +65,7 @@ class SurrogateSource(TrainedSource):
         super().__init__(settings, context)
         self.surrogate = settings
         self._stepped_at = -1
+        self._best: Tensor | None = None
 
     @property
     def cost(self) -> Cost:
@@ -79,7 +83,10 @@ class SurrogateSource(TrainedSource):
         if self.learning and self._stepped_at != clock.asked:
             self._stepped_at = clock.asked
             self.train(turn)
-        return super().propose(turn)
+        proposal = super().propose(turn)
+        if proposal is None or self._best is None:
+            return proposal
+        return replace(proposal, images=self._best)
 
     def learn(self, answered: AnsweredBatch) -> FollowUps | None:
         """Nothing; the student does."""
@@ -91,7 +98,9 @@ class SurrogateSource(TrainedSource):
     ) -> DirectStep:
         """All surrogate steps of a batch; then the teacher says what it shows."""
         self.train(turn)
-        images = self.target.draw_unasked(turn.count, turn.rng, True).float()
+        images = self._best
+        if images is None:
+            images = self.target.draw_unasked(turn.count, turn.rng, True).float()
         with torch.no_grad():
             logits = teacher.signals_with_graph(images, frozenset({Signal.LOGITS}))[Signal.LOGITS]
         return DirectStep(images, logits, 0.0, True)
@@ -100,6 +109,7 @@ class SurrogateSource(TrainedSource):
         """Begin a batch and take its steps."""
         self.begin()
         terms: dict[str, float] = {}
+        least = math.inf
         for _ in range(self.surrogate.surrogate_steps):
             drawn = self.target.draw(turn.count, turn.rng, True)
             student = self.context.compute.frozen_logits(self.context.student, drawn.images)
@@ -109,6 +119,9 @@ class SurrogateSource(TrainedSource):
             batch = self._voted(batch)
             terms = self.backward(batch, turn.progress)
             self.optimizer.step()
+            loss = self.total(terms, turn.progress)
+            if self.surrogate.keeps_best and loss < least:
+                least, self._best = loss, drawn.images.detach()
         self.note(self.surrogate.surrogate_steps, terms, turn.progress)
 
     def _voted(self, batch: Batch) -> Batch:

@@ -192,8 +192,11 @@ class TrainedSource(BaseSource):
         self.note(1, terms, turn.progress)
         if finished:
             self.begin()
-        loss = sum(weight(turn.progress) * terms[t.name] for weight, t in self.settings.terms)
-        return DirectStep(images.detach(), logits, loss, finished)
+        return DirectStep(images.detach(), logits, self.total(terms, turn.progress), finished)
+
+    def total(self, terms: Mapping[str, float], progress: float) -> float:
+        """The loss: the terms' values, weighted."""
+        return sum(weight(progress) * terms[term.name] for weight, term in self.settings.terms)
 
     def begin(self) -> None:
         """Begin a batch, with momenta as new where everything begins anew."""

@@ -55,7 +55,8 @@ def jensen_shannon(t: Tensor, s: Tensor, selected: Tensor) -> Tensor:
 
 
 def variation(x: Tensor) -> Tensor:
-    """|dx| + |dy| + both diagonals, whole-batch norms."""
+    """|dx| + |dy| + both diagonals, whole-batch norms, of images with deviation 1/4."""
+    x = 4 * x
     h, w = x.shape[2:]
     total = torch.zeros(()).to(x)
     for dy, dx in ((0, 1), (1, 0), (1, 1), (1, -1)):
@@ -136,7 +137,8 @@ def _of_networks(paper: str, seen: Seen, progress: float) -> dict[str, Tensor]:
             return {"adversarial_kl": -divergence(seen, 1).mean()}
         case "rdskd":
             p, half = t.softmax(1), len(t) // 2
-            moved = (p[half:] - p[:half]).square().sum() / (x[half:] - x[:half]).square().sum()
+            way = 4 * (x[half:] - x[:half])
+            moved = (p[half:] - p[:half]).square().sum() / way.square().sum()
             gained = {n: v - seen.before.get(n, 0.0) for n, v in certainty(t).items()}
             return {n: g.exp() for n, g in gained.items()} | {"mode_seeking": moved.sqrt()}
         case "dfq":
@@ -154,7 +156,7 @@ def _of_networks(paper: str, seen: Seen, progress: float) -> dict[str, Tensor]:
                 "jensen_shannon": 1 - jensen_shannon(t, s, confident()(t.detach())).mean(),
                 "bn_gap": LOUD["bn_weight"] * gap,
                 "total_variation": LOUD["tv_weight"] * variation(x),
-                "l2_norm": LOUD["l2_weight"] * x.square().sum().sqrt(),
+                "l2_norm": LOUD["l2_weight"] * (4 * x - 2).square().sum().sqrt(),
             }
         case "dfad":
             return {"logit_discrepancy": -centred_distance(t, s)}
@@ -204,7 +206,7 @@ def _inverted(paper: str, seen: Seen) -> dict[str, Tensor]:
         everything = torch.ones(len(t), dtype=torch.bool)
         return both | {
             "total_variation": LOUD["tv_weight"] * variation(x),
-            "l2_norm": LOUD["l2_weight"] * x.square().sum().sqrt(),
+            "l2_norm": LOUD["l2_weight"] * (4 * x - 2).square().sum().sqrt(),
             "jensen_shannon": LOUD["adversarial_weight"]
             * (1 - jensen_shannon(t, s, everything).sum(1).mean()),
         }

@@ -53,6 +53,14 @@ def test_the_pool_takes_back_what_a_blind_institution_spreads() -> None:
     assert int(RULES["mean_logits"](logits, counts).argmax()) == 0
 
 
+@given(st.integers(0, 10_000))
+def test_a_lone_institution_is_not_pooled_and_its_loud_noes_are_kept(seed: int) -> None:
+    logits = opinions(seed)[0][:1] * 5
+    fused = log_linear_pool(logits, opinions(seed)[1][:1])
+    assert torch.equal(fused, logits[0].log_softmax(-1))
+    assert float(fused.min()) < FLOOR
+
+
 @given(st.integers(0, 10_000), st.sampled_from(sorted(RULES)))
 def test_a_lone_institution_keeps_its_decision(seed: int, rule: str) -> None:
     logits, _ = opinions(seed)

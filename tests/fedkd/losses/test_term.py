@@ -65,7 +65,7 @@ def images(values: list[float]) -> Batch:
         (logit_discrepancy(), batch(SURE, OPPOSED), batch(SURE, SURE)),
         (jensen_shannon(), batch(SURE, OPPOSED), batch(SURE, SURE)),
         (total_variation(), images([0.5, 0.5, 0.5, 0.5]), images([0.0, 1.0, 1.0, 0.0])),
-        (l2_norm(), images([0.1, 0.1, 0.1, 0.1]), images([0.9, 0.9, 0.9, 0.9])),
+        (l2_norm(), images([0.4, 0.6, 0.4, 0.6]), images([0.0, 0.0, 0.0, 0.0])),
     ],
     ids=lambda x: x.name if isinstance(x, Term) else "",
 )

@@ -11,6 +11,7 @@ from fedkd.methods import (
     Method,
     cmi,
     co_boosting,
+    cudfkd,
     dafl,
     ddad,
     deepinversion,
@@ -33,6 +34,7 @@ from tests.support.method_parts import latent_of, shares_of, steps_of, total, we
 from tests.support.tapped_generators import generator_of
 
 LOGITS, BN_GAP = Signal.LOGITS, Signal.BN_GAP
+FACTORIES = (dafl, zskt, dfad, dfme, ta_dfkd, rdskd, dfq, ddad, pre_dfkd, fast_dfkd, cmi, ideal)
 
 
 def softmax(logits: list[float], temperature: float = 1.0) -> list[float]:
@@ -120,8 +122,8 @@ def test_defaults_are_those_of_the_paper(
 ) -> None:
     generator = generator_of(method)
     assert (method.gradient.name, latent_of(method), generator.rate) == (gradient, latent, rate)
-    inverts = method.name in ("fast_dfkd", "cmi")
-    assert generator.betas == (0.5 if inverts else 0.9, 0.999)
+    slow = method.name in ("fast_dfkd", "cmi", "dfq", "ideal")
+    assert generator.betas == (0.5 if slow else 0.9, 0.999)
 
 
 def test_a_temperature_is_that_of_generator_and_student() -> None:
@@ -157,7 +159,6 @@ def test_a_temperature_is_that_of_generator_and_student() -> None:
                 "target_class": 1.0,
                 "bn_gap": 10.0,
                 "total_variation": 1e-3,
-                "l2_norm": 3e-8,
                 "jensen_shannon": 10.0,
             },
         ),
@@ -181,6 +182,32 @@ def test_weights_are_those_that_the_docstring_says(
 ) -> None:
     assert weights_of(method, 0.5) == weights
     assert set(method.needs.signals) == {LOGITS} | ({BN_GAP} if "bn_gap" in weights else set())
+
+
+def test_the_student_is_in_training_mode_in_generator_steps_where_public_code_has_it_so() -> None:
+    train = {m.name for m in (f() for f in FACTORIES) if generator_of(m).student_training}
+    assert train == {"zskt", "dfad", "dfq", "pre_dfkd", "ta_dfkd"}
+
+
+def test_deepinversion_follows_one_recipe_of_its_readme_in_units_of_our_pixels() -> None:
+    weights = weights_of(deepinversion(), 0.5)
+    assert weights == {"target_class": 1.0, "bn_gap": 10.0, "total_variation": 1e-3}
+    assert generator_of(deepinversion()).rate == pytest.approx(0.1 / 4)
+
+
+def test_co_boosting_moves_pixels_by_its_step_of_normalised_images() -> None:
+    (source,) = (s.spec for n, s in co_boosting().sources.items() if n == "generator")
+    assert source.step == pytest.approx(2 / 255)
+
+
+def test_a_temperature_of_cudfkd_is_that_of_its_kl_loss_alone() -> None:
+    teacher, own = (torch.tensor(logits).double() for logits in LOGITS_OF_BOTH)
+    warm = cudfkd(distillation_loss="kl", temperature=20.0)
+    assert torch.equal(warm.loss(own, teacher), kl_divergence(20.0)(own, teacher))
+    plain, other = (cudfkd(temperature=t).loss(own, teacher + 3.0) for t in (4.0, 20.0))
+    assert torch.equal(plain, other)
+    apart = (own - own.mean(1, keepdim=True)) - (teacher - teacher.mean(1, keepdim=True))
+    assert torch.allclose(plain, apart.abs().mean(1)), "an offset of all classes decides nothing"
 
 
 def test_a_weight_of_0_spares_institutions_the_gap() -> None:

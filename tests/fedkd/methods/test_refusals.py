@@ -62,7 +62,7 @@ def test_a_generator_learns_by_the_gradients_that_its_factory_names_and_by_no_ot
         ("dip_kd", {"primed": 1.0}, "begins 1.0; expected > 0 and in [0, 1)"),
         ("hidfd", {"public_repeats": 0}, "public samples count 0 times"),
         ("hidfd", {"discriminator_rate": 0.0}, "discriminator: rate 0.0"),
-        ("hidfd", {"averaging": 1.0}, "averaging 1.0; expected >= 1 and in [0, 1)"),
+        ("hidfd", {"averaging": 1.0}, "averaging 1.0 from step 1000; expected >= 1, in [0, 1)"),
         ("hidfd", {"gradient": "student"}, "choose one of pull_back, finite"),
         ("dense", {"steps_per_batch": 0}, "model inversion: 0 steps per batch"),
         ("co_boosting", {"step": 0.0}, "output diversification: step 0.0"),

@@ -110,7 +110,28 @@ def test_the_mean_of_its_weights_draws_once_it_learns_no_more() -> None:
     assert torch.equal(weights(again.network), weights(source.network))
 
 
-@pytest.mark.parametrize("values", [{"latent": 0}, {"averaging": 1.0}, {"averaging": -0.1}])
+def test_a_mean_that_begins_late_is_of_the_steps_since_then() -> None:
+    source = target(averaging=0.75, averaging_from=2)
+    assert source.average is not None
+    mean = None
+    for seed in range(4):
+        step(source, seed)
+        now = weights(source.network)
+        if seed < 2:
+            assert torch.equal(weights(source.average), now)
+        mean = now if mean is None or seed < 2 else 0.75 * mean + 0.25 * now
+        if seed == 2:  # begun again from here, it goes on as if it had not been set down
+            again = target(seed=1, averaging=0.75, averaging_from=2)
+            again.restore(source.state())
+    assert mean is not None
+    assert torch.allclose(weights(source.average), mean, atol=1e-6)
+    assert again._steps == 3
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"latent": 0}, {"averaging": 1.0}, {"averaging": -0.1}, {"averaging_from": -1}],
+)
 def test_numbers_out_of_range_are_refused(values: dict[str, float]) -> None:
-    with pytest.raises(SettingsError, match=r"generator network: .* expected >= 1 and in \[0, 1\)"):
+    with pytest.raises(SettingsError, match=r"generator network: .* expected >= 1, in \[0, 1\)"):
         GeneratorNetwork(**values)  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
@@ -22,6 +23,7 @@ from fedkd.synthesis import (
     PULL_BACK,
     STRAIGHT_THROUGH,
     STUDENT,
+    Drawn,
     GeneratorNetwork,
     Gradient,
     SurrogateTrained,
@@ -92,6 +94,37 @@ def test_surrogate_steps_make_the_student_see_the_class_targets() -> None:
         (terms,) = (p.facts["terms"] for p in events if p.kind == "generated")
         sure.append(terms["target_class"])  # type: ignore[index]
     assert sure[1] < sure[0] - 0.1
+
+
+def test_ideal_asks_about_the_images_of_least_loss_and_leaves_latents_as_drawn() -> None:
+    method = ideal(latent=8, generator_steps=30, generator_rate=0.2)
+    (spec,) = (s.spec for n, s in method.sources.items() if n == "generator")
+    plan = Plan(8, 8, 0)
+    source = context_of(network(2), SHAPE, CLASSES, plan=plan, clock=Clock(plan)).part(spec)
+    assert isinstance(source, SurrogateSource)
+    losses: list[float] = []
+    seen: list[Tensor] = []
+    total, draw = source.total, source.target.draw
+
+    def noted(terms: Mapping[str, float], progress: float) -> float:
+        losses.append(total(terms, progress))
+        return losses[-1]
+
+    def drawn(count: int, stream: torch.Generator, learning: bool) -> Drawn:
+        found = draw(count, stream, learning)
+        seen.append(found.images.detach().clone())
+        return found
+
+    source.total, source.target.draw = noted, drawn  # type: ignore[method-assign]
+    proposal = source.propose(Turn(8, rng(0), 0.0))
+    assert proposal is not None
+    best = min(range(30), key=losses.__getitem__)
+    assert best < 29, "at such a rate the last step is not the best"
+    assert torch.equal(proposal.images, seen[best])
+    module = source.target.module  # type: ignore[attr-defined]
+    assert not module.latents.requires_grad
+    assert module.latents.grad is None
+    assert all(weight.grad is not None for weight in module.generator.parameters())
 
 
 def surrogate(steps: int = 3, until: float = 1.0, **changes: object) -> SurrogateSource:
