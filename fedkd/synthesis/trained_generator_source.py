@@ -291,10 +291,9 @@ class TrainedSource(BaseSource):
         return last
 
     def _point(self, answered: AnsweredBatch, cotangents: Cotangents) -> Point:
-        compute, student = self.context.compute, self.context.student
         return Point(
             *(answered.images, answered.answers, cotangents),
-            *(lambda x: compute.frozen_logits(student, x).cpu(), self.context.rng),
+            *(lambda x: self._student_logits(x).cpu(), self.context.rng),
             answered.labels,
             self._dropped,
         )

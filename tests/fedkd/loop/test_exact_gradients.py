@@ -188,6 +188,7 @@ def by_autograd(
         lost: a part of the objective that is left out, for comparison.
     """
     target, student = copy.deepcopy(step.target), copy.deepcopy(step.student).double()
+    student.train(generator_of(method).student_training)
     teachers = [copy.deepcopy(networks[name]).double() for name in COUNTS]
     drawn = target.draw(ASKED, torch.Generator().set_state(step.stream), True)
     asked = (drawn.images.detach() * 255).round().double() / 255
