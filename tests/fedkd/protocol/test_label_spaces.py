@@ -154,7 +154,7 @@ def test_the_pool_over_known_classes_is_a_least_squares_solution(
     labels, said = LabelSpaces.of(cards), said_by(cards, seed)
     if labels.identical:
         return
-    pooled = build_fusion("auto", cards)(said)[LOGITS].double()
+    pooled = build_fusion("auto", cards, "as_trained")(said)[LOGITS].double()
     counts = {c.name: c.class_counts for c in cards if c.class_counts is not None}
     bounded: dict[str, Any] = {**ensemble.bounded_counts(counts)}
     weighed = [replace(c, class_counts=bounded[c.name]) for c in cards]
@@ -189,9 +189,8 @@ def test_auto_takes_the_pool_where_sets_differ_and_asks_for_no_counts(cards: lis
     equal = [replace(c, class_counts=(7,) * c.classes) for c in cards]
     if not labels.identical:
         said = said_by(cards, 0)
-        assert torch.allclose(
-            rule(said)[LOGITS], build_fusion("auto", equal)(said)[LOGITS], atol=1e-5
-        )
+        alike = build_fusion("auto", equal, "as_trained")
+        assert torch.allclose(rule(said)[LOGITS], alike(said)[LOGITS], atol=1e-5)
 
 
 @some_examples
