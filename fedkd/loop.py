@@ -135,7 +135,7 @@ class Distillation:
             parts=tuple(self._student_parts.values()),
         )
         self._held_back = HeldBackEvaluation(
-            *(self.bank, self._trainer, self.task, plan.steps, self._events.record)
+            *(self.bank, self._trainer, self.task, plan.steps, self._events.record, plan.stop)
         )
         sources = {name: context.part(share.spec) for name, share in method.sources.items()}
         schedules = {name: share.schedule for name, share in method.sources.items()}
@@ -152,6 +152,7 @@ class Distillation:
             "counts": self._counts,
             "events": self._events,
             "aggregation": self._aggregation,
+            **({"held_back": self._held_back} if plan.stop else {}),
             **{f"student.{name}": part for name, part in self._student_parts.items()},
             **{f"source.{name}": source for name, source in sources.items()},
         }
@@ -196,11 +197,11 @@ class Distillation:
             step = self._trainer.step(self.bank, self.rng, self.student_steps, self.progress)
             self.student_steps += 1
             self._events.student_step(self.student_steps, *step)
-            self._held_back.student_step(self.student_steps)
+            self._held_back.student_step(self.student_steps, asking=self.asked < self.plan.budget)
 
     def _rounds(self) -> Generator[Request, Answers, Distilled]:
         plan = self.plan
-        while self.asked < plan.budget:
+        while self.asked < plan.budget and not self._held_back.stopped:
             self.rest()
             if not (yield from self.question()):
                 break
@@ -215,6 +216,7 @@ class Distillation:
         return Distilled(
             *(self.student, self.bank, self.asked, self.pulled_back),
             *(self.student_steps, self.generator_steps, held_back, self.labels.names),
+            saved=plan.budget - self.asked if self._held_back.stopped else 0,
         )
 
     def state(self) -> State:

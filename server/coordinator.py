@@ -116,6 +116,7 @@ def ingredients(
             augmentation=Augmentation(experiment.student.shift, experiment.student.mirrors),
             held_back=questions.held_back,
             prior=questions.prior,
+            stop=questions.stop,
         ),
         domain.priors(experiment),
         experiment.seed,

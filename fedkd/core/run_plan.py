@@ -40,6 +40,8 @@ class Plan:
         held_back: share of the samples that the student never learns from, in [0, 0.5]; on their
             fused answers it is evaluated. 0: none, and nothing is known of it without data.
         prior: class prior of the fused answers, see `ClassPrior`.
+        stop: evaluations on held-back samples without a better agreement, after which no more is
+            asked, >= 1; see `fedkd.student.early_stopping`. None: the whole budget is.
     """
 
     budget: int
@@ -55,6 +57,7 @@ class Plan:
     augmentation: Augmentation = NO_AUGMENTATION
     held_back: float = 0.05
     prior: ClassPrior = AUTO
+    stop: int | None = None
 
     def __post_init__(self) -> None:
         for name, least in {"budget": 1, "batch": 1, "student_batch": 1, "steps": 0}.items():
@@ -69,6 +72,11 @@ class Plan:
             raise SettingsError(f"a bank of {self.capacity} cannot hold a batch of {self.batch}")
         check_held_back(self.held_back)
         check_prior(self.prior)
+        if self.stop is not None and (self.stop < 1 or not self.held_back):
+            raise SettingsError(
+                f"stop {self.stop} with held_back {self.held_back}; expected 1 evaluation or more, "
+                "on samples that are held back"
+            )
         if not 0 <= self.asking <= 1:
             raise SettingsError(f"expected asking in [0, 1], got {self.asking}")
 
@@ -126,3 +134,5 @@ class Distilled:
     ``count`` of them and `fedkd.core.task.Task.held_back`. Empty where none was held back."""
     classes: tuple[str, ...] = ()
     """Names of the student's outputs, (K,), in their order."""
+    saved: int = 0
+    """Samples of the budget that were not asked, because agreement no longer rose."""

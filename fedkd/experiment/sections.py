@@ -294,6 +294,9 @@ class Questions(Section):
     held_back: float = Field(0.05, ge=0, le=0.5)
     """Share of the samples that the student never learns from, and on whose fused answers it is
     evaluated, without any data. 0: none."""
+    stop: int | None = Field(None, ge=1)
+    """Ask no more after so many evaluations on held-back samples, of 20 in a run, without a better
+    agreement, see `fedkd.student.early_stopping`; None: the whole budget is asked."""
     quorum: int = Field(1, ge=1)
     """Fewest institutions that must answer a query."""
     timeout: float = Field(60.0, gt=0)

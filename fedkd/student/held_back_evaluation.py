@@ -11,8 +11,10 @@ from typing import TypeAlias
 import torch
 
 from fedkd.core.bank import Bank
+from fedkd.core.checkpoint_state import State
 from fedkd.core.interfaces import Record
 from fedkd.core.task import Score, Task
+from fedkd.student.early_stopping import EarlyStopping
 from fedkd.student.training import Trainer
 
 HeldBackScores: TypeAlias = Mapping[str, Score]
@@ -22,9 +24,17 @@ EVALUATIONS = 20
 """Fewest evaluations of a run that has as many student steps; below twice as many come."""
 RECENT = 256
 """Most samples in each of them, the latest: all would cost a long run much."""
+RECENT_TO_STOP = 1024
+"""Most samples where questions may be stopped: chance would decide on fewer."""
 MOST = 16_384
 """Most samples of the final evaluation, the latest."""
 _AT_ONCE = 1024
+
+
+def main_score(scores: HeldBackScores) -> float | None:
+    """Agreement, or R^2 of numbers."""
+    known = [scores.get(name) for name in ("agreement", "r2")]
+    return next((value for value in known if isinstance(value, float)), None)
 
 
 class HeldBackEvaluation:
@@ -35,19 +45,42 @@ class HeldBackEvaluation:
         trainer: of the student.
         task: by whose scores.
         steps: of the student, in all.
-        record: gets an event "held_back" for each evaluation.
+        record: gets an event "held_back" for each evaluation, and "stopped" once.
+        stop: patience of `EarlyStopping`, which hears each score while questions are asked.
     """
 
-    def __init__(self, bank: Bank, trainer: Trainer, task: Task, steps: int, record: Record):
+    def __init__(
+        self,
+        bank: Bank,
+        trainer: Trainer,
+        task: Task,
+        steps: int,
+        record: Record,
+        stop: int | None = None,
+    ) -> None:
         self._bank, self._trainer, self._task, self._record = bank, trainer, task, record
         self._steps, self._interval = steps, max(1, steps // EVALUATIONS)
+        self._stopping = EarlyStopping(stop)
+        self._recent = RECENT if stop is None else RECENT_TO_STOP
 
-    def student_step(self, step: int) -> None:
-        """The student has taken step number ``step``, from 1: evaluate it where that is due."""
+    @property
+    def stopped(self) -> bool:
+        """Whether no more questions are to be asked."""
+        return self._stopping.stopped
+
+    def student_step(self, step: int, *, asking: bool = False) -> None:
+        """The student has taken step number ``step``, from 1: evaluate it where that is due.
+
+        Args:
+            step: at the last one, on more samples.
+            asking: whether questions are still asked, so that they may be stopped.
+        """
         if step % self._interval and step != self._steps:
             return
-        if scores := self.scores(MOST if step == self._steps else RECENT):
+        if scores := self.scores(MOST if step == self._steps else self._recent):
             self._record("held_back", step=step, **scores)
+            if asking and self._stopping.hear(main_score(scores)):
+                self._record("stopped", step=step)
 
     def scores(self, most: int = MOST) -> HeldBackScores:
         """Of the student as it is, on the ``most`` latest samples, > 0."""
@@ -57,3 +90,11 @@ class HeldBackEvaluation:
         outputs = [self._trainer.logits(piece) for piece in torch.split(images, _AT_ONCE)]
         scores = self._task.held_back(torch.cat(outputs), fused.cpu())
         return {"count": len(images), **scores}
+
+    def state(self) -> State:
+        """What early stopping knows."""
+        return self._stopping.state()
+
+    def restore(self, state: State) -> None:
+        """Stop as when ``state`` was taken."""
+        self._stopping.restore(state)

@@ -106,13 +106,15 @@ def cost_figures(result: Result) -> list[HeadlineFigure]:
     teachers = result.teachers
     asked = max((teacher.samples_asked for teacher in teachers), default=0)
     pulled = max((teacher.samples_pulled_back for teacher in teachers), default=0)
+    saved = result.questions_saved or 0
     sent = sum(teacher.bytes_sent for teacher in teachers) / max(1, len(teachers))
     received = sum(teacher.bytes_received for teacher in teachers) / max(1, len(teachers))
     return [
         HeadlineFigure(
             "Questions per teacher",
             count(asked),
-            f"samples asked; {count(pulled)} pulled back" if pulled else "samples; no gradients",
+            (f"samples asked; {count(pulled)} pulled back" if pulled else "samples; no gradients")
+            + (f"; stopped early, {count(saved)} saved" if saved else ""),
         ),
         HeadlineFigure(
             "Traffic per teacher",

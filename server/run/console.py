@@ -134,7 +134,9 @@ def print_result(result: dict[str, Any], path: str) -> None:
     if isinstance(teachers, list):
         table.add_row("teachers", _main_scores(result, teachers))
         most = max(t["samples_asked"] for t in teachers)
-        table.add_row("asked of each", counted(most, "sample"))
+        saved = result.get("questions_saved")
+        early = f", stopped early: {counted(saved, 'sample')} saved" if saved else ""
+        table.add_row("asked of each", counted(most, "sample") + early)
     table.add_row("seconds", f"{result['seconds']}")
     console.print(table)
     for warning in result.get("warnings", ()):

@@ -22,9 +22,8 @@ from fedkd.server.hub.answer_times import answer_time_quantile
 from fedkd.server.report.main_scores import MAIN_SCORES, main_score
 from fedkd.server.report.page import build_report
 from fedkd.server.report.page_kinds import domain_page, task_page
-from fedkd.server.report.records.result_parts import TaskScores
+from fedkd.server.report.records.result_parts import EnsembleScore, TaskScores
 from fedkd.server.report.records.result_schema import (
-    EnsembleScore,
     StudentScore,
     current_kind,
 )
@@ -213,6 +212,7 @@ class RunRecorder:
             "signals_asked": self._signals(trained=distilled.generator_steps > 0),
             "student_steps": distilled.student_steps,
             "generator_steps": distilled.generator_steps,
+            "questions_saved": None if self.experiment.questions.stop is None else distilled.saved,
             "onnx": onnx,
             "warnings": ensemble_warnings(task, evaluation.ensemble, evaluation.teachers),
         }

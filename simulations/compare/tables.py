@@ -121,6 +121,7 @@ COLUMNS = {
     "teachers_r2": Column("R², mean teacher", _teachers("r2"), "number"),
     "epsilon": Column("ε", _epsilon, "epsilon"),
     "asked": Column("asked of each", _largest("samples_asked"), "count"),
+    "saved": Column("saved", lambda result: result.get("questions_saved"), "count"),
     "pulled_back": Column("pulled back", _largest("samples_pulled_back"), "count"),
     "questions_to_95": Column("asked to 95 %", _student("questions_to_95"), "count"),
     "seconds_to_95": Column("seconds to 95 %", _student("seconds_to_95"), "count"),

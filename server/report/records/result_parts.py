@@ -45,6 +45,14 @@ class TaskScores(ResultModel):
     """Of a policy: the mean return of its episodes."""
 
 
+class EnsembleScore(TaskScores):
+    """Scores of the fused answer of all institutions."""
+
+    prior: tuple[float, ...] | None = None
+    """(K,) class prior that it was given, see `fedkd.aggregation.logit_adjustment`; None: as the
+    teachers were trained."""
+
+
 class HeldBackScore(ResultModel):
     """Scores of the student on samples it never learned from, against their fused answers.
 

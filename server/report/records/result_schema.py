@@ -13,6 +13,7 @@ from fedkd.server.report.records.result_parts import (
     Accuracy,
     Count,
     Distance,
+    EnsembleScore,
     EstimatorRecord,
     GuaranteeRecord,
     HeldBackScore,
@@ -58,14 +59,6 @@ class StudentScore(TaskScores):
     """Of ``seconds`` of the run, until then."""
     held_back: HeldBackScore | None = None
     """On samples it never learned from; None: none was held back."""
-
-
-class EnsembleScore(TaskScores):
-    """Scores of the fused answer of all institutions."""
-
-    prior: tuple[float, ...] | None = None
-    """(K,) class prior that it was given, see `fedkd.aggregation.logit_adjustment`; None: as the
-    teachers were trained."""
 
 
 class TeacherRecord(TaskScores):
@@ -137,6 +130,9 @@ class Result(ResultModel):
     versions: dict[str, str]
     resumed: Count = 0
     """Number of times that the run was resumed."""
+    questions_saved: Count | None = None
+    """Samples of the budget that were not asked, because agreement on held-back samples no longer
+    rose; None: the run might not stop so."""
     warnings: tuple[str, ...] = ()
     """What a reader of the scores has to know, for people."""
     estimator: EstimatorRecord | None = None
@@ -207,6 +203,14 @@ class HeldBack(HeldBackScore, _EventModel):
     """The student was evaluated on the latest samples that were held back from it."""
 
     kind: Literal["held_back"] = "held_back"
+    step: Count
+    asked: Count
+
+
+class Stopped(_EventModel):
+    """No more is asked after the question that is under way, see `questions.stop`."""
+
+    kind: Literal["stopped"] = "stopped"
     step: Count
     asked: Count
 
@@ -295,6 +299,7 @@ Event: TypeAlias = Annotated[
     | Trained
     | Scored
     | HeldBack
+    | Stopped
     | Generated
     | Reweighted
     | Reliability

@@ -105,6 +105,7 @@ def same(one: State, other: State) -> bool:
         (make("co_boosting", {"latent": 8, "steps_per_batch": 2, "warm_up": 0.2}), PLAN),
         (make("co_boosting", {"latent": 8, "steps_per_batch": 2}), replace(PLAN, capacity=30)),
         (make("zskd", {"steps_per_batch": 2}), PLAN),
+        (cudfkd(), replace(PLAN, stop=3, held_back=0.3)),
     ],
     ids=[
         "priors",
@@ -131,6 +132,7 @@ def same(one: State, other: State) -> bool:
         "learned-weights",
         "bounded-learned-weights",
         "data-impressions",
+        "early-stopping",
     ],
 )
 def test_whoever_goes_on_from_any_rest_ends_where_the_others_do(
