@@ -10,6 +10,7 @@ from torch import nn
 from fedkd.core.augmentation import NO_AUGMENTATION, Augmentation
 from fedkd.core.bank import Bank
 from fedkd.core.held_back import check_held_back
+from fedkd.core.task import Score
 from fedkd.errors import SettingsError
 
 AUTO: Literal["auto"] = "auto"
@@ -129,7 +130,7 @@ class Distilled:
     pulled_back: int
     student_steps: int
     generator_steps: int
-    held_back: Mapping[str, float | None] = field(default_factory=dict)
+    held_back: Mapping[str, Score] = field(default_factory=dict)
     """Of the final student on samples that it never learned from, against their fused answers:
     ``count`` of them and `fedkd.core.task.Task.held_back`. Empty where none was held back."""
     classes: tuple[str, ...] = ()

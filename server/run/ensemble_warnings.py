@@ -3,10 +3,10 @@
 import statistics
 from collections.abc import Mapping
 
-from fedkd.core.task import Task
+from fedkd.core.task import Score, Task
 from fedkd.server.report.main_scores import MAIN_SCORES
 
-Scores = Mapping[str, float | None]
+Scores = Mapping[str, Score]
 ROUNDING = 1e-6
 """Of a mean of scores."""
 
@@ -24,9 +24,9 @@ def ensemble_warnings(task: Task, ensemble: Scores, teachers: Mapping[str, Score
     """
     score = MAIN_SCORES[task.kind]
     own = [each.get(score.field) for each in teachers.values()]
-    known = [value for value in own if value is not None]
+    known = [value for value in own if isinstance(value, float)]
     fused = ensemble.get(score.field)
-    if fused is None or len(known) < 2 or len(known) < len(own):
+    if not isinstance(fused, float) or len(known) < 2 or len(known) < len(own):
         return []
     mean = statistics.fmean(known)
     if fused >= mean - ROUNDING:

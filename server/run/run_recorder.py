@@ -274,7 +274,8 @@ class RunRecorder:
     def _student(self, distilled: Distilled, evaluation: Evaluation, task: Task) -> dict[str, Any]:
         scores = [each.score for each in self._scores]
         accuracies = scores if main_score(task.record()).is_share else []
-        reached = time_to_score(self._scores, evaluation.student.get(task.main_score))
+        final = evaluation.student.get(task.main_score)
+        reached = time_to_score(self._scores, final if isinstance(final, float) else None)
         whole, half = training_stability(accuracies), training_stability(accuracies, last=0.5)
         return {
             **scores_of(StudentScore, evaluation.student),

@@ -1,4 +1,4 @@
-"""Questions stop once agreement on held-back samples no longer rises; the student's steps do not."""
+"""Questions stop once agreement on held-back samples no longer rises; student steps do not."""
 
 import math
 
