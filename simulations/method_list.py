@@ -47,6 +47,8 @@ def _terms(method: Method) -> tuple[str, str]:
     discloses = ["class scores of synthesised samples"]
     if "bn_gap" in asks:
         discloses.append("distance to its batch-norm statistics")
+    if "activation" in asks:
+        discloses.append("mean size of its features")
     if method.gradient.pulls_back:
         asks.append("gradients (pull_back)")
         discloses.append("how scores change with pixels")

@@ -61,7 +61,7 @@ root = "."                          # folder to which PATH is relative
 # partition_seed = 0
 
 [policy]                            # what may be asked; what is not named is refused
-signals = ["logits"]                # logits, bn_gap, features, relations
+signals = ["logits"]                # logits, bn_gap, features, relations, activation
 samples = 20000                     # most images ever answered, from whomever they come
 samples_per_hour = 10000            # and most within any hour
 largest_batch = 1024                # and in one query

@@ -27,7 +27,7 @@ from fedkd.privacy.supervised_membership import (
     number_statistics,
     relation_statistics,
 )
-from fedkd.protocol import Ask, Card, PullBack, Refusal, Reply, Signal
+from fedkd.protocol import SCALARS, Ask, Card, PullBack, Refusal, Reply, Signal
 
 CHUNK = 256
 """Samples in one question; a batch-norm distance is asked of one sample at a time."""
@@ -88,9 +88,9 @@ def attacked_outputs(
         groups = labels if labels.dim() == 1 else torch.zeros(len(labels), dtype=torch.int64)
         features = _asked(gate, samples, Signal.FEATURES, CHUNK)
         statistics[str(Signal.FEATURES)] = feature_statistics(features.numpy(), groups.numpy())
-    if Signal.BN_GAP in release.signals:
-        gaps = _asked(gate, samples, Signal.BN_GAP, 1)
-        statistics[str(Signal.BN_GAP)] = gaps.double().numpy()[:, None]
+    for signal in sorted(SCALARS & release.signals):
+        numbers = _asked(gate, samples, signal, 1)
+        statistics[str(signal)] = numbers.double().numpy()[:, None]
     if Signal.RELATIONS in release.signals:
         statistics[str(Signal.RELATIONS)] = _relation_statistics(gate, samples, labels)
     if release.pull_back and logits is not None:

@@ -189,7 +189,7 @@ class ReleaseGate:
         match signal:
             case Signal.LOGITS:
                 return batch, self._card.classes
-            case Signal.BN_GAP:
+            case Signal.BN_GAP | Signal.ACTIVATION:
                 return ()
             case Signal.FEATURES:
                 return batch, *value.shape[-1:]

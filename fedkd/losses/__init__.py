@@ -35,7 +35,7 @@ from fedkd.losses.number_discrepancy import (
     squared_discrepancy,
     student_magnitude,
 )
-from fedkd.losses.statistics import bn_gap
+from fedkd.losses.statistics import activation, bn_gap
 from fedkd.losses.task_prior import task_balance, task_one_hot, task_sparsity
 from fedkd.losses.term import Batch, Objective, Term, penalised, weighted
 
@@ -45,6 +45,7 @@ __all__ = [
     "Batch",
     "Objective",
     "Term",
+    "activation",
     "adversarial_kl",
     "adversarial_realness",
     "bn_gap",

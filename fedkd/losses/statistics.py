@@ -1,4 +1,4 @@
-"""Feature-statistics terms: how far images are from the teacher's training statistics."""
+"""Feature-statistics terms: how images are beside the teacher's training statistics."""
 
 from fedkd.losses.term import Term
 from fedkd.protocol import Signal
@@ -11,4 +11,17 @@ def bn_gap() -> Term:
         "sum_layers |mu_running - mu(x)|_2 + |var_running - var(x)|_2",
         frozenset({Signal.BN_GAP}),
         lambda b: b.teacher[Signal.BN_GAP],
+    )
+
+
+def activation() -> Term:
+    """Negative mean magnitude of the teacher's features; low: its features respond to the images.
+
+    Source: DAFL (Chen et al., ICCV 2019), whose features are those before the last layer.
+    """
+    return Term(
+        "activation",
+        "-mean_b mean_d |f_d(x_b)|",
+        frozenset({Signal.ACTIVATION}),
+        lambda b: -b.teacher[Signal.ACTIVATION],
     )

@@ -7,7 +7,7 @@ A generator moves on, and a student that keeps no images forgets what it drew be
 variational auto-encoder learns whatever was asked about, and replays it
 (`fedkd.synthesis.generative_replay_vae`):
 
-    L_G = one_hot + balance * class_balance + (1 - JS(S, T))
+    L_G = one_hot + balance * class_balance + activation_weight * activation + (1 - JS(S, T))
     L_memory = |D(z) - x| + |S(D(z)) - S(x)| + 1e-5 KL(code of x || N(0, 1)),   z of the code of x
     L_S = mean_b mean_c |S_c(x_b) - T_c(x_b)|,      x_b drawn anew or from memory
 
@@ -22,8 +22,8 @@ Departures
   The bank keeps images too, which the paper does without; ``Plan.capacity`` of a few batches is the
     paper's case, and ``digits-pre_dfkd`` is run so. A batch enters memory whole, once, and not half
     of it; the memory learns from what was new whenever it is to draw.
-  The activation term is left out, as in `fedkd.methods.dafl`; class_balance is in nats, not in
-    logarithms to base 10.
+  The activation term weighs 0 by default, as in `fedkd.methods.dafl`; class_balance is in nats, not
+    in logarithms to base 10.
   Logits are centred in L_S: an offset of all classes decides nothing.
   Rates suit our networks. The paper's generator has spectral norms and learns at 0.02, its memory
     at a fortieth of that.
@@ -33,7 +33,14 @@ from typing import Literal, TypeAlias, get_args
 
 from fedkd.core.schedules import FULL, constant, ramp
 from fedkd.errors import SettingsError
-from fedkd.losses import class_balance, jensen_shannon, loss_named, one_hot, weighted
+from fedkd.losses import (
+    activation,
+    class_balance,
+    jensen_shannon,
+    loss_named,
+    one_hot,
+    weighted,
+)
 from fedkd.methods.method import Method, Share
 from fedkd.methods.source_shares import shares, trained_by
 from fedkd.synthesis import GenerativeReplay, GeneratorNetwork, TrainedGenerator
@@ -47,6 +54,7 @@ def pre_dfkd(
     *,
     one_hot_weight: float = 1.0,
     balance_weight: float = 5.0,
+    activation_weight: float = 0.0,
     replayed: float = 1 / 9,
     replay_steps: int = 1,
     replay_rate: float = 5e-4,
@@ -64,6 +72,8 @@ def pre_dfkd(
             `fedkd.synthesis.teacher_gradients`.
         one_hot_weight: of the teacher's own decision, >= 0.
         balance_weight: of the class balance, >= 0; here and in memory.
+        activation_weight: of the teacher's activation, >= 0; 0.1 in the paper; 0 spares
+            institutions the signal.
         replayed: share of the generator's questions that are about images from memory, in [0, 1);
             the paper has one for eight new ones.
         replay_steps: of the auto-encoder, for each batch that was asked about, >= 1.
@@ -85,6 +95,7 @@ def pre_dfkd(
         weighted(
             (constant(one_hot_weight), one_hot()),
             (constant(balance_weight), class_balance()),
+            (constant(activation_weight), activation()),
             (FULL, jensen_shannon(3.0, over_classes=True, held=True)),
         ),
         trained_by("pre_dfkd", gradient, get_args(Way)),

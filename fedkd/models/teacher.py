@@ -103,7 +103,7 @@ class ModuleTeacher:
         if any(norm.track_running_stats for norm in self._norms):
             signals.add(Signal.BN_GAP)
         if isinstance(self.module, Network):
-            signals |= {Signal.FEATURES, Signal.RELATIONS}
+            signals |= {Signal.FEATURES, Signal.RELATIONS, Signal.ACTIVATION}
         return frozenset(signals)
 
     def ask(self, images: Tensor, signals: frozenset[Signal]) -> dict[Signal, Tensor]:
@@ -173,6 +173,8 @@ class ModuleTeacher:
                 values[Signal.FEATURES] = features
                 if Signal.RELATIONS in signals:
                     values[Signal.RELATIONS] = cosine_relations(features)
+                if Signal.ACTIVATION in signals:
+                    values[Signal.ACTIVATION] = features.abs().mean()
             else:
                 logits = self.module(x)
         values[Signal.LOGITS] = logits

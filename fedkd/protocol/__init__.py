@@ -28,7 +28,7 @@ from fedkd.protocol.requests import (
     fingerprint,
     without_recipe,
 )
-from fedkd.protocol.signals import WHOLE_BATCH, Signal, as_float, rounded
+from fedkd.protocol.signals import SCALARS, WHOLE_BATCH, Signal, as_float, rounded
 from fedkd.protocol.tables import (
     Column,
     Number,
@@ -50,6 +50,7 @@ from fedkd.protocol.tasks import (
 __all__ = [
     "MAX_NAME_LENGTH",
     "RECIPE_VERSION",
+    "SCALARS",
     "WHOLE_BATCH",
     "Answers",
     "Ask",

@@ -41,9 +41,18 @@ class Signal(StrEnum):
     property of the whole batch, which is never split.
     """
 
+    ACTIVATION = "activation"
+    """Mean magnitude of what enters the teacher's last layer, over samples and features, ``()``.
 
-WHOLE_BATCH = frozenset({Signal.BN_GAP, Signal.RELATIONS})
+    Computed at the institution, so that features never leave. It is a property of the whole batch,
+    which is never split.
+    """
+
+
+WHOLE_BATCH = frozenset({Signal.BN_GAP, Signal.RELATIONS, Signal.ACTIVATION})
 """Signals of which a batch is never split."""
+SCALARS = frozenset({Signal.BN_GAP, Signal.ACTIVATION})
+"""Signals that are one number, and always float32."""
 
 
 def as_float(images: Tensor) -> Tensor:
@@ -56,9 +65,9 @@ def rounded(value: Tensor, signal: Signal, exact: bool) -> Tensor:
 
     Logits that need not be exact are quantised row by row, see
     `fedkd.protocol.logit_quantisation`, and relations to steps of 1/127, see
-    `fedkd.protocol.relations`. A batch-norm gap is one number, and always float32.
+    `fedkd.protocol.relations`. What is one number is always float32.
     """
-    if exact or signal is Signal.BN_GAP:
+    if exact or signal in SCALARS:
         return value.float()
     if signal is Signal.LOGITS:
         return quantised(value.detach().float())

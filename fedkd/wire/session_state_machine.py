@@ -19,7 +19,17 @@ from types import MappingProxyType
 import torch
 
 from fedkd.errors import LocalProtocolError, RemoteProtocolError
-from fedkd.protocol import RECIPE_VERSION, Ask, Card, PullBack, Reason, Refusal, Reply, Signal
+from fedkd.protocol import (
+    RECIPE_VERSION,
+    SCALARS,
+    Ask,
+    Card,
+    PullBack,
+    Reason,
+    Refusal,
+    Reply,
+    Signal,
+)
 from fedkd.wire.logit_packing import PACKING_VERSION
 from fedkd.wire.recipes import exceeds_limits
 from fedkd.wire.session_messages import (
@@ -199,12 +209,13 @@ def _mismatch(request: Ask | PullBack | RecipeQuery, reply: Reply, card: Card | 
     rounded = torch.float32 if request.exact else torch.float16
     batch = len(request.recipe if isinstance(request, RecipeQuery) else request.images)
     for signal, tensor in reply.signals.items():
-        dtype = torch.float32 if signal is Signal.BN_GAP else rounded
+        dtype = torch.float32 if signal in SCALARS else rounded
         shape = {
             Signal.LOGITS: (batch, card.classes if card else 0),
             Signal.BN_GAP: (),
             Signal.FEATURES: (batch, *tensor.shape[1:]),
             Signal.RELATIONS: (batch, batch),
+            Signal.ACTIVATION: (),
         }[signal]
         if violation := _tensor_mismatch(signal.value, tensor, shape, dtype):
             return violation

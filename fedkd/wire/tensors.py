@@ -104,6 +104,7 @@ SIGNALS = {
     ),
     Signal.BN_GAP: TensorSpec("a batch-norm gap", "", (torch.float32,)),
     Signal.FEATURES: TensorSpec("features", "BD", (torch.float16, torch.float32)),
+    Signal.ACTIVATION: TensorSpec("an activation", "", (torch.float32,)),
     Signal.RELATIONS: TensorSpec(
         "relations", "BB", (torch.float16, torch.float32), packing=pb.DTYPE_TRIANGLE
     ),

@@ -23,6 +23,7 @@ class Signal(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     SIGNAL_BN_GAP: _ClassVar[Signal]
     SIGNAL_FEATURES: _ClassVar[Signal]
     SIGNAL_RELATIONS: _ClassVar[Signal]
+    SIGNAL_ACTIVATION: _ClassVar[Signal]
 
 class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -46,6 +47,7 @@ SIGNAL_LOGITS: Signal
 SIGNAL_BN_GAP: Signal
 SIGNAL_FEATURES: Signal
 SIGNAL_RELATIONS: Signal
+SIGNAL_ACTIVATION: Signal
 REASON_UNSPECIFIED: Reason
 REASON_FORBIDDEN: Reason
 REASON_SPENT: Reason

@@ -27,6 +27,7 @@ _SIGNALS = {
     "bn_gap": "distance of a batch to its batch-norm statistics (bn_gap)",
     "features": "what enters its last layer (features)",
     "relations": "how alike it finds every two samples (relations)",
+    "activation": "how large a batch's features are on average (activation)",
 }
 _ABSENCES = {
     "lost": "did not answer",

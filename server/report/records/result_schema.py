@@ -88,7 +88,8 @@ class TeacherRecord(TaskScores):
     guarantee: GuaranteeRecord | None = None
     """The whole guarantee; None without one, and in results of earlier releases."""
     signals: tuple[str, ...] = ()
-    """What its policy releases: ``logits``, ``bn_gap``, ``features``, ``relations``."""
+    """What its policy releases: ``logits``, ``bn_gap``, ``features``, ``relations``,
+    ``activation``."""
     questions: Count = 0
     """Sent to it; 0 if not counted."""
     recipes: Count = 0

@@ -43,7 +43,7 @@ from fedkd.protocol import (
 )
 
 LOGITS, BN_GAP, FEATURES = Signal.LOGITS, Signal.BN_GAP, Signal.FEATURES
-RELATIONS = Signal.RELATIONS
+RELATIONS, ACTIVATION = Signal.RELATIONS, Signal.ACTIVATION
 EVERYTHING = frozenset(Signal)
 K, SHAPE, D = 3, (1, 4, 4), 32
 SECRET = "patient 4711"
@@ -111,8 +111,14 @@ def ask(count: int = 4, *signals: Signal, exact: bool = False) -> Ask:
     return Ask(images(count), frozenset(signals or (LOGITS,)), exact)
 
 
+def shapes_of(count: int) -> dict[Signal, tuple[int, ...]]:
+    """Of every signal of so many images."""
+    whole = {BN_GAP: (), ACTIVATION: (), RELATIONS: (count, count)}
+    return {LOGITS: (count, K), FEATURES: (count, D), **whole}
+
+
 def pull(count: int = 4, *signals: Signal) -> PullBack:
-    shapes = {LOGITS: (count, K), BN_GAP: (), FEATURES: (count, D), RELATIONS: (count, count)}
+    shapes = shapes_of(count)
     return PullBack(images(count), {s: torch.ones(shapes[s]) for s in signals or (LOGITS,)})
 
 
@@ -466,7 +472,7 @@ def requests(draw: st.DrawFn) -> Ask | PullBack:
     if draw(st.booleans()):
         return Ask(asked, signals, draw(st.booleans()))
     count = len(asked) if asked.dim() else 0
-    right = {LOGITS: (count, K), BN_GAP: (), FEATURES: (count, D), RELATIONS: (count, count)}
+    right = shapes_of(count)
     wrong = st.lists(st.integers(0, 5), max_size=3)
     return PullBack(
         asked,
@@ -547,6 +553,7 @@ def assert_sound(request: Ask | PullBack, said: Reply) -> None:
             BN_GAP: ((), torch.float32),
             FEATURES: ((count, D), plain),
             RELATIONS: ((count, count), plain),
+            ACTIVATION: ((), torch.float32),
         }
         out = [(tensor, *forms[signal]) for signal, tensor in said.signals.items()]
     for tensor, shape, dtype in out:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from fedkd.errors import SettingsError
 from fedkd.losses import Batch, kl_divergence
 from fedkd.methods import (
     Method,
@@ -212,6 +213,16 @@ def test_a_temperature_of_cudfkd_is_that_of_its_kl_loss_alone() -> None:
 
 def test_a_weight_of_0_spares_institutions_the_gap() -> None:
     assert set(ta_dfkd(bn_weight=0.0).needs.signals) == {LOGITS}
+
+
+def test_the_activation_term_is_asked_for_where_it_weighs_something() -> None:
+    for factory in (dafl, pre_dfkd):
+        assert Signal.ACTIVATION not in factory().needs.signals
+        method = factory(activation_weight=0.1)
+        assert Signal.ACTIVATION in method.needs.signals
+        assert weights_of(method, 0.5)["activation"] == 0.1
+    with pytest.raises(SettingsError, match="needs the gradient of activation"):
+        dafl("straight_through", activation_weight=0.1)
 
 
 def test_plain_deepinversion_does_not_ask_the_student() -> None:

@@ -15,7 +15,7 @@ from fedkd.models import ModuleTeacher, Network, ScikitTeacher, build_network
 from fedkd.protocol import Signal
 
 LOGITS, BN_GAP, FEATURES = Signal.LOGITS, Signal.BN_GAP, Signal.FEATURES
-RELATIONS = Signal.RELATIONS
+RELATIONS, ACTIVATION = Signal.RELATIONS, Signal.ACTIVATION
 BOTH = frozenset({LOGITS, BN_GAP})
 ONLY_LOGITS = frozenset({LOGITS})
 
@@ -147,6 +147,20 @@ def test_relations_are_cosines_of_features_over_the_whole_batch() -> None:
     torch.testing.assert_close(found[RELATIONS].double(), expected, rtol=0, atol=1e-5)
 
 
+def test_the_activation_is_the_mean_magnitude_of_features_over_the_whole_batch() -> None:
+    teacher, x = ModuleTeacher(trained(), 10), images(1100)  # more than one piece
+    found = teacher.ask(x, frozenset({FEATURES, ACTIVATION}))
+    assert found[ACTIVATION].shape == ()
+    mean = float(found[FEATURES].double().abs().mean())
+    assert float(found[ACTIVATION]) == pytest.approx(mean, rel=1e-5)
+    few = x[:5]
+    pulled = teacher.pull_back(few, {ACTIVATION: torch.tensor(2.0)})
+    slopes = torch.ones(5, found[FEATURES].shape[1]) * 2.0 / found[FEATURES][:5].numel()
+    signs = teacher.ask(few, frozenset({FEATURES}))[FEATURES].sign()
+    expected = teacher.pull_back(few, {FEATURES: slopes * signs})
+    torch.testing.assert_close(pulled, expected, rtol=1e-4, atol=1e-7)
+
+
 def test_pulling_relations_back_is_their_slope() -> None:
     network, x = trained().double(), images(5).double()
     teacher, cotangent = ModuleTeacher(network, 10), torch.randn(5, 5, generator=rng(1))
@@ -179,7 +193,7 @@ def test_the_callers_module_stays_as_it_was() -> None:
 def test_signals_are_those_that_the_module_can_give() -> None:
     plain = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
     assert ModuleTeacher(plain, 10).signals == {LOGITS}
-    assert ModuleTeacher(trained("cnn-groupnorm"), 10).signals == {LOGITS, FEATURES, RELATIONS}
+    assert ModuleTeacher(trained("cnn-groupnorm"), 10).signals == set(Signal) - {BN_GAP}
     assert ModuleTeacher(trained(), 10).signals == set(Signal)
     with pytest.raises(NeedsError, match="bn_gap"):
         ModuleTeacher(plain, 10).ask(images(2), BOTH)

@@ -90,6 +90,7 @@ def said(draw: st.DrawFn, *dtypes: torch.dtype, batch: int, least: int) -> dict[
         Signal.LOGITS: tensors(2, *dtypes, batch=batch),
         Signal.FEATURES: tensors(2, *dtypes, batch=batch),
         Signal.BN_GAP: tensors(0, torch.float32),
+        Signal.ACTIVATION: tensors(0, torch.float32),
         Signal.RELATIONS: relations(*dtypes, batch=batch),
     }
     return {signal: draw(forms[signal]) for signal in chosen}

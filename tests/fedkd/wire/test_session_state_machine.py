@@ -218,6 +218,7 @@ GAP = {Signal.BN_GAP: torch.tensor(1.0)}
 BOTH = Ask(IMAGES, frozenset({Signal.LOGITS, Signal.BN_GAP}))
 FEATURES = Ask(IMAGES, frozenset({Signal.FEATURES}))
 RELATIONS = Ask(IMAGES, frozenset({Signal.RELATIONS}))
+ACTIVATION = Ask(IMAGES, frozenset({Signal.ACTIVATION}))
 PULL_BACK = PullBack(IMAGES, {Signal.LOGITS: torch.zeros(4, 3)})
 
 
@@ -241,6 +242,9 @@ PULL_BACK = PullBack(IMAGES, {Signal.LOGITS: torch.zeros(4, 3)})
         (FEATURES, Reply({Signal.FEATURES: torch.zeros(5, 9).half()}), "features"),
         (RELATIONS, Reply({Signal.RELATIONS: torch.eye(4).half()}), None),
         (RELATIONS, Reply({Signal.RELATIONS: torch.zeros(4, 3).half()}), r"expected \(4, 4\)"),
+        (ACTIVATION, Reply({Signal.ACTIVATION: torch.tensor(0.5)}), None),
+        (ACTIVATION, Reply({Signal.ACTIVATION: torch.tensor(0.5).half()}), "float32"),
+        (ACTIVATION, Reply({Signal.ACTIVATION: torch.zeros(4)}), "activation"),
         (Ask(IMAGES), Reply(), "exactly the signals"),
         (Ask(IMAGES), Reply(logits().signals, IMAGES), "exactly the signals"),
         (PULL_BACK, logits(), "gradient alone"),
@@ -249,7 +253,7 @@ PULL_BACK = PullBack(IMAGES, {Signal.LOGITS: torch.zeros(4, 3)})
         (PULL_BACK, Reply(gradient=IMAGES[:3]), r"expected \(4, 1, 2, 2\)"),
         (PULL_BACK, Reply(gradient=IMAGES.half()), "float32"),
     ],
-    ids=range(24),
+    ids=range(27),
 )
 def test_an_answer_must_fit_its_question(
     request_: Ask | PullBack, reply: Reply, words: str | None
