@@ -104,6 +104,13 @@ def _announce() -> None:
 def compare(
     experiments: Annotated[list[str], typer.Argument(help="Files or names, as `run` takes them.")],
     seeds: Annotated[int, typer.Option(help="Seeds 0, 1, ... of each.")] = 3,
+    draws: Annotated[
+        int | None,
+        typer.Option(
+            help="In place of --seeds: so many draws, each with another partition, teachers and "
+            "student; tables have standard errors."
+        ),
+    ] = None,
     engine: Annotated[str, typer.Option(help="local or simulation.")] = "local",
     out: Annotated[
         Path | None,
@@ -142,7 +149,8 @@ def compare(
     from fedkd.simulations.compare.comparison import compare as compare_experiments
 
     compare_experiments(
-        *(experiments, seeds, engine, out, set_ or [], methods, sweep or [], columns, jobs)
+        *(experiments, seeds if draws is None else draws, engine, out, set_ or [], methods),
+        *(sweep or [], columns, jobs, draws is not None),
     )
 
 

@@ -46,6 +46,7 @@ def compare(
     sweeps: Sequence[str] = (),
     columns: str | None = None,
     jobs: int = 1,
+    drawn: bool = False,
 ) -> list[ComparisonRow]:
     """Run every variant with seeds 0 to ``seeds`` - 1 and write the comparison.
 
@@ -58,6 +59,7 @@ def compare(
         methods: see `fedkd.simulations.compare.variants.variants`, as are
         sweeps: these.
         columns: of the tables, see `fedkd.simulations.compare.tables.select_columns`.
+        drawn: whether each seed draws another partition too, and so other teachers.
         jobs: runs at a time, >= 1; of more than one, each is a process of its own.
 
     Raises:
@@ -66,7 +68,7 @@ def compare(
         FedkdError: whatever the first run raises.
     """
     if seeds < 1:
-        raise SettingsError(f"--seeds {seeds}; expected 1 or more")
+        raise SettingsError(f"--{'draws' if drawn else 'seeds'} {seeds}; expected 1 or more")
     if engine not in ENGINES:
         raise SettingsError(f"unknown engine {engine!r}; choose one of {', '.join(ENGINES)}")
     if jobs < 1 or (jobs > 1 and engine != "local"):
@@ -79,7 +81,7 @@ def compare(
     rows = variants(names, methods, sweeps, overrides)
     # Check all before the first, or an error in the last would be reported hours later.
     plan = [
-        PlannedRun(row, row.experiment(seed), path / row.folder(seed))
+        PlannedRun(row, row.experiment(seed, drawn), path / row.folder(seed))
         for row in rows
         for seed in range(seeds)
     ]
@@ -98,7 +100,7 @@ def compare(
     else:
         failed = execute_in_parallel(plan, states, jobs)
     complete = [row for row in rows if not any(p.variant is row and p.path in failed for p in plan)]
-    found = _write(complete, plan, path, chosen) if complete else []
+    found = _write(complete, plan, path, chosen, drawn) if complete else []
     if failed:
         first = next(iter(failed))
         raise RunsFailed(
@@ -165,14 +167,18 @@ def _execute(
 
 
 def _write(
-    rows: Sequence[Variant], plan: Sequence[PlannedRun], path: Path, columns: Sequence[str] | None
+    rows: Sequence[Variant],
+    plan: Sequence[PlannedRun],
+    path: Path,
+    columns: Sequence[str] | None,
+    drawn: bool,
 ) -> list[ComparisonRow]:
     found = []
     for variant in rows:
         folders = tuple(planned.path for planned in plan if planned.variant is variant)
         # Read from the file, so that old and new runs are treated alike.
         results = tuple(load_run(folder).result.model_dump(mode="json") for folder in folders)
-        found.append(ComparisonRow(variant.label, variant.family, results, folders))
+        found.append(ComparisonRow(variant.label, variant.family, results, folders, drawn))
     shown = default_columns(found) if columns is None else columns
     (path / "comparison.md").write_text(markdown(found, shown), encoding="utf-8")
     write_csv(found, path / "comparison.csv")

@@ -79,12 +79,15 @@ def write_comparison_page(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     seeds = max(len(row.folders) for row in rows)
-    spread = f"Mean ± sample standard deviation over {seeds} seeds. " if seeds > 1 else ""
+    what, run = (
+        ("standard error", "draw") if rows[0].drawn else ("sample standard deviation", "seed")
+    )
+    spread = f"Mean ± {what} over {seeds} {run}s. " if seeds > 1 else ""
     text = environment.from_string(HTML).render(
         css=Markup(CSS),
         name=path.resolve().name,
         title=f"{plural(len(rows), 'experiment')} compared".capitalize(),
-        seeds=counted(seeds, "seed") + (" each" if len(rows) > 1 else ""),
+        seeds=counted(seeds, run) + (" each" if len(rows) > 1 else ""),
         engine=", ".join(dict.fromkeys(str(row.results[0]["engine"]) for row in rows)),
         plots=[
             {"heading": plot.heading, "caption": plot.caption, "svg": Markup(plot.svg())}

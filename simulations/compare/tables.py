@@ -1,6 +1,7 @@
-"""Tables of a comparison: means and standard deviations over seeds, as Markdown or CSV."""
+"""Tables of a comparison: means and their spread over seeds or draws, as Markdown or CSV."""
 
 import csv
+import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -38,6 +39,8 @@ class ComparisonRow:
     results: tuple[Figures, ...]
     """Result of each seed, from 0."""
     folders: tuple[Path, ...]
+    drawn: bool = False
+    """Whether partition and teachers differ too, so that runs are draws of the whole experiment."""
 
     def values(self, column: str) -> list[float]:
         """Values of all seeds that have one."""
@@ -53,6 +56,11 @@ class ComparisonRow:
         """Sample standard deviation over seeds; 0 for fewer than two."""
         values = self.values(column)
         return statistics.stdev(values) if len(values) > 1 else 0.0
+
+    def spread(self, column: str) -> float:
+        """What stands behind the mean: of draws its standard error, else `deviation`."""
+        values = self.values(column)
+        return self.deviation(column) / math.sqrt(max(1, len(values)) if self.drawn else 1)
 
     @property
     def task(self) -> str:
@@ -195,7 +203,8 @@ def markdown(rows: Sequence[ComparisonRow], columns: Sequence[str]) -> str:
 
 def table(rows: Sequence[ComparisonRow], columns: Sequence[str], seeds: int) -> Table:
     """The table for a terminal."""
-    title = f"mean ± sd over {seeds} seeds" if seeds > 1 else "of 1 seed"
+    what, runs = ("standard error", "draw") if rows[0].drawn else ("sd", "seed")
+    title = f"mean ± {what} over {seeds} {runs}s" if seeds > 1 else f"of 1 {runs}"
     terminal_table = Table(title=title, box=None)
     terminal_table.add_column("experiment", no_wrap=True)
     for column in columns:
@@ -218,7 +227,7 @@ def write_csv(rows: Sequence[ComparisonRow], path: Path) -> None:
 
 def cell(row: ComparisonRow, column: str) -> str:
     """``97.59% ± 0.16``; no deviation for a single seed, or where all seeds are equal."""
-    mean, deviation = row.mean(column), row.deviation(column)
+    mean, deviation = row.mean(column), row.spread(column)
     if mean is None:
         return "none" if column == "epsilon" else "not known"
     kind = COLUMNS[column].kind

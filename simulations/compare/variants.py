@@ -28,6 +28,10 @@ ABSENT = "none"
 In quotation marks it is a string, as for ``method.curriculum``.
 """
 
+PARTITION_SEED = "institutions.partition_seed"
+RANDOM_PARTITIONS = ("iid", "dirichlet", "shards")
+"""Partitions that a seed decides."""
+
 METHOD_SECTIONS = ("policy", "images")
 """Sections that are taken together with the method of an experiment."""
 
@@ -49,13 +53,24 @@ class Variant:
     name: str
     """Of the experiment."""
 
-    def experiment(self, seed: int) -> Experiment:
+    def experiment(self, seed: int, drawn: bool = False) -> Experiment:
         """Resolved.
 
+        Args:
+            seed: of the student and of the questions.
+            drawn: whether the partition has that seed too, so that teachers differ as well.
+
         Raises:
-            SettingsError: an unknown name or key, or a value out of range.
+            SettingsError: an unknown name or key, or a value out of range; a partition without a
+                seed where it is to be drawn.
         """
-        found = load_experiment(self.name, [*self.overrides, f"seed={seed}"])
+        partition = [f"{PARTITION_SEED}={seed}"] if drawn else []
+        found = load_experiment(self.name, [*self.overrides, f"seed={seed}", *partition])
+        if drawn and (how := found.institutions.partition) not in RANDOM_PARTITIONS:
+            raise SettingsError(
+                f"--draws with institutions.partition {how!r}, which nothing is drawn for; use "
+                "--seeds, by which the student alone differs"
+            )
         if not self.absent:
             return found
         values = found.model_dump(mode="json")

@@ -25,6 +25,7 @@ from fedkd.simulations.compare.tables import (
     default_columns,
     markdown,
     select_columns,
+    table,
 )
 from fedkd.simulations.compare.variants import variants
 from fedkd.simulations.run import run
@@ -59,6 +60,25 @@ def test_rows_are_every_experiment_by_every_method_by_every_value(tmp_path: Path
     dfme = rows[-1].experiment(0)
     assert dfme.method.arguments == {"generator_rate": 2e-3}
     assert not dfme.policy.pull_back
+
+
+def test_a_draw_is_of_the_partition_too() -> None:
+    (digits,) = variants(["digits"])
+    one, other = (digits.experiment(seed, drawn=True) for seed in (0, 1))
+    assert [(e.seed, e.institutions.partition_seed) for e in (one, other)] == [(0, 0), (1, 1)]
+    assert digits.experiment(1).institutions.partition_seed == 0
+    (diabetes,) = variants(["diabetes"])
+    with pytest.raises(SettingsError, match=r"--draws with institutions\.partition 'column'"):
+        diabetes.experiment(0, drawn=True)
+
+
+def test_draws_have_a_standard_error(tmp_path: Path) -> None:
+    results = tuple({"student": {"accuracy": share}} for share in (0.90, 0.92, 0.94, 0.96))
+    drawn = ComparisonRow("a", "a", results, (tmp_path,) * 4, drawn=True)
+    assert cell(drawn, "student") == "93.00% ± 1.29"  # 2.58 / 2
+    assert cell(ComparisonRow("a", "a", results, (tmp_path,) * 4), "student") == "93.00% ± 2.58"
+    assert table([drawn], ["student"], 4).title == "mean ± standard error over 4 draws"
+    assert table([drawn], ["student"], 1).title == "of 1 draw"
 
 
 def test_a_method_comes_with_what_its_experiment_asks_for_and_draws() -> None:
