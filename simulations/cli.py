@@ -156,7 +156,9 @@ def compare(
 
 @app.command()
 def reproduce(
-    method: Annotated[str, typer.Argument(help="A method with a regime, or a .toml file of one.")],
+    method: Annotated[
+        str, typer.Argument(help="A regime, named after its method, or a .toml file of one.")
+    ],
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     out: Annotated[
         Path | None,

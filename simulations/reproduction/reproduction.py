@@ -28,6 +28,7 @@ from fedkd.evaluation import accuracy, predict_logits
 from fedkd.methods import make
 from fedkd.models import ModuleTeacher
 from fedkd.server.report.records.run_folder import RESULT, atomic_path, write_atomic
+from fedkd.simulations.reproduction.cudfkd_cifar10 import is_jpeg
 from fedkd.simulations.reproduction.direct_training import DirectTraining
 from fedkd.simulations.reproduction.paper_networks import padded, paper_network
 from fedkd.simulations.reproduction.regime import Regime, load_regime
@@ -215,10 +216,14 @@ def _result(run: _Run, teacher: Percent) -> dict[str, Any]:
         "rounds": training.rounds,
         "rounds_of_paper": regime.rounds,
         "networks": f"{regime.teacher.model} to {regime.student.model}",
-        "data": regime.data.name,
+        "data": regime.data.name + (" (JPEG)" if is_jpeg(*_source(regime)) else ""),
         "differs": list(regime.differs),
         "curve": [list(row) for row in run.curve],
     }
+
+
+def _source(regime: Regime) -> tuple[str, str | None]:
+    return regime.data.name, regime.data.root
 
 
 @contextmanager
