@@ -64,7 +64,8 @@ def training_metrics(latest: Mapping[str, Mapping[str, Any]], answering: int) ->
     names = ("loss", "difficulty", "curriculum_lambda")
     metrics |= {name: trained[name] for name in names if name in trained}
     scores = {n: v for n, v in held_back.items() if n not in ("step", "asked", "done")}
-    return MetricRecord(metrics | {f"held_back_{n}": v for n, v in scores.items() if v is not None})
+    known = {f"held_back_{name}": value for name, value in flat_scores(scores).items()}
+    return MetricRecord(metrics | known)
 
 
 @dataclass(eq=False)

@@ -17,6 +17,8 @@ def print_methods() -> None:
     lines = [
         "A method's first gradient is its default. cudfkd needs bn_weight = 0 for its last three, "
         "and adversarial_stop = 0 for student.\n"
+        "group_stack: stacked blocks of teachers as discriminators, and the dual generator's "
+        "training block by block, cannot cross the wire.\n"
     ]
     for name in known_methods():
         made = [(way, _made(name, way)) for way in ways(name)]

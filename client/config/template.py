@@ -17,6 +17,7 @@ weight_decay = 5e-4
 seed = 0
 # class_names = ["benign", "malignant"]   # what the classes of [data] are called
                                     # without it, the folders' names of folder:, else numbers
+# task = "odd"                      # where institutions label different tasks: which one is yours
 # A teacher that you have already, see docs/teachers.md and docs/tables.md, instead of all above:
 #   source = "onnx:model.onnx"      # its .data beside it; or factory:package.module:function,
                                     # torchvision:NAME, timm:NAME, fedkd:NAME, pt2:FILE, skops:FILE,
@@ -24,6 +25,8 @@ seed = 0
 #   weights = "model.safetensors"   # of factory:, torchvision:, timm: and fedkd:
 #   shape = [3, 64, 64]             # of the images that it reads: channels, height, width
 #   class_names = ["benign", "malignant"]   # in the order of its outputs; or classes = 2
+#   tasks = {odd = ["even", "odd"]} # in place of class_names, where institutions answer different
+                                    # tasks: yours, each with its classes
 #   mean = [0.5, 0.5, 0.5]          # it is given (image - mean) / std, where images are in [0, 1]
 #   std = [0.25, 0.25, 0.25]
 #   outputs = "probabilities"       # of one that ends in a softmax; else "logits"

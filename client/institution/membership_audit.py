@@ -34,6 +34,7 @@ from fedkd.privacy.supervised_membership import (
     LOGITS,
     MembershipAudit,
 )
+from fedkd.protocol import output_names_of
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,11 @@ def _drawn(vault: Vault, config: OwnerConfig, chosen: AuditedSamples) -> DrawnSa
             )
         return own
 
+    if len(vault.tasks) > 1:
+        raise SettingsError(
+            "an audit is of one task, and this teacher answers several at once; audit a teacher "
+            "of one of them"
+        )
     members = named(chosen.members, vault.training_samples, "members")
     others = named(chosen.others, vault.test_samples, "others")
     return draw_samples(members, others, chosen.count, chosen.seed)
@@ -146,7 +152,7 @@ def student_outputs(vault: Vault, outputs: Tensor, names: tuple[str, ...] | None
         DataError: the student lacks one of them.
     """
     own = [number.name for number in vault.numbers] or list(
-        vault.class_names or map(str, range(vault.classes))
+        output_names_of(vault.tasks) or vault.class_names or map(str, range(vault.classes))
     )
     if names is None or (not set(own) <= set(names) and len(names) == len(own)):
         names = tuple(own)

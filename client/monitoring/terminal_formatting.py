@@ -18,7 +18,7 @@ from rich.progress import (
 
 from fedkd.privacy import Budget, Spending
 from fedkd.process.plural import counted
-from fedkd.protocol import Card, Column, Guarantee, Number
+from fedkd.protocol import Card, Column, Guarantee, NamedTask, Number
 
 CARD_LABELS = {
     "name": "name",
@@ -33,6 +33,7 @@ CARD_LABELS = {
     "class_names": "names of its classes, in order",
     "columns": "columns of its rows",
     "numbers": "numbers that its teacher predicts",
+    "tasks": "tasks of its teacher, with their classes",
     "recipes": "version of the recipes by which it draws images itself, 0 for none",
     "guarantee": "guarantee of differential privacy",
     "fedkd_version": "version of fedkd that it runs",
@@ -96,6 +97,7 @@ def format_card(card: Card) -> str:
     samples = "rows" if card.columns else "images"
     facts = {**card_fields(card), "guarantee": format_guarantee(card.guarantee, samples)}
     facts |= {"columns": _columns(card.columns), "numbers": _numbers(card.numbers)}
+    facts |= {"tasks": _tasks(card.tasks)}
     labels = {field: CARD_LABELS.get(field, field) for field in facts}
     if card.columns:
         labels |= TABLE_LABELS
@@ -105,6 +107,10 @@ def format_card(card: Card) -> str:
         del facts["class_names"], facts["class_counts"], facts["classes"]
     else:
         del facts["numbers"]
+    if card.tasks:
+        del facts["class_names"]
+    else:
+        del facts["tasks"]
     width = max(map(len, labels.values())) + 2
     return "\n".join(f"{labels[field]:<{width}}{_fact(fact)}" for field, fact in facts.items())
 
@@ -117,6 +123,11 @@ def _columns(columns: Sequence[Column]) -> str:
     )
 
 
+def _tasks(tasks: Sequence[NamedTask]) -> str:
+    """Tasks with their classes, in the order of the outputs."""
+    return "; ".join(f"{task.name}: {', '.join(task.class_names)}" for task in tasks)
+
+
 def _numbers(numbers: Sequence[Number]) -> str:
     """Numbers that the teacher predicts, with units and ranges."""
     return "; ".join(
@@ -127,7 +138,7 @@ def _numbers(numbers: Sequence[Number]) -> str:
 
 
 def format_number_scores(scores: Mapping[str, float | None]) -> str:
-    """Scores of a student of numbers, in one line."""
+    """Scores of a student of numbers or of several tasks, in one line."""
     known = [f"{name} {score:.4g}" for name, score in scores.items() if score is not None]
     return ", ".join(known)
 

@@ -92,6 +92,8 @@ class TrainedVault(Vault):
     @property
     def tasks(self) -> tuple[NamedTask, ...]:
         """See `Vault.tasks`: those of the data, or the one of which the owner says they are."""
+        if self.assets.tasks_as_classes:
+            return ()
         if self.assets.task is None:
             return self._data.tasks
         names = self.class_names or tuple(map(str, range(self.classes)))
@@ -101,7 +103,8 @@ class TrainedVault(Vault):
     def class_names(self) -> tuple[str, ...] | None:
         """See `Vault.class_names`."""
         if of_data := self._data.tasks:
-            return of_data[0].class_names if len(of_data) == 1 else output_names_of(of_data)
+            alone = len(of_data) == 1 and not self.assets.tasks_as_classes
+            return of_data[0].class_names if alone else output_names_of(of_data)
         sets = self.assets.labels
         if sets:
             return sets[self.assets.index % len(sets)]

@@ -45,6 +45,8 @@ class Assets:
     """Names of the classes of the data, in their order; none: numbers."""
     tasks: tuple[tuple[str, ...], ...] = ()
     """Sets of the data's tasks, assigned to the institutions in turn; none: each labels all."""
+    tasks_as_classes: bool = False
+    """Whether the classes of the data's tasks are called classes of one task, ``task: class``."""
     task: str | None = None
     """Of which federation's task the classes of the data are; None: they are all there is."""
     model: str = "cnn"
@@ -86,7 +88,7 @@ class Assets:
         teachers that were cached then are found again.
         """
         fields = asdict(self)
-        for late in ("partition_column", "tasks", "task"):
+        for late in ("partition_column", "tasks", "tasks_as_classes", "task"):
             if not fields[late]:
                 del fields[late]
         augmentation = fields["training"].pop("augmentation")

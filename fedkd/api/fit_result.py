@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from fedkd.core import Score
 from fedkd.errors import DataError, SettingsError
 from fedkd.server.report.records.run_folder import PAGE
 
@@ -21,7 +22,8 @@ class FitResult:
     """Trained and in evaluation mode, in ordinary memory; images in [0, 1], (B, C, H, W) -> (B, K)
     outputs in the order of ``classes``."""
     classes: tuple[str, ...]
-    """Names of the student's outputs, (K,): numbers as text where no teacher names its classes."""
+    """Names of the student's outputs, (K,): numbers as text where no teacher names its classes;
+    of several tasks ``task: class``."""
     result: Mapping[str, Any]
     """What stands in ``result.json``: settings, questions asked, promises, scores."""
     folder: Path
@@ -29,10 +31,11 @@ class FitResult:
     temporary: TemporaryDirectory[str] | None = None
 
     @property
-    def held_back(self) -> Mapping[str, float | None]:
+    def held_back(self) -> Mapping[str, Score]:
         """How the student does on samples it never learned, against the institutions' answers.
 
-        ``count``, ``agreement``, ``kl``, ``fidelity`` and ``ece``; of numbers ``r2`` and RMSE. No
+        ``count``, ``agreement``, ``kl``, ``fidelity`` and ``ece``; of several tasks also
+        ``task_agreement``, by name of task; of numbers ``r2`` and RMSE. No
         test data is needed for it. Empty where no sample was held back.
         """
         return dict(self.result["student"]["held_back"] or {})
@@ -85,5 +88,7 @@ class FitResult:
         return path
 
     def __repr__(self) -> str:
-        scores = ", ".join(f"{k}={v:.4g}" for k, v in self.held_back.items() if v is not None)
+        scores = ", ".join(
+            f"{k}={v:.4g}" for k, v in self.held_back.items() if isinstance(v, int | float)
+        )
         return f"FitResult({len(self.classes)} classes, held back: {scores or 'nothing'})"

@@ -11,6 +11,7 @@ from torch import nn
 
 from fedkd.errors import DataError, SettingsError
 from fedkd.models import Shape, build_network
+from fedkd.protocol import NamedTask, task_slices, tasks_of_outputs
 
 STUDENT = "student.safetensors"
 
@@ -25,11 +26,31 @@ class SavedStudent:
     """Names of its outputs, (K,), in their order."""
     shape: Shape
     """(C, H, W) of its images."""
+    tasks: tuple[NamedTask, ...] = ()
+    """Of a student of several tasks: which, in the order of its outputs."""
 
     def predict(self, images: torch.Tensor) -> list[str]:
-        """The likeliest class of each image, (B, C, H, W) float in [0, 1]."""
+        """The likeliest class of each image, (B, C, H, W) float in [0, 1].
+
+        Raises:
+            SettingsError: it has several tasks; ask `predict_tasks`.
+        """
+        if self.tasks:
+            raise SettingsError("this student has several tasks; call predict_tasks")
         with torch.no_grad():
             return [self.classes[place] for place in self.network(images).argmax(1).tolist()]
+
+    def predict_tasks(self, images: torch.Tensor) -> dict[str, list[str]]:
+        """By name of task, the likeliest class of each image, (B, C, H, W) float in [0, 1].
+
+        Empty where it has one task, see `predict`.
+        """
+        with torch.no_grad():
+            outputs = self.network(images)
+        found = {}
+        for task, at in zip(self.tasks, task_slices(self.tasks).values(), strict=True):
+            found[task.name] = [task.class_names[k] for k in outputs[:, at].argmax(1).tolist()]
+        return found
 
 
 def load(path: str | Path, student: nn.Module | None = None) -> SavedStudent:
@@ -51,6 +72,8 @@ def load(path: str | Path, student: nn.Module | None = None) -> SavedStudent:
         names = notes.get("class_names")
         classes = tuple(json.loads(names)) if names else _numbers(int(notes["classes"]))
         weights = load_file(file)
+        several = json.loads(notes.get("task", "{}")).get("kind") == "tasks"
+        tasks = tasks_of_outputs(classes) if several else ()
     except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
         raise DataError(
             f"{file} is no student of fedkd's ({type(error).__name__}); name the "
@@ -65,7 +88,7 @@ def load(path: str | Path, student: nn.Module | None = None) -> SavedStudent:
             f"{file} has the weights of another network: {' '.join(str(error).split())[:200]}; "
             "give the network that was trained as student"
         ) from error
-    return SavedStudent(network.eval(), classes, shape)
+    return SavedStudent(network.eval(), classes, shape, tasks)
 
 
 def _network(name: str, classes: tuple[str, ...], shape: Shape) -> nn.Module:

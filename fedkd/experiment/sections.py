@@ -95,6 +95,9 @@ class Institutions(Section):
     tasks: tuple[LabelSet, ...] = ()
     """Of data with several tasks: names of those that an institution labels, assigned round-robin;
     none: each labels all."""
+    tasks_as_classes: bool = False
+    """A control: institutions call the classes of their tasks classes of one task, so that answers
+    are fused, and learned, as one softmax over all of them."""
     models: tuple[str, ...] = ("cnn",)
     """Architectures of teachers, assigned round-robin; names as those of ``student.model``, or
     sklearn:NAME."""

@@ -40,7 +40,7 @@ from fedkd.methods.method import Method
 from fedkd.methods.source_shares import shares
 from fedkd.synthesis import NONE, PULL_BACK, GeneratorNetwork, TrainedGenerator, gradient_named
 
-PAPER = "Ye et al., CVPR 2020 (arXiv 2003.09088); stacked teacher blocks cannot cross the wire"
+PAPER = "Ye et al., CVPR 2020 (arXiv 2003.09088)"
 Way: TypeAlias = Literal["none", "pull_back", "student", "straight_through", "finite_differences"]
 
 

@@ -144,8 +144,10 @@ def flat_scores(scores: Mapping[str, Score]) -> dict[str, float]:
     """What is known of scores, those by name of task as ``score/task``: Flower nests no metrics."""
     flat: dict[str, float] = {}
     for name, score in scores.items():
-        each = {f"{name}/{n}": s for n, s in score.items()} if isinstance(score, Mapping) else None
-        flat |= {n: s for n, s in (each or {name: score}).items() if isinstance(s, int | float)}
+        if isinstance(score, Mapping):
+            flat |= {f"{name}/{task}": own for task, own in score.items() if own is not None}
+        elif score is not None:
+            flat[name] = score
     return flat
 
 

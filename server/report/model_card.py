@@ -55,6 +55,9 @@ The student may still reveal what the answers revealed: see Privacy.
 |---|---:|
 | student, after the last step | {{ score.text(score.of(result.student)) }} |
 | ensemble of its teachers | {{ score.text(score.of(result.ensemble)) }} |
+{% for name, own in (result.student.task_accuracy or {}).items() %}
+| student, accuracy of the task {{ name | md }} | {{ own | percent }} |
+{% endfor %}
 {% else %}
 The coordinator has no test data, so the true {{ score.name }} is not known.
 {% endif %}
@@ -119,6 +122,15 @@ with torch.no_grad():
     answers = student.network(images).softmax(1)
 print([(student.classes[k], float(p[k])) for p, k in zip(answers, answers.argmax(1).tolist())])"""
 
+_TASK_IMAGE_CODE = """\
+import torch
+
+import fedkd
+
+student = fedkd.load("student.safetensors")  # student=NETWORK, where it is a network of your own
+images = torch.rand(4, {sizes})  # yours: float in [0, 1], (B, C, H, W)
+print(student.predict_tasks(images))"""
+
 _TABLE_CODE = """\
 import json
 
@@ -144,6 +156,14 @@ with torch.no_grad():  # of a column with levels the index of the level
 _CLASS_ANSWER = """\
 classes = {classes}
 print([classes[k] for k in outputs.argmax(1).tolist()])"""
+
+_TASK_ANSWER = """\
+start = 0
+for task in json.loads(notes["task"])["tasks"]:
+    names = task["class_names"]
+    own = outputs[:, start : start + len(names)]
+    print(task["name"], [names[k] for k in own.argmax(1).tolist()])
+    start += len(names)"""
 
 _NUMBER_ANSWER = """\
 for number, share in zip(json.loads(notes["task"])["numbers"], outputs[0].tolist()):
@@ -236,14 +256,18 @@ def _front_matter(result: Result, name: str, score: MainScore) -> str:
 
 
 def _image_code(result: Result, notes: Mapping[str, str]) -> str:
-    del result
+    if result.task["kind"] == "tasks":
+        return _TASK_IMAGE_CODE.format(sizes=notes["shape"].replace("x", ", "))
     return _IMAGE_CODE.format(sizes=notes["shape"].replace("x", ", "))
 
 
 def _table_code(result: Result, notes: Mapping[str, str]) -> str:
-    answer = _NUMBER_ANSWER
-    if result.task["kind"] == "classes":
-        answer = _CLASS_ANSWER.format(classes=_classes(result, notes))
+    answers = {
+        "classes": lambda: _CLASS_ANSWER.format(classes=_classes(result, notes)),
+        "numbers": lambda: _NUMBER_ANSWER,
+        "tasks": lambda: _TASK_ANSWER,
+    }
+    answer = answers[str(result.task["kind"])]()
     return _TABLE_CODE.format(**_network(notes), answer=answer)
 
 

@@ -22,10 +22,10 @@ from fedkd.data.datasets import open_data
 from fedkd.evaluation import accuracy, predict_logits
 from fedkd.experiment import Experiment
 from fedkd.methods import make
-from fedkd.protocol import Card, LabelSpaces, Signal
+from fedkd.protocol import Card, LabelSpaces, Signal, tasks_of_outputs
 from fedkd.server.report.tables.predictions import TestOutputs
 from fedkd.server.run.run_recorder import Evaluation
-from fedkd.tasks import task_of
+from fedkd.tasks import SeveralTasks, task_of
 
 UNKNOWN = -1e4
 """Logit of a class that an institution does not know; its probability is 0."""
@@ -75,6 +75,10 @@ def evaluate(
     )
     student_logits = predict_logits(student, test.test_images)
     task, labels = task_of(cards), LabelSpaces.of(cards)
+    as_classes = bool(test.tasks) and not labels.tasks  # institutions call them classes of one task
+    if as_classes:
+        labels = replace(labels, tasks=tasks_of_outputs(labels.names))
+        task = SeveralTasks(labels.tasks)
     truth = _in_order_of(labels, test)
     spread = {n: _spread(labels, n, s[Signal.LOGITS]) for n, s in outputs.items()}
 
@@ -87,7 +91,7 @@ def evaluate(
         task.scores(fused, truth),
         {name: task.scores(own, truth) for name, own in spread.items()},
         task.recall(student_logits, truth),
-        TestOutputs(student_logits, fused, truth),
+        None if as_classes else TestOutputs(student_logits, fused, truth),
         score_model=scores_of_model,
     )
 
