@@ -26,8 +26,6 @@ from fedkd.evaluation import (
 from fedkd.protocol import NamedTask, output_names_of, task_slices
 from fedkd.tasks.released_scores import pooled_task_accuracies
 
-ONE_SOFTMAX = "one_softmax"
-"""The student's loss as if all outputs were classes of one task; a control."""
 Measure = Callable[[Tensor, Tensor], float | None]
 """(N, K) logits and what they are compared with -> a score."""
 
@@ -56,14 +54,12 @@ class SeveralTasks:
         return tuple(task_slices(self.tasks).values())
 
     def loss(self, of_method: Loss, name: str) -> Loss:
-        """The method's own for each task, summed; or of all outputs as one softmax, a control."""
+        """The method's own for each task, summed."""
         groups = self.groups
-        if name == ONE_SOFTMAX:
-            return lambda student, target: of_method(student, _joint(target, groups))
         if name != "auto":
             raise SettingsError(
-                f"student.loss {name!r}; of several tasks choose auto, or as a control "
-                f"{ONE_SOFTMAX}, and set the method's loss under [method]"
+                f"student.loss {name!r} is for numbers, and these teachers predict classes; leave "
+                "it at auto, and set the method's loss under [method]"
             )
 
         def loss(student: Tensor, target: Tensor) -> Tensor:
@@ -194,12 +190,6 @@ def _known_loss(loss: Loss, student: Tensor, target: Tensor) -> Tensor:
     if bool(rows.any()):
         found[rows] = loss(student[rows][:, classes], target[rows][:, classes])
     return found
-
-
-def _joint(target: Tensor, groups: Sequence[slice]) -> Tensor:
-    """Logarithms of probabilities over all outputs, of which each task has the same share."""
-    each = [target[:, at].log_softmax(1) for at in groups]
-    return torch.cat(each, 1).nan_to_num(0.0)
 
 
 def _mean(each: Mapping[str, float | None]) -> float | None:
