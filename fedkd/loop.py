@@ -121,7 +121,7 @@ class Distillation:
         shape = common_shape(self.cards)
         check_outputs(self.student, shape, self.labels)
         method, plan, device = self.method, self.plan, self.compute.device
-        self.bank = Bank(plan.capacity, device, plan.held_back, self.seed)
+        self.bank = Bank(plan.capacity, device, plan.held_back, self.seed, method.by_question)
         self._counts = RequestCounts(self.plan.budget)
         self._target = 0.0
         self.task, self.domain = task_of(self.cards), domain_of(self.cards)
@@ -291,8 +291,8 @@ class Distillation:
     ) -> Generator[Request, Answers, AnsweredBatch]:
         """Ask about ``images``, aggregate the answers, and bank both."""
         exact = proposal.images.requires_grad
-        request = Ask(images, proposal.signals, exact=exact, recipe=proposal.recipe)
-        answers = yield request
+        request = Ask(images, self.method.asked(proposal.signals), exact, proposal.recipe)
+        answers = self.method.outputs((yield request), self.cards)
         self._counts.add(request)
         if not answers:
             raise QuorumLost("nobody answered a question; bring institutions back, or ask less")

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from fedkd.errors import SettingsError
 from fedkd.experiment import Experiment
 from fedkd.process.memory_estimate import bank_bytes, check_memory, fusion_bytes, outputs_bytes
-from fedkd.protocol import Card, LabelSpaces, card_violation
+from fedkd.protocol import Card, card_violation
+from fedkd.tasks import task_of
 
 
 def check_cards(experiment: Experiment, cards: Sequence[Card]) -> None:
@@ -18,7 +19,7 @@ def check_cards(experiment: Experiment, cards: Sequence[Card]) -> None:
         if why := card_violation(card):
             raise SettingsError(f"{card.name} has {why}; it cannot take part")
     if cards:
-        check_memory(_memory_needs(experiment, cards, len(LabelSpaces.of(cards).names)))
+        check_memory(_memory_needs(experiment, cards, task_of(cards).target_width))
 
 
 def _memory_needs(experiment: Experiment, cards: Sequence[Card], classes: int) -> dict[str, int]:

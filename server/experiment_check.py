@@ -1,5 +1,6 @@
 """Check of an experiment before there is any institution, and before its folder is made."""
 
+from fedkd.aggregation.embedding_fusion import EMBEDDING_RULES, ROWS
 from fedkd.aggregation.fusion_rules import RULES
 from fedkd.aggregation.number_fusion import NUMBER_RULES
 from fedkd.core.device import Compute
@@ -8,7 +9,7 @@ from fedkd.experiment import Experiment
 from fedkd.methods import Method, make
 from fedkd.models import check_student_name
 from fedkd.procedural import build_prior
-from fedkd.protocol import Card, Signal
+from fedkd.protocol import Card
 from fedkd.server.coordinator import Coordinator, ingredients
 from fedkd.server.run.public_data_loading import check_public_data
 from fedkd.wire.grpc_channels import host_of
@@ -30,7 +31,7 @@ def check_experiment(experiment: Experiment) -> None:
         build_prior(name, experiment.images.warp, experiment.images.mix, imports=True)
     _check_public_data(experiment, method)
     rule = method.rule_for(experiment.questions.rule)
-    if rule not in ("auto", *RULES, *NUMBER_RULES):
+    if rule not in ("auto", *RULES, *NUMBER_RULES, *EMBEDDING_RULES):
         raise SettingsError(f"unknown rule {rule!r}; choose auto or one of {', '.join(RULES)}")
     Compute.of(experiment.student.device, experiment.student.precision)
     host_of(experiment.questions.address)
@@ -67,8 +68,9 @@ def _expected_card(experiment: Experiment, method: Method) -> Card | None:
         "an expected institution",
         count,
         shape,
-        frozenset({Signal.LOGITS, *method.needs.signals}),
+        frozenset({method.answers, *method.needs.signals}),
         method.needs.pull_back,
-        class_counts=(1,) * count,
+        class_counts=None if method.answers in ROWS else (1,) * count,
         class_names=names,
+        embedding=method.answers in ROWS,
     )

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 import torch
 
 from fedkd.core import Aggregation
-from fedkd.protocol import Card, LabelSpaces, Reply, Signal
+from fedkd.protocol import Card, Reply, Signal
+from fedkd.tasks import task_of
 from fedkd.wire import one_line
 
 ROWS = 2
@@ -31,7 +32,7 @@ def fusion_failure(aggregation: Aggregation, cards: Sequence[Card]) -> str | Non
         fused = aggregation.fusion(cards).of(zeros)[Signal.LOGITS]
     except Exception as error:  # whatever a card makes an aggregation raise
         return one_line(str(error)) or type(error).__name__
-    expected = (ROWS, len(LabelSpaces.of(cards).names))
+    expected = (ROWS, task_of(cards).target_width)
     if tuple(fused.shape) != expected:
         return f"they fuse to {tuple(fused.shape)}, expected {expected}"
     return None if bool(torch.isfinite(fused).all()) else "they fuse to values that are not finite"

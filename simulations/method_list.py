@@ -6,7 +6,15 @@ from itertools import groupby
 from rich.table import Table
 
 from fedkd.methods import Method, factory_of, known_methods, make, ways
+from fedkd.protocol import Signal
 from fedkd.server.run.console import console
+
+_ANSWERS = {
+    Signal.LOGITS: "class scores of",
+    Signal.FEATURES: "embeddings of",
+    Signal.RELATIONS: "how alike it finds every two",
+}
+"""What a method's answers disclose."""
 
 
 def print_methods() -> None:
@@ -46,7 +54,7 @@ def _made(name: str, way: str) -> Method:
 def _terms(method: Method) -> tuple[str, str]:
     """What is asked of an institution, and what that discloses."""
     asks = [signal.value for signal in sorted(method.needs.signals, reverse=True)]
-    discloses = ["class scores of synthesised samples"]
+    discloses = [f"{_ANSWERS[method.answers]} synthesised samples"]
     if "bn_gap" in asks:
         discloses.append("distance to its batch-norm statistics")
     if "activation" in asks:
@@ -57,7 +65,7 @@ def _terms(method: Method) -> tuple[str, str]:
     public = [spec.needs.public_data for spec, _ in method.sources.values()]
     if any(public):
         kinds = "public" if all(public) else "public and synthesised"
-        discloses[0] = f"class scores of {kinds} samples"
+        discloses[0] = f"{_ANSWERS[method.answers]} {kinds} samples"
     if method.cost > 1:
         asks[0] = f"logits, {method.cost} questions a sample"
     if method.gradient.questions:

@@ -73,6 +73,9 @@ class TeacherTable(Section):
     """Names of the classes of [data], in their order; none: numbers."""
     task: str | None = None
     """Where the institutions of a federation label different tasks: which one [data] labels."""
+    embedding: int | None = Field(None, ge=1, le=10_000)
+    """Width of the embedding that it outputs, trained by the classes of [data] (supervised
+    contrastive); left out: it predicts them."""
     voters: int = Field(0, ge=0)
     """For mode pate: teachers that vote, each trained on samples of its own."""
     private: DpTrainingTable | None = None

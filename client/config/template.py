@@ -29,11 +29,12 @@ seed = 0
                                     # tasks: yours, each with its classes
 #   mean = [0.5, 0.5, 0.5]          # it is given (image - mean) / std, where images are in [0, 1]
 #   std = [0.25, 0.25, 0.25]
-#   outputs = "probabilities"       # of one that ends in a softmax; else "logits"
+#   outputs = "probabilities"       # of one that ends in a softmax; else "logits", or "embedding"
 #   schema = "schema.toml"          # of one that reads rows, in place of shape and class_names:
                                     # columns, their ranges and levels, and what is predicted. All
                                     # that stands in it is on your card, for everybody in the run:
                                     # write round ranges, not your data's own
+# embedding = 32                    # trained to output an embedding so wide, and no classes
 # voters = 100                      # of mode "pate": models, each trained on images of its own
 # [teacher.private]                 # of mode "dp-teacher": trained with DP-SGD, in the place of
 # epsilon = 3.0                     # epochs, batch and rates above; what is promised of an image,

@@ -169,4 +169,5 @@ def _assets(d: DataTable, t: TeacherTable | TeacherSpec) -> Assets:
         training=SupervisedSettings(t.epochs, t.batch, t.learning_rate, t.weight_decay),
         dp_training=None if t.private is None else DpSgdSettings(**dict(t.private)),
         voters=t.voters,
+        embedding=t.embedding,
     )

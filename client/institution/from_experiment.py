@@ -71,6 +71,8 @@ def simulated_assets(experiment: Experiment, index: int) -> Assets:
         labels=i.labels,
         tasks=i.tasks,
         tasks_as_classes=i.tasks_as_classes,
+        embedding=i.embedding,
+        gallery=i.gallery,
         dp_training=_dp_training(experiment),
         voters=experiment.privacy.voters if experiment.privacy.effective_mode == "pate" else 0,
     )

@@ -19,7 +19,7 @@ from fedkd.client.release.release_mode import ReleaseMode
 from fedkd.client.vault.vault import Vault
 from fedkd.errors import SettingsError
 from fedkd.models import Teacher
-from fedkd.privacy import Policy
+from fedkd.privacy import MODES, Policy
 from fedkd.protocol import (
     RECIPE_VERSION,
     Ask,
@@ -72,6 +72,7 @@ class Institution:
             vault.numbers,
             version("fedkd"),
             vault.tasks,
+            vault.embedding,
         )
         self.teacher_fingerprint = _teacher_fingerprint(vault.teacher, self.card.shape)
         """By this the ledger knows which teacher has answered."""
@@ -159,11 +160,12 @@ def open_release(
 
 
 def _teacher_fingerprint(teacher: Teacher, shape: tuple[int, int, int]) -> bytes:
-    """A digest of the teacher's logits for one fixed image; another teacher has another."""
+    """A digest of the teacher's outputs for one fixed image; another teacher has another."""
     ramp = torch.linspace(0, 1, shape[0] * shape[1] * shape[2]).view(1, *shape)
     try:
-        logits = teacher.ask(ramp, frozenset({Signal.LOGITS}))[Signal.LOGITS]
-        return hashlib.blake2b(logits.numpy().tobytes(), digest_size=16).digest()
+        signal = Signal.LOGITS if Signal.LOGITS in teacher.signals else Signal.FEATURES
+        outputs = teacher.ask(ramp, frozenset({signal}))[signal]
+        return hashlib.blake2b(outputs.numpy().tobytes(), digest_size=16).digest()
     except Exception:  # then nothing that was answered before counts as a repeat
         return secrets.token_bytes(16)
 
@@ -186,6 +188,11 @@ def _check_policy(vault: Vault, policy: Policy) -> None:
     if policy.class_counts and vault.class_counts is None:
         raise SettingsError(
             "policy.class_counts is on and those of an external teacher are not known; turn it off"
+        )
+    if vault.embedding and (MODES[policy.mode].charged or policy.reduced):
+        raise SettingsError(
+            "policy.mode pate and local-dp, labels, top_k and rounding are of logits, and this "
+            "teacher outputs an embedding; release features or relations without them, or nothing"
         )
     if policy.scores and not vault.scores:
         raise SettingsError(

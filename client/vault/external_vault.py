@@ -15,7 +15,7 @@ from fedkd.client.vault.vault import LabelledSamples, Vault
 from fedkd.client.vault.vault_settings import Assets
 from fedkd.data.table_schema import parse_schema
 from fedkd.errors import DataError
-from fedkd.models import Teacher
+from fedkd.models import EmbeddingTeacher, Teacher
 from fedkd.protocol import Column, NamedTask, Number, named_tasks
 from fedkd.tasks import NumberSums, TaskCounts
 
@@ -38,6 +38,8 @@ class ExternalVault(Vault):
         self, spec: TeacherSpec, assets: Assets | None = None, given: object | None = None
     ) -> None:
         self.spec, self._given = spec, given
+        if assets is not None and self.embedding:
+            assets = replace(assets, embedding=spec.classes)
         self._tests = None if assets is None else TrainedVault(_in_one_task(spec, assets))
 
     @property
@@ -64,6 +66,11 @@ class ExternalVault(Vault):
     def tasks(self) -> tuple[NamedTask, ...]:
         """See `Vault.tasks`; as the spec says."""
         return named_tasks(self.spec.tasks)
+
+    @property
+    def embedding(self) -> bool:
+        """See `Vault.embedding`."""
+        return self.spec.outputs == "embedding"
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
@@ -100,8 +107,10 @@ class ExternalVault(Vault):
         if self._tests is not None:
             self._check_tests(self._tests)
         if self._given is not None:
-            return open_object(self._given, self.spec, self._layout)
-        return open_teacher(self.spec, self._layout)
+            teacher = open_object(self._given, self.spec, self._layout)
+        else:
+            teacher = open_teacher(self.spec, self._layout)
+        return EmbeddingTeacher(teacher) if self.embedding else teacher
 
     def score(self, model: nn.Module, classes: Sequence[str] | None = None) -> tuple[int, int]:
         """See `Vault.score`.
@@ -146,7 +155,8 @@ class ExternalVault(Vault):
         return TableLayout(schema.columns, schema.numbers, schema.classes)
 
     def _check_tests(self, tests: TrainedVault) -> None:
-        if tests.shape != self.shape or tests.classes > self.classes:
+        fits = self.embedding or tests.classes <= self.classes
+        if tests.shape != self.shape or not fits:
             raise DataError(
                 f"the test data are {tests.classes} classes of {list(tests.shape)} and the "
                 f"teacher reads {self.classes} of {list(self.shape)}; name data that fit it"

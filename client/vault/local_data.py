@@ -12,6 +12,7 @@ from torch import Tensor
 from fedkd.client.vault.vault_settings import Assets
 from fedkd.data.dataset import Dataset
 from fedkd.data.datasets import open_data
+from fedkd.data.gallery import without_gallery
 from fedkd.data.partition import (
     Assignment,
     assign_samples,
@@ -48,7 +49,7 @@ def open_local_data(assets: Assets) -> LocalData:
         DataError: there are no such data, or no such share of them.
         SettingsError: a partition that does not exist.
     """
-    data = _open_dataset(assets.data, assets.root)
+    data = _shared(assets.data, assets.root, assets.gallery)
     if assets.class_names and len(assets.class_names) != data.classes:
         raise DataError(
             f"class_names names {len(assets.class_names)} classes and the data have "
@@ -118,13 +119,19 @@ def _open_dataset(name: str, root: str | None) -> Dataset:
 
 
 @lru_cache(maxsize=1)
+def _shared(name: str, root: str | None, gallery: int) -> Dataset:
+    """The data set without the gallery."""
+    return without_gallery(_open_dataset(name, root), gallery)
+
+
+@lru_cache(maxsize=1)
 def _assignment(share: Assets) -> Assignment:
     """Which samples each institution has; cached, since a thousand institutions share it.
 
     Args:
         share: of any institution, with nothing in it that differs between institutions.
     """
-    data = _open_dataset(share.data, share.root)
+    data = _shared(share.data, share.root, share.gallery)
     if share.partition_column is not None:
         parts = partition_by_column(_column(data, share.partition_column), share.count)
     elif share.partition_file is not None:

@@ -19,6 +19,7 @@ from fedkd.client.vault.disk_model_cache import (
 )
 from fedkd.client.vault.local_data import LocalData, open_local_data
 from fedkd.client.vault.pate_ensemble import PateEnsemble
+from fedkd.client.vault.student_scores import found_among, sums_of_student
 from fedkd.client.vault.training.model_check import check_several_tasks, check_trainable
 from fedkd.client.vault.training.pate import train_pate_ensemble
 from fedkd.client.vault.training.settings import DpSgdSettings, ProgressCallback
@@ -28,6 +29,7 @@ from fedkd.client.vault.training.supervised import (
     summed_cross_entropy,
     train_teacher,
 )
+from fedkd.client.vault.training.supervised_contrastive import supervised_contrastive
 from fedkd.client.vault.training.supervised_tables import (
     build_teacher_network,
     check_rows,
@@ -35,9 +37,9 @@ from fedkd.client.vault.training.supervised_tables import (
 )
 from fedkd.client.vault.vault import LabelledSamples, Vault
 from fedkd.client.vault.vault_settings import Assets
-from fedkd.errors import DataError
+from fedkd.errors import DataError, SettingsError
 from fedkd.evaluation import predict_logits
-from fedkd.models import ModuleTeacher, Teacher
+from fedkd.models import EmbeddingTeacher, ModuleTeacher, Teacher
 from fedkd.protocol import (
     Column,
     Guarantee,
@@ -48,7 +50,7 @@ from fedkd.protocol import (
     task_slices,
     tasks_of_outputs,
 )
-from fedkd.tasks import NumberSums, TaskCounts, number_sums, task_counts
+from fedkd.tasks import NumberSums, TaskCounts, task_counts
 
 TrainedTeacher: TypeAlias = tuple[Teacher, Guarantee | None]
 """A teacher, and the DP guarantee of its training."""
@@ -87,12 +89,17 @@ class TrainedVault(Vault):
     @property
     def classes(self) -> int:
         """See `Vault.classes`."""
-        return self._data.classes
+        return self.assets.embedding or self._data.classes
+
+    @property
+    def embedding(self) -> bool:
+        """See `Vault.embedding`."""
+        return self.assets.embedding is not None
 
     @property
     def tasks(self) -> tuple[NamedTask, ...]:
         """See `Vault.tasks`: those of the data, or the one of which the owner says they are."""
-        if self.assets.tasks_as_classes:
+        if self.assets.tasks_as_classes or self.embedding:
             return ()
         if self.assets.task is None:
             return self._data.tasks
@@ -102,6 +109,8 @@ class TrainedVault(Vault):
     @property
     def class_names(self) -> tuple[str, ...] | None:
         """See `Vault.class_names`."""
+        if self.embedding:
+            return None
         if of_data := self._data.tasks:
             alone = len(of_data) == 1 and not self.assets.tasks_as_classes
             return of_data[0].class_names if alone else output_names_of(of_data)
@@ -119,7 +128,7 @@ class TrainedVault(Vault):
     @property
     def class_counts(self) -> tuple[int, ...] | None:
         """See `Vault.class_counts`; they are known, where there are classes."""
-        if self._data.numbers:
+        if self._data.numbers or self.embedding:
             return None
         columns = _columns_of(self._data.labels).unbind(1)
         counts = [
@@ -147,7 +156,8 @@ class TrainedVault(Vault):
     @property
     def teacher(self) -> Teacher:
         """The model trained on the training data: once, where a folder caches it."""
-        return self._trained[0]
+        teacher = self._trained[0]
+        return EmbeddingTeacher(teacher) if self.embedding else teacher
 
     @cached_property
     def dp_training(self) -> DpTraining | None:
@@ -182,8 +192,14 @@ class TrainedVault(Vault):
         private = own.dp_training is not None
         if len(data.tasks) > 1:
             check_several_tasks(own.model, noisy=private or own.voters > 0, rows=bool(data.columns))
+        other = data.columns or data.tasks or own.model.startswith(SKLEARN_PREFIX)
+        if self.embedding and other:
+            raise SettingsError(
+                f"model {own.model!r} has no embedding of these data; expected images of one task "
+                "and a network"
+            )
         check_trainable(
-            own.model, data.classes, self.shape, data.columns, data.numbers, private=private
+            own.model, self.classes, self.shape, data.columns, data.numbers, private=private
         )
 
     def check_samples(self) -> None:
@@ -206,6 +222,8 @@ class TrainedVault(Vault):
         if not len(data.test_labels):
             return 0, 0
         truth = data.test_labels
+        if self.embedding:
+            return found_among(model, data.test_images, truth)
         if classes is not None:
             output = {name: place for place, name in enumerate(classes)}
             names = self.class_names or tuple(map(str, range(self.classes)))
@@ -238,16 +256,7 @@ class TrainedVault(Vault):
         if not len(data.test_labels):
             return None
         own = [number.name for number in data.numbers]
-        said = predict_logits(model, data.test_images).clamp(0.0, 1.0)
-        names = own if names is None else names
-        if said.shape[1] != len(names) or not set(own) <= set(names):
-            raise DataError(
-                f"a student of {said.shape[1]} numbers, and the data have {len(own)}; "
-                "name the student of a run that predicts the same"
-            )
-        truth = torch.full_like(said, torch.nan)
-        truth[:, [names.index(name) for name in own]] = data.test_labels
-        return number_sums(said, truth)
+        return sums_of_student(model, data.test_images, data.test_labels, own, names or own)
 
     @property
     def _dp_target(self) -> DpSgdSettings | None:
@@ -319,7 +328,7 @@ class TrainedVault(Vault):
     def _train(self) -> TrainedTeacher:
         own, data = self.assets, self._data
         self.check_model()
-        model_and_data = (own.model, data.images, data.labels, data.classes)
+        model_and_data = (own.model, data.images, data.labels, self.classes)
         seed = own.seed * own.count + own.index
         if own.dp_training is None and data.columns:
             what = (data.columns, data.numbers)
@@ -328,7 +337,7 @@ class TrainedVault(Vault):
                 None,
             )
         if own.dp_training is None:
-            loss = summed_cross_entropy(self._groups)
+            loss = supervised_contrastive if self.embedding else summed_cross_entropy(self._groups)
             return train_teacher(*model_and_data, own.training, seed, self._progress, loss), None
         # Opacus is slow to import, and most teachers are trained without it.
         from fedkd.client.vault.training.dp_sgd import train_with_dp_sgd

@@ -58,6 +58,11 @@ class Vault(ABC):
         return ()
 
     @property
+    def embedding(self) -> bool:
+        """Whether the teacher outputs an embedding K wide; else it predicts."""
+        return False
+
+    @property
     @abstractmethod
     def class_names(self) -> tuple[str, ...] | None:
         """(K,) names of the teacher's outputs; None where they are numbers."""
@@ -125,6 +130,8 @@ class Vault(ABC):
             model: (B, C, H, W) float in [0, 1] -> (B, K). It is not changed.
             classes: names of its outputs; None: they are the institution's own classes. Samples of
                 a class that the model has no output for count as wrong.
+
+        Of an embedding a sample is correct where the test sample that is most alike has its class.
         """
 
     def task_counts(

@@ -56,6 +56,11 @@ class Assets:
     training: SupervisedSettings = field(default_factory=SupervisedSettings)
     dp_training: DpSgdSettings | None = None
     """Where given, the teacher is trained with differential privacy, instead of by ``training``."""
+    embedding: int | None = None
+    """Width of the embedding that the model is trained to output by the classes of the data, which
+    it then does not predict; None: it predicts."""
+    gallery: int = 0
+    """Training samples of shared data that nobody gets, see `fedkd.data.gallery`."""
     voters: int = 0
     """PATE teachers, each trained by ``training`` on samples of its own; 0: one teacher on all.
     To be chosen without looking at the data."""
@@ -68,6 +73,11 @@ class Assets:
         if self.voters < 0 or (self.voters and self.dp_training is not None):
             raise SettingsError(
                 f"{self.voters} voters; expected 0 or more, and 0 beside a private training"
+            )
+        if self.embedding is not None and (self.embedding < 1 or self.voters or self.dp_training):
+            raise SettingsError(
+                f"an embedding {self.embedding} wide; expected 1 or more, and neither voters nor a "
+                "private training: its loss is of pairs, of which no promise is known here"
             )
         if (self.partition == "file") != (self.partition_file is not None):
             raise SettingsError(
@@ -84,11 +94,12 @@ class Assets:
     def cache_fields(self) -> dict[str, object]:
         """All fields as the metadata of a cached teacher name them.
 
-        Augmentation is left out where there is none, as before it existed, and is called views:
-        teachers that were cached then are found again.
+        What a teacher does not have is left out, as before it existed, and augmentation is called
+        views: teachers that were cached then are found again.
         """
         fields = asdict(self)
-        for late in ("partition_column", "tasks", "tasks_as_classes", "task"):
+        late_fields = ("partition_column", "tasks", "tasks_as_classes", "task")
+        for late in (*late_fields, "embedding", "gallery"):
             if not fields[late]:
                 del fields[late]
         augmentation = fields["training"].pop("augmentation")

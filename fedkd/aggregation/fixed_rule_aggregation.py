@@ -14,6 +14,7 @@ from fedkd.core.checkpoint_state import State
 from fedkd.core.run_plan import AUTO, ClassPrior
 from fedkd.core.source_types import Fusion, Proposal
 from fedkd.protocol import Answers, Card, LabelSpaces, Signal
+from fedkd.tasks import task_of
 
 MAX_FUSED_LOGITS = 16_000_000
 """Most logits that are fused at once, 64 MB."""
@@ -77,9 +78,9 @@ class RuleAggregation:
         ``silence`` where only excluded institutions answered.
         """
         fusion = self.fusion(self._cards)
-        classes = len(LabelSpaces.of(self._cards).names)
-        targets = torch.full((len(self._kept), classes), self._silence)
-        rows = max(1, MAX_FUSED_LOGITS // (classes * len(self._cards)))
+        width = task_of(self._cards).target_width
+        targets = torch.full((len(self._kept), width), self._silence)
+        rows = max(1, MAX_FUSED_LOGITS // (width * len(self._cards)))
         for at, logits in self._kept.by_presence([card.name for card in self._cards], rows):
             if logits:
                 signals = {name: {Signal.LOGITS: own} for name, own in logits.items()}

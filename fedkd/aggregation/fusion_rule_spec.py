@@ -68,9 +68,14 @@ def _tasks(rule: str, context: Context) -> Aggregation:
     return PerTaskAggregation(tasks, of_task, rule, context.plan.prior, context.record)
 
 
+def _embeddings(rule: str, context: Context) -> Aggregation:
+    return RuleAggregation(rule, context.plan.capacity, prior=context.plan.prior)
+
+
 _BUILDERS: dict[str, Callable[[str, Context], Aggregation]] = {
     "classes": _classes,
     "numbers": _numbers,
     "tasks": _tasks,
+    "embedding": _embeddings,
 }
 """By kind of task."""

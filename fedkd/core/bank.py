@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from fedkd.core.checkpoint_state import State
@@ -20,6 +21,8 @@ class Bank:
         device: where they are kept, a byte a value.
         held_back: share of the samples that are kept and never drawn, in [0, 0.5].
         seed: decides which.
+        by_question: whether targets of one question alone may be compared, so that `draw` gives
+            samples of one.
     """
 
     def __init__(
@@ -28,13 +31,17 @@ class Bank:
         device: torch.device = MEMORY,
         held_back: float = 0.0,
         seed: int = 0,
+        by_question: bool = False,
     ) -> None:
         self.capacity, self.device = capacity, device
+        self._by_question = by_question
         self._share, self._seed = held_back, seed
         self._seen = SeenSamples()
         self._images = torch.empty(0, 0, 0, 0, dtype=torch.uint8, device=device)
         self._targets = torch.empty(0, 0, device=device)
         self._times = torch.empty(0, dtype=torch.long)
+        self._question = torch.empty(0, dtype=torch.long)
+        self._questions = 0
         self._added = 0
 
     def __len__(self) -> int:
@@ -94,11 +101,14 @@ class Bank:
         self._reserve(end, images, targets)
         slots = torch.arange(self._added, end) % len(self._images)
         self._times[slots] = torch.where(held, 0, times)
+        self._question[slots] = self._questions
+        self._questions += 1
         if not bool(self._times[: min(end, len(self._images))].any()):
             self._times[slots[-1]] = times  # there is always something to draw
         slots = slots.to(self.device)
         self._images[slots] = images.to(self.device)
-        self._targets[slots] = targets.detach().to(self.device)
+        missing = self._targets.shape[1] - targets.shape[1]
+        self._targets[slots] = F.pad(targets.detach(), (0, missing)).to(self.device)
         self._added = end
         return kept
 
@@ -107,10 +117,18 @@ class Bank:
         self._targets[self._order(len(self))] = targets.to(self.device)
 
     def draw(self, count: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        """``count`` samples with replacement: images (B, C, H, W) uint8 and targets (B, K)."""
+        """``count`` samples with replacement: images (B, C, H, W) uint8 and targets (B, K).
+
+        By question: at most ``count`` of one, each once.
+        """
         ends = self._times[: len(self)].cumsum(0)
-        index = torch.randint(int(ends[-1]), (count,), generator=rng)
-        index = torch.searchsorted(ends, index, right=True).to(self.device)
+        index = torch.randint(int(ends[-1]), (1 if self._by_question else count,), generator=rng)
+        index = torch.searchsorted(ends, index, right=True)
+        if self._by_question:
+            together = self._question[: len(self)] == self._question[index]
+            among = (together & (self._times[: len(self)] > 0)).nonzero()[:, 0]
+            index = among[torch.randperm(len(among), generator=rng)[:count]]
+        index = index.to(self.device)
         return self._images[index], self._targets[index]
 
     @property
@@ -123,9 +141,23 @@ class Bank:
 
         (M, C, H, W) uint8 and their targets (M, K), on the bank's device.
         """
-        order = self._order(len(self)).cpu()
-        order = order[self._times[order] == 0][-most:].to(self.device)
+        order = self._never_drawn(most).to(self.device)
         return self._images[order], self._targets[order]
+
+    def comparable(self, most: int) -> list[Tensor]:
+        """Which of ``held_back(most)`` may be compared: places, (m,) of each question, or of all.
+
+        All together where targets of several questions have one meaning.
+        """
+        question = self._question[self._never_drawn(most)]
+        if not self._by_question:
+            return [torch.arange(len(question))]
+        numbers = sorted(set(question.tolist()))
+        return [(question == number).nonzero()[:, 0] for number in numbers]
+
+    def _never_drawn(self, most: int) -> Tensor:
+        order = self._order(len(self)).cpu()
+        return order[self._times[order] == 0][-most:]
 
     def state(self) -> State:
         """Images, targets, and the keys of everything that was ever seen."""
@@ -134,9 +166,10 @@ class Bank:
                 "images": self.images.to("cpu", copy=True),
                 "targets": self.targets.to("cpu", copy=True),
                 "times": self._times[: len(self)].clone(),
+                "question": self._question[: len(self)].clone(),
                 "met": torch.from_numpy(self._seen.keys.view(np.int64).copy()),
             },
-            {"added": self._added},
+            {"added": self._added, "questions": self._questions},
         )
 
     def restore(self, state: State) -> None:
@@ -144,6 +177,8 @@ class Bank:
         self._images = state.tensors["images"].to(self.device, copy=True)
         self._targets = state.tensors["targets"].to(self.device, copy=True)
         self._times = state.tensors["times"].clone()
+        self._question = state.tensors["question"].clone()
+        self._questions = int(state.numbers["questions"])
         self._seen = SeenSamples(state.tensors["met"].numpy().view(np.uint64))
         self._added = int(state.numbers["added"])
 
@@ -155,16 +190,21 @@ class Bank:
     def _reserve(self, count: int, images: Tensor, targets: Tensor) -> None:
         """Room for ``count`` images in all, as far as the capacity goes; doubles when it grows."""
         wanted = count if self.capacity is None else min(count, self.capacity)
-        if wanted <= len(self._images):
+        if wanted <= len(self._images) and targets.shape[1] <= self._targets.shape[1]:
             return
         room = max(wanted, 2 * len(self._images), 1024)
         if self.capacity is not None:
             room = min(room, self.capacity)
         size = len(self)
         kept_images, kept_targets, times = self.images, self.targets, self._times[:size]
+        question = self._question[:size]
         self._images = torch.empty(room, *images.shape[1:], dtype=torch.uint8, device=self.device)
-        self._targets = torch.empty(room, targets.shape[1], device=self.device)
+        # Whoever joins with an embedding of its own widens the targets.
+        width = max(targets.shape[1], kept_targets.shape[1])
+        self._targets = torch.zeros(room, width, device=self.device)
         self._times = torch.ones(room, dtype=torch.long)
+        self._question = torch.zeros(room, dtype=torch.long)
         if size:
-            self._images[:size], self._targets[:size] = kept_images, kept_targets
-            self._times[:size] = times
+            self._images[:size] = kept_images
+            self._targets[:size, : kept_targets.shape[1]] = kept_targets
+            self._times[:size], self._question[:size] = times, question

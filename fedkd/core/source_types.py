@@ -19,6 +19,8 @@ SOFTMAXES = frozenset({"classes", "tasks"})
 """Or one for each of several tasks."""
 ANYTHING = frozenset({"classes", "tasks", "numbers"})
 """Or no softmax at all."""
+EMBEDDINGS = frozenset({"embedding"})
+"""Nothing is predicted; how alike samples are is read."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Interface of a task: what teachers predict, classes, numbers or several tasks."""
+"""Interface of a task: what teachers predict: classes, numbers, several tasks, an embedding."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
@@ -16,7 +16,7 @@ class Task(Protocol):
 
     @property
     def kind(self) -> str:
-        """``classes``, ``numbers`` or ``tasks``."""
+        """``classes``, ``numbers``, ``tasks`` or ``embedding``."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -31,8 +31,12 @@ class Task(Protocol):
         """Name of the score by which a student is judged."""
 
     @property
+    def target_width(self) -> int:
+        """Columns of a target: K, or of embeddings those of all teachers."""
+
+    @property
     def groups(self) -> tuple[slice, ...]:
-        """Outputs that share a softmax, for each task; of numbers none."""
+        """Outputs that share a softmax, for each task; of numbers and embeddings none."""
 
     def loss(self, of_method: Loss, name: str) -> Loss:
         """The student's loss.

@@ -21,6 +21,13 @@ from fedkd.evaluation.metrics import (
     soft_calibration_error,
     training_stability,
 )
+from fedkd.evaluation.retrieval import (
+    cross_relations,
+    recall_among,
+    recall_at,
+    relation_correlation,
+    relation_error,
+)
 from fedkd.evaluation.time_to_score import ScoreDuringRun, time_to_score
 
 __all__ = [
@@ -31,6 +38,7 @@ __all__ = [
     "auroc",
     "balanced_accuracy",
     "class_entropy",
+    "cross_relations",
     "expected_calibration_error",
     "fidelity",
     "fidelity_double_root",
@@ -39,6 +47,10 @@ __all__ = [
     "predict_logits",
     "r2_score",
     "recall",
+    "recall_among",
+    "recall_at",
+    "relation_correlation",
+    "relation_error",
     "soft_calibration_error",
     "time_to_score",
     "training_stability",

@@ -109,6 +109,12 @@ class Institutions(Section):
     none in training with differential privacy."""
     mirrors: bool = False
     """Whether images are mirrored with probability 1/2."""
+    embedding: int | None = Field(None, ge=1, le=10_000)
+    """Width of the embedding that teachers output, trained by classes (supervised contrastive);
+    left out: they predict."""
+    gallery: int = Field(0, ge=0)
+    """Training samples that no institution gets; in the evaluation of embeddings test samples are
+    searched among them. 0: among all other test samples."""
 
 
 class Privacy(Section):

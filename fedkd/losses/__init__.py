@@ -35,6 +35,7 @@ from fedkd.losses.number_discrepancy import (
     squared_discrepancy,
     student_magnitude,
 )
+from fedkd.losses.relational import embedding_distance, relation_kl, relation_squared
 from fedkd.losses.statistics import activation, bn_gap
 from fedkd.losses.task_prior import task_balance, task_one_hot, task_sparsity
 from fedkd.losses.term import Batch, Objective, Term, penalised, weighted
@@ -56,6 +57,7 @@ __all__ = [
     "contrastive_loss",
     "cross_entropy",
     "disagreement",
+    "embedding_distance",
     "hard_class",
     "instance_discrimination",
     "jensen_shannon",
@@ -67,6 +69,8 @@ __all__ = [
     "mode_seeking",
     "one_hot",
     "penalised",
+    "relation_kl",
+    "relation_squared",
     "row_magnitude",
     "squared_centred",
     "squared_discrepancy",

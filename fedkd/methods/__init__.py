@@ -13,6 +13,7 @@ from fedkd.methods.dfme import dfme as dfme
 from fedkd.methods.dfq import dfq as dfq
 from fedkd.methods.dip_kd import dip_kd as dip_kd
 from fedkd.methods.disguide import disguide as disguide
+from fedkd.methods.embed_distill import embed_distill as embed_distill
 from fedkd.methods.fast_dfkd import fast_dfkd as fast_dfkd
 from fedkd.methods.feddf import feddf as feddf
 from fedkd.methods.group_stack import group_stack as group_stack
@@ -37,7 +38,7 @@ from fedkd.methods.zskt import zskt as zskt
 PAPERS = (
     *(cudfkd, dafl, zskt, dfad, dfme, ta_dfkd, rdskd, dip_kd, deepinversion, dfq),
     *(ddad, ideal, disguide, pre_dfkd, fast_dfkd, cmi, hidfd, dense, co_boosting, zskd),
-    *(dfkd_regression, tst, feddf, odsd, kd3, group_stack),
+    *(dfkd_regression, tst, feddf, odsd, kd3, group_stack, embed_distill),
 )
 """Every factory of ours, in the order in which `fedkd methods` lists them."""
 METHODS.update({factory.__name__: factory for factory in PAPERS})

@@ -1,23 +1,29 @@
 """A method as a value: sources of samples, the student's loss and curriculum, aggregation."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from operator import or_
 from typing import NamedTuple
 
+from fedkd.aggregation.embedding_fusion import ROWS, as_outputs
 from fedkd.aggregation.fusion_rule_spec import ByRule
 from fedkd.core.interfaces import AggregationSpec, Selection, SourceSpec, Spec, StudentPart
 from fedkd.core.schedules import Schedule, constant, expect_weights
-from fedkd.core.source_types import ANYTHING, Needs
+from fedkd.core.source_types import ANYTHING, EMBEDDINGS, Needs
 from fedkd.core.task import Loss
 from fedkd.errors import NeedsError, SettingsError
 from fedkd.losses import l1_centred
-from fedkd.protocol import Card, Signal
+from fedkd.protocol import WHOLE_BATCH, Answers, Card, Signal
 from fedkd.student.self_paced_curriculum import UNIFORM, Curriculum
 from fedkd.synthesis import NONE, Gradient, ProceduralPriors
 
-_KINDS = {"classes": "classes of one task", "tasks": "several tasks", "numbers": "numbers"}
+_KINDS = {
+    "classes": "classes of one task",
+    "tasks": "several tasks",
+    "numbers": "numbers",
+    "embedding": "nothing: it outputs an embedding",
+}
 """What a teacher predicts, in words."""
 
 
@@ -48,6 +54,8 @@ class Method:
         student_from: share of the questions before which the student learns nothing, in [0, 1).
         aggregation: how T replies become one target.
         selection: which answered samples enter the bank; None: all.
+        answers: the signal that targets are made of; where it is not logits, its needs of logits
+            are needs of that.
     """
 
     name: str
@@ -59,6 +67,7 @@ class Method:
     student_from: float = 0.0
     aggregation: AggregationSpec = field(default_factory=ByRule)
     selection: Selection | None = None
+    answers: Signal = Signal.LOGITS
 
     def __post_init__(self) -> None:
         if not 0 <= self.student_from < 1:
@@ -76,7 +85,26 @@ class Method:
     def needs(self) -> Needs:
         """What its sources cannot do without."""
         nothing = Needs(tasks=ANYTHING)
-        return reduce(or_, (spec.needs for spec, _ in self.sources.values()), nothing)
+        needs = reduce(or_, (spec.needs for spec, _ in self.sources.values()), nothing)
+        if self.answers not in ROWS:
+            return needs
+        readers = {(self.answers if s is Signal.LOGITS else s): r for s, r in needs.signals.items()}
+        return replace(needs, signals=readers, tasks=EMBEDDINGS)
+
+    @property
+    def by_question(self) -> bool:
+        """Whether targets of one question alone may be compared with one another."""
+        return self.answers in WHOLE_BATCH
+
+    def asked(self, wanted: frozenset[Signal]) -> frozenset[Signal]:
+        """What institutions are asked for where a source wants these signals."""
+        if Signal.LOGITS not in wanted:
+            return wanted
+        return wanted - {Signal.LOGITS} | {self.answers}
+
+    def outputs(self, answers: Answers, cards: Sequence[Card]) -> Answers:
+        """Answers with outputs of each sample as logits, see `as_outputs`."""
+        return as_outputs(answers, self.answers, cards)
 
     @property
     def gradient(self) -> Gradient:
@@ -105,13 +133,16 @@ class Method:
         """
         needs = self.needs
         for card in cards:
-            if Signal.LOGITS not in card.signals:
-                raise NeedsError(f"{self.name} needs logits, which {card.name} does not release")
             if card.predicts not in needs.tasks:
                 raise NeedsError(
                     f"{self.name} is for {' or '.join(sorted(needs.tasks))}, and {card.name} "
                     f"predicts {_KINDS[card.predicts]}; choose another method: `fedkd methods` "
                     f"says which take {card.predicts}"
+                )
+            if self.answers not in card.signals:
+                raise NeedsError(
+                    f"{self.name} needs {self.answers}, which {card.name} does not release; ask "
+                    "the owner to name it under policy.signals"
                 )
             for signal in sorted(needs.signals.keys() - card.signals):
                 raise NeedsError(

@@ -27,8 +27,10 @@ What cannot cross
     asked, and the student judges all others for nothing, anew after each twentieth.
   "Prototypes are of the teacher's features": those of several institutions share no space. Which
     samples make a prototype comes from the answers, where it lies from the student's features.
-  "The student learns relations among samples" (denoising contrastive relational distillation): no
-    signal yet releases how samples relate to an institution's teacher, so that part is absent.
+  "The student learns relations among samples" (denoising contrastive relational distillation):
+    the signal ``relations`` releases how samples relate to an institution's teacher. But the bank
+    keeps a target of classes for each sample alone, and draws over questions, so a student of
+    classes has no relations to learn from, and that part is absent.
 
 Departures
   The random tenth has junk in it, and so have prototypes. Therefore an outlier is what lies near

@@ -4,6 +4,7 @@ Architectures are had by name from the registry; weights depend on a seed alone.
 """
 
 from fedkd.models.architectures import Network, Shape
+from fedkd.models.embedding_teacher import EmbeddingTeacher
 from fedkd.models.generators import Generator, RowGenerator, StandardisedGenerator
 from fedkd.models.in_process_teachers import InProcess, Outputs
 from fedkd.models.library_networks import timm_factory, torchvision_factory
@@ -47,6 +48,7 @@ __all__ = [
     "TABLE_MODELS",
     "WIDTHS",
     "Classes",
+    "EmbeddingTeacher",
     "Generator",
     "InProcess",
     "LogProbabilities",

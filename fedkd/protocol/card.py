@@ -150,6 +150,7 @@ def _table_violation(card: Card) -> str | None:
         return "a card with numbers to predict and classes beside them"
     if card.numbers and len(card.numbers) != card.classes:
         return f"a card with {len(card.numbers)} numbers for {card.classes} outputs"
-    if card.embedding and (card.numbers or card.class_names or card.class_counts):
-        return "a card with an embedding, and classes or numbers beside it"
+    beside = card.numbers or card.tasks or card.class_names or card.class_counts
+    if card.embedding and beside:
+        return "a card with an embedding, and classes, tasks or numbers beside it"
     return columns_violation(card.columns) or numbers_violation(card.numbers)

@@ -24,7 +24,7 @@ from fedkd.protocol.tasks import NamedTask, in_order, output_names_of, task_slic
 def class_names_of(card: Card) -> tuple[str, ...]:
     """Names of an institution's outputs: classes, from 0 where its card names none, or numbers.
 
-    Of several tasks each is called ``task: class``.
+    Of several tasks each is called ``task: class``; of an embedding its dimensions are counted.
     """
     if card.numbers:
         return tuple(number.name for number in card.numbers)
@@ -56,8 +56,12 @@ class LabelSpaces:
         known = {name for card in cards for name in class_names_of(card)}
         names = output_names_of(tasks) if tasks else in_order(known)
         position = {name: index for index, name in enumerate(names)}
+        # A student is as wide as the widest embedding, and all of it is taught by everybody.
         indices = {
-            card.name: tuple(position[name] for name in class_names_of(card)) for card in cards
+            card.name: tuple(
+                position[name] for name in (names if card.embedding else class_names_of(card))
+            )
+            for card in cards
         }
         return cls(names, indices, tasks)
 

@@ -5,7 +5,7 @@ of the final student. It measures how well the student follows the institutions 
 were asked about; it does not measure how often they are right, nor real data.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 import torch
@@ -32,8 +32,8 @@ _AT_ONCE = 1024
 
 
 def main_score(scores: HeldBackScores) -> float | None:
-    """Agreement, or R^2 of numbers."""
-    known = [scores.get(name) for name in ("agreement", "r2")]
+    """Agreement, R^2 of numbers, or the correlation of relations."""
+    known = [scores.get(name) for name in ("agreement", "r2", "relation_correlation")]
     return next((value for value in known if isinstance(value, float)), None)
 
 
@@ -88,8 +88,11 @@ class HeldBackEvaluation:
         if not len(images):
             return {}
         outputs = [self._trainer.logits(piece) for piece in torch.split(images, _AT_ONCE)]
-        scores = self._task.held_back(torch.cat(outputs), fused.cpu())
-        return {"count": len(images), **scores}
+        student, fused = torch.cat(outputs), fused.cpu()
+        parts = self._bank.comparable(most)
+        scored = [self._task.held_back(student[at], fused[at]) for at in parts]
+        weights = [len(at) for at in parts]
+        return {"count": len(images), **{n: _mean(n, scored, weights) for n in scored[0]}}
 
     def state(self) -> State:
         """What early stopping knows."""
@@ -98,3 +101,13 @@ class HeldBackEvaluation:
     def restore(self, state: State) -> None:
         """Stop as when ``state`` was taken."""
         self._stopping.restore(state)
+
+
+def _mean(name: str, scored: Sequence[Mapping[str, Score]], weights: Sequence[int]) -> Score:
+    """The mean of a score over parts; None where no part has it."""
+    if len(scored) == 1:
+        return scored[0][name]
+    pairs = [(s[name], w) for s, w in zip(scored, weights, strict=True)]
+    known = [(score, weight) for score, weight in pairs if isinstance(score, float)]
+    total = sum(weight for _, weight in known)
+    return sum(score * weight for score, weight in known) / total if total else None

@@ -1,6 +1,7 @@
 """Tasks: what teachers predict, and so what the student's loss and scores are."""
 
 from fedkd.tasks.classification import Classification
+from fedkd.tasks.embedding import Embedding
 from fedkd.tasks.regression import REGRESSION_LOSSES, Regression
 from fedkd.tasks.released_scores import (
     NumberSums,
@@ -18,6 +19,7 @@ from fedkd.tasks.task_of_cards import task_of
 __all__ = [
     "REGRESSION_LOSSES",
     "Classification",
+    "Embedding",
     "NumberSums",
     "Regression",
     "ReleasedScore",

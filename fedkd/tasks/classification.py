@@ -41,6 +41,11 @@ class Classification:
         """All."""
         return (slice(0, len(self.names)),)
 
+    @property
+    def target_width(self) -> int:
+        """K."""
+        return len(self.names)
+
     def loss(self, of_method: Loss, name: str) -> Loss:
         """The method's own."""
         if name != "auto":

@@ -61,6 +61,11 @@ class Regression:
         """None: numbers share no softmax."""
         return ()
 
+    @property
+    def target_width(self) -> int:
+        """K."""
+        return len(self.numbers)
+
     def loss(self, of_method: Loss, name: str) -> Loss:
         """Squared, or the one that the settings name; the method's is for classes."""
         del of_method

@@ -53,6 +53,11 @@ class SeveralTasks:
         """Outputs of each task."""
         return tuple(task_slices(self.tasks).values())
 
+    @property
+    def target_width(self) -> int:
+        """K."""
+        return len(self.names)
+
     def loss(self, of_method: Loss, name: str) -> Loss:
         """The method's own for each task, summed."""
         groups = self.groups

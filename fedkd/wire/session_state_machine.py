@@ -213,7 +213,9 @@ def _mismatch(request: Ask | PullBack | RecipeQuery, reply: Reply, card: Card | 
         shape = {
             Signal.LOGITS: (batch, card.classes if card else 0),
             Signal.BN_GAP: (),
-            Signal.FEATURES: (batch, *tensor.shape[1:]),
+            Signal.FEATURES: (batch, card.classes)
+            if card and card.embedding
+            else (batch, *tensor.shape[1:]),
             Signal.RELATIONS: (batch, batch),
             Signal.ACTIVATION: (),
         }[signal]

@@ -2,8 +2,9 @@
 
 import base64
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from jinja2 import Environment, StrictUndefined
@@ -25,16 +26,20 @@ HTML = """\
 <ul class="grid">
 {% for picture in stage.pictures %}
 <li><img src="{{ picture.source }}" width="72" height="72"
- alt="invented image, {{ picture.label }}, from {{ picture.origin }}">
+ alt="invented image{% if picture.label %}, {{ picture.label }}{% endif %}, from
+ {{- " " + picture.origin }}">
+{% if picture.label %}
 <span><b>{{ picture.label }}</b> {{ "%.0f" % (100 * picture.confidence) }}%</span>
+{% endif %}
 <span class="origin" style="--dot:{{ colours.get(picture.origin, "var(--faint)") }}">
 {{- picture.origin }}</span></li>
 {% endfor %}
 </ul></div>
 {% endfor %}
-<p class="small">Under each image: the class of the teachers' fused answer, its probability, and
-the origin of the image.</p>
+<p class="small">Under each image: {{ note }}.</p>
 """
+Label: TypeAlias = Callable[[int, Sequence[str]], str]
+"""Index of what was answered and names of outputs -> what is written; empty: nothing."""
 MAX_IMAGES = 48
 """Limit of images on a page."""
 _LARGEST_SIDE = 64
@@ -51,7 +56,7 @@ class Picture:
     height: int
     origin: str
     label: str
-    """Name of its class."""
+    """Name of its class; empty where nothing is named."""
     confidence: float
     """Of that label, in [0, 1]."""
 
@@ -81,19 +86,25 @@ def keep_gallery(folder: RunFolder, history: SampleHistory) -> None:
     )
 
 
-def gallery_section(record: RunRecord, colours: Mapping[str, str]) -> Markup | None:
-    """Images of ``record`` as HTML, with a colour for each origin; None where none were kept."""
+def gallery_section(
+    record: RunRecord, colours: Mapping[str, str], label: Label, note: str
+) -> Markup | None:
+    """Images of ``record`` as HTML, with a colour for each origin; None where none were kept.
+
+    ``label`` names what was answered, ``note`` says what stands under an image.
+    """
     if record.gallery is None:
         return None
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters.update(count=count)
-    found = stages(record.gallery, record.result.classes)
-    return Markup(environment.from_string(HTML).render(stages=found, colours=colours).rstrip("\n"))
+    found = stages(record.gallery, record.result.classes, label)
+    template = environment.from_string(HTML)
+    return Markup(template.render(stages=found, colours=colours, note=note).rstrip("\n"))
 
 
-def stages(gallery: Gallery, classes: Sequence[str] = ()) -> list[Stage]:
+def stages(gallery: Gallery, classes: Sequence[str] = (), label: Label = class_name) -> list[Stage]:
     """At most `MAX_IMAGES` images of ``gallery`` in order of time, in a few intervals of the run.
 
     ``classes`` are their names; a class without a name is shown by its number.
@@ -105,7 +116,7 @@ def stages(gallery: Gallery, classes: Sequence[str] = ()) -> list[Stage]:
         Stage(
             first=int(gallery.asked_at[part[0]]),
             last=int(gallery.asked_at[part[-1]]),
-            pictures=[_picture(gallery, index, classes) for index in part],
+            pictures=[_picture(gallery, index, classes, label) for index in part],
         )
         for part in _intervals(order, gallery.asked_at)
     ]
@@ -121,7 +132,7 @@ def _intervals(
     return (part for part in parts if len(part))
 
 
-def _picture(gallery: Gallery, index: int, classes: Sequence[str]) -> Picture:
+def _picture(gallery: Gallery, index: int, classes: Sequence[str], label: Label) -> Picture:
     image = _image(gallery.images[index])
     content = io.BytesIO()
     image.save(content, format="PNG", optimize=True)
@@ -131,7 +142,7 @@ def _picture(gallery: Gallery, index: int, classes: Sequence[str]) -> Picture:
         width=image.width,
         height=image.height,
         origin=str(gallery.origin[index]),
-        label=class_name(int(gallery.label[index]), classes),
+        label=label(int(gallery.label[index]), classes),
         confidence=float(gallery.confidence[index]),
     )
 

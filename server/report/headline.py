@@ -25,7 +25,7 @@ def class_headline(result: Result, detailed: bool) -> list[HeadlineFigure]:
     agreement = student.agreement
     note = "" if agreement is None else f"; agrees with the ensemble on {percent(agreement)}"
     is_policy = student.mean_return is not None
-    figures = _main(
+    figures = main_headline(
         result, "Student's accuracy" if is_policy else "Student", f"after the last step{note}"
     )
     if is_policy:
@@ -55,7 +55,9 @@ def number_headline(result: Result, detailed: bool) -> list[HeadlineFigure]:
     """R^2 to truth and to the ensemble; of a single number also its errors in the unit."""
     del detailed
     student, ensemble = result.student, result.ensemble
-    figures = _main(result, "Student, R²", "after the last step; 1 at the best, 0 for the mean")
+    figures = main_headline(
+        result, "Student, R²", "after the last step; 1 at the best, 0 for the mean"
+    )
     number = recorded_numbers(result.task)[0]
     unit = f" in {number.unit}" if number.unit else ""
     for label, own, taught in (
@@ -76,8 +78,11 @@ def held_back_headline(result: Result) -> list[HeadlineFigure]:
     score, close = main_score(result.task), result.student.held_back
     if close is None or score.of(result.student) is not None:
         return []
-    value = percent(close.agreement) if close.r2 is None else decimals(close.r2)
-    label = "Student as the ensemble" if close.r2 is None else "Student, R² to the ensemble"
+    label, value = "Student as the ensemble", percent(close.agreement)
+    if close.r2 is not None:
+        label, value = "Student, R² to the ensemble", decimals(close.r2)
+    elif close.relation_correlation is not None:
+        label, value = "Student's relations as the mean", decimals(close.relation_correlation)
     note = (
         f"on {count(close.count)} held-back samples that it never learned from; no test data is "
         "at hand, so its true score is not known"
@@ -125,7 +130,7 @@ def cost_figures(result: Result) -> list[HeadlineFigure]:
     ]
 
 
-def _main(result: Result, label: str, note: str) -> list[HeadlineFigure]:
+def main_headline(result: Result, label: str, note: str) -> list[HeadlineFigure]:
     """The main score of student, ensemble and best teacher."""
     score = main_score(result.task)
     best = _best(result.teachers, score)

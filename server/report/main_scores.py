@@ -31,7 +31,8 @@ class MainScore:
 ACCURACY = MainScore("accuracy", "accuracy", percent, is_share=True)
 R2 = MainScore("r2", "R²", decimals, is_share=False)
 ALL_TASKS = MainScore("all_tasks_accuracy", "share of all tasks right", percent, is_share=True)
-MAIN_SCORES = {"classes": ACCURACY, "numbers": R2, "tasks": ALL_TASKS}
+RECALL = MainScore("recall_at_1", "recall@1", percent, is_share=True)
+MAIN_SCORES = {"classes": ACCURACY, "numbers": R2, "tasks": ALL_TASKS, "embedding": RECALL}
 """By kind of task."""
 
 

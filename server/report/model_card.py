@@ -64,7 +64,9 @@ The coordinator has no test data, so the true {{ score.name }} is not known.
 {% if close %}
 
 On {{ close.count | count }} invented {{ domain.samples }} that were held back from training
-{%- if close.r2 is none %}, the student decides as the ensemble on
+{%- if close.relation_correlation is not none %}, its relations correlate with those of the
+institutions by **{{ "%.3f" % close.relation_correlation }}**.
+{%- elif close.r2 is none %}, the student decides as the ensemble on
 **{{ close.agreement | percent }}**.
 {%- else %}, R² to the ensemble is **{{ "%.3f" % close.r2 }}**.
 {%- endif %} That says how well it follows its teachers, and not how good they are.
@@ -130,6 +132,17 @@ import fedkd
 student = fedkd.load("student.safetensors")  # student=NETWORK, where it is a network of your own
 images = torch.rand(4, {sizes})  # yours: float in [0, 1], (B, C, H, W)
 print(student.predict_tasks(images))"""
+
+_EMBEDDING_CODE = """\
+import torch
+
+import fedkd
+
+student = fedkd.load("student.safetensors")  # student=NETWORK, where it is a network of your own
+images = torch.rand(4, {sizes})  # yours: float in [0, 1], (B, C, H, W)
+with torch.no_grad():
+    embeddings = torch.nn.functional.normalize(student.network(images))
+print(embeddings @ embeddings.T)  # how alike every two are, from -1 to 1"""
 
 _TABLE_CODE = """\
 import json
@@ -256,9 +269,9 @@ def _front_matter(result: Result, name: str, score: MainScore) -> str:
 
 
 def _image_code(result: Result, notes: Mapping[str, str]) -> str:
-    if result.task["kind"] == "tasks":
-        return _TASK_IMAGE_CODE.format(sizes=notes["shape"].replace("x", ", "))
-    return _IMAGE_CODE.format(sizes=notes["shape"].replace("x", ", "))
+    codes = {"tasks": _TASK_IMAGE_CODE, "embedding": _EMBEDDING_CODE}
+    code = codes.get(str(result.task["kind"]), _IMAGE_CODE)
+    return code.format(sizes=notes["shape"].replace("x", ", "))
 
 
 def _table_code(result: Result, notes: Mapping[str, str]) -> str:
@@ -294,6 +307,7 @@ _PIPELINES = {
     ("images", "classes"): "image-classification",
     ("images", "numbers"): "other",
     ("images", "tasks"): "image-classification",
+    ("images", "embedding"): "image-feature-extraction",
     ("table", "classes"): "tabular-classification",
     ("table", "numbers"): "tabular-regression",
     ("table", "tasks"): "tabular-classification",

@@ -11,12 +11,20 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from fedkd.errors import DataError
+from fedkd.server.report.embeddings.embedding_figures import (
+    embedding_headline,
+    embedding_metrics,
+    embedding_scores,
+)
+from fedkd.server.report.embeddings.kept_relations import keep_relations
+from fedkd.server.report.embeddings.relation_pictures import relations_picture
 from fedkd.server.report.gallery import gallery_section, keep_gallery
 from fedkd.server.report.headline import HeadlineFigure, class_headline, number_headline
 from fedkd.server.report.output_format import (
     Axis,
     class_answer,
     class_axis,
+    class_name,
     number_axis,
     numbers_answer,
 )
@@ -45,7 +53,7 @@ from fedkd.server.report.tasks.task_scores import (
 
 @dataclass(frozen=True)
 class TaskPage:
-    """What is shown of classes, numbers or several tasks."""
+    """What is shown of classes, numbers, several tasks or embeddings."""
 
     keep: Callable[[RunFolder, SampleHistory | None, TestOutputs | None], None]
     """Writes what `picture` needs."""
@@ -54,6 +62,10 @@ class TaskPage:
     metrics_title: str
     scores: Callable[[Result], ScoreTable | None]
     picture: Callable[[RunRecord], PredictionPicture | None]
+    sample_label: Callable[[int, Sequence[str]], str]
+    """Of an index of `fedkd.core.task.Task.headline` and the names of outputs; empty: nothing."""
+    sample_note: str
+    """What stands under a picture of a sample."""
     answer: Callable[[Result, NDArray[Any]], str]
     """An answer of the ensemble (K,) in words."""
     axis: Callable[[Result, int], Axis]
@@ -91,6 +103,9 @@ TASKS = {
         metrics_title="How steadily, and how faithfully",
         scores=class_scores,
         picture=calibration_picture,
+        sample_label=class_name,
+        sample_note="the class of the teachers' fused answer, its probability, and the origin of "
+        "the image",
         answer=class_answer,
         axis=class_axis,
         outputs="Classes",
@@ -106,6 +121,9 @@ TASKS = {
         metrics_title="How faithfully",
         scores=number_scores,
         picture=numbers_picture,
+        sample_label=class_name,
+        sample_note="the number of the teachers' fused answer, as a share of its range, and the "
+        "origin of the image",
         answer=numbers_answer,
         axis=number_axis,
         outputs="Numbers",
@@ -121,6 +139,9 @@ TASKS = {
         metrics_title="How steadily, and how faithfully",
         scores=task_scores,
         picture=task_picture,
+        sample_label=class_name,
+        sample_note="the class of the teachers' surest answer, its probability, and the origin of "
+        "the image",
         answer=tasks_answer,
         axis=class_axis,
         outputs="Tasks and classes",
@@ -128,6 +149,23 @@ TASKS = {
         entropy="Class entropy",
         entropy_note="Class entropy is that of the classes which the teachers named, over all "
         "tasks: near zero, nearly every {sample} was given the same classes and taught little.",
+    ),
+    "embedding": TaskPage(
+        keep=keep_relations,
+        headline=embedding_headline,
+        metrics=embedding_metrics,
+        metrics_title="How faithfully",
+        scores=embedding_scores,
+        picture=relations_picture,
+        sample_label=lambda index, names: "",
+        sample_note="the origin of the image",
+        answer=lambda result, answer: "",
+        axis=lambda result, output: Axis(f"dimension {output}", -1.0, 2.0),
+        outputs="Dimensions",
+        counts_classes=False,
+        entropy="Entropy of relations",
+        entropy_note="Entropy is that of the relations between the samples of a question: near "
+        "zero, every two were found equally alike and taught little.",
     ),
 }
 """By kind of task."""
@@ -140,7 +178,9 @@ DOMAINS = {
         answered="see in it",
         detailed=False,
         keep=lambda folder, history, _: keep_gallery(folder, history),
-        section=lambda record, colours, _: gallery_section(record, colours),
+        section=lambda record, colours, task: gallery_section(
+            record, colours, task.sample_label, task.sample_note
+        ),
     ),
     "table": DomainPage(
         sample="row",

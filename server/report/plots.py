@@ -73,6 +73,9 @@ def held_back(events: Sequence[Event]) -> str | None:
         "KL to the fused answer (nats)": _line((e.step, e.kl) for e in scores),
         "Calibration error": _line((e.step, e.ece) for e in scores),
         "R² to the fused answer": _line((e.step, e.r2) for e in scores),
+        "Relations as the mean (correlation)": _line(
+            (e.step, e.relation_correlation) for e in scores
+        ),
     }
     return _small_panels("held_back", panels, "student steps", "Scores on held-back samples")
 

@@ -10,6 +10,8 @@ from fedkd.server.report.records.result_parts import TaskScores
 from fedkd.server.report.records.result_schema import Result
 
 Format = Callable[[float | None], str]
+Columns = Sequence[tuple[str, str, Format]]
+"""(field, heading, format)."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ def class_scores(result: Result) -> ScoreTable | None:
         ("auroc", "AUROC", decimals),
         ("ece", "Calibration error (ECE)", percent),
     )
-    return _table(result, columns, beside="balanced_accuracy")
+    return score_table(result, columns, beside="balanced_accuracy")
 
 
 def number_scores(result: Result) -> ScoreTable | None:
@@ -44,12 +46,10 @@ def number_scores(result: Result) -> ScoreTable | None:
         return number_text(number, value, unit=False)
 
     columns = (("r2", "R²", decimals), ("rmse", f"RMSE{unit}", text), ("mae", f"MAE{unit}", text))
-    return _table(result, columns, beside="rmse")
+    return score_table(result, columns, beside="rmse")
 
 
-def _table(
-    result: Result, columns: Sequence[tuple[str, str, Format]], beside: str
-) -> ScoreTable | None:
+def score_table(result: Result, columns: Columns, beside: str) -> ScoreTable | None:
     """Columns are (field, heading, format); no table where nobody's ``beside`` is known."""
     scored: list[tuple[str, TaskScores]] = [
         ("student", result.student),

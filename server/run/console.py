@@ -161,13 +161,20 @@ def score_line(result: Mapping[str, Any], scores: Mapping[str, Any]) -> str:
 
 def held_back_score(scores: Mapping[str, Any]) -> str:
     """How near the student is to the fused answers on samples that it never learned, short."""
+    if (relations := scores.get("relation_correlation")) is not None:
+        return f"≈ relations {decimals(relations)}"
     r2, close = scores.get("r2"), scores.get("agreement")
     return f"≈ {_percent(close)}" if r2 is None else f"≈ R² {decimals(r2)}"
 
 
 def held_back_line(scores: Mapping[str, Any], task: Mapping[str, Any]) -> str:
     """Scores on samples that the student never learned, against their fused answers."""
-    if task["kind"] != "numbers":
+    if task["kind"] == "embedding":
+        parts = [
+            f"relations correlate {decimals(scores['relation_correlation'])}",
+            f"differ by {decimals(scores['relation_error'])}",
+        ]
+    elif task["kind"] != "numbers":
         parts = [
             f"as the fused answer: {_percent(scores['agreement'])}",
             f"KL {significant(scores['kl'])} nats",
@@ -233,7 +240,25 @@ def _parity_of_files(estimator: Mapping[str, Any]) -> list[str]:
 
 
 _CLASSES = {"kind": "classes"}
-_PARTS = {"classes": _class_parts, "numbers": _number_parts, "tasks": _task_parts}
+
+
+def _embedding_parts(
+    task: Mapping[str, Any], scores: Mapping[str, Any], detailed: bool
+) -> list[str]:
+    del task, detailed
+    named = (
+        ("recall@5", scores.get("recall_at_5"), _percent),
+        ("relations as the mean", scores.get("relation_correlation"), decimals),
+    )
+    return [f"{name} {text(value)}" for name, value, text in named if value is not None]
+
+
+_PARTS = {
+    "classes": _class_parts,
+    "numbers": _number_parts,
+    "tasks": _task_parts,
+    "embedding": _embedding_parts,
+}
 """What follows the main score, by kind of task."""
 
 

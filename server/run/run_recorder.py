@@ -19,6 +19,7 @@ from fedkd.loop import Distilled, Progress
 from fedkd.methods import Method, make
 from fedkd.protocol import Card, LabelSpaces, Signal, class_names_of
 from fedkd.server.hub.answer_times import answer_time_quantile
+from fedkd.server.report.embeddings.kept_relations import keep_gallery_embeddings
 from fedkd.server.report.main_scores import MAIN_SCORES, main_score
 from fedkd.server.report.page import build_report
 from fedkd.server.report.page_kinds import domain_page, task_page
@@ -97,6 +98,8 @@ class Evaluation:
     """On test data."""
     score_model: ScoreModel | None = None
     """Scores another model on the test data."""
+    relations: Mapping[str, Any] | None = None
+    """Of embeddings: controls and groups, as in ``result.json``."""
     simulated: bool = True
     """Whether the experiment defines the teachers' models; real institutions bring their own."""
 
@@ -207,6 +210,7 @@ class RunRecorder:
         )
         result = {
             **self._result(cards, traffic, evaluation),
+            "relations": evaluation.relations,
             "estimator": estimator,
             "student": self._student(distilled, evaluation, task),
             "signals_asked": self._signals(trained=distilled.generator_steps > 0),
@@ -262,10 +266,12 @@ class RunRecorder:
             history = sample_history(distilled.bank, self._asked, distilled.student, task)
             domain_page(domain).keep(self.folder, history, domain)
         shown.keep(self.folder, history, test)
+        if history is not None and self._method.answers is Signal.FEATURES:
+            keep_gallery_embeddings(self.folder, history)
 
     def _signals(self, trained: bool) -> list[str]:
         """The signals that were asked for; those for a generator only if one was trained."""
-        return sorted(self._method.needs.signals if trained else {Signal.LOGITS})
+        return sorted(self._method.needs.signals if trained else {self._method.answers})
 
     @property
     def _method(self) -> Method:

@@ -25,6 +25,7 @@ from fedkd.methods import make
 from fedkd.protocol import Card, LabelSpaces, Signal, tasks_of_outputs
 from fedkd.server.report.tables.predictions import TestOutputs
 from fedkd.server.run.run_recorder import Evaluation
+from fedkd.simulations.engines.retrieval import evaluate_embeddings, recall_of_student
 from fedkd.tasks import SeveralTasks, task_of
 
 UNKNOWN = -1e4
@@ -48,6 +49,8 @@ def student_accuracy(experiment: Experiment, student: nn.Module) -> float:
 
 def student_score(experiment: Experiment, student: nn.Module) -> dict[str, float | None]:
     """The main score of the student on all test samples, see `fedkd.core.task.Task`."""
+    if experiment.institutions.embedding:
+        return recall_of_student(experiment, student)
     test = load_dataset(experiment.institutions.data, experiment.institutions.root)
     outputs = predict_logits(student, test.test_images)
     cards = _as_cards(test)
@@ -59,7 +62,16 @@ def student_score(experiment: Experiment, student: nn.Module) -> dict[str, float
 def evaluate(
     experiment: Experiment, vaults: Path, cards: Sequence[Card], student: nn.Module
 ) -> Evaluation:
-    """Accuracies of student, teachers and their ensemble; teachers are loaded from their vaults."""
+    """Scores of student, teachers and their ensemble; teachers are loaded from their vaults."""
+    by_task = {"embedding": evaluate_embeddings}
+    judge = by_task.get(task_of(cards).kind, _evaluate_predictions)
+    return judge(experiment, vaults, cards, student)
+
+
+def _evaluate_predictions(
+    experiment: Experiment, vaults: Path, cards: Sequence[Card], student: nn.Module
+) -> Evaluation:
+    """Scores of classes or of numbers."""
     test = load_dataset(experiment.institutions.data, experiment.institutions.root)
     outputs = {}
     count = experiment.institutions.count

@@ -11,7 +11,7 @@ from fedkd.client.release.gate import ReleaseGate
 from fedkd.client.release.mode_table import build_release_mode
 from fedkd.loop import PAUSE, Distilled, Plan, Progress, distil, drive
 from fedkd.methods import METHODS, Method, cudfkd, make
-from fedkd.models import ModuleTeacher
+from fedkd.models import EmbeddingTeacher, ModuleTeacher, Teacher
 from fedkd.privacy import Policy
 from fedkd.procedural import Shape, build_priors
 from fedkd.protocol import Answers, Ask, Card, Reply, Request, Signal, as_float
@@ -61,12 +61,16 @@ def linear(seed: int) -> nn.Module:
 class GatedInstitutions:
     """Institutions in this process, each behind its gate; keeps what they were asked."""
 
-    def __init__(self, count: int = 2, policy: Policy = OPEN) -> None:
+    def __init__(self, count: int = 2, policy: Policy = OPEN, *, embedding: bool = False) -> None:
         self.gates: dict[str, ReleaseGate] = {}
         self.requests: list[Request] = []
         cards = []
         for index in range(count):
-            teacher, name = ModuleTeacher(linear(index), FEW), f"institution-{index}"
+            teacher: Teacher = ModuleTeacher(linear(index), FEW)
+            teacher, name = (
+                EmbeddingTeacher(teacher) if embedding else teacher,
+                f"institution-{index}",
+            )
             card = Card(
                 name,
                 FEW,
@@ -74,11 +78,19 @@ class GatedInstitutions:
                 policy.signals & teacher.signals,
                 policy.pull_back,
                 policy.samples,
-                class_counts=(3 + index, 5, 9 - index),
+                class_counts=None if embedding else (3 + index, 5, 9 - index),
+                embedding=embedding,
             )
             cards.append(card)
             self.gates[name] = ReleaseGate(policy, build_release_mode(policy, teacher, None), card)
         self.cards = tuple(cards)
+
+    @classmethod
+    def for_method(cls, method: Method) -> "GatedInstitutions":
+        """Two that have what the method asks for: classes, or an embedding."""
+        if method.answers is Signal.LOGITS:
+            return cls()
+        return cls(policy=Policy(frozenset({method.answers})), embedding=True)
 
     def put(self, request: Request) -> Answers:
         assert request != PAUSE
@@ -100,7 +112,7 @@ def run(
     put: Put | None = None,
 ) -> tuple[Distilled, list[Progress]]:
     """A whole run, and its events."""
-    institutions = institutions or GatedInstitutions()
+    institutions = institutions or GatedInstitutions.for_method(method)
     events: list[Progress] = []
     loop = distil(
         *(linear(99), method, institutions.cards, plan, build_priors("noise")),

@@ -42,8 +42,9 @@ class TeacherSpec:
     """(C,): it is given (image - mean) / std, where images are in [0, 1]."""
     std: tuple[float, ...] | None = None
     """(C,), > 0; given exactly where ``mean`` is."""
-    outputs: Literal["logits", "probabilities"] = "logits"
-    """What the teacher gives. The logarithm is taken of probabilities."""
+    outputs: Literal["logits", "probabilities", "embedding"] = "logits"
+    """What the teacher gives. The logarithm is taken of probabilities; an embedding is ``classes``
+    wide, and means nothing but how alike samples are."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Keyword arguments of the architecture, or of the owner's factory."""
     trusted: bool = False
@@ -75,6 +76,11 @@ class TeacherSpec:
         kind, colon, rest = self.source.partition(":")
         if not (kind and colon and rest):
             raise SettingsError(f"source {self.source!r}; expected PREFIX:WHAT, as in onnx:FILE")
+        if self.outputs == "embedding" and (self.schema or self.class_names):
+            raise SettingsError(
+                'outputs = "embedding" beside a schema or class_names; give shape, and the width '
+                "of the embedding as classes"
+            )
         if self.schema is not None:
             self._check_table()
         elif min(self.shape) < 1:

@@ -38,7 +38,7 @@ def train_teacher(
             for which ``settings`` mean nothing.
         images: (N, C, H, W) uint8.
         labels: (N,) int64 in 0..K-1; not every class need occur. Of several tasks (N, M).
-        classes: K.
+        classes: K, outputs.
         settings: how a network is trained.
         seed: of initial weights and of the order of images.
         progress: called after each epoch of a network.

@@ -43,6 +43,10 @@ class TaskScores(ResultModel):
     """Accuracy of each task, by its name; ``accuracy`` is their mean."""
     mean_return: float | None = None
     """Of a policy: the mean return of its episodes."""
+    recall_at_1: Accuracy = None
+    """Of an embedding: share of queries whose most alike sample of the gallery has their class."""
+    recall_at_5: Accuracy = None
+    """Share with one such among the five most alike."""
 
 
 class EnsembleScore(TaskScores):
@@ -78,6 +82,10 @@ class HeldBackScore(ResultModel):
     rmse: Distance = None
     """Of a single number, in its unit."""
     mae: Distance = None
+    relation_correlation: float | None = None
+    """Of embeddings: correlation of relations with the mean of the institutions'."""
+    relation_error: Distance = None
+    """Root mean squared difference of relations."""
 
 
 class GuaranteeRecord(ResultModel):

@@ -38,6 +38,8 @@ class StudentScore(TaskScores):
     """Of numbers: R^2 of the student to the ensemble on the test samples."""
     rmse_to_ensemble: Distance = None
     mae_to_ensemble: Distance = None
+    relation_correlation: float | None = None
+    """Of embeddings: correlation of the student's relations with the mean of the institutions'."""
     fidelity: Accuracy = None
     """Similarity of their probabilities, see `fedkd.evaluation.metrics.fidelity`."""
     fidelity_double_root: Accuracy = None
@@ -136,6 +138,9 @@ class Result(ResultModel):
     rose; None: the run might not stop so."""
     warnings: tuple[str, ...] = ()
     """What a reader of the scores has to know, for people."""
+    relations: dict[str, dict[str, dict[str, float | None]]] | None = None
+    """Of embeddings in a simulation: ``controls`` and their recall, and ``groups`` of each relation
+    matrix: how far they are right, and the same as those of the mean."""
     estimator: EstimatorRecord | None = None
     """The deployable estimator beside the network; None: none was asked for."""
     onnx: OnnxParity | None = None
@@ -198,6 +203,7 @@ class Scored(_EventModel):
     accuracy: Accuracy = None
     all_tasks_accuracy: Accuracy = None
     r2: float | None = None
+    recall_at_1: Accuracy = None
 
 
 class HeldBack(HeldBackScore, _EventModel):

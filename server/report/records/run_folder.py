@@ -4,7 +4,9 @@
     events.jsonl         the events of the run, one JSON object a line
     gallery.npz          synthetic images
     rows.npz             synthetic rows of a table, and what the student makes of its columns
-    predictions.npz      predictions on test data, or how well confidence is calibrated there
+    predictions.npz      predictions on test data, or how well confidence is calibrated there, or
+                         relations of embeddings
+    gallery_embeddings.npz  public samples and their embeddings, of an asymmetric student
     student.safetensors  the last student, and student.onnx where the extra is installed
     experiment.json      the manifest, written first, and checkpoint/ while the run goes on: see
                          `fedkd.server.run.checkpoint`

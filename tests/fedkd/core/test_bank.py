@@ -96,3 +96,44 @@ def test_a_bank_that_forgets_hands_on_what_it_has() -> None:
     assert small.newest(3)[:, 0, 0, 0].tolist() == [13, 14, 15]
     assert small.newest(99)[:, 0, 0, 0].tolist() == list(range(6, 16))
     assert len(small.newest(0)) == len(Bank().newest(0)) == 0
+
+
+def test_by_question_a_draw_is_of_one_question_and_each_sample_once() -> None:
+    bank, rng = Bank(by_question=True, held_back=0.2), torch.Generator().manual_seed(0)
+    for first, count in ((0, 40), (40, 7), (47, 60)):
+        bank.add(*numbered(first, count))
+    edges, drawn = (0, 40, 47, 107), set()
+    for _ in range(200):
+        _, targets = bank.draw(25, rng)
+        own = targets[:, 0].long().tolist()
+        question = [max(at for at, edge in enumerate(edges) if edge <= number) for number in own]
+        assert len(set(question)) == 1
+        assert len(set(own)) == len(own) <= 25
+        drawn |= set(own)
+    apart = set(bank.held_back(1000)[1][:, 0].long().tolist())
+    assert drawn | apart == set(range(107))
+    assert not drawn & apart
+    parts = bank.comparable(1000)
+    assert sorted(int(at) for part in parts for at in part) == list(range(len(apart)))
+    assert len(parts) == 3
+
+
+def test_questions_outlive_a_checkpoint() -> None:
+    bank = Bank(by_question=True)
+    for first in (0, 10):
+        bank.add(*numbered(first, 10))
+    again = Bank(by_question=True)
+    again.restore(bank.state())
+    one, other = (of.draw(4, torch.Generator().manual_seed(3)) for of in (bank, again))
+    assert torch.equal(one[1], other[1])
+
+
+def test_wider_targets_widen_the_bank_with_zeros() -> None:
+    bank, (images, targets) = Bank(by_question=True), numbered(0, 4)
+    bank.add(images, targets)
+    bank.add(numbered(4, 4)[0], torch.ones(4, 5))
+    bank.add(*numbered(8, 4))
+    kept = bank.history()[1]
+    assert kept.shape == (12, 5)
+    assert torch.equal(kept[:4, :3], targets)
+    assert float(kept[:4, 3:].abs().max()) == float(kept[8:, 3:].abs().max()) == 0

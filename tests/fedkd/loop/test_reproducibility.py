@@ -44,7 +44,7 @@ def test_one_seed_gives_one_student_and_another_seed_another(method: Method) -> 
     plan = Plan(120, 16, steps=30, student_batch=8)
     weights, questions = [], []
     for seed in (5, 5, 6):
-        institutions = GatedInstitutions()
+        institutions = GatedInstitutions.for_method(method)
         torch.rand(len(weights))  # the global stream is nobody's seed
         distilled, _ = run(method, plan, institutions, seed)
         weights.append(torch.cat([p.flatten() for p in distilled.student.parameters()]))

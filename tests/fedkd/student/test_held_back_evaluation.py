@@ -37,7 +37,7 @@ def test_no_method_trains_its_student_on_what_is_held_back(
 
     monkeypatch.setattr(Trainer, "learn", learn)
     seed, plan = 5, Plan(120, 16, steps=30, student_batch=8, held_back=SHARE)
-    distilled, events = run(method, plan, GatedInstitutions(), seed)
+    distilled, events = run(method, plan, GatedInstitutions.for_method(method), seed)
     assert learned
     keys = sample_keys(torch.cat(learned).numpy())
     assert not is_held_back(keys, SHARE, seed).any()

@@ -57,7 +57,7 @@ def module_teacher(network: nn.Module, spec: TeacherSpec) -> ModuleTeacher:
     """The owner's network as a teacher; wrapped only where it needs preprocessing."""
     if spec.schema is not None:  # a row is an image of (1, 1, D), and such networks read (B, D)
         network = nn.Sequential(nn.Flatten(), network)
-    plain = spec.mean is None and spec.outputs == "logits"
+    plain = spec.mean is None and spec.outputs != "probabilities"
     return ModuleTeacher(network if plain else PreprocessedNetwork(network, spec), spec.classes)
 
 
