@@ -15,6 +15,11 @@ Variance: TypeAlias = Annotated[float, Field(ge=0, le=0.25)] | None
 """Of shares in [0, 1]."""
 
 
+RelationScores: TypeAlias = dict[str, dict[str, dict[str, float | None]]]
+"""Of embeddings in a simulation: ``controls`` and their recall, and ``groups`` of each relation
+matrix: how far they are right, and the same as those of the mean."""
+
+
 class ResultModel(BaseModel):
     """Further keys are kept, numbers are finite."""
 
@@ -47,6 +52,8 @@ class TaskScores(ResultModel):
     """Of an embedding: share of queries whose most alike sample of the gallery has their class."""
     recall_at_5: Accuracy = None
     """Share with one such among the five most alike."""
+    relation_correlation: float | None = None
+    """Correlation of the student's relations with the mean of the institutions'."""
 
 
 class EnsembleScore(TaskScores):

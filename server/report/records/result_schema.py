@@ -18,6 +18,7 @@ from fedkd.server.report.records.result_parts import (
     GuaranteeRecord,
     HeldBackScore,
     OnnxParity,
+    RelationScores,
     ResultModel,
     Seconds,
     TaskScores,
@@ -38,8 +39,6 @@ class StudentScore(TaskScores):
     """Of numbers: R^2 of the student to the ensemble on the test samples."""
     rmse_to_ensemble: Distance = None
     mae_to_ensemble: Distance = None
-    relation_correlation: float | None = None
-    """Of embeddings: correlation of the student's relations with the mean of the institutions'."""
     fidelity: Accuracy = None
     """Similarity of their probabilities, see `fedkd.evaluation.metrics.fidelity`."""
     fidelity_double_root: Accuracy = None
@@ -90,15 +89,13 @@ class TeacherRecord(TaskScores):
     guarantee: GuaranteeRecord | None = None
     """The whole guarantee; None without one, and in results of earlier releases."""
     signals: tuple[str, ...] = ()
-    """What its policy releases: ``logits``, ``bn_gap``, ``features``, ``relations``,
-    ``activation``."""
+    """What its policy releases, by name of `fedkd.protocol.Signal`."""
     questions: Count = 0
     """Sent to it; 0 if not counted."""
     recipes: Count = 0
     """Of them, those sent with a recipe in place of the samples."""
     answer_seconds_median: Annotated[float, Field(ge=0)] | None = None
-    """From a question to its answer or refusal, to a tenth; None if not measured: in one process,
-    and in results of earlier releases."""
+    """From a question to its answer or refusal, to a tenth; None if not measured."""
     answer_seconds_p90: Annotated[float, Field(ge=0)] | None = None
     """Nine of ten answers came within these."""
     pull_back: bool | None = None
@@ -138,9 +135,7 @@ class Result(ResultModel):
     rose; None: the run might not stop so."""
     warnings: tuple[str, ...] = ()
     """What a reader of the scores has to know, for people."""
-    relations: dict[str, dict[str, dict[str, float | None]]] | None = None
-    """Of embeddings in a simulation: ``controls`` and their recall, and ``groups`` of each relation
-    matrix: how far they are right, and the same as those of the mean."""
+    relations: RelationScores | None = None
     estimator: EstimatorRecord | None = None
     """The deployable estimator beside the network; None: none was asked for."""
     onnx: OnnxParity | None = None
