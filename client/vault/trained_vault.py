@@ -195,8 +195,7 @@ class TrainedVault(Vault):
         other = data.columns or data.tasks or own.model.startswith(SKLEARN_PREFIX)
         if self.embedding and other:
             raise SettingsError(
-                f"model {own.model!r} has no embedding of these data; expected images of one task "
-                "and a network"
+                f"no embedding by model {own.model!r}; expected a network, and images of one task"
             )
         check_trainable(
             own.model, self.classes, self.shape, data.columns, data.numbers, private=private
