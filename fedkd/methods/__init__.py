@@ -16,6 +16,7 @@ from fedkd.methods.disguide import disguide as disguide
 from fedkd.methods.embed_distill import embed_distill as embed_distill
 from fedkd.methods.fast_dfkd import fast_dfkd as fast_dfkd
 from fedkd.methods.feddf import feddf as feddf
+from fedkd.methods.gas import gas as gas
 from fedkd.methods.group_stack import group_stack as group_stack
 from fedkd.methods.hidfd import hidfd as hidfd
 from fedkd.methods.ideal import ideal as ideal
@@ -38,7 +39,7 @@ from fedkd.methods.zskt import zskt as zskt
 PAPERS = (
     *(cudfkd, dafl, zskt, dfad, dfme, ta_dfkd, rdskd, dip_kd, deepinversion, dfq),
     *(ddad, ideal, disguide, pre_dfkd, fast_dfkd, cmi, hidfd, dense, co_boosting, zskd),
-    *(dfkd_regression, tst, feddf, odsd, kd3, group_stack, embed_distill),
+    *(dfkd_regression, tst, feddf, odsd, kd3, group_stack, embed_distill, gas),
 )
 """Every factory of ours, in the order in which `fedkd methods` lists them."""
 METHODS.update({factory.__name__: factory for factory in PAPERS})

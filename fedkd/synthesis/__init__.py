@@ -4,6 +4,7 @@ A source is named by a frozen spec, the settings of a part; what it builds stays
 """
 
 from fedkd.synthesis.auxiliary_network_interface import AuxiliaryNetwork, BaseAuxiliaryNetwork
+from fedkd.synthesis.class_generators import GeneratorPerClass
 from fedkd.synthesis.contrastive_sample_source import ContrastiveSamples
 from fedkd.synthesis.data_impressions import DataImpressions
 from fedkd.synthesis.gan_discriminator import Discriminator
@@ -55,6 +56,7 @@ __all__ = [
     "Evolution",
     "GenerativeReplay",
     "GeneratorNetwork",
+    "GeneratorPerClass",
     "Gradient",
     "InstanceDiscriminator",
     "LatentBatch",

@@ -55,6 +55,7 @@ class SourceScheduler:
         self.sources, self.plan, self.bank, self.rng = dict(sources), plan, bank, rng
         self.shares = {name: share for name, share in shares.items() if share is not None}
         self._progress = ExpectedProgress(self.shares)
+        self._least = 2 if plan.batch_statistics else 1
 
     def next(self, asked: int) -> Scheduled | None:
         """The next batch. A source that has nothing new gives its turn to another.
@@ -69,7 +70,7 @@ class SourceScheduler:
             SettingsError: no source has anything new.
         """
         turns, count = self._turns(asked)
-        if count == 0:
+        if count < self._least:
             return None
         for name, source in turns.items():
             turn = Turn(count, self.rng, self._progress.of(name, asked / self.plan.budget))
@@ -97,7 +98,7 @@ class SourceScheduler:
         """What of a proposal nobody was asked about, if there is any."""
         images = to_bytes(proposal.images)
         fresh = self.bank.fresh(images)
-        if not bool(fresh.any()):
+        if int(fresh.sum()) < self._least:
             return None
         if bool(fresh.all()):
             return Scheduled(source, proposal, images, turn.progress)

@@ -106,6 +106,7 @@ def same(one: State, other: State) -> bool:
         (make("co_boosting", {"latent": 8, "steps_per_batch": 2}), replace(PLAN, capacity=30)),
         (make("zskd", {"steps_per_batch": 2}), PLAN),
         (cudfkd(), replace(PLAN, stop=3, held_back=0.3)),
+        (make("gas", {"latent": 8, "steps_per_generator": 3}), PLAN),
     ],
     ids=[
         "priors",
@@ -133,6 +134,7 @@ def same(one: State, other: State) -> bool:
         "bounded-learned-weights",
         "data-impressions",
         "early-stopping",
+        "generator-for-each-class",
     ],
 )
 def test_whoever_goes_on_from_any_rest_ends_where_the_others_do(
