@@ -149,6 +149,12 @@ def card(owner: File, as_json: AsJson = False) -> None:
 def score(
     owner: File,
     student: Annotated[Path, typer.Argument(help="student.safetensors or student.onnx of a run.")],
+    batch_statistics: Annotated[
+        bool,
+        typer.Option(
+            "--batch-statistics", help="Its batch norm gets the statistics of the test data first."
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Evaluate a student on the private test data, for the owner alone."""
@@ -156,7 +162,7 @@ def score(
     from fedkd.client.institution import evaluate_student
     from fedkd.client.monitoring.terminal_formatting import format_number_scores
 
-    found = evaluate_student(load_owner_config(owner), student)
+    found = evaluate_student(load_owner_config(owner), student, batch_statistics)
     if not isinstance(found, tuple):
         typer.echo(json.dumps(found) if as_json else format_number_scores(found))
         return

@@ -15,7 +15,7 @@ use the time that answers take, or to set it down between two rounds and take it
 """
 
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -43,6 +43,7 @@ from fedkd.protocol import (
     check_outputs,
     common_shape,
     label_spaces_of,
+    with_batch_statistics,
 )
 from fedkd.student.event_emitter import RunEvents
 from fedkd.student.held_back_evaluation import HeldBackEvaluation
@@ -116,14 +117,14 @@ class Distillation:
     student_steps: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
-        self.method.check(list(self.cards))
+        self.method.check(list(self.cards), self.plan.batch_statistics)
         self.method.check_public_data(self.public is not None)
-        shape = common_shape(self.cards)
-        check_outputs(self.student, shape, self.labels)
+        check_outputs(self.student, shape := common_shape(self.cards), self.labels)
         method, plan, device = self.method, self.plan, self.compute.device
-        self.bank = Bank(plan.capacity, device, plan.held_back, self.seed, method.by_question)
-        self._counts = RequestCounts(self.plan.budget)
-        self._target = 0.0
+        self.compute = replace(self.compute, batch_statistics=plan.batch_statistics)
+        by_question, whole = method.by_question, plan.batch_statistics
+        self.bank = Bank(plan.capacity, device, plan.held_back, self.seed, by_question, whole)
+        self._counts, self._target = RequestCounts(self.plan.budget), 0.0
         self.task, self.domain = task_of(self.cards), domain_of(self.cards)
         self._loss = self.task.loss(method.loss, plan.loss)
         self._events = RunEvents(self.watch, self, self._loss, method.curriculum, self.task)
@@ -184,7 +185,7 @@ class Distillation:
         try:
             request = next(rounds)
             while True:
-                answers = yield request
+                answers = yield with_batch_statistics(request, self.plan.batch_statistics)
                 self.catch_up()
                 request = rounds.send(answers)
         except StopIteration as stop:
@@ -318,8 +319,7 @@ class Distillation:
                 else:
                     self._counts.expect_within_budget(request, of.proposal.origin)
                     if not half_due:
-                        # Half of what this question made due while its first follow-up travels,
-                        # the rest while the next question does: both take about as long.
+                        # Half of what is due now, the rest while the next question travels.
                         self._target, half_due = (self._target + self._due) / 2, True
                     answers = yield request
                     self._counts.add(request)

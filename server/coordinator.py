@@ -117,6 +117,7 @@ def ingredients(
             held_back=questions.held_back,
             prior=questions.prior,
             stop=questions.stop,
+            batch_statistics=questions.batch_statistics,
         ),
         domain.priors(experiment),
         experiment.seed,
@@ -207,6 +208,10 @@ class Coordinator:
                 self._request = self._loop.send(self._ask(self._request or PAUSE))
         except StopIteration as stop:
             self.distilled, self.done = stop.value, 1.0
+            if self._road is not None:
+                # A thread of torch's that ends while the interpreter does may abort the process.
+                self._road.shutdown()
+                self._road = None
         return self.distilled is not None
 
     def finish(self) -> Distilled:

@@ -312,7 +312,7 @@ class DataFreeDistillation(Strategy):
     def _misfit(self, card: Card) -> str | None:
         """Why an institution is turned away: its card, or a signal that the method needs."""
         try:
-            self.parts.method.check([card])
+            self.parts.method.check([card], self.parts.plan.batch_statistics)
         except NeedsError as error:
             return str(error)
         return self.misfit(card)

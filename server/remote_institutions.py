@@ -77,7 +77,7 @@ class RemoteInstitutions:
                 "for; be there before its first question"
             )
         try:
-            self._parts.method.check([card])
+            self._parts.method.check([card], self._parts.plan.batch_statistics)
             agreed, now = (
                 build_fusion(plan.rule, cards, plan.prior).rule
                 for cards in (self.cards, [*self.cards, card])

@@ -101,7 +101,7 @@ def _misfits_by_needs(experiment: Experiment, cards: Sequence[Card]) -> Misfits:
     method, misfits = make(experiment.method.name, experiment.method.arguments), Misfits()
     for card in cards:
         try:
-            method.check([card])
+            method.check([card], experiment.questions.batch_statistics)
         except NeedsError as error:
             misfits[card.name] = str(error)
     return misfits

@@ -124,6 +124,7 @@ class PolicyTable(Section):
     shape: tuple[Count, Count, Count] | None = None
     low: float = Field(0.0, ge=0, le=1)
     high: float = Field(1.0, ge=0, le=1)
+    batch_statistics: bool = False
     recipes: bool = True
     labels: bool = False
     top_k: Count | None = None

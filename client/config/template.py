@@ -79,6 +79,7 @@ examinations = 50                   # of how many students in all, if that is re
 # shape = [1, 8, 8]                 # images that are taken; without it, those the teacher reads
 # low = 0.0                         # least value of a pixel, images in [0, 1]
 # high = 1.0                        # greatest one
+batch_statistics = false            # batch norm by the images of a query, where that is asked for
 recipes = true                      # images may be named by a recipe and rendered here
 # labels = true                     # only the class is released; this and the next two disclose
 # top_k = 3                         # only the likeliest classes; less, and guarantee nothing

@@ -28,6 +28,7 @@ from fedkd.client.vault.training.settings import (
 )
 from fedkd.client.vault.vault import Vault
 from fedkd.client.vault.vault_settings import Assets
+from fedkd.core import recalibrated
 from fedkd.core.augmentation import Augmentation
 from fedkd.errors import DataError, SettingsError
 from fedkd.protocol import tasks_of_outputs
@@ -56,7 +57,9 @@ def owner_institution(
     return Institution(config.name, owner_vault(config, progress), config.effective_policy, opened)
 
 
-def evaluate_student(config: OwnerConfig, student: Path) -> tuple[int, int] | NamedScores:
+def evaluate_student(
+    config: OwnerConfig, student: Path, batch_statistics: bool = False
+) -> tuple[int, int] | NamedScores:
     """Evaluate a student on an owner's private test data.
 
     For the owner alone: no policy is asked, and nothing is charged.
@@ -65,18 +68,29 @@ def evaluate_student(config: OwnerConfig, student: Path) -> tuple[int, int] | Na
         config: the owner's.
         student: ``student.safetensors`` or ``student.onnx`` of a run, or another ONNX file. Where
             it names its classes they are found by name, else they are in the order of the data's.
+        batch_statistics: whether its batch norm gets the statistics of the test samples first, see
+            `fedkd.core.batch_norm`: of a student that learned from answers by such statistics.
 
     Returns:
         (correct, of how many); of numbers ``rows``, and the scores of `fedkd.tasks.Regression`; of
         several tasks ``samples`` and the accuracy of each that is labelled here.
 
     Raises:
+        SettingsError: an ONNX file is to have other statistics, or onnxruntime is missing.
         DataError: the file is no student, or there are no test data that such a student can read.
     """
     vault = owner_vault(config, None)
+    if batch_statistics and student.suffix == SUFFIX:
+        raise SettingsError(
+            f"{student}: statistics of an ONNX file are fixed; name the .safetensors"
+        )
     opened = open_owner_student(vault, student)
     network, names = opened.network, opened.classes
     missing = DataError("there are no private test data to examine a student on; bring some")
+    if batch_statistics:
+        if (tests := vault.test_samples) is None:
+            raise missing
+        network = recalibrated(network, tests.samples)
     if vault.numbers:
         if sums := vault.number_sums(network, names):
             scores = pooled_number_scores(vault.numbers, [sums])

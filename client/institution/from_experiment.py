@@ -115,6 +115,7 @@ def simulated_policy(experiment: Experiment) -> Policy:
         p.largest_batch,
         p.class_counts,
         p.scores,
+        batch_statistics=p.batch_statistics,
         recipes=p.recipes,
         labels=p.labels,
         top_k=p.top_k,

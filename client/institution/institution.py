@@ -73,6 +73,7 @@ class Institution:
             version("fedkd"),
             vault.tasks,
             vault.embedding,
+            batch_statistics=release.batch_statistics,
         )
         self.teacher_fingerprint = _teacher_fingerprint(vault.teacher, self.card.shape)
         """By this the ledger knows which teacher has answered."""
@@ -85,10 +86,14 @@ class Institution:
         return self._gate.answer(request, server)
 
     def recipe_refusal(
-        self, recipe: Recipe, signals: frozenset[Signal], server: str = ""
+        self,
+        recipe: Recipe,
+        signals: frozenset[Signal],
+        batch_statistics: bool = False,
+        server: str = "",
     ) -> Refusal | None:
         """Why the release gate has a recipe not rendered; None where it may be. Never raises."""
-        return self._gate.recipe_refusal(recipe, signals, server)
+        return self._gate.recipe_refusal(recipe, signals, batch_statistics, server)
 
     def record_unrendered(
         self, recipe: Recipe, signals: frozenset[Signal], refusal: Refusal, server: str = ""

@@ -108,7 +108,11 @@ class ReleaseGate:
             return FAILED
 
     def recipe_refusal(
-        self, recipe: Recipe, signals: frozenset[Signal], server: str = ""
+        self,
+        recipe: Recipe,
+        signals: frozenset[Signal],
+        batch_statistics: bool = False,
+        server: str = "",
     ) -> Refusal | None:
         """Why a recipe is not to be rendered; None where it may be. Never raises.
 
@@ -116,9 +120,9 @@ class ReleaseGate:
         refusal is logged in the ledger.
         """
         try:
-            outline = self._outline(len(recipe), signals)
-            if not signals:
-                refusal: Refusal | None = _malformed("no signal was asked for")
+            outline = self._outline(len(recipe), signals, batch_statistics)
+            if why := _signal_violation(outline):
+                refusal: Refusal | None = _malformed(why)
             elif refusal := self._ledger.policy_refusal(outline, self._policy, server):
                 pass
             elif not self._ledger.suffices(
@@ -145,9 +149,12 @@ class ReleaseGate:
         with contextlib.suppress(Exception):
             self._ledger.record_refusal(self._outline(recipe.count, signals), refusal, server)
 
-    def _outline(self, count: int, signals: frozenset[Signal]) -> Ask:
+    def _outline(
+        self, count: int, signals: frozenset[Signal], batch_statistics: bool = False
+    ) -> Ask:
         """A query of that size, whose samples take no memory."""
-        return Ask(torch.zeros(()).expand(count, *self._card.shape), signals)
+        images = torch.zeros(()).expand(count, *self._card.shape)
+        return Ask(images, signals, batch_statistics=batch_statistics)
 
     def _privacy_cost(self, request: Ask | PullBack) -> PrivacyCost | None:
         """None where answers cost no privacy. No mode that charges privacy releases gradients."""
@@ -162,10 +169,12 @@ class ReleaseGate:
 
     def _answer(self, request: Ask | PullBack, cost: PrivacyCost | None) -> Reply:
         if isinstance(request, PullBack):
-            gradient = self._release.gradient(request.images, request.cotangents)
+            gradient = self._release.gradient(
+                request.images, request.cotangents, request.batch_statistics
+            )
             return Reply(gradient=_validated(gradient, tuple(request.images.shape)))
         if cost is None:
-            values = self._release.ask(request.images, request.signals)
+            values = self._release.ask(request.images, request.signals, request.batch_statistics)
         else:
             values = {Signal.LOGITS: self._noisy_logits(request.images, cost)}
         return Reply({s: self._checked(values[s], s, request) for s in request.signals})
@@ -204,9 +213,13 @@ class ReleaseGate:
         low, high = self._policy.low, self._policy.high
         if not _within(images, low, high):
             return _malformed(f"expected uint8 images, or float32 ones, in [{low:g}, {high:g}]")
+        if request.batch_statistics and not self._release.batch_statistics:
+            return Refusal(Reason.FORBIDDEN, "batch statistics are not used for answers here")
+        if why := _signal_violation(request):
+            return _malformed(why)
         if isinstance(request, PullBack):
             return self._malformed_cotangents(request.cotangents, len(images))
-        return None if request.signals else _malformed("no signal was asked for")
+        return None
 
     def _malformed_cotangents(
         self, cotangents: Mapping[Signal, Tensor], batch: int
@@ -218,6 +231,16 @@ class ReleaseGate:
             if tuple(cotangent.shape) != expected or 0 in expected:
                 return _malformed(f"a cotangent of shape {expected} is needed for {signal}")
         return None if cotangents else _malformed("no cotangent was given")
+
+
+def _signal_violation(request: Ask | PullBack) -> str | None:
+    """What is wrong with the signals of a request, whatever the policy; None where nothing is."""
+    signals = request.signals if isinstance(request, Ask) else request.cotangents.keys()
+    if isinstance(request, Ask) and not signals:
+        return "no signal was asked for"
+    if request.batch_statistics and Signal.BN_GAP in signals:
+        return "bn_gap is a distance from running statistics; ask for it without batch statistics"
+    return None
 
 
 def _malformed(text: str) -> Refusal:

@@ -8,13 +8,14 @@ covers all that is computed from the teacher, gradients too, without a charge. T
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from fedkd.errors import NeedsError
-from fedkd.models import Teacher
+from fedkd.models import Teacher, by_batch_statistics
 from fedkd.privacy import Policy
 from fedkd.protocol import Guarantee, Signal
 
@@ -52,18 +53,39 @@ class NoiselessRelease:
         """See `ReleaseMode.pull_back`."""
         return self.policy.pull_back and self.teacher.differentiable
 
-    def ask(self, images: Tensor, signals: frozenset[Signal]) -> dict[Signal, Tensor]:
+    @property
+    def batch_statistics(self) -> bool:
+        """See `ReleaseMode.batch_statistics`."""
+        return self.policy.batch_statistics and self._batch_teacher is not None
+
+    @cached_property
+    def _batch_teacher(self) -> Teacher | None:
+        """The teacher whose batch norm goes by each batch; None where it has none."""
+        return by_batch_statistics(self.teacher)
+
+    def _teacher_for(self, batch_statistics: bool) -> Teacher:
+        if not batch_statistics:
+            return self.teacher
+        if self._batch_teacher is None:
+            raise NeedsError("this teacher has no batch norm")
+        return self._batch_teacher
+
+    def ask(
+        self, images: Tensor, signals: frozenset[Signal], batch_statistics: bool = False
+    ) -> dict[Signal, Tensor]:
         """See `ReleaseMode.ask`."""
-        answers = self.teacher.ask(images, signals)
+        answers = self._teacher_for(batch_statistics).ask(images, signals)
         if not self.policy.reduced:
             return answers
         logits = answers[Signal.LOGITS]
         each = [reduce_logits(logits[:, at], self.policy) for at in self.groups or (slice(None),)]
         return {Signal.LOGITS: torch.cat(each, 1)}
 
-    def gradient(self, images: Tensor, cotangents: Mapping[Signal, Tensor]) -> Tensor:
+    def gradient(
+        self, images: Tensor, cotangents: Mapping[Signal, Tensor], batch_statistics: bool = False
+    ) -> Tensor:
         """See `ReleaseMode.gradient`."""
-        return self.teacher.pull_back(images, cotangents)
+        return self._teacher_for(batch_statistics).pull_back(images, cotangents)
 
     def noisy_answers(self, images: Tensor) -> Tensor:
         """Always raises: these answers have no noise."""

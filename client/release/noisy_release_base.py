@@ -33,6 +33,7 @@ class NoisyRelease(ABC, Generic[_Teacher, _Mechanism]):
     adjacency: ClassVar[str]
     signals = frozenset({Signal.LOGITS})
     pull_back = False
+    batch_statistics = False
 
     def __post_init__(self) -> None:
         if self.cost > self.budget.micro_rho:
@@ -83,11 +84,15 @@ class NoisyRelease(ABC, Generic[_Teacher, _Mechanism]):
     def to_logits(self, noisy: Tensor) -> Tensor:
         """See `ReleaseMode.to_logits`."""
 
-    def ask(self, images: Tensor, signals: frozenset[Signal]) -> dict[Signal, Tensor]:
+    def ask(
+        self, images: Tensor, signals: frozenset[Signal], batch_statistics: bool = False
+    ) -> dict[Signal, Tensor]:
         """Always raises: nothing is released without a charge."""
         raise NeedsError(f"mode {self.policy.mode} tells nothing without noise")
 
-    def gradient(self, images: Tensor, cotangents: Mapping[Signal, Tensor]) -> Tensor:
+    def gradient(
+        self, images: Tensor, cotangents: Mapping[Signal, Tensor], batch_statistics: bool = False
+    ) -> Tensor:
         """Always raises, likewise."""
         raise NeedsError(f"mode {self.policy.mode} has no gradients")
 

@@ -31,10 +31,18 @@ class ReleaseMode(Protocol):
     def name(self) -> str:
         """Name of the mode with all its settings: answers under another name are no repeats."""
 
-    def ask(self, images: Tensor, signals: frozenset[Signal]) -> dict[Signal, Tensor]:
+    @property
+    def batch_statistics(self) -> bool:
+        """Whether answers by the statistics of a batch may be asked for."""
+
+    def ask(
+        self, images: Tensor, signals: frozenset[Signal], batch_statistics: bool = False
+    ) -> dict[Signal, Tensor]:
         """Answers that cost no privacy; see `fedkd.models.teacher.Teacher.ask`."""
 
-    def gradient(self, images: Tensor, cotangents: Mapping[Signal, Tensor]) -> Tensor:
+    def gradient(
+        self, images: Tensor, cotangents: Mapping[Signal, Tensor], batch_statistics: bool = False
+    ) -> Tensor:
         """Gradients that cost no privacy; see `fedkd.models.teacher.Teacher.pull_back`."""
 
     def noisy_answers(self, images: Tensor) -> Tensor:

@@ -39,7 +39,9 @@ NOT_NOW = Refusal(Reason.UNDRAWN, "no more images are drawn here for now; show t
 log = logging.getLogger(__name__)
 
 
-def _no_refusal(recipe: Recipe, signals: frozenset[Signal]) -> Refusal | None:
+def _no_refusal(
+    recipe: Recipe, signals: frozenset[Signal], batch_statistics: bool
+) -> Refusal | None:
     return None
 
 
@@ -51,7 +53,7 @@ def _no_record(recipe: Recipe, signals: frozenset[Signal], refusal: Refusal) -> 
 class RecipeGate:
     """What stands before and after rendering. All sessions of an institution share the limit."""
 
-    refusal: Callable[[Recipe, frozenset[Signal]], Refusal | None] = _no_refusal
+    refusal: Callable[[Recipe, frozenset[Signal], bool], Refusal | None] = _no_refusal
     """Why a query is not rendered, by the release gate; None where it may be."""
     record: Callable[[Recipe, frozenset[Signal], Refusal], None] = _no_record
     """Log in the ledger that a recipe was not rendered, or not as it should be."""
@@ -91,7 +93,7 @@ class RecipeRenderer:
         """
         # Also of a query that is refused: its weights are not sent again.
         recipe = self._complete(query.recipe)
-        if refusal := self._gate.refusal(recipe, query.signals):
+        if refusal := self._gate.refusal(recipe, query.signals, query.batch_statistics):
             return refusal
         if recipe.count > self._card.largest_batch or self._gate.unanswered.exhausted:
             return self._unrendered(query, "too many images, or too many in vain", NOT_NOW)

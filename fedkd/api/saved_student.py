@@ -1,7 +1,7 @@
 """Load a student that a run saved: its network, its classes and what it reads."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -9,6 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import nn
 
+from fedkd.core import recalibrated
 from fedkd.errors import DataError, SettingsError
 from fedkd.models import Shape, build_network
 from fedkd.protocol import NamedTask, task_slices, tasks_of_outputs
@@ -28,6 +29,20 @@ class SavedStudent:
     """(C, H, W) of its images."""
     tasks: tuple[NamedTask, ...] = ()
     """Of a student of several tasks: which, in the order of its outputs."""
+
+    def recalibrated(self, images: torch.Tensor) -> "SavedStudent":
+        """The same student with batch-norm statistics of these images, which need no labels.
+
+        Needed after a run with ``questions.batch_statistics``: the student's own statistics are
+        those of made-up images. Bring some hundred of your own, of all kinds that you have.
+
+        Args:
+            images: (N, C, H, W), N >= 2, uint8 or float in [0, 1].
+
+        Raises:
+            DataError: fewer than two images.
+        """
+        return replace(self, network=recalibrated(self.network, images))
 
     def predict(self, images: torch.Tensor) -> list[str]:
         """The likeliest class of each image, (B, C, H, W) float in [0, 1].

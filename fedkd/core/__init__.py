@@ -5,6 +5,7 @@ Also the interfaces by which the loop meets the parts of a method, and the value
 
 from fedkd.core.augmentation import NO_AUGMENTATION, Augmentation, jittered
 from fedkd.core.bank import Bank
+from fedkd.core.batch_norm import batch_norm_layers, evaluated_by_batch_statistics, recalibrated
 from fedkd.core.checkpoint_state import Part, State, Stateful, gather, scatter
 from fedkd.core.device import CPU, Compute, Precision, device_of
 from fedkd.core.domain import Domain
@@ -86,15 +87,18 @@ __all__ = [
     "Task",
     "Turn",
     "Watch",
+    "batch_norm_layers",
     "constant",
     "device_of",
     "drive",
     "entry_point_factory",
     "entry_point_names",
+    "evaluated_by_batch_statistics",
     "gather",
     "import_factory",
     "jittered",
     "ramp",
+    "recalibrated",
     "sample_keys",
     "scatter",
 ]

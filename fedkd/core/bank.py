@@ -1,5 +1,7 @@
 """Sample bank: synthesised samples with their targets, which the student replays; grows."""
 
+from itertools import groupby
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -23,6 +25,8 @@ class Bank:
         seed: decides which.
         by_question: whether targets of one question alone may be compared, so that `draw` gives
             samples of one.
+        whole_questions: whether the samples of a question stay together: all of them are held back
+            or none, and `draw_question` draws them at once. Not beside a capacity.
     """
 
     def __init__(
@@ -32,9 +36,10 @@ class Bank:
         held_back: float = 0.0,
         seed: int = 0,
         by_question: bool = False,
+        whole_questions: bool = False,
     ) -> None:
         self.capacity, self.device = capacity, device
-        self._by_question = by_question
+        self._by_question, self._whole = by_question, whole_questions
         self._share, self._seed = held_back, seed
         self._seen = SeenSamples()
         self._images = torch.empty(0, 0, 0, 0, dtype=torch.uint8, device=device)
@@ -93,7 +98,8 @@ class Bank:
         """
         keys = sample_keys(images.numpy())
         self._seen.add(keys)
-        held = torch.from_numpy(is_held_back(keys, self._share, self._seed))
+        deciding = np.repeat(keys[:1], len(keys)) if self._whole else keys
+        held = torch.from_numpy(is_held_back(deciding, self._share, self._seed))
         kept = None if selected is None else selected.cpu() | held
         if kept is not None:
             images, targets, held = images[kept], targets[kept], held[kept]
@@ -104,7 +110,8 @@ class Bank:
         self._question[slots] = self._questions
         self._questions += 1
         if not bool(self._times[: min(end, len(self._images))].any()):
-            self._times[slots[-1]] = times  # there is always something to draw
+            # There is always something to draw.
+            self._times[slots if self._whole else slots[-1]] = times
         slots = slots.to(self.device)
         self._images[slots] = images.to(self.device)
         missing = self._targets.shape[1] - targets.shape[1]
@@ -131,6 +138,19 @@ class Bank:
         index = index.to(self.device)
         return self._images[index], self._targets[index]
 
+    def draw_question(self, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """All samples of one question, of a bank of whole ones; longer ones are drawn oftener.
+
+        (B, C, H, W) uint8 and their targets (B, K), in the order in which they were asked about.
+        """
+        ends = self._times[: len(self)].cumsum(0)
+        drawn = torch.searchsorted(
+            ends, torch.randint(int(ends[-1]), (1,), generator=rng), right=True
+        )
+        together = self._question[: len(self)] == self._question[drawn]
+        index = together.nonzero()[:, 0].to(self.device)
+        return self._images[index], self._targets[index]
+
     @property
     def learned(self) -> Tensor:
         """(M,) places in `images` of what is drawn, M <= N: all but what is held back."""
@@ -154,6 +174,13 @@ class Bank:
             return [torch.arange(len(question))]
         numbers = sorted(set(question.tolist()))
         return [(question == number).nonzero()[:, 0] for number in numbers]
+
+    def held_back_sizes(self, most: int) -> list[int]:
+        """How many of `held_back` are of each question; empty where questions are not whole."""
+        if not self._whole:
+            return []
+        numbers = self._question[self._never_drawn(most)].tolist()
+        return [len(list(each)) for _, each in groupby(numbers)]
 
     def _never_drawn(self, most: int) -> Tensor:
         order = self._order(len(self)).cpu()

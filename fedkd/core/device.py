@@ -4,13 +4,14 @@ What comes from institutions and what goes to them lies in ordinary memory; stud
 bank lie on one device, and nothing but a batch goes to and fro.
 """
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from fedkd.core.batch_norm import evaluated_by_batch_statistics
 from fedkd.errors import SettingsError
 from fedkd.protocol import as_float
 
@@ -25,10 +26,12 @@ class Compute:
     Args:
         device: of the networks and of the bank.
         dtype: float32, or bfloat16 where autocast takes it; weights, losses and sums stay float32.
+        batch_statistics: whether batch norm goes by the statistics of each batch in evaluation too.
     """
 
     device: torch.device = MEMORY
     dtype: torch.dtype = torch.float32
+    batch_statistics: bool = False
 
     @classmethod
     def of(cls, device: str, precision: Precision) -> "Compute":
@@ -76,6 +79,13 @@ class Compute:
             logits: Tensor = network(self.pixels(images))
         return logits.float()
 
+    def evaluation(self, network: nn.Module) -> AbstractContextManager[None]:
+        """``network`` is in evaluation mode in this context."""
+        if self.batch_statistics:
+            return evaluated_by_batch_statistics(network)
+        network.eval()
+        return nullcontext()
+
     def frozen_logits(
         self, network: nn.Module, images: Tensor, *, training: bool = False
     ) -> Tensor:
@@ -87,11 +97,11 @@ class Compute:
             training: in training mode, where batch norm takes the statistics of the batch and
                 remembers them; otherwise in evaluation mode.
         """
-        network.train(training)
         weights = [weight for weight in network.parameters() if weight.requires_grad]
         for weight in weights:
             weight.requires_grad_(False)
-        logits = self.logits(network, images)
+        with nullcontext(network.train()) if training else self.evaluation(network):
+            logits = self.logits(network, images)
         for weight in weights:
             weight.requires_grad_(True)
         return logits

@@ -43,6 +43,8 @@ class Plan:
         prior: class prior of the fused answers, see `ClassPrior`.
         stop: evaluations on held-back samples without a better agreement, after which no more is
             asked, >= 1; see `fedkd.student.early_stopping`. None: the whole budget is.
+        batch_statistics: whether teachers answer by the statistics of each batch; the student then
+            learns from the samples of one whole question in each step.
     """
 
     budget: int
@@ -59,6 +61,7 @@ class Plan:
     held_back: float = 0.05
     prior: ClassPrior = AUTO
     stop: int | None = None
+    batch_statistics: bool = False
 
     def __post_init__(self) -> None:
         for name, least in {"budget": 1, "batch": 1, "student_batch": 1, "steps": 0}.items():
@@ -71,6 +74,11 @@ class Plan:
             )
         if self.capacity is not None and self.capacity < self.batch:
             raise SettingsError(f"a bank of {self.capacity} cannot hold a batch of {self.batch}")
+        if self.batch_statistics and (self.capacity is not None or self.batch < 2):
+            raise SettingsError(
+                "answers by batch statistics belong to their whole batch; leave questions.capacity "
+                f"out and ask about 2 samples at least, got {self.batch}"
+            )
         check_held_back(self.held_back)
         check_prior(self.prior)
         if self.stop is not None and (self.stop < 1 or not self.held_back):

@@ -167,6 +167,7 @@ class PolicySection(Section):
     largest_batch: int = Field(4096, ge=1)
     class_counts: bool = True
     scores: bool = True
+    batch_statistics: bool = False
     recipes: bool = True
     labels: bool = False
     top_k: int | None = Field(None, ge=1)
@@ -290,6 +291,9 @@ class Questions(Section):
     """Samples in one query."""
     asking: float = Field(0.6, ge=0, le=1)
     """Share of the student's steps over which the queries are spread."""
+    batch_statistics: bool = False
+    """Ask for answers by the statistics of each batch, where all teachers have batch norm; the
+    student's statistics are then taken anew where it is used, see `fedkd.core.batch_norm`."""
     recipes: bool = True
     """Send recipes instead of images where an institution can render them."""
     rule: str = "auto"

@@ -125,13 +125,20 @@ class Method:
         """
         return self.aggregation.rule_for(planned)
 
-    def check(self, cards: Sequence[Card]) -> None:
+    def check(self, cards: Sequence[Card], batch_statistics: bool = False) -> None:
         """Hold its needs against what institutions release, before the first question.
+
+        Args:
+            cards: of the institutions.
+            batch_statistics: whether they are asked for answers by the statistics of each batch.
 
         Raises:
             NeedsError: naming who needs what, the signal and the institution.
+            SettingsError: it has no use for such answers.
         """
         needs = self.needs
+        if batch_statistics:
+            self._check_batch_statistics(cards)
         for card in cards:
             if card.predicts not in needs.tasks:
                 raise NeedsError(
@@ -155,6 +162,19 @@ class Method:
                     f"{self.name} needs gradients (pull_back), which {card.name} does not "
                     "release; choose another gradient, or ask the owner for policy.pull_back = true"
                 )
+
+    def _check_batch_statistics(self, cards: Sequence[Card]) -> None:
+        for card in cards:
+            if not card.batch_statistics:
+                raise NeedsError(
+                    f"questions.batch_statistics needs a teacher with batch norm, and its owner's "
+                    f"policy.batch_statistics = true; {card.name} has not both"
+                )
+        if Signal.BN_GAP in self.needs.signals or self.selection is not None:
+            raise SettingsError(
+                f"{self.name} measures running statistics (bn_gap), or keeps a part of a batch "
+                "alone; set questions.batch_statistics to false, or choose another method"
+            )
 
     def check_public_data(self, given: bool) -> None:
         """Hold its needs against whether the coordinator brings samples of its own.

@@ -4,6 +4,7 @@ Architectures are had by name from the registry; weights depend on a seed alone.
 """
 
 from fedkd.models.architectures import Network, Shape
+from fedkd.models.batch_statistics import by_batch_statistics
 from fedkd.models.embedding_teacher import EmbeddingTeacher
 from fedkd.models.generators import Generator, RowGenerator, StandardisedGenerator
 from fedkd.models.in_process_teachers import InProcess, Outputs
@@ -66,6 +67,7 @@ __all__ = [
     "Teacher",
     "build_network",
     "build_table_network",
+    "by_batch_statistics",
     "check_network",
     "check_student_name",
     "narrow_network",

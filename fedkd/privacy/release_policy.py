@@ -69,6 +69,9 @@ class Policy:
     """Lowest pixel value that is accepted, images in [0, 1]."""
     high: float = 1.0
     """Highest pixel value that is accepted."""
+    batch_statistics: bool = False
+    """Whether a teacher with batch norm answers by the statistics of a batch where it is asked to:
+    then each answer depends on the other samples of its batch."""
     recipes: bool = True
     """Whether queries by recipe are accepted and rendered here; else the images have to be sent."""
     labels: bool = False
@@ -143,6 +146,11 @@ class Policy:
                 f"policy.mode {self.mode} guarantees privacy, and class counts and scores are of "
                 "private images without noise; set class_counts and scores to false"
             )
+        if mode.guarantees and self.batch_statistics:
+            raise SettingsError(
+                f"policy.mode {self.mode} guarantees privacy, and no teacher with a guarantee has "
+                "batch norm; set batch_statistics to false"
+            )
         if mode.charged and self.budget is None:
             raise SettingsError(
                 f"policy.mode {self.mode} needs a policy.budget of epsilon and delta, to which "
@@ -187,6 +195,8 @@ class Policy:
             )
         if isinstance(request, PullBack) and not self.pull_back:
             return Refusal(Reason.FORBIDDEN, "gradients are not released here")
+        if request.batch_statistics and not self.batch_statistics:
+            return Refusal(Reason.FORBIDDEN, "batch statistics are not used for answers here")
         asked = request.signals if isinstance(request, Ask) else frozenset(request.cotangents)
         if forbidden := asked - self.signals:
             names = ", ".join(sorted(forbidden))

@@ -26,6 +26,7 @@ from fedkd.protocol.requests import (
     Request,
     digest,
     fingerprint,
+    with_batch_statistics,
     without_recipe,
 )
 from fedkd.protocol.signals import SCALARS, WHOLE_BATCH, Signal, as_float, rounded
@@ -91,5 +92,6 @@ __all__ = [
     "rounded",
     "task_slices",
     "tasks_of_outputs",
+    "with_batch_statistics",
     "without_recipe",
 ]

@@ -66,6 +66,8 @@ class Card:
     empty: its classes are all there is."""
     embedding: bool = False
     """Whether its teacher outputs an embedding K wide, and neither classes nor numbers."""
+    batch_statistics: bool = False
+    """Whether its teacher has batch norm and answers by the statistics of a batch where asked."""
 
     @property
     def predicts(self) -> str:

@@ -17,6 +17,8 @@ from fedkd.protocol.signals import Signal
 
 DIGEST_BYTES = 16
 """Length of a digest: long enough that nobody can find two contents that share one."""
+BATCH_STATISTICS = b" batch statistics"
+"""In the digest of a request for them alone, so that digests of all others stay what they were."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +32,9 @@ class Ask:
     """Answer in float32, not rounded: for gradients, which do not forgive rounding."""
     recipe: Recipe | None = None
     """From which the same samples can be rendered, uint8; None where there is none."""
+    batch_statistics: bool = False
+    """Batch-norm layers of the teacher normalise by the statistics of these samples, in place of
+    their running ones. The answer belongs to the whole batch: it is never split."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +49,8 @@ class PullBack:
     """``(B, C, H, W)``, as they were asked."""
     cotangents: Mapping[Signal, Tensor]
     """d loss / d signal, shaped like the signal, float32."""
+    batch_statistics: bool = False
+    """As of the `Ask` that it belongs to."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +98,15 @@ Request: TypeAlias = Ask | Mapping[str, PullBack]
 """What the loop yields: one `Ask` for everybody, or a `PullBack` for each institution by name."""
 
 
+def with_batch_statistics(request: Request, wanted: bool) -> Request:
+    """The same request, for answers by the statistics of its batch where they are ``wanted``."""
+    if not wanted:
+        return request
+    if isinstance(request, Ask):
+        return replace(request, batch_statistics=True)
+    return {name: replace(pull, batch_statistics=True) for name, pull in request.items()}
+
+
 def without_recipe(request: Request) -> Request:
     """The same request with its samples alone."""
     return replace(request, recipe=None) if isinstance(request, Ask) else request
@@ -109,12 +125,14 @@ def digest(request: Request | PullBack) -> bytes:
     if isinstance(request, Ask):
         _update(hasher, "ask", request.images)
         hasher.update(f"{sorted(request.signals)} {request.exact}".encode())
+        hasher.update(BATCH_STATISTICS if request.batch_statistics else b"")
         return hasher.digest(DIGEST_BYTES)
     pulls = {"": request} if isinstance(request, PullBack) else request
     for name in sorted(pulls):
         _update(hasher, name, pulls[name].images)
         for signal in sorted(pulls[name].cotangents):
             _update(hasher, signal, pulls[name].cotangents[signal])
+        hasher.update(BATCH_STATISTICS if pulls[name].batch_statistics else b"")
     return hasher.digest(DIGEST_BYTES)
 
 

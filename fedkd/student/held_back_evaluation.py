@@ -87,7 +87,8 @@ class HeldBackEvaluation:
         images, fused = self._bank.held_back(most)
         if not len(images):
             return {}
-        outputs = [self._trainer.logits(piece) for piece in torch.split(images, _AT_ONCE)]
+        sizes = self._bank.held_back_sizes(most) or _AT_ONCE
+        outputs = [self._trainer.logits(piece) for piece in torch.split(images, sizes)]
         student, fused = torch.cat(outputs), fused.cpu()
         parts = self._bank.comparable(most)
         scored = [self._task.held_back(student[at], fused[at]) for at in parts]

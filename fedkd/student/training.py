@@ -48,8 +48,7 @@ class Trainer:
 
         In evaluation mode, off the graph.
         """
-        self.network.eval()
-        with torch.no_grad():
+        with self.compute.evaluation(self.network), torch.no_grad():
             return self.compute.logits(self.network, images).cpu()
 
     def step(
@@ -66,7 +65,10 @@ class Trainer:
         Returns:
             The losses (B,), off the graph, and their weights (B,).
         """
-        images, target = bank.draw(self.plan.student_batch, rng)
+        if self.plan.batch_statistics:
+            images, target = bank.draw_question(rng)
+        else:
+            images, target = bank.draw(self.plan.student_batch, rng)
         images = self.plan.augmentation.augment(images, rng)
         loss, weight = self.learn(images, target, taken, progress)
         for part in self.parts:

@@ -69,18 +69,27 @@ class ClassGenerators(BaseParameterisation):
     def draw(self, count: int, rng: torch.Generator, learning: bool) -> Drawn:
         """G_y(z), z ~ N(0, 1): every class equally often, but for a remainder, in random order."""
         self.networks.train(learning)
+        with torch.set_grad_enabled(learning):
+            return Drawn(*self._images(count, rng))
+
+    def draw_unasked(self, count: int, rng: torch.Generator, training: bool) -> Tensor:
+        """See `Parameterisation.draw_unasked`."""
+        self.networks.train(training)
+        with torch.no_grad():
+            return self._images(count, rng)[0]
+
+    def _images(self, count: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """(count, C, H, W) on the networks' device, and their classes (count,)."""
         classes = len(self.networks)
         total = max(count, classes)  # or some network would have no gradient
         start = int(torch.randint(classes, (), generator=rng))
         targets = (torch.randperm(total, generator=rng) + start) % classes
         z = torch.randn(total, self.settings.latent, generator=rng)
         z = z.to(next(self.networks.parameters()).device)
-        with torch.set_grad_enabled(learning):
-            drawn = [network(z[targets == of]) for of, network in enumerate(self.networks)]
-            # Those of a class lie together; back into the order of the targets.
-            order = targets.argsort(stable=True).argsort().to(z.device)
-            images = torch.cat(drawn)[order][:count]
-        return Drawn(images, targets[:count])
+        drawn = [network(z[targets == of]) for of, network in enumerate(self.networks)]
+        # Those of a class lie together; back into the order of the targets.
+        order = targets.argsort(stable=True).argsort().to(z.device)
+        return torch.cat(drawn)[order][:count], targets[:count]
 
     def state(self) -> State:
         """Weights of all networks."""

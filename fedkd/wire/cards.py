@@ -38,6 +38,7 @@ def encode_card(card: Card) -> pb.Card:
         fedkd_version=card.fedkd_version,
         tasks=[pb.Task(**vars(task)) for task in card.tasks],
         embedding=card.embedding,
+        batch_statistics=card.batch_statistics,
     )
 
 
@@ -67,6 +68,7 @@ def decode_card(card: pb.Card) -> Card:
         fedkd_version=card.fedkd_version,
         tasks=tuple(NamedTask(t.name, tuple(t.class_names), t.kind) for t in card.tasks),
         embedding=card.embedding,
+        batch_statistics=card.batch_statistics,
     )
 
 

@@ -120,13 +120,19 @@ def _encode_signal_request(ask: Ask | RecipeQuery) -> dict[str, Any]:
     return {
         "signals": sorted(SIGNAL_NUMBERS[signal] for signal in ask.signals),
         "reply_dtype": pb.DTYPE_FLOAT32 if ask.exact else pb.DTYPE_FLOAT16,
+        "batch_statistics": ask.batch_statistics,
     }
 
 
 def _encode_pull_back(number: int, pull_back: PullBack, out: TensorWriter) -> pb.PullBack:
     images = out.put(IMAGES, pull_back.images)
     cotangents = _encode_signals(pull_back.cotangents, COTANGENTS, out)
-    return pb.PullBack(id=number, images=images, cotangents=cotangents)
+    return pb.PullBack(
+        id=number,
+        images=images,
+        cotangents=cotangents,
+        batch_statistics=pull_back.batch_statistics,
+    )
 
 
 def _encode_reply(number: int, reply: Reply, out: TensorWriter) -> pb.Reply:
@@ -184,17 +190,18 @@ def _decode_ask(ask: pb.Ask, contents: TensorReader) -> Query | RecipeQuery:
     if ask.HasField("recipe"):
         if ask.HasField("images"):
             raise LocalProtocolError("images beside a recipe")
+        recipe = decode_recipe(ask.recipe, contents)
         return RecipeQuery(
-            ask.id, decode_recipe(ask.recipe, contents), ask.recipe.images, signals, exact
+            *(ask.id, recipe, ask.recipe.images, signals, exact), ask.batch_statistics
         )
-    return Query(ask.id, Ask(contents.take(IMAGES, ask.images), signals, exact))
+    images = contents.take(IMAGES, ask.images)
+    return Query(ask.id, Ask(images, signals, exact, batch_statistics=ask.batch_statistics))
 
 
 def _decode_pull_back(pull_back: pb.PullBack, contents: TensorReader) -> Query:
     images = contents.take(IMAGES, pull_back.images)
-    return Query(
-        pull_back.id, PullBack(images, _decode_signals(pull_back.cotangents, COTANGENTS, contents))
-    )
+    cotangents = _decode_signals(pull_back.cotangents, COTANGENTS, contents)
+    return Query(pull_back.id, PullBack(images, cotangents, pull_back.batch_statistics))
 
 
 def _decode_answer(reply: pb.Reply, contents: TensorReader) -> Answer:

@@ -77,12 +77,13 @@ class RecipeQuery:
     """Fingerprint of the images."""
     signals: frozenset[Signal]
     exact: bool = False
+    batch_statistics: bool = False
 
     def resolve(self, images: Tensor) -> Ask | None:
         """The `Ask` about the rendered ``images``; None if their fingerprint differs."""
         if fingerprint(images) != self.images:
             return None
-        return Ask(images, self.signals, self.exact)
+        return Ask(images, self.signals, self.exact, batch_statistics=self.batch_statistics)
 
 
 @dataclass(frozen=True, eq=False)

@@ -67,7 +67,8 @@ class QueryEncodings:
         if isinstance(recipe.source, FrozenGenerator):
             recipe = replace(recipe, source=weights_of(recipe.source))
         message = RecipeQuery(
-            self.query.id, recipe, fingerprint(ask.images), ask.signals, ask.exact
+            *(self.query.id, recipe, fingerprint(ask.images), ask.signals, ask.exact),
+            ask.batch_statistics,
         )
         return QueryEncoding(message, encode(message))
 

@@ -7,7 +7,9 @@
 What a student learns of them, it learns of no information about where the teachers' data lie.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -62,19 +64,12 @@ def constant_rows() -> ConstantRows:
     return ConstantRows()
 
 
-def action_prototypes_0() -> ActionPrototypes:
-    """The prior of the first pair of rows."""
-    return ActionPrototypes(0)
-
-
-def action_prototypes_1() -> ActionPrototypes:
-    """The prior of the second pair."""
-    return ActionPrototypes(1)
-
-
-def action_prototypes_2() -> ActionPrototypes:
-    """The prior of the third pair."""
-    return ActionPrototypes(2)
+def __getattr__(name: str) -> Callable[[], ActionPrototypes]:
+    """``action_prototypes_N``, the prior of pair number N, by any N >= 0."""
+    number = name.removeprefix("action_prototypes_")
+    if number == name or not number.isdecimal():
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return partial(ActionPrototypes, int(number))
 
 
 def stretched_diabetes(root: str | None = None) -> Dataset:

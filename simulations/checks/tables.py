@@ -30,8 +30,8 @@ from fedkd.simulations.engines.examination import examine
 from fedkd.simulations.engines.local import LocalInstitutions
 
 CONTROLS = "fedkd.simulations.checks.table_controls"
-DRAWS = 3
-"""Different prototypes for the seeds: of one pair alone, luck would decide."""
+DRAWS = 4
+"""Pairs of prototypes for each seed, all of them different: of few, luck would decide."""
 MOST_SECONDS = 60.0
 """Of one run, its teachers included, on two quiet cores."""
 Figures: TypeAlias = Mapping[str, float]
@@ -55,11 +55,13 @@ class Case:
     control: str
     """What it is, in words."""
     settings: tuple[str, ...]
-    """By which the control differs; {draw} stands for the seed modulo `DRAWS`."""
+    """By which the control differs; {draw} stands for the number of its run, from 0."""
     shown: tuple[str, ...]
     bars: tuple[Bar, ...]
     of: str = ""
     """The experiment that the control is; its own where it is empty."""
+    draws: int = 1
+    """Runs of the control for each seed, which differ by {draw}."""
 
 
 def mean(runs: Sequence[Figures], name: str) -> float:
@@ -172,6 +174,7 @@ CASES = (
             most_of_control("student.mean_return", 60.0),
             quick(),
         ),
+        draws=DRAWS,
     ),
     Case(
         "breast-cancer-dp",
@@ -218,21 +221,22 @@ def check(case: Case, seeds: Sequence[int], changes: Sequence[str] = ()) -> dict
         changes: further settings of both rows.
     """
 
-    def runs(name: str, settings: Sequence[str]) -> list[Figures]:
+    def runs(name: str, settings: Sequence[str], draws: int = 1) -> list[Figures]:
         return [
             figures_of(
                 load_experiment(
                     name,
                     [
                         *(f"seed={s}", f"institutions.partition_seed={s}", *changes),
-                        *(setting.replace("{draw}", str(s % DRAWS)) for setting in settings),
+                        *(each.replace("{draw}", str(number)) for each in settings),
                     ],
                 )
             )
-            for s in seeds
+            for number, s in enumerate(s for s in seeds for _ in range(draws))
         ]
 
-    found, control = runs(case.experiment, ()), runs(case.of or case.experiment, case.settings)
+    found = runs(case.experiment, ())
+    control = runs(case.of or case.experiment, case.settings, case.draws)
     margins = {bar.text: bar.margin(found, control) for bar in case.bars}
     return {"runs": found, "control": control, "margins": margins}
 
@@ -240,7 +244,8 @@ def check(case: Case, seeds: Sequence[int], changes: Sequence[str] = ()) -> dict
 def print_case(case: Case, found: Mapping[str, Any]) -> None:
     """Both rows side by side, then the bars."""
     names = [name for name in case.shown if name in found["runs"][0]]
-    print(f"{case.experiment}: mean and deviation over {len(found['runs'])} seeds")
+    several = f", {case.draws} controls for each" if case.draws > 1 else ""
+    print(f"{case.experiment}: mean and deviation over {len(found['runs'])} seeds{several}")
     width = max(len(case.control), 12)
     print("  " + " " * width + "".join(f"{name:>24}" for name in names) + f"{'seconds':>9}")
     for label, runs in (("experiment", found["runs"]), (case.control, found["control"])):

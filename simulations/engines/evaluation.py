@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from fedkd.aggregation.fusion_of_cards import build_fusion
 from fedkd.client.institution import institution_name, simulated_assets
 from fedkd.client.vault.trained_vault import TrainedVault
-from fedkd.core import Fusion, Score
+from fedkd.core import Fusion, Score, recalibrated
 from fedkd.data.dataset import Dataset
 from fedkd.data.datasets import open_data
 from fedkd.evaluation import accuracy, predict_logits
@@ -44,7 +44,7 @@ def student_accuracy(experiment: Experiment, student: nn.Module) -> float:
     """Accuracy of the student on all test images."""
     test = load_dataset(experiment.institutions.data, experiment.institutions.root)
     truth = _in_order_of(LabelSpaces.of(_as_cards(test)), test)
-    return accuracy(predict_logits(student, test.test_images), truth)
+    return accuracy(_logits(experiment, student, test), truth)
 
 
 def student_score(experiment: Experiment, student: nn.Module) -> dict[str, float | None]:
@@ -52,7 +52,7 @@ def student_score(experiment: Experiment, student: nn.Module) -> dict[str, float
     if experiment.institutions.embedding:
         return recall_of_student(experiment, student)
     test = load_dataset(experiment.institutions.data, experiment.institutions.root)
-    outputs = predict_logits(student, test.test_images)
+    outputs = _logits(experiment, student, test)
     cards = _as_cards(test)
     task = task_of(cards)
     scores = task.scores(outputs, _in_order_of(LabelSpaces.of(cards), test))
@@ -85,7 +85,7 @@ def _evaluate_predictions(
         build_fusion(method.rule_for(experiment.questions.rule), cards, experiment.questions.prior),
         outputs,
     )
-    student_logits = predict_logits(student, test.test_images)
+    student_logits = _logits(experiment, student, test)
     task, labels = task_of(cards), LabelSpaces.of(cards)
     as_classes = bool(test.tasks) and not labels.tasks  # institutions call them classes of one task
     if as_classes:
@@ -95,7 +95,7 @@ def _evaluate_predictions(
     spread = {n: _spread(labels, n, s[Signal.LOGITS]) for n, s in outputs.items()}
 
     def scores_of_model(model: nn.Module) -> dict[str, Score]:
-        outputs_of_model = predict_logits(model, test.test_images)
+        outputs_of_model = _logits(experiment, model, test)
         return {**task.scores(outputs_of_model, truth), **task.agreement(outputs_of_model, fused)}
 
     return Evaluation(
@@ -106,6 +106,16 @@ def _evaluate_predictions(
         None if as_classes else TestOutputs(student_logits, fused, truth),
         score_model=scores_of_model,
     )
+
+
+def _logits(experiment: Experiment, student: nn.Module, test: Dataset) -> Tensor:
+    """(N, K) of all test images.
+
+    Of a run by batch statistics the student has those of the test images, which takes no label.
+    """
+    if experiment.questions.batch_statistics:
+        student = recalibrated(student, test.test_images)
+    return predict_logits(student, test.test_images)
 
 
 def _as_cards(test: Dataset) -> list[Card]:

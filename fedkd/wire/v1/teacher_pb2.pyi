@@ -141,7 +141,7 @@ class Task(_message.Message):
     def __init__(self, name: _Optional[str] = ..., kind: _Optional[str] = ..., class_names: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Card(_message.Message):
-    __slots__ = ("name", "classes", "channels", "height", "width", "signals", "pull_back", "samples", "largest_batch", "class_counts", "scores", "class_names", "guarantee", "recipes", "columns", "numbers", "fedkd_version", "tasks", "embedding")
+    __slots__ = ("name", "classes", "channels", "height", "width", "signals", "pull_back", "samples", "largest_batch", "class_counts", "scores", "class_names", "guarantee", "recipes", "columns", "numbers", "fedkd_version", "tasks", "embedding", "batch_statistics")
     NAME_FIELD_NUMBER: _ClassVar[int]
     CLASSES_FIELD_NUMBER: _ClassVar[int]
     CHANNELS_FIELD_NUMBER: _ClassVar[int]
@@ -161,6 +161,7 @@ class Card(_message.Message):
     FEDKD_VERSION_FIELD_NUMBER: _ClassVar[int]
     TASKS_FIELD_NUMBER: _ClassVar[int]
     EMBEDDING_FIELD_NUMBER: _ClassVar[int]
+    BATCH_STATISTICS_FIELD_NUMBER: _ClassVar[int]
     name: str
     classes: int
     channels: int
@@ -180,7 +181,8 @@ class Card(_message.Message):
     fedkd_version: str
     tasks: _containers.RepeatedCompositeFieldContainer[Task]
     embedding: bool
-    def __init__(self, name: _Optional[str] = ..., classes: _Optional[int] = ..., channels: _Optional[int] = ..., height: _Optional[int] = ..., width: _Optional[int] = ..., signals: _Optional[_Iterable[_Union[Signal, str]]] = ..., pull_back: bool = ..., samples: _Optional[int] = ..., largest_batch: _Optional[int] = ..., class_counts: _Optional[_Iterable[int]] = ..., scores: bool = ..., class_names: _Optional[_Iterable[str]] = ..., guarantee: _Optional[_Union[Guarantee, _Mapping]] = ..., recipes: _Optional[int] = ..., columns: _Optional[_Iterable[_Union[Column, _Mapping]]] = ..., numbers: _Optional[_Iterable[_Union[Number, _Mapping]]] = ..., fedkd_version: _Optional[str] = ..., tasks: _Optional[_Iterable[_Union[Task, _Mapping]]] = ..., embedding: bool = ...) -> None: ...
+    batch_statistics: bool
+    def __init__(self, name: _Optional[str] = ..., classes: _Optional[int] = ..., channels: _Optional[int] = ..., height: _Optional[int] = ..., width: _Optional[int] = ..., signals: _Optional[_Iterable[_Union[Signal, str]]] = ..., pull_back: bool = ..., samples: _Optional[int] = ..., largest_batch: _Optional[int] = ..., class_counts: _Optional[_Iterable[int]] = ..., scores: bool = ..., class_names: _Optional[_Iterable[str]] = ..., guarantee: _Optional[_Union[Guarantee, _Mapping]] = ..., recipes: _Optional[int] = ..., columns: _Optional[_Iterable[_Union[Column, _Mapping]]] = ..., numbers: _Optional[_Iterable[_Union[Number, _Mapping]]] = ..., fedkd_version: _Optional[str] = ..., tasks: _Optional[_Iterable[_Union[Task, _Mapping]]] = ..., embedding: bool = ..., batch_statistics: bool = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("version", "token", "card")
@@ -237,28 +239,32 @@ class Recipe(_message.Message):
     def __init__(self, prior: _Optional[_Union[Procedural, _Mapping]] = ..., network: _Optional[_Union[Network, _Mapping]] = ..., seed: _Optional[int] = ..., count: _Optional[int] = ..., kept: _Optional[bytes] = ..., images: _Optional[bytes] = ...) -> None: ...
 
 class Ask(_message.Message):
-    __slots__ = ("id", "images", "signals", "reply_dtype", "recipe")
+    __slots__ = ("id", "images", "signals", "reply_dtype", "recipe", "batch_statistics")
     ID_FIELD_NUMBER: _ClassVar[int]
     IMAGES_FIELD_NUMBER: _ClassVar[int]
     SIGNALS_FIELD_NUMBER: _ClassVar[int]
     REPLY_DTYPE_FIELD_NUMBER: _ClassVar[int]
     RECIPE_FIELD_NUMBER: _ClassVar[int]
+    BATCH_STATISTICS_FIELD_NUMBER: _ClassVar[int]
     id: int
     images: Tensor
     signals: _containers.RepeatedScalarFieldContainer[Signal]
     reply_dtype: DType
     recipe: Recipe
-    def __init__(self, id: _Optional[int] = ..., images: _Optional[_Union[Tensor, _Mapping]] = ..., signals: _Optional[_Iterable[_Union[Signal, str]]] = ..., reply_dtype: _Optional[_Union[DType, str]] = ..., recipe: _Optional[_Union[Recipe, _Mapping]] = ...) -> None: ...
+    batch_statistics: bool
+    def __init__(self, id: _Optional[int] = ..., images: _Optional[_Union[Tensor, _Mapping]] = ..., signals: _Optional[_Iterable[_Union[Signal, str]]] = ..., reply_dtype: _Optional[_Union[DType, str]] = ..., recipe: _Optional[_Union[Recipe, _Mapping]] = ..., batch_statistics: bool = ...) -> None: ...
 
 class PullBack(_message.Message):
-    __slots__ = ("id", "images", "cotangents")
+    __slots__ = ("id", "images", "cotangents", "batch_statistics")
     ID_FIELD_NUMBER: _ClassVar[int]
     IMAGES_FIELD_NUMBER: _ClassVar[int]
     COTANGENTS_FIELD_NUMBER: _ClassVar[int]
+    BATCH_STATISTICS_FIELD_NUMBER: _ClassVar[int]
     id: int
     images: Tensor
     cotangents: _containers.RepeatedCompositeFieldContainer[Said]
-    def __init__(self, id: _Optional[int] = ..., images: _Optional[_Union[Tensor, _Mapping]] = ..., cotangents: _Optional[_Iterable[_Union[Said, _Mapping]]] = ...) -> None: ...
+    batch_statistics: bool
+    def __init__(self, id: _Optional[int] = ..., images: _Optional[_Union[Tensor, _Mapping]] = ..., cotangents: _Optional[_Iterable[_Union[Said, _Mapping]]] = ..., batch_statistics: bool = ...) -> None: ...
 
 class Reply(_message.Message):
     __slots__ = ("id", "signals", "gradient")

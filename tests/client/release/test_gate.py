@@ -27,8 +27,8 @@ from fedkd.client.vault.vault import Vault
 from fedkd.client.vault.vault_settings import Assets
 from fedkd.errors import DataError, SettingsError
 from fedkd.experiment import parse_experiment
-from fedkd.models import ModuleTeacher, Teacher, build_network
-from fedkd.privacy import Policy
+from fedkd.models import ModuleTeacher, Teacher, build_network, by_batch_statistics
+from fedkd.privacy import Budget, Policy
 from fedkd.protocol import (
     RECIPE_VERSION,
     Ask,
@@ -663,3 +663,60 @@ def test_simulated_institutions_obey_the_policy_of_their_experiment(tmp_path: Pa
     assert card.class_counts is not None
     with pytest.raises(SettingsError, match="names 'logit'; choose among logits"):
         simulated_policy(parse_experiment({"name": "x", "policy": {"signals": ["logit"]}}))
+
+
+# --- answers by the statistics of a batch
+
+
+BY_BATCH = replace(OPEN, batch_statistics=True)
+
+
+@pytest.mark.parametrize("request_", [ask(), pull()])
+def test_statistics_of_a_batch_are_used_where_the_owner_allows_it(request_: Ask | PullBack) -> None:
+    by_batch = replace(request_, batch_statistics=True)
+    refused = gate().answer(by_batch)
+    assert reason(refused) == Reason.FORBIDDEN
+    teacher = by_batch_statistics(TRUTH)
+    assert teacher is not None
+    answered, plain = (gate(BY_BATCH).answer(each) for each in (by_batch, request_))
+    assert isinstance(answered, Reply)
+    assert isinstance(plain, Reply)
+    if isinstance(request_, PullBack):
+        expected = teacher.pull_back(request_.images, request_.cotangents)
+        assert torch.equal(answered.gradient, expected)
+        assert not torch.equal(plain.gradient, expected)
+    else:
+        expected = rounded(teacher.ask(images(), frozenset({LOGITS}))[LOGITS], LOGITS, exact=False)
+        assert torch.equal(answered.signals[LOGITS], expected)
+        assert not torch.equal(plain.signals[LOGITS], expected)
+
+
+def test_no_distance_from_running_statistics_is_told_beside_them() -> None:
+    said = gate(BY_BATCH).answer(replace(ask(4, LOGITS, BN_GAP), batch_statistics=True))
+    assert reason(said) == Reason.MALFORMED
+
+
+def test_a_teacher_without_batch_norm_does_not_pretend() -> None:
+    plain = ModuleTeacher(build_network("cnn-groupnorm", K, SHAPE, 0), K)
+    said = gate(BY_BATCH, plain).answer(replace(ask(), batch_statistics=True))
+    assert reason(said) == Reason.FORBIDDEN
+
+
+def test_a_repeat_is_the_same_batch() -> None:
+    policy, ledger = replace(BY_BATCH, samples=12), Ledger(None)
+    card = Card("north", K, SHAPE, policy.signals, True, 12)
+    north = ReleaseGate(policy, build_release_mode(policy, TRUTH, None), card, ledger)
+    whole = replace(ask(), batch_statistics=True)
+    for each in (whole, whole, ask(), ask()):
+        assert isinstance(north.answer(each), Reply)
+    assert ledger.totals.asked == 8  # by the batch, and by running statistics
+    other_order = replace(whole, images=whole.images.flip(0))
+    assert isinstance(north.answer(other_order), Reply)
+    assert ledger.totals.asked == 12
+    assert reason(north.answer(replace(whole, images=whole.images[:2]))) == Reason.SPENT
+
+
+@pytest.mark.parametrize("mode", ["dp-teacher", "pate", "local-dp"])
+def test_a_promise_forbids_them(mode: str) -> None:
+    with pytest.raises(SettingsError, match="no teacher with a guarantee has batch norm"):
+        Policy(mode=mode, budget=Budget(3.0, 1e-5), samples=10, batch_statistics=True)

@@ -6,6 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedkd.core.bank import Bank
+from fedkd.core.held_back import is_held_back
+from fedkd.core.seen_samples import sample_keys
 
 
 def numbered(first: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -137,3 +139,36 @@ def test_wider_targets_widen_the_bank_with_zeros() -> None:
     assert kept.shape == (12, 5)
     assert torch.equal(kept[:4, :3], targets)
     assert float(kept[:4, 3:].abs().max()) == float(kept[8:, 3:].abs().max()) == 0
+
+
+@given(st.lists(st.integers(1, 40), min_size=2, max_size=12), st.integers(0, 99))
+def test_questions_stay_whole(sizes: list[int], seed: int) -> None:
+    bank, rng = Bank(held_back=0.5, seed=seed, whole_questions=True), torch.Generator()
+    questions, held, total = [], [], 0
+    for count in sizes:
+        images, targets = numbered(total, count)
+        bank.add(images, targets)
+        questions.append(list(range(total, total + count)))
+        keys = sample_keys(images[:1].numpy())
+        held.append(bool(is_held_back(keys, 0.5, seed)[0]))
+        total += count
+    held[0] = False  # there is always something to draw
+    again = Bank(held_back=0.5, seed=seed, whole_questions=True)
+    again.restore(bank.state())
+    for one in (bank, again):
+        drawn = [one.draw_question(rng.manual_seed(n))[1][:, 0].int().tolist() for n in range(60)]
+        assert all(each in questions for each in drawn)
+        assert not any(held[questions.index(each)] for each in drawn)
+        apart = one.held_back(10_000)[1][:, 0].int().tolist()
+        kept = [question for question, aside in zip(questions, held, strict=True) if aside]
+        assert apart == [number for question in kept for number in question]
+        assert one.held_back_sizes(10_000) == [len(question) for question in kept]
+
+
+def test_a_longer_question_is_drawn_oftener() -> None:
+    bank, rng = Bank(whole_questions=True), torch.Generator().manual_seed(0)
+    for first, count in ((0, 10), (10, 90)):
+        bank.add(*numbered(first, count))
+    lengths = [len(bank.draw_question(rng)[0]) for _ in range(400)]
+    assert 330 < lengths.count(90) < 385
+    assert Bank().held_back_sizes(10) == []

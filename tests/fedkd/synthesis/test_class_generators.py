@@ -49,6 +49,14 @@ def test_it_draws_with_the_graph_through_which_all_learn() -> None:
     assert all(p.grad is not None for p in group["params"])
 
 
+def test_what_is_not_asked_about_is_the_same_without_a_graph() -> None:
+    source = target()
+    asked = source.draw(9, rng(1), learning=True).images
+    own = source.draw_unasked(9, rng(1), training=True)
+    assert not own.requires_grad
+    assert torch.equal(own, asked.detach())
+
+
 def test_all_begin_anew_and_each_as_the_stream_says() -> None:
     source = target(steps=7)
     assert source.steps_per_batch == 7

@@ -101,9 +101,10 @@ def questions(draw: st.DrawFn) -> Query:
     images = draw(tensors(4, torch.uint8, torch.float32))
     if draw(st.booleans()):
         signals = draw(st.frozensets(st.sampled_from(Signal), min_size=1))
-        return Query(draw(numbers), Ask(images, signals, draw(st.booleans())))
+        exact, by_batch = draw(st.booleans()), draw(st.booleans())
+        return Query(draw(numbers), Ask(images, signals, exact, batch_statistics=by_batch))
     cotangents = draw(said(torch.float32, batch=len(images), least=1))
-    return Query(draw(numbers), PullBack(images, cotangents))
+    return Query(draw(numbers), PullBack(images, cotangents, draw(st.booleans())))
 
 
 shares = st.floats(0, 1)
@@ -123,7 +124,8 @@ def named(draw: st.DrawFn) -> RecipeQuery:
     )
     recipe = Recipe(source, draw(seeds), len(bits), kept)
     signals = draw(st.frozensets(st.sampled_from(Signal), min_size=1))
-    return RecipeQuery(draw(numbers), recipe, draw(digests), signals, draw(st.booleans()))
+    flags = draw(st.booleans()), draw(st.booleans())
+    return RecipeQuery(draw(numbers), recipe, draw(digests), signals, *flags)
 
 
 @st.composite
@@ -168,6 +170,7 @@ def hellos(draw: st.DrawFn) -> Hello:
         class_names=draw(st.none() | words.map(lambda w: tuple(f"{w}{i}" for i in range(classes)))),
         guarantee=draw(st.none() | guarantees),
         recipes=draw(seeds),
+        batch_statistics=draw(st.booleans()),
     )
     return Hello(draw(st.integers(0, 2**32 - 1)), draw(texts), card)
 
@@ -265,16 +268,22 @@ class Generated:
             case Query(number, Ask(images, signals, exact)):
                 asked = sorted(SIGNAL_NUMBERS[signal] for signal in signals)
                 dtype = DTYPES[torch.float32 if exact else torch.float16]
-                images = self.tensor(images)
-                return {"ask": pb.Ask(id=number, images=images, signals=asked, reply_dtype=dtype)}
-            case RecipeQuery(number, recipe, images, signals, exact):
+                images, by_batch = self.tensor(images), message.request.batch_statistics
+                told = pb.Ask(id=number, images=images, signals=asked, reply_dtype=dtype)
+                told.batch_statistics = by_batch
+                return {"ask": told}
+            case RecipeQuery(number, recipe, images, signals, exact, by_batch):
                 asked = sorted(SIGNAL_NUMBERS[signal] for signal in signals)
                 dtype = DTYPES[torch.float32 if exact else torch.float16]
                 told = self.recipe(recipe, images)
-                return {"ask": pb.Ask(id=number, recipe=told, signals=asked, reply_dtype=dtype)}
-            case Query(number, PullBack(images, cotangents)):
+                ask = pb.Ask(id=number, recipe=told, signals=asked, reply_dtype=dtype)
+                ask.batch_statistics = by_batch
+                return {"ask": ask}
+            case Query(number, PullBack(images, cotangents, by_batch)):
                 images, said = self.tensor(images), self.said(cotangents)
-                return {"pull_back": pb.PullBack(id=number, images=images, cotangents=said)}
+                pull = pb.PullBack(id=number, images=images, cotangents=said)
+                pull.batch_statistics = by_batch
+                return {"pull_back": pull}
 
     def bytes(self, message: Message) -> bytes:
         envelope = envelope_of(type(message))
