@@ -4,7 +4,9 @@ Nobody has a label. What there is: T institutions' answers to the same samples, 
 that they claim. Three questions are put to the answers of each institution:
 
 1. *Does it show the classes that it claims?* A teacher that never saw a class is sure of it on no
-   sample. Counts of classes that it does not show are refuted, see `shown_classes`.
+   sample. Counts of classes that it does not show are refuted, see `class_claims`. One that
+   claims a single class can show nothing by a contrast, since an honest teacher of one class
+   answers it whatever the sample; so this is what it has to do.
 2. *Does it agree with the others where they know the same classes?* Log-probabilities are centred
    over classes and over samples, so that neither a temperature nor a constant answer counts, and
    correlated with the others' fused ones; where enough peers share classes, with each peer besides,
@@ -29,6 +31,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fedkd.aggregation.class_claims import (
+    answers_its_only_class,
+    class_contrast,
+    shown_classes,
+)
 from fedkd.aggregation.log_linear_pool import FLOOR, pooled
 
 LEAST_AGREEMENT = 0.1
@@ -53,12 +60,6 @@ WELL_KNOWN = 0.5
 """Weight from which an institution, or its witness, counts as knowing a class; 1 is averagely."""
 MOST_CLASSES = 0.5
 """Share of the judged classes that may fail before all of an institution is left out."""
-TOP_SHARE = 1 / 20
-"""Share of the samples on which a class shows most, by which it is measured."""
-LEAST_CONTRAST = 0.05
-"""A class that nobody shows more than this, nobody shows."""
-SHOWN = (0.1, 0.3)
-"""Of the sureness of whoever shows the class most: refuted at the first, granted at the second."""
 MAX_INSTITUTIONS = 50
 """Beyond it nobody is judged: the work grows with the cube, and one of so many moves little."""
 
@@ -90,6 +91,8 @@ class _Judge:
         self.trusted = self.had.clone()
         self.average = self.claimed[self.had].mean().clamp_min(1e-9)
         self.contrast = class_contrast(self.log_p.exp())
+        self.single = (self.claimed > 0).sum(1) == 1
+        self.constant = answers_its_only_class(self.log_p, self.claimed)
 
     @property
     def alive(self) -> list[int]:
@@ -98,7 +101,12 @@ class _Judge:
 
     def counts(self) -> Tensor:
         """(T, K) counts as far as answers show them."""
-        return self.claimed * shown_classes(self.contrast, self.trusted)
+        return self.claimed * self.shown()
+
+    def shown(self) -> Tensor:
+        """(T, K) in [0, 1]: how far a claim to know a class is granted."""
+        by_contrast = shown_classes(self.contrast, self.trusted)
+        return torch.where(self.single[:, None], self.constant[:, None].double(), by_contrast)
 
     def knowledge(self, counts: Tensor) -> Tensor:
         """(T, K) in [0, 1]: how well each knows a class."""
@@ -236,7 +244,7 @@ def estimate_reliability(
     if 2 * len(judge.alive) <= len(logits):
         everything = torch.ones_like(had)
         return Reliability(everything, everything.double(), agreement)
-    shown = shown_classes(judge.contrast, judge.trusted)
+    shown = judge.shown()
     small = (judge.claimed / judge.average).sqrt() < WELL_KNOWN
     return Reliability(judge.trusted | ~had, shown.masked_fill(small, 1.0), agreement)
 
@@ -252,33 +260,6 @@ def _diverse(logits: Tensor) -> bool:
     shares = torch.stack([own.argmax(-1).bincount(minlength=classes) for own in logits]).double()
     effective = torch.special.entr(shares / shares.sum(1, keepdim=True)).sum(1).exp()
     return float(effective.quantile(0.75)) >= 1 + LEAST_CLASSES * (classes - 1)
-
-
-def class_contrast(probability: Tensor) -> Tensor:
-    """How much each institution's answers vary in a class: (T, N, K) probabilities -> (T, K).
-
-    The mean probability on the twentieth of the samples where it is highest, less that on the
-    lower half.
-    """
-    ordered = probability.sort(1).values
-    top = max(1, round(TOP_SHARE * ordered.shape[1]))
-    return (ordered[:, -top:].mean(1) - ordered[:, : ordered.shape[1] // 2].mean(1)).double()
-
-
-def shown_classes(contrast: Tensor, trusted: Tensor) -> Tensor:
-    """How far each institution's answers show that it knows a class. (T, K) in [0, 1].
-
-    Relative to whoever shows the class most, and at least to `LEAST_CONTRAST`: 0 below a tenth of
-    that, 1 above three tenths, in quarters between.
-
-    Args:
-        contrast: (T, K), see `class_contrast`.
-        trusted: (T, K) bool; others are no measure, and show nothing.
-    """
-    contrast = contrast * trusted
-    low, high = SHOWN
-    relative = contrast / contrast.max(0).values.clamp_min(LEAST_CONTRAST)
-    return (((relative - low) / (high - low)).clamp(0.0, 1.0) * 4).floor() / 4
 
 
 def _correlation(one: Tensor, other: Tensor, weight: Tensor) -> tuple[Tensor, float]:

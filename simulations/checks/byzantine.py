@@ -4,7 +4,9 @@
         [--attacks NAME,NAME] [--rules NAME,NAME] [--ensembles] [--json FILE] [--set KEY=VALUE ...]
 
 A student is trained with every attack, by every rule, and compared with one of the same seed for
-whom the liars take no part. Liars claim as many training images of each class as a card may hold.
+whom the liars take no part. Liars claim as many training images of each class as a card may hold;
+`one_class` claims them of one class and always answers it, as an honest institution with a single
+class does.
 Which institutions lie depends on the seed alone. With --ensembles no student is trained: the fused
 answers to the test images are scored, after 2,048 samples of the priors were asked about.
 """
@@ -57,8 +59,14 @@ def random_large(logits: Tensor, liar: "LyingInstitution") -> Tensor:
 
 def constant(logits: Tensor, liar: "LyingInstitution") -> Tensor:
     """One class whatever the sample."""
-    favourite = torch.tensor(min(3, logits.shape[1] - 1))
-    return 20.0 * torch.nn.functional.one_hot(favourite, logits.shape[1]).expand_as(logits)
+    classes = logits.shape[1]
+    answer = torch.nn.functional.one_hot(torch.tensor(favourite(classes)), classes)
+    return 20.0 * answer.expand_as(logits)
+
+
+def favourite(classes: int) -> int:
+    """The class of the constant answers, of ``classes``."""
+    return min(3, classes - 1)
 
 
 def shuffled(logits: Tensor, liar: "LyingInstitution") -> Tensor:
@@ -79,6 +87,11 @@ def targeted(logits: Tensor, liar: "LyingInstitution") -> Tensor:
     return lies
 
 
+def one_class(logits: Tensor, liar: "LyingInstitution") -> Tensor:
+    """One class whatever the sample, and training images of that class alone are claimed."""
+    return constant(logits, liar)
+
+
 def sleeper(logits: Tensor, liar: "LyingInstitution") -> Tensor:
     """Honest for half of the questions, inverted after that."""
     return logits if liar.asked <= liar.budget / 2 else -logits
@@ -88,6 +101,7 @@ ATTACKS: Mapping[str, Attack] = {
     "inverted": inverted,
     "random": random_large,
     "constant": constant,
+    "one_class": one_class,
     "shuffled": shuffled,
     "counts": honest_answers,
     "targeted": targeted,
@@ -100,13 +114,15 @@ class LyingInstitution(Institution):
 
     Args:
         honest: whose teacher, policy and ledger it has.
-        attack: what becomes of its logits.
+        attack: what becomes of its logits; `one_class` also of its claims.
         budget: samples that it will be asked about.
     """
 
     def __init__(self, honest: Institution, attack: Attack, budget: int) -> None:
         vars(self).update(vars(honest))
         claims = None if honest.card.numbers else (CLAIM,) * honest.card.classes
+        if claims is not None and attack is one_class:
+            claims = tuple(CLAIM * (c == favourite(len(claims))) for c in range(len(claims)))
         self.card = replace(honest.card, class_counts=claims)
         self.attack, self.budget, self.asked = attack, budget, 0
         self.rng = torch.Generator().manual_seed(0)

@@ -9,13 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from fedkd.aggregation.class_claims import (
+    answers_its_only_class,
+    class_contrast,
+    shown_classes,
+)
 from fedkd.aggregation.reliability import (
     MAX_INSTITUTIONS,
     Reliability,
     _correlation,
-    class_contrast,
     estimate_reliability,
-    shown_classes,
 )
 
 SAMPLES, CLASSES = 400, 6
@@ -252,3 +255,36 @@ def test_shown_is_relative_to_whoever_shows_the_class_most() -> None:
     assert shown_classes(contrast, everybody)[:, 0].tolist() == [1.0, 0.5]
     nobody_else = torch.tensor([[False, True], [True, True]])
     assert shown_classes(contrast, nobody_else)[1, 0] == 1.0
+
+
+def single_class(kind: str) -> tuple[Tensor, Tensor]:
+    """Answers and counts of five, of whom the last claims a single class, and answers by kind."""
+    counts = ALIKE.clone()
+    counts[4] = torch.tensor([0.0, 0.0, 900.0, 0.0, 0.0, 0.0])
+    logits = answers(ALIKE)
+    if kind == "its class":
+        logits[4, :, 2] += 20
+    elif kind == "never its class":
+        logits[4, :, 2] -= 20
+    else:
+        logits[4] = lies(kind, logits[4])
+    return logits, counts
+
+
+@pytest.mark.parametrize(
+    ("kind", "granted"),
+    [("its class", 1.0), ("never its class", 0.0), ("random", 0.0), ("inverted", 0.0)],
+)
+def test_a_single_class_is_granted_to_who_always_answers_it(kind: str, granted: float) -> None:
+    """An honest teacher of one class can do nothing else; a liar may, and is refuted."""
+    found = estimate_reliability(*single_class(kind))
+    assert float(found.shown[4, 2]) == granted
+    assert bool((found.shown[:4] == 1).all())
+
+
+def test_a_tenth_of_the_samples_may_go_elsewhere() -> None:
+    p = torch.full((2, 100, 3), 0.1)
+    p[:, :, 1] = 0.8
+    p[0, :10, 0], p[1, :11, 0] = 0.9, 0.9
+    claimed = torch.tensor([[0.0, 5.0, 0.0], [0.0, 5.0, 0.0]])
+    assert answers_its_only_class(p.log(), claimed).tolist() == [True, False]
