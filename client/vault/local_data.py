@@ -118,7 +118,6 @@ def _open_dataset(name: str, root: str | None) -> Dataset:
     return open_data(name, root)
 
 
-@lru_cache(maxsize=1)
 def _shared(name: str, root: str | None, gallery: int) -> Dataset:
     """The data set without the gallery."""
     return without_gallery(_open_dataset(name, root), gallery)
