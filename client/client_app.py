@@ -28,15 +28,16 @@ def _institution_of(config: ConfigRecord, context: Context) -> Institution:
         SettingsError: the experiment is none.
         DataError: the institution's data cannot be opened.
     """
-    index = int(context.node_config[PARTITION_KEY])
+    node = int(context.node_config[PARTITION_KEY])
     ledgers = str(config.get("ledgers", ""))
-    return _open_institution(str(config["experiment"]), index, str(config["folder"]), ledgers)
+    return _open_institution(str(config["experiment"]), node, str(config["folder"]), ledgers)
 
 
 @functools.cache
-def _open_institution(experiment: str, index: int, folder: str, ledgers: str) -> Institution:
-    own = Path(folder) / f"{index:04d}"
+def _open_institution(experiment: str, node: int, folder: str, ledgers: str) -> Institution:
     settings = Experiment.model_validate_json(experiment)
+    index = settings.institutions.taking_part[node]
+    own = Path(folder) / f"{index:04d}"
     return simulated_institution(settings, index, own, ledgers=Path(ledgers) if ledgers else None)
 
 

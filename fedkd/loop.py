@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from fedkd.core.bank import Bank
 from fedkd.core.checkpoint_state import Part, State, gather, scatter
 from fedkd.core.device import CPU, Compute
+from fedkd.core.earlier_student import EarlierStudent
 from fedkd.core.interfaces import Aggregation, Context
 from fedkd.core.loop_driver import PAUSE, drive
 from fedkd.core.public_data import PublicData
@@ -72,8 +73,8 @@ def distil(
         student: (B, C, H, W) in [0, 1] -> (B, K), K classes in the order of
             `LabelSpaces.of(cards)`; trained in place.
         method: the paper.
-        cards: of the institutions; they agree on the shape, and each has classes of its own.
-            Read at every question: a caller may add those who join before it sends their answers.
+        cards: of the institutions, which agree on the shape; each has classes of its own. Read at
+            every question: a caller may add those who join before it sends their answers.
         plan: how much.
         priors: procedural images, by name.
         seed: of everything random in the loop.
@@ -100,8 +101,7 @@ class Distillation:
     """One run: the arguments of `distil`, and all that came of them so far.
 
     Attributes:
-        rest: is called between two rounds, and between two slices of student steps; there, and
-            nowhere else, `state` is all of the run.
+        rest: called between rounds or slices of student steps: there alone `state` is all of it.
     """
 
     student: nn.Module
@@ -114,6 +114,7 @@ class Distillation:
     rest: Callable[[], None] = lambda: None
     compute: Compute = CPU
     public: PublicData | Tensor | None = None
+    earlier: EarlierStudent | None = None  # ``cards`` has its card, and the driver its answers
     student_steps: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
@@ -126,8 +127,9 @@ class Distillation:
         self.bank = Bank(plan.capacity, device, plan.held_back, self.seed, by_question, whole)
         self._counts, self._target = RequestCounts(self.plan.budget), 0.0
         self.task, self.domain = task_of(self.cards), domain_of(self.cards)
-        self._loss = self.task.loss(method.loss, plan.loss)
-        self._events = RunEvents(self.watch, self, self._loss, method.curriculum, self.task)
+        self._loss = self.task.loss(method.loss_over(self.earlier, self.labels), plan.loss)
+        plain = self.task.loss(method.loss, plan.loss)  # of one institution's outputs: no slices
+        self._events = RunEvents(self.watch, self, plain, method.curriculum, self.task)
         context = self._context(shape)
         self._aggregation = method.aggregation.with_rule(method.rule_for(plan.rule)).build(context)
         self._student_parts = {name: context.part(of) for name, of in method.student.items()}
@@ -177,6 +179,7 @@ class Distillation:
             compute=self.compute,
             clock=self,
             record=self._events.record,
+            earlier=self.earlier,
         )
 
     def requests(self) -> Generator[Request, Answers, Distilled]:
@@ -233,10 +236,7 @@ class Distillation:
         self.student_steps = scatter(state, self._parts)["student_steps"]
 
     def exclude(self, names: Collection[str]) -> None:
-        """Fuse the answers of these institutions out of all targets; between two requests only.
-
-        The student steps and the sources' steps that were taken on them stay taken.
-        """
+        """Fuse their answers out of all targets, between two requests; steps taken stay taken."""
         if (targets := self._aggregation.exclude(names, self.cards)) is not None:
             self.bank.retarget(targets)
 

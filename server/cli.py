@@ -54,6 +54,10 @@ CheckpointSeconds = Annotated[
 Resume = Annotated[
     Path | None, typer.Option(help="Folder of a run that was cut short: go on with it.")
 ]
+Grow = Annotated[
+    Path | None,
+    typer.Option(metavar="RUN", help="Folder of a finished run, whose student learns new classes."),
+]
 Without = Annotated[
     list[str] | None,
     typer.Option(metavar="NAME", help="With --resume: go on without this institution; repeatable."),
@@ -77,6 +81,7 @@ def run(
     seed: Seed = None,
     set_: Overrides = None,
     checkpoint: CheckpointSeconds = 60.0,
+    grow: Grow = None,
     resume: Resume = None,
     without: Without = None,
     record: Annotated[bool, typer.Option(help="Keep every reply when the run is over.")] = False,
@@ -92,7 +97,7 @@ def run(
         )
     if log == "json" and tokens is None:
         raise SettingsError("a log that is kept must not hold a token; give --tokens FILE")
-    new = out is not None or seed is not None or bool(set_) or record
+    new = out is not None or seed is not None or bool(set_) or record or grow is not None
     _check_new_or_resumed(experiment, resume, without, new=new)
     where = address or (TLS_ADDRESS if tls else PLAINTEXT_ADDRESS)
     _silence_grpc()
@@ -111,7 +116,7 @@ def run(
         resume_run(resume, without or (), endpoint)
         return
     overrides = [*(set_ or []), *([f"seed={seed}"] if seed is not None else [])]
-    begin_run(experiment or "", overrides, out, checkpoint, endpoint, record=record)
+    begin_run(experiment or "", overrides, out, checkpoint, endpoint, record=record, grow=grow)
 
 
 def _check_new_or_resumed(

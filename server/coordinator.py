@@ -15,31 +15,32 @@ from torch import Tensor, nn
 
 from fedkd.core.augmentation import Augmentation
 from fedkd.core.device import CPU, Compute
+from fedkd.core.earlier_student import EarlierStudent, TeacherCards, remote_part, with_local_answer
 from fedkd.core.public_data import PublicData
 from fedkd.domains import domain_of
 from fedkd.errors import QuorumLost, SettingsError
 from fedkd.experiment import Experiment
 from fedkd.loop import PAUSE, Distillation, Distilled, Plan, Progress, Watch
 from fedkd.methods import Method, make
-from fedkd.models import Shape, check_network
+from fedkd.models import Shape, check_network, copy_grown_weights
 from fedkd.procedural import Prior
 from fedkd.protocol import (
     Answers,
     Card,
     LabelSpaces,
-    Refusal,
     Request,
+    check_growth,
+    new_classes,
     without_recipe,
 )
 from fedkd.server.card_limits import check_cards
 from fedkd.server.fusion_dry_run import fusion_failure
-from fedkd.server.hub.bans import BanReason, Exclusion
 from fedkd.server.run.checkpoint import Checkpoint
+from fedkd.server.run.earlier_run import earlier_run
+from fedkd.server.run.missing_institutions import Lost, reasons
 from fedkd.server.run.public_data_loading import load_public_data
 from fedkd.wire import MissingInstitutions
 
-Lost = Mapping[str, Refusal | str]
-"""Who did not answer, and why."""
 Answer = Callable[[Request], tuple[Answers, Lost]]
 """Puts one request to the institutions: their replies, and who is missing."""
 
@@ -63,6 +64,7 @@ class Ingredients:
     compute: Compute = CPU
     public: PublicData | Tensor | None = None
     """The coordinator's own images, where the method needs some; a tensor is (N, C, H, W) uint8."""
+    earlier: EarlierStudent | None = None
 
 
 StudentFactory = Callable[[int, Shape], nn.Module]
@@ -77,7 +79,7 @@ def ingredients(
 ) -> Ingredients:
     """Student, method, plan and priors of an experiment, for the institutions of ``cards``.
 
-    The student has an output for every class that one of them knows.
+    The student has an output for every class that one of them, or the earlier student, knows.
 
     Args:
         experiment: resolved.
@@ -90,12 +92,21 @@ def ingredients(
     Raises:
         SettingsError: an unknown name, an argument that the method does not know, a card out of
             bounds, or more memory than this machine has.
+        DataError: the earlier run cannot be read.
     """
-    check_cards(experiment, cards)
+    compute = Compute.of(experiment.student.device, experiment.student.precision)
+    run = earlier_run(experiment.grow)
+    earlier = None if run is None else run.student(compute.device)
+    teachers = TeacherCards(earlier, cards)
+    check_cards(experiment, teachers)
     torch.set_num_threads(experiment.student.threads)
-    domain, questions = domain_of(cards), experiment.questions
-    outputs = len(LabelSpaces.of(cards).names)
+    domain, questions = domain_of(teachers), experiment.questions
+    labels = LabelSpaces.of(teachers)
+    outputs = len(labels.names)
     student = build(outputs, domain.shape) if build else domain.student(experiment, outputs)
+    if earlier is not None:
+        check_growth(earlier.card, cards)
+        copy_grown_weights(student, earlier.network, labels.indices[earlier.card.name])
     what = f"student.model {experiment.student.model!r}"
     check_network(what, student, outputs, domain.shape, logits=not cards[0].numbers)
     method = make(experiment.method.name, experiment.method.arguments)
@@ -125,8 +136,9 @@ def ingredients(
         checkpoint,
         questions.recipes,
         questions.overlap,
-        Compute.of(experiment.student.device, experiment.student.precision),
+        compute,
         _public(experiment, method, cards[0].shape),
+        earlier,
     )
 
 
@@ -170,14 +182,18 @@ class Coordinator:
         parts, checkpoint = self.parts, self.parts.checkpoint
         if checkpoint is not None:
             self.cards = checkpoint.check_participants(self.cards)
+        if parts.earlier is not None:
+            new_classes(parts.earlier.card, self.cards)
+        self.teachers = TeacherCards(parts.earlier, self.cards)
         self._distillation = Distillation(
-            *(parts.student, parts.method, self.cards, parts.plan, parts.priors, parts.seed),
+            *(parts.student, parts.method, self.teachers, parts.plan, parts.priors, parts.seed),
             watch=self._note,
             rest=self._rest,
             compute=parts.compute,
             public=parts.public,
+            earlier=parts.earlier,
         )
-        if why := fusion_failure(self._distillation.aggregation, self.cards):
+        if why := fusion_failure(self._distillation.aggregation, self.teachers):
             raise SettingsError(f"answers of these institutions cannot be fused: {why}")
         if checkpoint is not None:
             checkpoint.record_participants(self.cards)
@@ -188,7 +204,7 @@ class Coordinator:
 
     def fusion_failure(self, card: Card) -> str | None:
         """Why answers of ``card`` cannot be fused with those of the others; None if they can."""
-        return fusion_failure(self._distillation.aggregation, [*self.cards, card])
+        return fusion_failure(self._distillation.aggregation, [*self.teachers, card])
 
     @property
     def student(self) -> nn.Module:
@@ -222,6 +238,10 @@ class Coordinator:
         return self.distilled
 
     def _ask(self, request: Request) -> Answers:
+        earlier = self.parts.earlier
+        return with_local_answer(earlier, request, self._ask_all(remote_part(earlier, request)))
+
+    def _ask_all(self, request: Request) -> Answers:
         if request == PAUSE:
             self._exclude(self.exclusions())
             return {}
@@ -231,7 +251,7 @@ class Coordinator:
             self._tell_of(heard.joined, heard.answers, heard.missing)
             return heard.answers
         answers, lost = self._put(request if self.parts.recipes else without_recipe(request))
-        joined, missing = self.cards[known:], _reasons(lost)
+        joined, missing = self.cards[known:], reasons(lost)
         self._tell_of(joined, answers, missing)
         if len(answers) < self.parts.quorum:
             why = "; ".join(f"{name}: {reason}" for name, (_, reason) in missing.items())
@@ -328,21 +348,3 @@ class Coordinator:
         if isinstance(done := progress.facts.get("done"), float):
             self.done = done
         self.watch(progress)
-
-
-def _reasons(lost: Lost) -> MissingInstitutions:
-    """Kind of event and words for whoever did not answer, by name."""
-    return {
-        name: (
-            _kind(reason),
-            reason.text if isinstance(reason, Refusal) else str(reason),
-        )
-        for name, reason in sorted(lost.items())
-    }
-
-
-def _kind(reason: Refusal | str) -> str:
-    """Of the event that an institution did not answer."""
-    if isinstance(reason, Exclusion):
-        return "excluded"
-    return "banned" if isinstance(reason, BanReason) else "lost"

@@ -11,6 +11,7 @@ from fedkd.models import check_student_name
 from fedkd.procedural import build_prior
 from fedkd.protocol import Card
 from fedkd.server.coordinator import Coordinator, ingredients
+from fedkd.server.run.earlier_run import earlier_run
 from fedkd.server.run.public_data_loading import check_public_data
 from fedkd.wire.grpc_channels import host_of
 
@@ -23,9 +24,11 @@ def check_experiment(experiment: Experiment) -> None:
     Raises:
         SettingsError: an unknown network, method, prior, rule or device, an argument that the
             method does not know, public samples missing or in vain, or parts that do not fit.
-        DataError: public samples that are not there.
+        DataError: public samples that are not there, or an earlier run that cannot be read.
     """
     check_student_name(experiment.student.model)
+    if (run := earlier_run(experiment.grow)) is not None:
+        run.student()
     method = make(experiment.method.name, experiment.method.arguments)
     for name in (*experiment.images.priors, *experiment.rows.priors):
         build_prior(name, experiment.images.warp, experiment.images.mix, imports=True)

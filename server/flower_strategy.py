@@ -22,6 +22,7 @@ from flwr.serverapp.strategy import Result, Strategy
 from torch import Tensor, nn
 
 from fedkd.core.device import CPU, Compute
+from fedkd.core.earlier_student import EarlierStudent
 from fedkd.core.public_data import PublicData
 from fedkd.errors import NeedsError, SettingsError
 from fedkd.experiment import ADAPTIVE, Linger
@@ -109,6 +110,7 @@ class DataFreeDistillation(Strategy):
         public: public samples, (N, C, H, W) uint8, if the method needs it.
         misfit: why an institution with that card is turned away, in one line; None: it is not.
         max_institutions: sessions of the hub that may be open at a time.
+        earlier: the student of an earlier run that this one goes on with.
     """
 
     def __init__(
@@ -135,10 +137,11 @@ class DataFreeDistillation(Strategy):
         public: PublicData | Tensor | None = None,
         misfit: Callable[[Card], str | None] = lambda card: None,
         max_institutions: int = MAX_INSTITUTIONS,
+        earlier: EarlierStudent | None = None,
     ) -> None:
         self.parts = Ingredients(
             *(student, method, plan, priors, seed, quorum, checkpoint),
-            *(recipes, overlap, compute, public),
+            *(recipes, overlap, compute, public, earlier),
         )
         self.model = model
         self.min_available_nodes = min_available_nodes
@@ -244,7 +247,8 @@ class DataFreeDistillation(Strategy):
         before = self._coordinator()[0].notes.get("examined", 0)  # in an earlier life of the run
         if self.model is None or not self.cards or server_round <= before:
             return []
-        names, shape = LabelSpaces.of(self.cards).names, self.cards[0].shape
+        teachers = self._coordinator()[0].teachers
+        names, shape = LabelSpaces.of(teachers).names, self.cards[0].shape
         settings = {**config, "classes": list(names), "shape": list(shape)}
         if self.model:
             settings["model"] = self.model
@@ -261,7 +265,7 @@ class DataFreeDistillation(Strategy):
             reply.content.metric_records[METRICS] for reply in successful_replies(replies, 0)
         ]
         released = [score for score in received if EXAMPLES in score]
-        task = task_of(self.cards)
+        task = task_of(self._coordinator()[0].teachers)
         scores = flat_scores(task.pooled(released))
         if not scores:
             return None

@@ -7,12 +7,14 @@ it fits the run; one that left is asked again when it is back, and its answers s
 from collections.abc import Callable, Iterable
 
 from fedkd.aggregation.fusion_of_cards import build_fusion
+from fedkd.core.earlier_student import TeacherCards
 from fedkd.errors import SettingsError
 from fedkd.experiment import ADAPTIVE, Linger
 from fedkd.process.memory_estimate import check_memory, fusion_bytes
 from fedkd.protocol import Answers, Ask, Card, LabelSpaces, Request, abbreviated, class_names_of
-from fedkd.server.coordinator import Ingredients, Lost
+from fedkd.server.coordinator import Ingredients
 from fedkd.server.hub.hub import Hub
+from fedkd.server.run.missing_institutions import Lost
 
 
 class RemoteInstitutions:
@@ -71,7 +73,8 @@ class RemoteInstitutions:
                 f"{card.name} reads images {card.shape}, this run has {ours.shape}; "
                 "bring a teacher of that shape"
             )
-        if strange := sorted(set(class_names_of(card)) - set(LabelSpaces.of(self.cards).names)):
+        known = LabelSpaces.of(TeacherCards(self._parts.earlier, self.cards)).names
+        if strange := sorted(set(class_names_of(card)) - set(known)):
             return (
                 f"{card.name} knows {abbreviated(strange)}, which this run's student was not built "
                 "for; be there before its first question"

@@ -21,6 +21,7 @@ from fedkd.server.hub.tls_certificates import server_credentials
 from fedkd.server.report.live.background_server import live_page
 from fedkd.server.run.checkpoint import FOLDER, Checkpoint
 from fedkd.server.run.console import print_result, print_resumed, progress_bars
+from fedkd.server.run.earlier_run import grown_from, with_earlier_student
 from fedkd.server.run.progress_to_log import ProgressLog
 from fedkd.server.run.quorum import Quorum
 from fedkd.server.run.resume_hint import complete_interrupted_run, resume_hint
@@ -66,6 +67,7 @@ def begin_run(
     endpoint: Endpoint,
     *,
     record: bool,
+    grow: Path | None = None,
 ) -> None:
     """Begin a new run, and bring it to its end.
 
@@ -76,11 +78,12 @@ def begin_run(
         every: seconds between saved states, 0 for none.
         endpoint: where institutions connect.
         record: whether every reply is kept when the run is over.
+        grow: folder of a finished run, whose student goes on; None: it begins anew.
 
     Raises:
         FedkdError: settings, data or institutions do not allow it.
     """
-    resolved = load_experiment(experiment, overrides)
+    resolved = with_earlier_student(grown_from(load_experiment(experiment, overrides), grow))
     check_experiment(resolved)
     path = out or Path("runs") / f"{resolved.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     credentials = endpoint.credentials()  # an error here leaves no folder
@@ -139,7 +142,7 @@ def _quorum(checkpoint: Checkpoint, institutions: int | None, wait: float) -> Qu
     known = len(checkpoint.known_cards)
     minimum = experiment.questions.quorum
     # Banned institutions are refused, so they are not waited for.
-    count = (institutions or experiment.institutions.count) - len(bans)
+    count = (institutions or len(experiment.institutions.taking_part)) - len(bans)
     if known and institutions is None:
         count = sum(card.name not in bans for card in checkpoint.known_cards)
     linger = experiment.questions.timeout if known else None

@@ -7,6 +7,7 @@ method needs, or such that answers cannot be fused. That must not end the run fo
 from collections import Counter
 from collections.abc import Callable, Sequence
 
+from fedkd.core.earlier_student import TeacherCards
 from fedkd.errors import FedkdError, NeedsError, SettingsError
 from fedkd.experiment import Experiment
 from fedkd.loop import Distillation
@@ -60,16 +61,18 @@ def start_failure(
     """
     try:
         parts = ingredients(experiment, cards, build=build)
+        teachers = TeacherCards(parts.earlier, cards)
         run = Distillation(
-            *(parts.student, parts.method, list(cards), parts.plan, parts.priors, parts.seed),
+            *(parts.student, parts.method, teachers, parts.plan, parts.priors, parts.seed),
             compute=parts.compute,
             public=parts.public,
+            earlier=parts.earlier,
         )
     except FedkdError as error:
         return str(error)
     except Exception as error:  # whatever a card makes a network or a method raise
         return one_line(str(error)) or type(error).__name__
-    why = fusion_failure(run.aggregation, cards)
+    why = fusion_failure(run.aggregation, teachers)
     return why and f"answers of these institutions cannot be fused: {why}"
 
 

@@ -42,6 +42,10 @@ Resume = Annotated[
     Path | None,
     typer.Option(help="Folder of an interrupted run: resume it with its own settings."),
 ]
+Grow = Annotated[
+    Path | None,
+    typer.Option(metavar="RUN", help="Folder of a finished run, whose student learns new classes."),
+]
 Without = Annotated[
     list[str] | None,
     typer.Option(metavar="NAME", help="With --resume: go on without this institution; repeatable."),
@@ -58,13 +62,14 @@ def run(
     record: Annotated[bool, typer.Option(help="Store every reply, for --replay.")] = False,
     replay: ReplayFolder = None,
     checkpoint: CheckpointSeconds = None,
+    grow: Grow = None,
     resume: Resume = None,
     without: Without = None,
     live: LivePort = None,
     tensorboard: TensorBoard = False,
 ) -> None:
     """Distil one student and write a run folder with its report."""
-    given = (experiment, engine, out, seed, set_, record or None, replay, checkpoint)
+    given = (experiment, engine, out, seed, set_, record or None, replay, checkpoint, grow)
     if (resume is None) == (experiment is None) or (resume and any(g is not None for g in given)):
         raise SettingsError(
             "give an experiment, or --resume DIR and nothing else: DIR holds all settings"
@@ -73,6 +78,7 @@ def run(
         raise SettingsError("--without NAME leaves an institution out of a run; give --resume DIR")
     _announce()
     from fedkd.experiment import load_experiment
+    from fedkd.server.run.earlier_run import grown_from
     from fedkd.simulations.run import resume as resume_run
     from fedkd.simulations.run import run as run_experiment
 
@@ -81,7 +87,7 @@ def run(
         return
     overrides = [*(set_ or []), *([f"seed={seed}"] if seed is not None else [])]
     run_experiment(
-        load_experiment(str(experiment), overrides),
+        grown_from(load_experiment(str(experiment), overrides), grow),
         engine or "local",
         out,
         record=record,

@@ -11,13 +11,16 @@ from typing import Any
 import torch
 
 from fedkd.errors import FedkdError, SettingsError
-from fedkd.experiment import Experiment
+from fedkd.experiment import Experiment, Grow, load_experiment
 from fedkd.server.coordinator import Coordinator, ingredients
 from fedkd.server.drivers.flower_driver import RunOutcome
+from fedkd.server.experiment_check import check_experiment
 from fedkd.server.report.live.background_server import live_page
-from fedkd.server.report.records.run_folder import check_unused
+from fedkd.server.report.records.run_folder import RESULT, check_unused, load_result
 from fedkd.server.run import console as server_console
 from fedkd.server.run.checkpoint import REPLIES, Checkpoint
+from fedkd.server.run.earlier_run import grown_from, with_earlier_student
+from fedkd.server.run.manifest import MANIFEST
 from fedkd.server.run.resume_hint import complete_interrupted_run, resume_hint
 from fedkd.server.run.run_recorder import RunRecorder, Traffic, traffic_of
 from fedkd.server.run.tensorboard_log import check_tensorboard, tensorboard_log
@@ -63,6 +66,9 @@ def run(
     path = out or Path("runs") / f"{experiment.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     # What cannot be is refused before anything is printed, started or trained.
     check_unused(path)
+    if replay is None:
+        experiment = after_first_run(experiment, engine, path, checkpoint)
+    experiment = with_earlier_student(experiment)
     if tensorboard:
         check_tensorboard()
     recording = None if replay is None else Replay(replay / REPLIES)
@@ -80,6 +86,37 @@ def run(
         if checkpoint or record:
             run_checkpoint = Checkpoint.begin(path, experiment, engine, checkpoint, record)
         return _execute(experiment, engine, path, _DRIVERS[engine], run_checkpoint, tensorboard)
+
+
+def after_first_run(
+    experiment: Experiment, engine: str, path: Path, checkpoint: float
+) -> Experiment:
+    """``experiment`` with the folder of its first run, which is run where it has one and must be.
+
+    A finished run of the same settings in that folder is used, an interrupted one resumed.
+
+    Args:
+        experiment: resolved; ``grow.first`` may name another, of the same seed.
+        engine: one of `ENGINES`.
+        path: of the grown run; the first one's folder is beside it, called ``NAME-first``.
+        checkpoint: seconds between checkpoints of the first run.
+
+    Raises:
+        FedkdError: what `run` raises; or another run is in the first one's folder.
+    """
+    grow, folder = experiment.grow, path.with_name(f"{path.name}-first")
+    if grow.first is None or grow.run is not None:
+        return experiment
+    check_experiment(experiment.model_copy(update={"grow": Grow()}))
+    first = load_experiment(grow.first, [f"seed={experiment.seed}"])
+    if (folder / RESULT).exists():
+        if load_result(folder / RESULT).config != first.model_dump(mode="json"):
+            raise SettingsError(f"{folder} holds a run of other settings; name another --out")
+    elif (folder / MANIFEST).exists():
+        resume(folder)
+    else:
+        run(first, engine, folder, checkpoint=checkpoint)
+    return grown_from(experiment, folder)
 
 
 def resume(
@@ -220,5 +257,7 @@ def teacher_cache(experiment: Experiment, path: Path) -> Path:
 
 def teacher_fingerprint(experiment: Experiment) -> str:
     """Digest of all settings that teachers depend on; runs with equal digests share teachers."""
-    text = experiment.institutions.model_dump_json() + experiment.privacy.model_dump_json()
+    # Who takes part changes no teacher: data are dealt out among all.
+    own = experiment.institutions.model_dump_json(exclude={"present"})
+    text = own + experiment.privacy.model_dump_json()
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -16,6 +16,7 @@ from fedkd.core.bank import Bank
 from fedkd.core.checkpoint_state import State, Stateful
 from fedkd.core.device import Compute
 from fedkd.core.domain import Domain
+from fedkd.core.earlier_student import EarlierStudent
 from fedkd.core.public_data import PublicData
 from fedkd.core.run_plan import Plan
 from fedkd.core.source_types import (
@@ -221,6 +222,8 @@ class Context:
     compute: Compute
     clock: Clock
     record: Record
+    earlier: EarlierStudent | None = None
+    """The student of an earlier run that this one goes on with; None: it begins anew."""
     _built: dict[int, tuple[Any, Any]] = field(default_factory=dict)
 
     def part(self, spec: Spec[P]) -> P:

@@ -35,6 +35,8 @@ class Needs:
     """Whether the coordinator must bring samples of its own."""
     tasks: frozenset[str] = ONE_SOFTMAX
     """What teachers may predict, see `Card.predicts`."""
+    earlier_student: bool = False
+    """Whether the run must go on with the student of an earlier one."""
 
     def __or__(self, other: "Needs") -> "Needs":
         return Needs(
@@ -42,6 +44,7 @@ class Needs:
             self.pull_back or other.pull_back,
             self.public_data or other.public_data,
             self.tasks & other.tasks,
+            self.earlier_student or other.earlier_student,
         )
 
 

@@ -3,20 +3,19 @@
 What a key does stands in the package that it configures.
 """
 
+from fedkd.experiment.grow_section import Grow
 from fedkd.experiment.loading import (
     SHIPPED_FOLDER,
     find_experiment,
     load_experiment,
     parse_experiment,
 )
+from fedkd.experiment.question_values import ADAPTIVE, ALL, Linger
 from fedkd.experiment.sections import (
-    ADAPTIVE,
-    ALL,
     Expect,
     Experiment,
     Images,
     Institutions,
-    Linger,
     MethodSection,
     PolicySection,
     Privacy,
@@ -37,6 +36,7 @@ __all__ = [
     "SHIPPED_FOLDER",
     "Expect",
     "Experiment",
+    "Grow",
     "Images",
     "Institutions",
     "Linger",

@@ -10,6 +10,7 @@
     [images]            synthetic and public images: priors
     [rows]              synthetic rows of tables: priors
     [student]           the student and its training
+    [grow]              the finished run whose student goes on
     [questions]         queries: budget, batch, aggregation
 
 Every default is defined here or in the factory that it configures. Unknown keys are errors.
@@ -27,6 +28,8 @@ from pydantic import (
 )
 
 from fedkd.errors import SettingsError
+from fedkd.experiment.grow_section import Grow
+from fedkd.experiment.question_values import ADAPTIVE, ClassPrior, Linger
 from fedkd.experiment.toml_settings import Section
 
 
@@ -41,36 +44,6 @@ Side = Annotated[int, Field(ge=1)]
 LabelSet = Annotated[tuple[Label, ...], Field(min_length=1), AfterValidator(_distinct)]
 
 
-ADAPTIVE: Literal["adaptive"] = "adaptive"
-ALL: Literal["all"] = "all"
-
-
-def _linger(value: object) -> object:
-    """Checks the value; None is that of `ALL` in files of runs that an earlier release began."""
-    seconds = isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
-    if not (seconds or value in (None, ADAPTIVE, ALL)):
-        raise ValueError(f'expected seconds, 0 or more, "{ADAPTIVE}" or "{ALL}"')
-    return ALL if value is None else value
-
-
-def _class_prior(value: object) -> object:
-    """Checks the value; a list from TOML becomes a tuple."""
-    if value in ("auto", "as_trained", "uniform"):
-        return value
-    shares = tuple(value) if isinstance(value, list | tuple) else ()
-    if not shares or not all(type(share) in (int, float) for share in shares):
-        raise ValueError('expected "auto", "as_trained", "uniform", or a share for each class')
-    return shares
-
-
-ClassPrior = Annotated[
-    Literal["auto", "as_trained", "uniform"] | tuple[float, ...], BeforeValidator(_class_prior)
-]
-"""A word, or shares."""
-Linger = Annotated[float | Literal["adaptive", "all"], BeforeValidator(_linger)]
-"""Seconds, or a word."""
-
-
 class Institutions(Section):
     """Simulated institutions; in deployment each owner has a file of its own instead."""
 
@@ -80,6 +53,8 @@ class Institutions(Section):
     root: str | None = None
     """Folder or file of the data; digits needs none."""
     count: int = Field(5, ge=1, le=10_000)
+    present: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    """Numbers from 0 of those that take part; data are dealt out among all. None: all do."""
     partition: Literal["iid", "dirichlet", "shards", "column", "file"] = "dirichlet"
     partition_column: str | None = None
     """Name of the column of a table by which rows are sorted and dealt out."""
@@ -115,6 +90,19 @@ class Institutions(Section):
     gallery: int = Field(0, ge=0)
     """Training samples that no institution gets; in the evaluation of embeddings test samples are
     searched among them. 0: among all other test samples."""
+
+    @property
+    def taking_part(self) -> tuple[int, ...]:
+        """Numbers of those that take part, increasing."""
+        return tuple(sorted(self.present)) or tuple(range(self.count))
+
+    @model_validator(mode="after")
+    def _present_among_all(self) -> Self:
+        if len(set(self.present) & set(range(self.count))) < len(self.present):
+            raise SettingsError(
+                f"institutions.present {self.present}: each once, from 0 to {self.count - 1}"
+            )
+        return self
 
 
 class Privacy(Section):
@@ -339,4 +327,5 @@ class Experiment(Section):
     images: Images = Images()
     rows: Rows = Rows()
     student: Student = Student()
+    grow: Grow = Grow()
     questions: Questions = Questions()

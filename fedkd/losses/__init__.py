@@ -22,6 +22,7 @@ from fedkd.losses.class_prior import (
 from fedkd.losses.contrastive import contrastive_loss, instance_discrimination
 from fedkd.losses.distillation import (
     DISTILLATION_LOSSES,
+    PerSlice,
     cross_entropy,
     kl_divergence,
     l1_centred,
@@ -45,6 +46,7 @@ __all__ = [
     "PIXEL_DEVIATION",
     "Batch",
     "Objective",
+    "PerSlice",
     "Term",
     "activation",
     "adversarial_kl",

@@ -1,7 +1,10 @@
 """Distillation losses: how far a student's logits are from the target, sample by sample."""
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -46,6 +49,59 @@ def kl_divergence(temperature: float = 4.0) -> Loss:
 def cross_entropy(student: Tensor, target: Tensor) -> Tensor:
     """Of the student with the target's decision, and nothing else of the target. (B,)."""
     return F.cross_entropy(student, target.argmax(1), reduction="none")
+
+
+@dataclass(frozen=True, eq=False)
+class PerSlice:
+    """A loss within each slice of the outputs: sum_i w_i L(S[:, slice_i], T[:, slice_i]).
+
+    A divergence minds no level, so that of a slice against the others is left to chance. Where all
+    slices weigh something, it is held: level * sum_i (m_i(S) - m_i(T))^2 is added, where m_i is the
+    mean of a slice less that of all slices' means. It takes nothing from the divergence.
+
+    Attributes:
+        base: L, of one slice.
+        weights: w_i >= 0, one above 0.
+        level: weight of the slices' level, >= 0.
+        slices: places of the outputs of each; none: all outputs are one slice, of weight 1.
+    """
+
+    base: Loss
+    weights: tuple[float, ...] = ()
+    level: float = 0.0
+    slices: tuple[tuple[int, ...], ...] = ()
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.level < math.inf:
+            raise SettingsError(f"level of slices {self.level}; expected a finite number >= 0")
+        if self.weights and not (min(self.weights) >= 0 and 0 < sum(self.weights) < math.inf):
+            raise SettingsError(
+                f"weights of slices {self.weights}; expected finite numbers >= 0, one above 0"
+            )
+
+    def over(self, slices: Sequence[Sequence[int]]) -> "PerSlice":
+        """The same over these slices of the outputs, one for each weight."""
+        return replace(self, slices=tuple(map(tuple, slices)))
+
+    def __call__(self, student: Tensor, target: Tensor) -> Tensor:
+        """(B, K) and (B, K) -> (B,)."""
+        if not self.slices:
+            return self.base(student, target)
+        terms = [
+            weight * self.base(student[:, at], target[:, at])
+            for weight, own in zip(self.weights, self.slices, strict=True)
+            if weight
+            for at in [torch.tensor(own, device=student.device)]
+        ]
+        if self.level and min(self.weights) > 0:
+            apart = self._levels(student) - self._levels(target)
+            terms.append(self.level * apart.square().sum(1))
+        return torch.stack(terms).sum(0)
+
+    def _levels(self, logits: Tensor) -> Tensor:
+        """Mean of each slice less that of these means: (B, K) -> (B, slices)."""
+        means = torch.stack([logits[:, list(own)].mean(1) for own in self.slices], 1)
+        return means - means.mean(1, keepdim=True)
 
 
 DISTILLATION_LOSSES: dict[str, Loss] = {

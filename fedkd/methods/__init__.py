@@ -7,6 +7,7 @@ from fedkd.methods.dafl import dafl as dafl
 from fedkd.methods.ddad import ddad as ddad
 from fedkd.methods.deepinversion import deepinversion as deepinversion
 from fedkd.methods.dense import dense as dense
+from fedkd.methods.df_gr_dt_id import df_gr_dt_id as df_gr_dt_id
 from fedkd.methods.dfad import dfad as dfad
 from fedkd.methods.dfkd_regression import dfkd_regression as dfkd_regression
 from fedkd.methods.dfme import dfme as dfme
@@ -39,7 +40,7 @@ from fedkd.methods.zskt import zskt as zskt
 PAPERS = (
     *(cudfkd, dafl, zskt, dfad, dfme, ta_dfkd, rdskd, dip_kd, deepinversion, dfq),
     *(ddad, ideal, disguide, pre_dfkd, fast_dfkd, cmi, hidfd, dense, co_boosting, zskd),
-    *(dfkd_regression, tst, feddf, odsd, kd3, group_stack, embed_distill, gas),
+    *(dfkd_regression, tst, feddf, odsd, kd3, group_stack, embed_distill, gas, df_gr_dt_id),
 )
 """Every factory of ours, in the order in which `fedkd methods` lists them."""
 METHODS.update({factory.__name__: factory for factory in PAPERS})

@@ -8,13 +8,14 @@ from typing import NamedTuple
 
 from fedkd.aggregation.embedding_fusion import ROWS, as_outputs
 from fedkd.aggregation.fusion_rule_spec import ByRule
+from fedkd.core.earlier_student import EarlierStudent, slices_of
 from fedkd.core.interfaces import AggregationSpec, Selection, SourceSpec, Spec, StudentPart
 from fedkd.core.schedules import Schedule, constant, expect_weights
 from fedkd.core.source_types import ANYTHING, EMBEDDINGS, Needs
 from fedkd.core.task import Loss
 from fedkd.errors import NeedsError, SettingsError
-from fedkd.losses import l1_centred
-from fedkd.protocol import WHOLE_BATCH, Answers, Card, Signal
+from fedkd.losses import PerSlice, l1_centred
+from fedkd.protocol import WHOLE_BATCH, Answers, Card, LabelSpaces, Signal
 from fedkd.student.self_paced_curriculum import UNIFORM, Curriculum
 from fedkd.synthesis import NONE, Gradient, ProceduralPriors
 
@@ -175,6 +176,12 @@ class Method:
                 f"{self.name} measures running statistics (bn_gap), or keeps a part of a batch "
                 "alone; set questions.batch_statistics to false, or choose another method"
             )
+
+    def loss_over(self, earlier: EarlierStudent | None, labels: LabelSpaces) -> Loss:
+        """The student's loss; where it is `PerSlice`, over old and new classes of a grown run."""
+        if not isinstance(self.loss, PerSlice):
+            return self.loss
+        return self.loss.over(slices_of(earlier, labels))
 
     def check_public_data(self, given: bool) -> None:
         """Hold its needs against whether the coordinator brings samples of its own.

@@ -6,6 +6,7 @@ Architectures are had by name from the registry; weights depend on a seed alone.
 from fedkd.models.architectures import Network, Shape
 from fedkd.models.batch_statistics import by_batch_statistics
 from fedkd.models.embedding_teacher import EmbeddingTeacher
+from fedkd.models.frozen_student import EARLIER_STUDENT, FrozenStudent, copy_grown_weights
 from fedkd.models.generators import Generator, RowGenerator, StandardisedGenerator
 from fedkd.models.in_process_teachers import InProcess, Outputs
 from fedkd.models.library_networks import timm_factory, torchvision_factory
@@ -44,12 +45,14 @@ from fedkd.models.wavelet_scattering import Scattering
 
 __all__ = [
     "CHUNK",
+    "EARLIER_STUDENT",
     "MIN_PROBABILITY",
     "MODELS",
     "TABLE_MODELS",
     "WIDTHS",
     "Classes",
     "EmbeddingTeacher",
+    "FrozenStudent",
     "Generator",
     "InProcess",
     "LogProbabilities",
@@ -70,6 +73,7 @@ __all__ = [
     "by_batch_statistics",
     "check_network",
     "check_student_name",
+    "copy_grown_weights",
     "narrow_network",
     "network_factory",
     "penultimate_features",

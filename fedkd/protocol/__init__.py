@@ -8,10 +8,12 @@ from fedkd.protocol.guarantee import Guarantee
 from fedkd.protocol.label_spaces import (
     LabelSpaces,
     abbreviated,
+    check_growth,
     check_outputs,
     class_names_of,
     common_shape,
     label_spaces_of,
+    new_classes,
 )
 from fedkd.protocol.logit_quantisation import quantised
 from fedkd.protocol.recipes import RECIPE_VERSION, FrozenGenerator, NamedPrior, Recipe
@@ -73,6 +75,7 @@ __all__ = [
     "abbreviated",
     "as_float",
     "card_violation",
+    "check_growth",
     "check_outputs",
     "check_table",
     "class_names_of",
@@ -87,6 +90,7 @@ __all__ = [
     "label_spaces_of",
     "level_index",
     "named_tasks",
+    "new_classes",
     "output_names_of",
     "quantised",
     "rounded",

@@ -162,6 +162,48 @@ def sample_mismatch(card: Card, first: Card) -> str | None:
     return None
 
 
+def check_growth(earlier: Card, cards: Sequence[Card]) -> None:
+    """Check that names of classes mean the same to an earlier student and to institutions.
+
+    Args:
+        earlier: the student's.
+        cards: of the institutions that it goes on with.
+
+    Raises:
+        SettingsError: an institution has its name, or names a class as the earlier student does
+            but for case or space.
+    """
+    known = {name.strip().casefold(): name for name in class_names_of(earlier)}
+    for card in cards:
+        if card.name == earlier.name:
+            raise SettingsError(
+                f"an institution is called {card.name!r}, as the student that this run goes on "
+                "with; give it another name"
+            )
+        for name in class_names_of(card):
+            if (old := known.get(name.strip().casefold(), name)) != name:
+                raise SettingsError(
+                    f"{card.name} has a class {name!r}, and the {earlier.name} has {old!r}; write "
+                    "a class alike everywhere, or name them apart"
+                )
+
+
+def new_classes(earlier: Card, cards: Sequence[Card]) -> tuple[str, ...]:
+    """Names of the institutions' classes that an earlier student does not know.
+
+    Raises:
+        SettingsError: there is none.
+    """
+    known = set(class_names_of(earlier))
+    names = LabelSpaces.of(cards).names
+    if new := tuple(name for name in names if name not in known):
+        return new
+    raise SettingsError(
+        f"these institutions bring no new class: {abbreviated(names)} are classes of the "
+        f"{earlier.name} already. Name classes on the cards where numbers from 0 mean others"
+    )
+
+
 def check_outputs(student: nn.Module, shape: tuple[int, int, int], labels: LabelSpaces) -> None:
     """Check that a student has one output for each class of the union.
 

@@ -29,6 +29,7 @@ from fedkd.synthesis.row_parameterisation import RowBatch
 from fedkd.synthesis.source_scheduler import Scheduled, SourceScheduler
 from fedkd.synthesis.surrogate_trained_source import SurrogateTrained
 from fedkd.synthesis.teacher_gradients import (
+    EARLIER_STUDENT,
     GRADIENTS,
     NONE,
     PULL_BACK,
@@ -41,6 +42,7 @@ from fedkd.synthesis.teacher_gradients import (
 from fedkd.synthesis.trained_generator_source import TrainedGenerator, TrainedSource
 
 __all__ = [
+    "EARLIER_STUDENT",
     "GRADIENTS",
     "NONE",
     "PULL_BACK",

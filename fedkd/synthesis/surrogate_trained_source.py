@@ -1,9 +1,11 @@
 """Surrogate steps: a generator learns from the student in the teachers' place, and asks nobody.
 
-Source: IDEAL (Zhang et al., ICLR 2023) and DisGUIDE (Rosenthal et al., AAAI 2023).
+Source: IDEAL (Zhang et al., ICLR 2023) and DisGUIDE (Rosenthal et al., AAAI 2023). The student of
+an earlier run is another surrogate, as in DF-GR (Choi et al., CVPR Workshops 2021).
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -42,7 +44,8 @@ class SurrogateTrained(TrainedGenerator):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.surrogate_steps < 1 or not self.gradient.believes_student:
+        free = self.gradient.believes_student or self.gradient.believes_earlier_student
+        if self.surrogate_steps < 1 or not free:
             raise SettingsError(
                 f'{self.surrogate_steps} surrogate steps with gradient "{self.gradient.name}"; '
                 'expected >= 1, and "student", which alone asks nobody'
@@ -62,6 +65,7 @@ class SurrogateSource(TrainedSource):
     """
 
     def __init__(self, settings: SurrogateTrained, context: Context) -> None:
+        _check_earlier_student(settings, context)
         super().__init__(settings, context)
         self.surrogate = settings
         self._stepped_at = -1
@@ -116,7 +120,7 @@ class SurrogateSource(TrainedSource):
             self.optimizer.zero_grad(set_to_none=True)
             own = {Signal.LOGITS: student}
             batch = self.batch(drawn.images, own, student, drawn.class_targets, None)
-            batch = self._voted(batch)
+            batch = self._surrogate(batch)
             terms = self.backward(batch, turn.progress)
             self.optimizer.step()
             loss = self.total(terms, turn.progress)
@@ -124,8 +128,13 @@ class SurrogateSource(TrainedSource):
                 least, self._best = loss, drawn.images.detach()
         self.note(self.surrogate.surrogate_steps, terms, turn.progress)
 
-    def _voted(self, batch: Batch) -> Batch:
-        """The same with the vote of all students in the teachers' place, where there are voters."""
+    def _surrogate(self, batch: Batch) -> Batch:
+        """The same with the surrogate in the teachers' place, where it is not the student itself.
+
+        That is the earlier student, or the vote of all students where there are voters.
+        """
+        if self.surrogate.gradient.believes_earlier_student:
+            return replace(batch, teacher=self._of_earlier_student(batch))
         if (voters := self.surrogate.voters) is None:
             return batch
         # Terms have mostly asked the peers already: one forward pass, and one order of its sums.
@@ -134,10 +143,33 @@ class SurrogateSource(TrainedSource):
             students = self.context.part(voters).observe(batch, None, self.context.rng)
         return replace(batch, teacher={Signal.LOGITS: vote(students)})
 
+    def _of_earlier_student(self, batch: Batch) -> Mapping[Signal, Tensor]:
+        """All signals that a term needs, with their graph."""
+        if (earlier := self.context.earlier) is None:
+            raise SettingsError("a generator learns from an earlier student, and there is none")
+        needed = frozenset(signal for _, term in self.settings.terms for signal in term.needs)
+        return earlier.differentiable(batch.images, needed)
+
     def restore(self, state: State) -> None:
         """Be again as when ``state`` was taken, between two turns."""
         super().restore(state)
         self._stepped_at = -1
+
+
+def _check_earlier_student(settings: SurrogateTrained, context: Context) -> None:
+    """Check that an earlier student gives what terms need, where they read it.
+
+    Raises:
+        SettingsError: it has no such signal.
+    """
+    if context.earlier is None or not settings.gradient.believes_earlier_student:
+        return
+    for _, term in settings.terms:
+        if missing := term.needs - context.earlier.card.signals:
+            raise SettingsError(
+                f"term {term.name} needs {', '.join(sorted(missing))}, which the earlier student's "
+                f"network does not have; set the weight of {term.name} to 0"
+            )
 
 
 def vote(students: Tensor) -> Tensor:

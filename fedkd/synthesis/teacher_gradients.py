@@ -80,6 +80,9 @@ class Gradient:
     """Whether the objective reads the student in the place of every teacher."""
     questions: int = 0
     """Further samples asked about for each image of a generator step."""
+    believes_earlier_student: bool = False
+    """Whether the objective reads the student of an earlier run in the place of every teacher. It
+    lies at the coordinator, so all its signals have a gradient, and nobody is asked."""
 
 
 def _pull_back(at: Point) -> Pulled:
@@ -175,6 +178,8 @@ PULL_BACK = Gradient("pull_back", _pull_back, pulls_back=True)
 """Exact: every institution returns the vector-Jacobian product of its signals."""
 STUDENT = Gradient("student", _through_student, believes_student=True)
 """The student stands for every teacher, values and slope: free, and blind to where it is wrong."""
+EARLIER_STUDENT = Gradient("earlier_student", _nothing, believes_earlier_student=True)
+"""The student of an earlier run stands for every teacher: free, exact, and of its classes alone."""
 STRAIGHT_THROUGH = Gradient("straight_through", _through_student)
 """The loss at the teachers' true values, its slope through the student."""
 

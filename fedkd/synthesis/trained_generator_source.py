@@ -53,7 +53,7 @@ class TrainedGenerator:
         for schedule, term in self.terms:
             expect_weights(f"weight of {term.name}", schedule)
             beyond = term.needs - {Signal.LOGITS}
-            if beyond and not self.gradient.pulls_back:
+            if beyond and not (self.gradient.pulls_back or self.gradient.believes_earlier_student):
                 raise SettingsError(
                     f"term {term.name} needs the gradient of {', '.join(sorted(beyond))}, which "
                     f'only gradient = "pull_back" gives; choose that, or set the weight of '
@@ -63,8 +63,10 @@ class TrainedGenerator:
     @property
     def needs(self) -> Needs:
         """Signals of its terms, and pull-backs where its gradient needs them."""
-        signals = {signal: f"term {term.name}" for _, term in self.terms for signal in term.needs}
         tasks = frozenset.intersection(*(term.tasks for _, term in self.terms))
+        if self.gradient.believes_earlier_student:
+            return Needs(tasks=tasks, earlier_student=True)
+        signals = {signal: f"term {term.name}" for _, term in self.terms for signal in term.needs}
         return Needs(pull_back=self.gradient.pulls_back, tasks=tasks) | Needs(signals, tasks=tasks)
 
     @property

@@ -102,7 +102,7 @@ def distil_over_flower(
         check_experiment(experiment)
     asked, earlier = experiment.questions, [] if checkpoint is None else checkpoint.cards
     linger = asked.timeout if earlier else None
-    quorum = Quorum(experiment.institutions.count, asked.quorum, NODE_TIMEOUT, linger)
+    quorum = Quorum(len(experiment.institutions.taking_part), asked.quorum, NODE_TIMEOUT, linger)
     config = ConfigRecord({"experiment": experiment.model_dump_json(), "folder": str(vaults)})
     if checkpoint is not None:
         config["ledgers"] = str(checkpoint.ledgers)
@@ -134,6 +134,7 @@ def distil_over_flower(
         overlap=parts.overlap,
         compute=parts.compute,
         public=parts.public,
+        earlier=parts.earlier,
         max_institutions=max(MAX_INSTITUTIONS, 2 * experiment.institutions.count),
         misfit=lambda card: misfits.get(card.name) or expectation_failure(experiment.expect, card),
     )

@@ -46,6 +46,13 @@ _TEXT = """\
 what they {{ domain.answered }}, and trained the student on the fused answers. Each was asked about
 {{ asked | count }} {{ domain.samples }} at most. The institutions' data and models never left them.
 
+{% if result.growth %}
+It goes on with the student of the run {{ result.growth.run | md }}, which stood for its
+{{ result.growth.classes | length }} classes; the institutions above brought
+{{ result.growth.new_classes | length }} more. What the earlier run's institutions answered was
+asked in that run, and its README and result tell of their privacy.
+
+{% endif %}
 The student may still reveal what the answers revealed: see Privacy.
 
 ## Scores

@@ -24,6 +24,7 @@ from fedkd.server.report.formatting import (
     size,
     small,
 )
+from fedkd.server.report.growth.growth_section import growth_section
 from fedkd.server.report.headline import (
     HeadlineFigure,
     cost_figures,
@@ -118,6 +119,7 @@ def render(record: RunRecord, progress: RunProgress | None = None, script: str =
         cut=cut_below(result, events),
         headline=_headline(result, progress),
         details=details_section(task.scores(result), task.picture(record)),
+        growth=growth_section(result.growth, events),
         participation=participation_section(events, result.resumed),
         reliability=reliability_section(events),
         samples=domain.section(record, colours, task),

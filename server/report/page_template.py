@@ -81,6 +81,7 @@ coordinator knows.</figcaption></figure></div></details>
 {{ result.student.best_test_accuracy | percent }}; picking it would be choosing by the test
 set.</p>
 {% endif %}
+{{ growth }}
 {% if measures %}
 <h3>{{ task.metrics_title }}</h3>
 <div class="table"><table class="plain measures">

@@ -41,7 +41,7 @@ class ProgressBars:
         self, progress: Progress, experiment: Experiment, ready: str, count: int | None
     ) -> None:
         self._progress = progress
-        self._count = experiment.institutions.count if count is None else count
+        self._count = len(experiment.institutions.taking_part) if count is None else count
         self._scored = False
         self._readying = progress.add_task(ready, total=self._count)
         self._asking = progress.add_task(

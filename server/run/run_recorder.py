@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from fedkd.aggregation.fusion_of_cards import build_fusion
+from fedkd.core.earlier_student import TeacherCards
 from fedkd.core.task import Score, Task
 from fedkd.domains import domain_of
 from fedkd.evaluation import ScoreDuringRun, time_to_score, training_stability
@@ -32,8 +33,10 @@ from fedkd.server.report.records.run_folder import RunFolder
 from fedkd.server.report.records.sample_history import sample_history
 from fedkd.server.report.tables.predictions import TestOutputs
 from fedkd.server.run.checkpoint import Checkpoint
+from fedkd.server.run.earlier_run import earlier_run
 from fedkd.server.run.ensemble_warnings import ensemble_warnings
 from fedkd.server.run.estimator_of_run import ScoreModel, check_parity, estimator_of_run
+from fedkd.server.run.growth_of_run import growth_record
 from fedkd.server.run.manifest import versions
 from fedkd.tasks import task_of
 
@@ -100,6 +103,8 @@ class Evaluation:
     """Scores another model on the test data."""
     relations: Mapping[str, Any] | None = None
     """Of embeddings: controls and groups, as in ``result.json``."""
+    growth: Scores = field(default_factory=dict)
+    """Of a grown run, by name of a field of `GrowthRecord`."""
     simulated: bool = True
     """Whether the experiment defines the teachers' models; real institutions bring their own."""
 
@@ -132,6 +137,7 @@ class RunRecorder:
         """The student that is being trained; set by the driver."""
         self._asked: list[tuple[int, int, str]] = []  # asked so far, images, origin
         self._scores: list[ScoreDuringRun] = []
+        self._earlier = earlier_run(experiment.grow)
         self._started = time.monotonic() - (checkpoint.seconds if checkpoint else 0.0)
         self._resumed = checkpoint.manifest.resumed if checkpoint else 0
         for event in self.folder.stored_events():
@@ -191,7 +197,8 @@ class RunRecorder:
     ) -> dict[str, Any]:
         """Write student, gallery, result and page; returns the content of ``result.json``."""
         rng = torch.Generator().manual_seed(self.experiment.seed)
-        shape, labels, task = cards[0].shape, LabelSpaces.of(cards), task_of(cards)
+        teachers = self._teachers(cards)
+        shape, labels, task = cards[0].shape, LabelSpaces.of(teachers), task_of(teachers)
         domain = domain_of(cards).record()
         notes = {
             "student": self.experiment.student.model,
@@ -205,7 +212,7 @@ class RunRecorder:
         onnx = self.folder.write_student(distilled.student, shape, rng, notes)
         self._keep(distilled, domain, task, evaluation.outputs)
         estimator = estimator_of_run(
-            *(self.experiment.student.estimator, distilled, cards, self.folder.path),
+            *(self.experiment.student.estimator, distilled, teachers, self.folder.path),
             *(self.experiment.seed, evaluation.score_model),
         )
         result = {
@@ -231,12 +238,15 @@ class RunRecorder:
         """The result, but for what only the end of a run knows of the student."""
         questions = self.experiment.questions
         fusion = build_fusion(self._method.rule_for(questions.rule), cards, questions.prior)
+        teachers, run = self._teachers(cards), self._earlier
+        growth = run and growth_record(run, self.experiment, cards, traffic, evaluation.growth)
         return {
             "name": self.experiment.name,
-            "classes": LabelSpaces.of(cards).names,
+            "classes": LabelSpaces.of(teachers).names,
             "student": {"model": self.experiment.student.model},
             "domain": domain_of(cards).record(),
-            "task": task_of(cards).record(),
+            "task": task_of(teachers).record(),
+            "growth": growth,
             "ensemble": {
                 **scores_of(EnsembleScore, evaluation.ensemble),
                 "rule": fusion.rule,
@@ -256,6 +266,10 @@ class RunRecorder:
             "versions": versions(),
             "resumed": self._resumed,
         }
+
+    def _teachers(self, cards: Sequence[Card]) -> Sequence[Card]:
+        """Cards of the earlier student, if there is one, and of the institutions."""
+        return TeacherCards(None if self._earlier is None else self._earlier.student(), cards)
 
     def _keep(
         self, distilled: Distilled, domain: Mapping[str, Any], task: Task, test: TestOutputs | None

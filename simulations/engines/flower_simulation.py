@@ -101,7 +101,7 @@ def simulate(
             run_simulation(
                 server_app,
                 client_app,
-                num_supernodes=experiment.institutions.count,
+                num_supernodes=len(experiment.institutions.taking_part),
                 backend_config={"client_resources": {"num_cpus": 1, "num_gpus": 0.0}},
             )
     return outcomes[0]

@@ -51,7 +51,7 @@ class LocalInstitutions:
         self._counts: dict[str, Counter[str]] = {}
         self._selectors: dict[str, EncodingSelector] = {}
         self._number = 0
-        for index in range(experiment.institutions.count):
+        for ready, index in enumerate(experiment.institutions.taking_part, 1):
             if institution_name(index, experiment.institutions.count) in without:
                 continue
             institution = (replacements or {}).get(index) or simulated_institution(
@@ -60,7 +60,7 @@ class LocalInstitutions:
             self._institutions[institution.card.name] = institution
             self._counts[institution.card.name] = Counter()
             self._selectors[institution.card.name] = EncodingSelector()
-            on_trained(index + 1)
+            on_trained(ready)
         self.cards = tuple(i.card for i in self._institutions.values())
 
     def answer(self, request: Request) -> tuple[Answers, dict[str, Refusal | str]]:

@@ -83,12 +83,12 @@ def check_settings(experiment: Experiment) -> None:
     """
     check_experiment(experiment)
     i = experiment.institutions
-    if experiment.questions.quorum > i.count:
+    if experiment.questions.quorum > len(i.taking_part):
         raise SettingsError(
-            f"questions.quorum {experiment.questions.quorum} of {i.count} institutions; lower it, "
-            "or raise institutions.count"
+            f"questions.quorum {experiment.questions.quorum} of {len(i.taking_part)} institutions; "
+            "lower it, or raise institutions.count"
         )
-    for index in range(i.count):
+    for index in i.taking_part:
         TrainedVault(simulated_assets(experiment, index)).check_samples()
     kinds = min(i.count, math.lcm(len(i.models), max(1, len(i.labels))))
     policy = simulated_policy(experiment)
@@ -98,7 +98,7 @@ def check_settings(experiment: Experiment) -> None:
             UntrainedVault(simulated_assets(experiment, index)),
             policy,
         ).card
-        for index in range(kinds)
+        for index in i.present or range(kinds)
     ]
     check_federation(experiment, cards)
 
@@ -111,6 +111,8 @@ def check_federation(experiment: Experiment, cards: Sequence[Card]) -> None:
         NeedsError: likewise.
         DataError: public samples cannot be read.
     """
+    if experiment.examiner is not None and experiment.grow.run is not None:
+        raise SettingsError("an examiner scores no student that goes on from an earlier run")
     check_start(experiment, list(cards))
     if experiment.examiner is not None:
         check_examiner(experiment.examiner, cards)

@@ -9,12 +9,14 @@ from torch import Tensor, nn
 
 from fedkd.client.release.gate import ReleaseGate
 from fedkd.client.release.mode_table import build_release_mode
-from fedkd.loop import PAUSE, Distilled, Plan, Progress, distil, drive
+from fedkd.core.earlier_student import TeacherCards
+from fedkd.loop import PAUSE, Distillation, Distilled, Plan, Progress, drive
 from fedkd.methods import METHODS, Method, cudfkd, make
 from fedkd.models import EmbeddingTeacher, ModuleTeacher, Teacher
 from fedkd.privacy import Policy
 from fedkd.procedural import Shape, build_priors
 from fedkd.protocol import Answers, Ask, Card, Reply, Request, Signal, as_float
+from tests.support.grown_runs import earlier_student_for, put_beside
 
 OPEN = Policy(frozenset({Signal.LOGITS, Signal.BN_GAP}), pull_back=True, class_counts=True)
 TINY, FEW = (1, 4, 4), 3
@@ -114,13 +116,16 @@ def run(
     """A whole run, and its events."""
     institutions = institutions or GatedInstitutions.for_method(method)
     events: list[Progress] = []
-    loop = distil(
-        *(linear(99), method, institutions.cards, plan, build_priors("noise")),
+    earlier = earlier_student_for(method, linear(98), tuple(map(str, range(FEW))), TINY)
+    loop = Distillation(
+        *(linear(99), method, TeacherCards(earlier, institutions.cards), plan),
+        build_priors("noise"),
         seed=seed,
         watch=events.append,
         public=public_samples(method, TINY),
-    )
-    return drive(loop, put or institutions.put), events
+        earlier=earlier,
+    ).requests()
+    return drive(loop, put_beside(earlier, put or institutions.put)), events
 
 
 def by_hand(loop: Loop, put: Put) -> Distilled:

@@ -153,3 +153,41 @@ class EstimatorRecord(TaskScores):
     mae_to_ensemble: Distance = None
     skops: EstimatorParity
     onnx: EstimatorParity
+
+
+class AbsentInstitution(ResultModel):
+    """An institution of an earlier run that takes no part in the grown one."""
+
+    name: str
+    samples_asked: Count
+    """In the grown run: nothing."""
+    questions: Count = 0
+
+
+class GrownScores(ResultModel):
+    """Accuracies of a grown student, among all of its classes; None of any other student."""
+
+    old_accuracy: Accuracy = None
+    """On test samples of the earlier student's classes."""
+    new_accuracy: Accuracy = None
+    """On test samples of new classes."""
+
+
+class GrowthRecord(GrownScores):
+    """The earlier run whose student went on, and how the grown student does on its classes."""
+
+    run: str
+    """Name of its folder."""
+    student: str
+    """Digest of its student's file."""
+    method: str
+    """Of the earlier run."""
+    classes: tuple[str, ...]
+    """Of the earlier student."""
+    new_classes: tuple[str, ...]
+    """That the institutions of this run bring."""
+    weights_copied: bool
+    """Whether the student began with the earlier one's weights; else its network is another."""
+    left: tuple[AbsentInstitution, ...]
+    earlier_accuracy: Accuracy = None
+    """Of the earlier student on test samples of its classes."""

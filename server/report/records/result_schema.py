@@ -15,6 +15,8 @@ from fedkd.server.report.records.result_parts import (
     Distance,
     EnsembleScore,
     EstimatorRecord,
+    GrownScores,
+    GrowthRecord,
     GuaranteeRecord,
     HeldBackScore,
     OnnxParity,
@@ -82,8 +84,7 @@ class TeacherRecord(TaskScores):
     class_counts: tuple[Count, ...] | None = None
     """Training images of each class, ``(K,)``, if its policy releases them."""
     number_errors: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
-    """By number that it predicts, its root mean squared error in the unit, where its owner tells
-    it."""
+    """By number, its root mean squared error in the unit, where its owner tells it."""
     mechanism: str | None = None
     """Mechanism of the guarantee and unit of privacy: ``DP-SGD, one training image``."""
     guarantee: GuaranteeRecord | None = None
@@ -118,6 +119,7 @@ class Result(ResultModel):
     """What a sample is: images, or a table with its columns."""
     task: dict[str, Any] = Field(default_factory=lambda: {"kind": "classes"})
     """What is predicted: classes, numbers with units and ranges, or several tasks with classes."""
+    growth: GrowthRecord | None = None
     method: str
     signals_asked: tuple[str, ...] = ()
     """Signals that the method asked for, some of them only for generated samples."""
@@ -131,15 +133,13 @@ class Result(ResultModel):
     resumed: Count = 0
     """Number of times that the run was resumed."""
     questions_saved: Count | None = None
-    """Samples of the budget that were not asked, because agreement on held-back samples no longer
-    rose; None: the run might not stop so."""
+    """Samples of the budget that ``questions.stop`` left unasked; None: it was not set."""
     warnings: tuple[str, ...] = ()
     """What a reader of the scores has to know, for people."""
     relations: RelationScores | None = None
     estimator: EstimatorRecord | None = None
     """The deployable estimator beside the network; None: none was asked for."""
     onnx: OnnxParity | None = None
-    """What `fedkd.server.report.records.student_export.export_onnx` returned."""
 
 
 class _EventModel(ResultModel):
@@ -187,7 +187,7 @@ class Trained(_EventModel):
     difficulty_by_institution: dict[str, float | None] | None = None
 
 
-class Scored(_EventModel):
+class Scored(GrownScores, _EventModel):
     """The student was evaluated on test data."""
 
     kind: Literal["scored"] = "scored"

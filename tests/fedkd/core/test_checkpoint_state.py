@@ -9,11 +9,13 @@ import torch
 from torch import nn
 
 from fedkd.core.checkpoint_state import VERSION, State, read, write
+from fedkd.core.earlier_student import TeacherCards
 from fedkd.errors import DataError
 from fedkd.loop import PAUSE, Distillation, Distilled, Plan, Progress
 from fedkd.methods import Method, cudfkd, make
 from fedkd.models import InProcess
 from fedkd.procedural import build_priors
+from tests.support.grown_runs import earlier_student_for, put_beside
 
 SHAPE, CLASSES = (1, 4, 4), 3
 PLAN = Plan(budget=120, batch=12, steps=24, student_batch=8)
@@ -46,11 +48,15 @@ class Run:
     def __init__(self, method: Method, plan: Plan, rest: Callable[["Run"], None]) -> None:
         self.events: list[Progress] = []
         self.asked = 0
+        earlier = earlier_student_for(method, network(8), tuple(map(str, range(CLASSES))), SHAPE)
+        self.put = put_beside(earlier, TEACHERS.answer)
         self.loop = Distillation(
-            *(network(9), method, TEACHERS.cards, plan, build_priors("pink", "noise"), 4),
+            *(network(9), method, TeacherCards(earlier, TEACHERS.cards), plan),
+            *(build_priors("pink", "noise"), 4),
             watch=self.events.append,
             rest=lambda: rest(self),
             public=public_of(method),
+            earlier=earlier,
         )
 
     def to_its_end(self) -> Distilled:
@@ -59,7 +65,7 @@ class Run:
             request = next(requests)
             while True:
                 self.asked += request != PAUSE
-                request = requests.send(TEACHERS.answer(request) if request != PAUSE else {})
+                request = requests.send(self.put(request) if request != PAUSE else {})
         except StopIteration as stop:
             return stop.value
 
@@ -107,6 +113,7 @@ def same(one: State, other: State) -> bool:
         (make("zskd", {"steps_per_batch": 2}), PLAN),
         (cudfkd(), replace(PLAN, stop=3, held_back=0.3)),
         (make("gas", {"latent": 8, "steps_per_generator": 3}), PLAN),
+        (make("df_gr_dt_id", {"latent": 8, "generated": 0.6}), PLAN),
     ],
     ids=[
         "priors",
@@ -135,6 +142,7 @@ def same(one: State, other: State) -> bool:
         "data-impressions",
         "early-stopping",
         "generator-for-each-class",
+        "earlier-student",
     ],
 )
 def test_whoever_goes_on_from_any_rest_ends_where_the_others_do(

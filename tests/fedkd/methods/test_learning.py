@@ -10,16 +10,18 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from fedkd.client.vault.training.settings import SupervisedSettings
 from fedkd.client.vault.training.supervised import train_teacher
+from fedkd.core.earlier_student import TeacherCards
 from fedkd.data.dataset import Dataset
 from fedkd.data.datasets import open_data
-from fedkd.loop import Plan, distil, drive
+from fedkd.loop import Distillation, Plan, drive
 from fedkd.losses import cross_entropy
 from fedkd.methods import METHODS, Method, cudfkd, make, ways
-from fedkd.models import InProcess, build_network
+from fedkd.models import FrozenStudent, InProcess, build_network
 from fedkd.procedural import build_priors
 from fedkd.protocol import Answers, Ask, Request, as_float
 from fedkd.server.run.public_data_loading import load_public_images
 from fedkd.synthesis import OutputDiversified, TrainedGenerator
+from tests.support.grown_runs import earlier_student_for, put_beside
 
 BUDGET, STEPS = 2000, 200
 
@@ -57,6 +59,7 @@ class Digits:
             images, labels = self.data.train_images[index::2], self.data.train_labels[index::2]
             teachers[name] = train_teacher("cnn", images, labels, 10, SupervisedSettings(4), index)
             counts[name] = labels.bincount(minlength=10).tolist()
+        self.networks = teachers
         self.at_hand = InProcess(teachers, self.data.shape, 10, counts)
 
     def learned(self, method: Method, *names: str) -> tuple[float, list[Request]]:
@@ -77,17 +80,26 @@ class Digits:
             public = load_public_images("typeset-digits", self.data.shape)
             if len(method.sources) == 1:  # nothing else is asked: more of them, and junk
                 public = with_junk(public)
-        loop = distil(
-            student, method, self.at_hand.cards, plan, build_priors(*names), public=public
-        )
+        earlier = self.earlier_for(method)
+        loop = Distillation(
+            *(student, method, TeacherCards(earlier, self.at_hand.cards), plan),
+            build_priors(*names),
+            public=public,
+            earlier=earlier,
+        ).requests()
         watching = register_optimizer_step_pre_hook(must_be_finite)
         try:
-            distilled = drive(loop, put)
+            distilled = drive(loop, put_beside(earlier, put))
         finally:
             watching.remove()
         assert distilled.asked == BUDGET
         assert bool(distilled.generator_steps) == trains(method)
         return self.accuracy(student), asked
+
+    def earlier_for(self, method: Method) -> FrozenStudent | None:
+        """One of the teachers, as if it had been distilled before."""
+        network = next(iter(self.networks.values())).module
+        return earlier_student_for(method, network, tuple(map(str, range(10))), self.data.shape)
 
     def accuracy(self, student: nn.Module) -> float:
         with torch.no_grad():

@@ -1,0 +1,1 @@
+"""The page's part on a student that goes on from an earlier run."""
