@@ -220,7 +220,7 @@ def _read_checkpoint(
     """Rounds done, and the averaged weights after them; 0 and None where nothing is there."""
     if path is None or not path.is_file():
         return 0, None
-    with safe_open(path, "pt") as file:  # type: ignore[no-untyped-call]
+    with safe_open(path, "pt") as file:
         told = file.metadata()
         weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     if (told["settings"], told["rounds"]) != (settings, str(rounds)):
