@@ -92,7 +92,8 @@ def test_the_example_has_every_key_and_can_be_read(tmp_path: Path) -> None:
     assert written == set(keys(OwnerConfig)), "a key is missing in the example, or is none"
     brought = dict(re.findall(r"(?m)^#   (\w+) = (.*?)(?: +#.*)?$", TEMPLATE))
     schema = {key: brought.pop(key) for key in ("schema",)} | {"source": brought["source"]}
-    for table in (brought, schema):
+    tasks = {"tasks": brought.pop("tasks")} | {key: brought[key] for key in ("source", "shape")}
+    for table in (brought, tasks, schema):
         lines = "\n".join(f"{key} = {value}" for key, value in table.items())
         path.write_text(f'name = "n"\n[teacher]\n{lines}\n[policy]\nsignals = []\nsamples = 1')
         teacher = load_owner_config(path).teacher
