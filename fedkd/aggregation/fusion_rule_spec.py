@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from fedkd.aggregation.fixed_rule_aggregation import RuleAggregation
 from fedkd.aggregation.logit_adjustment import refuse_prior
 from fedkd.aggregation.per_task_aggregation import PerTaskAggregation
-from fedkd.aggregation.reliability_weighted import ReliabilityWeightedAggregation
-from fedkd.aggregation.reliable_number_aggregation import ReliableNumberAggregation
+from fedkd.aggregation.reliability.reliability_weighted import ReliabilityWeightedAggregation
+from fedkd.aggregation.reliability.reliable_number_aggregation import ReliableNumberAggregation
 from fedkd.core.interfaces import Aggregation, Context, Record
 from fedkd.protocol import tasks_of_outputs
 

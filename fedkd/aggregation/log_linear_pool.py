@@ -53,8 +53,8 @@ def log_linear_pool(
         known: (T, K) whether an institution has the class, each had by one at least; None: all do.
         shrinkage: pulls offsets to zero; 0 < shrinkage. At infinity: the count-weighted pool.
             None: `SHRINKAGE`, or `SHRINKAGE_APART` where ``known`` is given.
-        trusted: (T, K) bool: weights are 0 elsewhere, see `fedkd.aggregation.reliability`; None:
-            all are.
+        trusted: (T, K) bool: weights are 0 elsewhere, see `fedkd.aggregation.reliability`;
+            None: all are.
 
     Source: ours; related to the logarithmic opinion pool (Genest and Zidek, 1986).
     """

@@ -63,7 +63,7 @@ class Term:
     """Generator steps from one capture to the next, >= 1; the second step of each is captured."""
     reads: tuple[Any, ...] = ()
     """Specs of the auxiliary networks whose readings it takes, see
-    `fedkd.synthesis.auxiliary_network_interface`."""
+    `fedkd.synthesis.auxiliary_networks.interface`."""
     tasks: frozenset[str] = ONE_SOFTMAX
     """What teachers may predict, see `fedkd.core.source_types.Needs`."""
 

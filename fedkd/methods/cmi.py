@@ -4,7 +4,7 @@ G. Fang, J. Song, X. Wang, C. Shen, X. Wang, M. Song. IJCAI 2021, arXiv 2105.085
 
 Every batch has latents and a generator of its own, begun anew. Inversion alone paints much the same
 image again and again; so each is to be told, by a view of a part of it, from all others, of its
-batch and of batches before (`fedkd.synthesis.instance_discriminator`):
+batch and of batches before (`fedkd.synthesis.auxiliary_networks.instance_discriminator`):
 
     L_G = bn * bn_gap + one_hot * CE(T(G(z)), y) + adversarial * adversarial_kl
           + contrast * instance_discrimination

@@ -11,9 +11,9 @@ student learns from public samples, repeated many times over, and from generated
     L_S = mean_c (S_c - T_c)^2
 
 x is public, c what the teacher says it shows; g is generated and is to show y; a and b are x and g.
-Feature integration (`fedkd.synthesis.gan_discriminator`) and category frequency smoothing
-(`fedkd.losses.class_prior`) are what the paper says: in its public code no gradient flows through
-the one, and the weights of the other are never updated.
+Feature integration (`fedkd.synthesis.auxiliary_networks.gan_discriminator`) and category frequency
+smoothing (`fedkd.losses.class_prior`) are what the paper says: in its public code no gradient flows
+through the one, and the weights of the other are never updated.
 
 What cannot cross
   "The student shares the teacher's classifier": weights do not travel. The student has a classifier

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from fedkd.core.checkpoint_state import State
-from fedkd.core.class_thresholds import CEILING, class_thresholds, threshold_ratios
 from fedkd.core.interfaces import BaseStudentPart, Context
 from fedkd.core.schedules import Schedule
 from fedkd.errors import SettingsError
+from fedkd.student.class_thresholds import CEILING, class_thresholds, threshold_ratios
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,14 +3,14 @@
 A source is named by a frozen spec, the settings of a part; what it builds stays in its module.
 """
 
-from fedkd.synthesis.auxiliary_network_interface import AuxiliaryNetwork, BaseAuxiliaryNetwork
+from fedkd.synthesis.auxiliary_networks.gan_discriminator import Discriminator
+from fedkd.synthesis.auxiliary_networks.instance_discriminator import InstanceDiscriminator
+from fedkd.synthesis.auxiliary_networks.interface import AuxiliaryNetwork, BaseAuxiliaryNetwork
 from fedkd.synthesis.class_generators import GeneratorPerClass
 from fedkd.synthesis.contrastive_sample_source import ContrastiveSamples
 from fedkd.synthesis.data_impressions import DataImpressions
-from fedkd.synthesis.gan_discriminator import Discriminator
 from fedkd.synthesis.generative_replay_vae import GenerativeReplay
 from fedkd.synthesis.generator_parameterisation import GeneratorNetwork
-from fedkd.synthesis.instance_discriminator import InstanceDiscriminator
 from fedkd.synthesis.meta_initialisation import MetaLatentBatch
 from fedkd.synthesis.mutated_bank_samples import Evolution
 from fedkd.synthesis.output_diversified_sampling import OutputDiversified

@@ -15,7 +15,7 @@ from fedkd.core.source_types import AnsweredBatch, Cost, FollowUps, Needs, Propo
 from fedkd.errors import SettingsError
 from fedkd.losses.term import Batch, Objective
 from fedkd.protocol import Signal
-from fedkd.synthesis.auxiliary_network_interface import AuxiliaryNetworks
+from fedkd.synthesis.auxiliary_networks.interface import AuxiliaryNetworks
 from fedkd.synthesis.parameterisation import ParameterisationSpec, to_bytes
 from fedkd.synthesis.teacher_gradients import Cotangents, DroppedGradients, Gradient, Point
 

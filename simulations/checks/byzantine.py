@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from fedkd.aggregation.fixed_rule_aggregation import RuleAggregation
-from fedkd.aggregation.reliability_weighted import ReliabilityWeightedAggregation
+from fedkd.aggregation.reliability.reliability_weighted import ReliabilityWeightedAggregation
 from fedkd.client.institution import Institution, institution_name, simulated_institution
 from fedkd.core import Proposal
 from fedkd.experiment import Experiment, load_experiment

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from fedkd.core.interfaces import Context
 from fedkd.core.schedules import Schedule
 from fedkd.methods import Method, Share
-from fedkd.synthesis.gan_discriminator import Discriminator
+from fedkd.synthesis.auxiliary_networks.gan_discriminator import Discriminator
 from fedkd.synthesis.generator_parameterisation import GeneratorParameterisation
 from fedkd.synthesis.output_diversified_sampling import OutputDiversified
 from fedkd.synthesis.parameterisation import Drawn, ParameterisationSpec

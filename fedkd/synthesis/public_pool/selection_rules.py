@@ -11,8 +11,8 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from fedkd.core.class_thresholds import class_thresholds, threshold_ratios
 from fedkd.errors import SettingsError
+from fedkd.student.class_thresholds import class_thresholds, threshold_ratios
 
 ITERATIONS = 10
 """Steps of k-means."""
@@ -48,7 +48,7 @@ def random_choice(view: PoolView, count: int, rng: torch.Generator) -> Tensor:
 def confident_by_class(view: PoolView, count: int, rng: torch.Generator) -> Tensor:
     """Candidates whose confidence is highest above the threshold of their class.
 
-    ``max_c p_c / t_c`` with t of `fedkd.core.class_thresholds`, over the student's predictions.
+    ``max_c p_c / t_c`` with t of `fedkd.student.class_thresholds`, over the student's predictions.
     """
     return _by_threshold(view).argsort(descending=True, stable=True)[:count]
 

@@ -8,7 +8,7 @@ import torch
 from fedkd.aggregation.fixed_rule_aggregation import RuleAggregation
 from fedkd.aggregation.fusion_of_cards import build_fusion
 from fedkd.aggregation.per_task_aggregation import PerTaskAggregation
-from fedkd.aggregation.reliability_weighted import ReliabilityWeightedAggregation
+from fedkd.aggregation.reliability.reliability_weighted import ReliabilityWeightedAggregation
 from fedkd.aggregation.task_fusion import cards_of_task
 from fedkd.core.interfaces import Record
 from fedkd.core.source_types import Proposal

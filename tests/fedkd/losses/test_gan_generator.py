@@ -6,7 +6,7 @@ from torch import Tensor
 
 from fedkd.errors import SettingsError
 from fedkd.losses import Batch, adversarial_realness, classwise_realness
-from fedkd.synthesis.gan_discriminator import Verdict
+from fedkd.synthesis.auxiliary_networks.gan_discriminator import Verdict
 
 B, K = 6, 3
 SPEC = object()

@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from fedkd.core.bank import Bank
-from fedkd.core.class_thresholds import class_thresholds
 from fedkd.core.schedules import constant
 from fedkd.errors import SettingsError
 from fedkd.methods.kd3 import teacher_share
+from fedkd.student.class_thresholds import class_thresholds
 from fedkd.student.confident_samples import ConfidentSamples, ThresholdedSamples
 from tests.support.contexts import context_of
 

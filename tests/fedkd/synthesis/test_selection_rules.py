@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from sklearn.cluster import KMeans
 from torch import Tensor
 
-from fedkd.core.class_thresholds import class_thresholds, threshold_ratios
 from fedkd.errors import SettingsError
+from fedkd.student.class_thresholds import class_thresholds, threshold_ratios
 from fedkd.synthesis import rule_named
 from fedkd.synthesis.public_pool import SELECTION_RULES, PoolView
 from fedkd.synthesis.public_pool.selection_rules import (

@@ -1,8 +1,8 @@
 """Aggregation by a fusion rule that leaves out whom the answers prove unreliable.
 
-Reliability is estimated again and again while a run asks, see `fedkd.aggregation.reliability`: over
-all that is banked, and over what came last, for an institution that turns. Where it changes, the
-targets of everything that is banked are fused again.
+Reliability is estimated again and again while a run asks, see `class_reliability`: over all that is
+banked, and over what came last, for an institution that turns. Where it changes, the targets of
+everything that is banked are fused again.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,8 +12,12 @@ import torch
 from torch import Tensor
 
 from fedkd.aggregation.fusion_rules import RuleFusion, cached_class_fusion
-from fedkd.aggregation.periodic_reliability import LEAST_SAMPLES, WINDOW, PeriodicReliability
-from fedkd.aggregation.reliability import Reliability, estimate_reliability
+from fedkd.aggregation.reliability.class_reliability import Reliability, estimate_reliability
+from fedkd.aggregation.reliability.periodic_reliability import (
+    LEAST_SAMPLES,
+    WINDOW,
+    PeriodicReliability,
+)
 from fedkd.core.checkpoint_state import State
 from fedkd.core.interfaces import Record
 from fedkd.core.run_plan import AUTO, ClassPrior

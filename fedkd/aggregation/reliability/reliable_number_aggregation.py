@@ -1,8 +1,8 @@
 """Aggregation of numbers that leaves out whom the answers prove unreliable.
 
-Reliability is estimated again and again while a run asks, see
-`fedkd.aggregation.number_reliability`. Where it changes, the targets of everything that is banked
-are fused again. An institution that turns is seen once it is wrong about enough of all.
+Reliability is estimated again and again while a run asks, see `number_reliability`. Where it
+changes, the targets of everything that is banked are fused again. An institution that turns is seen
+once it is wrong about enough of all.
 """
 
 from collections.abc import Sequence
@@ -11,8 +11,12 @@ from dataclasses import replace
 import torch
 
 from fedkd.aggregation.number_fusion import NumberFusion, build_number_fusion
-from fedkd.aggregation.number_reliability import estimate_number_reliability
-from fedkd.aggregation.periodic_reliability import LEAST_SAMPLES, WINDOW, PeriodicReliability
+from fedkd.aggregation.reliability.number_reliability import estimate_number_reliability
+from fedkd.aggregation.reliability.periodic_reliability import (
+    LEAST_SAMPLES,
+    WINDOW,
+    PeriodicReliability,
+)
 from fedkd.core.checkpoint_state import State
 from fedkd.core.interfaces import Record
 from fedkd.protocol import Card, LabelSpaces

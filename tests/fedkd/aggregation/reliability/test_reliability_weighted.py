@@ -12,7 +12,7 @@ from fedkd.aggregation.banked_logits import BankedLogits
 from fedkd.aggregation.fixed_rule_aggregation import RuleAggregation
 from fedkd.aggregation.fusion_of_cards import build_fusion
 from fedkd.aggregation.fusion_rules import RuleFusion
-from fedkd.aggregation.reliability_weighted import ReliabilityWeightedAggregation
+from fedkd.aggregation.reliability.reliability_weighted import ReliabilityWeightedAggregation
 from fedkd.core.source_types import Proposal
 from fedkd.protocol import Card, LabelSpaces, Reply, Signal
 from tests.support.contexts import context_of

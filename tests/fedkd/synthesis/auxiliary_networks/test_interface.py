@@ -11,7 +11,7 @@ from fedkd.core.interfaces import Context
 from fedkd.core.source_types import AnsweredBatch
 from fedkd.losses import Batch, Term, one_hot
 from fedkd.synthesis import BaseAuxiliaryNetwork
-from fedkd.synthesis.auxiliary_network_interface import AuxiliaryNetworks
+from fedkd.synthesis.auxiliary_networks.interface import AuxiliaryNetworks
 from tests.support.contexts import context_of
 
 SHAPE, K = (1, 4, 4), 3

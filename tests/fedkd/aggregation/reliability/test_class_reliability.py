@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fedkd.aggregation.class_claims import (
+from fedkd.aggregation.reliability.class_claims import (
     answers_its_only_class,
     class_contrast,
     shown_classes,
 )
-from fedkd.aggregation.reliability import (
+from fedkd.aggregation.reliability.class_reliability import (
     MAX_INSTITUTIONS,
     Reliability,
     _correlation,

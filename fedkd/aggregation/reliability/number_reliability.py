@@ -11,7 +11,7 @@ left out, as behind strong noise, or the others' median hardly varies, nothing i
 anybody. What agrees and is wrong, as predictions with an offset are, stays: the fusion rule bounds
 what it does.
 
-Source: ours. For classes see `fedkd.aggregation.reliability`.
+Source: ours. For classes see `fedkd.aggregation.reliability.class_reliability`.
 """
 
 from dataclasses import dataclass

@@ -31,12 +31,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fedkd.aggregation.class_claims import (
+from fedkd.aggregation.log_linear_pool import FLOOR, pooled
+from fedkd.aggregation.reliability.class_claims import (
     answers_its_only_class,
     class_contrast,
     shown_classes,
 )
-from fedkd.aggregation.log_linear_pool import FLOOR, pooled
 
 LEAST_AGREEMENT = 0.1
 """An institution below this is left out. Random and constant answers have 0, inverted ones less."""

@@ -16,7 +16,10 @@ from fedkd.models import InProcess, Network, build_network, penultimate_features
 from fedkd.procedural import build_priors
 from fedkd.protocol import Answers, Ask, Request, Signal
 from fedkd.synthesis import InstanceDiscriminator, TrainedSource
-from fedkd.synthesis.instance_discriminator import TrainedInstanceDiscriminator, cropped
+from fedkd.synthesis.auxiliary_networks.instance_discriminator import (
+    TrainedInstanceDiscriminator,
+    cropped,
+)
 from tests.support.contexts import context_of
 
 SHAPE, CLASSES = (1, 6, 6), 4

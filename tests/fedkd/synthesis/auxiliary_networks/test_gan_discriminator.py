@@ -13,7 +13,7 @@ from fedkd.losses import Batch
 from fedkd.models import InProcess
 from fedkd.protocol import Signal
 from fedkd.synthesis import Discriminator, PublicSamples
-from fedkd.synthesis.gan_discriminator import (
+from fedkd.synthesis.auxiliary_networks.gan_discriminator import (
     Side,
     TrainedDiscriminator,
     Verdict,

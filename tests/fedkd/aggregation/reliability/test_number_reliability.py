@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fedkd.aggregation.number_fusion import huber
-from fedkd.aggregation.number_reliability import estimate_number_reliability
-from fedkd.aggregation.reliable_number_aggregation import ReliableNumberAggregation
+from fedkd.aggregation.reliability.number_reliability import estimate_number_reliability
+from fedkd.aggregation.reliability.reliable_number_aggregation import ReliableNumberAggregation
 from fedkd.core.source_types import Proposal
 from fedkd.protocol import Card, LabelSpaces, Number, Reply, Signal
 

@@ -1,0 +1,1 @@
+"""Auxiliary networks that are trained beside a generator: discriminators, and their interface."""
