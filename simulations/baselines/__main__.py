@@ -87,6 +87,10 @@ def _ways(
     """By name, what makes the rows."""
     i = federation.experiment.institutions
     count = len(federation.parts)
+    root, budget = options.public_root or i.root, federation.experiment.questions.budget
+    public = torch.empty(0)
+    if "once" in options.only.split(","):  # a wrong name ends it before anything is trained
+        public = public_images(options.public, root, federation.data.shape, budget)
 
     def averaged(row: str, name: str, rounds: int, epsilon: float) -> list[Row]:
         with flower_runtime():
@@ -100,8 +104,6 @@ def _ways(
     def once() -> list[Row]:
         began = time.monotonic()
         networks = local_networks(federation, i.epochs, _counter("institution", count))
-        root, budget = options.public_root or i.root, federation.experiment.questions.budget
-        public = public_images(options.public, root, federation.data.shape, budget)
         steps = federation.experiment.student.steps
         return run_feddf(federation, networks, public, steps, time.monotonic() - began)
 
