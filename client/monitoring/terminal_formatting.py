@@ -37,7 +37,7 @@ CARD_LABELS = {
     "recipes": "version of the recipes by which it draws images itself, 0 for none",
     "guarantee": "guarantee of differential privacy",
     "fedkd_version": "version of fedkd that it runs",
-    "batch_statistics": "batch norm by the images of a question, where that is asked for",
+    "batch_statistics": "batch norm by the samples of a question, where that is asked for",
 }
 """Descriptions of the fields of a card."""
 TABLE_LABELS = {

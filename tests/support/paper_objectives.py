@@ -144,6 +144,9 @@ def _of_networks(paper: str, seen: Seen, progress: float) -> dict[str, Tensor]:
         case "dfq":
             fixed = {"adversarial_kl": -divergence(seen, 1).mean(), "one_hot": sure}
             return fixed | {"class_balance": 20 * balance, "bn_gap": LOUD["bn_weight"] * gap}
+        case "group_stack":  # of one task: the classes
+            others = (1 - t.softmax(1).max(1).values).mean() / (t.shape[1] - 1)
+            return {"task_one_hot": sure, "task_balance": 5 * balance, "task_sparsity": others}
         case "ddad":
             fixed = {"logit_discrepancy": -centred_distance(t, s), "one_hot": sure}
             return fixed | {"bn_gap": LOUD["bn_weight"] * gap}

@@ -50,6 +50,7 @@ COUNTS = {"east": (40, 5, 0, 12, 3), "north": (0, 30, 9, 0, 21), "west": (7, 7, 
 LONG = {
     **{"stage": 0.99, "student_from": 0.0, "replayed": 0.0},
     **{"steps_per_batch": 2, "capture_interval": 2, "generated_last": 1.0},
+    **{"warm_up": 0.0, "generated": 1.0},
 }
 """The generator learns at each of five steps, in batches of two."""
 NEAR = {"contrast_weight": 0.0}
@@ -152,7 +153,7 @@ def five_steps(
             weights.update(facts["weights"])  # type: ignore[call-overload]
 
     budget = ASKED * 5 * method.cost + (0 if public is None else PUBLIC_SAMPLES)
-    plan = Plan(budget, batch=ASKED, steps=10, student_batch=8, asking=1.0)
+    plan = Plan(budget, ASKED, steps=10, student_batch=8, asking=1.0, prior="as_trained")
     with transport(networks) as (cards, put):
         loop = distil(
             *(student, tapped(method, steps), cards, plan, build_priors("pink")),
@@ -247,7 +248,7 @@ def apart(one: Tensor, other: Tensor) -> float:
             (one_process, make_known(name, gradient=gradient, latent=16, **LOUD, **LONG, **NEAR))
             for name in METHODS
             for gradient in ways(name)
-            if name not in ("cudfkd", "ideal", "disguide", "df_gr_dt_id")
+            if name not in ("cudfkd", "ideal", "disguide", "df_gr_dt_id", "gas")
             and gradient not in ("none", "finite_differences")
         ),
     ],

@@ -230,7 +230,7 @@ def test_the_same_set_everywhere_is_fused_as_it_was_without_names(
     said = said_by(cards, seed)
     logits = torch.stack([said[n][LOGITS] for n in sorted(said)])
     numbers = torch.tensor([counts[n] for n in sorted(counts)]).float()
-    fused = build_fusion(rule, cards)(said)[LOGITS]
+    fused = build_fusion(rule, cards, "as_trained")(said)[LOGITS]
     assert torch.equal(fused, RULES[rule](logits, numbers))
 
 

@@ -64,7 +64,7 @@ def test_an_image_moves_one_step_along_the_slope_of_a_random_direction() -> None
     mean = (NETWORKS["a"](x) + NETWORKS["b"](x)) / 2
     (u * (mean / 4).softmax(1)).sum().backward()
     assert x.grad is not None
-    expected = (images.float() + 8 * x.grad.sign()).clamp(0, 255)
+    expected = (images.float() + 2 * x.grad.sign()).clamp(0, 255)
     assert torch.equal(stop.value.value.float(), expected)
 
 

@@ -33,7 +33,7 @@ class Known(nn.Module):
 def history(rows: Tensor, targets: Tensor, student: nn.Module) -> SampleHistory:
     origin, at = np.full(len(rows), "uniform"), np.arange(len(rows))
     task = Regression((Number("cost"),))
-    return SampleHistory(rows, targets, origin, at, student, task, lambda outputs: outputs)
+    return SampleHistory(rows, targets, origin, at, student, task)
 
 
 @pytest.fixture

@@ -153,10 +153,14 @@ def test_institutions_of_different_tasks_over_grpc(tmp_path: Path) -> None:
     (port,) = free_ports(1)
     address = f"127.0.0.1:{port}"
     tasks = {"north": {"odd": ["even", "odd"]}, "south": {"hole": ["open", "closed"]}}
+    networks = {  # not in the threads: they would share torch's random numbers
+        "north": build_network("mlp", 2, (1, 8, 8), 0),
+        "south": build_network("mlp", 2, (1, 8, 8), 1),
+    }
     ended: list[str] = []
 
     def institution(name: str) -> None:
-        network = build_network("mlp", 2, (1, 8, 8), len(name))
+        network = networks[name]
         more = {"samples": 100, "state": tmp_path / name, "shape": (1, 8, 8)}
         ended.append(
             fedkd.serve(network, address, name=name, token="ours", classes=tasks[name], **more)  # type: ignore[arg-type]
@@ -174,7 +178,7 @@ def test_institutions_of_different_tasks_over_grpc(tmp_path: Path) -> None:
     assert fitted.classes == ("hole: closed", "hole: open", "odd: even", "odd: odd")
     here = fedkd.fit(
         "mlp",
-        {name: build_network("mlp", 2, (1, 8, 8), len(name)) for name in tasks},
+        networks,
         shape=(1, 8, 8),
         classes=tasks,
         budget=64,
