@@ -102,7 +102,16 @@ def written_out(paper: str, seen: Seen, progress: float) -> dict[str, Tensor]:
         return _of_numbers(seen)
     if paper in ("deepinversion", "fast_dfkd", "cmi"):
         return _inverted(paper, seen)
+    if paper == "group_stack":
+        return _of_one_task(seen)
     return _of_networks(paper, seen, progress)
+
+
+def _of_one_task(seen: Seen) -> dict[str, Tensor]:
+    """Of several tasks, where there is one: the classes."""
+    sure, balance = certainty(seen.t).values()
+    others = (1 - seen.t.softmax(1).max(1).values).mean() / (seen.t.shape[1] - 1)
+    return {"task_one_hot": sure, "task_balance": 5 * balance, "task_sparsity": others}
 
 
 def _of_numbers(seen: Seen) -> dict[str, Tensor]:
@@ -144,9 +153,6 @@ def _of_networks(paper: str, seen: Seen, progress: float) -> dict[str, Tensor]:
         case "dfq":
             fixed = {"adversarial_kl": -divergence(seen, 1).mean(), "one_hot": sure}
             return fixed | {"class_balance": 20 * balance, "bn_gap": LOUD["bn_weight"] * gap}
-        case "group_stack":  # of one task: the classes
-            others = (1 - t.softmax(1).max(1).values).mean() / (t.shape[1] - 1)
-            return {"task_one_hot": sure, "task_balance": 5 * balance, "task_sparsity": others}
         case "ddad":
             fixed = {"logit_discrepancy": -centred_distance(t, s), "one_hot": sure}
             return fixed | {"bn_gap": LOUD["bn_weight"] * gap}

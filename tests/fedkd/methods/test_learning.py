@@ -147,11 +147,16 @@ OWN: dict[str, dict[str, object]] = {
 """What belongs to a paper so much that it is not itself without."""
 
 
+ELSEWHERE = {"embed_distill": "test_embeddings.py", "df_gr_dt_id": "test_grown_runs.py"}
+"""Methods without classes, or with a generator that learns from an earlier student alone; and their
+tests in tests/simulations/engines."""
+
+
 def battery() -> Iterator[tuple[str, dict[str, object]]]:
     """Every method with every gradient that it can be told to use."""
     for name, factory in METHODS.items():
-        if name == "embed_distill":
-            continue  # it has no classes, see tests/simulations/engines/test_embeddings.py
+        if name in ELSEWHERE:
+            continue
         known = inspect.signature(factory).parameters
         for gradient in ways(name):
             wishes = {**GENTLE, "gradient": gradient, "bn_weight": float(gradient == "pull_back")}
