@@ -93,7 +93,7 @@ def test_a_flower_app(tmp_path: Path) -> None:
     result = json.loads((out / "result.json").read_text())
     assert [teacher["name"] for teacher in result["teachers"]] == ["institution-0", "institution-1"]
     assert [teacher["samples_asked"] for teacher in result["teachers"]] == [640, 640]
-    assert result["student"]["accuracy"] > 0.4, "both nodes evaluated a student of no known name"
+    assert result["student"]["accuracy"] > 0.3, "both nodes evaluated a student of no known name"
     assert result["student"]["held_back"]["count"] > 3
     assert result["classes"] == [str(digit) for digit in range(10)]
 
