@@ -51,6 +51,7 @@ def institution_app(open_institution: OpenInstitution, evaluate: Evaluate) -> Cl
                 "classes": told.classes,
                 "class_names": list(told.class_names or ()),
                 "shape": list(told.shape),
+                "embedding": told.embedding,
                 **table_fields(asdict(told)),
             }
         )

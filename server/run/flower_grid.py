@@ -100,6 +100,7 @@ def _card(record: ConfigRecord) -> Card:
         columns=_parsed(_COLUMNS, record.get("columns")),
         numbers=_parsed(_NUMBERS, record.get("numbers")),
         tasks=_parsed(_TASKS, record.get("tasks")),
+        embedding=record.get("embedding") is True,
     )
 
 
