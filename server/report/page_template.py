@@ -77,8 +77,8 @@ coordinator knows.</figcaption></figure></div></details>
 {% endif %}
 {% if result.student.best_test_accuracy is not none and not progress %}
 <p class="small">The figure that counts is that of the last student,
-{{ result.student.accuracy | percent }}. The best on the way was
-{{ result.student.best_test_accuracy | percent }}; picking it would be choosing by the test
+{{ (result.student.all_tasks_accuracy or result.student.accuracy) | percent }}. The best on the way
+was {{ result.student.best_test_accuracy | percent }}; picking it would be choosing by the test
 set.</p>
 {% endif %}
 {{ growth }}
