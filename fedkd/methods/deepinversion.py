@@ -19,6 +19,7 @@ Departures
     thousand steps to a batch are therefore out of reach, and ``steps_per_batch`` is to be small;
     the last step of a batch is taken and not asked about.
   Images begin as noise around grey: mean and deviation of the training data are nobody's to know.
+    The paper's begin as noise of these two, see ``first_mean``.
   Weights and rate are the second of the two recipes for CIFAR-10 in the README of the public code,
     the one of better images: bn 10, tv 1e-3, l2 0, rate 0.1. (The first, the paper's, has tv 2.5e-5
     and rate 0.05.) Pixels lie in [0, 1], where a unit of normalised images is 1/4: so the rate is
@@ -54,6 +55,8 @@ def deepinversion(
     steps_per_batch: int = 2000,
     jitter: float = 0.125,
     flips: bool = True,
+    first_mean: float = 0.5,
+    first_deviation: float = 0.5,
     temperature: float = 3.0,
     warm_up: float = 0.0,
     generated: float = 1.0,
@@ -69,6 +72,9 @@ def deepinversion(
         steps_per_batch: steps spent on a batch, >= 1; each is a question.
         jitter: most by which images are rolled, in sides, in [0, 1].
         flips: whether they are mirrored, half of the time; not for digits or letters.
+        first_mean: of the noise with which a batch begins, images in [0, 1]; the training data's in
+            the paper.
+        first_deviation: of this noise, >= 0; likewise.
         temperature: tau of the student's loss, > 0.
         warm_up: share of the questions that go to priors first.
         generated: share of the questions that are about trained images after that.
@@ -83,7 +89,7 @@ def deepinversion(
             (constant(adversarial_weight), jensen_shannon(3.0)),
         ),
         PULL_BACK,
-        PixelBatch(steps_per_batch, jitter, flips),
+        PixelBatch(steps_per_batch, jitter, flips, mean=first_mean, deviation=first_deviation),
         generator_rate,
         (0.5, 0.99),
     )

@@ -16,7 +16,6 @@ from torch import nn
 from fedkd.core.checkpoint_state import Part, State, gather, scatter
 from fedkd.core.interfaces import Context
 from fedkd.errors import SettingsError
-from fedkd.models import Generator
 from fedkd.synthesis.pixel_and_latent_parameterisation import (
     InvertedBatch,
     InvertedLatents,
@@ -95,7 +94,7 @@ class MetaGenerator:
         network: what draws, batch after batch; its weights are the first ones.
     """
 
-    def __init__(self, settings: MetaLatentBatch, network: Generator) -> None:
+    def __init__(self, settings: MetaLatentBatch, network: nn.Module) -> None:
         self.settings, self.drawing, self.network = settings, network, copy.deepcopy(network)
         weights = self.network.parameters()
         self.optimizer = torch.optim.Adam(weights, settings.meta_rate, settings.betas)

@@ -3,9 +3,10 @@
 Every image has a class target; a batch begins anew after its steps.
 """
 
+import math
 from abc import abstractmethod
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -15,7 +16,6 @@ from fedkd.core.augmentation import jittered
 from fedkd.core.checkpoint_state import Part, State, gather, scatter
 from fedkd.core.interfaces import Context
 from fedkd.errors import SettingsError
-from fedkd.models import Generator
 from fedkd.synthesis.parameterisation import BaseParameterisation, Drawn, reset, seeded
 
 
@@ -27,13 +27,22 @@ class PixelBatch:
         steps: on one batch, >= 1.
         jitter: most by which images are rolled before each question, in sides, in [0, 1].
         flips: whether a fair coin mirrors them, before each question.
+        mean: of the pixels with which a batch begins.
+        deviation: of these, >= 0; by default from black to white.
     """
 
     steps: int = 1
     jitter: float = 0.0
     flips: bool = False
+    mean: float = field(default=0.5, kw_only=True)
+    deviation: float = field(default=0.5, kw_only=True)
 
     def __post_init__(self) -> None:
+        if not (math.isfinite(self.mean) and 0 <= self.deviation < math.inf):
+            raise SettingsError(
+                f"model inversion: first pixels of mean {self.mean}, deviation {self.deviation}; "
+                "expected finite numbers, the second >= 0"
+            )
         if self.steps < 1 or not 0 <= self.jitter <= 1:
             raise SettingsError(
                 f"model inversion: {self.steps} steps per batch, jitter {self.jitter}; expected "
@@ -142,8 +151,8 @@ class InvertedPixels(InvertedBatch):
         context.compute.place(self.module)
 
     def restart(self, rng: torch.Generator) -> None:
-        """Grey, with noise from black to white."""
-        self.module.restart(rng)
+        """Normal noise, of the mean and deviation that the settings give."""
+        self.module.restart(rng, self.settings.deviation, self.settings.mean)
 
 
 class InvertedLatents(InvertedBatch):
@@ -155,7 +164,9 @@ class InvertedLatents(InvertedBatch):
         super().__init__(settings, context)
         self.module = seeded(
             context.seed,
-            lambda: Latents(context.plan.batch, Generator(settings.latent, context.shape)),
+            lambda: Latents(
+                context.plan.batch, context.domain.generator(settings.latent), settings.latent
+            ),
         )
         self.module.latents.requires_grad_(settings.latents_learn)
         context.compute.place(self.module)
@@ -170,13 +181,14 @@ class Latents(nn.Module):
 
     Args:
         count: B.
-        generator: begins anew with the latents.
+        generator: (B, Z) -> images, begins anew with the latents.
+        latent: Z.
     """
 
-    def __init__(self, count: int, generator: Generator) -> None:
+    def __init__(self, count: int, generator: nn.Module, latent: int) -> None:
         super().__init__()
         self.generator = generator
-        self.latents = nn.Parameter(torch.zeros(count, generator.latent))
+        self.latents = nn.Parameter(torch.zeros(count, latent))
 
     def forward(self) -> Tensor:
         """(B, C, H, W) in [0, 1]."""
@@ -209,7 +221,7 @@ class Pixels(nn.Module):
             self.pixels.clamp_(0.0, 1.0)
         return self.pixels * 1.0
 
-    def restart(self, rng: torch.Generator, deviation: float = 0.5) -> None:
-        """Grey, with normal noise: by default from black to white."""
+    def restart(self, rng: torch.Generator, deviation: float = 0.5, mean: float = 0.5) -> None:
+        """Normal noise: by default grey, from black to white."""
         with torch.no_grad():
-            self.pixels.copy_(0.5 + deviation * torch.randn(self.pixels.shape, generator=rng))
+            self.pixels.copy_(mean + deviation * torch.randn(self.pixels.shape, generator=rng))

@@ -1,14 +1,17 @@
 """Model inversion: one batch that is trained for several steps, with the classes it is to show."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from fedkd.core.interfaces import Context
+from fedkd.domains.images import Images
 from fedkd.errors import SettingsError
 from fedkd.loop import Distillation, Plan, drive
 from fedkd.methods import deepinversion
-from fedkd.models import InProcess
+from fedkd.models import Generator, InProcess
 from fedkd.procedural import build_priors
 from fedkd.protocol import Answers, Ask, Request
 from fedkd.synthesis import LatentBatch, PixelBatch
@@ -61,9 +64,31 @@ def test_the_network_of_latents_begins_anew_with_every_batch() -> None:
     first = []
     for seed in (0, 1, 0):
         source.begin(rng(seed))
+        assert isinstance(source.module.generator, Generator)
         first.append(source.module.generator.project.weight.detach().clone())
     assert torch.equal(first[0], first[2])
     assert not torch.equal(first[0], first[1])
+
+
+def test_the_network_of_latents_is_the_domain_s() -> None:
+    class OtherGenerator(Images):
+        def generator(self, latent: int) -> nn.Module:
+            return Generator(latent, self.shape, width=3)
+
+    source = LatentBatch(latent=6).build(replace(context(), domain=OtherGenerator(SHAPE)))
+    assert isinstance(source, InvertedLatents)
+    assert isinstance(source.module.generator, Generator)
+    assert source.module.generator.start[0] == 6
+
+
+def test_the_first_pixels_are_noise_of_the_given_mean_and_deviation() -> None:
+    source = PixelBatch(mean=0.4, deviation=0.05).build(context(200))
+    source.begin(rng(0))
+    images = source.draw(200, rng(1), False).images
+    assert float(images.mean()) == pytest.approx(0.4, abs=0.01)
+    assert float(images.std()) == pytest.approx(0.05, abs=0.01)
+    with pytest.raises(SettingsError, match="deviation -1"):
+        PixelBatch(deviation=-1.0)
 
 
 @pytest.mark.parametrize("spec", [LatentBatch(latent=6), PixelBatch()])
