@@ -26,7 +26,7 @@ HTML = """\
 <ul class="grid">
 {% for picture in stage.pictures %}
 <li><img src="{{ picture.source }}" width="72" height="72"
- alt="invented image{% if picture.label %}, {{ picture.label }}{% endif %}, from
+ alt="image{% if picture.label %}, {{ picture.label }}{% endif %}, from
  {{- " " + picture.origin }}">
 {% if picture.label %}
 <span><b>{{ picture.label }}</b> {{ "%.0f" % (100 * picture.confidence) }}%</span>

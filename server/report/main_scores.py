@@ -6,8 +6,8 @@ from typing import Any
 
 from fedkd.errors import DataError
 from fedkd.server.report.formatting import decimals, percent
+from fedkd.server.report.records.event_schema import Scored
 from fedkd.server.report.records.result_parts import TaskScores
-from fedkd.server.report.records.result_schema import Scored
 
 
 @dataclass(frozen=True)

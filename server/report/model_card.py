@@ -16,6 +16,7 @@ from safetensors import safe_open
 from fedkd.server.report.formatting import UNKNOWN, count, guarantee, percent, plural
 from fedkd.server.report.main_scores import MainScore, main_score
 from fedkd.server.report.page_kinds import domain_page
+from fedkd.server.report.public_pool.public_pool_section import has_public_samples
 from fedkd.server.report.records.result_schema import Result
 from fedkd.server.report.records.run_folder import RESULT, load_result, write_atomic
 
@@ -42,9 +43,10 @@ _TEXT = """\
 
 ## What it was trained on
 
-**No institution's data.** The coordinator invented {{ domain.samples }}, asked {{ institutions }}
-what they {{ domain.answered }}, and trained the student on the fused answers. Each was asked about
-{{ asked | count }} {{ domain.samples }} at most. The institutions' data and models never left them.
+**No institution's data.** The coordinator {{ "chose public" if public else "invented" }}
+{{ domain.samples }}, asked {{ institutions }} what they {{ domain.answered }}, and trained the
+student on the fused answers. Each was asked about {{ asked | count }} {{ domain.samples }} at most.
+The institutions' data and models never left them.
 
 {% if result.growth %}
 It goes on with the student of the run {{ result.growth.run | md }}, which stood for its
@@ -70,7 +72,8 @@ The coordinator has no test data, so the true {{ score.name }} is not known.
 {% endif %}
 {% if close %}
 
-On {{ close.count | count }} invented {{ domain.samples }} that were held back from training
+On {{ close.count | count }} {{ "" if public else "invented " }}{{ domain.samples }} that were held
+back from training
 {%- if close.relation_correlation is not none %}, its relations correlate with those of the
 institutions by **{{ "%.3f" % close.relation_correlation }}**.
 {%- elif close.r2 is none %}, the student decides as the ensemble on
@@ -240,6 +243,7 @@ def model_card(result: Result, name: str, notes: Mapping[str, str]) -> str:
         institutions=plural(len(result.teachers), "institution"),
         parameters=f"{count(parameters)} parameters" if parameters else UNKNOWN + " size",
         domain=domain,
+        public=has_public_samples(result),
         score=score,
         close=result.student.held_back,
         asked=max((teacher.samples_asked for teacher in result.teachers), default=0),

@@ -43,9 +43,11 @@ from fedkd.server.report.institutions.reliability_section import reliability_sec
 from fedkd.server.report.main_scores import main_score, teacher_score
 from fedkd.server.report.model_card import write_model_card
 from fedkd.server.report.page_kinds import domain_page, task_page
-from fedkd.server.report.page_template import HTML
 from fedkd.server.report.plot_style import both_widths, variable
-from fedkd.server.report.progress_template import PROGRESS_HTML
+from fedkd.server.report.public_pool.public_pool_section import (
+    has_public_samples,
+    public_pool_section,
+)
 from fedkd.server.report.records.result_schema import Result
 from fedkd.server.report.records.run_folder import (
     PAGE,
@@ -56,7 +58,10 @@ from fedkd.server.report.records.run_folder import (
 from fedkd.server.report.records.run_record import RunRecord
 from fedkd.server.report.run_progress import RunProgress
 from fedkd.server.report.score_plot import cut_below, score_curve
-from fedkd.server.report.stylesheet import CSS
+from fedkd.server.report.templates.page_template import HTML
+from fedkd.server.report.templates.privacy_template import PRIVACY_HTML
+from fedkd.server.report.templates.progress_template import PROGRESS_HTML
+from fedkd.server.report.templates.stylesheet import CSS
 
 _FOLDED = """\
 <details class="section"><summary><b>The first %s</b><span>of %s institutions</span></summary>
@@ -122,6 +127,8 @@ def render(record: RunRecord, progress: RunProgress | None = None, script: str =
         growth=growth_section(result.growth, events),
         participation=participation_section(events, result.resumed),
         reliability=reliability_section(events),
+        public_pool=public_pool_section(events),
+        public=has_public_samples(result),
         samples=domain.section(record, colours, task),
         with_guarantee=[teacher for teacher in result.teachers if teacher.epsilon is not None],
         releasing=[teacher.name for teacher in result.teachers if teacher.class_counts],
@@ -174,7 +181,12 @@ def source_hash(script: str) -> str:
 def _environment() -> Environment:
     environment = Environment(
         loader=DictLoader(
-            {"page": HTML, "progress": PROGRESS_HTML, "institution": INSTITUTION_HTML}
+            {
+                "page": HTML,
+                "progress": PROGRESS_HTML,
+                "institution": INSTITUTION_HTML,
+                "privacy": PRIVACY_HTML,
+            }
         ),
         autoescape=True,
         undefined=StrictUndefined,

@@ -31,14 +31,8 @@ from fedkd.server.report.plot_style import (
     thin,
     thousands,
 )
-from fedkd.server.report.records.result_schema import (
-    Asked,
-    Event,
-    Generated,
-    HeldBack,
-    TeacherRecord,
-    Trained,
-)
+from fedkd.server.report.records.event_schema import Asked, Event, Generated, HeldBack, Trained
+from fedkd.server.report.records.result_schema import TeacherRecord
 
 NAMED_TEACHERS = 8
 """Limit of names beside a plot."""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fedkd.server.report.records.result_schema import Asked, Event, Trained
+from fedkd.server.report.records.event_schema import Asked, Event, Trained
 
 LONGEST_PAUSE = 600.0
 """Seconds between two events that count at most: a run may have been interrupted in between."""

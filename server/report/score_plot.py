@@ -21,7 +21,8 @@ from fedkd.server.report.plot_style import (
     thousands,
 )
 from fedkd.server.report.plots import LINES, NAMED_TEACHERS
-from fedkd.server.report.records.result_schema import Event, Result, Scored
+from fedkd.server.report.records.event_schema import Event, Scored
+from fedkd.server.report.records.result_schema import Result
 
 _Reference = tuple[float, str, bool]
 """A value to compare with, its name, whether it is emphasised."""

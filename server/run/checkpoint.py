@@ -25,7 +25,7 @@ from fedkd.experiment import Experiment
 from fedkd.process.private_files import make_private_folder
 from fedkd.protocol import Answers, Card, Request
 from fedkd.server.hub.bans import Bans, Exclusion
-from fedkd.server.report.records.result_schema import current_kind
+from fedkd.server.report.records.event_schema import current_kind
 from fedkd.server.report.records.run_folder import (
     RESULT,
     RunFolder,

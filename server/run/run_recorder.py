@@ -24,11 +24,9 @@ from fedkd.server.report.embeddings.kept_relations import keep_gallery_embedding
 from fedkd.server.report.main_scores import MAIN_SCORES, main_score
 from fedkd.server.report.page import build_report
 from fedkd.server.report.page_kinds import domain_page, task_page
+from fedkd.server.report.records.event_schema import current_kind
 from fedkd.server.report.records.result_parts import EnsembleScore, TaskScores
-from fedkd.server.report.records.result_schema import (
-    StudentScore,
-    current_kind,
-)
+from fedkd.server.report.records.result_schema import StudentScore
 from fedkd.server.report.records.run_folder import RunFolder
 from fedkd.server.report.records.sample_history import sample_history
 from fedkd.server.report.tables.predictions import TestOutputs

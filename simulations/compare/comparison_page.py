@@ -11,7 +11,7 @@ from markupsafe import Markup
 from fedkd.process.plural import counted
 from fedkd.server.report.formatting import plural
 from fedkd.server.report.records.run_folder import PAGE, write_atomic
-from fedkd.server.report.stylesheet import CSS
+from fedkd.server.report.templates.stylesheet import CSS
 from fedkd.simulations.compare.comparison_plots import ComparisonPlot
 from fedkd.simulations.compare.tables import COLUMNS, ComparisonRow, cell
 

@@ -20,7 +20,7 @@ from fedkd.server.report.plot_style import (
     short,
     thousands,
 )
-from fedkd.server.report.records.result_schema import Scored
+from fedkd.server.report.records.event_schema import Scored
 from fedkd.server.report.records.run_folder import load_run
 from fedkd.simulations.compare.score_axis import score_axis
 from fedkd.simulations.compare.tables import MAIN_COLUMNS, ComparisonRow

@@ -113,10 +113,14 @@ class PublicPool(BaseSource):
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        """How many of each data set were asked about so far, where there are several."""
+        """How many of each data set were asked about, and are there, where there are several."""
         if len(self.public.names) < 2:
             return {}
-        return {"public": self.public.counts(self._known)}
+        everything = torch.arange(len(self.images))
+        return {
+            "public": self.public.counts(self._known),
+            "public_pool": self.public.counts(everything),
+        }
 
     def propose(self, turn: Turn) -> Proposal | None:
         """The next ones; only while some are left."""

@@ -19,8 +19,8 @@ from fedkd.server.report.plot_style import (
     style,
     thin,
 )
+from fedkd.server.report.records.event_schema import Event, Scored
 from fedkd.server.report.records.result_parts import GrowthRecord
-from fedkd.server.report.records.result_schema import Event, Scored
 
 HTML = """\
 <h3>Growth: what was learned before, and what is new</h3>

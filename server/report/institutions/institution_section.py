@@ -6,17 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fedkd.server.report.formatting import count, epsilon_delta
-from fedkd.server.report.records.result_schema import (
+from fedkd.server.report.records.event_schema import (
     Asked,
     Banned,
     Event,
     Excluded,
     Joined,
     Lost,
-    Result,
     Returned,
-    TeacherRecord,
 )
+from fedkd.server.report.records.result_schema import Result, TeacherRecord
 
 TRAINING_MECHANISM = "DP-SGD"
 """The mechanism by which everything computed from a teacher is covered."""

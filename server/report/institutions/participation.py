@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from fedkd.server.report.records.result_schema import (
+from fedkd.server.report.records.event_schema import (
     Asked,
     Banned,
     Event,

@@ -19,7 +19,7 @@ from fedkd.server.report.plot_style import (
     style,
     thousands,
 )
-from fedkd.server.report.records.result_schema import Event, Reliability
+from fedkd.server.report.records.event_schema import Event, Reliability
 
 HTML = """\
 <h3>Reliability, estimated from the answers</h3>

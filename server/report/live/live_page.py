@@ -11,7 +11,7 @@ from fedkd.server.report.live.refresh_script import REFRESH_SCRIPT
 from fedkd.server.report.live.running_record import is_finished, load_running
 from fedkd.server.report.page import render, source_hash
 from fedkd.server.report.records.run_folder import EVENTS, RESULT, load_run
-from fedkd.server.report.stylesheet import CSS
+from fedkd.server.report.templates.stylesheet import CSS
 
 WORK_SHARE = 0.1
 """At most this share of the time is spent on rendering: the run needs the processor."""

@@ -6,16 +6,15 @@ from typing import Any
 
 from fedkd.errors import DataError
 from fedkd.server.report.main_scores import MAIN_SCORES
-from fedkd.server.report.records.result_schema import (
+from fedkd.server.report.records.event_schema import (
     Event,
     Generated,
     HeldBack,
-    Result,
     Scored,
     Started,
     parse_event,
-    parse_result,
 )
+from fedkd.server.report.records.result_schema import Result, parse_result
 from fedkd.server.report.records.run_folder import EVENTS, RESULT
 from fedkd.server.report.records.run_record import RunRecord
 from fedkd.server.report.run_progress import RunProgress, run_progress

@@ -5,7 +5,7 @@ Accuracies are in [0, 1]; None means that the coordinator does not know the valu
 
 from typing import Annotated, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 Accuracy: TypeAlias = Annotated[float, Field(ge=0, le=1)] | None
 Distance: TypeAlias = Annotated[float, Field(ge=0)] | None
@@ -191,3 +191,11 @@ class GrowthRecord(GrownScores):
     left: tuple[AbsentInstitution, ...]
     earlier_accuracy: Accuracy = None
     """Of the earlier student on test samples of its classes."""
+
+
+def first_error(error: ValidationError) -> str:
+    """Where and what the first error of a validation is, and the value that it found."""
+    first = error.errors(include_url=False, include_context=False)[0]
+    place = ".".join(str(part) for part in first["loc"]) or "the whole"
+    value = " ".join(repr(first["input"]).split())
+    return f"{place}: {first['msg']}; got {value[:60]}"

@@ -33,13 +33,8 @@ from torch import nn
 
 from fedkd.errors import DataError, SettingsError
 from fedkd.process.private_files import make_private, make_private_folder, private_opener
-from fedkd.server.report.records.result_schema import (
-    Event,
-    Result,
-    current_kind,
-    parse_event,
-    parse_result,
-)
+from fedkd.server.report.records.event_schema import Event, current_kind, parse_event
+from fedkd.server.report.records.result_schema import Result, parse_result
 from fedkd.server.report.records.run_arrays import Arrays, encode_arrays, load_arrays
 from fedkd.server.report.records.run_record import GALLERY_ARRAYS, Gallery, RunRecord
 from fedkd.server.report.records.student_export import export_onnx, save_student

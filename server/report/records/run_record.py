@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedkd.errors import DataError
-from fedkd.server.report.records.result_schema import Event, Result
+from fedkd.server.report.records.event_schema import Event
+from fedkd.server.report.records.result_schema import Result
 from fedkd.server.report.records.run_arrays import Arrays
 
 GALLERY_ARRAYS = ("images", "origin", "asked_at", "label", "confidence")

@@ -29,7 +29,7 @@ from fedkd.server.hub.participant import MAX_ATTEMPTS
 from fedkd.server.hub.participant_session import CONNECTION_LOST
 from fedkd.server.hub.prometheus import serve_metrics
 from fedkd.server.remote_institutions import RemoteInstitutions
-from fedkd.server.report.records.result_schema import parse_event
+from fedkd.server.report.records.event_schema import parse_event
 from fedkd.server.run.checkpoint import Checkpoint
 from fedkd.server.run.run_recorder import traffic_of
 from fedkd.wire import VERSION, Answer, Close, Hello, Query, Replay, Welcome

@@ -22,7 +22,7 @@ from fedkd.models import build_network
 from fedkd.server.report.formatting import duration, percent, size
 from fedkd.server.report.page import build_report
 from fedkd.server.report.plot_style import spread, thin
-from fedkd.server.report.records.result_schema import Trained, parse_event
+from fedkd.server.report.records.event_schema import Trained, parse_event
 from fedkd.server.report.records.run_folder import RunFolder, load_run
 from fedkd.server.report.records.run_record import Gallery
 from fedkd.server.report.records.student_export import export_onnx, save_student

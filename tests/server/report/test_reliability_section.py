@@ -3,7 +3,7 @@
 from typing import Any
 
 from fedkd.server.report.institutions.reliability_section import _spans, reliability_section
-from fedkd.server.report.records.result_schema import Event, Reliability, parse_event
+from fedkd.server.report.records.event_schema import Event, Reliability, parse_event
 
 CLASSES = ["0", "1", "2"]
 

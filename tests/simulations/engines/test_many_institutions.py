@@ -23,7 +23,8 @@ from fedkd.experiment import Experiment, parse_experiment
 from fedkd.protocol import Ask, Reply, Signal
 from fedkd.server.report.institutions.many_institutions import MAX_SHOWN, abbreviated_names, ranges
 from fedkd.server.report.plots import class_counts, difficulty_by_institution
-from fedkd.server.report.records.result_schema import Event, Result, Scored, TeacherRecord, Trained
+from fedkd.server.report.records.event_schema import Event, Scored, Trained
+from fedkd.server.report.records.result_schema import Result, TeacherRecord
 from fedkd.server.report.score_plot import score_curve
 from fedkd.simulations.benchmarks.batched_teachers import (
     build_teachers,

@@ -19,7 +19,7 @@ from fedkd.errors import SettingsError
 from fedkd.server.report.live.background_server import live_page
 from fedkd.server.report.live.live_page import LivePage
 from fedkd.server.report.live.page_server import PageServer, address, listen, new_key
-from fedkd.server.report.records.result_schema import parse_event
+from fedkd.server.report.records.event_schema import parse_event
 from fedkd.server.report.records.run_folder import RunFolder
 from fedkd.server.report.run_progress import LONGEST_PAUSE, run_progress
 

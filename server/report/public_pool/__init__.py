@@ -1,0 +1,1 @@
+"""The page's part on public samples: which of them were chosen."""
