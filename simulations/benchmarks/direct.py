@@ -61,7 +61,10 @@ class PlainCudfkd:
         self.student_steps = training.plan.steps
         self.curriculum = training.method.curriculum
         self.rng = torch.Generator().manual_seed(SEED)
-        self.improver = torch.optim.Adam(self.generator.parameters(), 1e-3, (0.9, 0.99))
+        given = self.regime.arguments
+        self.adversarial = float(given.get("adversarial_stop", 62.0))
+        rate = float(given.get("generator_rate", 1e-3))
+        self.improver = torch.optim.Adam(self.generator.parameters(), rate, (0.9, 0.99))
         self.optimizer = torch.optim.Adam(self.student.parameters(), 2e-3)
         self.rate = training.regime.student.rate(self.student_steps)
         self.gaps: list[Tensor] = []
@@ -100,7 +103,7 @@ class PlainCudfkd:
         apart = F.kl_div((s / 3).log_softmax(1), (t / 3).softmax(1), reduction="none").sum(1) * 9
         agree = (s.argmax(1) == t.argmax(1)).float()
         progress = self.rounds / self.regime.rounds_run
-        adversarial = 62.0 * min(max((progress - 0.25) / 0.5, 0.0), 1.0)
+        adversarial = self.adversarial * min(max((progress - 0.25) / 0.5, 0.0), 1.0)
         loss = (
             F.cross_entropy(t, t.argmax(1))
             + torch.stack(self.gaps).sum()
@@ -215,7 +218,7 @@ def main() -> None:
         "cudfkd",
         [
             *(f"rounds={ROUNDS}", "share=1.0", f"student.steps={options.student_steps}"),
-            *(f"generator.batch={batch}", f"student.batch={batch}"),
+            *(f"generator.batch={batch}", f"student.batch={batch}", "generator.width=32"),
         ],
     )
     found = measure(regime, 2.0 if options.quick else 40.0)
