@@ -70,9 +70,8 @@ def distil(
     """Train ``student`` on what the institutions behind ``cards`` answer.
 
     Args:
-        student: (B, C, H, W) in [0, 1] -> (B, K), K classes in the order of
-            `LabelSpaces.of(cards)`; trained in place.
-        method: the paper.
+        student: (B, C, H, W) in [0, 1] -> (B, K), K as in `LabelSpaces.of(cards)`; trained in place.
+        method: the paper; in its form for a single institution, where it has one and can be used.
         cards: of the institutions, which agree on the shape; each has classes of its own. Read at
             every question: a caller may add those who join before it sends their answers.
         plan: how much.
@@ -118,6 +117,7 @@ class Distillation:
     student_steps: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
+        self.method = self.method.for_cards(self.cards)
         self.method.check(list(self.cards), self.plan.batch_statistics)
         self.method.check_public_data(self.public is not None)
         check_outputs(self.student, shape := common_shape(self.cards), self.labels)

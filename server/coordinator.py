@@ -193,7 +193,7 @@ class Coordinator:
             public=parts.public,
             earlier=parts.earlier,
         )
-        if why := fusion_failure(self._distillation.aggregation, self.teachers):
+        if why := fusion_failure(self._distillation, self.teachers):
             raise SettingsError(f"answers of these institutions cannot be fused: {why}")
         if checkpoint is not None:
             checkpoint.record_participants(self.cards)
@@ -204,7 +204,7 @@ class Coordinator:
 
     def fusion_failure(self, card: Card) -> str | None:
         """Why answers of ``card`` cannot be fused with those of the others; None if they can."""
-        return fusion_failure(self._distillation.aggregation, [*self.teachers, card])
+        return fusion_failure(self._distillation, [*self.teachers, card])
 
     @property
     def student(self) -> nn.Module:

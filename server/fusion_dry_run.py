@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import torch
 
-from fedkd.core import Aggregation
+from fedkd.loop import Distillation
 from fedkd.protocol import Card, Reply, Signal
 from fedkd.tasks import task_of
 from fedkd.wire import one_line
@@ -17,19 +17,21 @@ ROWS = 2
 """Rows of an answer of zeros."""
 
 
-def fusion_failure(aggregation: Aggregation, cards: Sequence[Card]) -> str | None:
+def fusion_failure(run: Distillation, cards: Sequence[Card]) -> str | None:
     """Why answers of these institutions cannot be fused, in one line; None if they can.
 
     Args:
-        aggregation: of the run.
+        run: whose aggregation fuses them.
         cards: of all whose answers would be fused.
     """
+    if len(cards) > 1 and run.method.reads_features:
+        return "this run reads the features of one institution, which share no space with others"
     zeros = {
         card.name: Reply({Signal.LOGITS: torch.zeros(ROWS, card.classes, dtype=torch.float16)})
         for card in cards
     }
     try:
-        fused = aggregation.fusion(cards).of(zeros)[Signal.LOGITS]
+        fused = run.aggregation.fusion(cards).of(zeros)[Signal.LOGITS]
     except Exception as error:  # whatever a card makes an aggregation raise
         return one_line(str(error)) or type(error).__name__
     expected = (ROWS, task_of(cards).target_width)

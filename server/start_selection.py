@@ -72,7 +72,7 @@ def start_failure(
         return str(error)
     except Exception as error:  # whatever a card makes a network or a method raise
         return one_line(str(error)) or type(error).__name__
-    why = fusion_failure(run.aggregation, teachers)
+    why = fusion_failure(run, teachers)
     return why and f"answers of these institutions cannot be fused: {why}"
 
 

@@ -9,6 +9,8 @@ from fedkd.methods import Method, factory_of, known_methods, make, ways
 from fedkd.protocol import Signal
 from fedkd.server.run.console import console
 
+ALONE = ", alone"
+"""Behind a gradient: how the method goes with one institution that releases what is asked then."""
 _ANSWERS = {
     Signal.LOGITS: "class scores of",
     Signal.FEATURES: "embeddings of",
@@ -25,6 +27,8 @@ def print_methods() -> None:
     lines = [
         "A method's first gradient is its default. cudfkd needs bn_weight = 0 for its last three, "
         "and adversarial_stop = 0 for student.\n"
+        'Where a gradient is followed by "alone", one institution that takes part alone and '
+        "releases that is asked so: the paper's own form.\n"
         "group_stack: stacked blocks of teachers as discriminators, and the dual generator's "
         "training block by block, cannot cross the wire.\n"
     ]
@@ -35,6 +39,8 @@ def print_methods() -> None:
         for (asks, discloses), alike in groupby(made, lambda each: _terms(each[1])):
             table.add_row(shown, "\n".join(way for way, _ in alike), asks, discloses)
             shown = ""
+        if (alone := made[0][1].alone) is not None:
+            table.add_row("", f"{made[0][0]}{ALONE}", *_terms(alone))
         table.add_section()
     table.caption = "\n".join(lines)
     console.print(table)
@@ -57,6 +63,8 @@ def _terms(method: Method) -> tuple[str, str]:
     discloses = [f"{_ANSWERS[method.answers]} synthesised samples"]
     if "bn_gap" in asks:
         discloses.append("distance to its batch-norm statistics")
+    if method.reads_features:
+        discloses.append("its features of them, from which its last layer follows")
     if "activation" in asks:
         discloses.append("mean size of its features")
     if method.gradient.pulls_back:

@@ -142,8 +142,8 @@ class RuleFusion:
         """Fuse what is there, by name of institution, into one value for each signal.
 
         Logits by the rule, (B, K_i) of each into (B, K); the batch-norm gap and relations as their
-        mean over those who are trusted in some class; features have no common space and are left
-        out. The order of names does not matter.
+        mean over those who are trusted in some class; features of one as they are, of several,
+        which have no common space, not at all. The order of names does not matter.
         """
         names = sorted(signals)
         logits = {name: signals[name][Signal.LOGITS].float() for name in names}
@@ -152,6 +152,8 @@ class RuleFusion:
         for signal in sorted(WHOLE_BATCH):
             if own := [signals[n][signal].float() for n in heard if signal in signals[n]]:
                 fused[signal] = torch.stack(own).mean(0)
+        if len(names) == 1 and Signal.FEATURES in signals[names[0]]:
+            fused[Signal.FEATURES] = signals[names[0]][Signal.FEATURES].float()
         return fused
 
     def of(self, answers: Answers) -> dict[Signal, Tensor]:

@@ -77,6 +77,11 @@ class Bank:
         """The last ``count`` images that entered, as far as they are kept, oldest first: uint8."""
         return self._images[self._order(min(count, len(self)))]
 
+    def newest_answered(self, count: int) -> tuple[Tensor, Tensor]:
+        """`newest` and their targets: (B, C, H, W) uint8 and (B, K)."""
+        order = self._order(min(count, len(self)))
+        return self._images[order], self._targets[order]
+
     def fresh(self, images: Tensor) -> Tensor:
         """Which of ``images`` (B, C, H, W) have been asked about neither before nor above. (B,)."""
         keys = sample_keys(images.numpy())

@@ -29,7 +29,7 @@ from fedkd.core.source_types import (
     Turn,
 )
 from fedkd.core.task import Loss, Task
-from fedkd.protocol import Answers, Card, LabelSpaces
+from fedkd.protocol import Answers, Card, LabelSpaces, Signal
 
 SampleWeights: TypeAlias = Callable[[Tensor, float], Tensor]
 """((B,) losses, the student's progress) -> (B,) weights in [0, 1]: the curriculum."""
@@ -174,6 +174,15 @@ class Prior(Protocol):
         """
 
 
+class TeacherInProcess(Protocol):
+    """A teacher whose signals come with their graph, see `fedkd.models.ModuleTeacher`."""
+
+    def signals_with_graph(
+        self, images: Tensor, signals: frozenset[Signal]
+    ) -> Mapping[Signal, Tensor]:
+        """The signals of images (B, C, H, W), differentiable in them."""
+
+
 class Clock(Protocol):
     """Where the run stands; live."""
 
@@ -224,6 +233,8 @@ class Context:
     record: Record
     earlier: EarlierStudent | None = None
     """The student of an earlier run that this one goes on with; None: it begins anew."""
+    teacher: TeacherInProcess | None = None
+    """A teacher in this process, whose signals come with their graph; None: teachers are asked."""
     _built: dict[int, tuple[Any, Any]] = field(default_factory=dict)
 
     def part(self, spec: Spec[P]) -> P:

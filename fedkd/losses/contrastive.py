@@ -7,22 +7,27 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fedkd.losses.term import Batch, Term
+from fedkd.protocol import Signal
 
 
-def instance_discrimination(discriminator: Any) -> Term:
+def instance_discrimination(discriminator: Any, by_teacher: bool = False) -> Term:
     """Cross-entropy of which of many images a view shows; low: each can be told by its view.
 
     Args:
         discriminator: spec of the network that tells them apart,
-            `fedkd.synthesis.InstanceDiscriminator`.
+            `fedkd.synthesis.InstanceDiscriminator`, or `TeacherInstanceDiscriminator`.
+        by_teacher: whether by the teacher's features, of which one view of each image is asked.
     """
 
     def value(b: Batch) -> Tensor:
         loss: Tensor = b.of(discriminator)
         return loss
 
-    equation = "mean_i CE(v_i . V / tau, i), v, V = |h(S(view of x))|, |h(S(x))|"
-    return Term("instance_discrimination", equation, frozenset(), value, reads=(discriminator,))
+    f = "T" if by_teacher else "S"
+    equation = f"mean_i CE(v_i . V / tau, i), v, V = |h({f}(view of x))|, |h({f}(x))|"
+    needs = frozenset({Signal.FEATURES}) if by_teacher else frozenset[Signal]()
+    name, reads = "instance_discrimination", (discriminator,)
+    return Term(name, equation, needs, value, reads=reads, views=int(by_teacher))
 
 
 def contrastive_loss(features: Tensor, of_views: Tensor) -> Tensor:

@@ -39,6 +39,9 @@ class Batch:
     """By term, what it captured of an earlier batch; absent before the first time."""
     groups: tuple[slice, ...] = ()
     """Outputs of each task, see `fedkd.core.task.Task.groups`; none: it is not told."""
+    views: Mapping[int, Tensor] = field(default_factory=dict)
+    """The teacher's features of further views of the images, (B', D), by identity of the spec of
+    the auxiliary network that wanted them."""
     readings: Mapping[int, Any] = field(default_factory=dict)
     """What the auxiliary networks of terms made of the images, by identity of their specs."""
 
@@ -66,6 +69,8 @@ class Term:
     `fedkd.synthesis.auxiliary_networks.interface`."""
     tasks: frozenset[str] = ONE_SOFTMAX
     """What teachers may predict, see `fedkd.core.source_types.Needs`."""
+    views: int = 0
+    """Further views of each image that are asked about and pulled back for what it reads."""
 
     def __post_init__(self) -> None:
         if self.capture_interval < 1:
@@ -106,5 +111,6 @@ def penalised(term: Term, interval: int = 1) -> Term:
 
     equation = f"exp(L - L_previous), L = {term.equation}"
     return Term(
-        *(term.name, equation, term.needs, value, term.value, interval, term.reads, term.tasks)
+        *(term.name, equation, term.needs, value, term.value, interval, term.reads, term.tasks),
+        views=term.views,
     )

@@ -11,15 +11,21 @@ batch and of batches before (`fedkd.synthesis.auxiliary_networks.instance_discri
     instance_discrimination = mean_i CE(v_i . V / tau', i),     v, V = |h(f(view of x))|, |h(f(x))|
     L_S = tau^2 KL(softmax(T / tau) || softmax(S / tau)),     tau = 20
 
+f is the teacher of one institution that answers alone and releases its features; a view of each
+image is asked about besides. Otherwise f is the student, what enters its last layer.
+
 y is of all classes alike; h, two layers, learns with the images; adversarial_kl is at temperature 1
 and counts only images on which teacher and student still decide alike.
 
 Departures
-  f is the student, what enters its last layer. In the paper f is the teacher, the means of every
-    layer's channels; here that would be a second question about each view at every step, for a
-    signal that tells more of a network and its training images than its answers do. What crosses
-    the boundary are logits, bn_gap and their gradients.
-  The student changes, so images are remembered and not their features, and looked at again.
+  Features of several institutions share no space, so there f is the student; logits, bn_gap and
+    their gradients cross the boundary. The student changes, so images are remembered and not
+    their features, and looked at again.
+  With the teacher's features f is what enters its last layer; in the paper, the means of the
+    channels of every layer together. Each step takes two questions and two pull-backs then.
+    What was seen is the public code: where it goes on from views, which side has no slope, how
+    current and earlier images are weighed. Its text was not at hand.
+  V is of the image as it was asked about; the public code has a wider-framed crop of it there too.
   Each step is a question, and what is answered on the way is learned from; the paper keeps of a
     batch only the images of least loss, after 200 steps. ``steps_per_batch`` is to be small.
     Remembered are the images of a batch's last question; the step after it is not asked about.
@@ -27,6 +33,9 @@ Departures
     frame; views are squares, and not mirrored.
   Steps of the student are AdamW's, on the bank as it grows.
 """
+
+from dataclasses import replace
+from typing import TypeAlias
 
 from fedkd.core.schedules import constant
 from fedkd.losses import (
@@ -39,8 +48,15 @@ from fedkd.losses import (
 )
 from fedkd.methods.method import Method
 from fedkd.methods.source_shares import shares
-from fedkd.synthesis import PULL_BACK, InstanceDiscriminator, LatentBatch, TrainedGenerator
+from fedkd.synthesis import (
+    PULL_BACK,
+    InstanceDiscriminator,
+    LatentBatch,
+    TeacherInstanceDiscriminator,
+    TrainedGenerator,
+)
 
+_Kind: TypeAlias = type[InstanceDiscriminator] | type[TeacherInstanceDiscriminator]
 PAPER = "Fang et al., IJCAI 2021 (arXiv 2105.08584)"
 
 
@@ -81,24 +97,23 @@ def cmi(
         generated: share of the questions that are the generator's after that; the paper has all.
         generator_rate: learning rate of Adam, of generator, latents and h.
     """
-    discriminator = InstanceDiscriminator(
-        contrast_temperature, negatives, bank_size, width=256, rate=generator_rate, crop=0.25
-    )
-    generator = TrainedGenerator(
-        weighted(
-            (constant(bn_weight), bn_gap()),
-            (constant(one_hot_weight), target_class()),
-            (constant(adversarial_weight), adversarial_kl(1.0)),
-            (constant(contrast_weight), instance_discrimination(discriminator)),
-        ),
-        PULL_BACK,
-        LatentBatch(steps_per_batch, jitter, flips, latent),
-        generator_rate,
-        (0.5, 0.999),
-    )
-    return Method(
-        "cmi",
-        PAPER,
-        shares(generator, warm_up, generated),
-        kl_divergence(temperature),
-    )
+
+    def form(kind: _Kind) -> Method:
+        apart = kind(contrast_temperature, negatives, bank_size, 256, generator_rate, crop=0.25)
+        contrast = instance_discrimination(apart, kind is TeacherInstanceDiscriminator)
+        generator = TrainedGenerator(
+            weighted(
+                (constant(bn_weight), bn_gap()),
+                (constant(one_hot_weight), target_class()),
+                (constant(adversarial_weight), adversarial_kl(1.0)),
+                (constant(contrast_weight), contrast),
+            ),
+            PULL_BACK,
+            LatentBatch(steps_per_batch, jitter, flips, latent),
+            generator_rate,
+            (0.5, 0.999),
+        )
+        sources = shares(generator, warm_up, generated)
+        return Method("cmi", PAPER, sources, kl_divergence(temperature))
+
+    return replace(form(InstanceDiscriminator), alone=form(TeacherInstanceDiscriminator))

@@ -57,6 +57,8 @@ class Method:
         selection: which answered samples enter the bank; None: all.
         answers: the signal that targets are made of; where it is not logits, its needs of logits
             are needs of that.
+        alone: the same paper for one institution that releases what this one needs, where the
+            method itself has a stand-in for that; None: it has none. See `for_cards`.
     """
 
     name: str
@@ -69,6 +71,7 @@ class Method:
     aggregation: AggregationSpec = field(default_factory=ByRule)
     selection: Selection | None = None
     answers: Signal = Signal.LOGITS
+    alone: "Method | None" = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.student_from < 1:
@@ -91,6 +94,24 @@ class Method:
             return needs
         readers = {(self.answers if s is Signal.LOGITS else s): r for s, r in needs.signals.items()}
         return replace(needs, signals=readers, tasks=EMBEDDINGS)
+
+    def for_cards(self, cards: Sequence[Card]) -> "Method":
+        """The form of it that fits what institutions release: ``alone`` where it can be had.
+
+        Features of several institutions have no common space, so there is one of them at most.
+        """
+        if self.alone is None or len(cards) != 1:
+            return self
+        try:
+            self.alone.check(cards)
+        except NeedsError:
+            return self
+        return self.alone
+
+    @property
+    def reads_features(self) -> bool:
+        """Whether its terms read features beside logits, which one institution alone can give."""
+        return Signal.FEATURES in self.needs.signals and self.answers is Signal.LOGITS
 
     @property
     def by_question(self) -> bool:

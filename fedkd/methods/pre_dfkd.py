@@ -8,17 +8,24 @@ variational auto-encoder learns whatever was asked about, and replays it
 (`fedkd.synthesis.generative_replay_vae`):
 
     L_G = one_hot + balance * class_balance + activation_weight * activation + (1 - JS(S, T))
-    L_memory = |D(z) - x| + |S(D(z)) - S(x)| + 1e-5 KL(code of x || N(0, 1)),   z of the code of x
+    L_memory = |D(z) - x| + |T(D(z)) - T(x)| + 1e-5 KL(code of x || N(0, 1)),   z of the code of x
     L_S = mean_b mean_c |S_c(x_b) - T_c(x_b)|,      x_b drawn anew or from memory
 
 What is painted from memory begins as z ~ N(0, 1) that takes one step on one_hot + balance *
 class_balance + |mean z|^2 + |var z - 1|^2. JS is at temperature 3, a mean over classes as well as
 images, and the teacher's part of it has no slope.
 
+T in memory is one institution that answers alone and pulls back (`fedkd.synthesis.teacher_replay`):
+what is decoded is asked about too, logits alone, and features are not needed. For several it is
+the student, since every image of every step of the memory's would be asked of each.
+
+What was seen is the public code, and the abstract; the paper's text was not at hand.
+
 Departures
-  The memory, and the step of z, measure answers by the student: in the paper by the teacher, which
-    would cost a question and a gradient for every image of every step of the memory's. What is
-    painted is asked about like any other image, and takes its part of the budget.
+  With the teacher in memory each painted image takes four questions and three gradients: z as drawn
+    and as stepped, and two images that the auto-encoder decodes, in the proportion of the public
+    code. Those of z enter the bank, and what enters it is learned by the memory, its own with it.
+  With the student in memory what is painted is asked about like any other image.
   The bank keeps images too, which the paper does without; ``Plan.capacity`` of a few batches is the
     paper's case, and ``digits-pre_dfkd`` is run so. A batch enters memory whole, once, and not half
     of it; the memory learns from what was new whenever it is to draw.
@@ -29,6 +36,7 @@ Departures
     at a fortieth of that.
 """
 
+from dataclasses import replace
 from typing import Literal, TypeAlias, get_args
 
 from fedkd.core.schedules import FULL, constant, ramp
@@ -43,7 +51,7 @@ from fedkd.losses import (
 )
 from fedkd.methods.method import Method, Share
 from fedkd.methods.source_shares import shares, trained_by
-from fedkd.synthesis import GenerativeReplay, GeneratorNetwork, TrainedGenerator
+from fedkd.synthesis import GenerativeReplay, GeneratorNetwork, TeacherReplay, TrainedGenerator
 
 PAPER = "Binici et al., AAAI 2022 (arXiv 2201.03019)"
 Way: TypeAlias = Literal["pull_back", "finite_differences"]
@@ -76,7 +84,8 @@ def pre_dfkd(
             institutions the signal.
         replayed: share of the generator's questions that are about images from memory, in [0, 1);
             the paper has one for eight new ones.
-        replay_steps: of the auto-encoder, for each batch that was asked about, >= 1.
+        replay_steps: of the auto-encoder, for each batch that was asked about, >= 1; by the
+            teacher's answers, for each batch that is replayed.
         replay_rate: of its Adam, > 0.
         replay_latent_rate: of the step by which z becomes something to replay, > 0.
         distillation_loss: the student's, see `fedkd.losses.distillation`.
@@ -103,11 +112,18 @@ def pre_dfkd(
         generator_rate,
         student_training=True,
     )
-    replay = GenerativeReplay(
-        latent, replay_steps, replay_rate, replay_latent_rate, balance_weight, prior_weight=1e-5
-    )
-    sources = shares(generator, warm_up, generated)
     both = ramp(0.0, generated, warm_up, warm_up)
-    sources["generator"] = Share(generator, lambda p: both(p) * (1.0 - replayed))
-    sources["replay"] = Share(replay, lambda p: both(p) * replayed)
-    return Method("pre_dfkd", PAPER, sources, loss_named(distillation_loss))
+
+    def form(kind: type[GenerativeReplay]) -> Method:
+        memory = kind(
+            latent, replay_steps, replay_rate, replay_latent_rate, balance_weight, prior_weight=1e-5
+        )
+        sources = shares(generator, warm_up, generated)
+        sources["generator"] = Share(generator, lambda p: both(p) * (1.0 - replayed))
+        sources["replay"] = Share(memory, lambda p: both(p) * replayed)
+        return Method("pre_dfkd", PAPER, sources, loss_named(distillation_loss))
+
+    several = form(GenerativeReplay)
+    if not (generator.gradient.pulls_back and replayed):
+        return several
+    return replace(several, alone=form(TeacherReplay))

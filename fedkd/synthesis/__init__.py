@@ -6,6 +6,9 @@ A source is named by a frozen spec, the settings of a part; what it builds stays
 from fedkd.synthesis.auxiliary_networks.gan_discriminator import Discriminator
 from fedkd.synthesis.auxiliary_networks.instance_discriminator import InstanceDiscriminator
 from fedkd.synthesis.auxiliary_networks.interface import AuxiliaryNetwork, BaseAuxiliaryNetwork
+from fedkd.synthesis.auxiliary_networks.teacher_instance_discriminator import (
+    TeacherInstanceDiscriminator,
+)
 from fedkd.synthesis.class_generators import GeneratorPerClass
 from fedkd.synthesis.contrastive_sample_source import ContrastiveSamples
 from fedkd.synthesis.data_impressions import DataImpressions
@@ -39,6 +42,7 @@ from fedkd.synthesis.teacher_gradients import (
     forward_differences,
     gradient_named,
 )
+from fedkd.synthesis.teacher_replay import TeacherReplay
 from fedkd.synthesis.trained_generator_source import TrainedGenerator, TrainedSource
 
 __all__ = [
@@ -74,6 +78,8 @@ __all__ = [
     "Scheduled",
     "SourceScheduler",
     "SurrogateTrained",
+    "TeacherInstanceDiscriminator",
+    "TeacherReplay",
     "TrainedGenerator",
     "TrainedSource",
     "forward_differences",

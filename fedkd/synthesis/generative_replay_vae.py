@@ -48,7 +48,6 @@ class GenerativeReplay:
     balance_weight: float
     prior_weight: float
     needs: ClassVar[Needs] = Needs()
-    cost: ClassVar[Cost] = Cost()
 
     def __post_init__(self) -> None:
         rates, weights = (self.rate, self.latent_rate), (self.balance_weight, self.prior_weight)
@@ -58,6 +57,11 @@ class GenerativeReplay:
             and min(self.steps, self.latent) >= 1
         ):
             raise SettingsError(f"{self!r} is out of range; see its docstring")
+
+    @property
+    def cost(self) -> Cost:
+        """One question for each sample."""
+        return Cost()
 
     def build(self, context: Context) -> "ReplayedSamples":
         """The source."""
@@ -166,8 +170,7 @@ class ReplayedSamples(BaseSource):
         with torch.no_grad():
             answer = self.student(images)
         alike = F.l1_loss(drawn, images) + F.l1_loss(self.student(drawn), answer)
-        each = 0.5 * (mean.square() + log_variance.exp() - 1.0 - log_variance).sum(1)
-        return alike + self.settings.prior_weight * each.mean()
+        return alike + self.settings.prior_weight * divergence(mean, log_variance)
 
     def state(self) -> State:
         """Both networks, their momenta, and how much of the bank they have learned."""
@@ -186,19 +189,33 @@ class ReplayedSamples(BaseSource):
             .requires_grad_()
         )
         images = self.decoder(z)
-        answer = self.student(images)
-        batch = Batch(images, {Signal.LOGITS: answer}, answer)
-        loss = (z.var(0) - 1.0).square().mean() + z.mean(0).square().mean()
-        loss = loss + 1.0 * one_hot().value(batch)
-        loss = loss + self.settings.balance_weight * class_balance().value(batch)
-        (slope,) = torch.autograd.grad(loss, z)
-        step = torch.optim.Adam([z], self.settings.latent_rate)
-        z.grad = slope
-        step.step()
+        loss = moments(z) + worth(images, self.student(images), self.settings.balance_weight)
+        self.step_latents(z, *torch.autograd.grad(loss, z))
         with torch.no_grad():
             drawn: Tensor = self.decoder(z)
         return drawn[:count]
 
+    def step_latents(self, z: Tensor, slope: Tensor) -> None:
+        """The one step of Adam that ``z`` (B, Z) takes along d loss / d z."""
+        z.grad = slope
+        torch.optim.Adam([z], self.settings.latent_rate).step()
+
     @property
     def _parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
         return {"encoder": self.encoder, "decoder": self.decoder, "optimizer": self.optimizer}
+
+
+def divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """KL of codes, (B, Z) each, from N(0, 1): summed over latents, a mean over images. ()."""
+    return 0.5 * (mean.square() + log_variance.exp() - 1.0 - log_variance).sum(1).mean()
+
+
+def moments(z: Tensor) -> Tensor:
+    """How far latents (B, Z) are from mean 0 and variance 1 over their batch. ()."""
+    return (z.var(0) - 1.0).square().mean() + z.mean(0).square().mean()
+
+
+def worth(images: Tensor, answer: Tensor, balance_weight: float) -> Tensor:
+    """How little images are worth replaying: unsure answers (B, K), of few classes. ()."""
+    batch = Batch(images, {Signal.LOGITS: answer}, answer)
+    return one_hot().value(batch) + balance_weight * class_balance().value(batch)

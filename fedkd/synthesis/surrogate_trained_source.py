@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fedkd.core.checkpoint_state import State
-from fedkd.core.interfaces import Context, Selection
+from fedkd.core.interfaces import Context, Selection, TeacherInProcess
 from fedkd.core.source_types import AnsweredBatch, Cost, FollowUps, Proposal, Turn
 from fedkd.errors import SettingsError
 from fedkd.losses.term import Batch
@@ -20,7 +20,6 @@ from fedkd.protocol import Signal
 from fedkd.student.peer_students import Peers
 from fedkd.synthesis.trained_generator_source import (
     DirectStep,
-    TeacherInProcess,
     TrainedGenerator,
     TrainedSource,
 )

@@ -3,21 +3,24 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from fedkd.core.checkpoint_state import Part, State, gather, scatter
-from fedkd.core.interfaces import BaseSource, Context, Selection
+from fedkd.core.interfaces import BaseSource, Context, Selection, TeacherInProcess
 from fedkd.core.schedules import expect_weights
 from fedkd.core.source_types import AnsweredBatch, Cost, FollowUps, Needs, Proposal, Turn
 from fedkd.errors import SettingsError
 from fedkd.losses.term import Batch, Objective
 from fedkd.protocol import Signal
 from fedkd.synthesis.auxiliary_networks.interface import AuxiliaryNetworks
+from fedkd.synthesis.further_views import asked_views, pulled_views
 from fedkd.synthesis.parameterisation import ParameterisationSpec, to_bytes
 from fedkd.synthesis.teacher_gradients import Cotangents, DroppedGradients, Gradient, Point
+
+FEATURES = frozenset({Signal.FEATURES})
+NO_VIEWS: Mapping[int, Tensor] = {}
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,20 +75,12 @@ class TrainedGenerator:
     @property
     def cost(self) -> Cost:
         """While it learns."""
-        return Cost(1 + self.gradient.questions, int(self.gradient.pulls_back))
+        views = sum(term.views for _, term in self.terms)
+        return Cost(1 + self.gradient.questions + views, int(self.gradient.pulls_back) + views)
 
     def build(self, context: Context) -> "TrainedSource":
         """The source."""
         return TrainedSource(self, context)
-
-
-class TeacherInProcess(Protocol):
-    """A teacher whose signals come with their graph, see `fedkd.models.ModuleTeacher`."""
-
-    def signals_with_graph(
-        self, images: Tensor, signals: frozenset[Signal]
-    ) -> Mapping[Signal, Tensor]:
-        """The signals of images (B, C, H, W), differentiable in them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,15 +169,20 @@ class TrainedSource(BaseSource):
             teacher: on the device of the student.
             selection: the method's, which terms may read.
         """
-        compute = self.context.compute
+        context, compute = self.context, self.context.compute
         with compute.autocast():
             drawn = self.target.draw(turn.count, turn.rng, True)
         images = drawn.images.float()
         signals = teacher.signals_with_graph(images, frozenset(self.settings.needs.signals))
         logits = signals[Signal.LOGITS].detach()
+        self.target.hear(logits.cpu())
         student = self._student_logits(images)
+        views = {
+            of: (context.teacher or teacher).signals_with_graph(each, FEATURES)[Signal.FEATURES]
+            for of, each in self.auxiliary.views(images, context.rng).items()
+        }
         batch = replace(
-            self.batch(images, signals, student, drawn.class_targets, None),
+            self.batch(images, signals, student, drawn.class_targets, None, views),
             selected=selection(logits) if selection else None,
         )
         self.optimizer.zero_grad(set_to_none=True)
@@ -212,6 +212,7 @@ class TrainedSource(BaseSource):
         student: Tensor,
         class_targets: Tensor | None,
         answered: AnsweredBatch | None,
+        views: Mapping[int, Tensor] = NO_VIEWS,
     ) -> Batch:
         """What terms are told, once auxiliary networks have looked at it."""
         device = student.device
@@ -219,6 +220,7 @@ class TrainedSource(BaseSource):
         plain = Batch(
             *(images, teacher, student, selected, _on(class_targets, device), self._captured),
             groups=self.context.task.groups,
+            views=views,
         )
         return replace(plain, readings=self.auxiliary.observe(plain, answered, self.context.rng))
 
@@ -253,8 +255,11 @@ class TrainedSource(BaseSource):
             signals = {n: {Signal.LOGITS: answered.labels.to_local(n, own)} for n in leaves}
         fused = {s: value.to(compute.device) for s, value in answered.fusion(signals).items()}
         targets = answered.proposal.class_targets
-        batch = self.batch(pixels, fused, student, targets, answered)
+        views = self.auxiliary.views(pixels, self.context.rng)
+        seen = yield from asked_views(views, answered.answers)
+        batch = self.batch(pixels, fused, student, targets, answered, seen)
         terms = self.backward(batch, answered.progress)
+        yield from pulled_views(views, seen, answered.answers, self._dropped)
         through_student = pixels.grad if pixels.grad is not None else torch.zeros_like(pixels)
         found = {
             name: {s: v.grad for s, v in of.items() if v.grad is not None}

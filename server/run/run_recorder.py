@@ -218,7 +218,7 @@ class RunRecorder:
             "relations": evaluation.relations,
             "estimator": estimator,
             "student": self._student(distilled, evaluation, task),
-            "signals_asked": self._signals(trained=distilled.generator_steps > 0),
+            "signals_asked": self._signals(distilled.generator_steps > 0, cards),
             "student_steps": distilled.student_steps,
             "generator_steps": distilled.generator_steps,
             "questions_saved": None if self.experiment.questions.stop is None else distilled.saved,
@@ -281,9 +281,10 @@ class RunRecorder:
         if history is not None and self._method.answers is Signal.FEATURES:
             keep_gallery_embeddings(self.folder, history)
 
-    def _signals(self, trained: bool) -> list[str]:
+    def _signals(self, trained: bool, cards: Sequence[Card]) -> list[str]:
         """The signals that were asked for; those for a generator only if one was trained."""
-        return sorted(self._method.needs.signals if trained else {self._method.answers})
+        method = self._method.for_cards(self._teachers(cards))
+        return sorted(method.needs.signals if trained else {method.answers})
 
     @property
     def _method(self) -> Method:

@@ -100,6 +100,7 @@ class DirectTraining:
             compute=compute,
             clock=self,
             record=record,
+            teacher=_Counted(self),
         )
         self.source = self._build_generator()
         self.others = self._build_others()
@@ -226,6 +227,20 @@ class DirectTraining:
             "bank": self.bank,
             **{f"source.{name}": source for name, (source, _) in self.others.items()},
         }
+
+
+class _Counted:
+    """The teacher, for parts that ask it on their own account: what it answers them is counted."""
+
+    def __init__(self, training: DirectTraining) -> None:
+        self._training = training
+
+    def signals_with_graph(
+        self, images: Tensor, signals: frozenset[Signal]
+    ) -> Mapping[Signal, Tensor]:
+        """See `fedkd.core.interfaces.TeacherInProcess`."""
+        self._training.samples += len(images)
+        return self._training.teacher.signals_with_graph(images, signals)
 
 
 def _fresh(training: DirectTraining) -> tuple[Tensor, Tensor]:

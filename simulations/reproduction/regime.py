@@ -68,6 +68,23 @@ class GeneratorSection(Section):
     output: Literal["sigmoid", "standardised"] = "sigmoid"
 
 
+class QuestionsSection(Section):
+    """Images of priors that are asked about once, where no generator is trained with the teacher.
+
+    Attributes:
+        priors: names, see `fedkd.procedural.PRIORS`.
+        warp: share of their images that is warped.
+        mix: share of them that is cut-mixed.
+        share: of the rounds, in which a batch of ``generator.batch`` is asked about; the student
+            learns in the others.
+    """
+
+    priors: tuple[str, ...]
+    warp: Unit = 0.0
+    mix: Unit = 0.0
+    share: Annotated[float, Field(gt=0, lt=1)] = 0.5
+
+
 class StudentSection(Section):
     """The student's part of a round.
 
@@ -127,6 +144,7 @@ class Regime(Section):
         published_of: what that figure is of, and where it stands.
         differs: what is not as in the paper, a sentence each.
         arguments: of the method's factory.
+        questions: of a method that is taught by questions; None: generator and student take turns.
         device: of all networks, as ``student.device`` of an experiment.
         precision: of convolutions of generator and student, likewise.
         threads: of torch.
@@ -143,6 +161,7 @@ class Regime(Section):
     teacher: TeacherSection
     generator: GeneratorSection
     student: StudentSection
+    questions: QuestionsSection | None = None
     device: str = "auto"
     precision: Precision = "auto"
     threads: Count = 1

@@ -27,10 +27,12 @@ from fedkd.errors import SettingsError
 from fedkd.evaluation import accuracy, predict_logits
 from fedkd.methods import make
 from fedkd.models import ModuleTeacher
+from fedkd.protocol import Card
 from fedkd.server.report.records.run_folder import RESULT, atomic_path, write_atomic
 from fedkd.simulations.reproduction.cudfkd_cifar10 import is_jpeg
 from fedkd.simulations.reproduction.direct_training import DirectTraining
 from fedkd.simulations.reproduction.paper_networks import padded, paper_network
+from fedkd.simulations.reproduction.question_training import QuestionTraining
 from fedkd.simulations.reproduction.regime import Regime, load_regime
 from fedkd.simulations.reproduction.teacher_training import TeacherSettings, train_until
 
@@ -49,7 +51,7 @@ class _Run:
     regime: Regime
     seed: int
     path: Path
-    training: DirectTraining
+    training: DirectTraining | QuestionTraining
     data: Dataset
     seconds: float = 0.0
     """Of all calls, the teacher's training left out."""
@@ -173,10 +175,16 @@ def _begin(
     regime: Regime, seed: int, path: Path, data: Dataset, teacher: nn.Module, compute: Compute
 ) -> _Run:
     """The run, as new or where it was left."""
-    training = DirectTraining(
-        *(regime, make(regime.method, regime.arguments), ModuleTeacher(teacher, data.classes)),
-        *(paper_network(regime.student.model, data, regime.data, seed + 1), data.shape),
-        *(seed, compute),
+    asked = ModuleTeacher(teacher, data.classes)
+    card = Card("teacher", data.classes, data.shape, asked.signals, pull_back=True)
+    method = make(regime.method, regime.arguments).for_cards([card])
+    student = paper_network(regime.student.model, data, regime.data, seed + 1)
+    training = (
+        DirectTraining(regime, method, asked, student, data.shape, seed, compute)
+        if regime.questions is None
+        else QuestionTraining(
+            regime, regime.questions, method, asked, student, data.shape, seed, compute
+        )
     )
     run = _Run(regime, seed, path, training, data)
     run.resume()

@@ -18,8 +18,10 @@ def test_every_method_is_listed_with_its_gradients_and_its_paper(
     for name, way, *_ in rows:
         listed.setdefault(name.strip() or list(listed)[-1], []).append(way.strip())
     assert {name: tuple(filter(None, each)) for name, each in listed.items()} == {
-        name: ways(name) for name in METHODS
+        name: (*ways(name), *([f"{ways(name)[0]}, alone"] if make(name, {}).alone else []))
+        for name in METHODS
     }
+    assert "pull_back, alone" in listed["cmi"]
     for name in METHODS:
         assert any(line.startswith(name) and make(name, {}).paper in line for line in lines)
 

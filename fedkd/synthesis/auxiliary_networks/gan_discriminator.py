@@ -163,6 +163,10 @@ class TrainedDiscriminator:
         )
         return self.judge(batch.images)
 
+    def views(self, images: Tensor, rng: torch.Generator) -> Tensor | None:
+        """None."""
+        return None
+
     def judge(self, images: Tensor) -> Verdict:
         """Outputs for images (B, C, H, W) in [0, 1], with their graph; changes nothing."""
         verdict: Verdict = self.network.eval()(images)

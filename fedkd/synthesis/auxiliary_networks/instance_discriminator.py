@@ -1,6 +1,7 @@
 """Instance discrimination: a network that tells synthesised images apart by the student's features.
 
-Source: CMI (Fang et al., IJCAI 2021), where the teacher's features are compared.
+Source: CMI (Fang et al., IJCAI 2021), where the teacher's features are compared; see
+`fedkd.synthesis.auxiliary_networks.teacher_instance_discriminator`.
 """
 
 import math
@@ -21,8 +22,8 @@ from fedkd.protocol import as_float
 
 
 @dataclass(frozen=True, eq=False)
-class InstanceDiscriminator:
-    """The settings.
+class ContrastSettings:
+    """The settings, whoever's features are compared.
 
     Attributes:
         temperature: of similarities, > 0.
@@ -49,6 +50,11 @@ class InstanceDiscriminator:
             and 0 < self.crop <= 1
         ):
             raise SettingsError(f"{self!r} is out of range; see its docstring")
+
+
+@dataclass(frozen=True, eq=False)
+class InstanceDiscriminator(ContrastSettings):
+    """The settings of one that compares the student's features."""
 
     def build(self, context: Context) -> "TrainedInstanceDiscriminator":
         """The auxiliary network."""
@@ -79,12 +85,13 @@ class TrainedInstanceDiscriminator:
         device = device_of(student)
         with torch.no_grad():
             size = penultimate_features(student, torch.zeros(1, *shape, device=device)).shape[1]
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.head = nn.Sequential(nn.Linear(size, size), nn.ReLU(), nn.Linear(size, how.width))
-        self.head.to(device)
+        self.head = projection(size, how.width, seed).to(device)
         self.optimizer = torch.optim.Adam(self.head.parameters(), how.rate)
         self._before = torch.empty(0, *shape, dtype=torch.uint8)
+
+    def views(self, images: Tensor, rng: torch.Generator) -> Tensor | None:
+        """The student looks at views, and nobody is asked."""
+        return None
 
     def observe(self, batch: Batch, answered: AnsweredBatch | None, rng: torch.Generator) -> Tensor:
         """`loss` of the batch's images."""
@@ -105,14 +112,7 @@ class TrainedInstanceDiscriminator:
         sample = torch.randperm(len(self._before), generator=rng)[: self.how.negatives]
         x = torch.cat([images, as_float(self._before[sample].to(images.device))])
         views = self._compared(cropped(x, self.how.crop, rng))
-        whole = self._compared(x).detach()
-        each = F.cross_entropy(
-            views @ whole.T / self.how.temperature,
-            torch.arange(len(x), device=x.device),
-            reduction="none",
-        )
-        now, before = each[: len(images)], each[len(images) :]
-        return now.mean() + before.mean() if len(before) else now.mean()
+        return discrimination(views, self._compared(x), len(images), self.how.temperature)
 
     def stepped(self) -> None:
         """A step along the gradients that `loss` has left."""
@@ -140,6 +140,28 @@ class TrainedInstanceDiscriminator:
     @property
     def _parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
         return {"head": self.head, "optimizer": self.optimizer}
+
+
+def projection(size: int, width: int, seed: int) -> nn.Module:
+    """h, two layers: features (B, size) -> what is compared, (B, width)."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Linear(size, size), nn.ReLU(), nn.Linear(size, width))
+
+
+def discrimination(views: Tensor, whole: Tensor, now: int, temperature: float) -> Tensor:
+    """``mean_i -log softmax_j(v_i . V_j / tau)_i``, of images now and of those before alike. ().
+
+    Args:
+        views: v, (B, D), of length 1.
+        whole: V, (B, D), likewise; no slope passes through it.
+        now: how many of them are of the batch, >= 1; the others were before it.
+        temperature: tau > 0.
+    """
+    alike = views @ whole.detach().T / temperature
+    target = torch.arange(len(views), device=views.device)
+    each = F.cross_entropy(alike, target, reduction="none")
+    return each[:now].mean() + each[now:].mean() if len(each) > now else each.mean()
 
 
 def cropped(images: Tensor, least: float, rng: torch.Generator) -> Tensor:

@@ -15,6 +15,16 @@ from fedkd.losses.term import Batch, Term
 class AuxiliaryNetwork(Stateful, Protocol):
     """Something that looks at synthesised images before the terms do."""
 
+    def views(self, images: Tensor, rng: torch.Generator) -> Tensor | None:
+        """Further images whose features the teacher is asked for, (B', C, H, W); None: none.
+
+        What is answered is in `Batch.views` when `observe` is called.
+
+        Args:
+            images: (B, C, H, W) in [0, 1], with the graph that views are to have too.
+            rng: the sources' stream.
+        """
+
     def observe(self, batch: Batch, answered: AnsweredBatch | None, rng: torch.Generator) -> Any:
         """What terms read, by `Batch.of`, with its graph; may first learn from what was answered.
 
@@ -33,6 +43,10 @@ class AuxiliaryNetwork(Stateful, Protocol):
 
 class BaseAuxiliaryNetwork:
     """Defaults of an auxiliary network that learns nothing from the terms."""
+
+    def views(self, images: Tensor, rng: torch.Generator) -> Tensor | None:
+        """None."""
+        return None
 
     def stepped(self) -> None:
         """Nothing."""
@@ -54,6 +68,11 @@ class AuxiliaryNetworks:
         self._each: dict[int, AuxiliaryNetwork] = {
             identity: context.part(spec) for identity, spec in specs.items()
         }
+
+    def views(self, images: Tensor, rng: torch.Generator) -> dict[int, Tensor]:
+        """Views that any of them wants features of, by identity of its spec."""
+        wanted = {i: each.views(images, rng) for i, each in self._each.items()}
+        return {i: views for i, views in wanted.items() if views is not None}
 
     def observe(
         self, batch: Batch, answered: AnsweredBatch | None, rng: torch.Generator
