@@ -70,7 +70,7 @@ def distil(
     """Train ``student`` on what the institutions behind ``cards`` answer.
 
     Args:
-        student: (B, C, H, W) in [0, 1] -> (B, K), K as in `LabelSpaces.of(cards)`; trained in place.
+        student: (B, C, H, W) in [0, 1] -> (B, K) of `LabelSpaces.of(cards)`; trained in place.
         method: the paper; in its form for a single institution, where it has one and can be used.
         cards: of the institutions, which agree on the shape; each has classes of its own. Read at
             every question: a caller may add those who join before it sends their answers.

@@ -14,6 +14,7 @@ from fedkd.models import ModuleTeacher, build_network
 from fedkd.simulations import cli
 from fedkd.simulations.reproduction import reproduction
 from fedkd.simulations.reproduction.direct_training import DirectTraining
+from fedkd.simulations.reproduction.question_training import QuestionTraining
 from fedkd.simulations.reproduction.regime import Regime, known_regimes, load_regime
 from fedkd.simulations.reproduction.reproduction import lines_of, reproduce
 from fedkd.simulations.reproduction.teacher_training import TeacherSettings, train_until
@@ -38,7 +39,10 @@ def test_there_are_regimes() -> None:
     assert {"cudfkd", "dafl", "dfad", "zskt"} <= set(known_regimes())
 
 
-@pytest.mark.parametrize("name", known_regimes())
+BY_QUESTIONS = [name for name in known_regimes() if load_regime(name).questions is not None]
+
+
+@pytest.mark.parametrize("name", [n for n in known_regimes() if n not in BY_QUESTIONS])
 def test_a_regime_names_its_method_and_trains_generator_and_student(name: str) -> None:
     regime = small(name, 2, "share=1.0")
     assert regime.differs, "what is not as in the paper is said"
@@ -53,6 +57,63 @@ def test_a_regime_names_its_method_and_trains_generator_and_student(name: str) -
     assert training.student_steps > 0
     after = training.student.parameters()
     assert any(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def by_questions(name: str, seed: int = 0) -> QuestionTraining:
+    regime = small(name, 4, "student.steps=20", "questions.share=0.5")
+    assert regime.questions is not None
+    teacher = ModuleTeacher(build_network(regime.teacher.model, K, SHAPE, 0), K)
+    student, method = build_network("lenet5", K, SHAPE, 1), make(regime.method, regime.arguments)
+    return QuestionTraining(regime, regime.questions, method, teacher, student, SHAPE, seed, CPU)
+
+
+@pytest.mark.parametrize("name", BY_QUESTIONS)
+def test_a_regime_by_questions_asks_first_and_then_learns(name: str) -> None:
+    assert load_regime(name).differs
+    training = by_questions(name)
+    before = [weight.clone() for weight in training.student.parameters()]
+    for _ in range(2):
+        training.round()
+    assert training.samples == 2 * 8
+    assert training.student_steps == 0
+    while not training.done:
+        training.round()
+    assert (training.samples, training.student_steps) == (2 * 8, 2 * 20)
+    after = training.student.parameters()
+    assert any(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def test_a_regime_by_questions_goes_on_alike_from_any_round() -> None:
+    whole = by_questions("dip_kd")
+    while not whole.done:
+        whole.round()
+    for rounds in (1, 5):
+        first, second = by_questions("dip_kd"), by_questions("dip_kd")
+        for _ in range(rounds):
+            first.round()
+        second.restore(first.state())
+        while not second.done:
+            second.round()
+        assert second.rounds == whole.rounds
+        one, other = (t.student.state_dict() for t in (whole, second))
+        assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_regime_by_questions_takes_the_loops_optimiser_alone() -> None:
+    regime = small("dip_kd", 4, "student.optimiser=sgd")
+    teacher = ModuleTeacher(build_network("lenet5", K, SHAPE, 0), K)
+    assert regime.questions is not None
+    with pytest.raises(SettingsError, match="has adam, cosine and kept"):
+        QuestionTraining(
+            *(regime, regime.questions, make("dip_kd", {}), teacher),
+            *(build_network("lenet5", K, SHAPE, 1), SHAPE, 0, CPU),
+        )
+
+
+def test_one_institution_in_this_process_gives_a_method_its_papers_form(tmp_path: Path) -> None:
+    settings = [*SMALL, "rounds=1", "generator.width=4", "generator.steps=2", "student.steps=1"]
+    result = reproduce("cmi", 0, tmp_path / "cmi", [*settings, "arguments.steps_per_batch=2"])
+    assert result["samples"] == 2 * 8 + 2 * 8, "a view of each image was asked about too"
 
 
 def test_samples_are_all_that_the_teacher_answered() -> None:
