@@ -123,6 +123,9 @@ def test_samples_are_all_that_the_teacher_answered() -> None:
     same = training_of(small("dafl", 3))
     same.round()
     assert same.samples == 8, "the student learns from the generator's own batch"
+    often = training_of(small("zskt", 3))
+    often.round()
+    assert (often.samples, often.student_steps) == (8, 10), "ten steps, all on the same images"
 
 
 def test_a_student_step_has_fresh_images_and_the_same_has_those_of_the_generator() -> None:
