@@ -99,6 +99,8 @@ class DataTable(Section):
     shards: Count = 2
     partition_file: ResolvedPath | None = None
     partition_seed: int = 0
+    tasks: tuple[str, ...] = ()
+    """Of data with several tasks: those that are labelled here; none: all."""
 
 
 class BudgetTable(Section):

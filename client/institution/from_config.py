@@ -142,7 +142,7 @@ def owner_vault(config: OwnerConfig, progress: ProgressCallback | None) -> Vault
     Raises:
         SettingsError: a teacher that is trained here, and no data.
     """
-    assets = None if config.data is None else _assets(config.data, config.teacher)
+    assets = None if config.data is None else owner_assets(config.data, config.teacher)
     if isinstance(config.teacher, TeacherSpec):
         return ExternalVault(config.teacher, assets)
     if assets is None:
@@ -159,7 +159,7 @@ def _shrink_settings(t: ShrunkTable) -> ShrinkSettings:
     return ShrinkSettings(t.width, t.images, t.steps, t.learning_rate, augmentation, private)
 
 
-def _assets(d: DataTable, t: TeacherTable | TeacherSpec) -> Assets:
+def owner_assets(d: DataTable, t: TeacherTable | TeacherSpec) -> Assets:
     """The owner's data, and the model to train on them, if there is one."""
     data = Assets(
         data=d.source,
@@ -171,6 +171,7 @@ def _assets(d: DataTable, t: TeacherTable | TeacherSpec) -> Assets:
         shards=d.shards,
         partition_file=None if d.partition_file is None else str(d.partition_file),
         partition_seed=d.partition_seed,
+        tasks=(d.tasks,) if d.tasks else (),
     )
     if isinstance(t, TeacherSpec):
         return data

@@ -98,6 +98,7 @@ def owner_config(deployment: Deployment, index: int) -> str:
             "epochs": i.epochs,
             "batch": i.batch,
             "learning_rate": i.learning_rate,
+            "embedding": i.embedding,
         },
         "data": {
             "source": i.data,
@@ -109,6 +110,7 @@ def owner_config(deployment: Deployment, index: int) -> str:
             "shards": i.shards,
             "partition_file": i.partition_file,
             "partition_seed": i.partition_seed,
+            "tasks": list(i.tasks[index % len(i.tasks)]) if i.tasks else None,
         },
         "policy": {
             "signals": list(policy.signals),

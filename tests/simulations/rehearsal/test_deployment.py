@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from fedkd.client.config.owner_config import load_owner_config
+from fedkd.client.institution.from_config import owner_assets
+from fedkd.client.institution.from_experiment import simulated_assets
 from fedkd.errors import SettingsError
 from fedkd.experiment import load_experiment
 from fedkd.server.hub.tls_certificates import make_certificates
@@ -70,7 +72,9 @@ def test_a_command_is_run_to_its_end_within_its_time(tmp_path: Path) -> None:
             processes.run("sleep", *SHELL, "sleep 300", limit=0.1)
 
 
-@pytest.mark.parametrize("name", ["digits", "digits-pullback", "digits-mixed"])
+@pytest.mark.parametrize(
+    "name", ["digits", "digits-pullback", "digits-mixed", "digits-tasks", "digits-embed"]
+)
 def test_owner_configs_can_be_loaded(name: str, tmp_path: Path) -> None:
     experiment = load_experiment(name, ["institutions.count=3"])
     deployment = Deployment(tmp_path, experiment, name, (), "127.0.0.1:9092", tmp_path / "out")
@@ -87,6 +91,10 @@ def test_owner_configs_can_be_loaded(name: str, tmp_path: Path) -> None:
         assert owner.policy.samples >= experiment.questions.budget
         assert owner.policy.pull_back == experiment.policy.pull_back
         assert owner.servers == {"127.0.0.1:9092"}
+        told = owner_assets(owner.data, owner.teacher)
+        wanted = simulated_assets(experiment, index)
+        assert (told.embedding, told.data) == (wanted.embedding, wanted.data)
+        assert told.tasks == wanted.tasks[index : index + 1]
         assert owner.state.control_socket == deployment.socket(institution)
         assert owner.connection is not None
         assert owner.connection.credentials() is not None
