@@ -72,8 +72,8 @@ The coordinator has no test data, so the true {{ score.name }} is not known.
 {% endif %}
 {% if close %}
 
-On {{ close.count | count }} {{ "" if public else "invented " }}{{ domain.samples }} that were held
-back from training
+On {{ close.count | count }} {{ "" if public else "invented " }}{{ domain.samples }}
+that were held back from training
 {%- if close.relation_correlation is not none %}, its relations correlate with those of the
 institutions by **{{ "%.3f" % close.relation_correlation }}**.
 {%- elif close.r2 is none %}, the student decides as the ensemble on

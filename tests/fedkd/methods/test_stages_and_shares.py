@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from fedkd.aggregation import LearnedWeights
+from fedkd.core.public_data import PublicData
 from fedkd.errors import SettingsError
 from fedkd.loop import Plan, Progress, distil, drive
 from fedkd.losses import cross_entropy, kl_divergence, l1_centred
@@ -104,6 +105,35 @@ def test_hidfd_trains_its_generator_first_and_its_student_on_a_hybrid() -> None:
     assert (generator.until, method.student_from) == (0.5, 0.5)
     s, t = (x - x.mean(1, keepdim=True) for x in (SOME, OTHER))
     assert method.loss(SOME, OTHER).tolist() == pytest.approx(((s - t) ** 2).mean(1).tolist())
+
+
+@pytest.mark.parametrize("selection", ["prototypes", "random", None])
+def test_hidfd_asks_about_those_of_its_public_samples_that_a_rule_chooses(
+    selection: str | None,
+) -> None:
+    random = torch.Generator().manual_seed(2)
+    samples = torch.randint(0, 256, (40, 1, 8, 8), generator=random, dtype=torch.uint8)
+    public = PublicData.joined({"a": samples[:25], "b": samples[25:]})
+    method = hidfd(
+        latent=4, public_selection=selection, public_most=None if selection is None else 12
+    )
+    asked: list[Progress] = []
+
+    def watch(progress: Progress) -> None:
+        if progress.kind == "asked":
+            asked.append(progress)
+
+    teachers = InProcess({"a": nn.Sequential(nn.Flatten(), nn.Linear(64, 4))}, (1, 8, 8), 4)
+    student = nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
+    plan = Plan(100, 10, 20, student_batch=8, asking=1.0)
+    drive(
+        distil(student, method, teachers.cards, plan, {}, watch=watch, public=public),
+        teachers.answer,
+    )
+    counts = asked[-1].facts["public"]
+    assert isinstance(counts, dict)
+    assert sum(counts.values()) == (40 if selection is None else 12)
+    assert {progress.facts["origin"] for progress in asked} == {"public", "generator"}
 
 
 @pytest.mark.parametrize("rule", ["log_linear_pool", "mean_probabilities"])
