@@ -27,6 +27,7 @@ from fedkd.losses.distillation import (
     kl_divergence,
     l1_centred,
     loss_named,
+    nothing,
     squared_centred,
 )
 from fedkd.losses.gan_generator import adversarial_realness, classwise_realness
@@ -69,6 +70,7 @@ __all__ = [
     "logit_discrepancy",
     "loss_named",
     "mode_seeking",
+    "nothing",
     "one_hot",
     "penalised",
     "relation_kl",

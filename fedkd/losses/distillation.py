@@ -26,6 +26,11 @@ def squared_centred(student: Tensor, target: Tensor) -> Tensor:
     return (s - t).square().mean(1)
 
 
+def nothing(student: Tensor, target: Tensor) -> Tensor:
+    """0 of each sample: what the student learns is a student part's. (B,)."""
+    return 0.0 * student.sum(1)
+
+
 def kl_divergence(temperature: float = 4.0) -> Loss:
     """tau^2 KL(softmax(T/tau) || softmax(S/tau)). (B,).
 

@@ -8,16 +8,22 @@ student learns from public samples, repeated many times over, and from generated
 
     L_D = hinge + CE(side(x), 2 c) + CE(side(g), 2 y + 1) + integration * sum_{a, b} |t(a) - d(b)|
     L_G = -D(g) + CE(side(g), 2 y) - CE(side(g), 2 y + 1) + frequency * category_frequency
-    L_S = mean_c (S_c - T_c)^2
+    L_S = |P S_f - T_f|^2 / D,  S = W P S_f;  of several institutions: mean_c (S_c - T_c)^2
 
 x is public, c what the teacher says it shows; g is generated and is to show y; a and b are x and g.
 Feature integration (`fedkd.synthesis.auxiliary_networks.gan_discriminator`) and category frequency
 smoothing (`fedkd.losses.class_prior`) are what the paper says: in its public code no gradient flows
 through the one, and the weights of the other are never updated.
 
+S_f and T_f, of which there are D, enter the last layers; P is the projector, W the teacher's
+classifier (`fedkd.student.feature_alignment`). One institution that answers alone and releases its
+features has this form.
+
+What was seen is the public code, and what others say of the paper; its text was not at hand.
+
 What cannot cross
-  "The student shares the teacher's classifier": weights do not travel. The student has a classifier
-    of its own.
+  "The student shares the teacher's classifier": weights do not travel. Of one institution W follows
+    from its features and logits by least squares. Of several the student's classifier is its own.
   "Its features are aligned with the teacher's": the last feature maps of institutions share no
     space in which they could be fused. With one classifier W on both sides features that agree give
     logits W f that agree, and those travel: the squared distance is of centred logits.
@@ -28,6 +34,9 @@ What cannot cross
     category frequency through every institution.
 
 Departures
+  Features are compared after pooling, and P is linear, so that W P is the last layer of a student
+    as it is; the paper aligns maps by three convolutions and keeps those. The discriminator and
+    t(x) are what they are for several institutions, also for one.
   One batch serves discriminator and generator; the paper draws a new one for the latter.
   The generator is told its class beside the latent; the paper's BigGAN by its batch norms. It is
     ours, and so is the discriminator: both are small.
@@ -41,6 +50,7 @@ Departures
   Where institutions are fused by a pool, logits are logarithms of probabilities.
 """
 
+from dataclasses import replace
 from typing import Literal, TypeAlias, get_args
 
 from fedkd.core.schedules import FULL, constant
@@ -49,15 +59,18 @@ from fedkd.losses import (
     adversarial_realness,
     category_frequency,
     classwise_realness,
+    nothing,
     squared_centred,
     weighted,
 )
 from fedkd.methods.method import Method, Share
 from fedkd.methods.source_shares import shares, trained_by
+from fedkd.student.feature_alignment import FeatureAlignment
 from fedkd.synthesis import (
     Discriminator,
     GeneratorNetwork,
     PublicSamples,
+    RememberedFeatures,
     TrainedGenerator,
     rule_named,
 )
@@ -133,10 +146,13 @@ def hidfd(
         betas,
         until=stage,
     )
-    return Method(
-        "hidfd",
-        PAPER,
-        {**shares(generator, warm_up, generated), "public": Share(public, None)},
-        squared_centred,
-        student_from=stage,
-    )
+    sources = {**shares(generator, warm_up, generated), "public": Share(public, None)}
+    several = Method("hidfd", PAPER, sources, squared_centred, student_from=stage)
+    alignment = FeatureAlignment()
+    remembered = {
+        name: Share(RememberedFeatures(spec, alignment), share)
+        for name, (spec, share) in sources.items()
+    }
+    parts = {"alignment": alignment}
+    alone = replace(several, sources=remembered, loss=nothing, student=parts)
+    return replace(several, alone=alone)

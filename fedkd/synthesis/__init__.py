@@ -28,6 +28,7 @@ from fedkd.synthesis.pixel_and_latent_parameterisation import LatentBatch, Pixel
 from fedkd.synthesis.prior_parameter_bandit import PriorParameterBandit
 from fedkd.synthesis.prior_source import ProceduralPriors
 from fedkd.synthesis.public_pool import PublicSamples, rule_named
+from fedkd.synthesis.remembered_features import RememberedFeatures
 from fedkd.synthesis.row_parameterisation import RowBatch
 from fedkd.synthesis.source_scheduler import Scheduled, SourceScheduler
 from fedkd.synthesis.surrogate_trained_source import SurrogateTrained
@@ -74,6 +75,7 @@ __all__ = [
     "PriorParameterBandit",
     "ProceduralPriors",
     "PublicSamples",
+    "RememberedFeatures",
     "RowBatch",
     "Scheduled",
     "SourceScheduler",

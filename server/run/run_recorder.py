@@ -36,6 +36,7 @@ from fedkd.server.run.ensemble_warnings import ensemble_warnings
 from fedkd.server.run.estimator_of_run import ScoreModel, check_parity, estimator_of_run
 from fedkd.server.run.growth_of_run import growth_record
 from fedkd.server.run.manifest import versions
+from fedkd.synthesis import NONE
 from fedkd.tasks import task_of
 
 SCORES = 40
@@ -284,7 +285,10 @@ class RunRecorder:
     def _signals(self, trained: bool, cards: Sequence[Card]) -> list[str]:
         """The signals that were asked for; those for a generator only if one was trained."""
         method = self._method.for_cards(self._teachers(cards))
-        return sorted(method.needs.signals if trained else {method.answers})
+        specs = [spec for spec, _ in method.sources.values()]
+        asking = [s for s in specs if trained or getattr(s, "gradient", NONE) is NONE]
+        signals = {Signal.LOGITS, *(signal for spec in asking for signal in spec.needs.signals)}
+        return sorted(method.asked(frozenset(signals)))
 
     @property
     def _method(self) -> Method:

@@ -11,7 +11,7 @@ from fedkd.simulations import run as runs
 from fedkd.simulations.engines.local import LocalInstitutions
 
 FEATURES = 'policy.signals=["logits", "bn_gap", "features"]'
-PAPERS = ("cmi", "pre_dfkd")
+PAPERS = ("cmi", "hidfd", "pre_dfkd")
 
 
 def small(paper: str, count: int, *further: str) -> Experiment:
