@@ -9,7 +9,7 @@ from fedkd.core.interfaces import Context, Source, SourceSpec
 from fedkd.core.source_types import AnsweredBatch, Cost, FollowUps, Needs, Proposal, Turn
 from fedkd.protocol import Signal
 from fedkd.student.feature_alignment import AlignedStudent, FeatureAlignment
-from fedkd.synthesis.teacher_gradients import NONE, Gradient
+from fedkd.synthesis.teacher_gradients import Gradient
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,9 +25,9 @@ class RememberedFeatures:
     alignment: FeatureAlignment
 
     @property
-    def gradient(self) -> Gradient:
-        """The source's; `NONE` where it trains nothing."""
-        own: Gradient = getattr(self.source, "gradient", NONE)
+    def gradient(self) -> Gradient | None:
+        """The source's; None where it trains nothing."""
+        own: Gradient | None = getattr(self.source, "gradient", None)
         return own
 
     @property

@@ -286,7 +286,7 @@ class RunRecorder:
         """The signals that were asked for; those for a generator only if one was trained."""
         method = self._method.for_cards(self._teachers(cards))
         specs = [spec for spec, _ in method.sources.values()]
-        asking = [s for s in specs if trained or getattr(s, "gradient", NONE) is NONE]
+        asking = [s for s in specs if trained or getattr(s, "gradient", None) in (None, NONE)]
         signals = {Signal.LOGITS, *(signal for spec in asking for signal in spec.needs.signals)}
         return sorted(method.asked(frozenset(signals)))
 

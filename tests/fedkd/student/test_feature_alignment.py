@@ -144,6 +144,14 @@ def test_one_institution_gives_features_and_its_student_agrees_with_it() -> None
     assert math.isfinite(gaps[0])
 
 
+def test_the_form_for_one_institution_trains_its_generator_as_the_other_does() -> None:
+    method = hidfd()
+    assert method.alone is not None
+    assert method.alone.gradient is method.gradient
+    assert method.alone.needs.pull_back
+    assert method.alone.needs.public_data
+
+
 def test_several_institutions_are_asked_for_scores() -> None:
     _, requests = run_with(2)
     assert all(Signal.FEATURES not in r.signals for r in requests if isinstance(r, Ask))
