@@ -267,7 +267,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in options.experiments:
         runs = [_run(name, int(seed), options, attacks, rules) for seed in options.seeds.split(",")]
         figures[name] = {"runs": runs, **summary(runs)}
-        _print_table(name, figures[name], list(dict.fromkeys([*rules, PLAIN])))
+        scored = "ensembles" if options.ensembles else "students"
+        _print_table(
+            f"{name}: mean accuracy of {scored}",
+            figures[name],
+            list(dict.fromkeys([*rules, PLAIN])),
+        )
     worst = max(each["worst_drop"] for each in figures.values())
     loss = max(each["honest_loss"] for each in figures.values())
     print(f"worst drop of auto below those without the liars: {worst:.2f} points")
@@ -298,8 +303,8 @@ def _run(
         return measure(accuracy, attacks, rules, lambda line: print(f"  {line}", flush=True))
 
 
-def _print_table(name: str, found: Mapping[str, Any], rules: Sequence[str]) -> None:
-    print(f"{name}: mean accuracy of students, in percent")
+def _print_table(title: str, found: Mapping[str, Any], rules: Sequence[str]) -> None:
+    print(f"{title}, in percent")
     print("  ".join(["case      ", *(f"{rule:>16}" for rule in rules)]))
     for case, by_rule in found["means"].items():
         cells = [f"{by_rule[rule]:16.2f}" if rule in by_rule else " " * 16 for rule in rules]

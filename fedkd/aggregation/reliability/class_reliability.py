@@ -12,9 +12,9 @@ that they claim. Three questions are put to the answers of each institution:
    correlated with the others' fused ones; where enough peers share classes, with each peer besides,
    of which the weighted median counts, so that a few who collude cannot vouch for one another.
    Whoever agrees least is left out first, and the rest is judged anew without it.
-3. *And in each class?* A class of which an institution contradicts the others, where two of them
-   know it, is left out of the fusion, and so are its other classes that do not agree; an
-   institution of which most classes fail is left out whole.
+3. *And in each class?* Of an institution that contradicts the others on two classes or more, where
+   two of them know these, all classes that do not agree are left out of the fusion; an institution
+   of which most classes fail is left out whole.
 
 Under label skew honest institutions disagree much, and one may be the only one to know a class. So
 agreement counts in the classes that both sides know, as far as they know them; with too little in
@@ -52,10 +52,13 @@ LEAST_CLASSES = 0.15
 """Share of the classes, besides one, that a quarter of the institutions have to answer: below it
 samples are too much alike to judge anybody by, as those of a generator that has just begun."""
 CONTRADICTED = -0.05
-"""A class below this is left out. Honest institutions that know little of a class agree with nobody
-on it, and seldom contradict: to leave them out costs more than their noise does."""
+"""Below this an institution contradicts the others on a class. Honest ones that know little of it
+agree with nobody, and seldom contradict: to leave them out costs more than their noise does."""
+CAUGHT = 2
+"""Classes that an institution has to contradict the others on before any is left out. Under skew an
+honest one does so on one; whoever takes a class for another contradicts on both."""
 LEAST_CLASS_AGREEMENT = 0.2
-"""And one below this, of an institution that contradicted the others in another class."""
+"""A class below this is left out, of an institution that was caught."""
 WELL_KNOWN = 0.5
 """Weight from which an institution, or its witness, counts as knowing a class; 1 is averagely."""
 MOST_CLASSES = 0.5
@@ -209,9 +212,9 @@ class _Judge:
                 continue
             judged = self.trusted[k] & (counts[k] > 0) & (second > WELL_KNOWN)
             gone = self.had[k] & ~self.trusted[k]
-            caught = bool((gone | (judged & (by_class < CONTRADICTED))).any())
+            contradicted = int((judged & (by_class < CONTRADICTED)).sum())
             fails = judged & (by_class < LEAST_CLASS_AGREEMENT)
-            if caught and bool(fails.any()):
+            if (bool(gone.any()) or contradicted >= CAUGHT) and bool(fails.any()):
                 least = by_class.masked_fill(~fails, math.inf)
                 classes = (fails | gone).nonzero()[:, 0].tolist()
                 number = int((judged | gone).sum())

@@ -1,12 +1,15 @@
 """Aggregation by a fusion rule that leaves out whom the answers prove unreliable.
 
 Reliability is estimated again and again while a run asks, see `class_reliability`: over all that is
-banked, and over what came last, for an institution that turns. Where it changes, the targets of
-everything that is banked are fused again.
+banked, of which the majority of the latest estimates counts, and over what came last, for an
+institution that turns. Where it changes, the targets of everything that is banked are fused again.
 """
 
-from collections.abc import Mapping, Sequence
+import statistics
+from collections import deque
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -22,6 +25,12 @@ from fedkd.core.checkpoint_state import State
 from fedkd.core.interfaces import Record
 from fedkd.core.run_plan import AUTO, ClassPrior
 from fedkd.protocol import Card, LabelSpaces
+
+LATEST = 5
+"""Estimates of which the majority counts. Each is made from a part of the answers; who stands near
+a threshold would come and go, and a student whose targets go to and fro learns neither of them."""
+Judgement: TypeAlias = tuple[tuple[bool, ...], tuple[float, ...]]
+"""Of an institution: whether each of its classes is trusted, and how far each claim is granted."""
 
 
 class ReliabilityWeightedAggregation(PeriodicReliability):
@@ -48,6 +57,7 @@ class ReliabilityWeightedAggregation(PeriodicReliability):
         self._trusted: dict[str, tuple[bool, ...]] = {}
         self._shown: dict[str, tuple[float, ...]] = {}
         self._suspects: frozenset[str] = frozenset()
+        self._latest: deque[Mapping[str, Judgement]] = deque(maxlen=LATEST)
 
     def fusion(self, cards: Sequence[Card]) -> RuleFusion:
         """Of whoever takes part by now."""
@@ -82,22 +92,37 @@ class ReliabilityWeightedAggregation(PeriodicReliability):
         if whole is None:
             return
         names, found = whole
-        trusted = dict(zip(names, found.trusted, strict=True))
+        own = {name: torch.tensor(labels.indices[name]) for name in names}
+        self._latest.append(
+            {
+                name: (tuple(trusted[own[name]].tolist()), tuple(shown[own[name]].tolist()))
+                for name, trusted, shown in zip(names, found.trusted, found.shown, strict=True)
+            }
+        )
+        majority = {name: self._majority(name) for name in names}
         if count >= 2 * WINDOW:
             last = self._judged(torch.arange(count - WINDOW, count), fusion, labels)
             turned = set() if last is None else _left_out(*last)
             for name in turned & self._suspects:  # twice: one window may be a bad sample
-                trusted[name] = torch.zeros_like(found.trusted[0])
+                majority[name] = tuple(False for _ in own[name]), majority[name][1]
             self._suspects = frozenset(turned)
-        own = {name: torch.tensor(labels.indices[name]) for name in names}
-        shown = dict(zip(names, found.shown, strict=True))
-        if all(bool(t.all()) for t in trusted.values()) and bool((found.shown == 1).all()):
-            self._trusted, self._shown = {}, {}
-        else:
-            self._trusted = {n: tuple(trusted[n][own[n]].tolist()) for n in names}
-            self._shown = {n: tuple(shown[n][own[n]].tolist()) for n in names}
+        doubted = any(not all(trusted) or min(shown) < 1 for trusted, shown in majority.values())
+        self._trusted = {name: each[0] for name, each in majority.items() if doubted}
+        self._shown = {name: each[1] for name, each in majority.items() if doubted}
         if self._record is not None:
-            self._record("reliability", **self._facts(names, found, trusted, labels))
+            agreement = dict(zip(names, found.agreement.tolist(), strict=True))
+            self._record("reliability", **self._facts(majority, agreement, labels))
+
+    def _majority(self, name: str) -> Judgement:
+        """What most of the latest estimates say of an institution, class by class."""
+        found = [estimate[name] for estimate in self._latest if name in estimate]
+        trusted = (
+            2 * sum(votes) >= len(votes) for votes in zip(*(t for t, _ in found), strict=True)
+        )
+        shown = (
+            statistics.median_low(shares) for shares in zip(*(s for _, s in found), strict=True)
+        )
+        return tuple(trusted), tuple(shown)
 
     def _judged(
         self, rows: Tensor, fusion: RuleFusion, labels: LabelSpaces
@@ -117,26 +142,33 @@ class ReliabilityWeightedAggregation(PeriodicReliability):
 
     def _facts(
         self,
-        names: Sequence[str],
-        found: Reliability,
-        trusted: Mapping[str, Tensor],
+        majority: Mapping[str, Judgement],
+        agreement: Mapping[str, float],
         labels: LabelSpaces,
     ) -> dict[str, object]:
         """What the record says of an estimate."""
-        agreement = [None if a != a else round(a, 4) for a in found.agreement.tolist()]
         return {
             "samples": self._heard,
-            "agreement": dict(zip(names, agreement, strict=True)),
+            "agreement": {n: None if a != a else round(a, 4) for n, a in agreement.items()},
             "weight": {
-                n: round(float((trusted[n] * s)[list(labels.indices[n])].mean()), 4)
-                for n, s in zip(names, found.shown, strict=True)
+                name: round(statistics.fmean(t * s for t, s in zip(*own, strict=True)), 4)
+                for name, own in majority.items()
             },
             "left_out": {
-                n: [labels.names[c] for c in (~trusted[n]).nonzero()[:, 0].tolist()]
-                for n in names
-                if not bool(trusted[n].all())
+                name: [
+                    labels.names[c]
+                    for c, kept in zip(labels.indices[name], trusted, strict=True)
+                    if not kept
+                ]
+                for name, (trusted, _) in majority.items()
+                if not all(trusted)
             },
         }
+
+    def exclude(self, names: Collection[str], cards: Sequence[Card]) -> Tensor | None:
+        """As `PeriodicReliability`; earlier estimates were made with answers that are gone."""
+        self._latest.clear()
+        return super().exclude(names, cards)
 
     def state(self) -> State:
         """All logits that are kept, and the last estimate."""
@@ -146,6 +178,7 @@ class ReliabilityWeightedAggregation(PeriodicReliability):
             "heard": self._heard,
             "estimated": self._estimated,
             "suspects": sorted(self._suspects),
+            "latest": [{n: list(map(list, own)) for n, own in e.items()} for e in self._latest],
         }
         return State(super().state().tensors, numbers)
 
@@ -157,6 +190,11 @@ class ReliabilityWeightedAggregation(PeriodicReliability):
         self._shown = {name: tuple(own) for name, own in numbers["shown"].items()}
         self._heard, self._estimated = numbers["heard"], numbers["estimated"]
         self._suspects = frozenset(numbers["suspects"])
+        self._latest.clear()
+        self._latest.extend(
+            {name: (tuple(trusted), tuple(shown)) for name, (trusted, shown) in each.items()}
+            for each in numbers["latest"]
+        )
 
 
 def _left_out(names: Sequence[str], found: Reliability) -> set[str]:

@@ -134,6 +134,15 @@ def test_of_two_classes_that_are_swapped_only_these_are_left_out() -> None:
     assert (~found.trusted).nonzero().tolist() == [[2, 1], [2, 4]]
 
 
+def test_who_contradicts_the_others_on_a_single_class_keeps_it() -> None:
+    logits = answers(ALIKE)
+    logits[2, :, 4] = -logits[2, :, 4]
+    found = estimate_reliability(logits, ALIKE)
+    assert bool(found.trusted.all())
+    logits[2, :, 1] = -logits[2, :, 1]
+    assert (~estimate_reliability(logits, ALIKE).trusted).nonzero().tolist() == [[2, 1], [2, 4]]
+
+
 def test_a_constant_answer_shows_no_class() -> None:
     logits = answers(ALIKE)
     logits[2] = 20 * torch.eye(CLASSES)[3]

@@ -12,6 +12,7 @@ from fedkd.aggregation.banked_logits import BankedLogits
 from fedkd.aggregation.fixed_rule_aggregation import RuleAggregation
 from fedkd.aggregation.fusion_of_cards import build_fusion
 from fedkd.aggregation.fusion_rules import RuleFusion
+from fedkd.aggregation.reliability.class_reliability import Reliability
 from fedkd.aggregation.reliability.reliability_weighted import ReliabilityWeightedAggregation
 from fedkd.core.source_types import Proposal
 from fedkd.protocol import Card, LabelSpaces, Reply, Signal
@@ -225,3 +226,25 @@ def test_a_class_that_nobody_is_trusted_on_is_fused_of_what_all_say() -> None:
     plain = RuleFusion("log_linear_pool", counts).of(answers)[Signal.LOGITS]
     assert bool(fused.isfinite().all())
     assert float((fused.argmax(1) == plain.argmax(1)).float().mean()) > 0.9
+
+
+def test_the_majority_of_the_latest_estimates_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    verdicts = iter([1, 0, 1, 0, 0, 1, 1])
+
+    def estimate(logits: Tensor, counts: Tensor, known: Tensor) -> Reliability:
+        trusted = torch.ones_like(known)
+        trusted[2, 4] = bool(next(verdicts))
+        return Reliability(trusted, torch.ones(known.shape).double(), torch.zeros(len(logits)))
+
+    module = "fedkd.aggregation.reliability.reliability_weighted"
+    monkeypatch.setattr(f"{module}.estimate_reliability", estimate)
+    aggregation, members = part(), Members()
+    kept = []
+    for _ in range(28):  # an estimate at each fourth
+        ask(aggregation, members.answer(*NAMES))
+        kept.append(aggregation.fusion(CARDS).trusted.get("c", (True,) * CLASSES)[4])
+    assert kept[3::4] == [True, True, True, True, False, False, True]
+    again = part()
+    again.restore(aggregation.state())
+    assert again.fusion(CARDS) == aggregation.fusion(CARDS)
+    assert list(again._latest) == list(aggregation._latest)
