@@ -14,7 +14,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from fedkd.server.report.plot_style import ACCENT, FAINT, SOFT, figure, style
+from fedkd.server.report.plot_style import ACCENT, SOFT, figure, style
 
 PANELS = 4
 """Beside each other."""
@@ -44,15 +44,12 @@ def rows_of(results: Sequence[Result]) -> Iterator[str]:
 
 
 def draw_curves(results: Sequence[Result]) -> Figure:
-    """A panel for each with all others in grey behind; a dashed line is its published figure."""
+    """A panel for each, on the same axes; a dashed line is its published figure."""
     lines = -(-len(results) // PANELS)
     canvas = figure(height=50 + PANEL_HEIGHT * lines)
     panels = canvas.subplots(lines, PANELS, sharex=True, sharey=True, squeeze=False)
-    curves = [_curve(result) for result in results]
-    for axes, result, own in zip(panels.flat, results, curves, strict=False):
-        for samples, scores in curves:
-            axes.plot(samples, scores, color=FAINT, lw=0.6, zorder=1)
-        axes.plot(*own, color=ACCENT)
+    for axes, result in zip(panels.flat, results, strict=False):
+        axes.plot(*_curve(result), color=ACCENT)
         if result["published"] is not None:
             axes.axhline(result["published"], color=SOFT, lw=1, ls="--")
         axes.set_title(result["method"], color=SOFT, fontsize=11)

@@ -31,12 +31,12 @@ def test_a_row_has_the_figures_and_the_share_of_the_paper() -> None:
     assert other.endswith("| none |")
 
 
-def test_a_panel_has_its_own_curve_over_all_others_and_the_published_figure() -> None:
+def test_a_panel_has_its_curve_and_the_published_figure() -> None:
     canvas = draw_curves([result("dfad", 98.3), result("zskt", None)])
     first, second, *blank = canvas.axes
     assert [axes.get_title() for axes in (first, second)] == ["dfad", "zskt"]
-    assert len(first.lines) == 4
-    assert len(second.lines) == 3
+    assert len(first.lines) == 2
+    assert len(second.lines) == 1
     assert list(second.lines[-1].get_ydata()) == [50.0, 92.0, 91.25]  # type: ignore[arg-type]
     assert not any(axes.get_visible() for axes in blank)
 
