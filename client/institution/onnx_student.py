@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from fedkd.client.institution.student_weight_loading import OpenedStudent, student_classes
 from fedkd.client.vault.regular_files import read_regular_file
-from fedkd.client.vault.teachers.checks.memory_limit import limited_memory, memory_limit
-from fedkd.client.vault.teachers.checks.onnx_model_checks import parse_model
-from fedkd.client.vault.teachers.files.onnx_file import MAX_MODEL_BYTES, open_onnx
+from fedkd.client.vault.teachers.file_checks.memory_limit import limited_memory, memory_limit
+from fedkd.client.vault.teachers.file_checks.onnx_model_checks import parse_model
+from fedkd.client.vault.teachers.file_openers.onnx_file import MAX_MODEL_BYTES, open_onnx
 from fedkd.client.vault.teachers.teacher_spec import TeacherSpec
 from fedkd.errors import DataError, SettingsError
 from fedkd.models import Shape, Teacher

@@ -10,7 +10,6 @@ from fedkd.experiment.loading import (
     load_experiment,
     parse_experiment,
 )
-from fedkd.experiment.question_values import ADAPTIVE, ALL, Linger
 from fedkd.experiment.sections import (
     Expect,
     Experiment,
@@ -22,6 +21,7 @@ from fedkd.experiment.sections import (
     Questions,
     Student,
 )
+from fedkd.experiment.setting_types import ADAPTIVE, ALL, Linger
 from fedkd.experiment.toml_settings import (
     ResolvedPath,
     Section,

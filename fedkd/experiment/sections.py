@@ -29,7 +29,7 @@ from pydantic import (
 
 from fedkd.errors import SettingsError
 from fedkd.experiment.grow_section import Grow
-from fedkd.experiment.question_values import ADAPTIVE, ClassPrior, Linger
+from fedkd.experiment.setting_types import ADAPTIVE, ClassPrior, Linger
 from fedkd.experiment.toml_settings import Section
 
 

@@ -38,7 +38,7 @@ Departures
 
 from typing import Literal, TypeAlias
 
-from fedkd.aggregation import SideBySide
+from fedkd.aggregation import WithEarlierStudent
 from fedkd.core.schedules import constant
 from fedkd.core.task import Loss
 from fedkd.errors import SettingsError
@@ -116,5 +116,5 @@ def df_gr_dt_id(
         PAPER,
         shares(generator, 0.0, generated),
         losses[target],
-        aggregation=SideBySide(level="raw" if target == "raw" else "centred"),
+        aggregation=WithEarlierStudent(level="raw" if target == "raw" else "centred"),
     )

@@ -14,7 +14,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from fedkd.aggregation import side_by_side
+from fedkd.aggregation import fuse_with_earlier_student
 from fedkd.aggregation.fusion_of_cards import build_fusion
 from fedkd.client.institution import institution_name, simulated_assets
 from fedkd.client.vault.trained_vault import TrainedVault
@@ -110,7 +110,7 @@ def _evaluate_predictions(
     )
     fusion: Fusion = build_fusion(method.rule_for(questions.rule), cards, questions.prior)
     if earlier is not None:
-        fusion = side_by_side(earlier.card, cards, fusion)
+        fusion = fuse_with_earlier_student(earlier.card, cards, fusion)
         outputs[earlier.card.name] = dict(earlier.answer(Ask(samples)).signals)
     fused = _fuse_in_chunks(fusion, outputs)
     student_logits = _logits(experiment, student, samples)

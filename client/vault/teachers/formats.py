@@ -8,21 +8,21 @@ from torch import Tensor
 
 from fedkd.client.vault.teachers.adapters.table_answers import check_table_answers
 from fedkd.client.vault.teachers.adapters.table_layout import TableLayout
-from fedkd.client.vault.teachers.checks.memory_limit import (
+from fedkd.client.vault.teachers.factory_function import open_factory, open_factory_table
+from fedkd.client.vault.teachers.fedkd_networks import open_fedkd, open_fedkd_table
+from fedkd.client.vault.teachers.file_checks.memory_limit import (
     GIB,
     limited_memory,
     memory_limit,
     ran_out_of_memory,
 )
-from fedkd.client.vault.teachers.factory_function import open_factory, open_factory_table
-from fedkd.client.vault.teachers.fedkd_networks import open_fedkd, open_fedkd_table
-from fedkd.client.vault.teachers.files.catboost_file import open_catboost
-from fedkd.client.vault.teachers.files.lightgbm_file import open_lightgbm
-from fedkd.client.vault.teachers.files.onnx_file import open_onnx
-from fedkd.client.vault.teachers.files.onnx_table import open_onnx_table
-from fedkd.client.vault.teachers.files.pt2_archive import open_pt2, open_pt2_table
-from fedkd.client.vault.teachers.files.skops_file import open_skops, open_skops_table
-from fedkd.client.vault.teachers.files.xgboost_file import open_xgboost
+from fedkd.client.vault.teachers.file_openers.catboost_file import open_catboost
+from fedkd.client.vault.teachers.file_openers.lightgbm_file import open_lightgbm
+from fedkd.client.vault.teachers.file_openers.onnx_file import open_onnx
+from fedkd.client.vault.teachers.file_openers.onnx_table import open_onnx_table
+from fedkd.client.vault.teachers.file_openers.pt2_archive import open_pt2, open_pt2_table
+from fedkd.client.vault.teachers.file_openers.skops_file import open_skops, open_skops_table
+from fedkd.client.vault.teachers.file_openers.xgboost_file import open_xgboost
 from fedkd.client.vault.teachers.given_object import adapt_object
 from fedkd.client.vault.teachers.inference_server import open_server, open_server_table
 from fedkd.client.vault.teachers.teacher_spec import TeacherSpec

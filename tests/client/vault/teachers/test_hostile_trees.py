@@ -13,7 +13,7 @@ import xgboost
 
 from fedkd.client.institution import Institution
 from fedkd.client.vault.external_vault import ExternalVault
-from fedkd.client.vault.teachers.checks import lightgbm_model_checks, xgboost_model_checks
+from fedkd.client.vault.teachers.file_checks import lightgbm_model_checks, xgboost_model_checks
 from fedkd.client.vault.teachers.teacher_spec import spec_from_table
 from fedkd.errors import DataError, SettingsError
 from fedkd.privacy import Policy

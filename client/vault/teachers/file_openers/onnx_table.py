@@ -2,7 +2,7 @@
 
 skl2onnx makes both. Inputs of columns have their names; one of texts is given levels by their
 names, one of numbers those that are numbers. Probabilities may come as a tensor, or as skl2onnx's
-list of maps from class to probability. Limits: `fedkd.client.vault.teachers.files.onnx_file`.
+list of maps from class to probability. Limits are those of `onnx_file`.
 """
 
 from typing import Any
@@ -13,7 +13,11 @@ from numpy.typing import NDArray
 from fedkd.client.vault.teachers.adapters.row_networks import row_network_teacher
 from fedkd.client.vault.teachers.adapters.sklearn_estimator import class_places
 from fedkd.client.vault.teachers.adapters.table_layout import Rows, TableLayout
-from fedkd.client.vault.teachers.files.onnx_file import open_onnx, open_session, select_tensor
+from fedkd.client.vault.teachers.file_openers.onnx_file import (
+    open_onnx,
+    open_session,
+    select_tensor,
+)
 from fedkd.client.vault.teachers.teacher_spec import TeacherSpec
 from fedkd.errors import DataError
 from fedkd.models import TableTeacher

@@ -1,7 +1,7 @@
 """Teacher format ``xgboost:FILE``: a model of XGBoost's in its own JSON or UBJSON.
 
 JSON is checked before XGBoost reads it, see
-`fedkd.client.vault.teachers.checks.xgboost_model_checks`.
+`fedkd.client.vault.teachers.file_checks.xgboost_model_checks`.
 UBJSON only XGBoost itself reads, whose reader was not made for files of strangers: a damaged file
 can end the process. So the owner has to state that such a file is his (``trusted``).
 """
@@ -15,8 +15,11 @@ from numpy.typing import NDArray
 from fedkd.client.vault.regular_files import read_regular_file
 from fedkd.client.vault.teachers.adapters.boosted_trees import ModelColumns, boosted_teacher
 from fedkd.client.vault.teachers.adapters.table_layout import Rows, TableLayout
-from fedkd.client.vault.teachers.checks.memory_limit import memory_limit
-from fedkd.client.vault.teachers.checks.xgboost_model_checks import CheckedXgboost, checked_model
+from fedkd.client.vault.teachers.file_checks.memory_limit import memory_limit
+from fedkd.client.vault.teachers.file_checks.xgboost_model_checks import (
+    CheckedXgboost,
+    checked_model,
+)
 from fedkd.client.vault.teachers.teacher_spec import TeacherSpec
 from fedkd.errors import DataError, SettingsError
 from fedkd.models import TableTeacher

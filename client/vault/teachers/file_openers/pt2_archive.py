@@ -24,8 +24,8 @@ from fedkd.client.vault.regular_files import read_regular_file
 from fedkd.client.vault.teachers.adapters.row_networks import row_network_teacher
 from fedkd.client.vault.teachers.adapters.table_layout import TableLayout
 from fedkd.client.vault.teachers.adapters.torch_module_teacher import module_teacher
-from fedkd.client.vault.teachers.checks.memory_limit import memory_limit
-from fedkd.client.vault.teachers.checks.pt2_program_checks import checked_program
+from fedkd.client.vault.teachers.file_checks.memory_limit import memory_limit
+from fedkd.client.vault.teachers.file_checks.pt2_program_checks import checked_program
 from fedkd.client.vault.teachers.teacher_spec import TeacherSpec
 from fedkd.errors import DataError, SettingsError
 from fedkd.models import ModuleTeacher, RowNetworkTeacher

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from fedkd.client.vault.regular_files import read_regular_file
 from fedkd.client.vault.teachers.adapters.sklearn_estimator import class_places
 from fedkd.client.vault.teachers.adapters.table_layout import Rows, TableLayout
-from fedkd.client.vault.teachers.checks.memory_limit import memory_limit
+from fedkd.client.vault.teachers.file_checks.memory_limit import memory_limit
 from fedkd.client.vault.teachers.teacher_spec import TeacherSpec
 from fedkd.errors import DataError, SettingsError
 from fedkd.models import TableTeacher

@@ -1,7 +1,7 @@
 """Teacher format ``lightgbm:FILE``: a model of LightGBM's in its own text format.
 
 The text is checked before LightGBM reads it, see
-`fedkd.client.vault.teachers.checks.lightgbm_model_checks`.
+`fedkd.client.vault.teachers.file_checks.lightgbm_model_checks`.
 """
 
 from typing import Any
@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from fedkd.client.vault.regular_files import read_regular_file
 from fedkd.client.vault.teachers.adapters.boosted_trees import ModelColumns, boosted_teacher
 from fedkd.client.vault.teachers.adapters.table_layout import Rows, TableLayout
-from fedkd.client.vault.teachers.checks.lightgbm_model_checks import checked_model
-from fedkd.client.vault.teachers.checks.memory_limit import memory_limit
+from fedkd.client.vault.teachers.file_checks.lightgbm_model_checks import checked_model
+from fedkd.client.vault.teachers.file_checks.memory_limit import memory_limit
 from fedkd.client.vault.teachers.teacher_spec import TeacherSpec
 from fedkd.errors import DataError, SettingsError
 from fedkd.models import TableTeacher

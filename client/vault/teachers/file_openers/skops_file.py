@@ -15,7 +15,7 @@ from fedkd.client.vault.teachers.adapters.logits_only_teacher import LogitsTeach
 from fedkd.client.vault.teachers.adapters.sklearn_estimator import estimator_teacher
 from fedkd.client.vault.teachers.adapters.table_estimator import table_estimator_teacher
 from fedkd.client.vault.teachers.adapters.table_layout import TableLayout
-from fedkd.client.vault.teachers.checks.memory_limit import memory_limit
+from fedkd.client.vault.teachers.file_checks.memory_limit import memory_limit
 from fedkd.client.vault.teachers.teacher_spec import TeacherSpec
 from fedkd.errors import DataError, FedkdError, SettingsError
 from fedkd.models import TableTeacher

@@ -1,4 +1,4 @@
-"""Answers of an earlier student and of institutions side by side: a slice of the target for each.
+"""Fusion of an earlier student's answers with those of institutions, each over its own classes.
 
 The institutions' answers are fused by a rule among themselves, over their classes; those of the
 earlier student are as they are. Two slices without a common class have no common level: "centred"
@@ -29,7 +29,7 @@ ROWS = 4096
 
 
 @dataclass(frozen=True)
-class SideBySideFusion:
+class EarlierStudentFusion:
     """The fusion of an earlier student's answers with those of institutions.
 
     Attributes:
@@ -85,16 +85,16 @@ class SideBySideFusion:
         return joined.index_copy(1, torch.tensor(new_at, device=old.device), new)
 
 
-def side_by_side(
+def fuse_with_earlier_student(
     earlier: Card, cards: Sequence[Card], institutions: Fusion, level: Level = "centred"
-) -> SideBySideFusion:
+) -> EarlierStudentFusion:
     """The fusion of ``earlier`` with the institutions of ``cards``, fused by ``institutions``."""
     own, labels = LabelSpaces.of(cards), LabelSpaces.of([earlier, *cards])
-    return SideBySideFusion(earlier.name, institutions, own, labels, level)
+    return EarlierStudentFusion(earlier.name, institutions, own, labels, level)
 
 
 @dataclass(frozen=True, eq=False)
-class SideBySide:
+class WithEarlierStudent:
     """The settings.
 
     Attributes:
@@ -109,11 +109,11 @@ class SideBySide:
         """The institutions'."""
         return self.institutions.rule_for(planned)
 
-    def with_rule(self, rule: str) -> "SideBySide":
+    def with_rule(self, rule: str) -> "WithEarlierStudent":
         """The same with that rule for the institutions."""
         return replace(self, institutions=self.institutions.with_rule(rule))
 
-    def build(self, context: Context) -> "SideBySideAggregation":
+    def build(self, context: Context) -> "EarlierStudentAggregation":
         """The part.
 
         Raises:
@@ -125,10 +125,10 @@ class SideBySide:
                 "--grow RUN"
             )
         institutions = self.institutions.build(context)
-        return SideBySideAggregation(institutions, context.earlier, context.bank, self.level)
+        return EarlierStudentAggregation(institutions, context.earlier, context.bank, self.level)
 
 
-class SideBySideAggregation:
+class EarlierStudentAggregation:
     """See `fedkd.core.interfaces.Aggregation`; all but the earlier student's part is another's.
 
     Args:
@@ -145,11 +145,13 @@ class SideBySideAggregation:
         self._bank, self._level = bank, level
         self._cards: list[Card] = []
 
-    def fusion(self, cards: Sequence[Card]) -> SideBySideFusion:
+    def fusion(self, cards: Sequence[Card]) -> EarlierStudentFusion:
         """Of whoever takes part by now, the earlier student among them."""
         card = self._earlier.card
         self._cards = [each for each in cards if each.name != card.name]
-        return side_by_side(card, self._cards, self._institutions.fusion(self._cards), self._level)
+        return fuse_with_earlier_student(
+            card, self._cards, self._institutions.fusion(self._cards), self._level
+        )
 
     def hear(
         self, answers: Answers, labels: LabelSpaces, selected: Tensor | None, proposal: Proposal

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from fedkd.aggregation import SideBySide, build_fusion, side_by_side
+from fedkd.aggregation import WithEarlierStudent, build_fusion, fuse_with_earlier_student
 from fedkd.core.interfaces import Context
 from fedkd.core.source_types import Proposal
 from fedkd.models import EARLIER_STUDENT, FrozenStudent
@@ -32,7 +32,7 @@ def random_logits(seed: int, classes: int) -> Tensor:
 def fused(old: Tensor, new: Tensor, level: str = "centred", shared: bool = False) -> Tensor:
     """Of an earlier student of a, c and one institution of b, d; or of b, c where one is shared."""
     student, other = earlier("a", "c"), card("north", *("bc" if shared else "bd"))
-    fusion = side_by_side(
+    fusion = fuse_with_earlier_student(
         student.card,
         [other],
         build_fusion("mean_logits", [other]),
@@ -72,7 +72,7 @@ def context(student: FrozenStudent) -> Context:
 def test_who_is_excluded_is_fused_out_and_the_earlier_student_stays() -> None:
     student, cards = earlier("a", "b"), [card("north", "c", "d"), card("south", "c", "d")]
     around = context(student)
-    made = SideBySide().with_rule("mean_logits").build(around)
+    made = WithEarlierStudent().with_rule("mean_logits").build(around)
     images = torch.randint(
         *(0, 256, (6, *SHAPE)), generator=torch.Generator().manual_seed(0), dtype=torch.uint8
     )

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from fedkd.client.vault.regular_files import read_regular_file
 from fedkd.client.vault.teachers.adapters.logits_only_teacher import LogitsTeacher, input_layout
-from fedkd.client.vault.teachers.checks.memory_limit import memory_limit
-from fedkd.client.vault.teachers.checks.onnx_model_checks import parse_model, read_weight_files
+from fedkd.client.vault.teachers.file_checks.memory_limit import memory_limit
+from fedkd.client.vault.teachers.file_checks.onnx_model_checks import parse_model, read_weight_files
 from fedkd.client.vault.teachers.teacher_spec import TeacherSpec
 from fedkd.errors import DataError, SettingsError
 from fedkd.models import CHUNK
