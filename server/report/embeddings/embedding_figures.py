@@ -27,10 +27,12 @@ def embedding_metrics(student: StudentScore) -> list[Metric]:
         rows.append(Metric("Relations as the mean", decimals(student.relation_correlation), note))
     held_back = student.held_back
     if held_back is not None and held_back.relation_correlation is not None:
-        note = "the same on held-back samples of each question; root mean squared difference "
+        note = (
+            "correlation with the mean relation on held-back samples; root mean squared difference "
+        )
         note += decimals(held_back.relation_error)
         value = decimals(held_back.relation_correlation)
-        rows.append(Metric("The same, held back", value, note))
+        rows.append(Metric("Relations, held back", value, note))
     return rows
 
 

@@ -75,11 +75,11 @@ its teachers on invented samples, and not how good they are.</figcaption></figur
 <figcaption>The student never learns from these samples. Without test data this is all that a
 coordinator knows.</figcaption></figure></div></details>
 {% endif %}
-{% if result.student.best_test_accuracy is not none and not progress %}
+{% set last = score.of(result.student) %}
+{% if result.student.best_test_accuracy is not none and last is not none and not progress %}
 <p class="small">The figure that counts is that of the last student,
-{{ (result.student.all_tasks_accuracy or result.student.accuracy) | percent }}. The best on the way
-was {{ result.student.best_test_accuracy | percent }}; picking it would be choosing by the test
-set.</p>
+{{ score.text(last) }}. The best on the way was {{ result.student.best_test_accuracy | percent }};
+picking it would be choosing by the test set.</p>
 {% endif %}
 {{ growth }}
 {% if measures %}
