@@ -118,7 +118,7 @@ def reproduce(
     compute = Compute.of(regime.device, regime.precision)
     data = padded(open_data(regime.data.name, regime.data.root), regime.data.side)
     with _bars(console) as bars:
-        teacher = _teacher(regime, data, seed, path.resolve().parent / TEACHERS, compute, bars)
+        teacher = _teacher(regime, data, seed, path.resolve().parent / TEACHERS, bars)
         run = _begin(regime, seed, path, data, teacher, compute)
         _advance(run, bars)
     result = _result(run, score_of(teacher, data))
@@ -151,11 +151,9 @@ def _check_folder(path: Path, regime: Regime, seed: int) -> None:
         )
 
 
-def _teacher(
-    regime: Regime, data: Dataset, seed: int, folder: Path, compute: Compute, bars: Progress
-) -> nn.Module:
-    """The teacher, trained or from ``folder``."""
-    how = regime.teacher
+def _teacher(regime: Regime, data: Dataset, seed: int, folder: Path, bars: Progress) -> nn.Module:
+    """The teacher, trained or from ``folder``; in float32, so that regimes can share it."""
+    how, compute = regime.teacher, Compute.of(regime.device, "float32")
     network = paper_network(how.model, data, regime.data, seed)
     settings = TeacherSettings(
         *(how.epochs, how.batch, how.learning_rate), Augmentation(how.shift, how.mirrors)

@@ -220,3 +220,19 @@ def test_a_teacher_is_told_of_its_progress(tmp_path: Path) -> None:
     )
     assert shares == sorted(shares)
     assert shares[-1] == 1.0
+
+
+def test_teachers_are_trained_as_in_the_papers_code_on_mnist_without_shifts() -> None:
+    shifts = {name: load_regime(name).teacher.shift for name in known_regimes()}
+    assert {shift for name, shift in shifts.items() if name.endswith("-cifar10")} == {4}
+    assert {shift for name, shift in shifts.items() if not name.endswith("-cifar10")} == {0}
+
+
+def test_regimes_of_any_precision_share_a_teacher(tmp_path: Path) -> None:
+    settings = (*SMALL, "rounds=1")
+    float32 = reproduce("dfad", 0, tmp_path / "a", [*settings, "precision=float32"])
+    bfloat16 = reproduce("dfad", 0, tmp_path / "other" / "b", [*settings, "precision=bfloat16"])
+    assert float32["teacher"] == bfloat16["teacher"]
+    teachers = [*tmp_path.glob(".teachers/*"), *tmp_path.glob("other/.teachers/*")]
+    assert len(teachers) == 2
+    assert teachers[0].read_bytes() == teachers[1].read_bytes()
