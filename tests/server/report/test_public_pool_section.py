@@ -23,9 +23,7 @@ def test_the_last_counts_are_of_the_whole_run() -> None:
 def test_shares_stand_beside_those_of_the_pool() -> None:
     page = public_pool_section(EVENTS)
     assert "had 80 samples of 2 data sets, and asked about\n20 of them" in page
-    assert [page.count(share) >= 1 for share in ("25.0%", "55.0%", "75.0%", "45.0%")] == [
-        True
-    ] * 4
+    assert [page.count(share) >= 1 for share in ("25.0%", "55.0%", "75.0%", "45.0%")] == [True] * 4
     assert page.count("<svg") == 2, "for wide pages and for telephones"
 
 
