@@ -63,6 +63,7 @@ root = "."                          # folder to which PATH is relative
 # shards = 2                        # of shards
 # partition_file = "partition.npz"  # of file
 # partition_seed = 0
+# tasks = ["odd"]                   # of data with several tasks: those that you label; none: all
 
 [policy]                            # what may be asked; what is not named is refused
 signals = ["logits"]                # logits, bn_gap, features, relations, activation
