@@ -45,7 +45,8 @@ class TeacherSection(Section):
 
     Attributes:
         shift: most pixels by which a training image is shifted. The public code of DAFL and RDSKD
-            shifts none on MNIST, and up to four on CIFAR-10.
+            shifts none on MNIST, and up to four on CIFAR-10; regimes of papers that have CIFAR-10
+            alone shift here too.
         mirrors: whether training images are mirrored at random.
     """
 
