@@ -37,7 +37,7 @@ def rows_of(results: Sequence[Result]) -> Iterator[str]:
             f"{result['samples']:,}",
             f"{result['cpu_seconds']:.0f}",
             f"{result['figure']:.1f}",
-            "" if result["best"] is None else f"{result['best']:.1f}",
+            f"{result['best']:.1f}",
             "none" if published is None else f"{published:.2f}",
         )
         yield f"| {' | '.join(cells)} |"

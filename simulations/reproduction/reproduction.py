@@ -208,9 +208,10 @@ def _advance(run: _Run, bars: Progress) -> None:
 
 def _result(run: _Run, teacher: Percent) -> dict[str, Any]:
     regime, training = run.regime, run.training
+    figure = score_of(training.student, run.data)
     return {
         "method": regime.method,
-        "figure": score_of(training.student, run.data),
+        "figure": figure,
         "published": regime.published,
         "published_of": regime.published_of,
         "teacher": teacher,
@@ -218,7 +219,7 @@ def _result(run: _Run, teacher: Percent) -> dict[str, Any]:
         "seconds": round(run.seconds, 1),
         "cpu_seconds": round(run.cpu_seconds, 1),
         "seed": run.seed,
-        "best": max((score for _, _, score in run.curve), default=None),
+        "best": max((figure, *(score for _, _, score in run.curve))),
         "rounds": training.rounds,
         "rounds_of_paper": regime.rounds,
         "networks": f"{regime.teacher.model} to {regime.student.model}",
