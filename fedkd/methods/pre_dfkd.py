@@ -5,7 +5,7 @@ knowledge distillation by generative pseudo replay". AAAI 2022, arXiv 2201.03019
 
 A generator moves on, and a student that keeps no images forgets what it drew before. So a
 variational auto-encoder learns whatever was asked about, and replays it
-(`fedkd.synthesis.generative_replay_vae`):
+(`fedkd.synthesis.generative_replay.student_taught_vae`):
 
     L_G = one_hot + balance * class_balance + activation_weight * activation + (1 - JS(S, T))
     L_memory = |D(z) - x| + |T(D(z)) - T(x)| + 1e-5 KL(code of x || N(0, 1)),   z of the code of x
@@ -15,9 +15,10 @@ What is painted from memory begins as z ~ N(0, 1) that takes one step on one_hot
 class_balance + |mean z|^2 + |var z - 1|^2. JS is at temperature 3, a mean over classes as well as
 images, and the teacher's part of it has no slope.
 
-T in memory is one institution that answers alone and pulls back (`fedkd.synthesis.teacher_replay`):
-what is decoded is asked about too, logits alone, and features are not needed. For several it is
-the student, since every image of every step of the memory's would be asked of each.
+T in memory is one institution that answers alone and pulls back
+(`fedkd.synthesis.generative_replay.teacher_taught_vae`): what is decoded is asked about too, logits
+alone, and features are not needed. For several it is the student, since every image of every step
+of the memory's would be asked of each.
 
 What was seen is the public code, and the abstract; the paper's text was not at hand.
 

@@ -12,7 +12,9 @@ from fedkd.synthesis.auxiliary_networks.teacher_instance_discriminator import (
 from fedkd.synthesis.class_generators import GeneratorPerClass
 from fedkd.synthesis.contrastive_sample_source import ContrastiveSamples
 from fedkd.synthesis.data_impressions import DataImpressions
-from fedkd.synthesis.generative_replay_vae import GenerativeReplay
+from fedkd.synthesis.feature_collecting_source import RememberedFeatures
+from fedkd.synthesis.generative_replay.student_taught_vae import GenerativeReplay
+from fedkd.synthesis.generative_replay.teacher_taught_vae import TeacherReplay
 from fedkd.synthesis.generator_parameterisation import GeneratorNetwork
 from fedkd.synthesis.meta_initialisation import MetaLatentBatch
 from fedkd.synthesis.mutated_bank_samples import Evolution
@@ -28,7 +30,6 @@ from fedkd.synthesis.pixel_and_latent_parameterisation import LatentBatch, Pixel
 from fedkd.synthesis.prior_parameter_bandit import PriorParameterBandit
 from fedkd.synthesis.prior_source import ProceduralPriors
 from fedkd.synthesis.public_pool import PublicSamples, rule_named
-from fedkd.synthesis.remembered_features import RememberedFeatures
 from fedkd.synthesis.row_parameterisation import RowBatch
 from fedkd.synthesis.source_scheduler import Scheduled, SourceScheduler
 from fedkd.synthesis.surrogate_trained_source import SurrogateTrained
@@ -43,7 +44,6 @@ from fedkd.synthesis.teacher_gradients import (
     forward_differences,
     gradient_named,
 )
-from fedkd.synthesis.teacher_replay import TeacherReplay
 from fedkd.synthesis.trained_generator_source import TrainedGenerator, TrainedSource
 
 __all__ = [

@@ -15,7 +15,7 @@ from fedkd.errors import SettingsError
 from fedkd.losses.term import Batch, Objective
 from fedkd.protocol import Signal
 from fedkd.synthesis.auxiliary_networks.interface import AuxiliaryNetworks
-from fedkd.synthesis.further_views import asked_views, pulled_views
+from fedkd.synthesis.features_of_views import asked_views, pulled_views
 from fedkd.synthesis.parameterisation import ParameterisationSpec, to_bytes
 from fedkd.synthesis.teacher_gradients import Cotangents, DroppedGradients, Gradient, Point
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from fedkd.core.interfaces import Context, TeacherInProcess
 from fedkd.core.source_types import AnsweredBatch, Cost, FollowUps, Needs, Proposal, Turn
 from fedkd.protocol import Answers, Ask, Request, Signal, as_float
-from fedkd.synthesis.generative_replay_vae import (
+from fedkd.synthesis.generative_replay.student_taught_vae import (
     GenerativeReplay,
     ReplayedSamples,
     divergence,

@@ -14,7 +14,7 @@ from fedkd.models import InProcess, ModuleTeacher
 from fedkd.procedural import build_priors
 from fedkd.protocol import Answers, Ask, Request
 from fedkd.synthesis import TeacherReplay
-from fedkd.synthesis.teacher_replay import TeacherReplayedSamples
+from fedkd.synthesis.generative_replay.teacher_taught_vae import TeacherReplayedSamples
 from tests.support.contexts import answered_by, context_of, drained
 
 SHAPE, CLASSES = (1, 6, 6), 4

@@ -16,7 +16,7 @@ from fedkd.models import InProcess
 from fedkd.procedural import build_priors
 from fedkd.protocol import Answers, Ask, Request
 from fedkd.synthesis import GenerativeReplay
-from fedkd.synthesis.generative_replay_vae import ReplayedSamples
+from fedkd.synthesis.generative_replay.student_taught_vae import ReplayedSamples
 from tests.support.contexts import context_of
 
 SHAPE, CLASSES = (1, 6, 6), 4

@@ -1,0 +1,1 @@
+"""Generative replay: auto-encoders that remember synthesised images for the student."""
