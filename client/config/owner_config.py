@@ -47,14 +47,15 @@ class ShrunkTable(Section):
 
     width: float = Field(0.5, gt=0, lt=1)
     images: Count = 5
-    steps: Count = 300
+    steps: Count = 150
+    last_steps: int = Field(3000, ge=0)
     learning_rate: float = Field(0.01, gt=0)
     shift: int = Field(1, ge=0)
     """Most pixels by which an image is shifted at random."""
     mirrors: bool = False
     """Whether images are mirrored at random, left to right."""
     private: DpTrainingTable | None = None
-    """For mode dp-teacher: replaces images, steps, learning rate, shift and mirrors."""
+    """For mode dp-teacher: replaces images, both steps, learning rate, shift and mirrors."""
 
 
 class TeacherTable(Section):

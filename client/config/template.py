@@ -45,7 +45,8 @@ seed = 0
 # [teacher.shrunk]                  # a narrower network answers, made of the one above by
 # width = 0.5                       # `fedkd-client shrink`: share of the channels that it keeps
 # images = 5                        # your own images of each class that make it
-# steps = 300                       # of each block alone, and of each joining of blocks
+# steps = 150                       # of each block alone, and of each joining of blocks
+# last_steps = 3000                 # of the whole narrow network, once its blocks are joined
 # shift = 1                         # most pixels by which these are shifted while it learns
 # mirrors = false                   # whether they are mirrored too
 # [teacher.shrunk.private]          # of mode "dp-teacher": the keys of [teacher.private] again

@@ -156,7 +156,9 @@ def owner_vault(config: OwnerConfig, progress: ProgressCallback | None) -> Vault
 def _shrink_settings(t: ShrunkTable) -> ShrinkSettings:
     private = None if t.private is None else DpSgdSettings(**dict(t.private))
     augmentation = Augmentation(t.shift, t.mirrors)
-    return ShrinkSettings(t.width, t.images, t.steps, t.learning_rate, augmentation, private)
+    return ShrinkSettings(
+        t.width, t.images, t.steps, t.last_steps, t.learning_rate, augmentation, private
+    )
 
 
 def owner_assets(d: DataTable, t: TeacherTable | TeacherSpec) -> Assets:

@@ -37,7 +37,7 @@ class ShrinkResult:
     distilled: TestedNetwork | None = None
     """The same narrow network by plain distillation on the same images."""
     distilled_mixed: TestedNetwork | None = None
-    """Likewise, on images that are also mixed, as grafting has them."""
+    """Likewise, on images that are augmented as grafting has them."""
 
 
 def shrink_teacher(

@@ -11,11 +11,10 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from fedkd.client.ledger.dataset_privacy_spending import DpTraining
-from fedkd.client.vault.compression.grafting import (
+from fedkd.client.vault.compression.few_shot_grafting import (
     distil,
     few_images,
-    few_shot_training,
-    graft,
+    graft_with_few_images,
 )
 from fedkd.client.vault.compression.network_blocks import split_into_blocks
 from fedkd.client.vault.compression.settings import ShrinkSettings
@@ -119,12 +118,10 @@ class ShrunkVault(TrainedVault):
     def _train(self) -> TrainedTeacher:
         self.check_model()
         shrink, wide, narrow = self._shrink, self._wide(), self._narrow()
-        blocks = len(split_into_blocks(narrow))
         if shrink.dp_training is None:
-            train = few_shot_training(
-                self._few_images(), shrink, self._seed, blocks, self._progress
+            network = graft_with_few_images(
+                wide, narrow, self.shape, self._few_images(), shrink, self._seed, self._progress
             )
-            network = graft(wide, narrow, self.shape, self._seed, train)
             return ModuleTeacher(network, self.classes), None
         # Opacus is slow to import, and most teachers are trained without it.
         from fedkd.client.vault.compression.private_grafting import graft_with_dp_sgd
@@ -136,7 +133,7 @@ class ShrunkVault(TrainedVault):
             self._data.images,
             shrink.dp_training,
             self._seed,
-            blocks,
+            len(split_into_blocks(narrow)),
             self._progress,
         )
         return ModuleTeacher(network, self.classes), guarantee

@@ -15,14 +15,10 @@ the second sum over the grafted blocks l, h_l the teacher's output of its block 
 output of the narrow one.
 
 Departures. The second sum is ours: on digits, logits alone leave early blocks too free for fifty
-images. The narrow blocks begin with some of the teacher's own channels; the code begins with random
-weights. All blocks become narrower; the code keeps the first three of a VGG16. Images are shifted,
-and mixed with up to half of another one, and the teacher is asked about the sum; the code crops and
-mirrors. Adam's rate falls along a cosine, the head stays the teacher's, and the last step's weights
-are kept, not the best by a test. The paper's text was not read: this is our reading of its code.
-
-`distil` is the control: the same narrow network from random weights by plain distillation on the
-same images (Hinton et al., arXiv 1503.02531, temperature 1). Figures: ``docs/teachers.md``.
+images. All blocks become narrower; the code keeps the first three of a VGG16. The head stays the
+teacher's. The narrow blocks begin with some of the teacher's own channels; the code begins with
+random weights. The paper's text was not read: this is our reading of its code. How stages train on
+a handful of images: `fedkd.client.vault.compression.few_shot_grafting`, with more departures.
 """
 
 import copy
@@ -39,17 +35,11 @@ from fedkd.client.vault.compression.network_blocks import (
     folded,
     graft_blocks,
     kept_channels,
+    output_products,
+    reconstructing_channels,
     split_into_blocks,
 )
-from fedkd.client.vault.compression.settings import ShrinkSettings
-from fedkd.client.vault.training.settings import ProgressCallback
 from fedkd.models import Network, Shape
-from fedkd.protocol import as_float
-
-MAX_BATCH = 64
-"""Images of a step."""
-JOINED_RATE = 0.4
-"""Of joined blocks, times that of a block alone."""
 
 
 class PartlyNarrow(nn.Module):
@@ -115,7 +105,14 @@ TrainStage = Callable[[Stage], None]
 """Trains the ``trained`` modules of a stage's network in place."""
 
 
-def graft(teacher: Network, narrow: Network, shape: Shape, seed: int, train: TrainStage) -> Network:
+def graft(
+    teacher: Network,
+    narrow: Network,
+    shape: Shape,
+    seed: int,
+    train: TrainStage,
+    inputs: Sequence[Tensor] = (),
+) -> Network:
     """A narrower network that answers as the teacher does, in evaluation mode.
 
     Args:
@@ -124,11 +121,17 @@ def graft(teacher: Network, narrow: Network, shape: Shape, seed: int, train: Tra
         shape: (C, H, W) of the images.
         seed: of which channels the narrow blocks begin with.
         train: called for every stage, in their order; see `stages`.
+        inputs: batches (B, C, H, W) in [0, 1] by which channels are chosen and adapters begin;
+            none: by ``seed`` alone, so that no image is looked at.
     """
     frozen = copy.deepcopy(teacher).eval().requires_grad_(False)
-    kept = kept_channels(frozen, narrow, seed)
+    if inputs:
+        products = output_products(frozen, inputs)
+        kept = reconstructing_channels(frozen, narrow, seed, products)
+    else:
+        products, kept = [], kept_channels(frozen, narrow, seed)
     copy_kept_channels(frozen, narrow, kept)
-    blocks = graft_blocks(frozen, narrow, shape, kept)
+    blocks = graft_blocks(frozen, narrow, shape, kept, products)
     for stage in stages(frozen, blocks):
         train(stage)
     return folded(narrow, blocks, frozen.head).eval()
@@ -141,119 +144,3 @@ def stages(teacher: Network, blocks: Sequence[GraftedBlock]) -> Iterator[Stage]:
         yield Stage(PartlyNarrow(teacher, [one]), alone=True)
     for count in range(2, len(placed) + 1):
         yield Stage(PartlyNarrow(teacher, placed[:count]), alone=False)
-
-
-def few_shot_training(
-    images: Tensor,
-    settings: ShrinkSettings,
-    seed: int,
-    blocks: int,
-    progress: ProgressCallback | None,
-) -> TrainStage:
-    """Trains stages on a handful of images.
-
-    Args:
-        images: (N, C, H, W) uint8.
-        settings: how.
-        seed: of the order of images and of their augmentation.
-        blocks: of the network, for ``progress``.
-        progress: called after each stage.
-    """
-    rng, done = torch.Generator().manual_seed(seed), 0
-
-    def train(stage: Stage) -> None:
-        nonlocal done
-        rate = settings.learning_rate * (1.0 if stage.alone else JOINED_RATE)
-        network, parts = stage.network, stage.network.trained.train()
-
-        def loss(x: Tensor) -> Tensor:
-            distance: Tensor = network(x) - network.targets(x)
-            return distance.square().sum(1).mean()
-
-        inputs = _augmented(images, settings, rng, mixed=True)
-        _descend(list(parts.parameters()), settings.steps, rate, inputs, loss)
-        parts.eval()
-        done += 1
-        if progress is not None:
-            progress(done, 2 * blocks - 1)
-
-    return train
-
-
-def distil(
-    teacher: nn.Module,
-    student: Network,
-    images: Tensor,
-    settings: ShrinkSettings,
-    seed: int,
-    *,
-    mixed: bool,
-) -> None:
-    """Plain distillation on the same images, with as many steps as grafting takes; in place.
-
-    Args:
-        teacher: in evaluation mode.
-        student: with fresh weights; left in evaluation mode.
-        images: (N, C, H, W) uint8.
-        settings: how.
-        seed: of the order of images and of their augmentation.
-        mixed: whether shifted images are also mixed, as grafting has them.
-    """
-    steps = settings.steps * (2 * len(split_into_blocks(student)) - 1)
-    inputs = _augmented(images, settings, torch.Generator().manual_seed(seed), mixed=mixed)
-
-    def loss(x: Tensor) -> Tensor:
-        with torch.no_grad():
-            target = teacher(x).softmax(1)
-        return F.kl_div(student(x).log_softmax(1), target, reduction="batchmean")
-
-    student.train()
-    _descend(list(student.parameters()), steps, settings.learning_rate, inputs, loss)
-    student.eval()
-
-
-def _augmented(
-    images: Tensor, settings: ShrinkSettings, rng: torch.Generator, *, mixed: bool
-) -> Iterator[Tensor]:
-    """Batches of images, (B, C, H, W) in [0, 1], without end.
-
-    Mixed, each has up to half of another one in it, and the teacher is asked about the sum.
-    """
-    while True:
-        picked = torch.randperm(len(images), generator=rng)[:MAX_BATCH]
-        x = as_float(settings.augmentation.augment(images[picked], rng))
-        if mixed:
-            part = torch.rand(len(x), 1, 1, 1, generator=rng) / 2
-            x = torch.lerp(x, x[torch.randperm(len(x), generator=rng)], part)
-        yield x
-
-
-def few_images(labels: Tensor, count: int, seed: int) -> Tensor:
-    """Places of ``count`` samples of each class, drawn at random; of all where it has fewer.
-
-    Args:
-        labels: (N,) int64.
-        count: of each class, >= 1.
-        seed: of the draw.
-    """
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
-    known = labels[order]
-    return torch.cat([order[known == label][:count] for label in sorted(set(labels.tolist()))])
-
-
-def _descend(
-    parameters: list[nn.Parameter],
-    steps: int,
-    rate: float,
-    inputs: Iterator[Tensor],
-    loss: Callable[[Tensor], Tensor],
-) -> None:
-    """Adam, its rate falling along a cosine."""
-    adam = torch.optim.Adam(parameters, rate)
-    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(adam, steps)
-    for _ in range(steps):
-        value = loss(next(inputs))
-        adam.zero_grad()
-        torch.autograd.backward(value)
-        adam.step()
-        cosine.step()

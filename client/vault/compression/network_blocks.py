@@ -6,7 +6,7 @@ exactly, with zero padding too. The adapter after the last block folds into the 
 """
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -58,6 +58,63 @@ def kept_channels(wide: Network, narrow: Network, seed: int) -> dict[int, Tensor
     return kept
 
 
+def output_products(wide: Network, batches: Iterable[Tensor]) -> list[Tensor]:
+    """For each block the products of its output channels, summed: (D, D) float64.
+
+    Args:
+        wide: in evaluation mode.
+        batches: (B, C, H, W) in [0, 1].
+    """
+    blocks = split_into_blocks(wide)
+    sums: list[Tensor] = [torch.zeros((), dtype=torch.float64) for _ in blocks]
+    with torch.no_grad():
+        for x in batches:
+            for place, block in enumerate(blocks):
+                x = block(x)
+                values = x.transpose(0, 1).flatten(1).double()  # (B, D) or (B, D, H, W)
+                sums[place] = sums[place] + values @ values.T
+    return sums
+
+
+def reconstructing_channels(
+    wide: Network, narrow: Network, seed: int, products: Sequence[Tensor]
+) -> dict[int, Tensor]:
+    """As `kept_channels`: those from which all of a block's outputs are best reconstructed.
+
+    They are chosen one after another, each for the most that least squares then gains over the
+    blocks of that width, a block's outputs counting 1 in all.
+
+    Args:
+        wide: the teacher.
+        narrow: tells how many are kept.
+        seed: of widths that no block ends in.
+        products: see `output_products`.
+    """
+    kept = kept_channels(wide, narrow, seed)
+    for width, channels in kept.items():
+        left = [own / own.trace().clamp_min(1e-12) for own in products if len(own) == width]
+        if not left:
+            continue
+        chosen: list[int] = []
+        for _ in channels:
+            gain = torch.stack([own.square().sum(0) / own.diag().clamp_min(1e-9) for own in left])
+            # A channel that others reconstruct exactly gains nothing, whatever rounding says.
+            gain[torch.stack([own.diag() for own in left]) < 1e-9] = 0.0
+            total = gain.sum(0)
+            total[chosen] = -1.0
+            best = int(total.argmax())
+            chosen.append(best)
+            left = [_without(own, best) for own in left]
+        kept[width] = torch.tensor(sorted(chosen))
+    return kept
+
+
+def _without(products: Tensor, channel: int) -> Tensor:
+    """Products of what is left of the channels once ``channel`` explains what it can."""
+    own, column = products[channel, channel], products[:, channel]
+    return products if own < 1e-9 else products - torch.outer(column, column) / own
+
+
 def copy_kept_channels(wide: Network, narrow: Network, kept: Mapping[int, Tensor]) -> None:
     """Give the narrow network the weights of the wide one's kept channels."""
     small, weights = narrow.state_dict(), {}
@@ -92,27 +149,49 @@ class GraftedBlock:
 
 
 def graft_blocks(
-    wide: Network, narrow: Network, shape: Shape, kept: Mapping[int, Tensor]
+    wide: Network,
+    narrow: Network,
+    shape: Shape,
+    kept: Mapping[int, Tensor],
+    products: Sequence[Tensor] = (),
 ) -> list[GraftedBlock]:
-    """The blocks of the narrow network, with adapters that carry the kept channels alone.
+    """The blocks of the narrow network, with adapters.
+
+    Adapters before a block carry the kept channels alone, and so do those after it without
+    ``products``. With them the latter reconstruct all channels by least squares.
 
     Args:
         wide: the teacher, in evaluation mode.
         narrow: shares its parameters with what is returned.
         shape: (C, H, W) of the images.
         kept: see `kept_channels`.
+        products: see `output_products`.
     """
     grafted, x = list[GraftedBlock](), torch.zeros(1, *shape)
     before: nn.Conv2d | None = None
-    for block, own in zip(split_into_blocks(wide), split_into_blocks(narrow), strict=True):
+    pairs = zip(split_into_blocks(wide), split_into_blocks(narrow), strict=True)
+    for place, (block, own) in enumerate(pairs):
         with torch.no_grad():
             x = block(x)
         width = x.shape[1]
         picked = torch.eye(width)[kept[width]] if width in kept else torch.eye(width)
-        after = _linear(picked.T) if x.dim() == 2 else _convolution(picked.T)
+        outward = picked.T
+        if products and width in kept:
+            outward = _reconstruction(products[place], kept[width])
+        after = _linear(outward) if x.dim() == 2 else _convolution(outward)
         grafted.append(GraftedBlock(before, own, after))
         before = _convolution(picked)  # of no use after features, and then not read
     return grafted
+
+
+def _reconstruction(products: Tensor, kept: Tensor) -> Tensor:
+    """The linear map from kept channels to all, by least squares, (D, d) float32."""
+    known = products[kept][:, kept]
+    ridge = 1e-4 * known.diag().mean().clamp_min(1e-12)
+    solved: Tensor = torch.linalg.solve(
+        known + ridge * torch.eye(len(kept), dtype=known.dtype), products[kept]
+    )
+    return solved.T.float()
 
 
 def _linear(matrix: Tensor) -> nn.Linear:

@@ -74,7 +74,7 @@ def connection(tls: Path, **changes: Any) -> dict[str, Any]:
 
 
 PRIVATE = "|voters|epsilon|delta|clipping|sampling_rate|accountant|labels|top_k|rounding|noise"
-SHRUNK = "|width|images|steps|shift|mirrors"
+SHRUNK = "|width|images|steps|last_steps|shift|mirrors"
 
 # --- the file
 

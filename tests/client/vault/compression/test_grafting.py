@@ -15,26 +15,27 @@ from fedkd.client.cli import app
 from fedkd.client.config.owner_config import OwnerConfig, load_owner_config
 from fedkd.client.institution import Institution, owner_institution
 from fedkd.client.ledger.ledger import Ledger
-from fedkd.client.vault.compression.grafting import (
-    PartlyNarrow,
-    few_images,
-    stages,
-)
+from fedkd.client.vault.compression.few_shot_grafting import _augmented, few_images
+from fedkd.client.vault.compression.grafting import PartlyNarrow, stages
 from fedkd.client.vault.compression.network_blocks import (
     copy_kept_channels,
     folded,
     graft_blocks,
     kept_channels,
+    output_products,
+    reconstructing_channels,
+    split_into_blocks,
 )
 from fedkd.client.vault.compression.settings import ShrinkSettings
 from fedkd.client.vault.shrunk_vault import ShrunkVault
 from fedkd.client.vault.training.settings import DpSgdSettings, SupervisedSettings
 from fedkd.client.vault.vault_settings import Assets
+from fedkd.core.augmentation import Augmentation
 from fedkd.data.datasets import open_data
 from fedkd.errors import SettingsError
 from fedkd.models import WIDTHS, ModuleTeacher, Network, build_network, narrow_network
 from fedkd.privacy import Budget, Policy
-from fedkd.protocol import Ask, Reply, Signal
+from fedkd.protocol import Ask, Reply, Signal, as_float
 
 SHAPE = (1, 8, 8)
 DIGITS = open_data("digits")
@@ -67,6 +68,28 @@ def test_adapters_fold_exactly(name: str) -> None:
         answers = folded(narrow, blocks, wide.head).eval()(x)
     assert expected.std() > 0.01
     torch.testing.assert_close(answers, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_channels_and_adapters_reconstruct_the_teachers_outputs() -> None:
+    wide, narrow = build_network("cnn", 10, SHAPE, 0), narrow_network("cnn", 10, SHAPE, 0.5, 1)
+    assert isinstance(wide, Network)
+    randomised(wide)
+    first = split_into_blocks(wide)[0]
+    convolution = first[1]
+    assert isinstance(convolution, nn.Conv2d)
+    with torch.no_grad():  # eight channels, each twice: half of them say all
+        convolution.weight[1::2] = convolution.weight[::2]
+        for tensor in first[2].state_dict().values():
+            if tensor.dim():
+                tensor[1::2] = tensor[::2]
+    x = torch.rand(32, *SHAPE)
+    products = output_products(wide, [x[:16], x[16:]])
+    kept = reconstructing_channels(wide, narrow, 0, products)
+    assert sorted((kept[16] // 2).tolist()) == list(range(8)), "one of each pair"
+    blocks = graft_blocks(wide, narrow, SHAPE, kept, products)
+    with torch.no_grad():
+        h = first(x)
+        torch.testing.assert_close(blocks[0].after(h[:, kept[16]]), h, rtol=0.05, atol=0.02)
 
 
 @pytest.mark.parametrize("name", WIDTHS)
@@ -110,7 +133,7 @@ def test_a_few_images_of_each_class() -> None:
 
 def test_grafting_keeps_more_than_plain_distillation() -> None:
     short = SupervisedSettings(epochs=5)
-    vault = ShrunkVault(Assets(training=short), ShrinkSettings(images=2, steps=40))
+    vault = ShrunkVault(Assets(training=short), ShrinkSettings(images=2, steps=40, last_steps=100))
     original = vault.original.teacher
     assert isinstance(original, ModuleTeacher)
     scores = {}
@@ -159,7 +182,7 @@ def test_the_narrower_one_answers_under_the_same_ledger(tmp_path: Path) -> None:
     first = wide.answer(ask)
     assert isinstance(first, Reply)
 
-    path = owner(tmp_path, "[teacher.shrunk]\nsteps = 10")
+    path = owner(tmp_path, "[teacher.shrunk]\nsteps = 10\nlast_steps = 10")
     made = run.invoke(app, ["shrink", str(path), "--compare", "--json"])
     assert made.exit_code == 0, made.output
     report = json.loads(made.output)
@@ -246,3 +269,31 @@ def test_a_network_with_batch_norm_is_not_shrunk_privately() -> None:
     vault = ShrunkVault(Assets(dp_training=PRIVATE), ShrinkSettings(dp_training=PRIVATE))
     with pytest.raises(SettingsError, match="batch norm"):
         vault.check_model()
+
+
+def test_mixtures_are_sums_and_blobs_of_other_images() -> None:
+    black_and_white = torch.tensor([0, 255], dtype=torch.uint8).repeat_interleave(16)
+    images = black_and_white.view(-1, 1, 1, 1).expand(-1, *SHAPE)
+    settings = ShrinkSettings(augmentation=Augmentation())
+    mixed = next(_augmented(images, settings, torch.Generator().manual_seed(0), mixed=True))
+    shifted = next(_augmented(images, settings, torch.Generator().manual_seed(0), mixed=False))
+    spread = mixed.flatten(1).std(1)
+    assert int((spread[:16] > 0.05).sum()) >= 8  # blobs of another image lie in it
+    assert not spread[16:].any()  # those are sums alone
+    assert bool(((mixed[16:] > 0.01) & (mixed[16:] < 0.99)).any())
+    assert set(shifted.unique().tolist()) == {0.0, 1.0}
+
+
+def test_the_last_steps_bring_the_narrow_network_nearer_to_the_teacher() -> None:
+    short, apart = SupervisedSettings(epochs=5), list[float]()
+    for last_steps in (0, 200):
+        settings = ShrinkSettings(steps=5, last_steps=last_steps)
+        vault = ShrunkVault(Assets(training=short), settings)
+        original, shrunk = vault.original.teacher, vault.teacher
+        assert isinstance(original, ModuleTeacher)
+        assert isinstance(shrunk, ModuleTeacher)
+        x = as_float(vault._data.images)
+        with torch.no_grad():
+            wide, narrow = original.module(x).softmax(1), shrunk.module(x).softmax(1)
+        apart.append(float((wide - narrow).abs().sum(1).mean()))
+    assert apart[1] < 0.7 * apart[0]
