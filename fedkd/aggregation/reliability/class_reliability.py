@@ -12,9 +12,11 @@ that they claim. Three questions are put to the answers of each institution:
    correlated with the others' fused ones; where enough peers share classes, with each peer besides,
    of which the weighted median counts, so that a few who collude cannot vouch for one another.
    Whoever agrees least is left out first, and the rest is judged anew without it.
+   Who would be left out for a single class, and agrees well on the others, loses that class alone.
 3. *And in each class?* Of an institution that contradicts the others on two classes or more, where
    two of them know these, all classes that do not agree are left out of the fusion; an institution
-   of which most classes fail is left out whole.
+   of which most classes fail is left out whole. Where the others show that somebody takes two of
+   these classes for each other, see `swapped_classes`, they are left out of its answers instead.
 
 Under label skew honest institutions disagree much, and one may be the only one to know a class. So
 agreement counts in the classes that both sides know, as far as they know them; with too little in
@@ -26,6 +28,7 @@ Source: ours. Related: Dawid and Skene (1979), who estimate observers' error rat
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -37,6 +40,7 @@ from fedkd.aggregation.reliability.class_claims import (
     class_contrast,
     shown_classes,
 )
+from fedkd.aggregation.reliability.swapped_classes import swapped_pair
 
 LEAST_AGREEMENT = 0.1
 """An institution below this is left out. Random and constant answers have 0, inverted ones less."""
@@ -59,6 +63,11 @@ CAUGHT = 2
 honest one does so on one; whoever takes a class for another contradicts on both."""
 LEAST_CLASS_AGREEMENT = 0.2
 """A class below this is left out, of an institution that was caught."""
+CLEARED = 0.35
+"""Agreement on its other classes by which an institution that fails on all loses one class alone:
+an outlier in one class is centred into all others. Noise agrees on nothing that is left."""
+CLEARING_EVIDENCE = 3.0
+"""Classes in common that this has to rest on: on fewer, shuffled ones agree by chance."""
 WELL_KNOWN = 0.5
 """Weight from which an institution, or its witness, counts as knowing a class; 1 is averagely."""
 MOST_CLASSES = 0.5
@@ -92,6 +101,8 @@ class _Judge:
 
     def __post_init__(self) -> None:
         self.trusted = self.had.clone()
+        # (T, K) bool: classes that are left out and explain what disagreed; no evidence any more.
+        self.settled = torch.zeros_like(self.had)
         self.average = self.claimed[self.had].mean().clamp_min(1e-9)
         self.contrast = class_contrast(self.log_p.exp())
         self.single = (self.claimed > 0).sum(1) == 1
@@ -122,7 +133,7 @@ class _Judge:
             The agreement, NaN for too little in common; (K,) by class; (K,) what a second witness
             knows of it; and the evidence in classes.
         """
-        own = (counts[k] / self.average).sqrt().clamp(max=1.0)
+        own = (counts[k] / self.average).sqrt().clamp(max=1.0) * ~self.settled[k]
         others = [j for j in self.alive if j != k]
         if len(others) < 2:
             return math.nan, torch.zeros_like(own), torch.zeros_like(own), 0.0
@@ -142,7 +153,7 @@ class _Judge:
     def agreement(self, k: int) -> float:
         """Of institution ``k`` with those who are trusted, whether it is one of them or not."""
         before = self.trusted[k].clone()
-        self.trusted[k] = self.had[k]
+        self.trusted[k] = self.had[k] & ~self.settled[k]
         found = self.with_others(k, self.counts())[0]
         self.trusted[k] = before
         return found
@@ -183,22 +194,45 @@ class _Judge:
             worst = min(scores, key=lambda k: scores[k], default=None)
             if worst is None or scores[worst] >= LEAST_AGREEMENT:
                 break
-            self.trusted[worst] = False
-            left.append(worst)
+            if not self._settled_one_class(worst):
+                self.trusted[worst] = False
+                left.append(worst)
         wronged = []
         for k in left:
-            self.trusted[k] = self.had[k]
+            self.trusted[k] = self.had[k] & ~self.settled[k]
             if self.scores().get(k, math.inf) >= LEAST_AGREEMENT:
                 wronged.append(k)
             self.trusted[k] = False
-        self.trusted[wronged] = self.had[wronged]
+        self.trusted[wronged] = (self.had & ~self.settled)[wronged]
+
+    def _settled_one_class(self, k: int) -> bool:
+        """Leave out the class that an institution contradicts most, where the rest then agrees."""
+        if bool(self.settled[k].any()):
+            return False
+        _, by_class, second, _ = self.with_others(k, self.counts())
+        worst = int(by_class.masked_fill(second <= WELL_KNOWN, math.inf).argmin())
+        if not float(by_class[worst]) < CONTRADICTED:
+            return False
+        self._settle(k, (worst,))
+        enough = self.with_others(k, self.counts())[3] >= CLEARING_EVIDENCE
+        if enough and self.scores().get(k, 0.0) >= CLEARED:
+            return True
+        self.settled[k], self.trusted[k] = False, self.had[k]
+        return False
+
+    def _settle(self, k: int, classes: Sequence[int]) -> None:
+        """Leave out classes that explain why an institution disagreed; the rest is judged alone."""
+        self.settled[k, classes], self.trusted[k, classes] = True, False
 
     def leave_out_classes(self) -> None:
         """Leave out classes that do not agree, of who has most of them first."""
         while failed := self._failed_classes():
             k = max(failed, key=lambda k: (len(failed[k][0]), -failed[k][1]))
             classes, _, judged, worst = failed[k]
-            if len(classes) >= max(3, MOST_CLASSES * judged) and len(self.alive) > 2:
+            swap = swapped_pair(self.log_p, self.knowledge(self.counts()), classes)
+            if swap is not None:  # of two who contradict each other, it is who most others accuse
+                self._settle(*swap)
+            elif len(classes) >= max(3, MOST_CLASSES * judged) and len(self.alive) > 2:
                 self.trusted[k] = False
             else:
                 self.trusted[k, worst] = False
@@ -211,8 +245,9 @@ class _Judge:
             if math.isnan(whole):
                 continue
             judged = self.trusted[k] & (counts[k] > 0) & (second > WELL_KNOWN)
-            gone = self.had[k] & ~self.trusted[k]
+            gone = self.had[k] & ~self.trusted[k] & ~self.settled[k]
             contradicted = int((judged & (by_class < CONTRADICTED)).sum())
+            contradicted += int(self.settled[k].sum() == 1)
             fails = judged & (by_class < LEAST_CLASS_AGREEMENT)
             if (bool(gone.any()) or contradicted >= CAUGHT) and bool(fails.any()):
                 least = by_class.masked_fill(~fails, math.inf)

@@ -9,17 +9,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from fedkd.aggregation.log_linear_pool import FLOOR
 from fedkd.aggregation.reliability.class_claims import (
     answers_its_only_class,
     class_contrast,
     shown_classes,
 )
 from fedkd.aggregation.reliability.class_reliability import (
+    LEAST_AGREEMENT,
     MAX_INSTITUTIONS,
     Reliability,
     _correlation,
+    _Judge,
     estimate_reliability,
 )
+from fedkd.aggregation.reliability.swapped_classes import swapped_pair
 
 SAMPLES, CLASSES = 400, 6
 
@@ -297,3 +301,48 @@ def test_a_tenth_of_the_samples_may_go_elsewhere() -> None:
     p[0, :10, 0], p[1, :11, 0] = 0.9, 0.9
     claimed = torch.tensor([[0.0, 5.0, 0.0], [0.0, 5.0, 0.0]])
     assert answers_its_only_class(p.log(), claimed).tolist() == [True, False]
+
+
+def test_who_is_far_off_on_a_single_class_loses_that_class_alone() -> None:
+    """Centring spreads its contradiction over all classes; answers at random agree on none."""
+    counts = ALIKE.clone()
+    counts[2, :2] = 0
+    logits = answers(counts)
+    logits[2, :, 4] *= -8
+    judge = _Judge(logits.log_softmax(-1).clamp_min(FLOOR), counts.double(), counts >= 0)
+    assert judge.scores()[2] < LEAST_AGREEMENT
+    found = estimate_reliability(logits, counts)
+    assert (~found.trusted).nonzero().tolist() == [[2, 4]]
+    logits[2] = lies("random", logits[2])
+    assert left_out(estimate_reliability(logits, counts)) == {2}
+
+
+FEW_WITNESSES = torch.tensor(  # the first knows both 1 and 3, two know one of them each
+    [
+        [60.0, 20.0, 0.0, 20.0, 60.0, 0.0],
+        [0.0, 60.0, 60.0, 0.0, 60.0, 60.0],
+        [60.0, 0.0, 60.0, 40.0, 0.0, 60.0],
+        [90.0] * CLASSES,
+    ]
+)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_swap_that_each_witness_sees_half_of_is_left_out(seed: int) -> None:
+    logits = answers(FEW_WITNESSES, seed)
+    logits[3, :, [1, 3]] = logits[3, :, [3, 1]].clone()
+    found = estimate_reliability(logits, FEW_WITNESSES)
+    assert (~found.trusted).nonzero().tolist() == [[3, 1], [3, 3]]
+
+
+def test_of_two_who_contradict_each_other_it_is_who_most_others_accuse() -> None:
+    knowledge = (FEW_WITNESSES / 20).clamp(max=1)
+    logits = answers(FEW_WITNESSES)
+    honest = logits.log_softmax(-1).clamp_min(FLOOR)
+    assert swapped_pair(honest, knowledge, (1, 3)) is None
+    logits[3, :, [1, 3]] = logits[3, :, [3, 1]].clone()
+    log_p = logits.log_softmax(-1).clamp_min(FLOOR)
+    assert swapped_pair(log_p, knowledge, (3, 1)) == (3, (1, 3))
+    assert swapped_pair(log_p, knowledge, (1, 3, 4)) is None  # who fails on more did not swap
+    witness = [0, 3]  # alone it may be the liar
+    assert swapped_pair(log_p[witness], knowledge[witness], (1, 3)) is None
