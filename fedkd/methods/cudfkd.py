@@ -27,6 +27,8 @@ Departures
   lambda is given at both ends of a run, not per step, since runs differ in length.
   Samples are weighed one by one, as the paper has it; ``whole_batch`` is the last public code.
   A run without a curriculum for the student keeps the generator's ramp; the two are apart here.
+  Questions may be chosen, by ``candidates``, which is ours: what the student learns from is then of
+    all its classes alike.
   class_balance is taken at temperature 1; the public code uses the temperature of distillation.
   L1 is of centred logits, the public code's of the logits themselves.
 """
@@ -75,6 +77,7 @@ def cudfkd(
     warm_up: float = 0.0,
     generated: float = 1.0,
     evolved: float = 0.0,
+    candidates: int = 1,
     generator_rate: float = 1e-3,
 ) -> Method:
     """CuDFKD as a value.
@@ -103,6 +106,8 @@ def cudfkd(
         warm_up: share of the questions that go to priors before the generator may ask.
         generated: share of the questions that are the generator's after that.
         evolved: share of the prior's questions that the bank's evolution takes over.
+        candidates: samples that priors draw for each that is asked about, >= 1; above 1 those are
+            asked about whose class, as the student sees it, is rare among the answers.
         generator_rate: learning rate of the generator's Adam.
 
     Raises:
@@ -130,7 +135,13 @@ def cudfkd(
     return Method(
         "cudfkd",
         PAPER,
-        shares(None if how is NONE else generator, warm_up, generated, evolved),
+        shares(None if how is NONE else generator, warm_up, generated, evolved, candidates),
         kl_divergence(temperature) if distillation_loss == "kl" else loss_named(distillation_loss),
         Curriculum(curriculum, lambda_start, lambda_stop, whole_batch),
+        title=_title(curriculum) if how is NONE else "",
     )
+
+
+def _title(curriculum: Kind) -> str:
+    weighing = "no curriculum" if curriculum == "none" else f"self-paced weights: {curriculum}"
+    return f"procedural samples, no generator ({weighing})"

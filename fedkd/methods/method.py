@@ -59,6 +59,8 @@ class Method:
             are needs of that.
         alone: the same paper for one institution that releases what this one needs, where the
             method itself has a stand-in for that; None: it has none. See `for_cards`.
+        title: what readers of a report are told that ran, where the name says too much of it; "":
+            its name.
     """
 
     name: str
@@ -72,6 +74,7 @@ class Method:
     selection: Selection | None = None
     answers: Signal = Signal.LOGITS
     alone: "Method | None" = None
+    title: str = ""
 
     def __post_init__(self) -> None:
         if not 0 <= self.student_from < 1:

@@ -7,11 +7,21 @@ from fedkd.core.interfaces import SourceSpec
 from fedkd.core.schedules import constant, ramp
 from fedkd.errors import SettingsError
 from fedkd.methods.method import Method, Share
-from fedkd.synthesis import Evolution, Gradient, ProceduralPriors, gradient_named
+from fedkd.synthesis import (
+    CandidateSelection,
+    Evolution,
+    Gradient,
+    ProceduralPriors,
+    gradient_named,
+)
 
 
 def shares(
-    generator: SourceSpec | None, warm_up: float = 0.0, generated: float = 1.0, evolved: float = 0.0
+    generator: SourceSpec | None,
+    warm_up: float = 0.0,
+    generated: float = 1.0,
+    evolved: float = 0.0,
+    candidates: int = 1,
 ) -> dict[str, Share]:
     """Sources "prior", "evolution" and "generator", and the share of the questions that each has.
 
@@ -20,17 +30,20 @@ def shares(
         warm_up: share of the questions that go to priors before the generator may ask.
         generated: share of the questions that are the generator's after that.
         evolved: share of the priors' questions that the bank's evolution takes over.
+        candidates: samples that priors draw for each that is asked about, >= 1; above 1 the student
+            chooses, see `fedkd.synthesis.prior_sampling.candidate_selection`.
     """
     priors = ProceduralPriors()
     evolution = Evolution(priors)
+    drawn = priors if candidates == 1 else CandidateSelection(priors, candidates)
     if generator is None:
         return {
-            "prior": Share(priors, constant(1.0 - evolved)),
+            "prior": Share(drawn, constant(1.0 - evolved)),
             "evolution": Share(evolution, constant(evolved)),
         }
     trained = ramp(0.0, generated, warm_up, warm_up)
     return {
-        "prior": Share(priors, lambda p: (1.0 - trained(p)) * (1.0 - evolved)),
+        "prior": Share(drawn, lambda p: (1.0 - trained(p)) * (1.0 - evolved)),
         "evolution": Share(evolution, lambda p: (1.0 - trained(p)) * evolved),
         "generator": Share(generator, trained),
     }

@@ -12,8 +12,8 @@ and the student learns from them by cross-entropy and 16 KL at temperature 4.
 
 Our reading, without data. There are no real images and no labels: y is what the ensemble answers,
 and what is chosen are the parameters of procedural priors, as arms of a bandit
-(`fedkd.synthesis.prior_parameter_bandit`). An arm's reward is exp(-L_A), the mean of its last
-batches.
+(`fedkd.synthesis.prior_sampling.prior_parameter_bandit`). An arm's reward is exp(-L_A), the mean
+of its last batches.
 
     L_S = T^2 KL(p_T || p_S),      T = 4
 

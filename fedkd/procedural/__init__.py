@@ -14,6 +14,7 @@ from fedkd.procedural.image_priors import (
     Strokes,
     UniformNoise,
 )
+from fedkd.procedural.photo_crops import PhotoCollage, PhotoCrops
 from fedkd.procedural.registry import (
     DEFAULT_PRIORS,
     PRIORS,
@@ -35,6 +36,8 @@ __all__ = [
     "DeadLeaves",
     "LevelSets",
     "MultiscaleNoise",
+    "PhotoCollage",
+    "PhotoCrops",
     "PinkNoise",
     "Prior",
     "ProceduralPrior",

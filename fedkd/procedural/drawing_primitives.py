@@ -108,6 +108,12 @@ def warped(images: Tensor, rng: torch.Generator) -> Tensor:
     return F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
 
 
+def blob_masks(count: int, shape: Shape, rng: torch.Generator) -> Tensor:
+    """Masks of smooth blobs for CutMix, (count, 1, H, W) in [0, 1]; they cover any share."""
+    field = power_law_noise(count, (1, *shape[1:]), torch.full((count, 1, 1, 1), 3.0), rng)
+    return torch.sigmoid(8.0 * (field - uniform_between(-0.7, 0.7, count, rng)))
+
+
 def correlated_channels(fields: Tensor, rng: torch.Generator) -> Tensor:
     """Independent channels -> correlated ones of the same variance, (B, C, H, W)."""
     channels = fields.shape[1]

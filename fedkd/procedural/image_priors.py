@@ -4,7 +4,8 @@
 
 A prior is a frozen value. The same value, count, shape and state of the generator give the same
 bytes, whatever the number of threads. A prior is good where teachers find every class in it, which
-depends on the teachers: `fedkd.synthesis.prior_source` chooses among priors by their answers.
+depends on the teachers: `fedkd.synthesis.prior_sampling.prior_source` chooses among priors by their
+answers.
 """
 
 import math

@@ -13,6 +13,7 @@ from fedkd.procedural.image_priors import (
     Strokes,
     UniformNoise,
 )
+from fedkd.procedural.photo_crops import PhotoCollage, PhotoCrops
 from fedkd.procedural.table_priors import (
     CorrelatedRows,
     GaussianRows,
@@ -33,6 +34,8 @@ PRIORS: Mapping[str, Callable[[], Prior]] = {
     "scales": MultiscaleNoise,
     "strokes": Strokes,
     "collage": Collage,
+    "photo": PhotoCrops,
+    "photo-collage": PhotoCollage,
     "noise": UniformNoise,
 }
 """Priors of images."""

@@ -1,10 +1,10 @@
-"""Procedural prior for teachers of photographs: dead leaves with textured, shaded surfaces.
+"""Procedural priors for teachers of photographs: dead leaves with textured, shaded surfaces.
 
-It presumes that photographs show lit surfaces of similar colours that hide one another, and no
-more.
+They presume that photographs show lit surfaces that hide one another, and no more.
 """
 
 import math
+from abc import abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -24,24 +24,21 @@ from fedkd.procedural.warp_and_cutmix import require
 
 
 @dataclass(frozen=True)
-class Collage(ProceduralPrior):
-    """Dead leaves with textures: each is grained or striped, lit from a side, and of any outline.
+class TexturedDeadLeaves(ProceduralPrior):
+    """Dead leaves of any outline that hide one another, each with a surface of its own.
 
     Source: dead-leaves model (Lee, Mumford and Huang, IJCV 2001), textured as in Baradad et al.,
-    NeurIPS 2021; outlines, light and stripes are ours.
+    NeurIPS 2021; outlines and light are ours.
     """
 
     leaves: int = 12
     """Most on one image, >= 1; their number is log-uniform."""
     radii: tuple[float, float] = (0.1, 0.6)
     """In sides of the image, density ~ r^-3 between; 0 < low <= high."""
-    stripes: float = 0.3
-    """Share of surfaces that have stripes, in [0, 1]."""
 
     def __post_init__(self) -> None:
         require(self.leaves >= 1, self, "leaves >= 1")
         require(0 < self.radii[0] <= self.radii[1], self, "0 < low <= high for radii")
-        require(0 <= self.stripes <= 1, self, "stripes in [0, 1]")
 
     def _render(self, count: int, shape: Shape, rng: torch.Generator) -> Tensor:
         image = self._surface(count, shape, rng)
@@ -64,6 +61,22 @@ class Collage(ProceduralPrior):
         oval, box = torch.hypot(across, along), torch.maximum(across, along)
         wobble = 0.4 * uniform(count, rng) * radius * _smooth_noise(count, shape, rng)
         return radius - torch.where(uniform(count, rng) < 0.6, oval, box) + wobble
+
+    @abstractmethod
+    def _surface(self, count: int, shape: Shape, rng: torch.Generator) -> Tensor:
+        """(count, C, H, W), what covers the ground or a leaf."""
+
+
+@dataclass(frozen=True)
+class Collage(TexturedDeadLeaves):
+    """Dead leaves whose surfaces are of one colour, grained or striped, and lit from a side."""
+
+    stripes: float = 0.3
+    """Share of surfaces that have stripes, in [0, 1]."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(0 <= self.stripes <= 1, self, "stripes in [0, 1]")
 
     def _surface(self, count: int, shape: Shape, rng: torch.Generator) -> Tensor:
         """(count, C, H, W), surfaces of one colour with grain, stripes and a gradient of light."""

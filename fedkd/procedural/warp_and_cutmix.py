@@ -10,9 +10,8 @@ from fedkd.core.interfaces import Prior
 from fedkd.errors import SettingsError
 from fedkd.procedural.drawing_primitives import (
     Shape,
-    power_law_noise,
+    blob_masks,
     to_uint8,
-    uniform_between,
     warped,
 )
 
@@ -68,10 +67,7 @@ class CutMixed:
         step = int(torch.randint(1, max(2, count), (), generator=rng))
         others = images.roll(step, 0)
         for part in _chosen(count, self.share, shape, rng):
-            field = power_law_noise(
-                len(part), (1, *shape[1:]), torch.full((len(part), 1, 1, 1), 3.0), rng
-            )
-            blob = torch.sigmoid(8.0 * (field - uniform_between(-0.7, 0.7, len(part), rng)))
+            blob = blob_masks(len(part), shape, rng)
             images[part] = to_uint8(torch.lerp(images[part] / 255.0, others[part] / 255.0, blob))
         return images
 

@@ -76,13 +76,15 @@ class RunEvents:
         """
         if step % max(1, self._clock.plan.steps // STEP_EVENTS):
             return
+        curriculum = self._curriculum
+        paced = {"curriculum_lambda": curriculum.lambda_at(self._clock.progress)}
         self.record(
             "trained",
             step=step,
             loss=float((weight * loss).mean()),
             difficulty=float(loss.mean()),
             weight=float(weight.mean()),
-            curriculum_lambda=self._curriculum.lambda_at(self._clock.progress),
+            **(paced if curriculum.weighs else {}),
             difficulty_by_institution=dict(sorted(self._institution_losses.items())),
         )
 

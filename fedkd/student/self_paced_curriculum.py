@@ -46,6 +46,11 @@ class Curriculum:
         if not 0 < self.start <= self.stop:
             raise SettingsError(f"expected 0 < start <= stop, got {self.start} and {self.stop}")
 
+    @property
+    def weighs(self) -> bool:
+        """Whether there is a curriculum: samples may have other weights than 1."""
+        return self.kind != "none"
+
     def lambda_at(self, progress: float) -> float:
         """How hard a sample may be, from ``start`` to ``stop``."""
         return self.start + (self.stop - self.start) * progress

@@ -27,8 +27,9 @@ from fedkd.synthesis.parameterisation import (
     to_bytes,
 )
 from fedkd.synthesis.pixel_and_latent_parameterisation import LatentBatch, PixelBatch
-from fedkd.synthesis.prior_parameter_bandit import PriorParameterBandit
-from fedkd.synthesis.prior_source import ProceduralPriors
+from fedkd.synthesis.prior_sampling.candidate_selection import CandidateSelection
+from fedkd.synthesis.prior_sampling.prior_parameter_bandit import PriorParameterBandit
+from fedkd.synthesis.prior_sampling.prior_source import ProceduralPriors
 from fedkd.synthesis.public_pool import PublicSamples, rule_named
 from fedkd.synthesis.row_parameterisation import RowBatch
 from fedkd.synthesis.source_scheduler import Scheduled, SourceScheduler
@@ -56,6 +57,7 @@ __all__ = [
     "AuxiliaryNetwork",
     "BaseAuxiliaryNetwork",
     "BaseParameterisation",
+    "CandidateSelection",
     "ContrastiveSamples",
     "DataImpressions",
     "Discriminator",

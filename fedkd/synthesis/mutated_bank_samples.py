@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fedkd.core.interfaces import BaseSource, Context
 from fedkd.core.source_types import ANYTHING, AnsweredBatch, Cost, FollowUps, Needs, Proposal, Turn
-from fedkd.synthesis.prior_source import PriorChoice, ProceduralPriors
+from fedkd.synthesis.prior_sampling.prior_source import PriorChoice, ProceduralPriors
 
 
 @dataclass(frozen=True, eq=False)

@@ -87,3 +87,9 @@ def test_the_l1_of_the_paper_is_the_default_up_to_an_offset() -> None:
     assert cudfkd().loss is l1_centred
     student, teacher = torch.tensor([[1.0, -1.0, 0.0]]), torch.tensor([[0.5, 0.5, -1.0]])
     assert float(cudfkd().loss(student, teacher)) == pytest.approx((0.5 + 1.5 + 1.0) / 3)
+
+
+def test_readers_are_told_when_no_generator_is_trained() -> None:
+    assert cudfkd().title == "procedural samples, no generator (self-paced weights: log)"
+    assert cudfkd(curriculum="none").title == "procedural samples, no generator (no curriculum)"
+    assert cudfkd("pull_back").title == ""

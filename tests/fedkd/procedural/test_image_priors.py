@@ -18,6 +18,8 @@ from fedkd.procedural import (
     DeadLeaves,
     LevelSets,
     MultiscaleNoise,
+    PhotoCollage,
+    PhotoCrops,
     PinkNoise,
     Prior,
     Shape,
@@ -59,6 +61,8 @@ CHECKSUMS = {
     "strokes": "7c53d82bec04778f",
     "noise": "65ef783578267708",
     "collage": "b851f834b976b223",
+    "photo": "357667261eaed972",
+    "photo-collage": "d1fcce5cf64358fe",
     "warped": "7f17bacc0d39d986",
     "cut_mixed": "039c8387b0c19a3c",
 }
@@ -319,6 +323,10 @@ def test_a_share_outside_its_range_is_refused(share: float) -> None:
         (Collage, {"leaves": 0}),
         (Collage, {"radii": (0.5, 0.1)}),
         (Collage, {"stripes": 1.5}),
+        (PhotoCrops, {"sides": (0.0, 0.5)}),
+        (PhotoCrops, {"sides": (0.5, 1.5)}),
+        (PhotoCrops, {"tries": 0}),
+        (PhotoCollage, {"leaves": 0}),
     ],
 )
 def test_an_impossible_parameter_is_refused(kind: type, settings: dict[str, object]) -> None:

@@ -28,7 +28,7 @@ from fedkd.procedural import (
 )
 from fedkd.protocol import FrozenGenerator, NamedPrior, Recipe
 from fedkd.synthesis.generator_parameterisation import GeneratorNetwork, GeneratorParameterisation
-from fedkd.synthesis.prior_source import PriorChoice
+from fedkd.synthesis.prior_sampling.prior_source import PriorChoice
 from fedkd.tasks import Classification
 from tests.fedkd.procedural.recipe_fingerprints import DIGIT, example_generator, recipe_fingerprints
 

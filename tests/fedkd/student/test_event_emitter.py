@@ -32,9 +32,12 @@ def answered(target: Tensor, **replies: Tensor) -> AnsweredBatch:
     )
 
 
-def events_of(clock: Clock) -> tuple[RunEvents, list[Progress]]:
+LOG = Curriculum("log", 2.0, 12.0)
+
+
+def events_of(clock: Clock, curriculum: Curriculum = LOG) -> tuple[RunEvents, list[Progress]]:
     seen: list[Progress] = []
-    return RunEvents(seen.append, clock, l1_centred, Curriculum("log", 2.0, 12.0), THREE), seen
+    return RunEvents(seen.append, clock, l1_centred, curriculum, THREE), seen
 
 
 def test_an_event_says_where_the_run_stands() -> None:
@@ -74,6 +77,13 @@ def test_a_step_says_how_far_the_student_is_from_each_institution_on_its_own_cla
             "west": float(west),
         },
     }
+
+
+def test_a_step_without_a_curriculum_has_no_lambda() -> None:
+    events, seen = events_of(Clock(Plan(100, steps=10), progress=0.5), Curriculum("none"))
+    events.student_step(4, torch.tensor([1.0, 3.0]), torch.ones(2))
+    assert "curriculum_lambda" not in seen[-1].facts
+    assert (seen[-1].facts["weight"], seen[-1].facts["difficulty"]) == (1.0, 2.0)
 
 
 @pytest.mark.parametrize(("steps", "told"), [(10, 10), (200, 200), (399, 399), (1000, 200)])

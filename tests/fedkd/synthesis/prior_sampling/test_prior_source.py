@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from fedkd.core.source_types import Turn
 from fedkd.procedural import UniformNoise, build_priors, render
 from fedkd.synthesis import ProceduralPriors
-from fedkd.synthesis.prior_source import PriorChoice
+from fedkd.synthesis.prior_sampling.prior_source import PriorChoice
 from fedkd.tasks import Classification
 from tests.support.contexts import answered_with, context_of
 

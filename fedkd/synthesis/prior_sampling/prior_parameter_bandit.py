@@ -20,7 +20,7 @@ from fedkd.core.source_types import AnsweredBatch, Cost, FollowUps, Needs
 from fedkd.core.task import Task
 from fedkd.procedural import Prior
 from fedkd.protocol import as_float
-from fedkd.synthesis.prior_source import PriorChoice
+from fedkd.synthesis.prior_sampling.prior_source import PriorChoice
 
 
 @dataclass(frozen=True, eq=False)

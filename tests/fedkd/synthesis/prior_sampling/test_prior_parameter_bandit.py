@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fedkd.core.source_types import Turn
 from fedkd.procedural import build_priors
-from fedkd.synthesis.prior_parameter_bandit import (
+from fedkd.synthesis.prior_sampling.prior_parameter_bandit import (
     ArmChoice,
     PriorParameterBandit,
     halves,
