@@ -4,6 +4,7 @@ What comes from institutions and what goes to them lies in ordinary memory; stud
 bank lie on one device, and nothing but a batch goes to and fro.
 """
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Literal
@@ -16,7 +17,10 @@ from fedkd.errors import SettingsError
 from fedkd.protocol import as_float
 
 MEMORY = torch.device("cpu")
-Precision = Literal["auto", "float32", "bfloat16"]
+Precision = Literal["auto", "fastest", "float32", "bfloat16"]
+BFLOAT16_UNIT = "amx_bf16"
+"""Of a processor that computes tiles of bfloat16; AVX-512 with bfloat16 alone was slower than
+float32."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,8 @@ class Compute:
     def of(cls, device: str, precision: Precision) -> "Compute":
         """From settings; ``auto`` is CUDA where there is any, and bfloat16 there alone.
 
+        ``fastest`` is bfloat16 where the device has units for it, else float32.
+
         Raises:
             SettingsError: there is no such device here.
         """
@@ -48,7 +54,12 @@ class Compute:
             raise SettingsError(
                 f'student.device {name!r} is not to be had here ({reason}); choose "auto"'
             ) from error
-        rough = precision == "bfloat16" or (precision == "auto" and chosen.type == "cuda")
+        rough = {
+            "auto": chosen.type == "cuda",
+            "fastest": has_bfloat16_units(chosen),
+            "float32": False,
+            "bfloat16": True,
+        }[precision]
         return cls(chosen, torch.bfloat16 if rough else torch.float32)
 
     @property
@@ -114,3 +125,12 @@ def device_of(network: nn.Module) -> torch.device:
     """Where its weights lie; ordinary memory where it has none."""
     first = next(network.parameters(), None)
     return MEMORY if first is None else first.device
+
+
+def has_bfloat16_units(device: torch.device) -> bool:
+    """Whether ``device`` computes products of bfloat16 faster than those of float32."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    told = getattr(torch.cpu, "get_capabilities", None)  # since torch 2.12
+    capabilities: Mapping[str, object] = told() if told else {}
+    return device.type == "cpu" and bool(capabilities.get(BFLOAT16_UNIT))

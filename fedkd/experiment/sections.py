@@ -266,8 +266,9 @@ class Student(Section):
     """Of the training process. Sums depend on their number; small networks gain nothing."""
     device: str = "auto"
     """Of student, generator and bank: cpu, cuda, ...; auto is cuda where it is available."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of convolutions and matrix products; auto is bfloat16 on cuda only. Weights are float32."""
+    precision: Literal["auto", "fastest", "float32", "bfloat16"] = "auto"
+    """Of convolutions and matrix products; auto is bfloat16 on cuda only, fastest wherever the
+    device has units for it. Weights are float32."""
 
 
 class Questions(Section):

@@ -92,3 +92,20 @@ def test_logits_of_a_frozen_network_have_a_gradient_in_the_images_alone() -> Non
     assert pixels.grad is not None
     assert all(weight.grad is None for weight in network.parameters())
     assert [w.requires_grad for w in network.parameters()][:2] == [False, True]  # as before
+
+
+@pytest.mark.parametrize(
+    ("units", "dtype"),
+    [
+        ({"avx512_f": True, "amx_bf16": True}, torch.bfloat16),
+        ({"avx512_bf16": True, "amx_bf16": False}, torch.float32),
+        ({"avx512_f": True, "amx_bf16": False}, torch.float32),
+        ({}, torch.float32),
+    ],
+)
+def test_fastest_is_bfloat16_where_the_processor_has_units_for_it(
+    monkeypatch: pytest.MonkeyPatch, units: dict[str, bool], dtype: torch.dtype
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: units, raising=False)
+    assert Compute.of("cpu", "fastest").dtype is dtype
+    assert Compute.of("cpu", "auto").dtype is torch.float32
