@@ -39,7 +39,7 @@ _TEXT = """\
 # {{ name | md }}: one student of {{ institutions }}
 
 {{ model | md }}, trained by fedkd with the method
-{{ result.method | md }}. It has {{ parameters }}.
+{{ (result.method_title or result.method) | md }}. It has {{ parameters }}.
 
 ## What it was trained on
 

@@ -138,6 +138,7 @@ def render(record: RunRecord, progress: RunProgress | None = None, script: str =
         ranges=ranges(result.teachers, of_teacher),
         folded=Markup(_FOLDED % (MAX_SHOWN, count(len(result.teachers)))) if many else "",
         folded_end=Markup("</div></details>") if many else "",
+        self_paced=any(getattr(e, "curriculum_lambda", None) is not None for e in events),
         combined=combined_guarantee(result.teachers),
         summed=summed_guarantee(result.teachers),
         settings=flatten_config(result.config),

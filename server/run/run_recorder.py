@@ -256,6 +256,7 @@ class RunRecorder:
                 for index, card in enumerate(cards)
             ],
             "method": self.experiment.method.name,
+            "method_title": self._method.title,
             "engine": self.engine,
             "seed": self.experiment.seed,
             "student_steps": 0,

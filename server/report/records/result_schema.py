@@ -120,6 +120,8 @@ class Result(ResultModel):
     """What is predicted: classes, numbers with units and ranges, or several tasks with classes."""
     growth: GrowthRecord | None = None
     method: str
+    method_title: str = ""
+    """What readers are told that ran; empty: the method's name."""
     signals_asked: tuple[str, ...] = ()
     """Signals that the method asked for, some of them only for generated samples."""
     engine: str

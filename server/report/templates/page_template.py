@@ -19,7 +19,7 @@ HTML = """\
 <div class="eyebrow">{{ name }}</div>
 <h1>{{ title }}</h1>
 <ul class="facts">
-<li>method <b>{{ result.method }}</b></li>
+<li>method <b>{{ result.method_title or result.method }}</b></li>
 <li>engine <b>{{ result.engine }}</b></li>
 <li>seed <b>{{ result.seed }}</b></li>
 <li><b>{{ result.student_steps | count }}</b> student steps</li>
@@ -189,9 +189,14 @@ class.</p>
 <h2>How it was taught</h2>
 {% if figures.curriculum %}
 <figure>{{ figures.curriculum }}
-<figcaption>Difficulty is measured by the coordinator, from the fused answer and the student. The
-curriculum weighs each sample by it; lambda sets how hard a sample may be before it counts
-less.</figcaption></figure>
+<figcaption>Difficulty is measured by the coordinator, from the fused answer and the student.
+{% if self_paced %}
+The curriculum weighs each sample by it; lambda sets how hard a sample may be before it counts
+less.
+{% else %}
+The run had no curriculum.
+{% endif %}
+</figcaption></figure>
 {% elif figures.loss %}
 <figure>{{ figures.loss }}
 <figcaption>The run recorded no curriculum; this is the student's loss.</figcaption></figure>

@@ -294,14 +294,14 @@ def test_a_late_answer_is_dropped_and_the_session_goes_on(hub: Hub) -> None:
 
     with agents(hub, slow=slow_once, quick=honest_answer):
         began = time.monotonic()
-        answers, absent = hub.ask(same_request_to_all(hub, Ask(IMAGES)), 0.2)
-        assert time.monotonic() - began < 2
+        answers, absent = hub.ask(same_request_to_all(hub, Ask(IMAGES)), 1.0)
+        assert time.monotonic() - began < SOON / 2
         assert answers.keys() == {"quick"}
-        assert absent == {"slow": "no answer within 0.2 s"}
+        assert absent == {"slow": "no answer within 1 s"}
         for _ in range(5):  # whoever owes an answer is asked nothing more
             began = time.monotonic()
             _, absent = hub.ask({"slow": Ask(IMAGES)}, SOON)
-            assert time.monotonic() - began < 2
+            assert time.monotonic() - began < SOON / 2
             assert absent == {"slow": "it still owes the answer to question 1"}
         release.set()
         wait_until(lambda: hub.counters["slow"].answers == 1)
@@ -476,11 +476,11 @@ def test_data_loaders_may_fork_while_a_session_is_open() -> None:
 
 
 def test_closing_is_quick_final_and_may_be_repeated(hub: Hub, raw: RawClient) -> None:
-    busy = threading.Event()
+    busy, released = threading.Event(), threading.Event()
 
     def stuck(request: Ask | PullBack) -> Reply:
         busy.set()
-        time.sleep(2)
+        released.wait(SOON)
         return honest_answer(request)
 
     raw.join("silent")
@@ -490,7 +490,8 @@ def test_closing_is_quick_final_and_may_be_repeated(hub: Hub, raw: RawClient) ->
         began = time.monotonic()
         hub.close()
         hub.close()
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < SOON / 2
+        released.set()
         assert raw.receive() == Close(RUN_OVER)
         for lost in (outcome, hub.submit("stuck", Ask(IMAGES))):
             with pytest.raises(RemoteProtocolError, match=RUN_OVER):

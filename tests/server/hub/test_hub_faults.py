@@ -1,6 +1,7 @@
 """What institutions do to a hub: they are killed, hang, come late, come back, join and leave."""
 
 import queue
+import re
 import threading
 import time
 import urllib.request
@@ -53,6 +54,8 @@ from tests.support.hub_clients import (
 ASK = Ask(IMAGES)
 AT_ONCE = 4.0
 """Seconds that nothing takes which does not wait; less than `SOON` by far."""
+LATE = r"no answer within ([\d.]+) s after the quorum's"
+"""The seconds are adaptive: a machine under load has a slow quorum, and a longer linger."""
 
 
 @pytest.fixture
@@ -237,7 +240,7 @@ def test_whoever_comes_back_with_another_teacher_is_refused(hub: Hub, came: Come
 def test_one_that_hangs_costs_one_deadline_and_no_more(hub: Hub) -> None:
     stuck = Stuck()
     with agents(hub, hung=stuck, good=honest_answer):
-        assert hub.ask(same_request_to_all(hub, ASK), 0.2)[1] == {"hung": "no answer within 0.2 s"}
+        assert hub.ask(same_request_to_all(hub, ASK), 1.0)[1] == {"hung": "no answer within 1 s"}
         began = time.monotonic()
         for _ in range(10):
             answers, absent = hub.ask(same_request_to_all(hub, ASK), SOON)
@@ -265,7 +268,7 @@ def test_refusals_are_no_quorum(hub: Hub) -> None:
     refusal = Refusal(Reason.SPENT, "nothing left")
 
     def unhurried(request: Ask | PullBack) -> Reply:
-        time.sleep(0.2)
+        time.sleep(1.0)
         return honest_answer(request)
 
     with agents(hub, no=lambda _: refusal, yes=unhurried):
@@ -288,8 +291,9 @@ def test_by_default_the_others_have_the_floor_or_a_multiple_of_the_quorums_time(
         answers, absent = hub.ask(same_request_to_all(hub, ASK), 60.0, quorum=2, linger=ADAPTIVE)
         assert 5 * 0.3 <= time.monotonic() - began < SOON
         assert answers.keys() == {"a", "b"}
-        assert str(absent["slow"]).startswith("no answer within 1.")
-        assert str(absent["slow"]).endswith(" s after the quorum's")
+        told = re.fullmatch(LATE, str(absent["slow"]))
+        assert told
+        assert float(told[1]) >= 4 * 0.3
         began = time.monotonic()  # it is not asked again before it has answered
         _, absent = hub.ask(same_request_to_all(hub, ASK), 60.0, quorum=2, linger=ADAPTIVE)
         assert absent == {"slow": "it still owes the answer to question 1"}
@@ -306,11 +310,12 @@ def test_whoever_is_late_by_the_adaptive_linger_again_and_again_is_left_out(
     with agents(hub, good=honest_answer):
         for late in (1, 2):
             absent = hub.ask(same_request_to_all(hub, ASK), SOON, linger=ADAPTIVE)[1]
-            assert absent == {"slow": "no answer within 0.5 s after the quorum's"}
+            assert absent.keys() == {"slow"}
+            assert re.fullmatch(LATE, str(absent["slow"]))
             answer(slow, heard(slow))
             wait_until(lambda late=late: hub.counters["slow"].answers == late)
         _, absent = hub.ask(same_request_to_all(hub, ASK), SOON, linger=ADAPTIVE)
-        assert "2 answers in a row were late; asked again in 0." in str(absent["slow"])
+        assert "2 answers in a row were late; asked again in " in str(absent["slow"])
 
 
 def test_all_may_be_waited_for(hub: Hub) -> None:

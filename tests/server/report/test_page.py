@@ -282,6 +282,12 @@ def test_images_are_called_by_the_names_of_classes(run: RunFolder) -> None:
     assert "class 0" not in text
 
 
+def test_a_run_is_called_by_what_ran_and_else_by_its_method(run: RunFolder) -> None:
+    assert "<li>method <b>logits</b></li>" in page_of(run)
+    run.write_result(result(method_title="procedural samples, no generator"))
+    assert "<li>method <b>procedural samples, no generator</b></li>" in page_of(run)
+
+
 def test_no_promise_is_never_shown_as_a_number(run: RunFolder) -> None:
     silent = [teacher(index, epsilon=None, delta=None) for index in range(5)]
     run.write_result(result(teachers=silent))
@@ -338,6 +344,17 @@ def test_a_run_without_a_curriculum_shows_the_loss_instead(tmp_path: Path) -> No
     page = page_of(folder)
     assert figure_ids(page) == {"Student loss over its steps"}
     assert "The run recorded no curriculum" in Outline(page).text
+
+
+def test_lambda_is_shown_only_where_a_curriculum_weighed_samples(tmp_path: Path) -> None:
+    for name, pace in (("paced", 3.0), ("plain", None)):
+        folder = RunFolder.create(tmp_path / name)
+        step = {"kind": "trained", "step": 1, "asked": 10, "loss": 1.0, "difficulty": 1.0}
+        folder.append_event({**step, "weight": 1.0, "curriculum_lambda": pace})
+        folder.write_result(result(teachers=[teacher(0, class_counts=None)]))
+        page = page_of(folder)
+        assert ("Lambda of the curriculum" in page) == (pace is not None)
+        assert ("The run had no curriculum." in page) == (pace is None)
 
 
 def test_one_score_and_one_step_are_enough_for_a_page(tmp_path: Path) -> None:

@@ -202,7 +202,7 @@ def test_a_state_that_cannot_be_written_warns_and_the_run_goes_on(
     with pytest.raises(Death):
         lives.live(lambda lives: len(lives.questions) == 5)
     before = state.read_bytes()
-    with files_of_at_most(len(before) - 1):
+    with files_of_at_most(len(before) - 1024):  # lengths of numbers in its header differ
         with pytest.raises(Death):
             lives.live(lambda lives: len(lives.questions) == 9)
         assert state.read_bytes() == before, "the one before stands"
