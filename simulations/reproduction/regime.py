@@ -31,6 +31,9 @@ class DataSettings(Section):
         side: images are padded with black to so many pixels; None: they stay.
         mean: of the training images in [0, 1], one for each channel.
         deviation: likewise.
+        scored: images on which networks are scored: "test"; "training", the first 10,000 training
+            images, by which settings can be chosen without the test images. No student sees
+            either; the teacher is trained on the latter.
     """
 
     name: str
@@ -38,6 +41,7 @@ class DataSettings(Section):
     side: Count | None = None
     mean: tuple[float, ...]
     deviation: tuple[Positive, ...]
+    scored: Literal["test", "training"] = "test"
 
 
 class TeacherSection(Section):

@@ -9,7 +9,7 @@ import json
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,9 @@ REGIME, STATE, TEACHERS = "regime.json", "state.safetensors", ".teachers"
 CHECKPOINT_INTERVAL = 60.0
 """Seconds between saved states."""
 SCORES = 40
-"""How often the student is scored on the test images on the way."""
+"""How often the student is scored on the way."""
+TRAINING_IMAGES = 10_000
+"""Training images that networks are scored on in the place of test images."""
 Percent = float
 
 
@@ -75,7 +77,7 @@ class _Run:
         self.curve = [(int(r), int(s), float(a)) for r, s, a in own["curve"]]
 
     def score(self) -> Percent:
-        """The student's accuracy on the test images, noted in the curve."""
+        """The student's accuracy, noted in the curve."""
         found = score_of(self.training.student, self.data)
         self.curve.append((self.training.rounds, self.training.samples, found))
         return found
@@ -116,7 +118,7 @@ def reproduce(
         return found
     torch.set_num_threads(regime.threads)
     compute = Compute.of(regime.device, regime.precision)
-    data = padded(open_data(regime.data.name, regime.data.root), regime.data.side)
+    data = _open(regime)
     with _bars(console) as bars:
         teacher = _teacher(regime, data, seed, path.resolve().parent / TEACHERS, bars)
         run = _begin(regime, seed, path, data, teacher, compute)
@@ -133,8 +135,18 @@ def write_result(result: dict[str, Any], path: Path) -> None:
 
 
 def score_of(network: nn.Module, data: Dataset) -> Percent:
-    """Accuracy on the test images."""
+    """Accuracy on the test images, or what stands in their place."""
     return round(100 * accuracy(predict_logits(network, data.test_images), data.test_labels), 2)
+
+
+def _open(regime: Regime) -> Dataset:
+    """The data, with the images that networks are scored on as test images."""
+    data = padded(open_data(regime.data.name, regime.data.root), regime.data.side)
+    if regime.data.scored == "test":
+        return data
+    scored = slice(0, TRAINING_IMAGES)
+    images, labels = data.train_images[scored], data.train_labels[scored]
+    return replace(data, test_images=images, test_labels=labels)
 
 
 def _check_folder(path: Path, regime: Regime, seed: int) -> None:
@@ -158,7 +170,11 @@ def _teacher(regime: Regime, data: Dataset, seed: int, folder: Path, bars: Progr
     settings = TeacherSettings(
         *(how.epochs, how.batch, how.learning_rate), Augmentation(how.shift, how.mirrors)
     )
-    told = [regime.data.model_dump_json(exclude={"root"}), how.model_dump_json(), str(seed)]
+    told = [
+        regime.data.model_dump_json(exclude={"root", "scored"}),
+        how.model_dump_json(),
+        str(seed),
+    ]
     digest = hashlib.sha256("\n".join(told).encode()).hexdigest()[:16]
     bar = bars.add_task("teacher", total=1.0)
     trained, _ = train_until(
@@ -224,6 +240,7 @@ def _result(run: _Run, teacher: Percent) -> dict[str, Any]:
         "rounds_of_paper": regime.rounds,
         "networks": f"{regime.teacher.model} to {regime.student.model}",
         "data": regime.data.name + (" (JPEG)" if is_jpeg(*_source(regime)) else ""),
+        "scored": regime.data.scored,
         "differs": list(regime.differs),
         "curve": [list(row) for row in run.curve],
     }
@@ -252,7 +269,7 @@ def lines_of(result: dict[str, Any]) -> Iterator[str]:
     published = result["published"]
     rounds, total = result["rounds"], result["rounds_of_paper"]
     yield f"{result['method']}: {result['networks']}, {result['data']}, seed {result['seed']}"
-    best = f"last student; best on the way {result['best']}"
+    best = f"last student, {result['scored']} images; best on the way {result['best']}"
     yield f"  our figure   {result['figure']:.2f} % ({best})"
     yield (
         f"  the paper's  {published:.2f} % ({result['published_of']})"

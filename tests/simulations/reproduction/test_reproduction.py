@@ -16,7 +16,7 @@ from fedkd.simulations.reproduction import reproduction
 from fedkd.simulations.reproduction.direct_training import DirectTraining
 from fedkd.simulations.reproduction.question_training import QuestionTraining
 from fedkd.simulations.reproduction.regime import Regime, known_regimes, load_regime
-from fedkd.simulations.reproduction.reproduction import lines_of, reproduce
+from fedkd.simulations.reproduction.reproduction import _open, lines_of, reproduce
 from fedkd.simulations.reproduction.teacher_training import TeacherSettings, train_until
 
 SHAPE, K = (1, 16, 16), 10
@@ -238,3 +238,15 @@ def test_regimes_of_any_precision_share_a_teacher(tmp_path: Path) -> None:
     teachers = [*tmp_path.glob(".teachers/*"), *tmp_path.glob("other/.teachers/*")]
     assert len(teachers) == 2
     assert teachers[0].read_bytes() == teachers[1].read_bytes()
+
+
+def test_settings_can_be_chosen_without_the_test_images(tmp_path: Path) -> None:
+    regime = small("dfad", 1)
+    ours = _open(small("dfad", 1, "data.scored=training"))
+    assert torch.equal(ours.test_labels, _open(regime).train_labels)
+    assert torch.equal(ours.train_images, _open(regime).train_images)
+    test = reproduce("dfad", 0, tmp_path / "a", [*SMALL, "rounds=1"])
+    training = reproduce("dfad", 0, tmp_path / "b", [*SMALL, "rounds=1", "data.scored=training"])
+    assert (test["scored"], training["scored"]) == ("test", "training")
+    assert test["teacher"] != training["teacher"]
+    assert len([*tmp_path.glob(".teachers/*")]) == 1, "one teacher, whatever it is scored on"
