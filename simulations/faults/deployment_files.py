@@ -31,7 +31,7 @@ from fedkd.models import build_network
 from fedkd.server.hub.admission import JoinTokens
 from fedkd.server.hub.tls_certificates import make_certificates
 from fedkd.simulations.faults.stalling_teacher import StallingTeacher
-from fedkd.simulations.rehearsal.flwr_run import free_ports
+from fedkd.simulations.rehearsal.free_ports import free_ports
 
 MODEL, CLASSES, SHAPE = "cnn", 10, (1, 8, 8)
 BUDGET, BATCH, STEPS = 5120, 64, 1200

@@ -24,7 +24,8 @@ from fedkd.experiment import Experiment, load_experiment
 from fedkd.server.hub.tls_certificates import make_certificates
 from fedkd.simulations.engines.environment_variables import ENVIRONMENT_DEFAULTS
 from fedkd.simulations.rehearsal.flower_tls import run_with_supernodes
-from fedkd.simulations.rehearsal.flwr_run import COMMANDS, free_ports
+from fedkd.simulations.rehearsal.flwr_run import COMMANDS
+from fedkd.simulations.rehearsal.free_ports import free_ports
 from fedkd.simulations.rehearsal.process_supervisor import ProcessSupervisor, exit_on_signals
 
 TRAINING_TIMEOUT = 300.0

@@ -1,8 +1,8 @@
 """Start Flower's SuperLink and SuperNodes with TLS, and execute one ``flwr run`` on them."""
 
+import http.client
 import json
 import ssl
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,8 +14,8 @@ from fedkd.simulations.rehearsal.flwr_run import (
     START_TIMEOUT,
     assignments,
     failure_of_run,
-    free_ports,
 )
+from fedkd.simulations.rehearsal.free_ports import free_ports
 from fedkd.simulations.rehearsal.process_supervisor import ProcessSupervisor
 
 CONNECTION = "here"
@@ -102,5 +102,5 @@ def is_healthy(address: str, ca: Path) -> bool:
     try:
         with urllib.request.urlopen(f"https://{address}/health", timeout=1.0, context=context):
             return True
-    except (urllib.error.URLError, TimeoutError, ConnectionError):
+    except (OSError, http.client.HTTPException):
         return False

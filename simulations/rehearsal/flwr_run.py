@@ -10,24 +10,24 @@ own, with its own ports and home, in an empty directory, and asks it for the sta
 """
 
 import argparse
+import http.client
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from fedkd.errors import FedkdError, SettingsError
 from fedkd.experiment import Experiment, load_experiment
 from fedkd.simulations.engines.environment_variables import ENVIRONMENT_DEFAULTS
+from fedkd.simulations.rehearsal.free_ports import free_ports
 
 FLOWER_APP = Path(__file__).resolve().parents[1] / "flower-app"
 """The Flower app: names of entry points, and no code."""
@@ -184,7 +184,7 @@ def _wait_until_healthy(superlink: subprocess.Popen[bytes], port: int, log: Path
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1.0):
                 return
-        except (urllib.error.URLError, TimeoutError, ConnectionError):
+        except (OSError, http.client.HTTPException):
             time.sleep(0.1)
     last = (log.read_text().strip().splitlines() or ["no output"])[-1]
     raise SettingsError(f"Flower's SuperLink did not start: {last}; try `flower-superlink` by hand")
@@ -205,15 +205,6 @@ def failure_of_run(listing: str) -> str | None:
 def assignments(values: Mapping[str, object]) -> str:
     """``key=value`` pairs for Flower's options, with values in TOML, as JSON's strings are."""
     return " ".join(f"{key}={json.dumps(value)}" for key, value in values.items())
-
-
-def free_ports(count: int) -> tuple[int, ...]:
-    """Distinct unused ports of this machine; another process may take one later."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return tuple(each.getsockname()[1] for each in sockets)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -10,7 +10,6 @@ import argparse
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -43,6 +42,7 @@ from fedkd.experiment import Experiment, load_experiment
 from fedkd.protocol import Signal
 from fedkd.server.coordinator import Coordinator, ingredients
 from fedkd.simulations.engines.local import LocalInstitutions
+from fedkd.simulations.rehearsal.free_ports import free_ports
 
 PACKAGES = ("mlserver==1.7.1", "scikit-learn>=1.7")
 START_TIMEOUT = 120.0
@@ -132,7 +132,7 @@ def _write_server_folder(experiment: Experiment, folder: Path) -> Path:
         labels=data.train_labels[indices].numpy(),
     )
     shutil.copy(Path(__file__).with_name("mlserver_teacher.py"), server_folder)
-    ports = dict(zip(("http_port", "grpc_port", "metrics_port"), _free_ports(3), strict=True))
+    ports = dict(zip(("http_port", "grpc_port", "metrics_port"), free_ports(3), strict=True))
     settings = {"host": "127.0.0.1", "parallel_workers": 0, "debug": False, **ports}
     (server_folder / "settings.json").write_text(json.dumps(settings))
     pixels = {"name": "images", "datatype": "FP32", "shape": [-1, *data.shape]}
@@ -146,15 +146,6 @@ def _write_server_folder(experiment: Experiment, folder: Path) -> Path:
     }
     (server_folder / "model-settings.json").write_text(json.dumps(model))
     return server_folder
-
-
-def _free_ports(count: int) -> list[int]:
-    """Unused ports; the server cannot let the operating system choose one."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """What each side needs is in its own extra: both run where nothing else can be imported."""
 
-import socket
 import subprocess
 import sys
 import time
@@ -11,6 +10,7 @@ import skops.io
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
+from fedkd.simulations.rehearsal.free_ports import free_ports
 from tests.support.only_extras import closure
 
 ROOT = Path(__file__).parents[2]
@@ -34,12 +34,6 @@ folder = "state"
 """
 
 
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
 @pytest.mark.parametrize(
     ("extras", "without"),
     [
@@ -58,7 +52,7 @@ def test_an_extra_brings_nothing_of_the_others(extras: list[str], without: set[s
 def test_client_and_server_run_with_their_own_extra_alone(tmp_path: Path) -> None:
     x, y = load_digits(return_X_y=True)
     skops.io.dump(LogisticRegression(max_iter=200).fit(x / 16, y), tmp_path / "model.skops")
-    server = f"127.0.0.1:{free_port()}"
+    server = f"127.0.0.1:{free_ports(1)[0]}"
     (tmp_path / "owner.toml").write_text(OWNER.format(server=server))
     small = ("questions.budget=256", "student.steps=10")
     command = (*ONLY, "server", "fedkd.server.cli", "run", "digits", "--insecure")

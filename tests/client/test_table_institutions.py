@@ -27,7 +27,7 @@ from skops.io import dump
 from fedkd.client.cli import main
 from fedkd.client.ledger.ledger import Ledger
 from fedkd.server.hub.tls_certificates import make_certificates
-from fedkd.simulations.rehearsal.flwr_run import free_ports
+from fedkd.simulations.rehearsal.free_ports import free_ports
 from tests.support.hospital_table import COLUMNS, NAMES, OUTCOME, STAY, patients
 from tests.support.server_process import ROOT, SOON, ServerProcess, running_server
 

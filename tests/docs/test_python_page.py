@@ -1,7 +1,6 @@
 """The code on docs/python.md, run as its reader would."""
 
 import re
-import socket
 import threading
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from sklearn.linear_model import LogisticRegression
 
 from fedkd.models import build_network
 from fedkd.server.report.records.student_export import export_onnx
+from fedkd.simulations.rehearsal.free_ports import free_ports
 
 PAGE = Path(__file__).parents[2] / "docs" / "python.md"
 CODE = dict(re.findall(r"<!-- test: (\w+) -->\n```python\n(.*?)```", PAGE.read_text(), re.DOTALL))
@@ -50,9 +50,7 @@ def test_a_fit_over_the_network(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     images, labels = digits
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+    port = str(free_ports(1)[0])
     token = "between us"
 
     def institution(name: str, part: slice) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fedkd.simulations.rehearsal.flwr_run import free_ports
+from fedkd.simulations.rehearsal.free_ports import free_ports
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "tables.md"

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from fedkd.experiment import load_experiment
-from fedkd.simulations.rehearsal.flwr_run import free_ports, run_app
+from fedkd.simulations.rehearsal.flwr_run import run_app
+from fedkd.simulations.rehearsal.free_ports import free_ports
 
 ROOT = Path(__file__).parents[2]
 TUTORIALS = ROOT / "docs" / "tutorials"

@@ -1,6 +1,5 @@
 """Serving a teacher: TLS both ways, what is refused, and the ledger that outlives the process."""
 
-import socket
 import threading
 from pathlib import Path
 from typing import Any
@@ -12,15 +11,10 @@ from fedkd.client.ledger.ledger import Ledger
 from fedkd.errors import SettingsError
 from fedkd.models import build_network
 from fedkd.server.hub.tls_certificates import make_certificates
+from fedkd.simulations.rehearsal.free_ports import free_ports
 
 SHAPE = (1, 8, 8)
 TEACHER: dict[str, Any] = {"shape": SHAPE, "name": "north", "token": "ours"}
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 def test_a_fit_over_tls_and_what_the_ledger_counts(
@@ -31,7 +25,7 @@ def test_a_fit_over_tls_and_what_the_ledger_counts(
     )
     certificates, state = tmp_path / "certs", tmp_path / "state"
     make_certificates(certificates, ["north"])
-    address, ended = f"127.0.0.1:{free_port()}", list[str]()
+    address, ended = f"127.0.0.1:{free_ports(1)[0]}", list[str]()
     teacher = build_network("mlp", 4, SHAPE, 0)
 
     def institution() -> None:
@@ -54,7 +48,7 @@ def test_a_fit_over_tls_and_what_the_ledger_counts(
 
 
 def test_a_wrong_token_is_refused(tmp_path: Path) -> None:
-    address, refused = f"127.0.0.1:{free_port()}", list[str]()
+    address, refused = f"127.0.0.1:{free_ports(1)[0]}", list[str]()
 
     def institution() -> None:
         try:

@@ -21,7 +21,7 @@ from fedkd.server.report.page import build_report
 from fedkd.server.report.records.loop_events import loop_events
 from fedkd.simulations import run as runs
 from fedkd.simulations.engines.local import LocalInstitutions
-from fedkd.simulations.rehearsal.flwr_run import free_ports
+from fedkd.simulations.rehearsal.free_ports import free_ports
 
 STUDENT = "student.safetensors"
 TASKS = ("hole", "large", "odd")

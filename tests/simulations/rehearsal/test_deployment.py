@@ -18,7 +18,6 @@ from fedkd.errors import SettingsError
 from fedkd.experiment import load_experiment
 from fedkd.server.hub.tls_certificates import make_certificates
 from fedkd.simulations.rehearsal.deployment import Deployment, environment, owner_config
-from fedkd.simulations.rehearsal.flwr_run import free_ports
 from fedkd.simulations.rehearsal.process_supervisor import ProcessSupervisor
 
 ROOT = Path(__file__).parents[3]
@@ -137,7 +136,3 @@ def started_in(folder: Path) -> list[int]:
             if str(folder / "fedkd-") in path.read_text(errors="replace"):
                 found.append(int(path.parent.name))
     return found
-
-
-def test_ports_are_free_and_different() -> None:
-    assert len(set(free_ports(5))) == 5
