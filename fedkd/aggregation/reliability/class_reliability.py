@@ -7,10 +7,9 @@ that they claim. Three questions are put to the answers of each institution:
    sample. Counts of classes that it does not show are refuted, see `class_claims`. One that
    claims a single class can show nothing by a contrast, since an honest teacher of one class
    answers it whatever the sample; so this is what it has to do.
-2. *Does it agree with the others where they know the same classes?* Log-probabilities are centred
-   over classes and over samples, so that neither a temperature nor a constant answer counts, and
-   correlated with the others' fused ones; where enough peers share classes, with each peer besides,
-   of which the weighted median counts, so that a few who collude cannot vouch for one another.
+2. *Does it agree with the others where they know the same classes?* See `answer_agreement`: with
+   all others fused; where enough peers share classes, with each peer besides, of which the weighted
+   median counts, so that a few who collude cannot vouch for one another.
    Whoever agrees least is left out first, and the rest is judged anew without it.
    Who would be left out for a single class, and agrees well on the others, loses that class alone.
 3. *And in each class?* Of an institution that contradicts the others on two classes or more, where
@@ -34,12 +33,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fedkd.aggregation.log_linear_pool import FLOOR, pooled
-from fedkd.aggregation.reliability.class_claims import (
-    answers_its_only_class,
-    class_contrast,
-    shown_classes,
-)
+from fedkd.aggregation.reliability.answer_agreement import AnswerAgreement, are_diverse
 from fedkd.aggregation.reliability.swapped_classes import swapped_pair
 
 LEAST_AGREEMENT = 0.1
@@ -48,13 +42,6 @@ EVIDENCE_ALLOWANCE = 0.3
 """Added to an agreement that rests on one class, half of it to one that rests on two, and so on."""
 MEDIAN_ALLOWANCE = 0.05
 """Added to the median agreement with peers, which is below that with all of them fused."""
-LEAST_PEERS = 3
-"""Fewer peers have no median that a minority could not own."""
-LEAST_EVIDENCE = 1.5
-"""Classes in common, each as far as both sides know it, below which nothing is concluded."""
-LEAST_CLASSES = 0.15
-"""Share of the classes, besides one, that a quarter of the institutions have to answer: below it
-samples are too much alike to judge anybody by, as those of a generator that has just begun."""
 CONTRADICTED = -0.05
 """Below this an institution contradicts the others on a class. Honest ones that know little of it
 agree with nobody, and seldom contradict: to leave them out costs more than their noise does."""
@@ -89,89 +76,8 @@ class Reliability:
 
 
 @dataclass
-class _Judge:
-    """Answers and claims, and who is still trusted."""
-
-    log_p: Tensor
-    """(T, N, K), clamped at `FLOOR`."""
-    claimed: Tensor
-    """(T, K), the counts as they are told and bounded."""
-    had: Tensor
-    """(T, K) bool: which classes each has at all."""
-
-    def __post_init__(self) -> None:
-        self.trusted = self.had.clone()
-        # (T, K) bool: classes that are left out and explain what disagreed; no evidence any more.
-        self.settled = torch.zeros_like(self.had)
-        self.average = self.claimed[self.had].mean().clamp_min(1e-9)
-        self.contrast = class_contrast(self.log_p.exp())
-        self.single = (self.claimed > 0).sum(1) == 1
-        self.constant = answers_its_only_class(self.log_p, self.claimed)
-
-    @property
-    def alive(self) -> list[int]:
-        """Institutions that are not left out."""
-        return [int(k) for k in self.trusted.any(1).nonzero()[:, 0]]
-
-    def counts(self) -> Tensor:
-        """(T, K) counts as far as answers show them."""
-        return self.claimed * self.shown()
-
-    def shown(self) -> Tensor:
-        """(T, K) in [0, 1]: how far a claim to know a class is granted."""
-        by_contrast = shown_classes(self.contrast, self.trusted)
-        return torch.where(self.single[:, None], self.constant[:, None].double(), by_contrast)
-
-    def knowledge(self, counts: Tensor) -> Tensor:
-        """(T, K) in [0, 1]: how well each knows a class."""
-        return (counts / self.average).sqrt().clamp(max=1.0) * self.trusted
-
-    def with_others(self, k: int, counts: Tensor) -> tuple[float, Tensor, Tensor, float]:
-        """Agreement of institution ``k`` with the others fused.
-
-        Returns:
-            The agreement, NaN for too little in common; (K,) by class; (K,) what a second witness
-            knows of it; and the evidence in classes.
-        """
-        own = (counts[k] / self.average).sqrt().clamp(max=1.0) * ~self.settled[k]
-        others = [j for j in self.alive if j != k]
-        if len(others) < 2:
-            return math.nan, torch.zeros_like(own), torch.zeros_like(own), 0.0
-        known = self.knowledge(counts)
-        witnesses = known[others].sort(0, descending=True).values
-        shared = torch.minimum(own, witnesses[0])
-        evidence = float(shared.sum())
-        nothing = torch.zeros_like(own)
-        if evidence < LEAST_EVIDENCE or int((shared > 0.1).sum()) < 2:
-            return math.nan, nothing, nothing, evidence
-        fused = pooled(
-            *(self.log_p[others], counts[others], self.trusted[others]), average=self.average
-        )
-        by_class, whole = _correlation(self.log_p[k], fused, shared)
-        return whole, by_class, torch.minimum(own, witnesses[1]), evidence
-
-    def agreement(self, k: int) -> float:
-        """Of institution ``k`` with those who are trusted, whether it is one of them or not."""
-        before = self.trusted[k].clone()
-        self.trusted[k] = self.had[k] & ~self.settled[k]
-        found = self.with_others(k, self.counts())[0]
-        self.trusted[k] = before
-        return found
-
-    def with_peers(self, counts: Tensor) -> Tensor:
-        """(T,) weighted median of the agreements with each peer; NaN for fewer than three."""
-        known, alive = self.knowledge(counts), self.alive
-        values = torch.full((len(counts), len(counts)), math.nan)
-        weights = torch.zeros_like(values)
-        for i, k in enumerate(alive):
-            for j in alive[:i]:
-                shared = torch.minimum(known[k], known[j])
-                evidence = float(shared.sum())
-                if evidence >= LEAST_EVIDENCE and int((shared > 0.1).sum()) >= 2:
-                    value = _correlation(self.log_p[k], self.log_p[j], shared)[1]
-                    values[k, j] = values[j, k] = value
-                    weights[k, j] = weights[j, k] = evidence
-        return torch.tensor([_weighted_median(v, w) for v, w in zip(values, weights, strict=True)])
+class _Judge(AnswerAgreement):
+    """Leaves out whom the answers prove unreliable."""
 
     def scores(self) -> dict[int, float]:
         """By institution that can be judged: what is compared with `LEAST_AGREEMENT`."""
@@ -272,10 +178,10 @@ def estimate_reliability(
         where samples are too much alike, or where half would not be.
     """
     had = torch.ones_like(counts, dtype=torch.bool) if known is None else known
-    if not (3 <= len(logits) <= MAX_INSTITUTIONS and _diverse(logits)):
+    if not (3 <= len(logits) <= MAX_INSTITUTIONS and are_diverse(logits)):
         nothing = torch.full((len(logits),), math.nan)
         return Reliability(torch.ones_like(had), torch.ones_like(counts).double(), nothing)
-    judge = _Judge(logits.log_softmax(-1).clamp_min(FLOOR), counts.double() * had, had)
+    judge = _Judge.of(logits, counts, had)
     judge.leave_out_institutions()
     judge.leave_out_classes()
     agreement = torch.tensor([judge.agreement(k) for k in range(len(logits))])
@@ -285,42 +191,3 @@ def estimate_reliability(
     shown = judge.shown()
     small = (judge.claimed / judge.average).sqrt() < WELL_KNOWN
     return Reliability(judge.trusted | ~had, shown.masked_fill(small, 1.0), agreement)
-
-
-def _diverse(logits: Tensor) -> bool:
-    """Whether hard answers to these samples, (T, N, K) logits, are of more than about one class.
-
-    By the effective number of classes of each institution, the exponential of the entropy, of which
-    the upper quartile counts: under skew many answer few classes, and who answers always the same,
-    or at random, is no quarter.
-    """
-    classes = logits.shape[-1]
-    shares = torch.stack([own.argmax(-1).bincount(minlength=classes) for own in logits]).double()
-    effective = torch.special.entr(shares / shares.sum(1, keepdim=True)).sum(1).exp()
-    return float(effective.quantile(0.75)) >= 1 + LEAST_CLASSES * (classes - 1)
-
-
-def _correlation(one: Tensor, other: Tensor, weight: Tensor) -> tuple[Tensor, float]:
-    """Correlation over N samples of two (N, K), centred over classes and over samples.
-
-    Classes are weighted by ``weight`` (K,). Returns (K,) by class, and that of all together.
-    """
-    w = (weight / weight.sum()).to(one)
-    first, second = (x - (x * w).sum(1, keepdim=True) for x in (one, other))
-    first, second = first - first.mean(0), second - second.mean(0)
-    covariance = (first * second).sum(0)
-    variances = first.square().sum(0), second.square().sum(0)
-    by_class = covariance / (variances[0] * variances[1]).sqrt().clamp_min(1e-6)
-    scale = ((w * variances[0]).sum() * (w * variances[1]).sum()).sqrt().clamp_min(1e-6)
-    return by_class, float((w * covariance).sum() / scale)
-
-
-def _weighted_median(values: Tensor, weights: Tensor) -> float:
-    """The lower weighted median of what is not NaN; NaN for fewer than `LEAST_PEERS`."""
-    there = ~values.isnan()
-    if int(there.sum()) < LEAST_PEERS:
-        return math.nan
-    values, weights = values[there], weights[there]
-    order = values.argsort()
-    half = weights[order].cumsum(0) / weights.sum() >= 0.5
-    return float(values[order][half.nonzero()[0, 0]])

@@ -1,8 +1,9 @@
 """Aggregation by a fusion rule that leaves out whom the answers prove unreliable.
 
 Reliability is estimated again and again while a run asks, see `class_reliability`: over all that is
-banked, of which the majority of the latest estimates counts, and over what came last, for an
-institution that turns. Where it changes, the targets of everything that is banked are fused again.
+banked, of which the majority of the latest estimates counts, and block by block for an institution
+whose answers change, see `change_detection`. Where an estimate differs from the one before, the
+targets of everything that is banked are fused again.
 """
 
 import statistics
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from fedkd.aggregation.fusion_rules import RuleFusion, cached_class_fusion
+from fedkd.aggregation.reliability.change_detection import changed_institutions
 from fedkd.aggregation.reliability.class_reliability import Reliability, estimate_reliability
 from fedkd.aggregation.reliability.periodic_reliability import (
     LEAST_SAMPLES,
@@ -29,6 +31,10 @@ from fedkd.protocol import Card, LabelSpaces
 LATEST = 5
 """Estimates of which the majority counts. Each is made from a part of the answers; who stands near
 a threshold would come and go, and a student whose targets go to and fro learns neither of them."""
+BLOCK = 512
+"""Samples in one block, of those that are held against one another."""
+EARLIER = 4
+"""Blocks before the last, evenly from the first on."""
 Judgement: TypeAlias = tuple[tuple[bool, ...], tuple[float, ...]]
 """Of an institution: whether each of its classes is trusted, and how far each claim is granted."""
 
@@ -100,12 +106,10 @@ class ReliabilityWeightedAggregation(PeriodicReliability):
             }
         )
         majority = {name: self._majority(name) for name in names}
-        if count >= 2 * WINDOW:
-            last = self._judged(torch.arange(count - WINDOW, count), fusion, labels)
-            turned = set() if last is None else _left_out(*last)
-            for name in turned & self._suspects:  # twice: one window may be a bad sample
-                majority[name] = tuple(False for _ in own[name]), majority[name][1]
-            self._suspects = frozenset(turned)
+        changed = self._changed(fusion, labels)
+        for name in changed & self._suspects:  # twice: one block may be a bad sample
+            majority[name] = tuple(False for _ in own[name]), majority[name][1]
+        self._suspects = frozenset(changed)
         doubted = any(not all(trusted) or min(shown) < 1 for trusted, shown in majority.values())
         self._trusted = {name: each[0] for name, each in majority.items() if doubted}
         self._shown = {name: each[1] for name, each in majority.items() if doubted}
@@ -128,9 +132,32 @@ class ReliabilityWeightedAggregation(PeriodicReliability):
         self, rows: Tensor, fusion: RuleFusion, labels: LabelSpaces
     ) -> tuple[list[str], Reliability] | None:
         """Those who answered enough of these rows, and their reliability there; None: too few."""
-        names, kept = self._kept.common_rows(
-            [card.name for card in self._cards], rows, LEAST_SAMPLES // 2
-        )
+        found = self._answers(rows, LEAST_SAMPLES // 2, fusion, labels)
+        return None if found is None else (found[0], estimate_reliability(*found[1]))
+
+    def _changed(self, fusion: RuleFusion, labels: LabelSpaces) -> set[str]:
+        """Whose answers changed for the worse, block by block of those who answered enough."""
+        count = len(self._kept)
+        if count < 2 * BLOCK:
+            return set()
+        starts = [*torch.linspace(0, count - 2 * BLOCK, EARLIER).long().tolist(), count - BLOCK]
+        rows = [torch.arange(start, start + BLOCK) for start in dict.fromkeys(starts)]
+        found = self._answers(torch.cat(rows), len(rows) * BLOCK // 2, fusion, labels)
+        if found is None:
+            return set()
+        names, (logits, counts, known) = found
+        blocks = logits.chunk(len(rows), 1)
+        return {names[k] for k in changed_institutions(blocks, counts, known)}
+
+    def _answers(
+        self, rows: Tensor, least: int, fusion: RuleFusion, labels: LabelSpaces
+    ) -> tuple[list[str], tuple[Tensor, Tensor, Tensor]] | None:
+        """Names of those who answered ``least`` of these rows, with the arguments of an estimate.
+
+        Returns:
+            (T, N, K) logits, (T, K) counts as told, (T, K) known classes; None: fewer than three.
+        """
+        names, kept = self._kept.common_rows([card.name for card in self._cards], rows, least)
         if len(names) < 3:
             return None
         logits = torch.stack([labels.to_union(n, kept[n], -torch.inf) for n in names])
@@ -138,7 +165,7 @@ class ReliabilityWeightedAggregation(PeriodicReliability):
         known = torch.cat([labels.to_union(n, ones[n], 0.0) for n in names]).bool()
         told = {n: torch.tensor([fusion.counts[n]]) if fusion.counts else ones[n] for n in names}
         counts = torch.cat([labels.to_union(n, told[n].float(), 0.0) for n in names])
-        return names, estimate_reliability(logits, counts, known)
+        return names, (logits, counts, known)
 
     def _facts(
         self,
@@ -195,7 +222,3 @@ class ReliabilityWeightedAggregation(PeriodicReliability):
             {name: (tuple(trusted), tuple(shown)) for name, (trusted, shown) in each.items()}
             for each in numbers["latest"]
         )
-
-
-def _left_out(names: Sequence[str], found: Reliability) -> set[str]:
-    return {name for name, own in zip(names, found.trusted, strict=True) if not bool(own.any())}

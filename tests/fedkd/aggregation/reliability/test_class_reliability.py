@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fedkd.aggregation.log_linear_pool import FLOOR
+from fedkd.aggregation.reliability.answer_agreement import correlation
 from fedkd.aggregation.reliability.class_claims import (
     answers_its_only_class,
     class_contrast,
@@ -19,7 +20,6 @@ from fedkd.aggregation.reliability.class_reliability import (
     LEAST_AGREEMENT,
     MAX_INSTITUTIONS,
     Reliability,
-    _correlation,
     _Judge,
     estimate_reliability,
 )
@@ -242,7 +242,7 @@ def test_agreement_is_the_correlation_after_centring_over_classes_and_samples() 
     for x in (one.numpy(), other.numpy()):
         x = x - (x * w).sum(1, keepdims=True)
         centred.append(x - x.mean(0))
-    by_class, whole = _correlation(one, other, weight)
+    by_class, whole = correlation(one, other, weight)
     for k in range(4):
         expected = np.corrcoef(centred[0][:, k], centred[1][:, k])[0, 1]
         assert float(by_class[k]) == pytest.approx(expected, abs=1e-5)

@@ -103,10 +103,10 @@ def test_a_liar_is_fused_out_of_all_that_is_banked() -> None:
 
 def test_a_sleeper_is_left_out_once_it_turns_and_not_before() -> None:
     aggregation, members = part(), Members()
-    for _ in range(40):
+    for _ in range(24):
         ask(aggregation, members.answer(*NAMES))
     assert aggregation.fusion(CARDS).trusted == {}
-    for _ in range(24):
+    for _ in range(16):
         ask(aggregation, members.answer(*NAMES, lying=("e",)))
     assert not any(aggregation.fusion(CARDS).trusted["e"])
     assert all(all(own) for n, own in aggregation.fusion(CARDS).trusted.items() if n != "e")
