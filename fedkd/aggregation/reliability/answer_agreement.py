@@ -73,14 +73,22 @@ class AnswerAgreement:
         """(T, K) in [0, 1]: how well each knows a class."""
         return (counts / self.average).sqrt().clamp(max=1.0) * self.trusted
 
-    def with_others(self, k: int, counts: Tensor) -> tuple[float, Tensor, Tensor, float]:
+    def with_others(
+        self, k: int, counts: Tensor, own_counts: Tensor | None = None
+    ) -> tuple[float, Tensor, Tensor, float]:
         """Agreement of institution ``k`` with the others fused.
+
+        Args:
+            k: its index.
+            counts: (T, K) of everybody.
+            own_counts: (K,) of ``k`` itself; None: those in ``counts``.
 
         Returns:
             The agreement, NaN for too little in common; (K,) by class; (K,) what a second witness
             knows of it; and the evidence in classes.
         """
-        own = (counts[k] / self.average).sqrt().clamp(max=1.0) * ~self.settled[k]
+        own_counts = counts[k] if own_counts is None else own_counts
+        own = (own_counts / self.average).sqrt().clamp(max=1.0) * ~self.settled[k]
         others = [j for j in self.alive if j != k]
         if len(others) < 2:
             return math.nan, torch.zeros_like(own), torch.zeros_like(own), 0.0
@@ -97,11 +105,20 @@ class AnswerAgreement:
         by_class, whole = correlation(self.log_p[k], fused, shared)
         return whole, by_class, torch.minimum(own, witnesses[1]), evidence
 
+    def on_claims(self, k: int, counts: Tensor) -> tuple[float, float]:
+        """Agreement with the others on the classes that ``k`` claims, and its evidence in classes.
+
+        Also on those that its answers do not show: who claims them has to agree on them. A liar
+        would otherwise be judged by the few classes that its lies happen to show.
+        """
+        whole, _, _, evidence = self.with_others(k, counts, self.claimed[k])
+        return whole, evidence
+
     def agreement(self, k: int) -> float:
         """Of institution ``k`` with those who are trusted, whether it is one of them or not."""
         before = self.trusted[k].clone()
         self.trusted[k] = self.had[k] & ~self.settled[k]
-        found = self.with_others(k, self.counts())[0]
+        found = self.on_claims(k, self.counts())[0]
         self.trusted[k] = before
         return found
 

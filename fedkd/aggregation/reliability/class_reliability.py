@@ -38,7 +38,7 @@ from fedkd.aggregation.reliability.swapped_classes import swapped_pair
 
 LEAST_AGREEMENT = 0.1
 """An institution below this is left out. Random and constant answers have 0, inverted ones less."""
-EVIDENCE_ALLOWANCE = 0.3
+EVIDENCE_ALLOWANCE = 0.4
 """Added to an agreement that rests on one class, half of it to one that rests on two, and so on."""
 MEDIAN_ALLOWANCE = 0.05
 """Added to the median agreement with peers, which is below that with all of them fused."""
@@ -84,7 +84,7 @@ class _Judge(AnswerAgreement):
         counts, found = self.counts(), {}
         medians = self.with_peers(counts)
         for k in self.alive:
-            whole, _, _, evidence = self.with_others(k, counts)
+            whole, evidence = self.on_claims(k, counts)
             values = [whole + EVIDENCE_ALLOWANCE / evidence] if not math.isnan(whole) else []
             if not math.isnan(median := float(medians[k])):
                 values.append(median + MEDIAN_ALLOWANCE)
