@@ -102,6 +102,18 @@ def test_a_liar_is_left_out_alone_whatever_it_claims(kind: str, counts: Tensor, 
     assert left_out(found) | refuted == {liar}
 
 
+@pytest.mark.parametrize("seed", range(10))
+def test_a_liar_is_judged_by_what_it_claims_and_not_by_what_its_lies_show(seed: int) -> None:
+    """Inverted answers show few classes, too few to conclude anything from."""
+    rng = torch.Generator().manual_seed(seed)
+    had = torch.rand(5, CLASSES, generator=rng) < 0.5
+    counts = had * torch.randint(20, 100, (5, CLASSES), generator=rng)
+    logits = answers(counts, seed)
+    logits[1] *= -1
+    counts[1] = 150
+    assert not estimate_reliability(logits, counts).trusted[1].any()
+
+
 def test_two_who_tell_the_same_lie_do_not_vouch_for_each_other() -> None:
     counts = torch.full((10, CLASSES), 50.0)
     for kind in ("inverted", "random", "shuffled"):
