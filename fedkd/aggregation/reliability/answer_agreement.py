@@ -25,6 +25,8 @@ LEAST_PEERS = 3
 """Fewer peers have no median that a minority could not own."""
 LEAST_EVIDENCE = 1.5
 """Classes in common, each as far as both sides know it, below which nothing is concluded."""
+WELL_KNOWN = 0.5
+"""Weight from which an institution, or its witness, counts as knowing a class; 1 is averagely."""
 LEAST_CLASSES = 0.15
 """Share of the classes, besides one, that a quarter of the institutions have to answer: below it
 samples are too much alike to judge anybody by, as those of a generator that has just begun."""
@@ -67,7 +69,9 @@ class AnswerAgreement:
     def shown(self) -> Tensor:
         """(T, K) in [0, 1]: how far a claim to know a class is granted."""
         by_contrast = shown_classes(self.contrast, self.trusted)
-        return torch.where(self.single[:, None], self.constant[:, None].double(), by_contrast)
+        others = self.knowledge(self.claimed * by_contrast)[~self.single]
+        missing = (others < WELL_KNOWN).all(0)  # (K,) classes that nobody else knows
+        return torch.where(self.single[:, None], self.constant[:, None] * missing, by_contrast)
 
     def knowledge(self, counts: Tensor) -> Tensor:
         """(T, K) in [0, 1]: how well each knows a class."""

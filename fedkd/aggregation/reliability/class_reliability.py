@@ -6,7 +6,8 @@ that they claim. Three questions are put to the answers of each institution:
 1. *Does it show the classes that it claims?* A teacher that never saw a class is sure of it on no
    sample. Counts of classes that it does not show are refuted, see `class_claims`. One that
    claims a single class can show nothing by a contrast, since an honest teacher of one class
-   answers it whatever the sample; so this is what it has to do.
+   answers it whatever the sample; so this is what it has to do. Such answers tell nothing of a
+   sample, and count only where nobody else knows the class, which would be lost without them.
 2. *Does it agree with the others where they know the same classes?* See `answer_agreement`: with
    all others fused; where enough peers share classes, with each peer besides, of which the weighted
    median counts, so that a few who collude cannot vouch for one another.
@@ -33,7 +34,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fedkd.aggregation.reliability.answer_agreement import AnswerAgreement, are_diverse
+from fedkd.aggregation.reliability.answer_agreement import WELL_KNOWN, AnswerAgreement, are_diverse
 from fedkd.aggregation.reliability.swapped_classes import swapped_pair
 
 LEAST_AGREEMENT = 0.1
@@ -55,8 +56,6 @@ CLEARED = 0.35
 an outlier in one class is centred into all others. Noise agrees on nothing that is left."""
 CLEARING_EVIDENCE = 3.0
 """Classes in common that this has to rest on: on fewer, shuffled ones agree by chance."""
-WELL_KNOWN = 0.5
-"""Weight from which an institution, or its witness, counts as knowing a class; 1 is averagely."""
 MOST_CLASSES = 0.5
 """Share of the judged classes that may fail before all of an institution is left out."""
 MAX_INSTITUTIONS = 50

@@ -282,11 +282,12 @@ def test_shown_is_relative_to_whoever_shows_the_class_most() -> None:
     assert shown_classes(contrast, nobody_else)[1, 0] == 1.0
 
 
-def single_class(kind: str) -> tuple[Tensor, Tensor]:
+def single_class(kind: str, known_to_others: bool) -> tuple[Tensor, Tensor]:
     """Answers and counts of five, of whom the last claims a single class, and answers by kind."""
     counts = ALIKE.clone()
+    counts[:4, 2] = 50.0 if known_to_others else 0.0
     counts[4] = torch.tensor([0.0, 0.0, 900.0, 0.0, 0.0, 0.0])
-    logits = answers(ALIKE)
+    logits = answers(counts.clamp_min(1.0) if known_to_others else counts)
     if kind == "its class":
         logits[4, :, 2] += 20
     elif kind == "never its class":
@@ -302,8 +303,16 @@ def single_class(kind: str) -> tuple[Tensor, Tensor]:
 )
 def test_a_single_class_is_granted_to_who_always_answers_it(kind: str, granted: float) -> None:
     """An honest teacher of one class can do nothing else; a liar may, and is refuted."""
-    found = estimate_reliability(*single_class(kind))
+    found = estimate_reliability(*single_class(kind, known_to_others=False))
     assert float(found.shown[4, 2]) == granted
+    assert bool((found.shown[:4] == 1).all())
+
+
+@pytest.mark.parametrize("kind", ["its class", "never its class"])
+def test_a_class_that_others_know_is_not_granted_to_who_knows_no_other(kind: str) -> None:
+    """Such answers tell nothing of a sample, and could only lift the class."""
+    found = estimate_reliability(*single_class(kind, known_to_others=True))
+    assert float(found.shown[4, 2]) == 0
     assert bool((found.shown[:4] == 1).all())
 
 
