@@ -77,6 +77,18 @@ class AnswerAgreement:
         """(T, K) in [0, 1]: how well each knows a class."""
         return (counts / self.average).sqrt().clamp(max=1.0) * self.trusted
 
+    def columns(self, knowledge: Tensor) -> Tensor:
+        """(T, N, K) log-probabilities, centred over classes and samples, each of length 1.
+
+        Classes are weighted by ``knowledge`` (T, K), so that those of which an institution knows
+        nothing move no other.
+        """
+        weight = (knowledge / knowledge.sum(1, keepdim=True).clamp_min(1e-9)).to(self.log_p)
+        columns = self.log_p - (self.log_p * weight[:, None]).sum(2, keepdim=True)
+        columns = columns - columns.mean(1, keepdim=True)
+        unit: Tensor = columns / columns.norm(dim=1, keepdim=True).clamp_min(1e-6)
+        return unit
+
     def with_others(
         self, k: int, counts: Tensor, own_counts: Tensor | None = None
     ) -> tuple[float, Tensor, Tensor, float]:

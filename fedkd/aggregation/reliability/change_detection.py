@@ -16,15 +16,12 @@ import torch
 from torch import Tensor
 
 from fedkd.aggregation.reliability.answer_agreement import AnswerAgreement, are_diverse
+from fedkd.aggregation.reliability.pairwise_accusations import accused_institutions
 
 LEAST_FALL = 0.15
 """Of a pair's correlation, from the best earlier block to the last."""
 MOST_LEFT = 0.2
 """Correlation in the last block below which a pair does not agree any more."""
-ACCUSERS = 2
-"""Pairs of an institution that have to fall: of one alone nobody knows whose fault it is."""
-MOST_PAIRS = 0.5
-"""Share of an institution's pairs that have to fall."""
 
 
 def changed_institutions(blocks: Sequence[Tensor], counts: Tensor, had: Tensor) -> set[int]:
@@ -47,26 +44,4 @@ def changed_institutions(blocks: Sequence[Tensor], counts: Tensor, had: Tensor) 
     fell = torch.stack(earlier).amax(0) - last >= LEAST_FALL
     fell &= last < MOST_LEFT
     judged = ~last.isnan()
-    changed = set[int]()
-    while (accused := _most_accused(fell, judged)) is not None:
-        changed.add(accused)
-        for which in (fell, judged):
-            which[accused], which[:, accused] = False, False
-    return changed if 2 * len(changed) < len(counts) else set()
-
-
-def _most_accused(fell: Tensor, judged: Tensor) -> int | None:
-    """Whose pairs fell most often; None: nobody's often enough, or of two who agree no more.
-
-    Args:
-        fell: (T, T) bool.
-        judged: (T, T) bool: pairs that have enough in common.
-    """
-    accusers, pairs = fell.sum(1), judged.sum(1)
-    enough = (accusers >= ACCUSERS) & (accusers >= MOST_PAIRS * pairs)
-    share = accusers / pairs.clamp_min(1)
-    evidence = (accusers + share / 2).masked_fill(~enough, 0.0)
-    most = (enough & (evidence == evidence.max())).nonzero()[:, 0]
-    if len(most) and not bool(fell[most][:, most].any()):
-        return int(most[0])
-    return None
+    return accused_institutions(fell, judged)

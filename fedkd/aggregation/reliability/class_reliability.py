@@ -13,6 +13,7 @@ that they claim. Three questions are put to the answers of each institution:
    median counts, so that a few who collude cannot vouch for one another.
    Whoever agrees least is left out first, and the rest is judged anew without it.
    Who would be left out for a single class, and agrees well on the others, loses that class alone.
+   Before that, whoever takes most classes for other ones is left out, see `relabelled_classes`.
 3. *And in each class?* Of an institution that contradicts the others on two classes or more, where
    two of them know these, all classes that do not agree are left out of the fusion; an institution
    of which most classes fail is left out whole. Where the others show that somebody takes two of
@@ -35,6 +36,7 @@ import torch
 from torch import Tensor
 
 from fedkd.aggregation.reliability.answer_agreement import WELL_KNOWN, AnswerAgreement, are_diverse
+from fedkd.aggregation.reliability.relabelled_classes import relabelling_institutions
 from fedkd.aggregation.reliability.swapped_classes import swapped_pair
 
 LEAST_AGREEMENT = 0.1
@@ -91,6 +93,13 @@ class _Judge(AnswerAgreement):
                 found[k] = min(values)
         return found
 
+    def leave_out_relabelling(self) -> None:
+        """Leave out who takes most classes for other ones."""
+        known = self.knowledge(self.counts())
+        claims = self.knowledge(self.claimed)
+        for k in relabelling_institutions(self.columns(known), known, claims):
+            self.trusted[k] = False
+
     def leave_out_institutions(self) -> None:
         """Leave out who agrees least, again and again; then let in who was wronged by a liar."""
         left: list[int] = []
@@ -134,7 +143,8 @@ class _Judge(AnswerAgreement):
         while failed := self._failed_classes():
             k = max(failed, key=lambda k: (len(failed[k][0]), -failed[k][1]))
             classes, _, judged, worst = failed[k]
-            swap = swapped_pair(self.log_p, self.knowledge(self.counts()), classes)
+            known = self.knowledge(self.counts())
+            swap = swapped_pair(self.columns(known), known, classes)
             if swap is not None:  # of two who contradict each other, it is who most others accuse
                 self._settle(*swap)
             elif len(classes) >= max(3, MOST_CLASSES * judged) and len(self.alive) > 2:
@@ -181,6 +191,7 @@ def estimate_reliability(
         nothing = torch.full((len(logits),), math.nan)
         return Reliability(torch.ones_like(had), torch.ones_like(counts).double(), nothing)
     judge = _Judge.of(logits, counts, had)
+    judge.leave_out_relabelling()
     judge.leave_out_institutions()
     judge.leave_out_classes()
     agreement = torch.tensor([judge.agreement(k) for k in range(len(logits))])

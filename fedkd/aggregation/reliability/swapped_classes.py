@@ -26,18 +26,18 @@ Accusations: TypeAlias = Mapping[tuple[int, int, int], Collection[int]]
 
 
 def swapped_pair(
-    log_p: Tensor, knowledge: Tensor, among: Collection[int]
+    columns: Tensor, knowledge: Tensor, among: Collection[int]
 ) -> tuple[int, tuple[int, int]] | None:
     """The institution that most peers accuse of taking two classes for each other, and these.
 
     Both ways, by two peers or more in all. None: nobody is accused so.
 
     Args:
-        log_p: (T, N, K), clamped.
+        columns: (T, N, K) log-probabilities, centred over classes and samples, of length 1 each.
         knowledge: (T, K) in [0, 1], how well each knows a class.
         among: the classes that are in question: a swap explains two, and no more.
     """
-    accusers = _accusations(log_p, knowledge)
+    accusers = _accusations(columns, knowledge)
     found = {}
     for (k, one, other), first in accusers.items():
         second = accusers.get((k, other, one), ())
@@ -47,11 +47,7 @@ def swapped_pair(
     return max(found, key=lambda each: found[each], default=None)
 
 
-def _accusations(log_p: Tensor, knowledge: Tensor) -> Accusations:
-    weight = (knowledge / knowledge.sum(1, keepdim=True).clamp_min(1e-9)).to(log_p)
-    columns = log_p - (log_p * weight[:, None]).sum(2, keepdim=True)
-    columns = columns - columns.mean(1, keepdim=True)
-    columns = columns / columns.norm(dim=1, keepdim=True).clamp_min(1e-6)
+def _accusations(columns: Tensor, knowledge: Tensor) -> Accusations:
     known = knowledge > KNOWN
     accusers: dict[tuple[int, int, int], set[int]] = defaultdict(set)
     for k, own in enumerate(known):
