@@ -31,8 +31,6 @@ def one_lies(counts: Tensor, liar: int, order: Tensor, seed: int = 0) -> tuple[T
 ORDERS = pytest.mark.parametrize(
     "order", [SHUFFLED, torch.arange(6).roll(1), torch.arange(6).flip(0)]
 )
-    "order", [SHUFFLED, torch.arange(6).roll(1), torch.arange(6).flip(0)]
-)
 
 
 @ORDERS
