@@ -69,9 +69,10 @@ class AnswerAgreement:
     def shown(self) -> Tensor:
         """(T, K) in [0, 1]: how far a claim to know a class is granted."""
         by_contrast = shown_classes(self.contrast, self.trusted)
-        others = self.knowledge(self.claimed * by_contrast)[~self.single]
-        missing = (others < WELL_KNOWN).all(0)  # (K,) classes that nobody else knows
-        return torch.where(self.single[:, None], self.constant[:, None] * missing, by_contrast)
+        known = (self.claimed * by_contrast)[~self.single].amax(0)  # (K,) the most of anybody else
+        missing = (known / self.average).sqrt() < WELL_KNOWN
+        most = torch.where(missing, 1.0, (known / self.claimed.clamp_min(1e-9)).clamp(max=1.0))
+        return torch.where(self.single[:, None], self.constant[:, None] * most, by_contrast)
 
     def knowledge(self, counts: Tensor) -> Tensor:
         """(T, K) in [0, 1]: how well each knows a class."""

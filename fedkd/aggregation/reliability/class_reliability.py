@@ -7,7 +7,7 @@ that they claim. Three questions are put to the answers of each institution:
    sample. Counts of classes that it does not show are refuted, see `class_claims`. One that
    claims a single class can show nothing by a contrast, since an honest teacher of one class
    answers it whatever the sample; so this is what it has to do. Such answers tell nothing of a
-   sample, and count only where nobody else knows the class, which would be lost without them.
+   sample and only lift the class: they count no more than those of whoever else knows it most.
 2. *Does it agree with the others where they know the same classes?* See `answer_agreement`: with
    all others fused; where enough peers share classes, with each peer besides, of which the weighted
    median counts, so that a few who collude cannot vouch for one another.

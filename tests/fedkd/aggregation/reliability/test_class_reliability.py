@@ -308,11 +308,11 @@ def test_a_single_class_is_granted_to_who_always_answers_it(kind: str, granted: 
     assert bool((found.shown[:4] == 1).all())
 
 
-@pytest.mark.parametrize("kind", ["its class", "never its class"])
-def test_a_class_that_others_know_is_not_granted_to_who_knows_no_other(kind: str) -> None:
-    """Such answers tell nothing of a sample, and could only lift the class."""
+@pytest.mark.parametrize(("kind", "granted"), [("its class", 50 / 900), ("never its class", 0.0)])
+def test_a_class_that_others_know_counts_no_more_than_theirs(kind: str, granted: float) -> None:
+    """Such answers tell nothing of a sample; they only lift the class."""
     found = estimate_reliability(*single_class(kind, known_to_others=True))
-    assert float(found.shown[4, 2]) == 0
+    assert float(found.shown[4, 2]) == pytest.approx(granted)
     assert bool((found.shown[:4] == 1).all())
 
 
