@@ -19,6 +19,7 @@ import pytest
 from fedkd.client.config.owner_config import OwnerConfig
 from fedkd.experiment import Experiment
 from fedkd.methods import METHODS
+from fedkd.simulations.reproduction.regime import Regime
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("server", "client", "simulations")
@@ -161,9 +162,9 @@ def runs(module: str) -> bool:
 
 @cache
 def sections() -> dict[str, set[str]]:
-    """Keys by section of an experiment and of an owner's file."""
+    """Keys by section of an experiment, an owner's file and a regime."""
     known: dict[str, set[str]] = defaultdict(set)
-    for model in (Experiment, OwnerConfig):
+    for model in (Experiment, OwnerConfig, Regime):
         for section, field in model.model_fields.items():
             for table in getattr(field.annotation, "__args__", (field.annotation,)):
                 fields = getattr(table, "model_fields", None)
@@ -179,7 +180,7 @@ def experiments() -> frozenset[str]:
 
 
 def wrong_settings(code: str) -> Iterator[str]:
-    """Keys that neither an experiment nor an owner's file has."""
+    """Keys that no experiment, owner's file or regime has."""
     for section, key in SETTING.findall(code):
         known = sections().get(section)
         if known and key not in (*known, *FILES) and not resolves(f"fedkd.{section}.{key}"):
