@@ -45,26 +45,28 @@ def relabelling_institutions(columns: Tensor, knowledge: Tensor, claims: Tensor)
             shared = ((claims[k] > LEAST_KNOWN) & (knowledge[j] > LEAST_KNOWN)).nonzero()[:, 0]
             if j != k and len(shared) >= 2:
                 judged[k, j] = True
-                accused[k, j] = _is_relabelled(columns[k].T @ columns[j], candidates, shared)
+                accused[k, j] = _is_relabelled(columns[k], columns[j], candidates, shared)
     return accused_institutions(accused, judged)
 
 
-def _is_relabelled(across: Tensor, candidates: Tensor, shared: Tensor) -> bool:
+def _is_relabelled(one: Tensor, peer: Tensor, candidates: Tensor, shared: Tensor) -> bool:
     """Whether another order of the classes agrees much more.
 
     Args:
-        across: (K, K) correlation of what one says of a class with what the peer says of another.
+        one: (N, K) columns of the institution in question.
+        peer: (N, K) columns of the peer.
         candidates: classes that the one may have meant.
         shared: classes that both know.
     """
-    own = float(across[shared, shared].mean())
+    own = float((one[:, shared] * peer[:, shared]).sum(0).mean())
     if own >= MOST_AGREEMENT:
         return False
-    rows, columns = linear_sum_assignment(-across[candidates][:, shared].numpy())
+    across = one[:, candidates].T @ peer[:, shared]
+    rows, columns = linear_sum_assignment(-across.numpy())
     meant, said = candidates[torch.from_numpy(rows)], shared[torch.from_numpy(columns)]
     moved = {(int(a), int(b)) for a, b in zip(meant, said, strict=True) if a != b}
     if len(moved) < max(2, MOST_MOVED * len(shared)):
         return False
     if len(moved) == 2 and all((b, a) in moved for a, b in moved):
         return False  # a swap
-    return float(across[meant, said].mean()) - own >= LEAST_GAIN
+    return float(across[rows, columns].mean()) - own >= LEAST_GAIN
