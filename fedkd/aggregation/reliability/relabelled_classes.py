@@ -3,15 +3,16 @@
 Under label skew shuffled classes agree with the others a little, by chance: enough to be kept. What
 gives them away is another order of the classes that agrees much more. So for each pair, every class
 that the peer knows is matched with the class whose answers follow the peer's best, no two with the
-same; a pair where that is far better than each class with itself speaks against the institution.
+same, the closest first; a pair where that is far better than each class with itself speaks against
+the institution.
 
 Two classes that are taken for each other alone are left to `swapped_classes`: all else is true.
 
-Source: ours; the matching is the assignment problem (Kuhn, 1955).
+Source: ours. The matching is greedy: the best one (Kuhn, 1955) would need a library on servers that
+has no other use there, and decides nothing more.
 """
 
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from fedkd.aggregation.reliability.pairwise_accusations import accused_institutions
@@ -62,11 +63,22 @@ def _is_relabelled(one: Tensor, peer: Tensor, candidates: Tensor, shared: Tensor
     if own >= MOST_AGREEMENT:
         return False
     across = one[:, candidates].T @ peer[:, shared]
-    rows, columns = linear_sum_assignment(-across.numpy())
-    meant, said = candidates[torch.from_numpy(rows)], shared[torch.from_numpy(columns)]
-    moved = {(int(a), int(b)) for a, b in zip(meant, said, strict=True) if a != b}
+    pairs = _matched(across)
+    matched = [(int(candidates[row]), int(shared[column])) for row, column in pairs]
+    moved = {(meant, said) for meant, said in matched if meant != said}
     if len(moved) < max(2, MOST_MOVED * len(shared)):
         return False
     if len(moved) == 2 and all((b, a) in moved for a, b in moved):
         return False  # a swap
-    return float(across[rows, columns].mean()) - own >= LEAST_GAIN
+    gained = sum(float(across[pair]) for pair in pairs) / len(pairs) - own
+    return gained >= LEAST_GAIN
+
+
+def _matched(across: Tensor) -> list[tuple[int, int]]:
+    """Row and column of each match in (R, C), the largest first, none of either twice."""
+    left, found = across.clone(), list[tuple[int, int]]()
+    for _ in range(min(across.shape)):
+        row, column = divmod(int(left.argmax()), left.shape[1])
+        found.append((row, column))
+        left[row], left[:, column] = -torch.inf, -torch.inf
+    return found
