@@ -101,13 +101,18 @@ class _Judge(AnswerAgreement):
             self.trusted[k] = False
 
     def leave_out_institutions(self) -> None:
-        """Leave out who agrees least, again and again; then let in who was wronged by a liar."""
+        """Leave out who agrees least, again and again; then let in who was wronged by a liar.
+
+        Of several who disagree with all others fused, by the mean of their pairs: a loud liar owns
+        what is fused, and not what honest institutions say of each other.
+        """
         left: list[int] = []
         while len(self.alive) > 2:
-            scores = self.scores()
-            worst = min(scores, key=lambda k: scores[k], default=None)
-            if worst is None or scores[worst] >= LEAST_AGREEMENT:
+            doubted = [k for k, score in self.scores().items() if score < LEAST_AGREEMENT]
+            if not doubted:
                 break
+            pairs = self.mean_of_pairs(self.counts())
+            worst = min(doubted, key=lambda k: pairs[k])
             if not self._settled_one_class(worst):
                 self.trusted[worst] = False
                 left.append(worst)
