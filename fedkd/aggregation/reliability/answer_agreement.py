@@ -145,10 +145,13 @@ class AnswerAgreement:
         return torch.tensor([_weighted_median(values, weights) for values, weights in pairs])
 
     def mean_of_pairs(self, counts: Tensor) -> list[float]:
-        """(T,) mean agreement with the peers that share enough, by evidence; 0 without any."""
-        agreement, evidence = self.of_pairs(counts)
-        whole = (agreement.nan_to_num() * evidence).sum(1) / evidence.sum(1).clamp_min(1e-9)
-        return [float(mean) for mean in whole]
+        """(T,) mean agreement with the peers that share enough; 0 without any.
+
+        Each counts alike: by evidence two who claim everything would count most for each other.
+        """
+        agreement = self.of_pairs(counts)[0]
+        pairs = (~agreement.isnan()).sum(1).clamp_min(1)
+        return [float(mean) for mean in agreement.nansum(1) / pairs]
 
     def of_pairs(self, counts: Tensor) -> tuple[Tensor, Tensor]:
         """(T, T) agreement of two who are trusted, NaN: too little in common; and its evidence."""

@@ -134,6 +134,20 @@ def test_nor_do_they_where_nobody_knows_all_classes(seed: int) -> None:
     assert left_out(estimate_reliability(logits, claims)) == set(colluding)
 
 
+def test_two_loud_liars_of_ten_do_not_drown_out_the_others() -> None:
+    """They own what is fused of all others, and not what honest institutions say of each other."""
+    found = []
+    for seed in range(10):
+        rng = torch.Generator().manual_seed(seed)
+        had = torch.rand(10, CLASSES, generator=rng) < 0.5
+        counts = had * torch.randint(20, 100, (10, CLASSES), generator=rng)
+        logits = answers(counts, seed)
+        logits[[2, 7]] = 100 * torch.randn(SAMPLES, CLASSES, generator=rng)
+        counts[[2, 7]] = 150
+        found.append(left_out(estimate_reliability(logits, counts)))
+    assert sum(each == {2, 7} for each in found) >= 9
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_who_was_left_out_because_of_a_liar_is_let_in_again(seed: int) -> None:
     logits, claims = answers(UNEVEN, seed), UNEVEN.clone()
