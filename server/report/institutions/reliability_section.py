@@ -31,8 +31,8 @@ HTML = """\
 {% endif %}
 <figure>{{ plot }}
 <figcaption>Agreement: the correlation of an institution's answers with the fused answers of the
-others, in the classes that both know; random and constant answers have 0. Weight: the share of its
-classes that is fused.
+others, in the classes that it claims and others know; random and constant answers have 0. Weight:
+the share of its classes that is fused.
 {%- if silent %} {{ silent }} had too little in common with the others to be judged.{% endif %}
 
 </figcaption></figure>
