@@ -27,6 +27,8 @@ LEAST_EVIDENCE = 1.5
 """Classes in common, each as far as both sides know it, below which nothing is concluded."""
 WELL_KNOWN = 0.5
 """Weight from which an institution, or its witness, counts as knowing a class; 1 is averagely."""
+MAX_INSTITUTIONS = 50
+"""Beyond it nobody is judged: the work grows with the cube, and one of so many moves little."""
 LEAST_CLASSES = 0.15
 """Share of the classes, besides one, that a quarter of the institutions have to answer: below it
 samples are too much alike to judge anybody by, as those of a generator that has just begun."""
@@ -69,7 +71,8 @@ class AnswerAgreement:
     def shown(self) -> Tensor:
         """(T, K) in [0, 1]: how far a claim to know a class is granted."""
         by_contrast = shown_classes(self.contrast, self.trusted)
-        known = (self.claimed * by_contrast)[~self.single].amax(0)  # (K,) the most of anybody else
+        others = ~self.single[:, None]  # maybe nobody: each may have a class of its own
+        known = (self.claimed * by_contrast * others).amax(0)
         missing = (known / self.average).sqrt() < WELL_KNOWN
         most = torch.where(missing, 1.0, (known / self.claimed.clamp_min(1e-9)).clamp(max=1.0))
         return torch.where(self.single[:, None], self.constant[:, None] * most, by_contrast)

@@ -15,7 +15,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fedkd.aggregation.reliability.answer_agreement import AnswerAgreement, are_diverse
+from fedkd.aggregation.reliability.answer_agreement import (
+    MAX_INSTITUTIONS,
+    AnswerAgreement,
+    are_diverse,
+)
 from fedkd.aggregation.reliability.pairwise_accusations import accused_institutions
 
 LEAST_FALL = 0.15
@@ -34,9 +38,10 @@ def changed_institutions(blocks: Sequence[Tensor], counts: Tensor, had: Tensor) 
         had: (T, K) bool: which classes each has at all.
 
     Returns:
-        Their indices; none where the last samples are too much alike, or half would have changed.
+        Their indices; none of more than `MAX_INSTITUTIONS`, where the last samples are too much
+        alike, or where half would have changed.
     """
-    if not are_diverse(blocks[-1]):
+    if len(counts) > MAX_INSTITUTIONS or not are_diverse(blocks[-1]):
         return set()
     granted = AnswerAgreement.of(torch.cat(list(blocks), 1), counts, had).counts()
     pairs = [AnswerAgreement.of(each, counts, had).of_pairs(granted)[0] for each in blocks]

@@ -35,7 +35,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fedkd.aggregation.reliability.answer_agreement import WELL_KNOWN, AnswerAgreement, are_diverse
+from fedkd.aggregation.reliability.answer_agreement import (
+    MAX_INSTITUTIONS,
+    WELL_KNOWN,
+    AnswerAgreement,
+    are_diverse,
+)
 from fedkd.aggregation.reliability.relabelled_classes import relabelling_institutions
 from fedkd.aggregation.reliability.swapped_classes import swapped_pair
 
@@ -60,8 +65,6 @@ CLEARING_EVIDENCE = 3.0
 """Classes in common that this has to rest on: on fewer, shuffled ones agree by chance."""
 MOST_CLASSES = 0.5
 """Share of the judged classes that may fail before all of an institution is left out."""
-MAX_INSTITUTIONS = 50
-"""Beyond it nobody is judged: the work grows with the cube, and one of so many moves little."""
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from fedkd.aggregation.reliability.answer_agreement import MAX_INSTITUTIONS
 from fedkd.aggregation.reliability.change_detection import changed_institutions
 
 T, CLASSES, SAMPLES = 5, 6, 512
@@ -97,6 +98,14 @@ def test_nothing_is_concluded_where_most_seem_to_change() -> None:
 
 def test_nothing_is_concluded_from_samples_that_are_all_alike() -> None:
     answers = blocks(EVEN, 3)
-    answers[-1][:, :, 0] += 40.0
-    answers[-1][2] = inverted(answers[-1][2])
+    answers[-1][:4, :, 0] += 40.0
+    answers[-1][4] = random(answers[-1][4])
     assert changed_institutions(answers, EVEN, ALL) == set()
+
+
+def test_of_very_many_institutions_nobody_is_judged() -> None:
+    many = MAX_INSTITUTIONS + 1
+    answers = [torch.cat([block] * 11)[:many] for block in blocks(EVEN, 3)]
+    answers[-1][0] = inverted(answers[-1][0])
+    counts, had = torch.full((many, CLASSES), 50), torch.ones(many, CLASSES, dtype=torch.bool)
+    assert changed_institutions(answers, counts, had) == set()

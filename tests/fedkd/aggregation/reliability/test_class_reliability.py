@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fedkd.aggregation.log_linear_pool import FLOOR
-from fedkd.aggregation.reliability.answer_agreement import correlation
+from fedkd.aggregation.reliability.answer_agreement import MAX_INSTITUTIONS, correlation
 from fedkd.aggregation.reliability.class_claims import (
     answers_its_only_class,
     class_contrast,
@@ -18,7 +18,6 @@ from fedkd.aggregation.reliability.class_claims import (
 )
 from fedkd.aggregation.reliability.class_reliability import (
     LEAST_AGREEMENT,
-    MAX_INSTITUTIONS,
     Reliability,
     _Judge,
     estimate_reliability,
@@ -328,6 +327,13 @@ def test_a_class_that_others_know_counts_no_more_than_theirs(kind: str, granted:
     found = estimate_reliability(*single_class(kind, known_to_others=True))
     assert float(found.shown[4, 2]) == pytest.approx(granted)
     assert bool((found.shown[:4] == 1).all())
+
+
+def test_everybody_may_have_a_class_of_its_own() -> None:
+    counts = 90.0 * torch.eye(CLASSES)
+    found = estimate_reliability(answers(counts) + 20 * torch.eye(CLASSES)[:, None], counts)
+    assert bool(found.trusted.all())
+    assert bool((found.shown.diagonal() == 1).all())
 
 
 def test_a_tenth_of_the_samples_may_go_elsewhere() -> None:

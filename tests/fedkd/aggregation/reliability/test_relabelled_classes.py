@@ -66,3 +66,11 @@ def test_neither_a_scale_nor_an_offset_is_another_order(said: Callable[[Tensor],
     (logits,) = blocks(EVEN, 1)
     logits[2] = said(logits[2])
     assert accused(logits, EVEN) == set()
+
+
+def test_nor_where_nobody_knows_any_other_class_of_them() -> None:
+    counts = torch.zeros_like(EVEN)
+    counts[:, [1, 4]] = 90
+    (logits,) = blocks(counts, 1)
+    logits[0] = logits[0][:, SWAPPED]
+    assert accused(logits, counts) == set()
