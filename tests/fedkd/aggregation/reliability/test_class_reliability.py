@@ -329,11 +329,9 @@ def test_a_class_that_others_know_counts_no_more_than_theirs(kind: str, granted:
     assert bool((found.shown[:4] == 1).all())
 
 
-def test_everybody_may_have_a_class_of_its_own() -> None:
+def test_everybody_may_claim_a_class_of_its_own() -> None:
     counts = 90.0 * torch.eye(CLASSES)
-    found = estimate_reliability(answers(counts) + 20 * torch.eye(CLASSES)[:, None], counts)
-    assert bool(found.trusted.all())
-    assert bool((found.shown.diagonal() == 1).all())
+    assert bool(estimate_reliability(answers(ALIKE[[0] * CLASSES]), counts).trusted.all())
 
 
 def test_a_tenth_of_the_samples_may_go_elsewhere() -> None:
