@@ -2,7 +2,7 @@
 
     python -m fedkd.simulations.checks.pool_selection --root FOLDER [--seeds 0,1,2] [--out DIR]
 
-FOLDER has MNIST/raw and cifar10, as `digits-odsd` and `digits-kd3` expect. Six rows, a run for each
+FOLDER has MNIST/raw and cifar10, as `digits-odsd` and `digits-kd3` expect. Eight rows, a run for each
 seed; a run that is in DIR already is not made again.
 """
 
@@ -20,13 +20,19 @@ from fedkd.errors import DataError
 from fedkd.experiment import load_experiment
 from fedkd.simulations.run import run
 
+WANTED = "torchvision:MNIST"
+"""The part of the pool that is no junk."""
+ALONE = (f'images.public=["{WANTED}"]', "images.public_counts=[2000]")
+"""A pool without junk: the most that a choice can come to."""
 ROWS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "odsd": ("digits-odsd", ()),
     "odsd, choice at random": ("digits-odsd", ("method.selection=random",)),
     "feddf": ("digits-odsd", ("method.name=feddf",)),
+    "odsd, all of it MNIST": ("digits-odsd", ("method.selection=random", *ALONE)),
     "kd3": ("digits-kd3", ()),
     "kd3, no choice": ("digits-kd3", ("method.choice=all",)),
     "kd3, threshold reversed": ("digits-kd3", ("method.choice=reversed",)),
+    "kd3, all of it MNIST": ("digits-kd3", ("method.choice=all", *ALONE)),
 }
 """Name of a row -> experiment and overrides."""
 
@@ -45,13 +51,20 @@ class Chosen:
         return self.asked[name] / sum(self.asked.values())
 
 
-def chosen_in(folder: Path) -> Chosen:
+def chosen_in(folder: Path, alone: bool = False) -> Chosen:
     """What the run in ``folder`` chose.
 
+    Args:
+        folder: of a finished run.
+        alone: its pool was `ALONE`.
+
     Raises:
-        DataError: it had no pool of several data sets.
+        DataError: it had no pool of several data sets, and not ``alone``.
     """
     result: dict[str, Any] = json.loads((folder / "result.json").read_text())
+    if alone:
+        asked = {WANTED: int(result["teachers"][0]["samples_asked"])}
+        return Chosen(float(result["student"]["accuracy"]), asked)
     events = map(json.loads, (folder / "events.jsonl").read_text().splitlines())
     counts = [event["public"] for event in events if event.get("public")]
     if not counts:
@@ -68,7 +81,7 @@ def row(name: str, seeds: Sequence[int], overrides: Sequence[str], out: Path) ->
         if not (folder / "result.json").exists():
             settings = [*overrides, *own, f"seed={seed}"]
             run(load_experiment(experiment, settings), "local", folder)
-        found.append(chosen_in(folder))
+        found.append(chosen_in(folder, alone=own[-2:] == ALONE))
     return found
 
 

@@ -10,7 +10,7 @@ from fedkd.data.datasets import open_data
 from fedkd.errors import DataError
 from fedkd.experiment import load_experiment
 from fedkd.server.report.records.loop_events import loop_events
-from fedkd.simulations.checks.pool_selection import Chosen, chosen_in, row, table
+from fedkd.simulations.checks.pool_selection import WANTED, Chosen, chosen_in, row, table
 from fedkd.simulations.run import run
 
 SMALL = (
@@ -54,6 +54,15 @@ def test_a_run_of_kd3_is_replayed_event_by_event(overrides: list[str], tmp_path:
     run(experiment, "local", second, replay=first)
     assert loop_events(first) == loop_events(second)
     assert chosen_in(first) == chosen_in(second)
+
+
+def test_a_pool_without_junk_counts_what_was_asked(tmp_path: Path) -> None:
+    teachers = [{"samples_asked": 1000}, {"samples_asked": 1000}]
+    result = {"student": {"accuracy": 0.5}, "teachers": teachers}
+    (tmp_path / "result.json").write_text(json.dumps(result))
+    found = chosen_in(tmp_path, alone=True)
+    assert found == Chosen(0.5, {WANTED: 1000})
+    assert found.share(WANTED) == 1
 
 
 def test_a_run_without_such_a_pool_is_told(tmp_path: Path) -> None:
