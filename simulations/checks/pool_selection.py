@@ -2,8 +2,8 @@
 
     python -m fedkd.simulations.checks.pool_selection --root FOLDER [--seeds 0,1,2] [--out DIR]
 
-FOLDER has MNIST/raw and cifar10, as `digits-odsd` and `digits-kd3` expect. Eight rows, a run for each
-seed; a run that is in DIR already is not made again.
+FOLDER has MNIST/raw and cifar10, as `digits-odsd` and `digits-kd3` expect. Eight rows, a run
+for each seed; a run that is in DIR already is not made again.
 """
 
 import argparse
