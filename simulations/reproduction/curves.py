@@ -8,7 +8,7 @@ for each, and draws a panel for each into the SVG.
 
 import argparse
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,7 @@ def draw_curves(results: Sequence[Result]) -> Figure:
     canvas = figure(height=50 + PANEL_HEIGHT * lines)
     panels = canvas.subplots(lines, PANELS, sharex=True, sharey=True, squeeze=False)
     for axes, result in zip(panels.flat, results, strict=False):
-        axes.plot(*_curve(result), color=ACCENT)
+        axes.plot(*curve_of(result), color=ACCENT)
         if result["published"] is not None:
             axes.axhline(result["published"], color=SOFT, lw=1, ls="--")
         axes.set_title(result["method"], color=SOFT, fontsize=11)
@@ -63,16 +63,16 @@ def draw_curves(results: Sequence[Result]) -> Figure:
     return canvas
 
 
-def save(results: Sequence[Result], path: Path) -> None:
-    """Write the drawing as SVG, with a white page behind; the same results give the same bytes."""
+def save(draw: Callable[[], Figure], path: Path) -> None:
+    """Write a drawing as SVG, with a white page behind; the same drawing gives the same bytes."""
     with style(path.stem):
-        canvas = draw_curves(results)
+        canvas = draw()
         canvas.patch.set_visible(True)
         blank = {"Creator": None, "Date": None, "Format": None, "Type": None}
         canvas.savefig(path, format="svg", metadata=blank)
 
 
-def _curve(result: Result) -> tuple[list[int], list[float]]:
+def curve_of(result: Result) -> tuple[list[int], list[float]]:
     """Samples and accuracies, from the curve on the way."""
     points = [(int(samples), float(score)) for _, samples, score in result["curve"]]
     return [samples for samples, _ in points], [score for _, score in points]
@@ -91,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for row in rows_of(results):
         print(row)
     if options.svg is not None:
-        save(results, options.svg)
+        save(lambda: draw_curves(results), options.svg)
 
 
 if __name__ == "__main__":
