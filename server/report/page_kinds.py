@@ -62,6 +62,8 @@ class TaskPage:
     metrics_title: str
     scores: Callable[[Result], ScoreTable | None]
     picture: Callable[[RunRecord], PredictionPicture | None]
+    picture_stands_open: bool
+    """Whether it and the scores beside the main one are shown unasked."""
     sample_label: Callable[[int, Sequence[str]], str]
     """Of an index of `fedkd.core.task.Task.headline` and the names of outputs; empty: nothing."""
     sample_note: str
@@ -88,7 +90,7 @@ class DomainPage:
     answered: str
     """What teachers are asked of a sample."""
     detailed: bool
-    """Whether scores beside the main one stand open, and in the headline."""
+    """Whether scores beside the main one stand open whatever the task, and in the headline."""
     keep: Callable[[RunFolder, SampleHistory, Mapping[str, Any]], None]
     """Writes what `section` needs; the mapping is the domain in the result."""
     section: Callable[[RunRecord, dict[str, str], TaskPage], Markup | None]
@@ -103,6 +105,7 @@ TASKS = {
         metrics_title="How steadily, and how faithfully",
         scores=class_scores,
         picture=calibration_picture,
+        picture_stands_open=False,
         sample_label=class_name,
         sample_note="the class of the teachers' fused answer, its probability, and the origin of "
         "the image",
@@ -121,6 +124,7 @@ TASKS = {
         metrics_title="How faithfully",
         scores=number_scores,
         picture=numbers_picture,
+        picture_stands_open=True,
         sample_label=class_name,
         sample_note="the number of the teachers' fused answer, as a share of its range, and the "
         "origin of the image",
@@ -139,6 +143,7 @@ TASKS = {
         metrics_title="How steadily, and how faithfully",
         scores=task_scores,
         picture=task_picture,
+        picture_stands_open=True,
         sample_label=class_name,
         sample_note="the class of the teachers' surest answer, its probability, and the origin of "
         "the image",
@@ -157,6 +162,7 @@ TASKS = {
         metrics_title="How faithfully",
         scores=embedding_scores,
         picture=relations_picture,
+        picture_stands_open=True,
         sample_label=lambda index, names: "",
         sample_note="the origin of the image",
         answer=lambda result, answer: "",

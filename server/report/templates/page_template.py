@@ -92,7 +92,7 @@ picking it would be choosing by the test set.</p>
 </table></div>
 {% endif %}
 {% if details %}
-{% if domain.detailed %}
+{% if domain.detailed or task.picture_stands_open %}
 {{ details }}
 {% else %}
 <details class="section"><summary><b>More scores, and calibration</b>

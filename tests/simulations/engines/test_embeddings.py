@@ -49,6 +49,7 @@ def test_relations_alone_teach_an_embedding(whole: Path) -> None:
     page = (whole / "report.html").read_text()
     assert "Who is like whom" in page
     assert "control: pixels" in page
+    assert "More scores" not in page, "relations are what the page is looked at for"
     assert "image-feature-extraction" in (whole / "README.md").read_text()
 
 
