@@ -23,7 +23,7 @@ from fedkd.simulations.run import run
 WANTED = "torchvision:MNIST"
 """The part of the pool that is no junk."""
 ALONE = (f'images.public=["{WANTED}"]', "images.public_counts=[2000]")
-"""A pool without junk: the most that a choice can come to."""
+"""A pool without junk: what a choice without mistakes would come to."""
 ROWS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "odsd": ("digits-odsd", ()),
     "odsd, choice at random": ("digits-odsd", ("method.selection=random",)),
