@@ -86,12 +86,16 @@ def task_metrics(student: StudentScore) -> list[Metric]:
 
 
 def task_scores(result: Result) -> ScoreTable | None:
-    """Accuracy of each task, and of all together; None where nobody's is known."""
+    """Accuracy of each task, and of all together; None where nobody's is known.
+
+    Who does not label a task has a blank there.
+    """
     names = [task.name for task in recorded_tasks(result.task)][:MAX_TASKS]
     rows = [
-        (who, [percent(scores.all_tasks_accuracy), *(percent(_of(scores, n)) for n in names)])
+        (who, ["" if value is None else percent(value) for value in values])
         for who, scores in _scored(result)
         if scores.task_accuracy is not None
+        for values in [(scores.all_tasks_accuracy, *(_of(scores, name) for name in names))]
     ]
     return ScoreTable(["All tasks right", *names], rows) if rows else None
 

@@ -66,6 +66,8 @@ def test_the_page_and_the_files_know_the_tasks(whole: Path) -> None:
     page = (whole / "report.html").read_text()
     for text in ("All tasks right", "Accuracy of each task", "institution-2", "Tasks and classes"):
         assert text in page
+    scores = page[page.index("Scores on the test set") : page.index("Accuracy of each task")]
+    assert "not known" not in scores, "who does not label a task has a blank there"
     build_report(whole)
     assert (whole / "report.html").read_text() == page
     card = (whole / "README.md").read_text()
