@@ -81,7 +81,7 @@ def row(name: str, seeds: Sequence[int], overrides: Sequence[str], out: Path) ->
         if not (folder / "result.json").exists():
             settings = [*overrides, *own, f"seed={seed}"]
             run(load_experiment(experiment, settings), "local", folder)
-        found.append(chosen_in(folder, alone=own[-2:] == ALONE))
+        found.append(chosen_in(folder, alone=set(ALONE) <= set(own)))
     return found
 
 

@@ -56,11 +56,13 @@ def test_a_run_of_kd3_is_replayed_event_by_event(overrides: list[str], tmp_path:
     assert chosen_in(first) == chosen_in(second)
 
 
-def test_a_pool_without_junk_counts_what_was_asked(tmp_path: Path) -> None:
-    teachers = [{"samples_asked": 1000}, {"samples_asked": 1000}]
-    result = {"student": {"accuracy": 0.5}, "teachers": teachers}
-    (tmp_path / "result.json").write_text(json.dumps(result))
-    found = chosen_in(tmp_path, alone=True)
+@pytest.mark.parametrize("name", ["odsd, all of it MNIST", "kd3, all of it MNIST"])
+def test_a_pool_without_junk_counts_what_was_asked(name: str, tmp_path: Path) -> None:
+    folder = tmp_path / f"{name.replace(', ', '-').replace(' ', '-')}-0"  # as if it had been run
+    folder.mkdir()
+    result = {"student": {"accuracy": 0.5}, "teachers": [{"samples_asked": 1000}] * 2}
+    (folder / "result.json").write_text(json.dumps(result))
+    (found,) = row(name, [0], [], tmp_path)
     assert found == Chosen(0.5, {WANTED: 1000})
     assert found.share(WANTED) == 1
 
