@@ -15,7 +15,17 @@ from numpy.typing import NDArray
 
 MAX_FEATURES = 4096
 MAX_OUTPUTS = 10_000
-OBJECTIVE = re.compile(r"[a-z_]+( [a-z_]+:[\d.e+-]+)*( sqrt)?")
+ONE_OUTPUT = frozenset(
+    {
+        *("binary", "cross_entropy", "cross_entropy_lambda", "fair", "gamma", "huber", "mape"),
+        *("lambdarank", "poisson", "quantile", "rank_xendcg", "regression", "regression_l1"),
+        "tweedie",
+    }
+)
+SEVERAL_OUTPUTS = frozenset({"multiclass", "multiclassova"})
+BY_SIGMOID = frozenset({"binary", "multiclassova"})
+SQUARE_ROOT = "sqrt"
+"""Word of a regression that has learned the square root of its numbers."""
 CATEGORICAL, KINDS = 1, 16
 """Bits of a decision: whether it is by category; its kinds are below 16."""
 NODE_FLOATS, LEAF_FLOATS = ("split_gain", "threshold"), ("leaf_value",)
@@ -62,8 +72,7 @@ def checked_model(text: str) -> CheckedLightgbm:
     outputs, per_round = numbers["num_class"], numbers["num_tree_per_iteration"]
     _require(0 < outputs <= MAX_OUTPUTS and outputs == per_round, "its outputs")
     _require(len(blocks) % per_round == 0, "its rounds")
-    objective = header.get("objective", "")
-    _require(bool(OBJECTIVE.fullmatch(objective)), "its objective")
+    objective = _objective(header.get("objective", ""), outputs)
     infos = header["feature_infos"].split(" ")
     by_category = [place for place, info in enumerate(infos) if _is_categories(info)]
     trees = [_tree(_values(block), features) for block in blocks]
@@ -82,6 +91,25 @@ def checked_model(text: str) -> CheckedLightgbm:
 def _require(holds: Any, what: str) -> None:
     if not holds:
         raise ValueError(f"{what} cannot be")
+
+
+def _objective(line: str, outputs: int) -> str:
+    """Write anew what LightGBM needs of an objective to predict.
+
+    It believes the number of classes in this line, and has memory for those of the header.
+    """
+    name, *words = line.split(" ")
+    if not line:
+        return ""  # of a user's own: LightGBM adds up the leaves, and that is all
+    _require(name in (SEVERAL_OUTPUTS if outputs > 1 else ONE_OUTPUT), "its objective")
+    own = [f"num_class:{outputs}"] if outputs > 1 else []
+    if name in BY_SIGMOID:
+        slope = float(next((w[len("sigmoid:") :] for w in words if w.startswith("sigmoid:")), 1))
+        _require(0 < slope < float("inf"), "its sigmoid")
+        own.append(f"sigmoid:{slope!r}")
+    if name == "regression" and SQUARE_ROOT in words:
+        own.append(SQUARE_ROOT)
+    return " ".join([name, *own])
 
 
 def _values(block: str) -> dict[str, str]:

@@ -165,6 +165,50 @@ def test_a_tree_of_lightgbm_that_cannot_be_is_refused(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("settings", "altered"),
+    [
+        ({"objective": "multiclass", "num_class": 3}, "objective=multiclass num_class:2000000"),
+        (
+            {"objective": "multiclass", "num_class": 3},
+            "objective=multiclass num_class:3 num_class:9",
+        ),
+        (
+            {"objective": "multiclassova", "num_class": 3},
+            "objective=multiclassova num_class:100000",
+        ),
+        ({"objective": "multiclassova", "num_class": 3}, "objective=multiclassova sigmoid:1.0"),
+        ({"objective": "binary", "sigmoid": 0.5}, "objective=binary sigmoid:0.5 num_class:77"),
+        ({"objective": "regression", "reg_sqrt": True}, "objective=regression sqrt num_class:77"),
+        ({"objective": "poisson"}, "objective=poisson alpha:1e300"),
+        ({"objective": "quantile", "alpha": 0.9}, "objective=quantile"),
+    ],
+)
+def test_an_objective_predicts_by_what_its_trees_say_whatever_its_line_adds(
+    settings: dict[str, Any], altered: str
+) -> None:
+    """LightGBM believes this line, and has memory for as many outputs as the header says."""
+    rows = X.assign(ward=X["ward"].cat.codes).astype(float).to_numpy()
+    classes = settings.get("num_class", 2)
+    truth = PATIENTS["stay"].rank(pct=True).mul(classes - 1e-9).astype(int)
+    data = lightgbm.Dataset(rows, truth)
+    booster = lightgbm.train({**settings, "verbosity": -1, "num_threads": 1}, data, 3)
+    text, found = re.subn(r"objective=.*", altered, booster.model_to_string())
+    assert found
+    checked = lightgbm_model_checks.checked_model(text)
+    assert "77" not in checked.text.partition("Tree=")[0]
+    said = lightgbm.Booster(model_str=checked.text).predict(rows)
+    assert (said == booster.predict(rows)).all()
+
+
+@pytest.mark.parametrize(
+    "objective", ["multiclass num_class:1", "none", "regression_l3", "binary sigmoid:0", "\u00e9"]
+)
+def test_an_objective_of_lightgbm_that_cannot_be_is_refused(light: str, objective: str) -> None:
+    with pytest.raises(ValueError, match="cannot be"):
+        lightgbm_model_checks.checked_model(re.sub("objective=.*", f"objective={objective}", light))
+
+
 def test_altered_numbers_are_refused_or_give_a_model_that_answers(
     boosted: bytes, light: str
 ) -> None:
