@@ -8,7 +8,7 @@ import queue
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -37,6 +37,8 @@ from fedkd.wire.grpc_channels import dial, grpc, open_stream
 
 CLOSE_SECONDS = 0.5
 """For the coordinator to receive our Close."""
+MAX_UNSENT = 2
+"""Answers that wait for the coordinator to read them; then no further query is answered."""
 LEFT = "the institution left"
 
 PERMANENT_ERRORS = frozenset(
@@ -109,13 +111,37 @@ class _Stream:
 
     def __init__(self, channel: grpc.Channel) -> None:
         self._outbox: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._unsent, self._sending = 0, threading.Condition()
         self._done = threading.Event()
-        self.call = open_stream(channel, iter(self._outbox.get, None))
-        self.call.add_done_callback(lambda _: self._done.set())
+        self.call = open_stream(channel, self._outgoing())
+        self.call.add_done_callback(lambda _: self._end())
+
+    def _outgoing(self) -> Iterator[bytes]:
+        """What gRPC sends: it asks for the next message when it is rid of the one before."""
+        while (data := self._outbox.get()) is not None:
+            yield data
+            with self._sending:
+                self._unsent -= 1
+                self._sending.notify_all()
+
+    def _end(self) -> None:
+        self._done.set()
+        with self._sending:
+            self._sending.notify_all()
 
     def send(self, data: bytes) -> None:
         """Send one message, after those before it."""
+        with self._sending:
+            self._unsent += 1
         self._outbox.put(data)
+
+    def wait_until_sent(self) -> None:
+        """Wait while `MAX_UNSENT` messages are on their way and the stream is open.
+
+        A coordinator that asks and never reads would otherwise fill our memory with answers.
+        """
+        with self._sending:
+            self._sending.wait_for(lambda: self._unsent < MAX_UNSENT or self._done.is_set())
 
     def half_close(self) -> None:
         """End our side; the hub then ends its own."""
@@ -268,6 +294,7 @@ class Agent:
                         if self._closing.is_set():
                             return _SessionResult(LEFT, StopReason.STOPPED)
                         stream.send(self._response(session, renderer, message))
+                    stream.wait_until_sent()
                 case Close(reason):
                     return _SessionResult(reason, StopReason.FINISHED)
         return _SessionResult(
