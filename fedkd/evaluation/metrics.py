@@ -10,10 +10,15 @@ from torch import Tensor, nn
 from fedkd.protocol import as_float
 
 
-def predict_logits(model: nn.Module, images: Tensor, batch: int = 1024) -> Tensor:
+CACHED_BATCH, DEVICE_BATCH = 128, 1024
+"""Samples at once. What a processor computes of few images stays in its cache; a GPU wants many."""
+
+
+def predict_logits(model: nn.Module, images: Tensor) -> Tensor:
     """Logits of a model in evaluation mode, (N, C, H, W) -> (N, K); its mode is restored."""
     was_training, first = model.training, next(model.parameters(), None)
     device = images.device if first is None else first.device
+    batch = CACHED_BATCH if device.type == "cpu" else DEVICE_BATCH
     model.eval()
     with torch.no_grad():
         pieces = [model(as_float(piece.to(device))) for piece in torch.split(images, batch)]
