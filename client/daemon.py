@@ -96,13 +96,14 @@ def _wait(
 ) -> StopReason:
     """Wait until a signal comes or, where a server is named, the session with it is over."""
     while True:
-        if server is not None and (refused := sessions.open(server, token, events.put)):
+        if server is not None and (refused := sessions.open(server, token, events.put, own=True)):
             raise SettingsError(refused)
         agent = events.get()
         if not isinstance(agent, Agent):
             return StopReason.STOPPED
         reason = agent.stop_reason or StopReason.UNREACHABLE
-        if reason is StopReason.REFUSED or not stay:
+        # Where sessions with other coordinators are open, one that refuses us ends none of them.
+        if not stay or (reason is StopReason.REFUSED and not sessions.count):
             return reason
         with contextlib.suppress(queue.Empty):
             events.get(timeout=PAUSE_SECONDS)

@@ -22,6 +22,7 @@ from fedkd.client.control import framing
 from fedkd.client.institution import Institution
 from fedkd.client.institution.student_weight_loading import (
     build_student,
+    is_installed,
     load_weights,
     max_weights_bytes,
 )
@@ -163,6 +164,8 @@ class ControlServer:
             return {"score": None}
         if shape != card.shape:
             return _error(f"students of images {shape}; expected {card.shape}")
+        if not is_installed(model):  # first, since `build_student` says what else is installed
+            return _error("a student of a network that is not installed here")
         if not self._evaluating.acquire(blocking=False):
             return _error("another student is being examined; come back later")
         try:

@@ -59,7 +59,7 @@ def open_onnx_student(path: Path, shape: Shape, outputs: int) -> OpenedStudent:
     try:
         notes = _notes(parse_model(content, path))
         names, classes = student_classes(notes), int(notes.get("classes", outputs))
-    except (ValueError, TypeError, AttributeError, RecursionError):
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
         raise DataError(
             f"{path} has metadata that cannot be read; export the student again"
         ) from None

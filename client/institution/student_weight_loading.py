@@ -28,6 +28,11 @@ from fedkd.models import (
 )
 from fedkd.protocol import Column, abbreviated
 
+NO_STUDENT = (
+    *(ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError),
+    struct.error,
+)
+"""What reading a file that is no student may raise."""
 MAX_CLASSES = 10_000
 """Of a student, since its head is built before its weights are read."""
 MAX_PIXELS = 1 << 24
@@ -64,6 +69,15 @@ def build_student(
     if (size := _parameters(model, classes, shape, columns)) > MAX_PARAMETERS:
         raise SettingsError(f"a student of {size} parameters; at most {MAX_PARAMETERS} are taken")
     return _network(model, classes, shape, columns)
+
+
+def is_installed(model: str) -> bool:
+    """Whether a network of that name can be built: ours, or an installed package's."""
+    try:
+        network_factory(model, {**MODELS, **TABLE_MODELS})
+    except SettingsError:
+        return False
+    return True
 
 
 def _network(model: str, classes: int, shape: Shape, columns: Sequence[Column]) -> nn.Module:
@@ -154,7 +168,7 @@ def open_student(path: Path, columns: Sequence[Column] = ()) -> OpenedStudent:
             header = read_exactly(file, length, path)
             notes = json.loads(json.loads(header)["__metadata__"]["fedkd"])
             student, names = _described_student(notes, size, columns), student_classes(notes)
-        except (ValueError, KeyError, TypeError, AttributeError, struct.error, RecursionError):
+        except NO_STUDENT:
             raise DataError(
                 f"{path} is no student of fedkd's; name the student.safetensors of a run"
             ) from None
@@ -167,7 +181,8 @@ def _described_student(notes: Mapping[str, Any], size: int, columns: Sequence[Co
     """The network that a file's notes name, where a file of ``size`` bytes can hold its weights.
 
     Raises:
-        ValueError, KeyError, TypeError, AttributeError: it names none, or one of another size.
+        ValueError, KeyError, TypeError, AttributeError, OverflowError: it names none, or one of
+            another size.
     """
     channels, height, width = (int(side) for side in notes["shape"].split("x"))
     name, classes, shape = notes["student"], int(notes["classes"]), (channels, height, width)
@@ -178,13 +193,11 @@ def _described_student(notes: Mapping[str, Any], size: int, columns: Sequence[Co
             f"a student of {width} columns, and the schema here has {len(columns)}; name the "
             "student of a run that you took part in"
         )
-    try:
-        network_factory(name, {**MODELS, **TABLE_MODELS})
-    except SettingsError:
+    if not is_installed(name):
         raise DataError(
             f"a student of the network {abbreviated([name])}, which is not installed here; score "
             "student.onnx of the same run"
-        ) from None
+        )
     if _parameters(name, classes, shape, columns) > size:  # a byte each, at the very least
         raise ValueError
     student = build_student(name, classes, shape, columns)

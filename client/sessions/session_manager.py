@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
 
 from fedkd.client.institution import Institution
@@ -19,7 +20,7 @@ from fedkd.protocol import Ask, PullBack, Refusal, Reply
 from fedkd.wire.grpc_channels import grpc
 
 MAX_SESSIONS = 4
-"""Sessions at a time."""
+"""Sessions at a time that others ask for, through the control socket."""
 MAX_TOKEN_LENGTH = 4096
 """Characters."""
 
@@ -29,6 +30,17 @@ OnSessionEnd = Callable[[Agent], None]
 """Called with the agent whose session is over, in the agent's own thread."""
 
 
+@dataclass
+class _OpenSession:
+    """One session, and who is told of its end."""
+
+    agent: Agent
+    thread: threading.Thread
+    own: bool
+    """The owner's own."""
+    on_end: list[OnSessionEnd]
+
+
 class SessionManager:
     """Agents of one institution, each with a coordinator of its own. Safe for threads.
 
@@ -36,7 +48,7 @@ class SessionManager:
         institution: answers.
         servers: host:port of the coordinators that may be dialled.
         credentials: TLS of the institution; without them only this machine can be dialled.
-        limit: sessions at a time.
+        limit: sessions at a time, beside those that the owner opens.
         reconnect: backoff of each agent.
         expiry: of the institution's certificate, UTC: sessions end then. None for plain text.
     """
@@ -55,12 +67,24 @@ class SessionManager:
         self._unanswered = UnansweredRendering()
         self._lock = threading.Lock()
         self._closed = False
-        self._open: dict[tuple[str, str], tuple[Agent, threading.Thread]] = {}
+        self._open: dict[tuple[str, str], _OpenSession] = {}
+
+    @property
+    def count(self) -> int:
+        """Sessions that are open."""
+        with self._lock:
+            return len(self._open)
 
     def open(
-        self, address: str, token: str, on_end: OnSessionEnd = lambda agent: None
+        self, address: str, token: str, on_end: OnSessionEnd | None = None, *, own: bool = False
     ) -> str | None:
-        """Start a session in a thread; nothing happens where one with that token is open there.
+        """Start a session in a thread; none is started where one with that token is open there.
+
+        Args:
+            address: host:port of the coordinator.
+            token: of its run.
+            on_end: called when that session is over, whoever has opened it.
+            own: the owner's, which no number of others keeps out.
 
         Returns:
             Why none is opened, fit for the other side; None where one is open.
@@ -72,9 +96,12 @@ class SessionManager:
         with self._lock:
             if self._closed:
                 return "this institution is leaving"
-            if (address, token) in self._open:
+            callbacks = [] if on_end is None else [on_end]
+            if (there := self._open.get((address, token))) is not None:
+                there.on_end += callbacks
+                there.own |= own
                 return None
-            if len(self._open) >= self._limit:
+            if not own and sum(not each.own for each in self._open.values()) >= self._limit:
                 return f"this institution is in {self._limit} sessions, and takes no more at a time"
             answer = functools.partial(self._answer, address)
             card = self._institution.card
@@ -94,9 +121,9 @@ class SessionManager:
                 expiry=self._expiry,
             )
             thread = threading.Thread(
-                target=self._serve, args=(agent, (address, token), on_end), name="fedkd-agent"
+                target=self._serve, args=(agent, (address, token)), name="fedkd-agent"
             )
-            self._open[address, token] = agent, thread
+            self._open[address, token] = _OpenSession(agent, thread, own, callbacks)
             log_event(log, "session_begun", server=address)
             thread.start()
         return None
@@ -106,20 +133,21 @@ class SessionManager:
         with self._lock:
             self._closed = True
             running = list(self._open.values())
-        for agent, _ in running:
-            agent.close()
-        for _, thread in running:
-            thread.join()
+        for session in running:
+            session.agent.close()
+        for session in running:
+            session.thread.join()
 
-    def _serve(self, agent: Agent, key: tuple[str, str], on_end: OnSessionEnd) -> None:
+    def _serve(self, agent: Agent, key: tuple[str, str]) -> None:
         try:
             reason = agent.serve()
         except Exception as error:  # a bug here: this session ends, the others do not
             reason = f"it failed: {type(error).__name__}"
         with self._lock:
-            del self._open[key]
+            ended = self._open.pop(key)
         log_event(log, "session_ended", server=key[0], ending=agent.stop_reason, reason=reason)
-        on_end(agent)
+        for on_end in ended.on_end:
+            on_end(agent)
 
     def _answer(self, server: str, request: Ask | PullBack) -> Reply | Refusal:
         began = time.perf_counter()

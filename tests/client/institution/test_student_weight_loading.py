@@ -54,6 +54,7 @@ def test_an_honest_file_opens(tmp_path: Path) -> None:
         {"classes": 10**9},
         {"classes": 10_000, "student": "resnet18"},
         {"classes": 0},
+        {"classes": float("inf")},
         {"student": "resnet34"},
     ],
 )
