@@ -33,6 +33,9 @@ from fedkd.protocol import (
 )
 from fedkd.tasks import NumberSums, TaskCounts
 
+FINGERPRINT_PROBES = 64
+"""Samples by whose outputs a teacher is told from another one."""
+
 
 class Institution:
     """A vault behind a release gate.
@@ -165,11 +168,15 @@ def open_release(
 
 
 def _teacher_fingerprint(teacher: Teacher, shape: tuple[int, int, int]) -> bytes:
-    """A digest of the teacher's outputs for one fixed image; another teacher has another."""
-    ramp = torch.linspace(0, 1, shape[0] * shape[1] * shape[2]).view(1, *shape)
+    """A digest of the teacher's outputs for fixed samples; another teacher has another.
+
+    Of many samples, since two trees may well agree on one.
+    """
+    random = torch.Generator().manual_seed(0)
+    probes = torch.rand(FINGERPRINT_PROBES, *shape, generator=random)
     try:
         signal = Signal.LOGITS if Signal.LOGITS in teacher.signals else Signal.FEATURES
-        outputs = teacher.ask(ramp, frozenset({signal}))[signal]
+        outputs = teacher.ask(probes, frozenset({signal}))[signal]
         return hashlib.blake2b(outputs.numpy().tobytes(), digest_size=16).digest()
     except Exception:  # then nothing that was answered before counts as a repeat
         return secrets.token_bytes(16)
