@@ -27,7 +27,9 @@ class BatchStatisticsTeacher(ModuleTeacher):
             layer.track_running_stats = False
             layer.running_mean = layer.running_var = None
 
-    def _pieces(self, images: Tensor, signals: frozenset[Signal]) -> Iterator[Tensor]:
+    def _pieces(
+        self, images: Tensor, signals: frozenset[Signal], size: int = 0
+    ) -> Iterator[Tensor]:
         unit = as_float(images.to(self._device))
         yield unit.contiguous(memory_format=torch.channels_last)
 

@@ -19,6 +19,8 @@ from fedkd.protocol import WHOLE_BATCH, Signal, as_float, cosine_relations
 
 CHUNK = 1024
 """Images in one forward pass; a batch that asks for a signal of the whole batch is one piece."""
+GRADIENT_CHUNK = 128
+"""Likewise where a gradient is computed, for which all activations are kept."""
 
 MIN_PROBABILITY = 1e-7
 """Smaller probabilities are raised to it, so that their logarithm is finite."""
@@ -121,7 +123,7 @@ class ModuleTeacher:
         require_signals(asked, self.signals)
         gradients = []
         start = 0
-        for piece in self._pieces(images, asked):
+        for piece in self._pieces(images, asked, GRADIENT_CHUNK):
             stop = start + len(piece)
             # A signal of the whole batch stays whole, the others are cut as the batch is.
             own = {
@@ -146,9 +148,10 @@ class ModuleTeacher:
         require_signals(signals, self.signals)
         return self._forward(images, signals)
 
-    def _pieces(self, images: Tensor, signals: frozenset[Signal]) -> Iterator[Tensor]:
-        size = len(images) if WHOLE_BATCH & signals else CHUNK
-        for piece in torch.split(images, size):
+    def _pieces(
+        self, images: Tensor, signals: frozenset[Signal], size: int = CHUNK
+    ) -> Iterator[Tensor]:
+        for piece in torch.split(images, len(images) if WHOLE_BATCH & signals else size):
             unit = as_float(piece.to(self._device))
             yield unit.contiguous(memory_format=torch.channels_last)
 

@@ -10,7 +10,7 @@ from fractions import Fraction
 
 from fedkd.errors import SettingsError
 from fedkd.privacy.budget import Budget
-from fedkd.protocol import Ask, PullBack, Reason, Refusal, Signal
+from fedkd.protocol import WHOLE_BATCH, Ask, PullBack, Reason, Refusal, Signal
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,10 @@ class Mode:
     protects_data_set: bool = False
     """Its guarantee is for the whole data set, and not for one image."""
 
+
+LARGEST_WHOLE_PULL_BACK = 512
+"""Most samples through which a gradient goes as one batch: all of its activations are in memory at
+once, some 5 GB of them for a ResNet-18 and images of 32x32."""
 
 MODES = {
     "none": Mode(guarantees=False, charged=False),
@@ -205,6 +209,13 @@ class Policy:
             return Refusal(
                 Reason.TOO_LARGE,
                 f"asked about {count} images at once, at most {self.largest_batch} are taken",
+            )
+        whole = request.batch_statistics or bool(asked & WHOLE_BATCH)
+        if isinstance(request, PullBack) and whole and count > LARGEST_WHOLE_PULL_BACK:
+            return Refusal(
+                Reason.TOO_LARGE,
+                f"a gradient through {count} images as one, at most {LARGEST_WHOLE_PULL_BACK} are "
+                "taken",
             )
         return None
 

@@ -29,6 +29,7 @@ from fedkd.errors import DataError, SettingsError
 from fedkd.experiment import parse_experiment
 from fedkd.models import ModuleTeacher, Teacher, build_network, by_batch_statistics
 from fedkd.privacy import Budget, Policy
+from fedkd.privacy.release_policy import LARGEST_WHOLE_PULL_BACK
 from fedkd.protocol import (
     RECIPE_VERSION,
     Ask,
@@ -205,6 +206,22 @@ def test_a_batch_that_is_too_large_is_refused_uncharged() -> None:
     assert reason(small.answer(ask(6))) is Reason.TOO_LARGE
     assert isinstance(small.answer(ask(5)), Reply)
     assert small.totals.samples == 5
+
+
+def test_a_gradient_through_many_images_as_one_is_refused_uncharged() -> None:
+    """All their activations are in memory at once, where those of others are a few images'."""
+    open_gate = gate(OPEN)
+    many = torch.zeros(LARGEST_WHOLE_PULL_BACK + 1, *SHAPE, dtype=torch.uint8)
+    for signal in (BN_GAP, ACTIVATION):
+        request = PullBack(many, {signal: torch.tensor(1.0)})
+        assert reason(open_gate.answer(request)) is Reason.TOO_LARGE
+        assert isinstance(open_gate.answer(replace(request, images=many[1:])), Reply)
+    rows = PullBack(many, {LOGITS: torch.zeros(len(many), K)})
+    assert isinstance(open_gate.answer(rows), Reply)
+    mixed = replace(rows, batch_statistics=True)
+    statistics = gate(replace(OPEN, batch_statistics=True))
+    assert reason(statistics.answer(mixed)) is Reason.TOO_LARGE
+    assert open_gate.totals.samples == 2 * LARGEST_WHOLE_PULL_BACK + len(many)
 
 
 def test_threads_together_do_not_get_past_the_cap() -> None:
