@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from fedkd.protocol import as_float
 
-
 CACHED_BATCH, DEVICE_BATCH = 128, 1024
 """Samples at once. What a processor computes of few images stays in its cache; a GPU wants many."""
 

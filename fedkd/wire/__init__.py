@@ -23,11 +23,12 @@ from fedkd.wire.session_messages import (
     Welcome,
     one_line,
 )
-from fedkd.wire.session_state_machine import MAX_IN_FLIGHT, Role, Session, State
+from fedkd.wire.session_state_machine import MAX_IN_FLIGHT, MAX_UNRENDERED, Role, Session, State
 
 __all__ = [
     "MAX_IN_FLIGHT",
     "MAX_NAME_LENGTH",
+    "MAX_UNRENDERED",
     "VERSION",
     "Answer",
     "Close",

@@ -46,6 +46,8 @@ from fedkd.wire.session_messages import (
 
 MAX_IN_FLIGHT = 2
 """Unanswered queries at a time: the second is sent while the first is answered."""
+MAX_UNRENDERED = 64
+"""Queries that may still come again with their images: the latest of them."""
 
 
 class Role(Enum):
@@ -104,7 +106,7 @@ class Session:
         self._max_in_flight = max_in_flight
         self._last = 0
         self._unanswered: dict[int, Ask | PullBack | RecipeQuery] = {}
-        self._unrendered: set[int] = set()
+        self._unrendered: dict[int, None] = {}  # in the order in which they were declined
 
     @property
     def in_flight(self) -> int:
@@ -147,11 +149,13 @@ class Session:
             case Answer(number) | Declined(number):
                 del self._unanswered[number]
                 if isinstance(message, Declined) and message.refusal.reason is Reason.UNDRAWN:
-                    self._unrendered.add(number)
+                    self._unrendered[number] = None
+                    if len(self._unrendered) > MAX_UNRENDERED:
+                        del self._unrendered[next(iter(self._unrendered))]
 
     def _record_query(self, number: int, query: Ask | PullBack | RecipeQuery) -> None:
         self._last = max(self._last, number)
-        self._unrendered.discard(number)
+        self._unrendered.pop(number, None)
         self._unanswered[number] = query
 
     def _violation(self, sender: Role, message: Message) -> str | None:

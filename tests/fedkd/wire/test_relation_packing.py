@@ -1,5 +1,7 @@
 """Packed relations: lossless, a byte for each pair, and nothing else passes for them."""
 
+import tracemalloc
+
 import pytest
 import torch
 from hypothesis import given
@@ -37,6 +39,18 @@ def test_packing_loses_nothing(rows: int, seed: int) -> None:
     assert packed is not None
     assert packed.nbytes == rows * (rows + 1) // 2
     assert torch.equal(unpack_relations(memoryview(packed.tobytes()), rows, rows), sent)
+
+
+def test_what_an_institution_sends_packed_takes_little_more_memory_than_its_relations() -> None:
+    rows = 1500
+    packed = memoryview(bytes(rows * (rows + 1) // 2))
+    tracemalloc.start()
+    try:
+        relations = unpack_relations(packed, rows, rows)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 1.5 * relations.nbytes
 
 
 def test_a_rotation_of_the_features_changes_no_relation() -> None:

@@ -22,6 +22,7 @@ from fedkd.protocol import (
 )
 from fedkd.wire import (
     MAX_IN_FLIGHT,
+    MAX_UNRENDERED,
     VERSION,
     Answer,
     Close,
@@ -156,6 +157,16 @@ def test_no_more_questions_are_open_than_agreed() -> None:
     assert pair.ends[COORDINATOR].in_flight == MAX_IN_FLIGHT
     pair.say(INSTITUTION, Declined(2, REFUSAL))
     pair.say(COORDINATOR, following)
+
+
+def test_only_the_latest_queries_that_were_not_rendered_may_come_again() -> None:
+    """Their numbers would otherwise fill the memory of both ends, a coordinator asking for it."""
+    pair = Pair(*OPENED)
+    for number in range(1, MAX_UNRENDERED + 2):
+        pair.say(COORDINATOR, named(number))
+        pair.say(INSTITUTION, Declined(number, UNDRAWN))
+    pair.say_unlawfully(COORDINATOR, Query(1, Ask(IMAGES)), "numbers increase")
+    pair.say(COORDINATOR, Query(2, Ask(IMAGES)))
 
 
 def test_questions_may_be_answered_in_any_order_once() -> None:
