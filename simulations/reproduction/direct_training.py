@@ -68,7 +68,8 @@ class DirectTraining:
         self.regime, self.method, self.teacher = regime, method, teacher
         self.student, self.compute = student, compute
         self.rounds = self.samples = self.student_steps = 0
-        self._begins = round(method.student_from * regime.rounds_run)
+        begins = max(method.student_from, regime.student.begins)
+        self._begins = min(round(begins * regime.rounds_run), regime.rounds_run - 1)
         steps = max(1, (regime.rounds_run - self._begins) * regime.student.steps)
         generator = regime.generator
         self.plan = Plan(
@@ -124,7 +125,7 @@ class DirectTraining:
         return self.rounds >= self.plan.budget
 
     def round(self) -> None:
-        """One round: generator steps while it learns, student steps once the method has them."""
+        """One round: generator steps while it learns, student steps once it is to begin."""
         if self.source.learning:
             self._generator_steps()
         if self.rounds >= self._begins:

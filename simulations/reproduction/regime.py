@@ -102,6 +102,7 @@ class StudentSection(Section):
     Attributes:
         model: a key of `fedkd.models.MODELS`.
         steps: in a round.
+        begins: share of the rounds before its first step, where the paper has all images first.
         batch: images in a step.
         images: "fresh", drawn anew for each step; "same", those of the last generator step;
             "kept", drawn from the best of all batches so far.
@@ -118,6 +119,7 @@ class StudentSection(Section):
 
     model: str
     steps: Count
+    begins: Annotated[float, Field(ge=0, lt=1)] = 0.0
     batch: Count
     images: Literal["fresh", "same", "kept"] = "fresh"
     drawn_in: Literal["training", "evaluation"] = "evaluation"

@@ -39,6 +39,17 @@ def test_there_are_regimes() -> None:
     assert {"cudfkd", "dafl", "dfad", "zskt"} <= set(known_regimes())
 
 
+def test_a_student_begins_when_most_images_are_there() -> None:
+    training = training_of(small("deepinversion", 4, "share=1.0", "student.begins=0.6"))
+    taken = []
+    while not training.done:
+        training.round()
+        taken.append(training.student_steps)
+    steps = training.regime.student.steps
+    assert taken == [0, 0, steps, 2 * steps]
+    assert training.progress == 1.0
+
+
 BY_QUESTIONS = [name for name in known_regimes() if load_regime(name).questions is not None]
 
 
