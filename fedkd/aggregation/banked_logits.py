@@ -7,7 +7,7 @@ from torch import Tensor
 
 from fedkd.core.checkpoint_state import State
 
-_PREFIX = "logits/"
+_PREFIX, _ROWS = "logits/", "banked_rows"
 
 
 class BankedLogits:
@@ -22,9 +22,10 @@ class BankedLogits:
         self.capacity, self.dtype = capacity, dtype
         self.by_name: dict[str, Tensor] = {}
         """(N, K_i) by institution."""
+        self._rows = 0  # also of those that only institutions answered that were dropped
 
     def __len__(self) -> int:
-        return len(next(iter(self.by_name.values()), ()))
+        return self._rows
 
     def add(self, logits: Mapping[str, Tensor], selected: Tensor | None) -> None:
         """Keep the rows of a batch that enter the bank.
@@ -42,6 +43,8 @@ class BankedLogits:
             old = self.by_name.get(name, absent.expand(before, -1))
             new = logits.get(name, absent.expand(len(first), -1)).to(self.dtype)
             self.by_name[name] = self.last(torch.cat([old, new[keep]]))
+        after = before + int(keep.sum())
+        self._rows = after if self.capacity is None else min(after, self.capacity)
 
     def drop(self, names: Collection[str]) -> None:
         """Forget the answers of these institutions."""
@@ -80,11 +83,15 @@ class BankedLogits:
     ) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
         """All rows, in pieces in which the same institutions answered: (n,) places and logits.
 
+        None where only institutions answered that were dropped, or are not among these.
+
         Args:
             among: institutions; others are as if they had never answered.
             rows_at_once: most rows of a piece.
         """
         names = sorted(self.by_name.keys() & set(among))
+        if not names:
+            return
         present = torch.stack([~self.by_name[name][:, 0].isnan() for name in names], 1)
         patterns: dict[tuple[bool, ...], list[int]] = {}
         for row, pattern in enumerate(present.tolist()):
@@ -96,7 +103,8 @@ class BankedLogits:
 
     def state(self) -> State:
         """All of it."""
-        return State({f"{_PREFIX}{name}": kept.clone() for name, kept in self.by_name.items()})
+        own = {f"{_PREFIX}{name}": kept.clone() for name, kept in self.by_name.items()}
+        return State({**own, _ROWS: torch.tensor(self._rows)})
 
     def restore(self, state: State) -> None:
         """Keep what was kept when ``state`` was taken."""
@@ -105,3 +113,4 @@ class BankedLogits:
             for key, tensor in state.tensors.items()
             if key.startswith(_PREFIX)
         }
+        self._rows = int(state.tensors[_ROWS])

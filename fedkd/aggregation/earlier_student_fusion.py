@@ -53,7 +53,9 @@ class EarlierStudentFusion:
         old = signals[self.earlier]
         fused[Signal.LOGITS] = self.joined(old[Signal.LOGITS].float(), fused[Signal.LOGITS])
         if Signal.BN_GAP in old:
-            gaps = [own[Signal.BN_GAP] for own in signals.values() if Signal.BN_GAP in own]
+            gaps = [
+                own[Signal.BN_GAP] for _, own in sorted(signals.items()) if Signal.BN_GAP in own
+            ]
             fused[Signal.BN_GAP] = torch.stack(gaps).mean()
         return fused
 

@@ -93,6 +93,7 @@ class WeightedAggregation:
         self._labels = torch.empty(0, dtype=torch.long)
         self._learned = 0
         self._due = False
+        self._width = 0
 
     def fusion(self, cards: Sequence[Card]) -> RuleFusion:
         """The weighted mean of logits of whoever takes part by now."""
@@ -128,6 +129,7 @@ class WeightedAggregation:
             labels: (B,) classes; None: none to learn from.
         """
         first = next(iter(logits.values()))
+        self._width = first.shape[1]
         classes = torch.full((len(first),), -1) if labels is None else labels
         keep = torch.ones(len(first), dtype=torch.bool) if selected is None else selected
         self._kept.add(logits, selected)
@@ -170,12 +172,19 @@ class WeightedAggregation:
     def targets(self) -> Tensor:
         """(N, K), the fused logits of all that is banked, oldest first."""
         names = sorted(self._kept.by_name)
+        if not names:  # only excluded institutions answered
+            return torch.zeros(len(self._kept), self._width)
         logits = torch.stack([self._kept.by_name[name] for name in names])
         return _mean(logits, torch.tensor([self.weights[name] for name in names]))
 
     def state(self) -> State:
         """Weights, and all logits that are kept."""
-        numbers = {"weights": dict(self.weights), "learned": self._learned, "due": self._due}
+        numbers = {
+            "weights": dict(self.weights),
+            "learned": self._learned,
+            "due": self._due,
+            "width": self._width,
+        }
         return State({"labels": self._labels.clone(), **self._kept.state().tensors}, numbers)
 
     def restore(self, state: State) -> None:
@@ -183,7 +192,7 @@ class WeightedAggregation:
         self._kept.restore(state)
         self._labels = state.tensors["labels"].clone()
         self.weights, self._learned = dict(state.numbers["weights"]), state.numbers["learned"]
-        self._due = state.numbers["due"]
+        self._due, self._width = state.numbers["due"], state.numbers["width"]
 
 
 def _mean(logits: Tensor, weight: Tensor) -> Tensor:

@@ -77,15 +77,7 @@ class PerTaskAggregation:
     def exclude(self, names: Collection[str], cards: Sequence[Card]) -> Tensor | None:
         """Forget the answers of ``names``; all targets without them, (N, K); None: none is kept."""
         self._take_part(cards)
-        found: dict[str, Tensor | None] = {}
-        for task, of in self._of.items():
-            before = len(of)
-            found[task] = of.exclude(names, self._own[task])
-            if before and not len(of):  # nobody else answered it: rows stay, and say nothing
-                silence = self._silence(task, before)
-                of.hear(
-                    silence, LabelSpaces.of(self._own[task]), None, Proposal(torch.empty(0), "")
-                )
+        found = {task: of.exclude(names, self._own[task]) for task, of in self._of.items()}
         self._tell()
         return self._joined(found)
 

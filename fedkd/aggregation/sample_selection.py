@@ -35,7 +35,7 @@ def confident(threshold: float = 0.5) -> Selection:
         loss = -target.double().log_softmax(1).max(1).values  # (B,)
         low, high = loss.min(), loss.max()
         if not float(high - low) > 0:
-            return torch.ones(len(loss), dtype=torch.bool)
+            return torch.ones(len(loss), dtype=torch.bool, device=loss.device)
         kept = lower_of_two((loss - low) / (high - low)) > threshold
         kept[loss.argmin()] = True
         return kept
@@ -75,7 +75,7 @@ def _log_joint(x: Tensor, share: Tensor) -> Tensor:
 def _split(values: Tensor) -> Tensor:
     """Two means in one dimension, exactly: the cut with the least sum of squares. (B, 2)."""
     ordered = values.sort().values
-    count = torch.arange(1, len(values), dtype=values.dtype)
+    count = torch.arange(1, len(values), dtype=values.dtype, device=values.device)
     below = ordered.cumsum(0)[:-1]
     above = ordered.sum() - below
     explained = below**2 / count + above**2 / (len(values) - count)

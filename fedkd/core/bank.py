@@ -74,13 +74,20 @@ class Bank:
         return self._added
 
     def newest(self, count: int) -> Tensor:
-        """The last ``count`` images that entered, as far as they are kept, oldest first: uint8."""
-        return self._images[self._order(min(count, len(self)))]
+        """Of the last ``count`` images that entered, those that may be learned from: uint8.
+
+        Oldest first, as far as they are kept.
+        """
+        return self._images[self._newest(count)]
 
     def newest_answered(self, count: int) -> tuple[Tensor, Tensor]:
         """`newest` and their targets: (B, C, H, W) uint8 and (B, K)."""
-        order = self._order(min(count, len(self)))
+        order = self._newest(count)
         return self._images[order], self._targets[order]
+
+    def _newest(self, count: int) -> Tensor:
+        order = self._order(min(count, len(self)))
+        return order[(self._times[order.cpu()] > 0).to(order.device)]
 
     def fresh(self, images: Tensor) -> Tensor:
         """Which of ``images`` (B, C, H, W) have been asked about neither before nor above. (B,)."""
@@ -189,7 +196,13 @@ class Bank:
 
     def _never_drawn(self, most: int) -> Tensor:
         order = self._order(len(self)).cpu()
-        return order[self._times[order] == 0][-most:]
+        found = order[self._times[order] == 0]
+        latest = found[-most:]
+        if self._whole and len(latest) < len(found):
+            # The first question of these may have lost rows, and is nothing without them.
+            cut = self._question[found[-most - 1]]
+            latest = latest[self._question[latest] != cut]
+        return latest
 
     def state(self) -> State:
         """Images, targets, and the keys of everything that was ever seen."""

@@ -43,7 +43,8 @@ def recall_among(embeddings: Tensor, truth: Tensor) -> dict[str, float | None]:
     if len(embeddings) < 2:
         return {f"recall_at_{k}": None for k in RANKS}
     relations = cosine_relations(embeddings.float()).fill_diagonal_(-torch.inf)
-    return recall_at(relations, truth, truth)
+    found = recall_at(relations, truth, truth)
+    return {f"recall_at_{k}": found[f"recall_at_{k}"] if k < len(truth) else None for k in RANKS}
 
 
 def relation_error(one: Tensor, other: Tensor) -> float | None:

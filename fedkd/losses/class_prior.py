@@ -84,8 +84,9 @@ def category_frequency(beta: float = 0.99, decay: float = 0.5, first: float = 50
         )
 
     def counts(b: Batch) -> Tensor:
-        classes = b.teacher[Signal.LOGITS].shape[1]
-        return b.previous.get("category_frequency", torch.full((classes,), first))
+        logits = b.teacher[Signal.LOGITS]
+        seen = b.previous.get("category_frequency", torch.full((logits.shape[1],), first))
+        return seen.to(logits.device)  # of a resumed run it comes from ordinary memory
 
     def value(b: Batch) -> Tensor:
         p = b.teacher[Signal.LOGITS].softmax(1).mean(0)  # (K,)

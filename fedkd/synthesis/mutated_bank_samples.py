@@ -52,6 +52,8 @@ class EvolvedBank(BaseSource):
         if not ripe:
             return fresh
         images, targets = bank.draw(4 * count, rng)
+        if len(images) < 2 * count:  # a bank that draws one question has no more of it
+            return fresh
         hardest = self._losses(images, targets).topk(2 * count).indices
         mother, father = images[hardest].cpu().float().chunk(2)
         paired = (torch.rand(count, generator=rng) < 0.5).view(-1, 1, 1, 1)

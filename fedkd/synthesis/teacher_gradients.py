@@ -117,7 +117,7 @@ def _through_student(at: Point) -> Pulled:
         return torch.zeros(at.images.shape)
     if at.labels is not None:
         cotangents = {name: at.labels.to_union(name, c, 0.0) for name, c in cotangents.items()}
-    cotangent = torch.stack(list(cotangents.values())).sum(0)  # (B, K)
+    cotangent = torch.stack([cotangents[name] for name in sorted(cotangents)]).sum(0)  # (B, K)
     (gradient,) = torch.autograd.grad(at.student(leaf), leaf, cotangent)
     return gradient
 

@@ -35,7 +35,8 @@ def number_sums(outputs: Tensor, truth: Tensor) -> dict[str, list[float]]:
     They tell the mean and the variance of the truth.
     """
     known = ~truth.isnan()
-    own, error = truth.nan_to_num().double(), (outputs - truth).nan_to_num().double()
+    own = truth.nan_to_num().double()
+    error = torch.where(known, outputs - truth, 0.0).double()
     each = (known.double(), error.square(), error.abs(), own, own.square())
     return {name: of.sum(0).tolist() for name, of in zip(SUMS, each, strict=True)}
 

@@ -65,6 +65,11 @@ class DirectTraining:
         compute: Compute,
         record: Callable[..., None] = lambda kind, **facts: None,
     ) -> None:
+        if method.student:
+            raise SettingsError(
+                f"method {method.name} trains further parts of the student, which a regime does "
+                "not; run it as an experiment"
+            )
         self.regime, self.method, self.teacher = regime, method, teacher
         self.student, self.compute = student, compute
         self.rounds = self.samples = self.student_steps = 0

@@ -59,7 +59,8 @@ class QuestionTraining:
             )
         self.student = student
         self.rounds = 0
-        asked = max(1, round(questions.share * regime.rounds_run))
+        self._asking_rounds = asked = max(1, round(questions.share * regime.rounds_run))
+        self._steps = how.steps
         self._teacher = InProcess({TEACHER: teacher}, shape, teacher.classes)
         priors = {
             name: build_prior(name, questions.warp, questions.mix, imports=True)
@@ -98,12 +99,15 @@ class QuestionTraining:
         return not self._asking and self.run.student_steps >= self.run.plan.steps
 
     def round(self) -> None:
-        """One question, or a hundredth of the student's steps."""
+        """One question, or as many steps of the student as a round has, or a pause of the loop."""
         if self._asking:
             self._ask()
-        else:
+            self.rounds += 1
+            return
+        before = self.rounds
+        while self.rounds == before and not self.done:
             self._learn()
-        self.rounds += 1
+            self.rounds = self._asking_rounds + self.run.student_steps // self._steps
 
     def state(self) -> State:
         """All that changes, between two rounds."""

@@ -195,6 +195,8 @@ class ReliabilityWeightedAggregation(PeriodicReliability):
     def exclude(self, names: Collection[str], cards: Sequence[Card]) -> Tensor | None:
         """As `PeriodicReliability`; earlier estimates were made with answers that are gone."""
         self._latest.clear()
+        self._suspects = frozenset()
+        self._trusted, self._shown = {}, {}
         return super().exclude(names, cards)
 
     def state(self) -> State:

@@ -5,10 +5,11 @@ changes, the targets of everything that is banked are fused again. An institutio
 once it is wrong about enough of all.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from fedkd.aggregation.number_fusion import NumberFusion, build_number_fusion
 from fedkd.aggregation.reliability.number_reliability import estimate_number_reliability
@@ -78,6 +79,11 @@ class ReliableNumberAggregation(PeriodicReliability):
                     if name in self._trusted
                 },
             )
+
+    def exclude(self, names: Collection[str], cards: Sequence[Card]) -> Tensor | None:
+        """As `PeriodicReliability`; the estimate so far was made with answers that are gone."""
+        self._trusted = {}
+        return super().exclude(names, cards)
 
     def state(self) -> State:
         """All predictions that are kept, and the last estimate."""

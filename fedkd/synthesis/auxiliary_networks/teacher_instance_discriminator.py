@@ -28,7 +28,7 @@ class TeacherInstanceDiscriminator(ContrastSettings):
 
     def build(self, context: Context) -> "TrainedTeacherInstanceDiscriminator":
         """The auxiliary network."""
-        return TrainedTeacherInstanceDiscriminator(self, context.seed)
+        return TrainedTeacherInstanceDiscriminator(self, context.seed, context.compute.device)
 
 
 class TrainedTeacherInstanceDiscriminator:
@@ -39,10 +39,11 @@ class TrainedTeacherInstanceDiscriminator:
     Args:
         how: the settings.
         seed: of the first weights.
+        device: on which it lies.
     """
 
-    def __init__(self, how: TeacherInstanceDiscriminator, seed: int) -> None:
-        self.how, self._seed = how, seed
+    def __init__(self, how: TeacherInstanceDiscriminator, seed: int, device: torch.device) -> None:
+        self.how, self._seed, self._device = how, seed, device
         self._head: nn.Module | None = None
         self._optimizer: torch.optim.Adam | None = None
         self._before = torch.empty(0, 2, 0)
@@ -70,7 +71,7 @@ class TrainedTeacherInstanceDiscriminator:
             whole: (B, D), of the images.
             rng: draws those from before.
         """
-        head = self._parts_for(views.shape[1], views.device)[0]
+        head = self._parts_for(views.shape[1])[0]
         sample = torch.randperm(len(self._before), generator=rng)[: self.how.negatives]
         before = self._before[sample].to(views.device)
         self._now = torch.stack([whole, views], 1).detach().cpu()
@@ -107,15 +108,14 @@ class TrainedTeacherInstanceDiscriminator:
 
     def restore(self, state: State) -> None:
         """Be again as when ``state`` was taken."""
-        device = torch.device("cpu") if self._head is None else next(self._head.parameters()).device
         if size := int(state.numbers[""]["size"]):
-            head, optimizer = self._parts_for(size, device)
+            head, optimizer = self._parts_for(size)
             scatter(state, {"head": head, "optimizer": optimizer})
         self._before, self._now = state.tensors["before"].clone(), state.tensors["now"].clone()
 
-    def _parts_for(self, size: int, device: torch.device) -> tuple[nn.Module, torch.optim.Adam]:
+    def _parts_for(self, size: int) -> tuple[nn.Module, torch.optim.Adam]:
         """Network and optimiser; made when the first answer tells how wide features are."""
         if self._head is None or self._optimizer is None:
-            self._head = projection(size, self.how.width, self._seed).to(device)
+            self._head = projection(size, self.how.width, self._seed).to(self._device)
             self._optimizer = torch.optim.Adam(self._head.parameters(), self.how.rate)
         return self._head, self._optimizer

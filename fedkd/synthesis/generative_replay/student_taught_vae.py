@@ -22,6 +22,8 @@ from fedkd.losses.term import Batch
 from fedkd.models import Generator
 from fedkd.protocol import Signal, as_float
 
+SMALLEST_SIDE = 4
+"""Pixels: its networks halve images twice."""
 WIDTH = 32
 """Channels of the encoder."""
 OWN = 4
@@ -64,7 +66,16 @@ class GenerativeReplay:
         return Cost()
 
     def build(self, context: Context) -> "ReplayedSamples":
-        """The source."""
+        """The source.
+
+        Raises:
+            SettingsError: samples that its networks cannot read, as rows of a table are.
+        """
+        if min(context.shape[1:]) < SMALLEST_SIDE:
+            raise SettingsError(
+                f"samples of shape {context.shape}; replay needs images of at least "
+                f"{SMALLEST_SIDE}x{SMALLEST_SIDE}, so choose another method for rows of a table"
+            )
         return ReplayedSamples(self, context.bank, context.student, context.shape, context.seed)
 
 

@@ -207,6 +207,6 @@ def _probabilities(answered: AnsweredBatch) -> Tensor:
     return torch.stack(
         [
             answered.labels.to_union(name, reply.signals[Signal.LOGITS].float().softmax(1), 0.0)
-            for name, reply in answered.answers.items()
+            for name, reply in sorted(answered.answers.items())
         ]
     )

@@ -192,3 +192,20 @@ def test_a_run_records_weights_that_rise_and_fall_and_asks_twice_for_each_image(
     weights = [p.facts["weights"] for p in events if p.kind == "weighed"]
     assert len(weights) == 3
     assert len({str(each) for each in weights}) == 3
+
+
+def test_where_everybody_who_answered_is_excluded_rows_stay_and_others_join() -> None:
+    weights = WeightedAggregation(LearnedWeights(0.02, 0.5), None)
+    weights.of("a")
+    weights.keep({"a": torch.ones(4, K)}, None, torch.zeros(4, dtype=torch.long))
+    targets = weights.exclude(["a"], [])
+    assert targets is not None
+    assert torch.equal(targets, torch.zeros(4, K))
+    again = WeightedAggregation(LearnedWeights(0.02, 0.5), None)
+    again.restore(weights.state())
+    for each in (weights, again):
+        assert torch.equal(each.targets(), targets)
+        each.of("ab")
+        each.keep({"b": torch.ones(2, K)}, None, torch.ones(2, dtype=torch.long))
+        each.learn(rng(0))
+        assert torch.equal(each.targets(), torch.cat([targets, torch.ones(2, K)]))

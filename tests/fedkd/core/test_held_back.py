@@ -83,3 +83,28 @@ def test_restored_banks_hold_the_same_back() -> None:
 def test_a_share_that_is_none_is_refused(share: float) -> None:
     with pytest.raises(SettingsError, match=r"expected a share of the questions in \[0, 0.5\]"):
         Plan(10, held_back=share)
+
+
+def test_what_is_newest_to_learn_from_is_never_held_back() -> None:
+    bank = Bank(held_back=0.5, seed=3)
+    images, targets = numbered(0, 40)
+    bank.add(images, targets)
+    apart = {int(t) for t in bank.held_back(40)[1][:, 0]}
+    newest, answered = bank.newest_answered(20)
+    assert {int(t) for t in answered[:, 0]} == {*range(20, 40)} - apart
+    assert torch.equal(newest, bank.newest(20))
+    assert torch.equal(newest, images[answered[:, 0].long()])
+
+
+def test_no_held_back_question_loses_rows_where_questions_are_whole() -> None:
+    """A teacher by batch statistics answers a batch; a part of it has another answer."""
+    bank = Bank(held_back=0.5, seed=1, by_question=True, whole_questions=True)
+    for question in range(12):
+        bank.add(*numbered(51 * question, 51))
+    whole = bank.held_back_sizes(10_000)
+    assert len(whole) > 3
+    assert set(whole) == {51}
+    for most in (60, 102, 103):
+        sizes = bank.held_back_sizes(most)
+        assert sizes == [51] * (most // 51)
+        assert len(bank.held_back(most)[0]) == sum(sizes)

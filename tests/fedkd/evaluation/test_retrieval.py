@@ -37,6 +37,12 @@ def test_no_sample_finds_itself() -> None:
     }
 
 
+def test_among_few_samples_no_recall_counts_the_query_itself() -> None:
+    found = recall_among(torch.eye(4), torch.arange(4))
+    assert found["recall_at_1"] == 0.0
+    assert found["recall_at_5"] is None, "there are no five others"
+
+
 def test_cosines_know_no_length() -> None:
     one, other = torch.tensor([[2.0, 0.0]]), torch.tensor([[3.0, 3.0], [0.0, 7.0]])
     assert cross_relations(one, other).tolist()[0] == pytest.approx([2**-0.5, 0.0])

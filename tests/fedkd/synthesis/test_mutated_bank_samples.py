@@ -141,3 +141,12 @@ def test_evolution_too_tries_every_prior_first() -> None:
         source.learn(answered_with(drawn, TWO))
         origins.append(drawn.origin)
     assert origins == ["g", "h", "evolution", "evolution"]
+
+
+def test_a_bank_that_draws_one_question_has_too_few_parents() -> None:
+    bank = Bank(by_question=True)
+    for seed in range(8):
+        images = UniformNoise().draw(8, SHAPE, rng(seed))
+        bank.add(images, torch.zeros(8, K))
+    proposal = propose(evolved(bank, set(), 0.0, value=9), 8)
+    assert set(proposal.images.unique().tolist()) == {9}, "the prior's own"

@@ -152,3 +152,9 @@ def test_what_it_draws_is_asked_about_for_its_share_and_only_for_answers() -> No
 def test_numbers_out_of_range_are_refused(values: dict[str, float]) -> None:
     with pytest.raises(SettingsError, match=r"GenerativeReplay.* is out of range; see its doc"):
         replace(SETTINGS, **values)  # type: ignore[arg-type]
+
+
+def test_rows_of_a_table_are_refused_before_anything_is_asked() -> None:
+    student = nn.Sequential(nn.Flatten(), nn.Linear(12, CLASSES))
+    with pytest.raises(SettingsError, match="choose another method for rows of a table"):
+        SETTINGS.build(context_of(student, (1, 1, 12), CLASSES))

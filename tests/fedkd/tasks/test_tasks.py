@@ -114,6 +114,12 @@ def test_sums_of_parts_give_the_scores_of_the_whole() -> None:
     assert task.pooled(released) == {name: pytest.approx(whole[name]) for name in whole}
 
 
+def test_a_student_that_answers_no_number_has_no_score() -> None:
+    truth = torch.tensor([[0.0, torch.nan], [0.3, 0.2]])
+    sums = number_sums(torch.full((2, 2), torch.nan), truth)
+    assert all(error != error for error in [*sums["squared_error"], *sums["absolute_error"]])
+
+
 def test_a_number_that_an_institution_lacks_counts_for_the_others_alone() -> None:
     said = torch.tensor([[0.1, 0.5], [0.2, 0.9]])
     north = number_sums(said, torch.tensor([[0.0, torch.nan], [0.3, torch.nan]]))

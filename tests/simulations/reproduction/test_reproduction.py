@@ -78,6 +78,28 @@ def by_questions(name: str, seed: int = 0) -> QuestionTraining:
     return QuestionTraining(regime, regime.questions, method, teacher, student, SHAPE, seed, CPU)
 
 
+def test_rounds_of_a_regime_by_questions_are_those_of_its_plan() -> None:
+    regime = small("dip_kd", 10, "student.steps=30", "questions.share=0.7")
+    assert regime.questions is not None
+    teacher = ModuleTeacher(build_network(regime.teacher.model, K, SHAPE, 0), K)
+    student, method = build_network("lenet5", K, SHAPE, 1), make(regime.method, regime.arguments)
+    training = QuestionTraining(regime, regime.questions, method, teacher, student, SHAPE, 0, CPU)
+    seen = []
+    while not training.done:
+        training.round()
+        seen.append(training.rounds)
+    assert seen == [*range(1, 11)]
+    assert training.student_steps == 90
+
+
+def test_a_method_that_trains_several_students_is_no_regime() -> None:
+    regime = small("dafl", 2)
+    method = make("disguide", {})
+    teacher = ModuleTeacher(build_network("lenet5", K, SHAPE, 0), K)
+    with pytest.raises(SettingsError, match="further parts of the student"):
+        DirectTraining(regime, method, teacher, build_network("lenet5", K, SHAPE, 1), SHAPE, 0, CPU)
+
+
 @pytest.mark.parametrize("name", BY_QUESTIONS)
 def test_a_regime_by_questions_asks_first_and_then_learns(name: str) -> None:
     assert load_regime(name).differs

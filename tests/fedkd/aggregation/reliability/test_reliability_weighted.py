@@ -203,7 +203,28 @@ def test_where_only_the_excluded_answered_nothing_is_known() -> None:
     assert targets is not None
     assert torch.equal(targets[:BATCH], torch.zeros(BATCH, CLASSES))
     assert bool((targets[BATCH:] != 0).all())
-    assert aggregation.exclude(["b"], CARDS) is None
+    nobody = aggregation.exclude(["b"], CARDS)
+    assert nobody is not None, "what the excluded answered may not stay the target"
+    assert torch.equal(nobody, torch.zeros(2 * BATCH, CLASSES))
+    again = RuleAggregation("mean_probabilities", None)
+    again.restore(aggregation.state())
+    for each in (aggregation, again):
+        ask(each, members.answer("c"))
+        targets = each.targets()
+        assert torch.equal(targets[: 2 * BATCH], nobody)
+        assert len(targets) == 3 * BATCH
+        assert bool((targets[2 * BATCH :] != 0).all())
+
+
+def test_an_exclusion_forgets_what_excluded_answers_have_proven() -> None:
+    aggregation, members = ReliabilityWeightedAggregation("auto", None), Members()
+    for _ in range(12):
+        ask(aggregation, members.answer(*NAMES))
+    aggregation._trusted = {"a": (False,) * CLASSES}
+    aggregation._shown = {"a": (0.0,) * CLASSES}
+    aggregation.exclude([n for n in NAMES if n != "a"], CARDS)
+    assert not aggregation._trusted, "nobody is left who could accuse it"
+    assert not aggregation._shown
 
 
 def test_only_what_the_bank_keeps_is_kept() -> None:

@@ -43,7 +43,7 @@ def papers_loss(h: nn.Module, views: Tensor, whole: Tensor, now: int) -> Tensor:
 
 
 def test_its_loss_is_that_of_the_paper_on_the_teachers_features() -> None:
-    how = TrainedTeacherInstanceDiscriminator(SETTINGS, 0)
+    how = TrainedTeacherInstanceDiscriminator(SETTINGS, 0, torch.device("cpu"))
     views, whole = torch.randn(4, 9, generator=rng(0)), torch.randn(4, 9, generator=rng(1))
     leaf = views.clone().requires_grad_()
     value = how.loss(leaf, whole, rng(2))
@@ -63,13 +63,13 @@ def test_its_loss_is_that_of_the_paper_on_the_teachers_features() -> None:
 
 
 def test_features_before_give_way_and_a_state_brings_all_back() -> None:
-    how = TrainedTeacherInstanceDiscriminator(SETTINGS, 0)
+    how = TrainedTeacherInstanceDiscriminator(SETTINGS, 0, torch.device("cpu"))
     for value in range(5):
         how.loss(torch.full((4, 9), float(value)), torch.ones(4, 9), rng(0)).backward()
         how.stepped()
         how.finish(torch.empty(0))
     assert how._before[:, 1, 0].tolist() == [2.0] * 4 + [3.0] * 4 + [4.0] * 4
-    other = TrainedTeacherInstanceDiscriminator(SETTINGS, 9)
+    other = TrainedTeacherInstanceDiscriminator(SETTINGS, 9, torch.device("cpu"))
     other.restore(how.state())
     views = torch.randn(4, 9, generator=rng(0))
     assert torch.equal(other.loss(views, views, rng(3)), how.loss(views, views, rng(3)))
