@@ -198,11 +198,26 @@ app.command()(watch)
 
 
 @app.command()
-def methods() -> None:
+def methods(
+    name: Annotated[
+        str | None, typer.Argument(help="One of them: its equations, departures and arguments.")
+    ] = None,
+) -> None:
     """List every method: its paper, what it asks of institutions, what that discloses."""
-    from fedkd.simulations.method_list import print_methods
+    from fedkd.simulations.method_list import print_method, print_methods
 
-    print_methods()
+    if name is None:
+        print_methods()
+    else:
+        print_method(name)
+
+
+@app.command()
+def experiments() -> None:
+    """List every shipped experiment, with the first sentence of its file."""
+    from fedkd.simulations.experiment_list import print_experiments
+
+    print_experiments()
 
 
 @app.command()

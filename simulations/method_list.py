@@ -1,4 +1,7 @@
-"""The command `fedkd methods`: each method, what it asks of an institution, what that discloses."""
+"""The command `fedkd methods`: each method, what it asks of an institution, what that discloses.
+
+``fedkd methods NAME`` prints one of them: the text of its file and its arguments.
+"""
 
 import inspect
 from itertools import groupby
@@ -44,6 +47,27 @@ def print_methods() -> None:
         table.add_section()
     table.caption = "\n".join(lines)
     console.print(table)
+
+
+def print_method(name: str) -> None:
+    """One method: paper, equations and departures, as its file has them, and its arguments.
+
+    Raises:
+        SettingsError: there is none of that name.
+    """
+    factory = factory_of(name)
+    text = inspect.getdoc(inspect.getmodule(factory)) or inspect.getdoc(factory) or ""
+    _, _, told = (inspect.getdoc(factory) or "").partition("Args:\n")
+    arguments = "\n".join(
+        f"  {parameter.name} = {parameter.default!r}"
+        for parameter in inspect.signature(factory).parameters.values()
+        if parameter.default is not parameter.empty
+    )
+    parts = [text, "Arguments, as method.NAME in an experiment:", arguments]
+    if told:
+        parts.append(told.partition("Raises:")[0].rstrip())
+    # As it stands in the file: lines that a terminal breaks are no equations any more.
+    console.print("\n\n".join(parts), markup=False, highlight=False, soft_wrap=True)
 
 
 def _made(name: str, way: str) -> Method:

@@ -1,7 +1,10 @@
 """The list of methods: complete, and whole on a page of 100 columns."""
 
+import inspect
+
 import pytest
 
+from fedkd.errors import SettingsError
 from fedkd.methods import METHODS, make, ways
 from fedkd.simulations import method_list
 
@@ -50,3 +53,25 @@ def test_each_gradient_has_what_it_asks_for_and_what_that_discloses(
         ("logits", "class scores of synthesised samples"),
         ("logits", "class scores of public samples"),
     } <= plain
+
+
+def test_one_method_is_shown_with_its_equations_departures_and_arguments(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name in METHODS:
+        method_list.print_method(name)
+        out = capsys.readouterr().out
+        module = inspect.getmodule(METHODS[name])
+        assert inspect.getdoc(module).splitlines()[0] in out  # type: ignore[union-attr]
+        for parameter in inspect.signature(METHODS[name]).parameters:
+            assert f"{parameter} = " in out
+    method_list.print_method("cudfkd")
+    out = capsys.readouterr().out
+    assert "v(l; lambda) = (1 + e^-lambda) / (1 + e^(l - lambda))" in out
+    assert "adversarial_stop = 62.0" in out
+    assert "Departures" in out
+
+
+def test_an_unknown_method_is_named_in_one_line() -> None:
+    with pytest.raises(SettingsError, match="cudfdk"):
+        method_list.print_method("cudfdk")
