@@ -94,13 +94,21 @@ def until(holds: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def test_sessions_of_others_neither_keep_the_owner_out_nor_hide_the_end_of_his(
+def serving(
     coordinator: Coordinator, institution: Institution, monkeypatch: pytest.MonkeyPatch
-) -> None:
+) -> tuple[SessionManager, Daemon]:
+    """A daemon whose own session with the coordinator is open, and its sessions."""
     monkeypatch.setattr(daemon, "PAUSE_SECONDS", 0.2)
     sessions = SessionManager(institution, frozenset({coordinator.address}), None)
     own = Daemon(sessions, coordinator.address)
     until(lambda: coordinator.own_sessions == 1)
+    return sessions, own
+
+
+def test_sessions_of_others_neither_keep_the_owner_out_nor_hide_the_end_of_his(
+    coordinator: Coordinator, institution: Institution, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sessions, own = serving(coordinator, institution, monkeypatch)
     for number in range(MAX_SESSIONS):
         assert sessions.open(coordinator.address, f"other {number}") is None
     refused = sessions.open(coordinator.address, "one more")
@@ -131,10 +139,7 @@ def test_sessions_of_others_neither_keep_the_owner_out_nor_hide_the_end_of_his(
 def test_a_coordinator_that_sends_garbage_ends_no_session_with_another(
     coordinator: Coordinator, institution: Institution, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(daemon, "PAUSE_SECONDS", 0.2)
-    sessions = SessionManager(institution, frozenset({coordinator.address}), None)
-    own = Daemon(sessions, coordinator.address)
-    until(lambda: coordinator.own_sessions == 1)
+    sessions, own = serving(coordinator, institution, monkeypatch)
     assert sessions.open(coordinator.address, "other") is None
     coordinator.garbage = True
     coordinator.end_own.set()
