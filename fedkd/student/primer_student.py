@@ -78,8 +78,9 @@ class TaughtPrimer(BaseStudentPart):
         """``weight * mean_c |S_c - S0_c|``, (B,), once it is taught."""
         if not self._taught:
             return None
-        with torch.no_grad():
-            own = self._context.compute.logits(self.network.eval(), images)
+        compute = self._context.compute
+        with compute.evaluation(self.network), torch.no_grad():
+            own = compute.logits(self.network, images)
         return self.settings.weight(progress) * (logits - own).abs().mean(1)
 
     def state(self) -> State:

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from fedkd.core.augmentation import jittered
-from fedkd.core.bank import Bank
 from fedkd.core.checkpoint_state import State, gather, scatter
 from fedkd.core.device import device_of
 from fedkd.core.interfaces import BaseSource, Context
@@ -53,8 +52,7 @@ class ContrastiveSamples:
 
     def build(self, context: Context) -> "MovedApart":
         """The source."""
-        primer = context.part(self.primer).network
-        return MovedApart(context.bank, primer, context.shape, self.steps, self.rate, context.seed)
+        return MovedApart(self, context)
 
 
 class MovedApart(BaseSource):
@@ -64,47 +62,34 @@ class MovedApart(BaseSource):
     trained by `fedkd.losses.contrastive_loss`, on the features of the primer.
 
     Args:
-        bank: where images come from.
-        primer: (B, C, H, W) in [0, 1] -> (B, K); what enters its last layer is what counts, or
+        settings: how they are moved.
+        context: whose bank has the images. What enters the primer's last layer is its features, or
             its logits where it is no `fedkd.models.Network`.
-        shape: (C, H, W).
-        steps: for each batch, >= 1.
-        rate: of images and discriminator, > 0.
-        seed: of the discriminator's weights.
     """
 
-    def __init__(
-        self,
-        bank: Bank,
-        primer: nn.Module,
-        shape: tuple[int, int, int],
-        steps: int,
-        rate: float,
-        seed: int,
-    ) -> None:
-        self.bank, self.primer, self.settings = bank, primer, (steps, rate)
-        primer.eval()
-        self._device = device_of(primer)
+    def __init__(self, settings: ContrastiveSamples, context: Context) -> None:
+        self.settings, self.bank, self._compute = settings, context.bank, context.compute
+        self.primer = context.part(settings.primer).network
+        self._device = device_of(self.primer)
         with torch.no_grad():
-            size = self._features(torch.zeros(1, *shape, device=self._device)).shape[1]
+            size = self._features(torch.zeros(2, *context.shape, device=self._device)).shape[1]
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.manual_seed(context.seed)
             self.discriminator = nn.Sequential(
                 nn.Linear(size, WIDTH), nn.ReLU(), nn.Linear(WIDTH, WIDTH)
             ).to(self._device)
 
     def propose(self, turn: Turn) -> Proposal | None:
         """``turn.count`` of the bank, moved."""
-        count, rng, (steps, rate) = turn.count, turn.rng, self.settings
-        self.primer.eval()
+        count, rng = turn.count, turn.rng
         # A moved image is much like the first one, so nothing that is held back is moved.
         rows = self.bank.learned
         many = max(2, len(rows))  # one alone has nothing to differ from
         index = rows[torch.randperm(many, generator=rng)[: max(2, count)] % len(rows)]
         images = self.bank.images[index.to(self.bank.device)]
         x = as_float(images.to(self._device)).requires_grad_()
-        optimizer = torch.optim.Adam([x, *self.discriminator.parameters()], rate)
-        for _ in range(steps):
+        optimizer = torch.optim.Adam([x, *self.discriminator.parameters()], self.settings.rate)
+        for _ in range(self.settings.steps):
             of_images = self.discriminator(self._features(x))
             of_views = self.discriminator(self._features(jittered(x, JITTER, True, rng)))
             optimizer.zero_grad(set_to_none=True)
@@ -122,4 +107,5 @@ class MovedApart(BaseSource):
 
     def _features(self, x: Tensor) -> Tensor:
         """(B, D)."""
-        return penultimate_features(self.primer, x)
+        with self._compute.evaluation(self.primer):
+            return penultimate_features(self.primer, x)

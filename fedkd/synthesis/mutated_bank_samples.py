@@ -71,5 +71,5 @@ class EvolvedBank(BaseSource):
     def _losses(self, images: Tensor, targets: Tensor) -> Tensor:
         """The student's loss on each image, (B,)."""
         context = self._context
-        context.student.eval()
-        return context.loss(context.compute.logits(context.student, images), targets)
+        with context.compute.evaluation(context.student):
+            return context.loss(context.compute.logits(context.student, images), targets)

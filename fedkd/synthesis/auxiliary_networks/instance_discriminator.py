@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedkd.core.checkpoint_state import State, gather, scatter
-from fedkd.core.device import device_of
+from fedkd.core.device import Compute, device_of
 from fedkd.core.interfaces import Context
 from fedkd.core.source_types import AnsweredBatch
 from fedkd.errors import SettingsError
@@ -58,8 +58,8 @@ class InstanceDiscriminator(ContrastSettings):
 
     def build(self, context: Context) -> "TrainedInstanceDiscriminator":
         """The auxiliary network."""
-        student, shape, seed = context.student, context.shape, context.seed
-        return TrainedInstanceDiscriminator(self, student, shape, seed)
+        student, compute = context.student, context.compute
+        return TrainedInstanceDiscriminator(self, student, compute, context.shape, context.seed)
 
 
 class TrainedInstanceDiscriminator:
@@ -69,6 +69,7 @@ class TrainedInstanceDiscriminator:
         how: the settings.
         student: (B, C, H, W) in [0, 1] -> (B, K), read and never changed; what enters its last
             layer is what counts.
+        compute: how the student is evaluated.
         shape: (C, H, W).
         seed: of the first weights.
     """
@@ -77,14 +78,15 @@ class TrainedInstanceDiscriminator:
         self,
         how: InstanceDiscriminator,
         student: nn.Module,
+        compute: Compute,
         shape: tuple[int, int, int],
         seed: int,
     ) -> None:
-        self.how, self.student = how, student
-        student.eval()
+        self.how, self.student, self._compute = how, student, compute
         device = device_of(student)
-        with torch.no_grad():
-            size = penultimate_features(student, torch.zeros(1, *shape, device=device)).shape[1]
+        blank = torch.zeros(2, *shape, device=device)
+        with compute.evaluation(student), torch.no_grad():
+            size = penultimate_features(student, blank).shape[1]
         self.head = projection(size, how.width, seed).to(device)
         self.optimizer = torch.optim.Adam(self.head.parameters(), how.rate)
         self._before = torch.empty(0, *shape, dtype=torch.uint8)
@@ -108,7 +110,6 @@ class TrainedInstanceDiscriminator:
             images: (B, C, H, W) in [0, 1].
             rng: draws views, and those from before.
         """
-        self.student.eval()
         sample = torch.randperm(len(self._before), generator=rng)[: self.how.negatives]
         x = torch.cat([images, as_float(self._before[sample].to(images.device))])
         views = self._compared(cropped(x, self.how.crop, rng))
@@ -135,7 +136,9 @@ class TrainedInstanceDiscriminator:
 
     def _compared(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, width), of length 1."""
-        return F.normalize(self.head(penultimate_features(self.student, x)), dim=1)
+        with self._compute.evaluation(self.student):
+            features = penultimate_features(self.student, x)
+        return F.normalize(self.head(features), dim=1)
 
     @property
     def _parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:

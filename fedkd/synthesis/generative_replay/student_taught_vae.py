@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedkd.core.bank import Bank
 from fedkd.core.checkpoint_state import State, gather, scatter
 from fedkd.core.device import device_of
 from fedkd.core.interfaces import BaseSource, Context
@@ -76,7 +75,7 @@ class GenerativeReplay:
                 f"samples of shape {context.shape}; replay needs images of at least "
                 f"{SMALLEST_SIDE}x{SMALLEST_SIDE}, so choose another method for rows of a table"
             )
-        return ReplayedSamples(self, context.bank, context.student, context.shape, context.seed)
+        return ReplayedSamples(self, context)
 
 
 class Encoder(nn.Module):
@@ -118,26 +117,17 @@ class ReplayedSamples(BaseSource):
 
     Args:
         settings: how it learns.
-        bank: what was asked about.
-        student: (B, C, H, W) in [0, 1] -> (B, K), read and never changed.
-        shape: (C, H, W).
-        seed: of the first weights.
+        context: whose bank has what was asked about, and whose student is read, never changed.
     """
 
-    def __init__(
-        self,
-        settings: GenerativeReplay,
-        bank: Bank,
-        student: nn.Module,
-        shape: tuple[int, int, int],
-        seed: int,
-    ) -> None:
-        self.settings, self.bank, self.student = settings, bank, student
+    def __init__(self, settings: GenerativeReplay, context: Context) -> None:
+        self.settings, self.bank = settings, context.bank
+        self.student, self._compute = context.student, context.compute
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.encoder = Encoder(settings.latent, shape)
-            self.decoder = Generator(settings.latent, shape)
-        self._device = device_of(student)
+            torch.manual_seed(context.seed)
+            self.encoder = Encoder(settings.latent, context.shape)
+            self.decoder = Generator(settings.latent, context.shape)
+        self._device = device_of(context.student)
         self.encoder.to(self._device)
         self.decoder.to(self._device)
         weights = [*self.encoder.parameters(), *self.decoder.parameters()]
@@ -146,7 +136,6 @@ class ReplayedSamples(BaseSource):
 
     def propose(self, turn: Turn) -> Proposal | None:
         """Images that it replays, after it has learned what is new."""
-        self.student.eval()
         new = self.bank.newest(self.bank.added - self._learned)
         for start in range(0, len(new), turn.count):
             batch = as_float(new[start : start + turn.count].to(self._device))
@@ -178,9 +167,11 @@ class ReplayedSamples(BaseSource):
             noise: (B, Z), with which z is drawn.
         """
         drawn = self.decoder(mean + (0.5 * log_variance).exp() * noise)
-        with torch.no_grad():
-            answer = self.student(images)
-        alike = F.l1_loss(drawn, images) + F.l1_loss(self.student(drawn), answer)
+        with self._compute.evaluation(self.student):
+            with torch.no_grad():
+                answer = self.student(images)
+            answered = self.student(drawn)
+        alike = F.l1_loss(drawn, images) + F.l1_loss(answered, answer)
         return alike + self.settings.prior_weight * divergence(mean, log_variance)
 
     def state(self) -> State:
@@ -200,7 +191,9 @@ class ReplayedSamples(BaseSource):
             .requires_grad_()
         )
         images = self.decoder(z)
-        loss = moments(z) + worth(images, self.student(images), self.settings.balance_weight)
+        with self._compute.evaluation(self.student):
+            answer = self.student(images)
+        loss = moments(z) + worth(images, answer, self.settings.balance_weight)
         self.step_latents(z, *torch.autograd.grad(loss, z))
         with torch.no_grad():
             drawn: Tensor = self.decoder(z)

@@ -57,7 +57,7 @@ class TeacherReplayedSamples(ReplayedSamples):
     """
 
     def __init__(self, settings: TeacherReplay, context: Context) -> None:
-        super().__init__(settings, context.bank, context.student, context.shape, context.seed)
+        super().__init__(settings, context)
         self._cost, self._teacher, self._rng = settings.cost, context.teacher, context.rng
         self._dropped = DroppedGradients(context.record)
         self._z = torch.empty(0)

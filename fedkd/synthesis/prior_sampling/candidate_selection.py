@@ -74,9 +74,9 @@ class SelectedCandidates(BaseSource):
         if self._prior.untried:
             return self._prior.draw(turn.count, turn.rng)
         drawn = self._prior.draw(turn.count * self._candidates, turn.rng)
-        with torch.no_grad():
-            student = self._context.student.eval()
-            classes = self._context.compute.logits(student, drawn.images).argmax(1).cpu()
+        compute, student = self._context.compute, self._context.student
+        with compute.evaluation(student), torch.no_grad():
+            classes = compute.logits(student, drawn.images).argmax(1).cpu()
         chosen = torch.zeros(len(classes), dtype=torch.bool)
         weights = class_balancing_weights(classes, self._answered)
         chosen[torch.multinomial(weights, turn.count, generator=turn.rng)] = True

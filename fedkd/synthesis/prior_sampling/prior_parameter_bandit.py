@@ -14,12 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from fedkd.core.checkpoint_state import State
-from fedkd.core.device import device_of
+from fedkd.core.device import Compute
 from fedkd.core.interfaces import Context
 from fedkd.core.source_types import AnsweredBatch, Cost, FollowUps, Needs
 from fedkd.core.task import Task
 from fedkd.procedural import Prior
-from fedkd.protocol import as_float
 from fedkd.synthesis.prior_sampling.prior_source import PriorChoice
 
 
@@ -44,7 +43,7 @@ class PriorParameterBandit:
         arms = {
             arm: p for name, of in context.priors.items() for arm, p in halves(name, of).items()
         }
-        return ArmChoice(self, arms, context.shape, context.task, context.student)
+        return ArmChoice(self, arms, context.shape, context.task, context.student, context.compute)
 
 
 class ArmChoice(PriorChoice):
@@ -59,6 +58,7 @@ class ArmChoice(PriorChoice):
         shape: (C, H, W).
         task: what the answers are.
         student: (B, C, H, W) in [0, 1] -> (B, K), read and never changed.
+        compute: where the student is, and how it is evaluated.
     """
 
     def __init__(
@@ -68,9 +68,11 @@ class ArmChoice(PriorChoice):
         shape: tuple[int, int, int],
         task: Task,
         student: nn.Module,
+        compute: Compute,
     ) -> None:
         super().__init__(arms, shape, task, settings.sharpness, settings.memory)
-        self._student, self._sign = student, -1.0 if settings.negated else 1.0
+        self._student, self._compute = student, compute
+        self._sign = -1.0 if settings.negated else 1.0
         self._rewards: dict[str, deque[float]] = {n: deque(maxlen=settings.memory) for n in arms}
 
     @property
@@ -87,10 +89,8 @@ class ArmChoice(PriorChoice):
         """Pay the arm that proposed this batch."""
         super().learn(answered)
         if (name := answered.proposal.origin) in self._rewards:
-            self._student.eval()
-            with torch.no_grad():
-                images = as_float(answered.images.to(device_of(self._student)))
-                said = self._student(images).to(answered.target)
+            with self._compute.evaluation(self._student), torch.no_grad():
+                said = self._compute.logits(self._student, answered.images).to(answered.target)
             self._rewards[name].append(float(reward(answered.target, said).mean()))
         return None
 

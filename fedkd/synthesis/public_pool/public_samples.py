@@ -192,9 +192,9 @@ class PublicPool(BaseSource):
 
     def _judged(self, which: Tensor) -> tuple[Tensor, Tensor]:
         """Features (N, D) and probabilities (N, K) of the student, in ordinary memory."""
-        compute, student = self._context.compute, self._context.student.eval()
+        compute, student = self._context.compute, self._context.student
         features, probabilities = [], []
-        with torch.no_grad():
+        with compute.evaluation(student), torch.no_grad():
             for places in torch.split(which, CHUNK):
                 images = self.images[places]
                 features.append(penultimate_features(student, compute.pixels(images)).float().cpu())
