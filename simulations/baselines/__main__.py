@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 
+from fedkd.errors import FedkdError, SettingsError
 from fedkd.experiment import load_experiment
 from fedkd.simulations.baselines.distillation import (
     local_networks,
@@ -29,7 +30,7 @@ from fedkd.simulations.baselines.distillation import (
     run_fedkd,
     train_centrally,
 )
-from fedkd.simulations.baselines.federation import Federation, Row, federation_of
+from fedkd.simulations.baselines.federation import Federation, Row, check_private, federation_of
 from fedkd.simulations.engines.environment_variables import set_environment_defaults
 from fedkd.simulations.engines.flower_simulation import flower_runtime
 
@@ -41,11 +42,27 @@ def main() -> int:
     """Entry point."""
     options = _arguments()
     set_environment_defaults()  # Flower reads them as it is imported
+    try:
+        return _run(options)
+    except FedkdError as error:
+        print(f"baselines: {error}", file=sys.stderr)
+        return 1
+
+
+def _run(options: argparse.Namespace) -> int:
+    """All rows that are not there yet, and the table.
+
+    Raises:
+        FedkdError: settings that no baseline can be trained by, or rows of others.
+    """
     experiment = load_experiment(options.experiment, options.set)
     torch.set_num_threads(experiment.student.threads)
     settings = experiment.model_dump_json()
     federation = federation_of(settings)
-    done = _read(options.json)
+    of = _settings_of_rows(options, settings)
+    done = _read(options.json, of)
+    if "fedavg-dp" in options.only.split(","):
+        check_private(federation.network())
     ways = _ways(options, settings, federation)
     for name in options.only.split(","):
         if name in done:
@@ -54,7 +71,7 @@ def main() -> int:
         done[name] = [asdict(row) for row in ways[name]()]
         print(f"\r{name}: {time.monotonic() - began:.0f} s{' ' * 40}", file=sys.stderr)
         if options.json is not None:
-            options.json.write_text(json.dumps(done, indent=2) + "\n")
+            options.json.write_text(json.dumps({"of": of, "rows": done}, indent=2) + "\n")
     _print_table([Row(**row) for name in options.only.split(",") for row in done[name]])
     return 0
 
@@ -137,12 +154,28 @@ def _counter(what: str, total: int) -> Callable[..., None]:
     return told
 
 
-def _read(path: Path | None) -> dict[str, list[dict[str, Any]]]:
-    """Rows of an earlier call."""
+def _settings_of_rows(options: argparse.Namespace, settings: str) -> dict[str, Any]:
+    """All that rows depend on."""
+    names = ("rounds", "private_rounds", "epochs", "epsilon", "public", "public_root")
+    return {
+        "experiment": json.loads(settings),
+        **{name: getattr(options, name) for name in names},
+    }
+
+
+def _read(path: Path | None, of: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """Rows of an earlier call.
+
+    Raises:
+        SettingsError: they are of other settings.
+    """
     if path is None or not path.is_file():
         return {}
-    found: dict[str, list[dict[str, Any]]] = json.loads(path.read_text())
-    return found
+    found = json.loads(path.read_text())
+    if found.get("of") != of:
+        raise SettingsError(f"{path} has rows of other settings; give another --json, or theirs")
+    rows: dict[str, list[dict[str, Any]]] = found["rows"]
+    return rows
 
 
 def _print_table(rows: list[Row]) -> None:

@@ -8,7 +8,7 @@ Abadi et al. (CCS 2016).
 
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,12 +25,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from fedkd.errors import SettingsError
+from fedkd.errors import FedkdError, QuorumLost, SettingsError
 from fedkd.protocol import as_float
 from fedkd.simulations.baselines.federation import (
     Federation,
     Row,
     bytes_of,
+    check_private,
     federation_of,
     train_locally,
 )
@@ -43,6 +44,28 @@ DELTA, CLIPPING, PRIVATE_BATCH, PRIVATE_RATE = 1e-5, 1.0, 256, 2e-3
 SEES = "weights of every institution's network, every round"
 
 client_app = ClientApp()
+
+
+class StrictFedAvg(FedAvg):
+    """FedAvg in which every institution takes part in every round, or the run ends."""
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """The mean of all; Flower's own goes on with the others, and with the old weights.
+
+        Raises:
+            QuorumLost: an institution failed.
+        """
+        received = list(replies)
+        failed = [reply for reply in received if reply.has_error()]
+        if failed or len(received) < self.min_train_nodes:
+            reason = failed[0].error.reason if failed else "no reply"
+            raise QuorumLost(
+                f"round {server_round}: {len(received) - len(failed)} of {self.min_train_nodes} "
+                f"institutions trained; one of the others: {reason}"
+            )
+        return super().aggregate_train(server_round, received)
 
 
 @client_app.train()
@@ -120,19 +143,28 @@ def run_fedavg(
             exists, the rounds go on from it.
 
     Raises:
-        RuntimeError: Flower ended without a model.
-        SettingsError: the checkpoint is of other settings.
+        QuorumLost: an institution failed, or Flower ended without a model.
+        SettingsError: the checkpoint is of other settings, or a network that cannot be private.
     """
     federation = federation_of(settings)
-    _read_checkpoint(checkpoint, settings, rounds)  # a wrong file ends it before Flower starts
+    if epsilon:
+        check_private(federation.network())
+    told_of = _told_of(settings, rounds, epochs, epsilon)
+    _read_checkpoint(checkpoint, told_of)  # a wrong file ends it before Flower starts
     began, found = time.monotonic(), list[tuple[float, Mapping[str, Tensor]]]()
+    failed: list[FedkdError] = []
     server_app = ServerApp()
 
     @server_app.main()
     def main(grid: "Grid", context: Context) -> None:
-        found.append(
-            averaged(grid, federation, settings, rounds, epochs, told, epsilon, every, checkpoint)
-        )
+        try:
+            found.append(
+                averaged(
+                    grid, federation, settings, rounds, epochs, told, epsilon, every, checkpoint
+                )
+            )
+        except FedkdError as error:  # Flower would log it, and end without it
+            failed.append(error)
 
     run_simulation(
         server_app,
@@ -140,8 +172,10 @@ def run_fedavg(
         num_supernodes=len(federation.parts),
         backend_config={"client_resources": {"num_cpus": 1, "num_gpus": 0.0}},
     )
+    if failed:
+        raise failed[0]
     if not found:
-        raise RuntimeError("Flower's simulation ended without a model; see its log")
+        raise QuorumLost("Flower's simulation ended without a model; see its log")
     travelled = 2 * rounds * len(federation.parts) * bytes_of(federation.network())
     seconds = time.monotonic() - began
     return Row(name, found[0][0], rounds, travelled, seconds, SEES, epsilon or None)
@@ -160,7 +194,8 @@ def averaged(
 ) -> tuple[float, Mapping[str, Tensor]]:
     """Final accuracy and weights of Flower's strategy."""
     count, network = len(federation.parts), federation.network()
-    before, weights = _read_checkpoint(checkpoint, settings, rounds)
+    told_of = _told_of(settings, rounds, epochs, epsilon)
+    before, weights = _read_checkpoint(checkpoint, told_of)
     if weights is not None:
         network.load_state_dict(weights)
     config = ConfigRecord(
@@ -177,7 +212,7 @@ def averaged(
     def evaluate(since: int, arrays: ArrayRecord) -> MetricRecord:
         round_number = before + since
         if checkpoint is not None and since:
-            _write_checkpoint(checkpoint, settings, rounds, round_number, arrays)
+            _write_checkpoint(checkpoint, told_of, round_number, arrays)
         last = round_number == rounds
         if round_number and (last or round_number % every == 0):
             network.load_state_dict(arrays.to_torch_state_dict())
@@ -185,7 +220,7 @@ def averaged(
         told(round_number, scores.get(round_number))
         return MetricRecord({"accuracy": scores.get(round_number, 0.0)})
 
-    strategy = FedAvg(
+    strategy = StrictFedAvg(
         fraction_evaluate=0.0,
         min_train_nodes=count,
         min_evaluate_nodes=0,
@@ -203,19 +238,28 @@ def averaged(
     return scores[rounds], result.arrays.to_torch_state_dict()
 
 
+def _told_of(settings: str, rounds: int, epochs: int, epsilon: float) -> dict[str, str]:
+    """All that a checkpoint has to be of, to be gone on with."""
+    return {
+        "settings": settings,
+        "rounds": str(rounds),
+        "epochs": str(epochs),
+        "epsilon": str(float(epsilon)),
+    }
+
+
 def _write_checkpoint(
-    path: Path, settings: str, rounds: int, done: int, arrays: ArrayRecord
+    path: Path, told_of: Mapping[str, str], done: int, arrays: ArrayRecord
 ) -> None:
     """The averaged weights after ``done`` rounds; complete or not there at all."""
     unfinished = path.with_suffix(".unfinished")
     weights = {name: w.contiguous() for name, w in arrays.to_torch_state_dict().items()}
-    told = {"settings": settings, "rounds": str(rounds), "done": str(done)}
-    save_file(weights, unfinished, told)
+    save_file(weights, unfinished, {**told_of, "done": str(done)})
     unfinished.replace(path)
 
 
 def _read_checkpoint(
-    path: Path | None, settings: str, rounds: int
+    path: Path | None, told_of: Mapping[str, str]
 ) -> tuple[int, Mapping[str, Tensor] | None]:
     """Rounds done, and the averaged weights after them; 0 and None where nothing is there."""
     if path is None or not path.is_file():
@@ -223,9 +267,8 @@ def _read_checkpoint(
     with safe_open(path, "pt") as file:
         told = file.metadata()
         weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    if (told["settings"], told["rounds"]) != (settings, str(rounds)):
+    if other := [name for name, value in told_of.items() if told.get(name) != value]:
         raise SettingsError(
-            f"{path} is the checkpoint of another experiment, or of {told['rounds']} rounds and "
-            f"not {rounds}; delete it, or give another --json"
+            f"{path} is a checkpoint of other {', '.join(other)}; delete it, or give another --json"
         )
     return int(told["done"]), weights

@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from fedkd.data.dataset import Dataset
 from fedkd.data.datasets import open_data
 from fedkd.data.partition import partition, read_partition
+from fedkd.errors import SettingsError
 from fedkd.evaluation import accuracy, predict_logits
 from fedkd.experiment import Experiment
+from fedkd.experiment.sections import Institutions
 from fedkd.models import build_network
 from fedkd.protocol import as_float
 
@@ -72,10 +74,13 @@ def federation_of(settings: str) -> Federation:
     """The federation of an experiment in JSON; cached, since a process opens it for every message.
 
     Raises:
-        SettingsError, DataError: as in a run of the experiment.
+        SettingsError: institutions that differ in more than their images, which no baseline trains
+            on; otherwise as in a run of the experiment.
+        DataError: as in a run of the experiment.
     """
     experiment = Experiment.model_validate_json(settings)
     i = experiment.institutions
+    _check_partition(i)
     data = open_data(i.data, i.root)
     if i.partition_file is not None:
         parts = read_partition(i.partition_file, i.count, len(data.train_labels))
@@ -89,6 +94,23 @@ def federation_of(settings: str) -> Federation:
             seed=i.partition_seed,
         )
     return Federation(experiment, data, tuple(parts))
+
+
+def _check_partition(institutions: Institutions) -> None:
+    """Refuse what would make other institutions of a run than of a baseline."""
+    i = institutions
+    given = {
+        "labels": i.labels,
+        "present": i.present,
+        "tasks": i.tasks,
+        "embedding": i.embedding,
+        "partition_column": i.partition_column,
+    }
+    if found := [f"institutions.{name}" for name, value in given.items() if value]:
+        raise SettingsError(
+            f"{', '.join(found)}: baselines train one network for all classes on images of all "
+            "institutions; leave that out, or choose another experiment"
+        )
 
 
 def train_locally(
@@ -121,6 +143,21 @@ def train_locally(
             torch.autograd.backward(loss)
             sgd.step()
         told(epoch + 1)
+
+
+def check_private(network: nn.Module) -> None:
+    """Check that Opacus can train ``network`` by DP-SGD.
+
+    Raises:
+        SettingsError: it cannot, as with batch norm.
+    """
+    from opacus.validators import ModuleValidator  # takes a second
+
+    if errors := ModuleValidator.validate(network, strict=False):
+        raise SettingsError(
+            f"student.model cannot be trained by DP-SGD ({str(errors[0]).splitlines()[0]}); choose "
+            "one without batch norm, or --only rows without fedavg-dp"
+        )
 
 
 def bytes_of(network: nn.Module) -> int:

@@ -6,8 +6,8 @@
 A run's own held-back samples are of its own priors, and easier priors agree more: they compare no
 two runs of different priors. Here institutions are asked once about fresh samples, as many of each
 prior, and the student of each run is held against the fused answers. The runs are finished
-simulations with the same teachers, which are kept beside them. docs/results/natural-images.md has what this told
-on CIFAR-10: the order of students by it was not their order on test data.
+simulations with the same teachers, which are kept beside them. What this told on CIFAR-10 is in
+docs/results/natural-images.md: the order of students by it was not their order on test data.
 """
 
 import argparse

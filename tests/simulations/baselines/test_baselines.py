@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from flwr.app import Error, Message
 from torch import Tensor, nn
 
 from fedkd.client.institution import simulated_assets
 from fedkd.client.vault.local_data import open_local_data
-from fedkd.errors import SettingsError
-from fedkd.experiment import parse_experiment
+from fedkd.errors import QuorumLost, SettingsError
+from fedkd.experiment import load_experiment, parse_experiment
 from fedkd.models import build_network
 from fedkd.simulations.baselines import __main__ as command
 from fedkd.simulations.baselines.distillation import average, public_images
@@ -89,8 +90,10 @@ def test_averaging_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     assert heard == [1, 2, 3]
     for name, weights in whole.items():
         assert torch.equal(resumed[name], weights), name
-    with pytest.raises(SettingsError, match="checkpoint of another experiment, or of 3 rounds"):
+    with pytest.raises(SettingsError, match="checkpoint of other rounds; delete"):
         run_fedavg("x", SETTINGS, 4, 1, lambda done, score: None, checkpoint=file)
+    with pytest.raises(SettingsError, match="checkpoint of other epochs, epsilon; delete"):
+        run_fedavg("x", SETTINGS, 3, 2, lambda done, score: None, 3.0, checkpoint=file)
 
 
 def test_private_rounds_learn_less_than_others() -> None:
@@ -125,7 +128,8 @@ def test_a_table_goes_on_where_it_stopped(
         ["x", "digits", *sets, "--public", "digits", "--only", "central,once", "--json", str(file)],
     )
     assert command.main() == 0
-    rows = json.loads(file.read_text())
+    stored = json.loads(file.read_text())
+    rows = stored["rows"]
     assert [row["name"] for each in rows.values() for row in each] == [
         "central training",
         "FedAvg, one round",
@@ -135,7 +139,42 @@ def test_a_table_goes_on_where_it_stopped(
     network = build_network("cnn", 10, (1, 8, 8), 0)
     assert rows["once"][0]["bytes_sent"] == 2 * 2 * bytes_of(network)
     rows["central"][0]["accuracy"] = 0.125
-    file.write_text(json.dumps(rows))
+    file.write_text(json.dumps(stored))
     capsys.readouterr()
     assert command.main() == 0
     assert "12.50%" in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--set", "seed=7"])
+    assert command.main() == 1
+    assert "has rows of other settings" in capsys.readouterr().err
+
+
+class FailingGrid(LocalGrid):
+    """One of its institutions has crashed."""
+
+    def send_and_receive(self, messages, **rest):  # type: ignore[no-untyped-def]
+        first, *others = messages
+        lost = Message(Error(0, "out of memory"), reply_to=first)
+        return [lost, *super().send_and_receive(others, **rest)]
+
+
+def test_an_institution_that_fails_ends_the_averaging() -> None:
+    """Flower's own strategy goes on with the others, or with the weights as they were."""
+    federation = federation_of(SETTINGS)
+    grid = FailingGrid(client_app, 2, limited=False)
+    with pytest.raises(QuorumLost, match=r"round 1: 1 of 2 institutions trained.*out of memory"):
+        averaged(grid, federation, SETTINGS, 3, 1, lambda n, score: None, 0.0, 1)
+
+
+def test_batch_norm_is_refused_before_a_private_round() -> None:
+    settings = SMALL.model_copy(
+        update={"student": SMALL.student.model_copy(update={"model": "cnn"})}
+    )
+    with pytest.raises(SettingsError, match="cannot be trained by DP-SGD"):
+        run_fedavg("x", settings.model_dump_json(), 1, 1, lambda n, score: None, 3.0)
+
+
+@pytest.mark.parametrize("given", ['labels=[["0","1"],["2","3"]]', "present=[0]", "embedding=8"])
+def test_institutions_that_differ_in_more_than_images_are_refused(given: str) -> None:
+    experiment = load_experiment("digits", [f"institutions.{given}"])
+    with pytest.raises(SettingsError, match=f"institutions.{given.split('=')[0]}: baselines"):
+        federation_of(experiment.model_dump_json())
