@@ -234,6 +234,25 @@ def test_whoever_comes_back_with_another_teacher_is_refused(hub: Hub, came: Come
         raw.close()
 
 
+def test_a_card_that_does_not_fit_is_no_way_to_another_one() -> None:
+    """Who takes part stays as it is, however often it comes with what is refused between."""
+    with Hub(TOKEN, misfit=lambda own: "too wide" if own.shape == (1, 2, 2) else None) as hub:
+        for shown, status in (
+            (card("north"), None),
+            (replace(card("north"), shape=(1, 2, 2)), "FAILED_PRECONDITION"),
+            (replace(card("north"), classes=6), "FAILED_PRECONDITION"),
+            (card("north"), None),
+        ):
+            raw = RawClient(hub)
+            raw.send(Hello(VERSION, TOKEN, shown))
+            if status:
+                assert raw.status()[0] == status
+            else:
+                assert raw.receive() == Welcome(VERSION)
+            raw.close()
+            wait_until(lambda: not hub.cards)
+
+
 # --- late
 
 
