@@ -55,7 +55,7 @@ def check_start(experiment: Experiment, cards: list[Card]) -> None:
 
 def _check_public_data(experiment: Experiment, method: Method) -> None:
     needed = method.needs.public_data
-    method.check_public_data(needed and bool(experiment.images.public_names))
+    method.check_public_data(bool(experiment.images.public_names))
     if needed:
         check_public_data(experiment.images)
 

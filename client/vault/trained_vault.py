@@ -197,6 +197,11 @@ class TrainedVault(Vault):
             raise SettingsError(
                 f"no embedding by model {own.model!r}; expected a network, and images of one task"
             )
+        if data.columns and own.training.augmentation:
+            raise SettingsError(
+                "rows of a table cannot be shifted or mirrored, which would exchange their columns; "
+                "leave institutions.shift and institutions.mirrors out"
+            )
         check_trainable(
             own.model, self.classes, self.shape, data.columns, data.numbers, private=private
         )

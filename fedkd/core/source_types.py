@@ -19,6 +19,8 @@ SOFTMAXES = frozenset({"classes", "tasks"})
 """Or one for each of several tasks."""
 ANYTHING = frozenset({"classes", "tasks", "numbers"})
 """Or no softmax at all."""
+NUMBERS = frozenset({"numbers"})
+"""No softmax: outputs mean what they are, an offset of all of them included."""
 EMBEDDINGS = frozenset({"embedding"})
 """Nothing is predicted; how alike samples are is read."""
 

@@ -6,7 +6,7 @@ standardise both: a value that is uniform in its range has mean 1/2 and variance
 
 from torch import Tensor
 
-from fedkd.core.source_types import ANYTHING
+from fedkd.core.source_types import ANYTHING, NUMBERS
 from fedkd.losses.term import LOGITS, Batch, Term
 from fedkd.protocol import Signal
 
@@ -21,7 +21,7 @@ def squared_discrepancy() -> Term:
         return -(b.teacher[Signal.LOGITS] - b.student).square().mean() / VARIANCE
 
     equation = "-mean_b mean_k 12 (T_bk - S_bk)^2"
-    return Term("squared_discrepancy", equation, LOGITS, value, tasks=ANYTHING)
+    return Term("squared_discrepancy", equation, LOGITS, value, tasks=NUMBERS)
 
 
 def student_magnitude() -> Term:
@@ -31,7 +31,7 @@ def student_magnitude() -> Term:
         return (b.student - 0.5).square().mean() / VARIANCE
 
     equation = "mean_b mean_k 12 (S_bk - 1/2)^2"
-    return Term("student_magnitude", equation, frozenset(), value, tasks=ANYTHING)
+    return Term("student_magnitude", equation, frozenset(), value, tasks=NUMBERS)
 
 
 def row_magnitude() -> Term:

@@ -35,7 +35,6 @@ from typing import Literal, TypeAlias, get_args
 from fedkd.core.schedules import FULL, constant, ramp
 from fedkd.errors import SettingsError
 from fedkd.losses import (
-    kl_divergence,
     row_magnitude,
     squared_discrepancy,
     student_magnitude,
@@ -95,7 +94,7 @@ def dfkd_regression(
         ),
         trained_by("dfkd_regression", gradient, get_args(Way)),
         RowBatch(steps_per_batch) if direct else GeneratorNetwork(latent),
-        generator_rate or (0.1 if direct else 1e-3),
+        (0.1 if direct else 1e-3) if generator_rate is None else generator_rate,
         betas=(0.0, 0.99),
     )
     return Method(
@@ -105,5 +104,4 @@ def dfkd_regression(
             "prior": Share(ProceduralPriors(), lambda progress: 1.0 - share(progress)),
             "generator": Share(trained, share),
         },
-        kl_divergence(1.0),  # where teachers predict classes
     )

@@ -19,6 +19,7 @@ from torch import nn
 
 from fedkd.client.institution import Institution, simulated_policy
 from fedkd.client.vault.vault import Vault
+from fedkd.core.augmentation import Augmentation
 from fedkd.core.device import Compute
 from fedkd.data.dataset import Dataset
 from fedkd.errors import FedkdError, SettingsError
@@ -102,9 +103,10 @@ def continue_run(folder: Path, deadline: float) -> str:
     compute = Compute.of(experiment.student.device, experiment.student.precision)
     dataset = load_dataset(experiment.institutions.data, experiment.institutions.root)
     i = experiment.institutions
+    settings = TeacherSettings(i.epochs, i.batch, i.learning_rate, Augmentation(i.shift, i.mirrors))
     network, share = train_until(
         build_network(i.models[0], dataset.classes, dataset.shape, experiment.seed),
-        *(dataset, TeacherSettings(i.epochs, i.batch, i.learning_rate), compute),
+        *(dataset, settings, compute),
         *(folder / "teacher.safetensors", deadline, experiment.seed),
     )
     if share < 1:
@@ -178,6 +180,8 @@ def _store_experiment(
             f"{experiment.institutions.count} institutions; this experiment has one "
             "teacher, for more use `fedkd run`"
         )
+    if experiment.privacy.epsilon is not None:
+        raise SettingsError("privacy.epsilon: this teacher is trained without DP; use `fedkd run`")
     if is_jpeg(experiment.institutions.data, experiment.institutions.root):
         experiment = experiment.model_copy(update={"name": f"{experiment.name} (JPEG)"})
     folder.mkdir(parents=True, exist_ok=True)

@@ -14,14 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from fedkd.core.augmentation import Augmentation
+from fedkd.core.augmentation import NO_AUGMENTATION, Augmentation
 from fedkd.core.checkpoint_state import Part, State, gather, read, scatter, write
 from fedkd.core.device import Compute
 from fedkd.data.dataset import Dataset
 from fedkd.server.report.records.run_folder import atomic_path
 
-AUGMENTATION = Augmentation(shift=4, mirrors=True)
-"""Of natural images."""
 MOMENTUM, DECAY = 0.9, 5e-4
 CHECKPOINT_INTERVAL = 30.0
 """Seconds between saved states."""
@@ -41,7 +39,7 @@ class TeacherSettings:
     epochs: int
     batch: int
     learning_rate: float
-    augmentation: Augmentation = AUGMENTATION
+    augmentation: Augmentation = NO_AUGMENTATION
 
 
 def train_until(

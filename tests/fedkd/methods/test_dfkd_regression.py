@@ -52,6 +52,8 @@ def test_numbers_will_do_and_scores_alone_are_the_default() -> None:
     dfkd_regression().check([card])
     with pytest.raises(NeedsError, match="pull_back"):
         dfkd_regression("pull_back").check([card])
+    with pytest.raises(NeedsError, match="is for numbers, and b predicts classes"):
+        dfkd_regression().check([Card("b", 3, (1, 1, 4), frozenset({LOGITS}), columns=COLUMNS)])
     with pytest.raises(NeedsError, match="is for classes"):
         zskt("finite_differences").check([card])
 
@@ -63,6 +65,7 @@ def test_numbers_will_do_and_scores_alone_are_the_default() -> None:
         ({"form": "both"}, "choose direct or generator"),
         ({"generated": 1.5}, r"expected both in \[0, 1\]"),
         ({"student_weight": -1.0}, "weight"),
+        ({"generator_rate": 0.0}, "rate"),
     ],
 )
 def test_what_cannot_be_is_refused(arguments: dict[str, object], said: str) -> None:

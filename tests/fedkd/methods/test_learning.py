@@ -147,9 +147,13 @@ OWN: dict[str, dict[str, object]] = {
 """What belongs to a paper so much that it is not itself without."""
 
 
-ELSEWHERE = {"embed_distill": "test_embeddings.py", "df_gr_dt_id": "test_grown_runs.py"}
+ELSEWHERE = {
+    "dfkd_regression": "fedkd/methods/test_dfkd_regression.py",
+    "embed_distill": "simulations/engines/test_embeddings.py",
+    "df_gr_dt_id": "simulations/engines/test_grown_runs.py",
+}
 """Methods without classes, or with a generator that learns from an earlier student alone; and their
-tests in tests/simulations/engines."""
+tests."""
 
 
 def battery() -> Iterator[tuple[str, dict[str, object]]]:

@@ -6,7 +6,7 @@ from torch import nn
 
 from fedkd.aggregation import LearnedWeights
 from fedkd.core.public_data import PublicData
-from fedkd.errors import SettingsError
+from fedkd.errors import NeedsError, SettingsError
 from fedkd.loop import Plan, Progress, distil, drive
 from fedkd.losses import cross_entropy, kl_divergence, l1_centred
 from fedkd.methods import (
@@ -28,6 +28,7 @@ from fedkd.methods import (
 from fedkd.methods.source_shares import shares
 from fedkd.models import InProcess
 from fedkd.procedural import build_priors
+from fedkd.protocol import Card, Signal
 from fedkd.student import UNIFORM
 from fedkd.synthesis import (
     DataImpressions,
@@ -105,6 +106,14 @@ def test_hidfd_trains_its_generator_first_and_its_student_on_a_hybrid() -> None:
     assert (generator.until, method.student_from) == (0.5, 0.5)
     s, t = (x - x.mean(1, keepdim=True) for x in (SOME, OTHER))
     assert method.loss(SOME, OTHER).tolist() == pytest.approx(((s - t) ** 2).mean(1).tolist())
+
+
+def test_hidfd_without_its_category_frequency_asks_for_no_gradient() -> None:
+    card = Card("a", 10, (1, 8, 8), frozenset({Signal.LOGITS}))
+    hidfd(frequency_weight=0.0).check([card])
+    assert generator_of(hidfd(frequency_weight=0.0)).cost.pulled_back == 0
+    with pytest.raises(NeedsError, match="pull_back"):
+        hidfd().check([card])
 
 
 @pytest.mark.parametrize("selection", ["prototypes", "random", None])

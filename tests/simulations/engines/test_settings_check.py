@@ -69,6 +69,10 @@ MISTAKES = [
     ("digits", ["examiner=cartpole"], "expected rows of a table"),
     ("diabetes", ["student.model=cnn"], "reads images, and these are rows"),
     ("diabetes", ["method.name=cmi"], "is for classes"),
+    ("diabetes", ["student.mirrors=true"], "leave student.shift and student.mirrors out"),
+    ("diabetes", ["institutions.shift=2"], "leave institutions.shift and institutions.mirrors out"),
+    ("wine", ["method.name=dfkd_regression"], "is for numbers"),
+    ("digits", ["images.public=typeset-digits"], "has no use for public samples"),
     ("diabetes", ['rows.priors=["gausian"]'], "did you mean gaussian"),
 ]
 

@@ -52,6 +52,24 @@ def test_a_teacher_trained_in_several_calls_equals_one_trained_in_one_call(
     assert all(torch.equal(value, other[name]) for name, value in total_steps.state_dict().items())
 
 
+def test_the_teacher_is_trained_as_the_experiment_says(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"privacy\.epsilon: this teacher"):
+        reproduction._store_experiment(
+            *(tmp_path, "cifar10-cudfkd", None, "digits"),
+            ["privacy.epsilon=3", "policy.class_counts=false", "policy.scores=false"],
+        )
+    for name, further in (("as shipped", []), ("plain", ["institutions.shift=0"])):
+        out = tmp_path / name
+        reproduction._store_experiment(
+            out, "cifar10-cudfkd", None, "digits", [*SMALL, "student.steps=1", *further]
+        )
+        assert continue_run(out, time.monotonic() + SOON).startswith("done")
+    one, other = (
+        (tmp_path / name / "teacher.safetensors").read_bytes() for name in ("as shipped", "plain")
+    )
+    assert one != other
+
+
 def test_a_run_in_several_calls_ends_with_the_same_student_as_one_call(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
