@@ -20,7 +20,7 @@ from fedkd.server.report.records.run_folder import RESULT, check_unused, load_re
 from fedkd.server.run import console as server_console
 from fedkd.server.run.checkpoint import REPLIES, Checkpoint
 from fedkd.server.run.earlier_run import grown_from, with_earlier_student
-from fedkd.server.run.manifest import MANIFEST
+from fedkd.server.run.manifest import MANIFEST, read_manifest
 from fedkd.server.run.resume_hint import complete_interrupted_run, resume_hint
 from fedkd.server.run.run_recorder import RunRecorder, Traffic, traffic_of
 from fedkd.server.run.tensorboard_log import check_tensorboard, tensorboard_log
@@ -110,13 +110,19 @@ def after_first_run(
     check_experiment(experiment.model_copy(update={"grow": Grow()}))
     first = load_experiment(grow.first, [f"seed={experiment.seed}"])
     if (folder / RESULT).exists():
-        if load_result(folder / RESULT).config != first.model_dump(mode="json"):
-            raise SettingsError(f"{folder} holds a run of other settings; name another --out")
+        _check_same(load_result(folder / RESULT).config == first.model_dump(mode="json"), folder)
     elif (folder / MANIFEST).exists():
+        _check_same(read_manifest(folder).experiment == first, folder)
         resume(folder)
     else:
         run(first, engine, folder, checkpoint=checkpoint)
     return grown_from(experiment, folder)
+
+
+def _check_same(same: bool, folder: Path) -> None:
+    """Refuse a first run of other settings."""
+    if not same:
+        raise SettingsError(f"{folder} holds a run of other settings; name another --out")
 
 
 def resume(

@@ -1,5 +1,6 @@
 """Metrics of a student: accuracy, recall, agreement, fidelity, stability over a run."""
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -179,7 +180,8 @@ def training_stability(scores: Sequence[float], last: float = 1.0) -> TrainingSt
         last: share of the scores that count, the last ones, in (0, 1]. 1 for all of them, the
             first of which are of an untrained student; 0.5 for the last half, rounded up.
     """
-    counted = scores[int(len(scores) * (1 - last)) :]
+    count = math.ceil(round(len(scores) * last, 9))  # 10 of which 0.9 count are 9, not 9.000...02
+    counted = scores[len(scores) - count :]
     if not counted:
         return None
     mean = statistics.fmean(counted)

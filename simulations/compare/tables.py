@@ -113,6 +113,12 @@ COLUMNS = {
     "fidelity_double_root": Column(
         "fidelity, double root", _student("fidelity_double_root"), "number"
     ),
+    "recall_at_1": Column("recall@1", _student("recall_at_1")),
+    "recall_at_5": Column("recall@5", _student("recall_at_5")),
+    "relation_correlation": Column(
+        "correlation of cosines", _student("relation_correlation"), "number"
+    ),
+    "ensemble_recall_at_1": Column("ensemble recall@1", _ensemble("recall_at_1")),
     "ensemble": Column("ensemble", _ensemble("accuracy")),
     "teachers": Column("mean teacher", _teachers("accuracy")),
     "all_tasks": Column("all tasks right, last", _student("all_tasks_accuracy")),
@@ -152,13 +158,24 @@ MAIN_COLUMNS = {
     "classes": ("student", "ensemble"),
     "numbers": ("r2", "ensemble_r2"),
     "tasks": ("all_tasks", "ensemble_all_tasks"),
+    "embedding": ("recall_at_1", "ensemble_recall_at_1"),
 }
 """The columns of the main score of student and ensemble, by kind of task."""
 TASK_COLUMNS = ("all_tasks", "student", "agreement", "ensemble_all_tasks", *_LAST)
-_DEFAULTS = {"classes": DEFAULT_COLUMNS, "numbers": NUMBER_COLUMNS, "tasks": TASK_COLUMNS}
+EMBEDDING_COLUMNS = (
+    *("recall_at_1", "recall_at_5", "relation_correlation", "ensemble_recall_at_1"),
+    *_LAST,
+)
+_DEFAULTS = {
+    "classes": DEFAULT_COLUMNS,
+    "numbers": NUMBER_COLUMNS,
+    "tasks": TASK_COLUMNS,
+    "embedding": EMBEDDING_COLUMNS,
+}
 _DETAILS = ("balanced_accuracy", "auroc")
 _SHARED = (
     *("ensemble", "teachers", "ensemble_r2", "teachers_r2", "ensemble_all_tasks"),
+    "ensemble_recall_at_1",
     *("epsilon", "asked", "pulled_back"),
 )
 """Mostly equal for all seeds; a deviation is shown only where they differ."""

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from fedkd.aggregation import fuse_with_earlier_student
+from fedkd.aggregation.earlier_student_fusion import WithEarlierStudent
 from fedkd.aggregation.fusion_of_cards import build_fusion
 from fedkd.client.institution import institution_name, simulated_assets
 from fedkd.client.vault.trained_vault import TrainedVault
@@ -110,7 +111,9 @@ def _evaluate_predictions(
     )
     fusion: Fusion = build_fusion(method.rule_for(questions.rule), cards, questions.prior)
     if earlier is not None:
-        fusion = fuse_with_earlier_student(earlier.card, cards, fusion)
+        beside = method.aggregation
+        level = beside.level if isinstance(beside, WithEarlierStudent) else "centred"
+        fusion = fuse_with_earlier_student(earlier.card, cards, fusion, level)
         outputs[earlier.card.name] = dict(earlier.answer(Ask(samples)).signals)
     fused = _fuse_in_chunks(fusion, outputs)
     student_logits = _logits(experiment, student, samples)

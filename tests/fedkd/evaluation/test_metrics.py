@@ -70,6 +70,13 @@ def test_nobody_scored_is_no_course() -> None:
     assert training_stability([], last=0.5) is None
 
 
+def test_a_share_of_the_scores_is_not_rounded_by_a_last_digit() -> None:
+    """1 - 0.9 is less than a tenth in floating point."""
+    found = training_stability([1.0] + [0.0] * 9, last=0.9)
+    assert found is not None
+    assert (found.scores, found.mean) == (9, 0.0)
+
+
 @pytest.mark.parametrize(
     ("counts", "expected"),
     [

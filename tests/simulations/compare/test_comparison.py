@@ -429,6 +429,15 @@ def test_numbers_are_compared_by_r2(tmp_path: Path) -> None:
     assert "0.450 ± 0.071" in (tmp_path / "comparison.svg").read_text()
 
 
+def test_embeddings_are_compared_by_recall(tmp_path: Path) -> None:
+    short = ("institutions.epochs=1", "questions.budget=128", "student.steps=4")
+    rows = compare(["digits-embed"], 1, "local", tmp_path, short)
+    assert default_columns(rows)[:2] == ("recall_at_1", "recall_at_5")
+    assert rows[0].mean("recall_at_1") is not None
+    assert "recall@1" in (tmp_path / "comparison.md").read_text()
+    assert (tmp_path / "comparison.svg").exists()
+
+
 def test_tasks_that_cannot_be_compared_have_plots_of_their_own(tmp_path: Path) -> None:
     rows = [numbers_row(tmp_path, "cost", 0.4), row(tmp_path, "digits", "digits", 2.0, 0.9)]
     assert plotted(rows, tmp_path) == [

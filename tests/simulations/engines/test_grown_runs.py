@@ -13,6 +13,7 @@ from fedkd.client.sessions.agent import Agent
 from fedkd.errors import DataError, FedkdError, SettingsError
 from fedkd.experiment import Experiment, Grow, load_experiment
 from fedkd.protocol import Ask, Card, PullBack, Reply, Signal, check_growth
+from fedkd.server.run.checkpoint import Checkpoint
 from fedkd.server.run.earlier_run import grown_from
 from fedkd.simulations.run import after_first_run, resume, run
 from tests.support.server_process import SOON, running_server
@@ -116,6 +117,14 @@ def test_both_phases_are_run_where_no_earlier_run_is_named(tmp_path: Path) -> No
     again = after_first_run(settings, "local", tmp_path / "out", 0.0)
     assert again.grow.run == str(tmp_path / "out-first")
     assert (tmp_path / "out-first" / "result.json").stat().st_mtime_ns == before
+
+
+def test_an_interrupted_first_run_of_other_settings_is_not_gone_on_with(tmp_path: Path) -> None:
+    first = load_experiment("digits-grow-first", ["seed=1", "institutions.epochs=1"])
+    Checkpoint.begin(tmp_path / "out-first", first, "local", 60.0).close()
+    settings = load_experiment("digits-grow", [*SMALL, "seed=2"])
+    with pytest.raises(SettingsError, match="out-first holds a run of other settings"):
+        after_first_run(settings, "local", tmp_path / "out", 0.0)
 
 
 def answer(request: Ask | PullBack) -> Reply:
