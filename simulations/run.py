@@ -88,6 +88,11 @@ def run(
         return _execute(experiment, engine, path, _DRIVERS[engine], run_checkpoint, tensorboard)
 
 
+def runs_another_first(experiment: Experiment) -> bool:
+    """Whether its student goes on from a run that is to be made."""
+    return experiment.grow.first is not None and experiment.grow.run is None
+
+
 def after_first_run(
     experiment: Experiment, engine: str, path: Path, checkpoint: float
 ) -> Experiment:
@@ -105,7 +110,7 @@ def after_first_run(
         FedkdError: what `run` raises; or another run is in the first one's folder.
     """
     grow, folder = experiment.grow, path.with_name(f"{path.name}-first")
-    if grow.first is None or grow.run is not None:
+    if grow.first is None or not runs_another_first(experiment):
         return experiment
     check_experiment(experiment.model_copy(update={"grow": Grow()}))
     first = load_experiment(grow.first, [f"seed={experiment.seed}"])

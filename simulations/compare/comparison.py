@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.measure import Measurement
 
 from fedkd.errors import FedkdError, RunsFailed, SettingsError
+from fedkd.experiment import Experiment
 from fedkd.process.plural import counted
 from fedkd.server.report.records.run_folder import RESULT, load_run
 from fedkd.server.run import console as server_console
@@ -33,7 +34,7 @@ from fedkd.simulations.compare.tables import (
 )
 from fedkd.simulations.compare.variants import Variant, variants
 from fedkd.simulations.engines.settings_check import check_settings
-from fedkd.simulations.run import ENGINES, resume, run
+from fedkd.simulations.run import ENGINES, resume, run, runs_another_first
 
 
 def compare(
@@ -87,7 +88,8 @@ def compare(
     ]
     states = [_folder_state(planned, engine) for planned in plan]
     for planned in plan[::seeds]:
-        check_settings(planned.experiment)
+        if not runs_another_first(planned.experiment):  # which is checked when it has been run
+            check_settings(planned.experiment)
     server_console.console.print(
         f"{counted(len(plan), 'run')} in {path}, {states.count('finished')} of them finished; "
         f"if it is interrupted, the same command with --out {path} resumes it",
@@ -121,12 +123,27 @@ def _folder_state(planned: PlannedRun, engine: str) -> str:
     elif (path / MANIFEST).is_file():
         manifest = read_manifest(path)
         found, state = (manifest.experiment.model_dump(mode="json"), manifest.engine), "begun"
-    if found is not None and found != (expected, engine):
+    if found is None:
+        return state
+    config = _as_given(found[0], planned.experiment)
+    if (config, found[1]) != (expected, engine):
         raise SettingsError(
-            f"{path} holds a run of other settings{_difference(found[0], expected)}; "
+            f"{path} holds a run of other settings{_difference(config, expected)}; "
             "name another folder with --out, or remove that one"
         )
     return state
+
+
+def _as_given(config: dict[str, Any], given: Experiment) -> dict[str, Any]:
+    """``config`` of a run as it was ``given``: without what was settled when it began."""
+    grow = {**config["grow"], "student": given.grow.student}
+    if runs_another_first(given) or _same_folder(grow["run"], given.grow.run):
+        grow["run"] = given.grow.run
+    return {**config, "grow": grow}
+
+
+def _same_folder(one: str | None, other: str | None) -> bool:
+    return one is not None and other is not None and Path(one).resolve() == Path(other).resolve()
 
 
 def _difference(found: dict[str, Any], expected: dict[str, Any]) -> str:

@@ -15,6 +15,7 @@ from fedkd.experiment import Experiment, Grow, load_experiment
 from fedkd.protocol import Ask, Card, PullBack, Reply, Signal, check_growth
 from fedkd.server.run.checkpoint import Checkpoint
 from fedkd.server.run.earlier_run import grown_from
+from fedkd.simulations.compare.comparison import compare
 from fedkd.simulations.run import after_first_run, resume, run
 from tests.support.server_process import SOON, running_server
 
@@ -92,7 +93,8 @@ def test_a_grown_run_that_was_interrupted_ends_as_one_that_was_not(
     assert counts[0] == counts[1] == [96, 96]
 
 
-def test_both_phases_are_run_where_no_earlier_run_is_named(tmp_path: Path) -> None:
+def two_phases(tmp_path: Path) -> str:
+    """The file of an experiment, and beside it that of its first run."""
     (tmp_path / "both.toml").write_text(
         Path(fedkd.experiment.SHIPPED_FOLDER, "digits-grow.toml")
         .read_text()
@@ -108,7 +110,11 @@ def test_both_phases_are_run_where_no_earlier_run_is_named(tmp_path: Path) -> No
             ]
         )
     )
-    settings = load_experiment(str(tmp_path / "both.toml"), [*SMALL, "method.bn_weight=0"])
+    return str(tmp_path / "both.toml")
+
+
+def test_both_phases_are_run_where_no_earlier_run_is_named(tmp_path: Path) -> None:
+    settings = load_experiment(two_phases(tmp_path), [*SMALL, "method.bn_weight=0"])
     result = run(settings, "local", tmp_path / "out")
     assert result["growth"]["run"] == "out-first"
     assert not result["growth"]["weights_copied"]  # the first was a perceptron
@@ -117,6 +123,16 @@ def test_both_phases_are_run_where_no_earlier_run_is_named(tmp_path: Path) -> No
     again = after_first_run(settings, "local", tmp_path / "out", 0.0)
     assert again.grow.run == str(tmp_path / "out-first")
     assert (tmp_path / "out-first" / "result.json").stat().st_mtime_ns == before
+
+
+def test_a_comparison_runs_both_phases_and_knows_them_again(tmp_path: Path) -> None:
+    names, small = [two_phases(tmp_path)], [*SMALL[:-1], "method.bn_weight=0"]
+    (row,) = compare(names, 1, "local", tmp_path / "out", small)
+    before = (row.folders[0] / "result.json").stat().st_mtime_ns
+    (again,) = compare(names, 1, "local", tmp_path / "out", small)
+    assert (again.folders[0] / "result.json").stat().st_mtime_ns == before
+    with pytest.raises(SettingsError, match=r"run of other settings \(in student"):
+        compare(names, 1, "local", tmp_path / "out", [*small, "student.steps=3"])
 
 
 def test_an_interrupted_first_run_of_other_settings_is_not_gone_on_with(tmp_path: Path) -> None:
