@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fedkd.experiment import load_experiment
-from fedkd.simulations.run import run
+from fedkd.simulations.checks.kept_run import make_once
 
 EXPERIMENT, MAIN = "digits-embed", "student, KL of softmaxes"
 RUNS: Mapping[str, tuple[str, ...]] = {
@@ -38,9 +38,8 @@ def results_of(
     found = []
     for seed in seeds:
         folder = out / f"{list(RUNS).index(name)}-{seed}"
-        if not (folder / "result.json").exists():
-            settings = [*overrides, *RUNS[name], f"seed={seed}"]
-            run(load_experiment(EXPERIMENT, settings), "local", folder)
+        settings = [*overrides, *RUNS[name], f"seed={seed}"]
+        make_once(load_experiment(EXPERIMENT, settings), folder)
         found.append(json.loads((folder / "result.json").read_text()))
     return found
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from fedkd.errors import DataError
 from fedkd.experiment import load_experiment
-from fedkd.simulations.run import run
+from fedkd.simulations.checks.kept_run import make_once
 
 WANTED = "torchvision:MNIST"
 """The part of the pool that is no junk."""
@@ -78,9 +78,8 @@ def row(name: str, seeds: Sequence[int], overrides: Sequence[str], out: Path) ->
     found = []
     for seed in seeds:
         folder = out / f"{name.replace(', ', '-').replace(' ', '-')}-{seed}"
-        if not (folder / "result.json").exists():
-            settings = [*overrides, *own, f"seed={seed}"]
-            run(load_experiment(experiment, settings), "local", folder)
+        settings = [*overrides, *own, f"seed={seed}"]
+        make_once(load_experiment(experiment, settings), folder)
         found.append(chosen_in(folder, alone=set(ALONE) <= set(own)))
     return found
 

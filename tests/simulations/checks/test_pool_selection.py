@@ -10,7 +10,7 @@ from fedkd.data.datasets import open_data
 from fedkd.errors import DataError
 from fedkd.experiment import load_experiment
 from fedkd.server.report.records.loop_events import loop_events
-from fedkd.simulations.checks.pool_selection import WANTED, Chosen, chosen_in, row, table
+from fedkd.simulations.checks.pool_selection import ROWS, WANTED, Chosen, chosen_in, row, table
 from fedkd.simulations.run import run
 
 SMALL = (
@@ -60,7 +60,12 @@ def test_a_run_of_kd3_is_replayed_event_by_event(overrides: list[str], tmp_path:
 def test_a_pool_without_junk_counts_what_was_asked(name: str, tmp_path: Path) -> None:
     folder = tmp_path / f"{name.replace(', ', '-').replace(' ', '-')}-0"  # as if it had been run
     folder.mkdir()
-    result = {"student": {"accuracy": 0.5}, "teachers": [{"samples_asked": 1000}] * 2}
+    experiment, own = ROWS[name]
+    result = {
+        "config": load_experiment(experiment, [*own, "seed=0"]).model_dump(mode="json"),
+        "student": {"accuracy": 0.5},
+        "teachers": [{"samples_asked": 1000}] * 2,
+    }
     (folder / "result.json").write_text(json.dumps(result))
     (found,) = row(name, [0], [], tmp_path)
     assert found == Chosen(0.5, {WANTED: 1000})
