@@ -4,7 +4,7 @@ Institutions may join and leave at any time. A late joiner takes part from the n
 it fits the run; one that left is asked again when it is back, and its answers stay.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from fedkd.aggregation.fusion_of_cards import build_fusion
 from fedkd.core.earlier_student import TeacherCards
@@ -12,9 +12,23 @@ from fedkd.errors import SettingsError
 from fedkd.experiment import ADAPTIVE, Linger
 from fedkd.process.memory_estimate import check_memory, fusion_bytes
 from fedkd.protocol import Answers, Ask, Card, LabelSpaces, Request, abbreviated, class_names_of
+from fedkd.protocol.label_spaces import sample_mismatch
 from fedkd.server.coordinator import Ingredients
 from fedkd.server.hub.hub import Hub
 from fedkd.server.run.missing_institutions import Lost
+
+
+def teacher_mismatch(card: Card, teachers: Sequence[Card]) -> str | None:
+    """Why a student built for ``teachers`` cannot learn from that of ``card``; None if it can."""
+    # A number that the first of them does not know may stand on another one's card.
+    if why := next(filter(None, (sample_mismatch(card, ours) for ours in teachers)), None):
+        return f"{why}; bring a teacher that agrees with those of this run"
+    if strange := sorted(set(class_names_of(card)) - set(LabelSpaces.of(teachers).names)):
+        return (
+            f"{card.name} knows {abbreviated(strange)}, which this run's student was not built "
+            "for; be there before its first question"
+        )
+    return None
 
 
 class RemoteInstitutions:
@@ -67,18 +81,9 @@ class RemoteInstitutions:
 
     def _mismatch(self, card: Card) -> str | None:
         """Why the institution of ``card`` does not fit this run; None if it does."""
-        plan, ours = self._parts.plan, self.cards[0]
-        if card.shape != ours.shape:
-            return (
-                f"{card.name} reads images {card.shape}, this run has {ours.shape}; "
-                "bring a teacher of that shape"
-            )
-        known = LabelSpaces.of(TeacherCards(self._parts.earlier, self.cards)).names
-        if strange := sorted(set(class_names_of(card)) - set(known)):
-            return (
-                f"{card.name} knows {abbreviated(strange)}, which this run's student was not built "
-                "for; be there before its first question"
-            )
+        plan, teachers = self._parts.plan, TeacherCards(self._parts.earlier, self.cards)
+        if why := teacher_mismatch(card, teachers):
+            return why
         try:
             self._parts.method.check([card], self._parts.plan.batch_statistics)
             agreed, now = (

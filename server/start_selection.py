@@ -1,11 +1,13 @@
 """Who takes part at the start of a run: institutions whose cards do not fit are turned away.
 
-A card may be out of proportion, of another shape than the others', without the signals that the
-method needs, or such that answers cannot be fused. That must not end the run for the others.
+A card may be out of proportion, of other samples than the others', without the signals that the
+method needs, or such that answers cannot be fused. That must not end the run for the others, nor
+turn them away: most institutions decide what a run's teachers read and predict.
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from operator import attrgetter
 
 from fedkd.core.earlier_student import TeacherCards
 from fedkd.errors import FedkdError, NeedsError, SettingsError
@@ -13,6 +15,7 @@ from fedkd.experiment import Experiment
 from fedkd.loop import Distillation
 from fedkd.methods import make
 from fedkd.protocol import Card, class_names_of
+from fedkd.protocol.label_spaces import sample_mismatch
 from fedkd.server.coordinator import StudentFactory, ingredients
 from fedkd.server.fusion_dry_run import fusion_failure
 from fedkd.wire import one_line
@@ -34,15 +37,17 @@ def misfits_at_start(
         build: makes the student, where it is not the one that the experiment names.
 
     Raises:
-        SettingsError: no institution fits, or shapes differ and none has a majority.
+        SettingsError: no institution fits, or shapes, columns or kinds differ and none has a
+            majority.
     """
 
     def failure(some: Sequence[Card]) -> str | None:
         return start_failure(experiment, some, build)
 
-    if not cards or failure(cards) is None:
+    misfits = sample_misfits(cards)
+    if not cards or (not misfits and failure(cards) is None):
         return {}
-    misfits = shape_misfits(cards) | _misfits_by_needs(experiment, cards)
+    misfits |= _misfits_by_needs(experiment, cards)
     rest = [card for card in cards if card.name not in misfits]
     alike = Counter(class_names_of(card) for card in rest)
     # Who differs from most and who makes a run large is tried last, and found to be the one.
@@ -76,7 +81,23 @@ def start_failure(
     return why and f"answers of these institutions cannot be fused: {why}"
 
 
-def shape_misfits(cards: Sequence[Card]) -> Misfits:
+def sample_misfits(cards: Sequence[Card]) -> Misfits:
+    """Those whose teachers read other samples than most institutions', or predict other things.
+
+    Raises:
+        SettingsError: no shape has more institutions than each other, or no columns, or no kind.
+    """
+    misfits = _shape_misfits(cards)
+    for find in (
+        lambda rest: _unlike_most(rest, attrgetter("columns")),
+        lambda rest: _unlike_most(rest, attrgetter("predicts")),
+        _number_misfits,
+    ):
+        misfits |= find([card for card in cards if card.name not in misfits])
+    return misfits
+
+
+def _shape_misfits(cards: Sequence[Card]) -> Misfits:
     """Those whose images have another shape than most institutions'.
 
     Raises:
@@ -97,6 +118,54 @@ def shape_misfits(cards: Sequence[Card]) -> Misfits:
         for card in cards
         if card.shape != shapes[0][0]
     }
+
+
+def _unlike_most(cards: Sequence[Card], trait: Callable[[Card], Hashable]) -> Misfits:
+    """Those of one shape whose columns or kind, the trait, is another than most institutions'.
+
+    Raises:
+        SettingsError: none has more institutions than each other.
+    """
+    sides = Counter(map(trait, cards)).most_common(2)
+    if len(sides) < 2:
+        return {}
+    one, other = (next(card for card in cards if trait(card) == value) for value, _ in sides)
+    if sides[0][1] == sides[1][1]:
+        raise SettingsError(
+            f"{sample_mismatch(other, one)}; as many institutions agree with the one as with the "
+            "other, so begin with those that agree"
+        )
+    return {
+        card.name: f"{sample_mismatch(card, one)}; most institutions agree with {one.name}"
+        for card in cards
+        if trait(card) != trait(one)
+    }
+
+
+def _number_misfits(cards: Sequence[Card]) -> Misfits:
+    """Those who give a number another unit or range than most who know it.
+
+    Where none has a majority, all who know it: two who make up a number must not end the run.
+    """
+    told = {card.name: {n.name: (n.unit, n.low, n.high) for n in card.numbers} for card in cards}
+    misfits = Misfits()
+    while (number := _disputed_number(told.values())) is not None:
+        ranges = {name: own[number] for name, own in told.items() if number in own}
+        (most, count), (_, next_count) = Counter(ranges.values()).most_common(2)
+        for name in (n for n, own in ranges.items() if own != most or count == next_count):
+            misfits[name] = (
+                f"{name} gives {number} another unit or range than other institutions; give all "
+                "the same schema"
+            )
+            del told[name]
+    return misfits
+
+
+def _disputed_number(told: Collection[Mapping[str, Hashable]]) -> str | None:
+    """Of the numbers with several ranges the one that most institutions know; None: none is."""
+    ranges = Counter(number for number, _ in {item for own in told for item in own.items()})
+    known = Counter(number for own in told for number in own if ranges[number] > 1)
+    return max(known, key=known.__getitem__, default=None)
 
 
 def _misfits_by_needs(experiment: Experiment, cards: Sequence[Card]) -> Misfits:

@@ -1,6 +1,7 @@
 """Driver of a run through Flower: an experiment over the nodes of a grid."""
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +11,11 @@ from flwr.app import ArrayRecord, ConfigRecord
 from flwr.serverapp import Grid
 
 from fedkd.core import Score
-from fedkd.experiment import ADAPTIVE, ALL, Experiment, Linger
+from fedkd.core.earlier_student import TeacherCards
+from fedkd.experiment import ADAPTIVE, ALL, Expect, Experiment, Linger
 from fedkd.loop import Distilled, Watch
-from fedkd.protocol import Card
+from fedkd.protocol import Card, class_names_of
+from fedkd.protocol.label_spaces import sample_mismatch
 from fedkd.server.card_expectation import expectation_failure
 from fedkd.server.coordinator import StudentFactory, ingredients
 from fedkd.server.experiment_check import check_experiment
@@ -20,10 +23,11 @@ from fedkd.server.flower_strategy import DataFreeDistillation
 from fedkd.server.hub.hub import MAX_INSTITUTIONS
 from fedkd.server.hub.participant_session import ParticipantCounters
 from fedkd.server.hub.quorum_error import quorum_lost
+from fedkd.server.remote_institutions import teacher_mismatch
 from fedkd.server.run.checkpoint import Checkpoint
 from fedkd.server.run.flower_grid import collect_cards
 from fedkd.server.run.quorum import Quorum
-from fedkd.server.start_selection import shape_misfits
+from fedkd.server.start_selection import sample_misfits
 from fedkd.tasks.released_scores import EXAMPLES, nested_scores
 from fedkd.wire.grpc_channels import grpc
 
@@ -44,14 +48,48 @@ def _linger(linger: Linger, *, simulated: bool) -> Linger:
     return ALL if simulated and linger == ADAPTIVE else linger
 
 
-def _misfits(experiment: Experiment, cards: Sequence[Card]) -> Mapping[str, str]:
-    """Who cannot take part, by what is known before institutions connect to the hub."""
-    failures = {card.name: expectation_failure(experiment.expect, card) for card in cards}
-    found = {name: why for name, why in failures.items() if why}
-    found |= shape_misfits([card for card in cards if card.name not in found])
-    for why in found.values():
+def _misfits(expect: Expect, cards: Sequence[Card]) -> Mapping[Card, str]:
+    """The cards that no student is built for, by what is known before institutions connect.
+
+    Args:
+        expect: of the experiment.
+        cards: as told over Flower, each different. A node may tell the name of another institution:
+            the hub, which knows whose a name is, judges whoever comes to it by its card alone.
+    """
+    found = {card: why for card in cards if (why := expectation_failure(expect, card))}
+    rest = [card for card in cards if card not in found]
+    count = Counter(card.name for card in rest)
+    found |= {
+        card: f"{count[card.name]} nodes tell different cards of {card.name}; name them apart"
+        for card in rest
+        if count[card.name] > 1
+    }
+    rest = [card for card in rest if card not in found]
+    misfits = sample_misfits(rest)
+    found |= {card: misfits[card.name] for card in rest if card.name in misfits}
+    for why in dict.fromkeys(found.values()):
         log.warning("an institution is turned away: %s", why)
     return found
+
+
+def _misfit_at_hub(card: Card, expect: Expect, teachers: Sequence[Card]) -> str | None:
+    """Why an institution that connects with ``card`` cannot take part; None if it can.
+
+    Args:
+        card: as the hub received it.
+        expect: of the experiment.
+        teachers: that the student was built for: another card under one of their names, or another
+            class, would end the run for all.
+    """
+    if why := expectation_failure(expect, card):
+        return why
+    told = next((each for each in teachers if each.name == card.name), card)
+    if sample_mismatch(card, told) or class_names_of(card) != class_names_of(told):
+        return (
+            f"{card.name} connects with another card than it told before: what its teacher reads "
+            "and predicts stays as it is; bring the same teacher back"
+        )
+    return teacher_mismatch(card, teachers)
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,11 +147,14 @@ def distil_over_flower(
     cards = collect_cards(grid, quorum, config)
     if checkpoint is not None:
         cards = tuple(checkpoint.taking_part(cards))
-    misfits = {} if earlier else _misfits(experiment, cards)
-    cards = tuple(card for card in cards if card.name not in misfits)
+    cards = tuple(dict.fromkeys(cards))
+    misfits = {} if earlier else _misfits(experiment.expect, cards)
+    cards = tuple(card for card in cards if card not in misfits)
     if len(cards) < asked.quorum:
-        raise quorum_lost(cards, asked.quorum, NODE_TIMEOUT, misfits)
+        reasons = {card.name: why for card, why in misfits.items()}
+        raise quorum_lost(cards, asked.quorum, NODE_TIMEOUT, reasons)
     parts = ingredients(experiment, earlier or cards, build=build)
+    teachers = TeacherCards(parts.earlier, earlier or cards)
     strategy = DataFreeDistillation(
         method=parts.method,
         student=parts.student,
@@ -136,7 +177,7 @@ def distil_over_flower(
         public=parts.public,
         earlier=parts.earlier,
         max_institutions=max(MAX_INSTITUTIONS, 2 * experiment.institutions.count),
-        misfit=lambda card: misfits.get(card.name) or expectation_failure(experiment.expect, card),
+        misfit=lambda card: _misfit_at_hub(card, experiment.expect, teachers),
     )
     begun(earlier or cards)
     arrays = ArrayRecord(parts.student.state_dict())

@@ -33,7 +33,8 @@ def await_institutions(
         quorum: how many are waited for, and how long.
         progress: called with the number of connected institutions, whenever one connects.
         misfits: returns who of these cannot take part, with reasons; they are turned away, and not
-            waited for: the run begins with the others, once these are enough.
+            waited for: the run begins with the others, once these are enough. Whoever comes with
+            a new card after that is waited for until time is up, and no longer.
 
     Raises:
         QuorumLost: fewer than a quorum came.
@@ -55,14 +56,15 @@ def await_institutions(
         cards = replace(quorum, timeout=left).wait_for(
             present, turned_away=lambda: len(hub.turned_away)
         )
-        if len(cards) < quorum.minimum:
-            raise quorum_lost(cards, quorum.minimum, quorum.timeout, hub.turned_away)
-        reasons = misfits(cards)
+        reasons = misfits(cards) if len(cards) >= quorum.minimum else {}
         for card in cards:
             if why := reasons.get(card.name):
                 hub.turn_away(card, why)
-        if not reasons:
+        cards = tuple(card for card in cards if card.name not in reasons)
+        if not reasons or time.monotonic() > deadline:
             break
+    if len(cards) < quorum.minimum:
+        raise quorum_lost(cards, quorum.minimum, quorum.timeout, hub.turned_away)
     if len(cards) < count:
         log_event(log, "starting without all", institutions=f"{len(cards)} of {count}")
     return cards

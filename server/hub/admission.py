@@ -11,11 +11,12 @@ import secrets
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Protocol
 
 from fedkd.errors import DataError, SettingsError
+from fedkd.process.private_files import private_opener
 from fedkd.wire import MAX_NAME_LENGTH
 
 UNKNOWN_TOKEN = "the token is not of this run; ask the coordinator for it"
@@ -169,13 +170,29 @@ def persistent_run_token(file: Path) -> str:
         DataError: the file cannot be written or read.
     """
     try:
-        with suppress(FileExistsError):
-            descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "w") as fresh:
-                fresh.write(secrets.token_urlsafe())
+        # An empty file is what a full disk left of a token that nobody was told.
+        if not file.exists() or not file.stat().st_size:
+            _write_token(file, secrets.token_urlsafe())
         return file.read_text()
     except OSError as error:
         raise DataError(
             f"cannot keep the run's token in {file}: {error.strerror}; make room there, or name "
             "another folder"
         ) from error
+
+
+def _write_token(file: Path, token: str) -> None:
+    """Writes a token to a file of its owner's, which is there once the whole token is on the disk.
+
+    The run's folder is locked, so that no other process draws one meanwhile.
+    """
+    temporary = file.with_name(f".{file.name}.part")
+    temporary.unlink(missing_ok=True)
+    try:
+        with open(temporary, "x", opener=private_opener) as fresh:
+            fresh.write(token)
+            fresh.flush()
+            os.fsync(fresh.fileno())
+        os.replace(temporary, file)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -69,9 +69,8 @@ class Bans:
             self._load()
         except OSError as error:
             log.error("new bans cannot be read: %s: %s", self._path, error.strerror)
-        return [
-            name for name, why in self._reasons.items() if type(before.get(name)) is not type(why)
-        ]
+        now = dict(self._reasons)  # the hub's thread adds meanwhile
+        return [name for name, why in now.items() if type(before.get(name)) is not type(why)]
 
     def add(self, name: str, why: BanReason) -> None:
         """Bans ``name``; the ban is on the disk once this returns.
@@ -95,10 +94,11 @@ class Bans:
         """Load the file, if it has grown."""
         if self._path is None or not self._path.exists():
             return
-        if (size := self._path.stat().st_size) == self._read:
+        if self._path.stat().st_size == self._read:
             return
-        self._read = size
-        for line in self._path.read_bytes().split(b"\n"):
+        content = self._path.read_bytes()
+        self._read = len(content)
+        for line in content.split(b"\n"):
             self._load_line(line)
 
     def _load_line(self, line: bytes) -> None:

@@ -51,8 +51,8 @@ class Participant:
             return code.ALREADY_EXISTS, f"{card.name!r} is here already; choose another name"
         if _fixed_fields(card) != _fixed_fields(self._card):
             return code.FAILED_PRECONDITION, (
-                f"{card.name!r} came with another card before: classes and shape stay as they are "
-                "through a run; bring the same teacher back, or choose another name"
+                f"{card.name!r} came with another card before: what its teacher reads and predicts "
+                "stays as it is through a run; bring the same teacher back, or choose another name"
             )
         return None
 
@@ -132,7 +132,11 @@ class Participant:
 
 
 def _fixed_fields(card: Card) -> Card:
-    """The fields of ``card`` that may not change; a release policy may, after a restart."""
+    """The fields of ``card`` that may not change: what its teacher reads and predicts.
+
+    After a restart its release policy may be another, with what that discloses and guarantees, and
+    so may the version of fedkd, within what the handshake admits.
+    """
     return replace(
         card,
         signals=frozenset(),
@@ -141,5 +145,9 @@ def _fixed_fields(card: Card) -> Card:
         largest_batch=1,
         class_counts=None,
         scores=False,
+        guarantee=None,
         recipes=0,
+        numbers=tuple(replace(number, error=None) for number in card.numbers),
+        fedkd_version="",
+        batch_statistics=False,
     )

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import ceil, log2
 
@@ -14,12 +14,12 @@ from fedkd.client.sessions.agent import Agent, StopReason
 from fedkd.errors import QuorumLost, SettingsError
 from fedkd.experiment import Expect, Experiment, parse_experiment
 from fedkd.process.memory_estimate import check_memory
-from fedkd.protocol import Ask, Card, Signal
+from fedkd.protocol import Ask, Card, Column, Number, Signal
 from fedkd.server.card_expectation import expectation_failure
 from fedkd.server.drivers.standalone_driver import await_institutions
 from fedkd.server.hub.hub import Hub
 from fedkd.server.run.quorum import Quorum
-from fedkd.server.start_selection import _largest_that_fits, misfits_at_start, shape_misfits
+from fedkd.server.start_selection import _largest_that_fits, misfits_at_start, sample_misfits
 from tests.support.hub_clients import (
     IMAGES,
     QUICK,
@@ -164,7 +164,106 @@ def test_where_no_shape_has_a_majority_the_operator_is_asked() -> None:
         SettingsError, match=r"1 of \(1, 8, 8\); 1 of \(3, 2, 2\).*\[expect\] shape"
     ):
         misfits_at_start(experiment(), [card("north"), other])
-    assert shape_misfits([card("north"), card("south"), other]).keys() == {"odd"}
+    assert sample_misfits([card("north"), card("south"), other]).keys() == {"odd"}
+
+
+HONEST = ("east", "north", "south", "west")
+COLUMNS = (Column("age", 0.0, 99.0), Column("ward", high=2.0, levels=("a", "b", "c")))
+COST = Number("cost", "EUR", 0.0, 100.0)
+
+
+def patients(name: str, columns: tuple[Column, ...] = COLUMNS, *numbers: Number) -> Card:
+    told = numbers or (COST,)
+    logits = frozenset({Signal.LOGITS})
+    return Card(name, len(told), (1, 1, 2), logits, columns=columns, numbers=told)
+
+
+@pytest.mark.parametrize(
+    ("honest", "odd", "says"),
+    [
+        (
+            patients,
+            patients("aaa", (Column("age", 0.0, 1e6), COLUMNS[1])),
+            "differ in column 0",
+        ),
+        (
+            patients,
+            patients("aaa", COLUMNS, replace(COST, unit="cent")),
+            "cost another unit or range",
+        ),
+        (
+            card,
+            replace(card("aaa"), numbers=tuple(Number(str(place)) for place in range(5))),
+            "predicts numbers",
+        ),
+    ],
+    ids=["columns", "range", "kind"],
+)
+def test_one_institution_does_not_turn_all_others_away(
+    honest: Callable[[str], Card], odd: Card, says: str
+) -> None:
+    found = misfits_at_start(experiment(), [odd, *map(honest, HONEST)])
+    assert found.keys() == {"aaa"}
+    assert says in found["aaa"]
+    assert "\n" not in found["aaa"]
+
+
+def test_where_no_columns_or_kind_have_a_majority_the_operator_is_asked() -> None:
+    other = replace(card("odd"), numbers=tuple(Number(str(place)) for place in range(5)))
+    with pytest.raises(SettingsError, match=r"odd predicts numbers and north classes.*agree"):
+        misfits_at_start(experiment(), [card("north"), other])
+    with pytest.raises(SettingsError, match=r"south and north differ in column 1.*agree"):
+        misfits_at_start(experiment(), [patients("north"), patients("south", COLUMNS[:1] * 2)])
+
+
+def test_two_who_make_up_a_number_do_not_end_the_run() -> None:
+    liars = [
+        patients(name, COLUMNS, COST, Number("made up", high=high))
+        for name, high in (("aaa", 1.0), ("bbb", 2.0))
+    ]
+    found = misfits_at_start(experiment(), [*liars, *map(patients, HONEST)])
+    assert found.keys() == {"aaa", "bbb"}
+    with pytest.raises(SettingsError, match=r"no institution fits this run: .* gives made up"):
+        misfits_at_start(experiment(), liars)
+
+
+def test_a_number_that_the_first_does_not_know_is_compared_too() -> None:
+    days = [Number("days", high=high) for high in (9.0, 9.0, 99.0)]
+    cards = [patients("aaa"), *map(patients, "bcd", [COLUMNS] * 3, days)]
+    assert misfits_at_start(experiment(), cards).keys() == {"d"}
+    assert misfits_at_start(experiment(), cards[:3]) == {}
+
+
+def test_who_returns_with_one_bad_card_after_another_does_not_hold_up_the_start() -> None:
+    rounds = 0
+    with Hub(TOKEN) as hub:
+        served = Served(hub)
+        served.start(card("north"), card("liar-0"))
+        wait_until(lambda: len(hub.cards) == 2)
+
+        def misfits(cards: Sequence[Card]) -> dict[str, str]:
+            nonlocal rounds
+            rounds += 1
+            assert rounds < 50, "no end is in sight"
+            # While these are judged, the next bad card comes.
+            served.start(card(f"liar-{rounds}"))
+            wait_until(lambda: f"liar-{rounds}" in names(hub))
+            return {each.name: f"{each.name} lies" for each in cards if each.name != "north"}
+
+        there = await_institutions(hub, Quorum(2, 1, 0.3), misfits=misfits)
+        assert [each.name for each in there] == ["north"]
+        assert hub.turned_away.keys() >= {"liar-0"}
+        served.close()
+
+
+def test_who_does_not_fit_when_time_is_up_does_not_make_a_quorum() -> None:
+    with Hub(TOKEN) as hub:
+        served = Served(hub)
+        served.start(card("north"), card("liar"))
+        wait_until(lambda: len(hub.cards) == 2)
+        with pytest.raises(QuorumLost, match=r"1 institution came .*turned away: it lies"):
+            await_institutions(hub, Quorum(3, 2, 0.1), misfits=lambda cards: {"liar": "it lies"})
+        served.close()
 
 
 def test_where_nobody_fits_the_run_ends_with_the_reason() -> None:

@@ -1,6 +1,7 @@
 """Who may come in, over real TLS: a stranger does nobody any harm but himself."""
 
 import datetime
+import resource
 import stat
 import threading
 import time
@@ -25,6 +26,7 @@ from fedkd.server.hub.admission import (
     USED_TOKEN,
     JoinTokens,
     RunToken,
+    persistent_run_token,
 )
 from fedkd.server.hub.hub import Hub
 from fedkd.wire import VERSION, Hello
@@ -64,6 +66,31 @@ def test_a_run_token_lets_in_whoever_knows_it() -> None:
         assert door.admit(wrong, "north", None) == UNKNOWN_TOKEN
     with pytest.raises(SettingsError, match="empty token"):
         RunToken("")
+
+
+def test_the_token_of_a_run_is_drawn_once_and_is_its_owners(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    token = persistent_run_token(file)
+    assert len(token) > 30
+    assert persistent_run_token(file) == token
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_full_disk_leaves_no_token_and_the_run_may_go_on_later(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        with pytest.raises(DataError, match="cannot keep the run's token"):
+            persistent_run_token(file)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(tmp_path.iterdir()) == []
+    file.touch()  # as an earlier release left it
+    token = persistent_run_token(file)
+    assert token == persistent_run_token(file) != ""
+    assert RunToken(token).admit(token, "north", None) is None
 
 
 # --- tokens for one

@@ -2,6 +2,7 @@
 
 import os
 import resource
+import sys
 import threading
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from fedkd.loop import Plan
 from fedkd.methods import cudfkd
 from fedkd.procedural import build_prior
 from fedkd.server.coordinator import Coordinator, Ingredients
-from fedkd.server.hub.bans import BanReason, Bans
+from fedkd.server.hub.bans import BanReason, Bans, Exclusion
 from fedkd.server.hub.hub import Hub
 from fedkd.server.remote_institutions import RemoteInstitutions
 from fedkd.server.run.checkpoint import Checkpoint
@@ -76,6 +77,38 @@ def test_a_ban_that_cannot_be_written_holds_while_the_process_lives(
     bans.add("west", BanReason("garbage"))  # there is room again, after half a line
     again = Bans(tmp_path / "bans.jsonl")
     assert [name in again for name in ("north", "south", "west")] == [True, False, True]
+
+
+def test_an_exclusion_that_could_not_be_read_at_once_is_read_later(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ours, operators = (Bans(tmp_path / "bans.jsonl") for _ in range(2))
+    operators.add("north", Exclusion("the operator said so"))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        assert ours.refresh() == []
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert "new bans cannot be read" in caplog.text
+    assert ours.refresh() == ["north"]
+    assert ours.refresh() == []
+
+
+def test_bans_are_refreshed_while_another_thread_adds() -> None:
+    bans, pause = Bans(), sys.getswitchinterval()
+    adding = threading.Thread(
+        target=lambda: [bans.add(str(number), Exclusion()) for number in range(20_000)]
+    )
+    sys.setswitchinterval(1e-6)
+    try:
+        adding.start()
+        while adding.is_alive():
+            bans.refresh()
+    finally:
+        sys.setswitchinterval(pause)
+        adding.join(SOON)
+    assert len(bans) == 20_000
 
 
 def test_a_ban_is_on_the_disk_before_the_institution_is_informed(tmp_path: Path) -> None:
