@@ -104,8 +104,8 @@ def ingredients(
     augmentation = Augmentation(experiment.student.shift, experiment.student.mirrors)
     if augmentation and cards[0].columns:
         raise SettingsError(
-            "rows of a table cannot be shifted or mirrored, which would exchange their columns; leave "
-            "student.shift and student.mirrors out"
+            "rows of a table cannot be shifted or mirrored, which would exchange their columns; "
+            "leave student.shift and student.mirrors out"
         )
     labels = LabelSpaces.of(teachers)
     outputs = len(labels.names)

@@ -40,9 +40,9 @@ from fedkd.server.run.checkpoint import Checkpoint
 from fedkd.server.run.flower_grid import (
     ARRAYS,
     CONFIG,
-    METRICS,
     await_nodes,
     broadcast,
+    released_scores,
     successful_replies,
 )
 from fedkd.server.run.quorum import Quorum
@@ -261,10 +261,7 @@ class DataFreeDistillation(Strategy):
         """Scores on the test data of the institutions that report them; None if none does."""
         notes = self._coordinator()[0].notes
         notes["examined"] = max(server_round, notes.get("examined", 0))
-        received = [
-            reply.content.metric_records[METRICS] for reply in successful_replies(replies, 0)
-        ]
-        released = [score for score in received if EXAMPLES in score]
+        released = released_scores(replies)
         task = task_of(self._coordinator()[0].teachers)
         scores = flat_scores(task.pooled(released))
         if not scores:

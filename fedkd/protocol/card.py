@@ -25,6 +25,8 @@ MAX_VERSION_LENGTH = 64
 """Characters of the version of fedkd."""
 MAX_SAMPLES = (1 << 63) - 1
 """Of other numbers: what files and tensors hold."""
+MIN_EPSILON, MAX_EPSILON = 1e-30, 1e30
+"""Of a guarantee: far beyond what any mechanism gives, and safe to add up and to write."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,11 @@ def card_violation(card: Card) -> str | None:
         return f"a card with a cap of {card.samples} samples, expected 0 to {MAX_SAMPLES}"
     if card.guarantee and max(card.guarantee.steps, card.guarantee.unpromised) > MAX_SAMPLES:
         return f"a guarantee with more than {MAX_SAMPLES} steps, or answers before it"
+    if card.guarantee and not MIN_EPSILON <= card.guarantee.epsilon <= MAX_EPSILON:
+        return (
+            f"a guarantee of epsilon {card.guarantee.epsilon:g}, expected {MIN_EPSILON:g} to "
+            f"{MAX_EPSILON:g}"
+        )
     return _classes_violation(card) or _tasks_violation(card) or _table_violation(card)
 
 

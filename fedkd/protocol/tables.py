@@ -26,6 +26,15 @@ MAX_TEXT = 64
 """Characters of a name, a level or a unit."""
 BYTE_STEPS = 256
 """Values that a column has where a row travels as bytes."""
+MIN_SPAN, MAX_END = 1e-100, 1e100
+"""Least span of a range, and the furthest end from 0: far beyond any unit, and safe to compute
+with and to draw."""
+MIN_RELATIVE_SPAN = 1e-13
+"""Least span of a range, as a share of its further end: floats tell `BYTE_STEPS` values apart."""
+_RANGE = (
+    f"expected ends within {MAX_END:g} of 0, and a span of at least {MIN_SPAN:g} and "
+    f"{MIN_RELATIVE_SPAN:g} of the further end"
+)
 
 
 @dataclass(frozen=True)
@@ -132,17 +141,25 @@ def columns_violation(columns: Sequence[Column]) -> str | None:
     if len({column.name for column in columns}) != len(columns):
         return "a table with two columns of one name"
     for place, column in enumerate(columns):
-        if not _is_text(column.name):
-            return f"column {place}: a name must be 1 to {MAX_TEXT} printable characters"
-        if column.levels:
-            if not 2 <= len(column.levels) <= MAX_LEVELS:
-                return f"column {place}: {len(column.levels)} levels, expected 2 to {MAX_LEVELS}"
-            if len(set(column.levels)) != len(column.levels):
-                return f"column {place}: two levels of one name"
-            if not all(_is_text(level) for level in column.levels):
-                return f"column {place}: levels must be 1 to {MAX_TEXT} printable characters"
-        elif not _is_range(column.low, column.high):
-            return f"column {place}: a range from {column.low} to {column.high}"
+        if why := _column_violation(column):
+            return f"column {place}: {why}"
+    return None
+
+
+def _column_violation(column: Column) -> str | None:
+    if not _is_text(column.name):
+        return f"a name must be 1 to {MAX_TEXT} printable characters"
+    if column.levels:
+        if not 2 <= len(column.levels) <= MAX_LEVELS:
+            return f"{len(column.levels)} levels, expected 2 to {MAX_LEVELS}"
+        if len(set(column.levels)) != len(column.levels):
+            return "two levels of one name"
+        if not all(_is_text(level) for level in column.levels):
+            return f"levels must be 1 to {MAX_TEXT} printable characters"
+    elif not _is_range(column.low, column.high):
+        return f"a range from {column.low} to {column.high}, {_RANGE}"
+    elif column.whole and math.ceil(column.low) > math.floor(column.high):
+        return f"no whole number from {column.low} to {column.high}"
     return None
 
 
@@ -156,7 +173,7 @@ def numbers_violation(numbers: Sequence[Number]) -> str | None:
         if not _is_text(number.name) or (number.unit and not _is_text(number.unit)):
             return f"number {place}: name and unit must be up to {MAX_TEXT} printable characters"
         if not _is_range(number.low, number.high):
-            return f"number {place}: a range from {number.low} to {number.high}"
+            return f"number {place}: a range from {number.low} to {number.high}, {_RANGE}"
         if number.error is not None and not 0 < number.error < math.inf:
             return f"number {place}: an error of {number.error}, expected one above 0"
     return None
@@ -177,7 +194,10 @@ def _is_text(text: str) -> bool:
 
 
 def _is_range(low: float, high: float) -> bool:
-    return math.isfinite(low) and math.isfinite(high) and 0 < high - low < math.inf
+    furthest = max(abs(low), abs(high))
+    narrowest = max(MIN_SPAN, MIN_RELATIVE_SPAN * furthest)
+    # NaN compares as False, at either end.
+    return abs(low) <= MAX_END and abs(high) <= MAX_END and high - low >= narrowest
 
 
 def _ranges(columns: Sequence[Column]) -> tuple[Tensor, Tensor, Tensor]:

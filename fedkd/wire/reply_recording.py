@@ -56,7 +56,8 @@ class ReplyRecorder:
             first: queries of the run that were answered before the file starts.
 
         Raises:
-            OSError: it cannot be written; the former file is unchanged and still in use.
+            OSError: it cannot be written; the former file is unchanged and still in use. Or only
+                its folder cannot be flushed; then the new one is in use.
         """
         part = self.path.with_name(f".{self.path.name}.part")
         part.unlink(missing_ok=True)
@@ -70,13 +71,14 @@ class ReplyRecorder:
                 _write(file, encode(Hello(VERSION, "-", card)))
             self._sync(file)
             part.rename(self.path)
-            self._sync_folder()
         except BaseException:
             file.close()
             part.unlink(missing_ok=True)
             raise
         self.close()
         self._file, self._queries, self.cards = file, first, list(cards)
+        # After the switch: should this fail, the former file has no name any more.
+        self._sync_folder()
 
     def resume(self, without: Collection[str] = (), since: int = 0) -> "Replay":
         """Resume an existing file after its last whole query; the rest is truncated.

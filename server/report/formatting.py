@@ -31,11 +31,13 @@ def significant(number: float | None) -> str:
 
 
 def value_in_unit(number: float | None, step: float) -> str:
-    """``1,234.5``: a value with the digits that tell values ``step`` apart, ``step`` > 0."""
+    """``1,234.5``: a value with the digits that tell values ``step`` apart, ``step`` >= 0."""
     if number is None:
         return UNKNOWN
-    digits = -math.floor(math.log10(step))
-    text = f"{number:.4g}" if digits > 6 else f"{number:,.{max(0, digits)}f}"
+    if 1e-6 <= step < 1e15:
+        text = f"{number:,.{max(0, -math.floor(math.log10(step)))}f}"
+    else:  # digits that nobody would read; the step of a tiny range is 0 in floats
+        text = f"{number:.4g}"
     return text.replace("-", "\N{MINUS SIGN}")
 
 
@@ -86,10 +88,17 @@ def guarantee(teacher: TeacherRecord) -> str:
 
 def epsilon_delta(epsilon: float, delta: float | None) -> str:
     """``ε = 4, δ = 1e-5``; both are bounds, so ε is rounded up to four digits."""
+    return f"ε = {_rounded_up(epsilon)}" + ("" if delta is None else f", δ = {small(delta)}")
+
+
+def _rounded_up(epsilon: float) -> str:
+    """A bound > 0 to four digits; ∞ for one that floats cannot round."""
+    if epsilon > 1e300:
+        return "∞"
+    epsilon = max(epsilon, 1e-300)  # a bound too; steps below are 0 in floats
     step = 10.0 ** (math.floor(math.log10(epsilon)) - 3)
     # First to the nearest in a millionth of a step: 8.001 is no whole number of steps in floats.
-    above = math.ceil(round(epsilon / step, 6)) * step
-    return f"ε = {above:.4g}" + ("" if delta is None else f", δ = {small(delta)}")
+    return f"{math.ceil(round(epsilon / step, 6)) * step:.4g}"
 
 
 def small(number: float) -> str:

@@ -298,15 +298,19 @@ def _table_code(result: Result, notes: Mapping[str, str]) -> str:
 def _network(notes: Mapping[str, str]) -> dict[str, str]:
     """How to build the network: literals of Python."""
     own = ", imports=True" if ":" in notes["student"] else ""  # a factory of the coordinator's own
-    model = json.dumps(notes["student"]).replace("`", "\\u0060")
-    return {"model": model, "outputs": notes["classes"], "imports": own}
+    return {"model": _literal(notes["student"]), "outputs": notes["classes"], "imports": own}
 
 
 def _classes(result: Result, notes: Mapping[str, str]) -> str:
-    """A literal of Python; the backtick would end the block of code in Markdown."""
+    """The names of the classes, as an expression of Python."""
     if not 0 < len(result.classes) <= MAX_CLASSES:
         return f"[str(k) for k in range({notes['classes']})]  # names: result.json"
-    return json.dumps(list(result.classes)).replace("`", "\\u0060")
+    return _literal(list(result.classes))
+
+
+def _literal(value: str | list[str]) -> str:
+    """A literal of Python, printable; the backtick would end the block of code in Markdown."""
+    return repr(value).replace("`", "\\x60")
 
 
 _CODES: dict[str, Callable[[Result, Mapping[str, str]], str]] = {

@@ -140,9 +140,11 @@ class Checkpoint:
             found = cls(RunFolder.resume(path, notes.get("events", 0)), again, lock)
             found.state, found.notes = state, _with_current_names(notes)
             found._open_journal()
-            found._write_manifest()
-            for name in without:
+            # All of them, and before the manifest: a kill in between lets nobody in again.
+            make_private_folder(path / FOLDER)
+            for name in left_out:
                 found.bans.add(name, Exclusion("the operator left it out (--without)"))
+            found._write_manifest()
             return found
         except BaseException as error:
             os.close(lock)

@@ -1,6 +1,7 @@
 """The page's section on each institution, and the privacy guarantees of all of them combined."""
 
 import math
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -134,7 +135,10 @@ def _guarantees(teachers: Sequence[TeacherRecord]) -> list[tuple[float, float]]:
 
 
 def _sum(guarantees: Sequence[tuple[float, float]]) -> str:
-    return epsilon_delta(math.fsum(e for e, _ in guarantees), math.fsum(d for _, d in guarantees))
+    # fsum raises where a sum overflows.
+    finite = max(e for e, _ in guarantees) <= sys.float_info.max / len(guarantees)
+    epsilon = math.fsum(e for e, _ in guarantees) if finite else math.inf
+    return epsilon_delta(epsilon, math.fsum(d for _, d in guarantees))
 
 
 def _signal_names(signals: Sequence[str]) -> str:

@@ -97,6 +97,10 @@ def test_numbers_round_trip_within_their_range_and_are_clipped_beyond(values: li
         ({"high": float("inf")}, "a range from -2.0 to inf"),
         ({"low": float("nan")}, "a range from nan"),
         ({"low": -1.7e308, "high": 1.7e308}, "a range from"),  # finite ends, an infinite span
+        ({"low": 0.0, "high": 5e-324}, "a range from"),  # a step of 0
+        ({"low": -8e307, "high": 8e307}, "a range from"),  # which no plot holds
+        ({"low": 1e6, "high": 1e6 + 1e-9}, "a range from"),  # of no 256 values
+        ({"low": 0.2, "high": 0.8, "whole": True}, "no whole number"),
         ({"levels": ("one",)}, "1 levels, expected 2 to 256"),
         ({"levels": tuple(map(str, range(257)))}, "257 levels"),
         ({"levels": ("a", "a")}, "two levels of one name"),
@@ -122,6 +126,8 @@ def test_a_column_out_of_bounds_is_named_by_its_place(
         ({"name": ""}, "name and unit"),
         ({"unit": "\t"}, "name and unit"),
         ({"high": 0.0}, "a range from 0.0 to 0.0"),
+        ({"high": 5e-324}, "a range from 0.0 to 5e-324"),
+        ({"high": 1e101}, "a range from 0.0 to 1e+101"),
         ({"error": 0.0}, "an error of 0.0"),
         ({"error": float("inf")}, "an error of inf"),
         ({"error": float("nan")}, "an error of nan"),
@@ -140,6 +146,9 @@ def test_a_number_out_of_bounds_is_named_by_its_place(
 def test_tables_within_bounds_pass_and_too_wide_ones_do_not() -> None:
     assert columns_violation(TABLE) is None
     assert numbers_violation((Number("a"), Number("b", error=0.5))) is None
+    nanoseconds = 1.7e18, 1.7e18 + 1e6  # since 1970, of one millisecond
+    kilograms = (0.0, 1.7e-27), (0.0, 2e42)
+    assert columns_violation([Column(str(e), *e) for e in (nanoseconds, *kilograms)]) is None
     wide = tuple(Column(f"x{place}") for place in range(MAX_COLUMNS + 1))
     assert columns_violation(wide[:-1]) is None
     assert "4097 columns" in (columns_violation(wide) or "")

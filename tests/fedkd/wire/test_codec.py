@@ -139,7 +139,7 @@ positive = st.floats(0, exclude_min=True, allow_infinity=False)
 words = texts.filter(bool).map(lambda text: text[:64])
 guarantees = st.builds(
     Guarantee,
-    epsilon=positive,
+    epsilon=st.floats(1e-30, 1e30),
     delta=st.floats(0, 1, exclude_min=True, exclude_max=True),
     steps=st.integers(1, 2**63 - 1),
     noise_multiplier=positive,
@@ -476,6 +476,8 @@ GUARANTEE = Guarantee(1.0, 1e-5, 1, 1.0, 0.1, 1.0)
         ("largest_batch", 2**31 + 1),
         ("samples", 2**63),
         ("guarantee", replace(GUARANTEE, steps=2**63)),
+        ("guarantee", replace(GUARANTEE, epsilon=5e-324)),
+        ("guarantee", replace(GUARANTEE, epsilon=1e308)),
         ("fedkd_version", "0" * 65),
         ("fedkd_version", "red\x1b[31m"),
     ],

@@ -1,5 +1,7 @@
 """A recording answers as the run did, and nothing else."""
 
+import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -152,3 +154,28 @@ def test_a_recording_that_begins_anew_counts_on(
     assert (replay.first, replay.cards) == (count, cards)
     assert replay.answer(request) == {}
     assert [path.name for path in tmp_path.iterdir()] == ["replies.bin"]
+
+
+def test_after_a_folder_that_cannot_be_flushed_replies_go_to_the_new_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, request = tmp_path / "replies.bin", Ask(torch.zeros(1, *SHAPE, dtype=torch.uint8))
+    recorder, flush = ReplyRecorder(file, durable=True), os.fsync
+    recorder.start([])
+    recorder.append(request, {})
+
+    def no_folders(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(5, "Input/output error")
+        flush(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", no_folders)
+        with pytest.raises(OSError, match="Input/output"):
+            recorder.start([], recorder.queries)
+    assert recorder.queries == 1
+    recorder.append(request, {}, {"a": ("lost", "late")})
+    recorder.close()
+    outcome = Replay(file).outcome(request)
+    assert outcome is not None
+    assert outcome.missing == {"a": ("lost", "late")}

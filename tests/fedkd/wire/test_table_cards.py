@@ -23,7 +23,8 @@ def columns(draw: st.DrawFn) -> tuple[Column, ...]:
     for name in names:
         levels = draw(st.just(()) | st.lists(texts, min_size=2, max_size=5, unique=True))
         low, high = draw(ends)
-        made.append(Column(name, low, high, draw(st.booleans()), tuple(levels)))
+        whole = draw(st.booleans()) and high - low >= 1
+        made.append(Column(name, low, high, whole, tuple(levels)))
     return tuple(made)
 
 

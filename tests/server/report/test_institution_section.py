@@ -239,6 +239,22 @@ def test_a_bound_is_never_written_smaller_than_it_is(epsilon: float) -> None:
     assert epsilon * (1 - 1e-9) <= written <= epsilon * 1.0011
 
 
+@pytest.mark.parametrize(
+    ("epsilon", "own", "both"),
+    [
+        (5e-324, "ε = 1e-300", "ε = 1e-300"),
+        (1e300, "ε = 1e+300", "ε = ∞"),
+        (1e308, "ε = ∞", "ε = ∞"),
+    ],
+)
+def test_a_page_holds_any_bound_that_an_earlier_release_recorded(
+    epsilon: float, own: str, both: str, tmp_path: Path
+) -> None:
+    told = [teacher("north", epsilon), teacher("south", epsilon)]
+    assert own in page(tmp_path, result(*told))
+    assert summed_guarantee(records(*told)).startswith(both)
+
+
 def test_a_factor_is_readable_at_any_epsilon() -> None:
     assert [factor(e) for e in (0.1, 1.0, 8.0)] == ["1.11", "2.72", "2,981"]
     assert factor(1e6) == "e^1e+06, beyond any use"

@@ -1,5 +1,6 @@
 """The model card of a student: its front matter, its words, and its code, which is run."""
 
+import ast
 import contextlib
 import io
 import json
@@ -129,6 +130,28 @@ def test_the_code_of_a_card_loads_a_student_of_rows(
     assert "model-index" not in front, "nobody has test data"
     assert "R² to the ensemble is **0.750**" in text
     assert "the true R² is not known" in text
+
+
+def test_the_code_of_a_card_prints_classes_of_any_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["\U0001f600 \\`` ```", "\u202ed\u00e9\u2028\n\x1b[2J'\""]
+    domain = {"kind": "table", "columns": [asdict(column) for column in COLUMNS]}
+    notes = {"student": "table-mlp-small", "classes": "2", "domain": json.dumps(domain)}
+    _, text = finished(
+        tmp_path / "run",
+        build_table_network("table-mlp-small", 2, COLUMNS, seed=5),
+        {**notes, "task": json.dumps({"kind": "classes"})},
+        shape=(1, 1, 2),
+        classes=names,
+        domain=domain,
+    )
+    line = next(line for line in text.split("\n") if line.startswith("classes = "))
+    assert ast.literal_eval(line.removeprefix("classes = ")) == names
+    assert line.isprintable()
+    assert "`" not in line
+    (shown,) = printed(text, tmp_path / "run", monkeypatch)[:1]
+    assert ast.literal_eval(shown)[0] in names
 
 
 def test_names_are_no_markdown_and_a_card_of_ones_own_is_left_alone(tmp_path: Path) -> None:

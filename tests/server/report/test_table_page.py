@@ -18,6 +18,7 @@ from fedkd.domains import Table
 from fedkd.errors import DataError
 from fedkd.evaluation import expected_calibration_error
 from fedkd.protocol import Column, Number
+from fedkd.server.report.output_format import number_text
 from fedkd.server.report.page import build_report
 from fedkd.server.report.page_kinds import domain_page, task_page
 from fedkd.server.report.records.run_folder import ROWS, RunFolder, load_run
@@ -281,6 +282,16 @@ def test_a_kind_of_a_later_release_is_refused_by_its_name(tmp_path: Path, what: 
     file.write_text(json.dumps({**json.loads(file.read_text()), what: {"kind": "dreams"}}))
     with pytest.raises(DataError, match=f"{what} 'dreams'"):
         build_report(folder.path)
+
+
+def test_a_page_holds_any_range_that_an_earlier_release_recorded(tmp_path: Path) -> None:
+    tiny, wide = Number("tiny", "", 0.0, 5e-324), Number("wide", "", -1e308, 1e308)
+    assert (number_text(tiny, 0.0), number_text(wide, -1e300)) == ("0", "−1e+300")
+    folder = finished(tmp_path / "run", Regression((tiny,)))
+    file = folder.path / "result.json"
+    odd = Table((*columns(13), Column("odd", 0.0, 5e-324))).record()
+    file.write_text(json.dumps({**json.loads(file.read_text()), "domain": odd}))
+    assert " odd " in text_of(folder)
 
 
 def test_malformed_numbers_of_a_result_are_told(tmp_path: Path) -> None:

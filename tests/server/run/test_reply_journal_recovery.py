@@ -66,6 +66,32 @@ def test_a_card_that_joined_late_is_named_and_the_run_goes_on_without_it(tmp_pat
     later.close()
 
 
+class Death(BaseException):
+    """Of the process; nobody expects it."""
+
+
+def test_whoever_is_left_out_is_banned_whenever_the_command_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = begun(tmp_path / "run", [NORTH, SOUTH], LIAR)
+
+    def die(file: Path, content: bytes) -> None:
+        raise Death
+
+    with monkeypatch.context() as patch:
+        patch.setattr("fedkd.server.run.checkpoint.write_atomic", die)
+        with pytest.raises(Death):
+            Checkpoint.resume(path, "hub", without=["liar"])
+    again = Checkpoint.resume(path, "hub")
+    assert again.bans.reason("liar"), "the manifest was written before the ban"
+    again.close()
+    Checkpoint.resume(path, "hub", without=["liar"]).close()
+    (path / "checkpoint" / "bans.jsonl").unlink()  # as where an earlier release was killed
+    later = Checkpoint.resume(path, "hub")
+    assert later.bans.reason("liar")
+    later.close()
+
+
 def test_without_somebody_who_was_there_from_the_start_a_run_without_state_begins_anew(
     tmp_path: Path,
 ) -> None:
