@@ -13,11 +13,17 @@ def check_cards(experiment: Experiment, cards: Sequence[Card]) -> None:
     """Check the cards of those who take part in an experiment.
 
     Raises:
-        SettingsError: a card out of bounds, or more memory than this machine has.
+        SettingsError: a card out of bounds, more memory than this machine has, or an augmentation
+            of images where teachers read rows.
     """
     for card in cards:
         if why := card_violation(card):
             raise SettingsError(f"{card.name} has {why}; it cannot take part")
+    if cards and cards[0].columns and (experiment.student.shift or experiment.student.mirrors):
+        raise SettingsError(
+            "rows of a table cannot be shifted or mirrored, which would exchange their columns; "
+            "leave student.shift and student.mirrors out"
+        )
     if cards:
         check_memory(_memory_needs(experiment, cards, task_of(cards).target_width))
 

@@ -101,12 +101,6 @@ def ingredients(
     check_cards(experiment, teachers)
     torch.set_num_threads(experiment.student.threads)
     domain, questions = domain_of(teachers), experiment.questions
-    augmentation = Augmentation(experiment.student.shift, experiment.student.mirrors)
-    if augmentation and cards[0].columns:
-        raise SettingsError(
-            "rows of a table cannot be shifted or mirrored, which would exchange their columns; "
-            "leave student.shift and student.mirrors out"
-        )
     labels = LabelSpaces.of(teachers)
     outputs = len(labels.names)
     student = build(outputs, domain.shape) if build else domain.student(experiment, outputs)
@@ -130,7 +124,7 @@ def ingredients(
             capacity=questions.capacity,
             rule=method.rule_for(questions.rule),
             loss=experiment.student.loss,
-            augmentation=augmentation,
+            augmentation=Augmentation(experiment.student.shift, experiment.student.mirrors),
             held_back=questions.held_back,
             prior=questions.prior,
             stop=questions.stop,

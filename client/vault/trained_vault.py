@@ -197,13 +197,10 @@ class TrainedVault(Vault):
             raise SettingsError(
                 f"no embedding by model {own.model!r}; expected a network, and images of one task"
             )
-        if data.columns and own.training.augmentation:
-            raise SettingsError(
-                "rows of a table cannot be shifted or mirrored, which would exchange their columns; "
-                "leave institutions.shift and institutions.mirrors out"
-            )
         check_trainable(
-            own.model, self.classes, self.shape, data.columns, data.numbers, private=private
+            *(own.model, self.classes, self.shape, data.columns, data.numbers),
+            private=private,
+            augmented=bool(own.training.augmentation),
         )
 
     def check_samples(self) -> None:
@@ -333,20 +330,16 @@ class TrainedVault(Vault):
         own, data = self.assets, self._data
         self.check_model()
         model_and_data = (own.model, data.images, data.labels, self.classes)
-        seed = own.seed * own.count + own.index
+        table, seed = (data.columns, data.numbers), own.seed * own.count + own.index
         if own.dp_training is None and data.columns:
-            what = (data.columns, data.numbers)
-            return (
-                train_table_teacher(*model_and_data, *what, own.training, seed, self._progress),
-                None,
-            )
+            told = (own.training, seed, self._progress)
+            return train_table_teacher(*model_and_data, *table, *told), None
         if own.dp_training is None:
             loss = supervised_contrastive if self.embedding else summed_cross_entropy(self._groups)
             return train_teacher(*model_and_data, own.training, seed, self._progress, loss), None
         # Opacus is slow to import, and most teachers are trained without it.
         from fedkd.client.vault.training.dp_sgd import train_with_dp_sgd
 
-        table = (data.columns, data.numbers)
         return train_with_dp_sgd(*model_and_data, own.dp_training, seed, self._progress, *table)
 
 

@@ -70,19 +70,15 @@ class TrainedGenerator:
         if self.gradient.believes_earlier_student:
             return Needs(tasks=tasks, earlier_student=True)
         signals = {signal: f"term {term.name}" for _, term in self.terms for signal in term.needs}
-        return Needs(pull_back=self._pulls_back, tasks=tasks) | Needs(signals, tasks=tasks)
+        reads = any(term.needs or term.views for _, term in self.terms)
+        pull_back = self.gradient.pulls_back and reads
+        return Needs(pull_back=pull_back, tasks=tasks) | Needs(signals, tasks=tasks)
 
     @property
     def cost(self) -> Cost:
         """While it learns."""
         views = sum(term.views for _, term in self.terms)
-        return Cost(1 + self.gradient.questions + views, int(self._pulls_back) + views)
-
-    @property
-    def _pulls_back(self) -> bool:
-        """Whether institutions are asked for gradients: terms may read no teacher at all."""
-        reads = any(term.needs or term.views for _, term in self.terms)
-        return self.gradient.pulls_back and reads
+        return Cost(1 + self.gradient.questions + views, int(self.needs.pull_back) + views)
 
     def build(self, context: Context) -> "TrainedSource":
         """The source."""

@@ -82,8 +82,6 @@ class Hub:
         self._participants = {card.name: self._participant(card) for card in known}
         self._handshakes = Handshakes()
         self._turned_away = TurnedAway(misfit)
-        self._never_asked = set[str]()
-        """Names of those whom `turn_away` has sent away: they may come as if for the first time."""
         raise_open_file_limit(max_institutions + OTHER_OPEN_FILES)
         self._calls: set[asyncio.Task[object]] = set()
         started: Future[int] = Future()
@@ -202,8 +200,7 @@ class Hub:
 
     def turn_away(self, card: Card, why: str) -> None:
         """Ends the session of an institution whose card does not fit; another card may come."""
-        self._turned_away.add(card, why)
-        self._never_asked.add(card.name)
+        self._turned_away.add(card, why, never_asked=True)
         self._call_on_hub_thread(self._close_session, card.name, why, True)
 
     def refresh_bans(self) -> Mapping[str, Exclusion]:
@@ -321,7 +318,6 @@ class Hub:
             await stream.abort(*rejection)
         with self._presence:
             self._turned_away.discard(card.name)
-            self._never_asked.discard(card.name)
             participant = self._participants.setdefault(card.name, self._participant(card))
             session = participant.open_session(card, stream, protocol)
             self._presence.notify_all()
@@ -343,11 +339,10 @@ class Hub:
         if why := self._turned_away.check(card):
             return grpc.StatusCode.FAILED_PRECONDITION, why
         participant = self._participants.get(card.name)
-        if participant and participant.session is None and card.name in self._never_asked:
+        if self._turned_away.may_change(card.name) and not (participant and participant.session):
             with self._presence:
-                del self._participants[card.name]
-            participant = None
-        if participant and (rejection := participant.rejection(card)):
+                self._participants.pop(card.name, None)
+        elif participant and (rejection := participant.rejection(card)):
             return rejection
         if sum(each.session is not None for each in self._participants.values()) >= most:
             full = f"all {most} places are taken; try again later"

@@ -21,6 +21,7 @@ class TurnedAway:
     def __init__(self, misfit: Callable[[Card], str | None]) -> None:
         self._misfit = misfit
         self._cards: dict[str, tuple[int, str]] = {}
+        self._never_asked = set[str]()
 
     def __contains__(self, name: object) -> bool:
         return name in self._cards
@@ -30,8 +31,16 @@ class TurnedAway:
         """Why, by name of institution."""
         return {name: why for name, (_, why) in self._cards.copy().items()}
 
-    def add(self, card: Card, why: str) -> None:
-        """Turn the institution of ``card`` away; the log says so once."""
+    def add(self, card: Card, why: str, *, never_asked: bool = False) -> None:
+        """Turn the institution of ``card`` away; the log says so once.
+
+        Args:
+            card: that it came with.
+            why: in one line.
+            never_asked: whether it takes no part in the run yet, see `may_change`.
+        """
+        if never_asked:
+            self._never_asked.add(card.name)
         if self._cards.get(card.name, (0, ""))[1] != why:
             log_event(log, "turned_away", logging.WARNING, name=card.name, reason=why)
         self._cards[card.name] = hash(card), why
@@ -44,6 +53,14 @@ class TurnedAway:
             self.add(card, why)
         return why
 
+    def may_change(self, name: str) -> bool:
+        """Whether it may come with another card, as if for the first time.
+
+        Who takes part may not: a card that does not fit is no way to another one.
+        """
+        return name in self._never_asked
+
     def discard(self, name: str) -> None:
         """An institution has come with a card that fits."""
         self._cards.pop(name, None)
+        self._never_asked.discard(name)

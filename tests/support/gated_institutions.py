@@ -15,7 +15,7 @@ from fedkd.methods import METHODS, Method, cudfkd, make
 from fedkd.models import EmbeddingTeacher, ModuleTeacher, Teacher
 from fedkd.privacy import Policy
 from fedkd.procedural import Shape, build_priors
-from fedkd.protocol import Answers, Ask, Card, Reply, Request, Signal, as_float
+from fedkd.protocol import Answers, Ask, Card, Number, Reply, Request, Signal, as_float
 from tests.support.grown_runs import earlier_student_for, put_beside
 
 OPEN = Policy(frozenset({Signal.LOGITS, Signal.BN_GAP}), pull_back=True, class_counts=True)
@@ -63,7 +63,14 @@ def linear(seed: int) -> nn.Module:
 class GatedInstitutions:
     """Institutions in this process, each behind its gate; keeps what they were asked."""
 
-    def __init__(self, count: int = 2, policy: Policy = OPEN, *, embedding: bool = False) -> None:
+    def __init__(
+        self,
+        count: int = 2,
+        policy: Policy = OPEN,
+        *,
+        embedding: bool = False,
+        numbers: bool = False,
+    ) -> None:
         self.gates: dict[str, ReleaseGate] = {}
         self.requests: list[Request] = []
         cards = []
@@ -80,7 +87,8 @@ class GatedInstitutions:
                 policy.signals & teacher.signals,
                 policy.pull_back,
                 policy.samples,
-                class_counts=None if embedding else (3 + index, 5, 9 - index),
+                class_counts=None if embedding or numbers else (3 + index, 5, 9 - index),
+                numbers=tuple(Number(str(n), "", -2.0, 2.0) for n in range(numbers * FEW)),
                 embedding=embedding,
             )
             cards.append(card)
@@ -89,9 +97,9 @@ class GatedInstitutions:
 
     @classmethod
     def for_method(cls, method: Method) -> "GatedInstitutions":
-        """Two that have what the method asks for: classes, or an embedding."""
+        """Two that have what the method asks for: classes, numbers, or an embedding."""
         if method.answers is Signal.LOGITS:
-            return cls()
+            return cls(numbers="classes" not in method.needs.tasks)
         return cls(policy=Policy(frozenset({method.answers})), embedding=True)
 
     def put(self, request: Request) -> Answers:

@@ -20,6 +20,7 @@ def check_trainable(
     numbers: Sequence[Number],
     *,
     private: bool,
+    augmented: bool = False,
 ) -> None:
     """Build a model with fresh weights, and try a network on probe samples.
 
@@ -30,11 +31,18 @@ def check_trainable(
         columns: (D,) of rows; none: it reads images.
         numbers: that it predicts; none: classes.
         private: whether it is trained by DP-SGD.
+        augmented: whether samples are shifted or mirrored.
 
     Raises:
-        SettingsError: no such model, or it cannot be trained so; a network cannot read the samples,
-            answers another number of outputs, or ends in a softmax.
+        SettingsError: rows that would be augmented, no such model, or it cannot be trained so; a
+            network cannot read the samples, answers another number of outputs, or ends in a
+            softmax.
     """
+    if columns and augmented:
+        raise SettingsError(
+            "rows of a table cannot be shifted or mirrored, which would exchange their columns; "
+            "leave institutions.shift and institutions.mirrors out"
+        )
     if private:
         # Opacus is slow to import, and most teachers are trained without it.
         from fedkd.client.vault.training.dp_sgd import build_trainable

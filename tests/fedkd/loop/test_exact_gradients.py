@@ -248,7 +248,7 @@ def apart(one: Tensor, other: Tensor) -> float:
             (one_process, make_known(name, gradient=gradient, latent=16, **LOUD, **LONG, **NEAR))
             for name in METHODS
             for gradient in ways(name)
-            if name not in ("cudfkd", "ideal", "disguide", "df_gr_dt_id", "gas")
+            if name not in ("cudfkd", "ideal", "disguide", "df_gr_dt_id", "gas", "dfkd_regression")
             and gradient not in ("none", "finite_differences")
         ),
     ],
