@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, NullFormatter
 
 from fedkd.server.report.plot_style import ACCENT, SOFT, figure, style
 
@@ -88,11 +89,15 @@ def draw_curves(regimes: Sequence[Seeds]) -> Figure:
         axes.set_title(seeds[0]["method"], color=SOFT, fontsize=11)
     first = panels.flat[0]
     first.set_xscale("log")
+    first.xaxis.set_major_formatter(EngFormatter(sep=""))  # 10k: text in an SVG has no exponents
+    first.xaxis.set_minor_formatter(NullFormatter())
     first.set_ylim(0, 100)
     canvas.supxlabel("samples that the teacher answered", color=SOFT, fontsize=12)
     canvas.supylabel("student, %", color=SOFT, fontsize=12)
     for axes in panels.flat[len(regimes) :]:
         axes.set_visible(False)
+    for axes in panels.flat[max(0, len(regimes) - PANELS) : len(regimes)]:
+        axes.tick_params(labelbottom=True)
     return canvas
 
 
