@@ -48,7 +48,7 @@ deployment-plain: $(ready)
 # own.
 test: export OMP_NUM_THREADS := 1
 test: $(ready)
-	$(python) -m pytest -n 2
+	$(python) -m pytest -n 2 --dist worksteal
 
 check: $(ready)
 	$(python) -m ruff check .
