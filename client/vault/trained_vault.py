@@ -332,8 +332,10 @@ class TrainedVault(Vault):
         model_and_data = (own.model, data.images, data.labels, self.classes)
         table, seed = (data.columns, data.numbers), own.seed * own.count + own.index
         if own.dp_training is None and data.columns:
-            told = (own.training, seed, self._progress)
-            return train_table_teacher(*model_and_data, *table, *told), None
+            trained = train_table_teacher(
+                *model_and_data, *table, own.training, seed, self._progress
+            )
+            return trained, None
         if own.dp_training is None:
             loss = supervised_contrastive if self.embedding else summed_cross_entropy(self._groups)
             return train_teacher(*model_and_data, own.training, seed, self._progress, loss), None

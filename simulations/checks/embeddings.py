@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fedkd.experiment import load_experiment
-from fedkd.simulations.checks.kept_run import make_once
+from fedkd.simulations.checks.cached_run import run_cached
 
 EXPERIMENT, MAIN = "digits-embed", "student, KL of softmaxes"
 RUNS: Mapping[str, tuple[str, ...]] = {
@@ -39,7 +39,7 @@ def results_of(
     for seed in seeds:
         folder = out / f"{list(RUNS).index(name)}-{seed}"
         settings = [*overrides, *RUNS[name], f"seed={seed}"]
-        make_once(load_experiment(EXPERIMENT, settings), folder)
+        run_cached(load_experiment(EXPERIMENT, settings), folder)
         found.append(json.loads((folder / "result.json").read_text()))
     return found
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from fedkd.errors import DataError
 from fedkd.experiment import load_experiment
-from fedkd.simulations.checks.kept_run import make_once
+from fedkd.simulations.checks.cached_run import run_cached
 
 WANTED = "torchvision:MNIST"
 """The part of the pool that is no junk."""
@@ -79,7 +79,7 @@ def row(name: str, seeds: Sequence[int], overrides: Sequence[str], out: Path) ->
     for seed in seeds:
         folder = out / f"{name.replace(', ', '-').replace(' ', '-')}-{seed}"
         settings = [*overrides, *own, f"seed={seed}"]
-        make_once(load_experiment(experiment, settings), folder)
+        run_cached(load_experiment(experiment, settings), folder)
         found.append(chosen_in(folder, alone=set(ALONE) <= set(own)))
     return found
 

@@ -1,4 +1,4 @@
-"""A run that a check keeps: made where its folder is empty, and used again where it is there."""
+"""Cached runs: an experiment is run once into its folder, and its result used again after that."""
 
 import json
 from pathlib import Path
@@ -9,16 +9,15 @@ from fedkd.server.report.records.run_folder import RESULT
 from fedkd.simulations.run import run
 
 
-def make_once(experiment: Experiment, folder: Path) -> None:
+def run_cached(experiment: Experiment, folder: Path) -> None:
     """Run ``experiment`` into ``folder``, unless its result stands there already.
 
     Raises:
         SettingsError: the folder holds a run of other settings.
         FedkdError: as `fedkd.simulations.run.run`.
     """
-    if not (folder / RESULT).exists():
+    result = folder / RESULT
+    if not result.exists():
         run(experiment, "local", folder)
-    elif json.loads((folder / RESULT).read_text()).get("config") != experiment.model_dump(
-        mode="json"
-    ):
+    elif json.loads(result.read_text()).get("config") != experiment.model_dump(mode="json"):
         raise SettingsError(f"{folder} holds a run of other settings; name another --out")
