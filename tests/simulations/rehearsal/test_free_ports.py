@@ -19,15 +19,18 @@ def test_ports_are_free_and_never_twice_the_same() -> None:
 
 
 def test_a_port_that_somebody_listens_on_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    (taken,) = free_ports(1)
-    monkeypatch.setattr("fedkd.simulations.rehearsal.free_ports.FIRST", taken)
-    monkeypatch.setattr("fedkd.simulations.rehearsal.free_ports.LAST", taken + 2)
     with socket.socket() as server:
-        server.bind(("127.0.0.1", taken))
+        server.bind(("127.0.0.1", 0))  # which no other test's server can have
         server.listen()
-        assert free_ports(1) == (taken + 1,)
-        with pytest.raises(OSError, match="fewer than 2"):
-            free_ports(2)
+        taken = server.getsockname()[1]
+        monkeypatch.setattr("fedkd.simulations.rehearsal.free_ports.LAST", taken + 1)
+        monkeypatch.setattr("fedkd.simulations.rehearsal.free_ports.FIRST", taken)
+        with pytest.raises(OSError, match=f"fewer than 1 of the ports {taken} to {taken + 1}"):
+            free_ports(1)
+        monkeypatch.setattr("fedkd.simulations.rehearsal.free_ports.FIRST", taken - 30)
+        found = {port for _ in range(31) for port in free_ports(1)}  # each of the range is tried
+        assert found
+        assert taken not in found
 
 
 @pytest.mark.skipif(not RANGE.exists(), reason="Linux tells the range of its own ports")
