@@ -32,7 +32,7 @@ def free_ports(count: int) -> tuple[int, ...]:
 def _is_free(port: int) -> bool:
     with socket.socket() as probe:
         try:
-            pass
+            probe.bind(("127.0.0.1", port))
         except OSError:
             return False
         return True
