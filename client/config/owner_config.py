@@ -228,11 +228,11 @@ class OwnerConfig(Section):
         private = teacher.private if isinstance(teacher, TeacherTable) else None
         if private is None or policy.budget is not None:
             return policy
-        epsilon, delta = private.epsilon, private.delta
+        budget = Budget(private.epsilon, private.delta)
         shrunk = teacher.shrunk if isinstance(teacher, TeacherTable) else None
         if shrunk is not None and shrunk.private is not None:
-            epsilon, delta = epsilon + shrunk.private.epsilon, delta + shrunk.private.delta
-        return replace(policy, budget=Budget(epsilon, delta))
+            budget = budget.and_another(shrunk.private.epsilon, shrunk.private.delta)
+        return replace(policy, budget=budget)
 
     @property
     def servers(self) -> frozenset[str]:

@@ -206,6 +206,11 @@ def _check_policy(vault: Vault, policy: Policy) -> None:
             "policy.mode pate and local-dp, labels, top_k and rounding are of logits, and this "
             "teacher outputs an embedding; release features or relations without them, or nothing"
         )
+    if vault.numbers and policy.reduced:
+        raise SettingsError(
+            "policy.labels, top_k and rounding are of classes, and this teacher predicts numbers; "
+            "leave them out"
+        )
     if policy.scores and not vault.scores:
         raise SettingsError(
             "policy.scores is on and there are no test data; name them under [data], or turn it off"

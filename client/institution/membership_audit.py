@@ -77,10 +77,11 @@ def audit_release(
     ensure_private_folder(config.state.folder)
     vault, policy = owner_vault(config, progress), config.effective_policy
     drawn = _drawn(vault, config, chosen)
-    if all_signals:
-        teacher = vault.teacher
-        policy = replace(policy, signals=teacher.signals, pull_back=teacher.differentiable)
     with closing(Ledger.anchored(config.state.ledger)) as ledger:
+        if all_signals:
+            open_release(vault, policy, ledger)  # charges a private training before it begins
+            teacher = vault.teacher
+            policy = replace(policy, signals=teacher.signals, pull_back=teacher.differentiable)
         card = Institution(config.name, vault, policy, ledger).card
         release, _ = open_release(vault, policy, ledger)
     gate = audit_gate(policy, release, card)

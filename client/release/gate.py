@@ -49,7 +49,8 @@ class ReleaseGate:
         release: gives the answers, in the policy's mode; private.
         card: has the shape and the classes.
         ledger: the owner's; None keeps one in memory.
-        teacher_fingerprint: up to 64 bytes; what another teacher answered is no repeat.
+        teacher_fingerprint: up to 64 bytes; what another teacher answered without noise is no
+            repeat. Answers with noise are repeated whatever teacher gave them.
         data_set: that the answers depend on and are charged to, by its name in the ledger.
     """
 
@@ -65,9 +66,13 @@ class ReleaseGate:
         self._policy, self._release, self._card = policy, release, card
         self._ledger = Ledger(None) if ledger is None else ledger
         # Another mode, or other noise, gives other answers.
-        self._source = teacher_fingerprint
-        if name := release.name.encode():
-            self._source = blake2b(name, key=teacher_fingerprint, digest_size=16).digest()
+        name, known = release.name.encode(), teacher_fingerprint
+        if MODES[policy.mode].charged:
+            # Whether an answer is a repetition is told without noise. So it must not tell whether
+            # the private samples are those of before, as a digest of the teacher would.
+            public = (card.name, card.shape, card.classes, card.class_names, card.numbers)
+            known = blake2b(repr(public).encode(), digest_size=16).digest()
+        self._source = blake2b(name, key=known, digest_size=16).digest() if name else known
         self._data_set = data_set
 
     @property

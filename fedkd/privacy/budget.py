@@ -84,6 +84,11 @@ class Budget:
         """Largest cost of noisy answers where nothing else is spent."""
         return rho_of_epsilon(self.epsilon, self.delta)
 
+    def and_another(self, epsilon: float, delta: float) -> "Budget":
+        """This and the guarantee of one more training, added in exact decimals."""
+        both = _exact(self.epsilon) + _exact(epsilon), _exact(self.delta) + _exact(delta)
+        return Budget(*map(float, both))
+
     def epsilon_of(self, micro_rho: int) -> float:
         """The epsilon of that many micro-rho at this budget's delta."""
         return epsilon_of_rho(micro_rho, self.delta)

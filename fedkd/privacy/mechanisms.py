@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fedkd.errors import SettingsError
 from fedkd.privacy.accounting import squared_cost
-from fedkd.privacy.noise import discrete_gaussian
+from fedkd.privacy.noise import check_deviation, discrete_gaussian
 
 GRID_STEPS = 4096
 """Steps of the grid from zero to the largest norm of a clipped answer."""
@@ -51,7 +51,7 @@ class NoisyArgmax:
         former is what is charged. The noise does not depend on the votes, nor does the cost.
 
     Raises:
-        SettingsError: a deviation that is not above 0.
+        SettingsError: a deviation that is not above 0, or above 2^40.
     """
 
     deviation: Fraction
@@ -64,6 +64,7 @@ class NoisyArgmax:
 
     def __post_init__(self) -> None:
         _above_zero(deviation=self.deviation)
+        check_deviation(self.deviation)
 
     @property
     def cost(self) -> int:
@@ -88,7 +89,7 @@ class ClippedGaussian:
         rounded is compared in whole numbers. Values that are not finite count as zero.
 
     Raises:
-        SettingsError: a number that is not above 0.
+        SettingsError: a number that is not above 0, or noise of more than 2^40 steps of the grid.
     """
 
     clipping: Fraction
@@ -98,6 +99,7 @@ class ClippedGaussian:
 
     def __post_init__(self) -> None:
         _above_zero(clipping=self.clipping, deviation=self.deviation)
+        check_deviation(self.deviation / self.step)
 
     @property
     def squared_sensitivity(self) -> Fraction:
@@ -149,7 +151,7 @@ class RangedGaussian:
         the middle.
 
     Raises:
-        SettingsError: a number that is not above 0.
+        SettingsError: a number that is not above 0, or noise of more than 2^40 steps of the grid.
     """
 
     outputs: int
@@ -159,6 +161,7 @@ class RangedGaussian:
 
     def __post_init__(self) -> None:
         _above_zero(outputs=Fraction(self.outputs), deviation=self.deviation)
+        check_deviation(self.deviation * GRID_STEPS)
 
     @property
     def squared_sensitivity(self) -> Fraction:

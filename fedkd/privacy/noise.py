@@ -24,9 +24,24 @@ from fedkd.errors import SettingsError
 
 GRID = 2.0**-16
 """Step to which a continuous sum is rounded, relative to a power of two near the deviation."""
+LARGEST_DEVIATION = 2**40
+"""Of exact noise, in steps of its grid."""
 
 
 # --- exact, for released answers
+
+
+def check_deviation(deviation: Fraction) -> None:
+    """Refuse a deviation, in steps of the grid, that `discrete_gaussian` cannot draw with.
+
+    Raises:
+        SettingsError: it is out of range.
+    """
+    if not 0 < deviation <= LARGEST_DEVIATION:
+        raise SettingsError(
+            f"noise of deviation {float(deviation):g} steps of the grid; expected above 0 and at "
+            "most 2^40"
+        )
 
 
 def discrete_gaussian(shape: Sequence[int], deviation: Fraction | int) -> Tensor:
@@ -46,8 +61,7 @@ def discrete_gaussian(shape: Sequence[int], deviation: Fraction | int) -> Tensor
         SettingsError: a deviation out of range.
     """
     scale = Fraction(deviation)
-    if not 0 < scale <= 2**40:
-        raise SettingsError(f"noise of deviation {deviation}; expected above 0 and at most 2^40")
+    check_deviation(scale)
     variance, width = scale**2, math.floor(scale) + 1
     drawn = [_gaussian(variance, width) for _ in range(math.prod(shape))]
     return torch.tensor(drawn, dtype=torch.int64).reshape(tuple(shape))

@@ -29,6 +29,8 @@ LARGEST_WHOLE_PULL_BACK = 512
 """Most samples through which a gradient goes as one batch: all of its activations are in memory at
 once, some 5 GB of them for a ResNet-18 and images of 32x32."""
 
+MOST_DIGITS = 15
+"""Of rounded probabilities: as many as a floating-point number of 64 bits has."""
 MODES = {
     "none": Mode(guarantees=False, charged=False),
     "dp-teacher": Mode(guarantees=True, charged=False),
@@ -51,8 +53,8 @@ class Policy:
     pull_back: bool = False
     """Whether gradients of those signals may be released: a release like any other."""
     samples: int | None = None
-    """Most samples answered, those of pull-backs included; None for no cap. A sample is charged
-    once: repetitions are not counted here."""
+    """Most samples answered, those of pull-backs included; None for no cap. A query is charged
+    once: asked again as it was it counts for nothing, its samples in another query count again."""
     largest_batch: int = 4096
     """Most samples in one query."""
     class_counts: bool = False
@@ -132,10 +134,10 @@ class Policy:
         self._check_mode(MODES[self.mode])
 
     def _check_disclosure(self) -> None:
-        for name in ("top_k", "rounding"):
+        for name, most in (("top_k", 1000), ("rounding", MOST_DIGITS)):
             value = getattr(self, name)
-            if value is not None and not (_is_integer(value, 1) and value <= 1000):
-                raise SettingsError(f"policy.{name} = {value!r}: expected an integer >= 1")
+            if value is not None and not (_is_integer(value, 1) and value <= most):
+                raise SettingsError(f"policy.{name} = {value!r}: expected an integer, 1 to {most}")
         if self.labels and (self.top_k or self.rounding):
             raise SettingsError("policy.labels leaves nothing for top_k or rounding; keep one")
         if self.reduced and (self.pull_back or self.signals != {Signal.LOGITS}):

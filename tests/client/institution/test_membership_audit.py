@@ -17,7 +17,9 @@ from fedkd.client.cli import main
 from fedkd.client.config.owner_config import load_owner_config
 from fedkd.client.institution import owner_institution
 from fedkd.client.institution.membership_audit import AuditedSamples, audit_release, audit_student
+from fedkd.client.vault.trained_vault import TrainedVault
 from fedkd.data.datasets import open_data
+from fedkd.errors import SettingsError
 from fedkd.models import build_network
 from fedkd.protocol import Signal
 from fedkd.server.report.records.student_export import save_student
@@ -102,6 +104,23 @@ def test_every_signal_and_pull_back_are_attacked(tmp_path: Path) -> None:
     }
     more = audit_release(withheld, AuditedSamples(count=40), all_signals=True)
     assert {name for each in more.findings for name in each.reads} == read
+
+
+def test_a_private_training_that_the_budget_does_not_cover_is_not_begun_for_an_audit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = owner(
+        tmp_path,
+        teacher={"model": "scattering", "private": {"epsilon": 3.0, "epochs": 1}},
+        policy={**TRAINED["policy"], "mode": "dp-teacher", "budget": {"epsilon": 1.0}},
+    )
+    config, few = load_owner_config(path), AuditedSamples(count=20)
+    begun: list[object] = []
+    monkeypatch.setattr(TrainedVault, "_train", begun.append)
+    for all_signals in (False, True):
+        with pytest.raises(SettingsError, match=r"is more than policy\.budget, "):
+            audit_release(config, few, all_signals=all_signals)
+    assert not begun
 
 
 @pytest.fixture

@@ -139,6 +139,32 @@ def test_what_is_left_and_what_is_spent_are_never_more_than_the_budget(
     assert not rho or not budget.covers(replace(spent, image_rho=rho + 1))
 
 
+@pytest.mark.parametrize(("one", "other"), [(0.7, 0.1), (0.1, 4.1), (2.3, 0.4)])
+def test_the_budget_of_two_trainings_covers_both(one: float, other: float) -> None:
+    both = Spending().with_training(one, 1e-5).with_training(other, 1e-6)
+    assert Budget(one, 1e-5).and_another(other, 1e-6).covers(both)
+    assert not Budget(one, 1e-5).and_another(other - 1e-9, 1e-6).covers(both)
+
+
+def test_the_card_of_a_private_teacher_counts_the_noisy_answers_before_it(
+    vaults: dict[str, Vault],
+) -> None:
+    with closing(Ledger(None)) as ledger:
+        north = Institution("north", vaults["pate"], policy("pate"), ledger)
+        assert isinstance(north.answer(Ask(shown(20, 0))), Reply)
+        (spent,) = ledger.dataset_accounts.all_spending().values()
+        own = vaults["dp-teacher 0"].guarantee
+        card = Institution("north", vaults["dp-teacher 0"], policy("dp-teacher"), ledger).card
+    assert spent.micro_rho > 0
+    assert own is not None
+    assert card.guarantee is not None
+    left = BUDGET.remaining_after(spent.with_training(3.0, 1e-5))
+    assert left is not None
+    earlier = epsilon_of_rho(spent.micro_rho, left.delta)
+    assert card.guarantee.epsilon == pytest.approx(own.epsilon + earlier)
+    assert card.guarantee.delta == pytest.approx(own.delta + left.delta)
+
+
 # --- whatever opens after whatever
 
 

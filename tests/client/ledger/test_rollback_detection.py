@@ -151,6 +151,13 @@ def test_processes_that_share_a_ledger_share_its_anchor(path: Path) -> None:
     refused(path, "had 13 rows")
 
 
+def test_a_slow_process_does_not_take_the_anchor_back(path: Path) -> None:
+    known = anchor_of(path).noted()
+    assert known is not None
+    anchor_of(path).advance(known.ledger, known.head._replace(sequence=1))
+    assert anchor_of(path).noted() == known
+
+
 def test_an_anchor_that_cannot_be_written_costs_no_charge(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -310,6 +310,24 @@ def test_noise_is_charged_by_its_scale_and_never_drawn_twice(mode: str) -> None:
     assert not torch.equal(one, logits(alone[1].answer(Ask(distinct(40))))), "it has a seed"
 
 
+@pytest.mark.parametrize("mode", ["local-dp", "pate"])
+def test_whether_an_answer_is_repeated_does_not_tell_whether_the_samples_are_those_of_before(
+    mode: str, vaults: dict[str, Vault]
+) -> None:
+    """Fresh noise after a new training told it with certainty, which no epsilon allows."""
+    more = replace(ASSETS[mode], seed=9)
+    policy, question = noisy(mode, 2), Ask(torch.rand(30, *SHAPE))
+    with closing(Ledger(None)) as ledger:
+        before = Institution("north", vaults[mode], policy, ledger)
+        after = Institution("north", TrainedVault(more), policy, ledger)
+        assert before.teacher_fingerprint != after.teacher_fingerprint
+        first, spent = logits(before.answer(question)), charges(ledger)
+        assert torch.equal(logits(after.answer(question)), first)
+        assert charges(ledger) == spent
+        south = Institution("south", vaults[mode], policy, ledger)
+        assert not torch.equal(logits(south.answer(question)), first), "another one's answers"
+
+
 def test_a_teacher_that_fails_is_not_told_from_one_that_says_nothing() -> None:
     for broken in (Constant(torch.zeros(3), fails=True), Constant(torch.full((3,), math.nan))):
         said = logits(gate(noisy("local-dp", 25), broken).answer(Ask(distinct(1000), exact=True)))
@@ -518,7 +536,8 @@ def test_a_card_states_the_whole_budget_spent_or_not(vaults: dict[str, Vault]) -
         ({"mode": "dp-teacher", "class_counts": True}, "without noise"),
         ({"labels": True, "top_k": 2}, "leaves nothing"),
         ({"labels": True, "pull_back": True}, "of logits alone"),
-        ({"top_k": 0}, "expected an integer >= 1"),
+        ({"top_k": 0}, "expected an integer, 1 to 1000"),
+        ({"rounding": 16}, "expected an integer, 1 to 15"),
     ],
 )
 def test_a_mode_that_cannot_be_kept_is_none(words: dict[str, Any], said: str) -> None:
@@ -631,6 +650,21 @@ def test_a_number_is_charged_for_all_of_its_range() -> None:
 def test_neighbours_that_differ_by_a_range_are_told_apart_by_the_noise_alone() -> None:
     ends = [RangedGaussian(1, Fraction(3)).clipped(torch.tensor([[x]])) for x in (-9.0, 9.0)]
     assert [int(end) for end in ends] == [0, GRID_STEPS]
+
+
+@pytest.mark.parametrize("mode", ["local-dp", "pate"])
+def test_noise_that_cannot_be_drawn_is_told_before_it_is_charged(mode: str) -> None:
+    voters: Teacher = PateEnsemble([Constant(torch.zeros(3))] * 2, 3)
+    with pytest.raises(SettingsError, match=r"expected above 0 and at most 2\^40"):
+        gate(noisy(mode, 2e12), voters if mode == "pate" else Constant(torch.zeros(3)))
+
+
+@pytest.mark.parametrize("words", [{"labels": True}, {"top_k": 1}, {"rounding": 2}])
+def test_numbers_have_no_likeliest_class(words: dict[str, Any]) -> None:
+    """They were charged, and released as 2.2 of a range for each, or as 0."""
+    vault = TrainedVault(replace(BASE, data="table:diabetes", model="table-mlp", count=2))
+    with pytest.raises(SettingsError, match="this teacher predicts numbers; leave them out"):
+        Institution("north", vault, Policy(**words))
 
 
 def test_votes_are_of_classes_alone() -> None:
