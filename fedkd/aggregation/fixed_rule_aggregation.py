@@ -27,7 +27,8 @@ class RuleAggregation:
         rule: its name, see `fedkd.aggregation.fusion_rules`.
         capacity: of the bank; None: it keeps all.
         prior: class prior of the targets, see `fedkd.aggregation.logit_adjustment`.
-        silence: in a target of which nobody's answer is left: zeros, by which nothing is known.
+        silence: in a target of which nobody's answer is left: by it nothing is known, as by zeros
+            in logits.
     """
 
     def __init__(

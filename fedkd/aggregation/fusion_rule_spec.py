@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from fedkd.aggregation.fixed_rule_aggregation import RuleAggregation
 from fedkd.aggregation.logit_adjustment import refuse_prior
+from fedkd.aggregation.number_fusion import UNKNOWN
 from fedkd.aggregation.per_task_aggregation import PerTaskAggregation
 from fedkd.aggregation.reliability.reliability_weighted import ReliabilityWeightedAggregation
 from fedkd.aggregation.reliability.reliable_number_aggregation import ReliableNumberAggregation
@@ -55,7 +56,7 @@ def _classes(rule: str, context: Context) -> Aggregation:
 def _numbers(rule: str, context: Context) -> Aggregation:
     capacity, prior = context.plan.capacity, context.plan.prior
     if rule != "auto":
-        return RuleAggregation(rule, capacity, prior=prior)
+        return RuleAggregation(rule, capacity, prior=prior, silence=UNKNOWN)
     refuse_prior(prior, "these teachers predict numbers")
     return ReliableNumberAggregation(capacity, context.record)
 

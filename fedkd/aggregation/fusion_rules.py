@@ -62,9 +62,10 @@ def counted_probabilities(logits: Tensor, counts: Tensor, known: Tensor | None =
 
 
 def counted_logits(logits: Tensor, counts: Tensor, known: Tensor | None = None) -> Tensor:
-    """Logarithmic pool weighted by who has seen class c. (B, K)."""
-    del known
-    weight = counts / counts.sum(0).clamp_min(1.0)
+    """Logarithmic pool weighted by who has seen class c; alike where nobody has. (B, K)."""
+    total = counts.sum(0)
+    alike = torch.ones_like(counts) if known is None else known.to(counts)
+    weight = torch.where(total > 0, counts / total.clamp_min(1.0), alike / alike.sum(0))
     return torch.einsum("tbk,tk->bk", logits.log_softmax(-1).clamp_min(FLOOR), weight)
 
 
@@ -281,10 +282,11 @@ def bounded_counts(
     Counts are claims that nobody can check. Shares within an institution stay, and no claim of one
     raises its weight without bound. Means are over the classes that an institution has, so that
     nobody is bounded for knowing more of them. Of an even number the lower median counts, so that
-    of two institutions the greater claim is bounded by the other.
+    of two institutions the greater claim is bounded by the other. A claim of no image at all bounds
+    nobody: else half of all could take the counts of the rest away.
     """
     means = {name: sum(own) / len(own) for name, own in counts.items()}
-    cap = most * statistics.median_low(means.values())
+    cap = most * statistics.median_low([mean for mean in means.values() if mean] or [0.0])
     return {
         name: own if means[name] <= cap else tuple(cap * count / means[name] for count in own)
         for name, own in counts.items()

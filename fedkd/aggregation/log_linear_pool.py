@@ -44,20 +44,22 @@ def log_linear_pool(
     institutions share are then what makes the rest of their answers comparable, and where sets
     differ the sum has one more term, ``RIDGE * sum_c (u_c - mean u)^2``.
 
-    One institution alone is not pooled: its log-probabilities come back as they are, without the
-    floor.
+    One institution alone that has all K classes is not pooled: its log-probabilities come back as
+    they are, without the floor.
 
     Args:
         logits: (T, B, K).
         counts: (T, K) training images of each class at each institution.
         known: (T, K) whether an institution has the class, each had by one at least; None: all do.
         shrinkage: pulls offsets to zero; 0 < shrinkage. At infinity: the count-weighted pool.
-            None: `SHRINKAGE`, or `SHRINKAGE_APART` where ``known`` is given.
+            None: `SHRINKAGE`, or `SHRINKAGE_APART` where one of them lacks a class.
         trusted: (T, K) bool: weights are 0 elsewhere, see `fedkd.aggregation.reliability`;
             None: all are.
 
     Source: ours; related to the logarithmic opinion pool (Genest and Zidek, 1986).
     """
+    if known is not None and bool(known.all()):
+        known = None  # those who are here have the same classes, whatever who is away has
     if shrinkage is None:
         shrinkage = SHRINKAGE if known is None else SHRINKAGE_APART
     log_p = logits.log_softmax(-1)

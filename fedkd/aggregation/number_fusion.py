@@ -65,6 +65,8 @@ NUMBER_RULES: dict[str, NumberRule] = {
 }
 """``inverse_error`` weighs by 1 / error^2, of errors that owners have told."""
 DEFAULT_RULE = "huber"
+UNKNOWN = 0.5
+"""A number that nobody predicted: the middle of its range."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ class NumberFusion:
     def __call__(self, signals: Mapping[str, Mapping[Signal, Tensor]]) -> dict[Signal, Tensor]:
         """Fuse predictions (B, K_i) by institution into (B, K); other signals are left out.
 
-        A number that nobody predicted is in the middle of its range.
+        A number that nobody predicted is `UNKNOWN`.
         """
         names = sorted(signals)
         own = {name: self._trusted_values(name, signals[name][Signal.LOGITS]) for name in names}
@@ -92,7 +94,7 @@ class NumberFusion:
             for n, v in own.items()
         ]
         weight = torch.cat(weights).to(values)[..., None]
-        return {Signal.LOGITS: NUMBER_RULES[self.rule](values, weight).T.nan_to_num(0.5)}
+        return {Signal.LOGITS: NUMBER_RULES[self.rule](values, weight).T.nan_to_num(UNKNOWN)}
 
     def _trusted_values(self, name: str, values: Tensor) -> Tensor:
         """Predictions (B, K_i) in [0, 1], NaN where they are left out."""

@@ -11,7 +11,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from fedkd.aggregation.number_fusion import NumberFusion, build_number_fusion
+from fedkd.aggregation.number_fusion import UNKNOWN, NumberFusion, build_number_fusion
 from fedkd.aggregation.reliability.number_reliability import estimate_number_reliability
 from fedkd.aggregation.reliability.periodic_reliability import (
     LEAST_SAMPLES,
@@ -32,7 +32,7 @@ class ReliableNumberAggregation(PeriodicReliability):
     """
 
     def __init__(self, capacity: int | None, record: Record | None = None) -> None:
-        super().__init__("auto", capacity, record)
+        super().__init__("auto", capacity, record, silence=UNKNOWN)
         self._trusted: dict[str, tuple[bool, ...]] = {}
 
     def fusion(self, cards: Sequence[Card]) -> NumberFusion:

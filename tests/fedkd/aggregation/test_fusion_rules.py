@@ -1,5 +1,7 @@
 """The rules against their formulas, and the pool against the iteration that it solves at once."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
@@ -143,4 +145,36 @@ def test_counts_below_twice_the_median_are_what_they_were() -> None:
     assert {name: bounded[name] for name in "abc"} == {name: counts[name] for name in "abc"}
     assert bounded["d"] == pytest.approx((25.74, 0.26, 0, 0))
     assert sum(bounded_counts({"a": (1, 1), "b": (10**9, 1)})["b"]) == pytest.approx(4)
-    assert bounded_counts({"a": (0, 0), "b": (0, 0), "c": (5, 5)})["c"] == (0, 0)
+
+
+def test_who_claims_no_image_takes_nobody_elses_counts_away() -> None:
+    assert bounded_counts({"a": (0, 0), "b": (0, 0), "c": (5, 5)})["c"] == (5, 5)
+    assert bounded_counts({"a": (100, 100, 0), "b": (0, 0, 0)})["a"] == (100, 100, 0)
+    assert bounded_counts({"a": (0, 0), "b": (0, 0)}) == {"a": (0, 0), "b": (0, 0)}
+    fused = build_fusion("counted_probabilities", [card("a", (9, 8, 7, 6)), card("b", (0,) * K)])
+    sure = {name: {Signal.LOGITS: torch.tensor([[0.0, 8.0, 0.0, 0.0]])} for name in "ab"}
+    assert float(fused(sure)[Signal.LOGITS].softmax(1)[0, 1]) > 0.9
+
+
+def test_a_class_of_which_nobody_has_an_image_is_not_the_answer_to_everything() -> None:
+    counts = torch.tensor([[50.0, 50.0, 50.0, 0.0]] * 2)
+    logits = torch.tensor([[[6.0, 0.0, 0.0, -1.0], [0.0, 6.0, 0.0, -1.0]]] * 2)
+    assert RULES["counted_logits"](logits, counts).argmax(1).tolist() == [0, 1]
+    known = torch.tensor([[True] * 4, [True, True, True, False]])
+    logits[1, :, 3] = -torch.inf  # as the logits of a class that it does not know are given
+    fused = RULES["counted_logits"](logits, counts, known)
+    assert fused[:, 3].tolist() == logits[0].log_softmax(-1)[:, 3].tolist()
+
+
+@pytest.mark.parametrize("there", [1, 2])
+def test_who_is_away_with_a_class_of_its_own_changes_nothing_in_the_pool_of_the_others(
+    there: int,
+) -> None:
+    """Their answers were fused at a temperature of 4, as if each of them lacked a class."""
+    names, some = ("w", "x", "y", "z"), list("ab")[:there]
+    all_cards = [replace(card(name, (5,) * K), class_names=names) for name in "abc"]
+    own = Card("c", 2, (1, 2, 2), frozenset({Signal.LOGITS}), class_counts=(5, 5))
+    apart = [*all_cards[:2], replace(own, class_names=("y", "v"))]
+    sure = {name: {Signal.LOGITS: torch.tensor([[6.0, 0.0, 0.0, 0.0]])} for name in some}
+    wide = build_fusion("auto", apart)(sure)[Signal.LOGITS][0, 1:].softmax(0)  # v, w, x, y, z
+    assert torch.allclose(wide, build_fusion("auto", all_cards)(sure)[Signal.LOGITS][0].softmax(0))

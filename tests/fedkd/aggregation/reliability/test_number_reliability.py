@@ -1,16 +1,21 @@
 """Institutions that predict numbers: liars are left out, those who differ in scale are not."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from fedkd.aggregation import ByRule
 from fedkd.aggregation.number_fusion import huber
 from fedkd.aggregation.reliability.number_reliability import estimate_number_reliability
 from fedkd.aggregation.reliability.reliable_number_aggregation import ReliableNumberAggregation
 from fedkd.core.source_types import Proposal
 from fedkd.protocol import Card, LabelSpaces, Number, Reply, Signal
+from fedkd.tasks import task_of
+from tests.support.contexts import context_of
 
 N, BATCH = 400, 64
 LIES = {
@@ -102,3 +107,17 @@ def test_targets_are_fused_again_without_a_liar_also_after_a_restart() -> None:
     without = again.exclude(["a"], CARDS)
     assert without is not None
     assert torch.allclose(without[: 4 * BATCH], changed[3], atol=1e-6)
+
+
+@pytest.mark.parametrize("rule", ["auto", "mean"])
+def test_of_whom_nobody_else_answered_nothing_is_known_once_they_are_excluded(rule: str) -> None:
+    """It was the low end of the range: a student was told that they stay for no day."""
+    context = replace(context_of(torch.nn.Identity(), (1, 1, 2), 1), task=task_of(CARDS[:2]))
+    aggregation = ByRule(rule).build(context)
+    for names in ("b", "ab"):
+        said = {name: Reply({Signal.LOGITS: torch.full((2, 1), 0.6)}) for name in names}
+        aggregation.fusion(CARDS[:2]).of(said)
+        aggregation.hear(said, LABELS, None, Proposal(torch.zeros(2, 1, 1, 2), "uniform"))
+    targets = aggregation.exclude(["b"], CARDS[:2])
+    assert targets is not None
+    assert targets[:, 0].tolist() == pytest.approx([0.5, 0.5, 0.6, 0.6], abs=1e-3)
