@@ -119,6 +119,7 @@ class Distillation:
     def __post_init__(self) -> None:
         self.method = self.method.for_cards(self.cards)
         self.method.check(list(self.cards), self.plan.batch_statistics)
+        self.plan.check_cards(self.cards)
         self.method.check_public_data(self.public is not None)
         check_outputs(self.student, shape := common_shape(self.cards), self.labels)
         method, plan, device = self.method, self.plan, self.compute.device
@@ -142,7 +143,8 @@ class Distillation:
         )
         sources = {name: context.part(share.spec) for name, share in method.sources.items()}
         schedules = {name: share.schedule for name, share in method.sources.items()}
-        self._scheduler = SourceScheduler(sources, schedules, plan, self.bank, context.rng)
+        drawing = (plan, self.bank, context.rng, self._events.record)
+        self._scheduler = SourceScheduler(sources, schedules, *drawing)
         # A stream apart from that of the sources, so that neither minds when the other draws.
         first = torch.randint(2**62, (), generator=torch.Generator().manual_seed(self.seed))
         self.rng = torch.Generator().manual_seed(int(first))
@@ -201,14 +203,13 @@ class Distillation:
             step = self._trainer.step(self.bank, self.rng, self.student_steps, self.progress)
             self.student_steps += 1
             self._events.student_step(self.student_steps, *step)
-            self._held_back.student_step(self.student_steps, asking=self.asked < self.plan.budget)
+            self._held_back.student_step(self.student_steps, asking=self._counts.may_ask)
 
     def _rounds(self) -> Generator[Request, Answers, Distilled]:
         plan = self.plan
-        while self.asked < plan.budget and not self._held_back.stopped:
+        while self._counts.may_ask and not self._held_back.stopped:
             self.rest()
-            if not (yield from self.question()):
-                break
+            yield from self.question()
         self._target = self._due  # nothing travels any more that the rest of it could wait for
         self.catch_up()
         while self.student_steps < plan.steps:
@@ -270,11 +271,11 @@ class Distillation:
         """Share of the run that is done, in [0, 1]."""
         return self.student_steps / self.plan.steps if self.plan.steps else 0.0
 
-    def question(self) -> Generator[Request, Answers, bool]:
-        """Ask about one batch, and let its source learn; False where the budget pays for none."""
+    def question(self) -> Generator[Request, Answers, None]:
+        """Ask about one batch, and let its source learn; where there is none, asking ends."""
         scheduled = self._scheduler.next(self.asked)
         if scheduled is None:
-            return False
+            return self._counts.end()
         self._target = self._due
         answered = yield from self._put(scheduled.proposal, scheduled.images, scheduled.progress)
         follow_ups = scheduled.source.learn(answered)
@@ -285,7 +286,6 @@ class Distillation:
             yield from self._follow(follow_ups, scheduled)
         if (targets := self._aggregation.improve(self._scheduler.rng)) is not None:
             self.bank.retarget(targets)
-        return True
 
     def _put(
         self, proposal: Proposal, images: Tensor, progress: float

@@ -314,6 +314,7 @@ class DataFreeDistillation(Strategy):
         """Why an institution is turned away: its card, or a signal that the method needs."""
         try:
             self.parts.method.check([card], self.parts.plan.batch_statistics)
+            self.parts.plan.check_cards([card])
         except NeedsError as error:
             return str(error)
         return self.misfit(card)

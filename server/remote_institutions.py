@@ -85,7 +85,8 @@ class RemoteInstitutions:
         if why := teacher_mismatch(card, teachers):
             return why
         try:
-            self._parts.method.check([card], self._parts.plan.batch_statistics)
+            self._parts.method.check([card], plan.batch_statistics)
+            plan.check_cards([card])
             agreed, now = (
                 build_fusion(plan.rule, cards, plan.prior).rule
                 for cards in (self.cards, [*self.cards, card])

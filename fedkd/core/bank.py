@@ -132,8 +132,13 @@ class Bank:
         return kept
 
     def retarget(self, targets: Tensor) -> None:
-        """Replace the targets of all that is kept by ``targets`` (N, K), oldest first."""
-        self._targets[self._order(len(self))] = targets.to(self.device)
+        """Replace the targets of all that is kept by ``targets`` (N, K), oldest first.
+
+        K is that of the bank, or more where an institution has joined since.
+        """
+        wider = targets.shape[1] - self._targets.shape[1]
+        self._targets = F.pad(self._targets, (0, max(0, wider)))
+        self._targets[self._order(len(self))] = F.pad(targets, (0, max(0, -wider))).to(self.device)
 
     def draw(self, count: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """``count`` samples with replacement: images (B, C, H, W) uint8 and targets (B, K).

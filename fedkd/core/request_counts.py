@@ -18,6 +18,16 @@ class RequestCounts:
         """Samples asked of each institution."""
         self.pulled_back = 0
         """Samples whose gradient each institution was asked for."""
+        self._ended = False
+
+    @property
+    def may_ask(self) -> bool:
+        """Whether there is a next question: some of the budget is left, and no `end` was told."""
+        return self.asked < self.budget and not self._ended
+
+    def end(self) -> None:
+        """No source has another sample that the budget pays for."""
+        self._ended = True
 
     def add(self, request: Request) -> None:
         """Count a request that was answered; a pause counts for nothing."""
@@ -43,9 +53,11 @@ class RequestCounts:
             )
 
     def state(self) -> State:
-        """Both counts."""
-        return State(numbers={"asked": self.asked, "pulled_back": self.pulled_back})
+        """Both counts, and whether that is the end."""
+        counts = {"asked": self.asked, "pulled_back": self.pulled_back}
+        return State(numbers={**counts, "ended": self._ended})
 
     def restore(self, state: State) -> None:
         """Count on from where ``state`` was taken."""
         self.asked, self.pulled_back = state.numbers["asked"], state.numbers["pulled_back"]
+        self._ended = bool(state.numbers.get("ended", False))  # absent from older ones

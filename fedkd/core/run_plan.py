@@ -1,7 +1,7 @@
 """Plan, progress events and result of a distillation run."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
@@ -11,7 +11,8 @@ from fedkd.core.augmentation import NO_AUGMENTATION, Augmentation
 from fedkd.core.bank import Bank
 from fedkd.core.held_back import check_held_back
 from fedkd.core.task import Score
-from fedkd.errors import SettingsError
+from fedkd.errors import NeedsError, SettingsError
+from fedkd.protocol import Card
 
 AUTO: Literal["auto"] = "auto"
 AS_TRAINED: Literal["as_trained"] = "as_trained"
@@ -88,6 +89,20 @@ class Plan:
             )
         if not 0 <= self.asking <= 1:
             raise SettingsError(f"expected asking in [0, 1], got {self.asking}")
+
+    def check_cards(self, cards: Sequence[Card]) -> None:
+        """Refuse institutions that would refuse every question.
+
+        Raises:
+            NeedsError: one takes fewer samples in a query than a question has.
+        """
+        for card in cards:
+            if card.largest_batch < self.batch:
+                raise NeedsError(
+                    f"{card.name} takes {card.largest_batch} samples in one query, and a question "
+                    f"has {self.batch}; lower questions.batch, or ask the owner for a larger "
+                    "policy.largest_batch"
+                )
 
     def rate(self, step: int) -> float:
         """The student's learning rate in this step: 2 % warm-up, then a cosine to zero."""

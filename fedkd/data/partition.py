@@ -25,6 +25,9 @@ SMALLEST_ALPHA = 0.01
 
 Indices: TypeAlias = NDArray[np.int64]
 
+LEAST = 2
+"""Training samples of an institution: batch norm has no variance of one."""
+
 
 def partition(
     labels: Tensor,
@@ -34,7 +37,7 @@ def partition(
     alpha: float = 0.5,
     shards_per_institution: int = 2,
     seed: int = 0,
-    least: int = 2,
+    least: int = LEAST,
 ) -> tuple[Tensor, ...]:
     """Partition N training samples; the same arguments give the same partition.
 
@@ -175,15 +178,24 @@ def assign_samples(
         names: of the K classes; none: their numbers.
 
     Raises:
-        SettingsError: see `known_classes`.
+        SettingsError: see `known_classes`; or an institution has fewer than `LEAST` training
+            samples of the classes that it knows.
     """
     count = len(parts)
     tests = [torch.arange(len(test_labels))[index::count] for index in range(count)]
     if not sets:
         return Assignment(parts, tests, [tuple(range(classes))] * count)
     known = known_classes(sets, count, names or tuple(map(str, range(classes))))
+    own = reassign_unknown_classes(parts, train_labels, known)
+    for index, part in enumerate(own):
+        if len(part) < LEAST:
+            raise SettingsError(
+                f"institution {index}, which knows {', '.join(sets[index % len(sets)])}, has "
+                f"{len(part)} samples of these in this partition, expected {LEAST} or more; give "
+                "it more labels, or choose another partition, alpha or seed"
+            )
     return Assignment(
-        reassign_unknown_classes(parts, train_labels, known),
+        own,
         reassign_unknown_classes(tests, test_labels, known),
         known,
     )

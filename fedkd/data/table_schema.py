@@ -128,6 +128,8 @@ def parse_schema(file: Path) -> Schema:
     if isinstance(found.predict, _ClassesEntry):
         schema = Schema(columns, (), found.predict.classes, found.predict.name)
     else:
+        if not found.predict:
+            raise DataError(f"{file} predicts nothing; name classes or numbers under predict")
         numbers = tuple(Number(**each.model_dump()) for each in found.predict)
         schema = Schema(columns, numbers, ())
     try:
@@ -150,7 +152,7 @@ def _cells(path: Path) -> dict[str, list[Any]]:
 
             found: dict[str, list[Any]] = parquet.read_table(path).to_pydict()
             return found
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
     except ImportError as error:
         raise SettingsError("a Parquet file needs pyarrow; install fedkd[data]") from error

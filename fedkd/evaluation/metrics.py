@@ -189,7 +189,9 @@ def training_stability(scores: Sequence[float], last: float = 1.0) -> TrainingSt
 
 
 def class_entropy(counts: Sequence[Tensor]) -> float:
-    """Entropy of class counts, each (K,), added up; 0 for one class, 1 for all alike."""
+    """Entropy of class counts, each (K,), added up; 0 for one class or none, 1 for all alike."""
     p = torch.stack(list(counts)).sum(0).float()
+    if len(p) == 1 or not bool(p.any()):
+        return 0.0
     p = p / p.sum()
     return float(torch.special.entr(p).sum() / torch.log(torch.tensor(float(len(p)))))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fedkd.core.bank import Bank
-from fedkd.core.interfaces import Source
+from fedkd.core.interfaces import Record, Source
 from fedkd.core.run_plan import Plan
 from fedkd.core.schedules import ExpectedProgress, Schedule
 from fedkd.core.source_types import Proposal, Turn
@@ -42,6 +42,7 @@ class SourceScheduler:
         plan: how much may be asked.
         bank: its samples are never asked about again.
         rng: draws lots and samples.
+        record: gets a warning where no source has anything new.
     """
 
     def __init__(
@@ -51,8 +52,10 @@ class SourceScheduler:
         plan: Plan,
         bank: Bank,
         rng: torch.Generator,
+        record: Record,
     ) -> None:
         self.sources, self.plan, self.bank, self.rng = dict(sources), plan, bank, rng
+        self._record = record
         self.shares = {name: share for name, share in shares.items() if share is not None}
         self._progress = ExpectedProgress(self.shares)
         self._least = 2 if plan.batch_statistics else 1
@@ -64,10 +67,11 @@ class SourceScheduler:
             asked: samples so far.
 
         Returns:
-            None where what is left of the budget pays for no sample of any source.
+            None where what is left of the budget pays for no sample of any source, or no source has
+            anything new: the student has what was answered until then.
 
         Raises:
-            SettingsError: no source has anything new.
+            SettingsError: no source has anything new, and nothing was asked.
         """
         turns, count = self._turns(asked)
         if count < self._least:
@@ -79,10 +83,14 @@ class SourceScheduler:
                     break
                 if scheduled := self._new(source, proposal, turn):
                     return scheduled
-        raise SettingsError(
-            f"{' and '.join(turns)} drew only images that were asked about before; "
+        text = (
+            f"{' and '.join(turns)} drew only samples that were asked about before; "
             "name more priors, or ask for fewer samples"
         )
+        if not asked:
+            raise SettingsError(text)
+        self._record("warned", text=f"no more is asked after {asked:,} samples: {text}")
+        return None
 
     @property
     def steps(self) -> int:
@@ -114,7 +122,7 @@ class SourceScheduler:
             return self._by_lot(asked), count
         # What is left does not pay for the dearest: the cheapest has it, without a lot.
         cheapest = min(scheduled, key=lambda name: scheduled[name].cost.asked)
-        return {cheapest: scheduled[cheapest]}, left // scheduled[cheapest].cost.asked
+        return {cheapest: scheduled[cheapest]}, self._count({cheapest: scheduled[cheapest]}, left)
 
     def _count(self, sources: Mapping[str, Source], left: int) -> int:
         """Samples of one turn, whoever has it: as many as the dearest may propose."""

@@ -172,3 +172,14 @@ def test_a_longer_question_is_drawn_oftener() -> None:
     lengths = [len(bank.draw_question(rng)[0]) for _ in range(400)]
     assert 330 < lengths.count(90) < 385
     assert Bank().held_back_sizes(10) == []
+
+
+def test_targets_may_be_wider_than_before_and_narrower_than_the_widest() -> None:
+    """A joiner's outputs are in all targets at once where somebody else is excluded then."""
+    bank = Bank()
+    bank.add(*numbered(0, 4))
+    bank.retarget(torch.ones(4, 5))
+    assert bank.targets.tolist() == [[1.0] * 5] * 4
+    bank.add(*numbered(4, 2))
+    bank.retarget(torch.full((6, 3), 2.0))
+    assert bank.targets.tolist() == [[2.0] * 3 + [0.0] * 2] * 6

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from fedkd.core.checkpoint_state import State
 from fedkd.core.request_counts import RequestCounts
 from fedkd.errors import SettingsError
 from fedkd.protocol import Ask, PullBack, Signal
@@ -25,6 +26,19 @@ def test_asked_is_counted_once_for_all_and_pulled_back_by_whoever_has_most() -> 
     again.restore(counts.state())
     again.add(Ask(images(1)))
     assert (again.asked, again.pulled_back) == (12, 7)
+
+
+def test_asking_ends_with_the_budget_or_where_no_source_has_more_and_a_resumed_run_knows() -> None:
+    counts, again, old = (RequestCounts(budget=10) for _ in range(3))
+    counts.add(Ask(images(9)))
+    assert counts.may_ask
+    old.restore(State(numbers={"asked": 9, "pulled_back": 0}))  # of a release without the end
+    assert old.may_ask
+    old.add(Ask(images(1)))
+    assert not old.may_ask
+    counts.end()
+    again.restore(counts.state())
+    assert (counts.may_ask, again.may_ask) == (False, False)
 
 
 def test_a_follow_up_beyond_the_budget_is_refused_and_names_the_source() -> None:

@@ -3,9 +3,14 @@
 import math
 
 import pytest
+from torch import nn
 
 from fedkd.core.run_plan import Plan
-from fedkd.errors import SettingsError
+from fedkd.errors import NeedsError, SettingsError
+from fedkd.loop import distil
+from fedkd.methods import cudfkd
+from fedkd.procedural import UniformNoise
+from fedkd.protocol import Card, Signal
 
 
 @pytest.mark.parametrize(
@@ -34,3 +39,15 @@ def test_the_learning_rate_warms_up_for_2_percent_of_the_steps_and_then_falls_to
     falling = [plan.rate(step) for step in range(20, 1000)]
     assert falling == sorted(falling, reverse=True)
     assert 0 < falling[-1] < 1e-5
+
+
+def test_an_institution_that_would_refuse_every_question_is_told_before_the_first() -> None:
+    cards = [
+        Card(name, 3, (1, 4, 4), frozenset({Signal.LOGITS}), largest_batch=most)
+        for name, most in (("a", 64), ("b", 16))
+    ]
+    Plan(640, 16).check_cards(cards)
+    with pytest.raises(NeedsError, match="b takes 16 samples in one query, and a question has 17"):
+        Plan(640, 17).check_cards(cards)
+    with pytest.raises(SettingsError, match=r"lower questions\.batch"):
+        next(distil(nn.Identity(), cudfkd("none"), cards, Plan(640, 64), {"noise": UniformNoise()}))

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedkd.data.partition import partition, read_partition
+from fedkd.data.partition import assign_samples, partition, read_partition
 from fedkd.errors import DataError, SettingsError
 
 WAYS = st.sampled_from(["iid", "dirichlet", "shards"])
@@ -131,3 +131,14 @@ def test_a_bad_partition_file_is_refused(tmp_path: Path, parts: list[Any], said:
 def test_no_partition_file_is_said_so(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no readable"):
         read_partition(tmp_path / "none.npz", 2, 10)
+
+
+def test_labels_that_leave_an_institution_without_samples_are_told_with_its_number() -> None:
+    labels = torch.arange(8).repeat_interleave(10)
+    halves = [labels.argsort()[:40], labels.argsort()[40:]]
+    sets = [[str(k) for k in range(7)], ["6", "7"]]
+    own = assign_samples(halves, labels, labels, 8, sets)
+    assert sorted(torch.cat(tuple(own.parts)).tolist()) == list(range(80))
+    parts, every = [torch.arange(79), torch.tensor([79])], [str(k) for k in range(8)]
+    with pytest.raises(SettingsError, match="institution 1, which knows 0, has 0 samples of these"):
+        assign_samples(parts, labels, labels, 8, [every, ["0"]])

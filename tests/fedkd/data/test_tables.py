@@ -75,8 +75,11 @@ def test_rows_of_diabetes_are_the_patients_and_their_numbers() -> None:
     assert np.allclose(ours, theirs, atol=1e-3)
 
 
-def test_a_csv_file_of_classes_is_read_by_its_schema(tmp_path: Path) -> None:
-    data = open_data(write(tmp_path, CLASSES))
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])  # the latter is what Excel writes
+def test_a_csv_file_of_classes_is_read_by_its_schema(tmp_path: Path, encoding: str) -> None:
+    name = write(tmp_path, CLASSES)
+    (tmp_path / "ward.csv").write_text((tmp_path / "ward.csv").read_text(), encoding)
+    data = open_data(name)
     assert data.columns == (
         Column("age", 18.0, 100.0, whole=True),
         Column("ward", levels=("general", "intensive")),
@@ -118,6 +121,7 @@ HEAD = "age,ward,outcome,stay"
         (CLASSES.replace('"outcome"', '"ward"'), None, "predicts a column that teachers also read"),
         (NUMBERS.replace('"stay"', '"age"'), None, "predicts a column that teachers also read"),
         (SCHEMA, None, "predict: Field required"),
+        ("predict = []\n" + SCHEMA, None, "predicts nothing; name classes or numbers"),
         (CLASSES.replace(', "ill"', ""), None, "predict."),
         (CLASSES.replace("high = 100", "high = 18"), None, "column 0: a range from 18.0 to 18.0"),
         (CLASSES.replace('"age"', '"ward"'), None, "two columns of one name"),

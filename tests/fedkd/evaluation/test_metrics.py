@@ -81,6 +81,8 @@ def test_a_share_of_the_scores_is_not_rounded_by_a_last_digit() -> None:
     ("counts", "expected"),
     [
         ([[5, 0, 0, 0]], 0.0),
+        ([[5]], 0.0),
+        ([[0, 0, 0]], 0.0),
         ([[3, 3, 3, 3]], 1.0),
         ([[4, 4, 0, 0]], 0.5),
         ([[4, 0, 0, 0], [0, 4, 0, 0]], 0.5),

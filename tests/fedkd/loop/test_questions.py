@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from fedkd.core.schedules import constant
-from fedkd.errors import SettingsError
-from fedkd.loop import Plan, Progress, distil, drive
+from fedkd.loop import PAUSE, Distillation, Plan, Progress, distil, drive
 from fedkd.methods import Method, Share, cudfkd
 from fedkd.models import InProcess
 from fedkd.procedural import Shape, UniformNoise, build_priors
@@ -90,16 +89,38 @@ FROM_PRIORS = {"prior": Share(PRIORS, constant(1.0))}
 HALF_EVOLVED = {**FROM_PRIORS, "evolution": Share(Evolution(PRIORS), constant(1.0))}
 
 
-def test_a_source_that_repeats_itself_is_asked_about_its_images_once_and_then_ends_the_run() -> (
+def test_a_source_that_repeats_itself_is_asked_about_its_images_once_and_the_student_learns() -> (
     None
 ):
-    institutions, method = GatedInstitutions(), Method("alone", "none", FROM_PRIORS)
+    institutions, method, events = GatedInstitutions(), Method("alone", "none", FROM_PRIORS), []
     plan, few = Plan(500, 8, steps=5), {"few": FewImages(20)}
-    loop = distil(linear(99), method, institutions.cards, plan, few)
-    with pytest.raises(SettingsError, match="prior drew only images that were asked about before"):
-        drive(loop, institutions.put)
+    loop = distil(linear(99), method, institutions.cards, plan, few, watch=events.append)
+    distilled = drive(loop, institutions.put)
     asked = [key for ask in institutions.asks for key in keys(ask.images)]
-    assert len(set(asked)) == len(asked) <= 20
+    assert len(set(asked)) == len(asked) == distilled.asked <= 20
+    assert distilled.student_steps == 5
+    (warned,) = [event.facts["text"] for event in events if event.kind == "warned"]
+    assert f"no more is asked after {len(asked)} samples: prior drew only" in str(warned)
+
+
+def test_a_run_that_has_no_more_to_ask_is_resumed_without_another_question() -> None:
+    method, plan = Method("alone", "none", FROM_PRIORS), Plan(500, 8, steps=40, asking=0.5)
+    few, weights = {"few": FewImages(20)}, []
+    for kept in (False, True):
+        institutions = GatedInstitutions()
+        first = Distillation(linear(99), method, institutions.cards, plan, few)
+        loop, answers = first.requests(), None
+        while (request := loop.send(answers)) != PAUSE:
+            answers = institutions.put(request)
+        asked, state = len(institutions.asks), first.state()
+        if kept:
+            again = Distillation(linear(98), method, institutions.cards, plan, few)
+            again.restore(state)
+            loop = again.requests()
+        distilled = drive(loop, institutions.put)
+        assert (len(institutions.asks), distilled.student_steps) == (asked, 40)
+        weights.append(torch.cat([p.flatten() for p in distilled.student.parameters()]))
+    assert torch.equal(*weights)
 
 
 def test_a_source_that_repeats_itself_gives_its_turns_to_the_others() -> None:

@@ -1,5 +1,6 @@
 """The source scheduler: whose turn it is, for how many samples, and that none is asked twice."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -74,14 +75,22 @@ class Counting(BaseSource):
 
 
 def scheduler(
-    *sources: tuple[Counting, Schedule | None], plan: Plan | None = None, bank: Bank | None = None
+    *sources: tuple[Counting, Schedule | None],
+    plan: Plan | None = None,
+    bank: Bank | None = None,
+    told: list[str] | None = None,
 ) -> SourceScheduler:
+    def record(kind: str, **facts: str) -> None:
+        assert (kind, told is None) == ("warned", False)
+        told.append(facts["text"])
+
     return SourceScheduler(
         {source.name: source for source, _ in sources},
         {source.name: share for source, share in sources},
         plan or Plan(1000, 4),
         bank or Bank(),
         rng(),
+        record,
     )
 
 
@@ -188,15 +197,19 @@ def test_who_proposes_nothing_is_not_asked_again_in_that_turn() -> None:
     assert silent.turns == 3
 
 
-def test_a_run_ends_in_one_line_where_nobody_has_anything_new() -> None:
+def test_asking_ends_where_nobody_has_anything_new_and_a_run_that_asked_nothing_fails() -> None:
     bank = Bank()
     bank.add(numbered(0, 4), torch.zeros(4, K))
     a, b = Counting("a", fixed=numbered(0, 4)), Counting("b", fixed=numbered(1, 2))
     never = Counting("never", 100)  # has some, and no share
     shares = ((a, constant(1.0)), (b, constant(1.0)), (never, constant(0.0)))
-    with pytest.raises(SettingsError, match=r"^(a and b|b and a) drew only images that were asked"):
-        scheduler(*shares, bank=bank).next(0)
-    assert never.turns == 0
+    text, told = r"(a and b|b and a) drew only samples that were asked", list[str]()
+    of = scheduler(*shares, bank=bank, told=told)
+    assert of.next(4) is None
+    assert re.match(f"no more is asked after 4 samples: {text}", told.pop())
+    with pytest.raises(SettingsError, match=f"^{text}"):
+        of.next(0)
+    assert (never.turns, told) == (0, [])
 
 
 def test_every_turn_is_of_as_many_samples_as_the_dearest_may_propose() -> None:
@@ -218,6 +231,15 @@ def test_what_does_not_pay_for_the_dearest_goes_to_the_cheapest_without_a_lot() 
     assert torch.equal(of.rng.get_state(), before)
     assert of.next(99) is None
     assert of.next(100) is None
+
+
+def test_the_cheapest_asks_about_no_more_than_a_batch() -> None:
+    dear, cheap = Counting("dear", price=200), Counting("cheap", 10_000)
+    scheduled = scheduler((dear, constant(1.0)), (cheap, constant(1.0)), plan=Plan(1000, 64)).next(
+        850
+    )
+    assert scheduled is not None
+    assert (scheduled.proposal.origin, len(scheduled.images)) == ("cheap", 64)
 
 
 def test_steps_and_facts_are_those_of_all_sources() -> None:
