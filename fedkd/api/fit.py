@@ -2,7 +2,7 @@
 
 import secrets
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +24,8 @@ from fedkd.server.run.run_recorder import Evaluation, RunRecorder
 
 LOCAL, NETWORK = "python", "hub"
 """Engines, as recorded."""
+WAIT = 600.0
+"""Seconds that institutions may take to connect."""
 
 
 def fit(
@@ -45,7 +47,7 @@ def fit(
     institutions: int = 1,
     token: str | None = None,
     tls: str | Path | None = None,
-    wait: float = 600.0,
+    wait: float = WAIT,
 ) -> FitResult:
     """Train a student on what teachers answer to samples that are invented for it.
 
@@ -92,7 +94,14 @@ def fit(
         raise SettingsError(
             "give either teachers, which are in this process, or listen, where institutions connect"
         )
-    named = {} if teachers is None else _named(teachers)
+    described = _Described(shape, classes, outputs, None if schema is None else Path(schema))
+    if teachers is None:
+        named = dict[str, object]()
+        described.check_unused(wait)
+    else:
+        named = _named(teachers)
+        described.check_names(named)
+        _check_no_network(institutions, token, tls, wait)
     arguments = Arguments(seed, method, budget, steps)
     experiment = experiment_of(settings, arguments, student, len(named) or institutions)
     build = student_factory(student)
@@ -100,9 +109,6 @@ def fit(
     run = _Run(experiment, build, path, _is_shown(progress))
     with _same_threads():
         if listen is None:
-            described = _Described(
-                shape, classes, outputs, None if schema is None else Path(schema)
-            )
             network, result = _fit_here(run, named, described)
         else:
             network, result = _fit_over_network(run, listen, token, tls, wait)
@@ -145,6 +151,35 @@ class _Described:
     classes: Classes | Mapping[str, Classes]
     outputs: Outputs | Mapping[str, Outputs]
     schema: Path | None
+
+    def check_names(self, teachers: Collection[str]) -> None:
+        """Refuse what is said of a teacher that there is none of.
+
+        Raises:
+            SettingsError: ``classes`` or ``outputs`` name it.
+        """
+        for what, said in (("classes", self.classes), ("outputs", self.outputs)):
+            for name in said if isinstance(said, Mapping) else ():
+                if name not in teachers:
+                    raise SettingsError(
+                        f"{what} name the teacher {name!r}; there are {', '.join(teachers)}; "
+                        "correct the name"
+                    )
+
+    def check_unused(self, wait: float) -> None:
+        """Refuse what institutions say themselves when they connect, and a wait below 0.
+
+        Raises:
+            SettingsError: it is given.
+        """
+        said = self.shape, self.classes, self.schema
+        if any(each is not None for each in said) or self.outputs != "logits":
+            raise SettingsError(
+                "shape, classes, outputs and schema describe teachers in this process; with "
+                "listen institutions say theirs, so leave these out"
+            )
+        if wait < 0:
+            raise SettingsError(f"wait is {wait}; expected seconds, 0 or more")
 
 
 def _fit_here(
@@ -218,8 +253,11 @@ def _named(teachers: Mapping[str, object] | Sequence[object]) -> dict[str, objec
     Raises:
         SettingsError: there is none.
     """
-    if isinstance(teachers, str | Path):
-        raise SettingsError("teachers is one path; give a list, or a mapping of names to teachers")
+    if not isinstance(teachers, Mapping | Sequence) or isinstance(teachers, str):
+        what = "path" if isinstance(teachers, str | Path) else type(teachers).__name__
+        raise SettingsError(
+            f"teachers is one {what}; give a list, or a mapping of names to teachers"
+        )
     named = (
         dict(teachers)
         if isinstance(teachers, Mapping)
@@ -228,6 +266,21 @@ def _named(teachers: Mapping[str, object] | Sequence[object]) -> dict[str, objec
     if not named:
         raise SettingsError("there are no teachers; give one or more, or listen for institutions")
     return named
+
+
+def _check_no_network(
+    institutions: int, token: str | None, tls: str | Path | None, wait: float
+) -> None:
+    """Refuse what is of institutions that connect, where teachers are in this process.
+
+    Raises:
+        SettingsError: it is given.
+    """
+    if (institutions, token, tls, wait) != (1, None, None, WAIT):
+        raise SettingsError(
+            "institutions, token, tls and wait are of institutions that connect, and teachers are "
+            "in this process; leave them out, or give listen in the place of teachers"
+        )
 
 
 def _is_shown(progress: bool | None) -> bool:

@@ -11,10 +11,17 @@ from torch import nn
 
 from fedkd.core import recalibrated
 from fedkd.errors import DataError, SettingsError
-from fedkd.models import Shape, build_network
-from fedkd.protocol import NamedTask, task_slices, tasks_of_outputs
+from fedkd.models import Shape, build_network, build_table_network
+from fedkd.protocol import Column, NamedTask, task_slices, tasks_of_outputs
+from fedkd.server.report.tables.table_rows import recorded_columns
 
 STUDENT = "student.safetensors"
+_INSTEAD = {
+    "tasks": "has several tasks; call predict_tasks",
+    "numbers": "predicts numbers; call network, whose outputs are shares of their ranges",
+    "embedding": "outputs an embedding; call network",
+}
+"""What to do with a student that predicts no classes of one task, by what it predicts."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,9 +33,11 @@ class SavedStudent:
     classes: tuple[str, ...]
     """Names of its outputs, (K,), in their order."""
     shape: Shape
-    """(C, H, W) of its images."""
+    """(C, H, W) of its images; (1, 1, D) of rows."""
     tasks: tuple[NamedTask, ...] = ()
     """Of a student of several tasks: which, in the order of its outputs."""
+    predicts: str = "classes"
+    """What its outputs are: classes, numbers, tasks or embedding."""
 
     def recalibrated(self, images: torch.Tensor) -> "SavedStudent":
         """The same student with batch-norm statistics of these images, which need no labels.
@@ -48,10 +57,10 @@ class SavedStudent:
         """The likeliest class of each image, (B, C, H, W) float in [0, 1].
 
         Raises:
-            SettingsError: it has several tasks; ask `predict_tasks`.
+            SettingsError: it has several tasks, or predicts no classes.
         """
-        if self.tasks:
-            raise SettingsError("this student has several tasks; call predict_tasks")
+        if self.predicts != "classes":
+            raise SettingsError(f"this student {_INSTEAD[self.predicts]}")
         with torch.no_grad():
             return [self.classes[place] for place in self.network(images).argmax(1).tolist()]
 
@@ -87,15 +96,19 @@ def load(path: str | Path, student: nn.Module | None = None) -> SavedStudent:
         names = notes.get("class_names")
         classes = tuple(json.loads(names)) if names else _numbers(int(notes["classes"]))
         weights = load_file(file)
-        several = json.loads(notes.get("task", "{}")).get("kind") == "tasks"
-        tasks = tasks_of_outputs(classes) if several else ()
+        predicts = str(json.loads(notes.get("task", "{}")).get("kind", "classes"))
+        tasks = tasks_of_outputs(classes) if predicts == "tasks" else ()
+        domain = json.loads(notes.get("domain", "{}"))
+        columns = recorded_columns(domain) if domain.get("kind") == "table" else ()
     except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
         raise DataError(
             f"{file} is no student of fedkd's ({type(error).__name__}); name the "
             "student.safetensors of a run, or its folder"
         ) from error
     shape = (channels, height, width)
-    network = student if student is not None else _network(str(notes["student"]), classes, shape)
+    network = student
+    if network is None:
+        network = _network(str(notes["student"]), len(classes), shape, columns)
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
@@ -103,12 +116,14 @@ def load(path: str | Path, student: nn.Module | None = None) -> SavedStudent:
             f"{file} has the weights of another network: {' '.join(str(error).split())[:200]}; "
             "give the network that was trained as student"
         ) from error
-    return SavedStudent(network.eval(), classes, shape, tasks)
+    return SavedStudent(network.eval(), classes, shape, tasks, predicts)
 
 
-def _network(name: str, classes: tuple[str, ...], shape: Shape) -> nn.Module:
+def _network(name: str, outputs: int, shape: Shape, columns: tuple[Column, ...]) -> nn.Module:
     try:
-        return build_network(name, len(classes), shape, seed=0)
+        if columns:
+            return build_table_network(name, outputs, columns, seed=0)
+        return build_network(name, outputs, shape, seed=0)
     except SettingsError as error:
         raise SettingsError(
             f"this student is a network of its own ({name!r}), which is not built here; give the "

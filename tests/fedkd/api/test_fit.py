@@ -151,6 +151,11 @@ def test_rows_of_a_table_in_their_own_units(tmp_path: Path) -> None:
     result = fedkd.fit("table-mlp", [fitted], schema=schema, **arguments)
     assert result.classes == ("stay",)
     assert result.held_back["r2"] > 0.5  # type: ignore[operator]
+    loaded, rows = fedkd.load(result.save(tmp_path / "own.safetensors")), torch.rand(4, 1, 1, 4)
+    assert loaded.predicts == "numbers"
+    assert torch.equal(loaded.network(rows), result.student(rows))
+    with pytest.raises(SettingsError, match="predicts numbers; call network"):
+        loaded.predict(rows)
     assert result.held_back["rmse"] == pytest.approx(60 * result.held_back["rmse_of_range"])  # type: ignore[operator]
 
 
@@ -161,6 +166,16 @@ def test_rows_of_a_table_in_their_own_units(tmp_path: Path) -> None:
         ({"teachers": ["x.onnx"], "listen": "127.0.0.1:0"}, "give either teachers"),
         ({"teachers": []}, "there are no teachers"),
         ({"teachers": "x.onnx"}, "teachers is one path"),
+        ({"teachers": Path("x.onnx")}, "teachers is one path"),
+        ({"teachers": nn.Linear(3, 2)}, "teachers is one Linear; give a list"),
+        ({"teachers": nn.Sequential(nn.Flatten(), nn.ReLU())}, "teachers is one Sequential"),
+        ({"teachers": {"a": "x.onnx"}, "classes": {"b": 2}}, "classes name the teacher 'b'"),
+        ({"teachers": {"a": "x.onnx"}, "outputs": {"b": "logits"}}, "there are a; correct"),
+        ({"teachers": ["x.onnx"], "institutions": 2}, "leave them out, or give listen"),
+        ({"teachers": ["x.onnx"], "wait": 5.0}, "leave them out, or give listen"),
+        ({"listen": "127.0.0.1:0", "classes": 2}, "institutions say theirs"),
+        ({"listen": "127.0.0.1:0", "shape": None, "outputs": "probabilities"}, "say theirs"),
+        ({"listen": "127.0.0.1:0", "shape": None, "wait": -1.0}, "expected seconds, 0 or more"),
         ({"teachers": {"a": "x.onnx"}}, "teacher a: classes is missing"),
         ({"teachers": {"a": nn.Linear(3, 2)}}, r"teacher a cannot read images of \(1, 8, 8\)"),
         ({"teachers": {"a": nn.Identity()}}, r"answers \(1, 1, 8, 8\) to one image"),
