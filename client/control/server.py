@@ -12,6 +12,7 @@ import shutil
 import socket
 import stat
 import threading
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -39,6 +40,8 @@ TIMEOUT_SECONDS = 5.0
 """To receive a request, or to send an answer."""
 UPLOAD_TIMEOUT_SECONDS = 60.0
 """To receive a student's weights."""
+CLOSE_SECONDS = 20.0
+"""For requests in progress, an evaluation above all, once the server is closed."""
 POLL_SECONDS = 0.2
 """Between checks whether to stop."""
 MAX_PATH_BYTES = 107
@@ -73,6 +76,7 @@ class ControlServer:
         self._listener = _listen(path, group)
         self._stop = threading.Event()
         self._slots = threading.BoundedSemaphore(MAX_CONNECTIONS)
+        self._handlers: list[threading.Thread] = []
         self._evaluating = threading.Lock()
         self._thread = threading.Thread(target=self._accept_loop, name="fedkd-control", daemon=True)
         self._thread.start()
@@ -89,9 +93,12 @@ class ControlServer:
         self.close()
 
     def close(self) -> None:
-        """Accept no more connections. Requests in progress are still answered."""
+        """Accept no more connections. Requests in progress are still answered, for a while."""
         self._stop.set()
         self._thread.join()
+        until = time.monotonic() + CLOSE_SECONDS
+        while any(each.is_alive() for each in self._handlers) and time.monotonic() < until:
+            time.sleep(POLL_SECONDS / 10)
 
     def _accept_loop(self) -> None:
         with self._listener:
@@ -102,7 +109,10 @@ class ControlServer:
                 if connection is None:
                     self._slots.release()
                 else:
-                    threading.Thread(target=self._handle, args=(connection,), daemon=True).start()
+                    handler = threading.Thread(target=self._handle, args=(connection,), daemon=True)
+                    self._handlers = [each for each in self._handlers if each.is_alive()]
+                    self._handlers.append(handler)
+                    handler.start()
         self._path.unlink(missing_ok=True)
 
     def _accept(self) -> socket.socket | None:

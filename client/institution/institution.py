@@ -211,6 +211,11 @@ def _check_policy(vault: Vault, policy: Policy) -> None:
             "policy.labels, top_k and rounding are of classes, and this teacher predicts numbers; "
             "leave them out"
         )
+    if policy.top_k is not None and policy.top_k >= vault.classes:
+        raise SettingsError(
+            f"policy.top_k = {policy.top_k} hides none of {vault.classes} classes; name fewer, or "
+            "leave it out"
+        )
     if policy.scores and not vault.scores:
         raise SettingsError(
             "policy.scores is on and there are no test data; name them under [data], or turn it off"

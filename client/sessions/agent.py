@@ -89,11 +89,13 @@ class ReconnectPolicy:
         max_pause: seconds between retries, at most. After a session that lasted longer the pause
             is `initial_pause` again.
         give_up_after: seconds without a session after which the coordinator counts as gone.
+        welcome: seconds that it may take to answer our Hello.
     """
 
     initial_pause: float = 0.5
     max_pause: float = 30.0
     give_up_after: float = 600.0
+    welcome: float = 60.0
 
 
 @dataclass(frozen=True)
@@ -226,18 +228,12 @@ class Agent:
                 seen = now
                 if now - began > self._reconnect.max_pause:
                     pause = self._reconnect.initial_pause
-            if now - seen > self._reconnect.give_up_after:
+            if now - seen > self._reconnect.give_up_after and not self._closing.is_set():
                 return _SessionResult(
                     f"the coordinator is gone: {result.reason}", StopReason.UNREACHABLE
                 )
-            log_event(
-                log,
-                "session_lost",
-                logging.WARNING,
-                server=self._address,
-                reason=result.reason,
-                pause=round(pause, 3),
-            )
+            facts = {"server": self._address, "reason": result.reason, "pause": round(pause, 3)}
+            log_event(log, "session_lost", logging.WARNING, **facts)
             self._closing.wait(jitter.uniform(pause / 2, pause))
             pause = min(2 * pause, self._reconnect.max_pause)
         return _SessionResult(LEFT, StopReason.STOPPED)
@@ -262,8 +258,11 @@ class Agent:
         session = Session(Role.INSTITUTION)
         with dial(self._address, self._credentials) as channel:
             stream = self._stream = _Stream(channel)
+            unanswered = threading.Timer(self._reconnect.welcome, stream.call.cancel)
+            unanswered.daemon = True
+            unanswered.start()
             try:
-                return self._answer_queries(session, stream)
+                return self._answer_queries(session, stream, unanswered)
             except RemoteProtocolError as error:
                 stream.close(str(error))
                 return _SessionResult(
@@ -273,9 +272,12 @@ class Agent:
                 return self._failure(stream.call, session.state is State.OPEN)
             finally:
                 self._stream = None
+                unanswered.cancel()
                 stream.half_close()
 
-    def _answer_queries(self, session: Session, stream: _Stream) -> _SessionResult:
+    def _answer_queries(
+        self, session: Session, stream: _Stream, unanswered: threading.Timer
+    ) -> _SessionResult:
         renderer = RecipeRenderer(self._hello.card, self._recipes, self._closing)
         session.send(self._hello)
         stream.send(encode(self._hello))
@@ -288,6 +290,7 @@ class Agent:
                 case Welcome(version) if version != VERSION:
                     raise RemoteProtocolError(f"version {version}, expected {VERSION}")
                 case Welcome():
+                    unanswered.cancel()
                     log_event(log, "session_open", server=self._address)
                 case Query() | RecipeQuery():
                     with self._answering:

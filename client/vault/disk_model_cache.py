@@ -20,8 +20,9 @@ from fedkd.models import ModuleTeacher
 from fedkd.protocol import Guarantee
 
 WEIGHTS, METADATA, KEY = "teacher.safetensors", "teacher.json", "key"
-GUARANTEE, TRAINING_KEY = "guarantee", "training"
-"""Entries of the metadata: the DP guarantee of the training, and its key in the ledger."""
+GUARANTEE, TRAINING_KEY, DIGEST = "guarantee", "training", "weights"
+"""Entries of the metadata: the DP guarantee of the training, its key in the ledger, and the digest
+of the weights, which files of earlier releases lack."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +66,13 @@ def load_cached_model(
     try:
         stored = json.loads(file.read_text())
         values, training_key = stored.pop(GUARANTEE, None), stored.pop(TRAINING_KEY, "")
+        digest, content = stored.pop(DIGEST, None), weights.read_bytes()
         if stored != metadata:
             return None
+        if digest not in (None, _digest(content)):
+            raise ValueError("of another training")
         guarantee = None if values is None else Guarantee(**values)
-        network.load_state_dict(load(weights.read_bytes()))
+        network.load_state_dict(load(content))
     except (
         *(OSError, ValueError, TypeError, AttributeError),
         *(RuntimeError, SafetensorError, SettingsError),
@@ -87,7 +91,7 @@ def store_model(
     guarantee: Guarantee | None = None,
     training_key: str = "",
 ) -> None:
-    """Cache a network. Metadata are written last, so that they never belong to other weights.
+    """Cache a network. Metadata are written last, with a digest of the weights they belong to.
 
     Args:
         folder: made where there is none.
@@ -103,9 +107,10 @@ def store_model(
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         (folder / METADATA).unlink(missing_ok=True)
-        _write_private(folder / WEIGHTS, save(weights))
+        _write_private(folder / WEIGHTS, content := save(weights))
         values = None if guarantee is None else asdict(guarantee)
-        stored = {**metadata, GUARANTEE: values, TRAINING_KEY: training_key}
+        own = {GUARANTEE: values, TRAINING_KEY: training_key, DIGEST: _digest(content)}
+        stored = {**metadata, **own}
         _write_private(folder / METADATA, json.dumps(stored).encode())
     except OSError as error:
         raise DataError(
@@ -131,6 +136,10 @@ def load_or_create_key(folder: Path | None) -> bytes:
     if len(key) != 32:
         raise DataError(f"{folder / KEY} is no key of ours; delete it to have one made")
     return key
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 def _write_private(path: Path, content: bytes) -> None:

@@ -34,6 +34,7 @@ WIDTHS: Mapping[str, tuple[int, Callable[[int], Callable[[int, Shape], Network]]
     "resnet18": (64, lambda width: resnet(2, 2, 2, 2, width=width)),
     "resnet34": (64, lambda width: resnet(3, 4, 6, 3, width=width)),
     "resnet9": (64, resnet9),
+    "resnet9-half": (32, resnet9),
     "resnet9-narrow": (16, resnet9),
 }
 """Networks that can have another width: channels of their first layer, and a factory of that."""

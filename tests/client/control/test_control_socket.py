@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -433,6 +433,35 @@ def test_the_socket_of_a_killed_agent_is_replaced(close_lipped: Institution, pat
         dead.bind(str(path))
     with hung(close_lipped, path):
         assert "card" in send_request(path, verb="card")
+
+
+def test_a_request_in_progress_is_answered_before_the_server_is_gone(
+    close_lipped: Institution, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = threading.Event()
+
+    class Slow:
+        def open(self, address: str, token: str) -> None:
+            begun.set()
+            time.sleep(0.7)
+
+    server = ControlServer(path, close_lipped, cast(SessionManager, Slow()))
+    with framing.connect(str(path), SOON) as line:
+        framing.send_json(line, {"verb": "session", "address": "a:1", "token": "t"}, SOON)
+        assert begun.wait(SOON)
+        server.close()
+        line.setblocking(False)  # the answer is there by now
+        assert line.recv(64)
+    server.close()
+    # Who never ends is not waited for for ever.
+    monkeypatch.setattr("fedkd.client.control.server.CLOSE_SECONDS", 0.3)
+    monkeypatch.setattr("fedkd.client.control.server.TIMEOUT_SECONDS", 120.0)
+    began = time.monotonic()
+    server = ControlServer(path, close_lipped, cast(SessionManager, Slow()))
+    with socket.socket(socket.AF_UNIX) as silent, server:
+        silent.connect(str(path))
+        time.sleep(0.5)  # until it is accepted
+    assert time.monotonic() - began < 60
 
 
 def test_sessions_end_with_their_hub(close_lipped: Institution) -> None:

@@ -667,6 +667,12 @@ def test_numbers_have_no_likeliest_class(words: dict[str, Any]) -> None:
         Institution("north", vault, Policy(**words))
 
 
+def test_the_likeliest_of_all_classes_would_hide_nothing(vaults: dict[str, Vault]) -> None:
+    with pytest.raises(SettingsError, match="top_k = 10 hides none of 10 classes"):
+        Institution("north", vaults["none"], Policy(top_k=10))
+    Institution("north", vaults["none"], Policy(top_k=9))
+
+
 def test_votes_are_of_classes_alone() -> None:
     policy = noisy("pate")
     with pytest.raises(SettingsError, match="these predict numbers; choose dp-teacher or local-dp"):

@@ -1,5 +1,6 @@
 """A vault opens its own share, keeps its teacher to itself, and says nothing of either."""
 
+import json
 import logging
 import stat
 from dataclasses import replace
@@ -195,6 +196,21 @@ def test_a_broken_file_is_named_and_not_quoted(tmp_path: Path, name: str) -> Non
     assert "secret" not in str(caught.value)
     (tmp_path / "teacher.json").unlink()
     assert said(TrainedVault(ASSETS, tmp_path)).shape == (360, 10)
+
+
+def test_the_guarantee_of_one_training_is_never_told_of_the_weights_of_another(
+    tmp_path: Path,
+) -> None:
+    """Two processes may train in one folder, and write by turns."""
+    said(TrainedVault(ASSETS, tmp_path / "one"))
+    said(TrainedVault(replace(ASSETS, seed=7), tmp_path / "other"))
+    weights, metadata = "teacher.safetensors", tmp_path / "one" / "teacher.json"
+    (tmp_path / "one" / weights).write_bytes((tmp_path / "other" / weights).read_bytes())
+    with pytest.raises(DataError, match=r"cannot be read; delete teacher\.json"):
+        said(TrainedVault(ASSETS, tmp_path / "one"))
+    old = json.loads(metadata.read_text())
+    metadata.write_text(json.dumps({k: v for k, v in old.items() if k != "weights"}))
+    said(TrainedVault(ASSETS, tmp_path / "one"))  # of a release without the digest
 
 
 def test_a_folder_that_cannot_be_written_is_said_so(tmp_path: Path) -> None:
