@@ -1,8 +1,10 @@
 """Load a student that a run saved: its network, its classes and what it reads."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -13,7 +15,6 @@ from fedkd.core import recalibrated
 from fedkd.errors import DataError, SettingsError
 from fedkd.models import Shape, build_network, build_table_network
 from fedkd.protocol import Column, NamedTask, task_slices, tasks_of_outputs
-from fedkd.server.report.tables.table_rows import recorded_columns
 
 STUDENT = "student.safetensors"
 _INSTEAD = {
@@ -98,8 +99,7 @@ def load(path: str | Path, student: nn.Module | None = None) -> SavedStudent:
         weights = load_file(file)
         predicts = str(json.loads(notes.get("task", "{}")).get("kind", "classes"))
         tasks = tasks_of_outputs(classes) if predicts == "tasks" else ()
-        domain = json.loads(notes.get("domain", "{}"))
-        columns = recorded_columns(domain) if domain.get("kind") == "table" else ()
+        columns = _columns(json.loads(notes.get("domain", "{}")))
     except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
         raise DataError(
             f"{file} is no student of fedkd's ({type(error).__name__}); name the "
@@ -117,6 +117,16 @@ def load(path: str | Path, student: nn.Module | None = None) -> SavedStudent:
             "give the network that was trained as student"
         ) from error
     return SavedStudent(network.eval(), classes, shape, tasks, predicts)
+
+
+def _columns(domain: Mapping[str, Any]) -> tuple[Column, ...]:
+    """Of rows; none of images."""
+    if domain.get("kind") != "table":
+        return ()
+    # Not at the top: who only serves a teacher needs no module of the server.
+    from fedkd.server.report.tables.table_rows import recorded_columns
+
+    return recorded_columns(domain)
 
 
 def _network(name: str, outputs: int, shape: Shape, columns: tuple[Column, ...]) -> nn.Module:
