@@ -1,10 +1,8 @@
 """Load a student that a run saved: its network, its classes and what it reads."""
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -14,12 +12,21 @@ from torch import nn
 from fedkd.core import recalibrated
 from fedkd.errors import DataError, SettingsError
 from fedkd.models import Shape, build_network, build_table_network
-from fedkd.protocol import Column, NamedTask, task_slices, tasks_of_outputs
+from fedkd.protocol import (
+    Column,
+    NamedTask,
+    Number,
+    decode_numbers,
+    recorded_columns,
+    recorded_numbers,
+    task_slices,
+    tasks_of_outputs,
+)
 
 STUDENT = "student.safetensors"
 _INSTEAD = {
     "tasks": "has several tasks; call predict_tasks",
-    "numbers": "predicts numbers; call network, whose outputs are shares of their ranges",
+    "numbers": "predicts numbers; call predict_numbers",
     "embedding": "outputs an embedding; call network",
 }
 """What to do with a student that predicts no classes of one task, by what it predicts."""
@@ -39,6 +46,10 @@ class SavedStudent:
     """Of a student of several tasks: which, in the order of its outputs."""
     predicts: str = "classes"
     """What its outputs are: classes, numbers, tasks or embedding."""
+    columns: tuple[Column, ...] = ()
+    """(D,) of the rows that it reads, see `fedkd.protocol.encode_rows`; empty: it reads images."""
+    numbers: tuple[Number, ...] = ()
+    """(K,) that it predicts; empty: it predicts no numbers."""
 
     def recalibrated(self, images: torch.Tensor) -> "SavedStudent":
         """The same student with batch-norm statistics of these images, which need no labels.
@@ -77,6 +88,19 @@ class SavedStudent:
             found[task.name] = [task.class_names[k] for k in outputs[:, at].argmax(1).tolist()]
         return found
 
+    def predict_numbers(self, samples: torch.Tensor) -> dict[str, list[float]]:
+        """By name of number, the prediction for each sample, (B, C, H, W) float in [0, 1].
+
+        In the number's unit; a little outside of its range where the network is. Empty where it
+        predicts no numbers, see `predict`.
+        """
+        if not self.numbers:
+            return {}
+        with torch.no_grad():
+            shares = self.network(samples)
+        found = decode_numbers(shares, self.numbers).T.tolist()
+        return {number.name: own for number, own in zip(self.numbers, found, strict=True)}
+
 
 def load(path: str | Path, student: nn.Module | None = None) -> SavedStudent:
     """Load a saved student. A file cannot run code.
@@ -97,9 +121,11 @@ def load(path: str | Path, student: nn.Module | None = None) -> SavedStudent:
         names = notes.get("class_names")
         classes = tuple(json.loads(names)) if names else _numbers(int(notes["classes"]))
         weights = load_file(file)
-        predicts = str(json.loads(notes.get("task", "{}")).get("kind", "classes"))
+        domain, task = (json.loads(notes.get(each, "{}")) for each in ("domain", "task"))
+        columns = recorded_columns(domain) if domain.get("kind") == "table" else ()
+        predicts = str(task.get("kind", "classes"))
+        numbers = recorded_numbers(task) if predicts == "numbers" else ()
         tasks = tasks_of_outputs(classes) if predicts == "tasks" else ()
-        columns = _columns(json.loads(notes.get("domain", "{}")))
     except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
         raise DataError(
             f"{file} is no student of fedkd's ({type(error).__name__}); name the "
@@ -116,17 +142,8 @@ def load(path: str | Path, student: nn.Module | None = None) -> SavedStudent:
             f"{file} has the weights of another network: {' '.join(str(error).split())[:200]}; "
             "give the network that was trained as student"
         ) from error
-    return SavedStudent(network.eval(), classes, shape, tasks, predicts)
-
-
-def _columns(domain: Mapping[str, Any]) -> tuple[Column, ...]:
-    """Of rows; none of images."""
-    if domain.get("kind") != "table":
-        return ()
-    # Not at the top: who only serves a teacher needs no module of the server.
-    from fedkd.server.report.tables.table_rows import recorded_columns
-
-    return recorded_columns(domain)
+    network.eval()
+    return SavedStudent(network, classes, shape, tasks, predicts, columns, numbers)
 
 
 def _network(name: str, outputs: int, shape: Shape, columns: tuple[Column, ...]) -> nn.Module:

@@ -41,6 +41,8 @@ from fedkd.protocol.tables import (
     encode_numbers,
     encode_rows,
     level_index,
+    recorded_columns,
+    recorded_numbers,
 )
 from fedkd.protocol.tasks import (
     NamedTask,
@@ -93,6 +95,8 @@ __all__ = [
     "new_classes",
     "output_names_of",
     "quantised",
+    "recorded_columns",
+    "recorded_numbers",
     "rounded",
     "task_slices",
     "tasks_of_outputs",

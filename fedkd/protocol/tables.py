@@ -8,13 +8,14 @@ Ranges and levels are disclosures: they stand in the owner's file and on the ins
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from fedkd.errors import SettingsError
+from fedkd.errors import DataError, SettingsError
 
 MAX_COLUMNS = 4096
 """Columns of a table."""
@@ -206,3 +207,39 @@ def _ranges(columns: Sequence[Column]) -> tuple[Tensor, Tensor, Tensor]:
     span = torch.tensor([column.high - column.low for column in columns], dtype=torch.float64)
     levels = torch.tensor([len(column.levels) for column in columns], dtype=torch.float64)
     return low, span, levels
+
+
+def recorded_columns(domain: Mapping[str, Any]) -> tuple[Column, ...]:
+    """The columns of a table, from the domain in a result or in a student's file.
+
+    Raises:
+        DataError: they are malformed.
+    """
+    try:
+        return tuple(
+            Column(
+                str(each["name"]),
+                float(each["low"]),
+                float(each["high"]),
+                bool(each["whole"]),
+                tuple(map(str, each["levels"])),
+            )
+            for each in domain["columns"]
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"the recorded columns are malformed: {error!r}") from None
+
+
+def recorded_numbers(task: Mapping[str, Any]) -> tuple[Number, ...]:
+    """The numbers that are predicted, from the task in a result or in a student's file.
+
+    Raises:
+        DataError: they are malformed.
+    """
+    try:
+        return tuple(
+            Number(str(each["name"]), str(each["unit"]), float(each["low"]), float(each["high"]))
+            for each in task["numbers"]
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"the recorded numbers are malformed: {error!r}") from None

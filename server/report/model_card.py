@@ -21,8 +21,6 @@ from fedkd.server.report.records.result_schema import Result
 from fedkd.server.report.records.run_folder import RESULT, load_result, write_atomic
 
 CARD = "README.md"
-MAX_CLASSES = 200
-"""Classes that are written one by one in the card's code."""
 
 _FRONT_MATTER = """\
 ---
@@ -155,42 +153,15 @@ with torch.no_grad():
 print(embeddings @ embeddings.T)  # how alike every two are, from -1 to 1"""
 
 _TABLE_CODE = """\
-import json
-
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file
 
-from fedkd.models import build_table_network
-from fedkd.protocol.tables import encode_rows
-from fedkd.server.report.tables.table_rows import recorded_columns
+import fedkd
+from fedkd.protocol import encode_rows
 
-with safe_open("student.safetensors", "pt") as file:
-    notes = json.loads(file.metadata()["fedkd"])
-columns = recorded_columns(json.loads(notes["domain"]))
-student = build_table_network({model}, {outputs}, columns, seed=0{imports}).eval()
-student.load_state_dict(load_file("student.safetensors"))
-
-rows = torch.tensor([[c.low for c in columns]], dtype=torch.float64)  # yours: (B, D), in units;
-with torch.no_grad():  # of a column with levels the index of the level
-    outputs = student(encode_rows(rows, columns))
-{answer}"""
-
-_CLASS_ANSWER = """\
-classes = {classes}
-print([classes[k] for k in outputs.argmax(1).tolist()])"""
-
-_TASK_ANSWER = """\
-start = 0
-for task in json.loads(notes["task"])["tasks"]:
-    names = task["class_names"]
-    own = outputs[:, start : start + len(names)]
-    print(task["name"], [names[k] for k in own.argmax(1).tolist()])
-    start += len(names)"""
-
-_NUMBER_ANSWER = """\
-for number, share in zip(json.loads(notes["task"])["numbers"], outputs[0].tolist()):
-    print(number["name"], number["low"] + share * (number["high"] - number["low"]))"""
+student = fedkd.load("student.safetensors")  # student=NETWORK, where it is a network of your own
+rows = torch.tensor([[c.low for c in student.columns]], dtype=torch.float64)  # yours: (B, D), in
+# units; of a column with levels the index of the level
+print(student.{predict}(encode_rows(rows, student.columns)))"""
 
 _ONNX_CODE = """\
 import numpy as np
@@ -286,31 +257,9 @@ def _image_code(result: Result, notes: Mapping[str, str]) -> str:
 
 
 def _table_code(result: Result, notes: Mapping[str, str]) -> str:
-    answers = {
-        "classes": lambda: _CLASS_ANSWER.format(classes=_classes(result, notes)),
-        "numbers": lambda: _NUMBER_ANSWER,
-        "tasks": lambda: _TASK_ANSWER,
-    }
-    answer = answers[str(result.task["kind"])]()
-    return _TABLE_CODE.format(**_network(notes), answer=answer)
-
-
-def _network(notes: Mapping[str, str]) -> dict[str, str]:
-    """How to build the network: literals of Python."""
-    own = ", imports=True" if ":" in notes["student"] else ""  # a factory of the coordinator's own
-    return {"model": _literal(notes["student"]), "outputs": notes["classes"], "imports": own}
-
-
-def _classes(result: Result, notes: Mapping[str, str]) -> str:
-    """The names of the classes, as an expression of Python."""
-    if not 0 < len(result.classes) <= MAX_CLASSES:
-        return f"[str(k) for k in range({notes['classes']})]  # names: result.json"
-    return _literal(list(result.classes))
-
-
-def _literal(value: str | list[str]) -> str:
-    """A literal of Python, printable; the backtick would end the block of code in Markdown."""
-    return repr(value).replace("`", "\\x60")
+    del notes
+    predict = {"classes": "predict", "numbers": "predict_numbers", "tasks": "predict_tasks"}
+    return _TABLE_CODE.format(predict=predict[str(result.task["kind"])])
 
 
 _CODES: dict[str, Callable[[Result, Mapping[str, str]], str]] = {

@@ -11,6 +11,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from fedkd.errors import DataError
+from fedkd.protocol import recorded_columns
 from fedkd.server.report.embeddings.embedding_figures import (
     embedding_headline,
     embedding_metrics,
@@ -40,7 +41,7 @@ from fedkd.server.report.tables.prediction_plots import (
     numbers_picture,
 )
 from fedkd.server.report.tables.predictions import TestOutputs, keep_calibration, keep_numbers
-from fedkd.server.report.tables.table_rows import keep_rows, recorded_columns
+from fedkd.server.report.tables.table_rows import keep_rows
 from fedkd.server.report.tables.table_section import table_section
 from fedkd.server.report.tasks.task_scores import (
     task_headline,

@@ -20,9 +20,9 @@ from fedkd.domains import Images, Table
 from fedkd.errors import DataError, SettingsError
 from fedkd.experiment import Experiment, Grow, Student
 from fedkd.models import FrozenStudent
+from fedkd.protocol import recorded_columns
 from fedkd.server.report.records.result_schema import Result
 from fedkd.server.report.records.run_folder import RESULT, load_result
-from fedkd.server.report.tables.table_rows import recorded_columns
 from fedkd.server.run.manifest import MANIFEST
 
 STUDENT = "student.safetensors"

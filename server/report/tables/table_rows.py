@@ -1,8 +1,7 @@
 """Rows of a table that a run leaves for its page, and what its student makes of the columns."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -81,24 +80,3 @@ def read_rows(arrays: Arrays, columns: int, outputs: int) -> TableRows:
             **{name: torch.from_numpy(line) for name, line in lines.items()},
         ),
     )
-
-
-def recorded_columns(domain: Mapping[str, Any]) -> tuple[Column, ...]:
-    """The columns of a table, from the domain in a result.
-
-    Raises:
-        DataError: they are malformed.
-    """
-    try:
-        return tuple(
-            Column(
-                str(each["name"]),
-                float(each["low"]),
-                float(each["high"]),
-                bool(each["whole"]),
-                tuple(map(str, each["levels"])),
-            )
-            for each in domain["columns"]
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"the result's columns are malformed: {error!r}") from None

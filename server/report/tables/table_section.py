@@ -12,6 +12,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
+from fedkd.protocol import recorded_columns
 from fedkd.protocol.tables import Column, decode_rows
 from fedkd.server.report.formatting import count, value_in_unit
 from fedkd.server.report.output_format import Axis
@@ -29,7 +30,7 @@ from fedkd.server.report.plot_style import (
 )
 from fedkd.server.report.records.result_schema import Result
 from fedkd.server.report.records.run_record import RunRecord
-from fedkd.server.report.tables.table_rows import TableRows, read_rows, recorded_columns
+from fedkd.server.report.tables.table_rows import TableRows, read_rows
 
 SHOWN_COLUMNS = 10
 """Columns of the table of rows: those on which the student depends most."""

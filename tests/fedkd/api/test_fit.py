@@ -154,7 +154,11 @@ def test_rows_of_a_table_in_their_own_units(tmp_path: Path) -> None:
     loaded, rows = fedkd.load(result.save(tmp_path / "own.safetensors")), torch.rand(4, 1, 1, 4)
     assert loaded.predicts == "numbers"
     assert torch.equal(loaded.network(rows), result.student(rows))
-    with pytest.raises(SettingsError, match="predicts numbers; call network"):
+    assert loaded.predict_numbers(rows) == {
+        "stay": pytest.approx((60 * result.student(rows)[:, 0]).tolist())
+    }
+    assert [column.name for column in loaded.columns] == ["age", "ward", "grade", "fever"]
+    with pytest.raises(SettingsError, match="predicts numbers; call predict_numbers"):
         loaded.predict(rows)
     assert result.held_back["rmse"] == pytest.approx(60 * result.held_back["rmse_of_range"])  # type: ignore[operator]
 
