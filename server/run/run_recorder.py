@@ -136,6 +136,7 @@ class RunRecorder:
         """The student that is being trained; set by the driver."""
         self._asked: list[tuple[int, int, str]] = []  # asked so far, images, origin
         self._scores: list[ScoreDuringRun] = []
+        self._warnings = dict[str, None]()  # texts, each once, in their order
         self._earlier = earlier_run(experiment.grow)
         self._started = time.monotonic() - (checkpoint.seconds if checkpoint else 0.0)
         self._resumed = checkpoint.manifest.resumed if checkpoint else 0
@@ -170,6 +171,8 @@ class RunRecorder:
         """Keep what the result and the gallery need of an event."""
         if event["kind"] == "asked":
             self._asked.append((event["asked"], event["count"], event["origin"]))
+        if event["kind"] == "warned":
+            self._warnings[event["text"]] = None
         if event["kind"] == "scored":
             known = [event.get(score.field) for score in MAIN_SCORES.values()]
             score = next((float(value) for value in known if value is not None), 0.0)
@@ -214,6 +217,7 @@ class RunRecorder:
             *(self.experiment.student.estimator, distilled, teachers, self.folder.path),
             *(self.experiment.seed, evaluation.score_model),
         )
+        judged = ensemble_warnings(task, evaluation.ensemble, evaluation.teachers)
         result = {
             **self._result(cards, traffic, evaluation),
             "relations": evaluation.relations,
@@ -224,7 +228,7 @@ class RunRecorder:
             "generator_steps": distilled.generator_steps,
             "questions_saved": None if self.experiment.questions.stop is None else distilled.saved,
             "onnx": onnx,
-            "warnings": ensemble_warnings(task, evaluation.ensemble, evaluation.teachers),
+            "warnings": [*judged, *self._warnings],
         }
         self.folder.write_result(result)
         build_report(self.folder.path)

@@ -170,7 +170,7 @@ def test_a_class_of_which_nobody_has_an_image_is_not_the_answer_to_everything() 
 def test_who_is_away_with_a_class_of_its_own_changes_nothing_in_the_pool_of_the_others(
     there: int,
 ) -> None:
-    """Their answers were fused at a temperature of 4, as if each of them lacked a class."""
+    """Their answers were fused far too flat, as if each of them lacked a class."""
     names, some = ("w", "x", "y", "z"), list("ab")[:there]
     all_cards = [replace(card(name, (5,) * K), class_names=names) for name in "abc"]
     own = Card("c", 2, (1, 2, 2), frozenset({Signal.LOGITS}), class_counts=(5, 5))

@@ -1,5 +1,6 @@
 """Fits: every kind of teacher, other class sets, tables, own students, and what is refused."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +162,20 @@ def test_rows_of_a_table_in_their_own_units(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="predicts numbers; call predict_numbers"):
         loaded.predict(rows)
     assert result.held_back["rmse"] == pytest.approx(60 * result.held_back["rmse_of_range"])  # type: ignore[operator]
+
+
+def test_a_run_that_finds_no_more_samples_says_so_where_its_result_is_read(tmp_path: Path) -> None:
+    schema = tmp_path / "one.toml"
+    schema.write_text(
+        '[[columns]]\nname = "age"\nlow = 0\nhigh = 255\n'
+        '[predict]\nname = "outcome"\nclasses = ["well", "ill"]\n'
+    )
+    teacher = nn.Sequential(nn.Flatten(), nn.Linear(1, 2))
+    arguments = {**SMALL, "budget": 512, "steps": 20, "shape": None}
+    fedkd.fit("table-mlp-small", [teacher], schema=schema, out=tmp_path / "run", **arguments)
+    (warning,) = json.loads((tmp_path / "run" / "result.json").read_text())["warnings"]
+    assert "no more is asked after 256 samples" in warning  # a byte has no more values
+    assert warning in (tmp_path / "run" / "report.html").read_text()
 
 
 @pytest.mark.parametrize(
