@@ -1,15 +1,14 @@
-"""Flower ClientApp of an institution in its process: give the card, open a session, evaluate.
+"""Flower ClientApp of an institution in its process: open a session, evaluate a student.
 
-Contents of messages have Flower's names: ``config``, ``arrays`` and ``metrics``. Queries about
-samples never pass through Flower: they go from the coordinator's hub to the institution's agent,
-once a session is open. On an owner's machine none of these functions is reached: `forwarding_mod`
-forwards each message to the owner's agent.
+Contents of messages have Flower's names: ``config``, ``arrays`` and ``metrics``. The card, and
+queries about samples, never pass through Flower: agent and hub exchange them, once a session is
+open. On an owner's machine none of these functions is reached: `forwarding_mod` forwards each
+message to the owner's agent.
 """
 
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,6 @@ from fedkd.client.control.flower_forwarding import (
     CONFIG,
     METRICS,
     forwarding_mod,
-    table_fields,
 )
 from fedkd.client.institution import Institution
 from fedkd.client.sessions import Agent
@@ -41,21 +39,6 @@ PROCESS_FOR_A_MESSAGE = "flwr-clientapp"
 def institution_app(open_institution: OpenInstitution, evaluate: Evaluate) -> ClientApp:
     """The ClientApp of the institutions that a function opens."""
     app = ClientApp(mods=[forwarding_mod])
-
-    @app.query("card")
-    def card(message: Message, context: Context) -> Message:
-        told = open_institution(message.content.config_records[CONFIG], context).card
-        record = ConfigRecord(
-            {
-                "name": told.name,
-                "classes": told.classes,
-                "class_names": list(told.class_names or ()),
-                "shape": list(told.shape),
-                "embedding": told.embedding,
-                **table_fields(asdict(told)),
-            }
-        )
-        return Message(RecordDict({CONFIG: record}), reply_to=message)
 
     @app.query("session")
     def session(message: Message, context: Context) -> Message:

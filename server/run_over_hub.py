@@ -13,7 +13,7 @@ from fedkd.experiment import Experiment, load_experiment
 from fedkd.loop import Watch
 from fedkd.process.plural import counted
 from fedkd.server.card_expectation import expectation_failure
-from fedkd.server.drivers.standalone_driver import await_institutions, distil_over_hub
+from fedkd.server.drivers.standalone_driver import distil_over_hub
 from fedkd.server.experiment_check import check_experiment
 from fedkd.server.hub.admission import Admission, JoinTokens, persistent_run_token
 from fedkd.server.hub.hub import MAX_INSTITUTIONS, Hub
@@ -27,7 +27,7 @@ from fedkd.server.run.quorum import Quorum
 from fedkd.server.run.resume_hint import complete_interrupted_run, resume_hint
 from fedkd.server.run.run_recorder import RunRecorder
 from fedkd.server.run.tensorboard_log import check_tensorboard, tensorboard_log
-from fedkd.server.start_selection import misfits_at_start
+from fedkd.server.start_selection import await_institutions, misfits_at_start
 from fedkd.wire.grpc_channels import grpc
 
 

@@ -1,12 +1,15 @@
-"""Who takes part at the start of a run: institutions whose cards do not fit are turned away.
+"""Who takes part at the start of a run: institutions are awaited, whose cards do not fit go.
 
 A card may be out of proportion, of other samples than the others', without the signals that the
 method needs, or such that answers cannot be fused. That must not end the run for the others, nor
 turn them away: most institutions decide what a run's teachers read and predict.
 """
 
+import logging
+import time
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from dataclasses import replace
 from operator import attrgetter
 
 from fedkd.core.earlier_student import TeacherCards
@@ -14,16 +17,72 @@ from fedkd.errors import FedkdError, NeedsError, SettingsError
 from fedkd.experiment import Experiment
 from fedkd.loop import Distillation
 from fedkd.methods import make
+from fedkd.process.logs import log_event
 from fedkd.protocol import Card, class_names_of
 from fedkd.protocol.label_spaces import sample_mismatch
 from fedkd.server.coordinator import StudentFactory, ingredients
 from fedkd.server.fusion_dry_run import fusion_failure
+from fedkd.server.hub.hub import Hub
+from fedkd.server.hub.quorum_error import quorum_lost
+from fedkd.server.run.quorum import Quorum
 from fedkd.wire import one_line
 
 Misfits = dict[str, str]
 """Name of an institution -> why it cannot take part, in one line."""
 Failure = Callable[[Sequence[Card]], str | None]
 """Why no run can begin with these institutions; None if one can."""
+
+log = logging.getLogger(__name__)
+
+
+def await_institutions(
+    hub: Hub,
+    quorum: Quorum,
+    progress: Callable[[int], None] = lambda count: None,
+    misfits: Callable[[Sequence[Card]], Mapping[str, str]] = lambda cards: {},
+) -> tuple[Card, ...]:
+    """Cards of the institutions that have connected, once they are enough.
+
+    Args:
+        hub: to which they connect.
+        quorum: how many are waited for, and how long.
+        progress: called with the number of connected institutions, whenever one connects.
+        misfits: returns who of these cannot take part, with reasons; they are turned away, and not
+            waited for: the run begins with the others, once these are enough. Whoever comes with
+            a new card after that is waited for until time is up, and no longer.
+
+    Raises:
+        QuorumLost: fewer than a quorum came.
+    """
+    deadline = time.monotonic() + quorum.timeout
+    count, seen = quorum.expected, set[str]()
+    log_event(log, "waiting", address=hub.address, institutions=count, seconds=quorum.timeout)
+
+    def present() -> tuple[Card, ...]:
+        cards = hub.cards
+        for name in sorted({card.name for card in cards} - seen):
+            seen.add(name)
+            log_event(log, "connected", name=name, institutions=f"{len(seen)} of {count}")
+            progress(len(seen))
+        return cards
+
+    while True:
+        left = max(0.0, deadline - time.monotonic())
+        cards = replace(quorum, timeout=left).wait_for(
+            present, turned_away=lambda: len(hub.turned_away)
+        )
+        reasons = misfits(cards) if len(cards) >= quorum.minimum else {}
+        for card in cards:
+            if why := reasons.get(card.name):
+                hub.turn_away(card, why)
+        cards = tuple(card for card in cards if card.name not in reasons)
+        if not reasons or time.monotonic() > deadline:
+            break
+    if len(cards) < quorum.minimum:
+        raise quorum_lost(cards, quorum.minimum, quorum.timeout, hub.turned_away)
+    if len(cards) < count:
+        log_event(log, "starting without all", institutions=f"{len(cards)} of {count}")
+    return cards
 
 
 def misfits_at_start(

@@ -6,10 +6,9 @@ the owner's agent, it forwards the message to the agent's socket and does nothin
 decides. Only on nodes of a simulation does the ClientApp see the message itself.
 """
 
-import json
 import logging
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from flwr.app import ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
@@ -74,11 +73,6 @@ def _forward(message: Message, path: str) -> Message:
     return Message(RecordDict({name: record}), reply_to=message)
 
 
-def _request_card(_: Message, connection: socket.socket) -> dict[str, Any]:
-    framing.send_json(connection, {"verb": "card"}, TIMEOUT_SECONDS)
-    return framing.receive_json(connection, TIMEOUT_SECONDS)
-
-
 def _request_session(message: Message, connection: socket.socket) -> dict[str, Any]:
     config = message.content.config_records[CONFIG]
     arguments = {name: config[name] for name in ("address", "token")}
@@ -100,7 +94,6 @@ def _request_evaluation(message: Message, connection: socket.socket) -> dict[str
 
 
 _REQUESTS: dict[str, Callable[[Message, socket.socket], dict[str, Any]]] = {
-    "query.card": _request_card,
     "query.session": _request_session,
     "evaluate": _request_evaluation,
 }
@@ -109,18 +102,9 @@ _REQUESTS: dict[str, Callable[[Message, socket.socket], dict[str, Any]]] = {
 
 def _as_record(kind: str, answer: dict[str, Any]) -> tuple[str, ConfigRecord | MetricRecord]:
     """The agent's answer as the record that a simulated institution would reply with."""
-    if kind == "query.card":
-        # Flower's records know no None.
-        values = {name: [] if fact is None else fact for name, fact in answer["card"].items()}
-        return CONFIG, ConfigRecord({**values, **table_fields(answer["card"])})
     if kind == "query.session":
         return CONFIG, ConfigRecord({"open": 1})
     return METRICS, MetricRecord(dict(released_score(answer["score"])))
-
-
-def table_fields(card: Mapping[str, Any]) -> dict[str, str]:
-    """Columns, numbers and tasks of a card as JSON: Flower's records hold no lists of records."""
-    return {name: json.dumps(card.get(name) or []) for name in ("columns", "numbers", "tasks")}
 
 
 def _error(message: Message, text: str) -> Message:

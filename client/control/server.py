@@ -1,9 +1,9 @@
-"""Server of the control socket: Flower's ClientApp asks for the card, a session or an evaluation.
+"""Server of the control socket: Flower's ClientApp asks for a session or an evaluation.
 
 Whoever calls ``flwr run`` chooses the code that connects, so every request is untrusted. It can
-read the card, have a session opened with an allowed coordinator, and have a student evaluated where
-the policy releases scores; there is no other verb. Errors have fixed texts: no path, no text of an
-exception. Frames, connections at a time and the time of each are bounded.
+have a session opened with an allowed coordinator, and have a student evaluated where the policy
+releases scores; there is no other verb. Errors have fixed texts: no path, no text of an exception.
+Frames, connections at a time and the time of each are bounded.
 """
 
 import logging
@@ -27,7 +27,6 @@ from fedkd.client.institution.student_weight_loading import (
     load_weights,
     max_weights_bytes,
 )
-from fedkd.client.monitoring.terminal_formatting import card_fields
 from fedkd.client.sessions.session_manager import SessionManager
 from fedkd.errors import DataError, FedkdError, RemoteProtocolError, SettingsError
 from fedkd.process.logs import log_event
@@ -57,7 +56,7 @@ class ControlServer:
 
     Args:
         path: of the socket. Nobody but the owner, and the group, can reach it.
-        institution: gives its card, evaluates students.
+        institution: evaluates students.
         sessions: open sessions with coordinators.
         group: whose members may connect too; None for the owner alone.
 
@@ -129,7 +128,7 @@ class ControlServer:
             with connection:
                 try:
                     request = framing.receive_json(connection, TIMEOUT_SECONDS)
-                    if request.get("verb") in ("card", "session", "evaluate"):
+                    if request.get("verb") in ("session", "evaluate"):
                         verb = request["verb"]
                     answer = self._answer(connection, request)
                 except RemoteProtocolError as error:
@@ -150,8 +149,6 @@ class ControlServer:
 
     def _answer(self, connection: socket.socket, request: Mapping[str, Any]) -> Answer:
         match request:
-            case {"verb": "card"}:
-                return {"card": card_fields(self._institution.card)}
             case {"verb": "session", "address": str(address), "token": str(token)}:
                 refused = self._sessions.open(address, token)
                 return {"open": 1} if refused is None else _error(refused)
@@ -164,7 +161,7 @@ class ControlServer:
                 return self._evaluate(
                     connection, model, [str(name) for name in names], tuple(shape)
                 )
-        return _error("expected the verb card, session or evaluate, with what belongs to it")
+        return _error("expected the verb session or evaluate, with what belongs to it")
 
     def _evaluate(
         self, connection: socket.socket, model: str, names: list[str], shape: tuple[int, ...]

@@ -220,11 +220,11 @@ def _fit_over_network(
 ) -> tuple[nn.Module, dict[str, Any]]:
     """Fit to institutions that connect to a hub in this process."""
     from fedkd.server.card_expectation import expectation_failure
-    from fedkd.server.drivers.standalone_driver import await_institutions, distil_over_hub
+    from fedkd.server.drivers.standalone_driver import distil_over_hub
     from fedkd.server.hub.hub import MAX_INSTITUTIONS, Hub
     from fedkd.server.hub.tls_certificates import server_credentials
     from fedkd.server.run.quorum import Quorum
-    from fedkd.server.start_selection import misfits_at_start
+    from fedkd.server.start_selection import await_institutions, misfits_at_start
 
     experiment, build = run.experiment, run.build
     count = experiment.institutions.count

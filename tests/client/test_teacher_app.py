@@ -1,5 +1,5 @@
 # ruff: noqa: E402
-"""A ClientApp of a user's own teacher: card, session, evaluation, and where it cannot serve."""
+"""A ClientApp of a user's own teacher: session, evaluation, and where it cannot serve."""
 
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import nn
 import fedkd
 from fedkd.errors import SettingsError
 from fedkd.models import Shape, build_network
+from fedkd.server.hub.hub import Hub
 
 SHAPE = (1, 8, 8)
 
@@ -60,13 +61,14 @@ def test_each_node_has_its_teacher_and_is_loaded_once() -> None:
         return load_teacher(context)
 
     app = fedkd.flower.teacher_app(load, shape=SHAPE, classes=["a", "b", "c", "d"])
-    cards = [
-        app(asking("query.card", config=ConfigRecord()), node(**{"partition-id": index}))
-        for index in (0, 1, 0)
-    ]
-    told = [card.content.config_records["config"] for card in cards]
-    assert [each["name"] for each in told] == ["institution-0", "institution-1", "institution-0"]
-    assert told[0]["class_names"] == ["a", "b", "c", "d"]
+    with Hub("token", max_institutions=3) as hub:
+        ring = ConfigRecord({"address": hub.address, "token": "token"})
+        for index in (0, 1, 0):
+            reply = app(asking("query.session", config=ring), node(**{"partition-id": index}))
+            assert reply.content.config_records["config"]["open"] == 1
+        cards = sorted(hub.wait_for(2, 20.0), key=lambda card: card.name)
+    assert [card.name for card in cards] == ["institution-0", "institution-1"]
+    assert cards[0].class_names == ("a", "b", "c", "d")
     assert loaded == [0, 1]
 
 

@@ -16,10 +16,14 @@ from fedkd.experiment import Expect, Experiment, parse_experiment
 from fedkd.process.memory_estimate import check_memory
 from fedkd.protocol import Ask, Card, Column, Number, Signal
 from fedkd.server.card_expectation import expectation_failure
-from fedkd.server.drivers.standalone_driver import await_institutions
 from fedkd.server.hub.hub import Hub
 from fedkd.server.run.quorum import Quorum
-from fedkd.server.start_selection import _largest_that_fits, misfits_at_start, sample_misfits
+from fedkd.server.start_selection import (
+    _largest_that_fits,
+    await_institutions,
+    misfits_at_start,
+    sample_misfits,
+)
 from tests.support.hub_clients import (
     IMAGES,
     QUICK,

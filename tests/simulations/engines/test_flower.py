@@ -301,7 +301,7 @@ def test_no_text_of_an_exception_reaches_the_server(
     )
     config = told(private, tmp_path)
     config["address"], config["token"] = "127.0.0.1:1", "token"
-    for kind in ("query.card", "query.session", "evaluate"):
+    for kind in ("query.session", "evaluate"):
         reply = client_app(asking(config, kind), context(0))
         assert reply.has_error()
         assert reply.error.reason == (
@@ -322,7 +322,7 @@ def test_a_bundle_opens_nothing_on_an_owners_machine(
 ) -> None:
     owners = context(0)
     owners.node_config = UserConfig(node)
-    for kind in ("query.card", "query.session", "evaluate"):
+    for kind in ("query.session", "evaluate"):
         reply = client_app(asking(told(parse_experiment(SMALL), tmp_path), kind), owners)
         assert reply.has_error()
         assert reason in str(reply.error.reason)
@@ -402,15 +402,14 @@ def test_a_bundle_gets_from_an_owners_agent_what_its_policy_allows(tmp_path: Pat
     config = ConfigRecord({**told(parse_experiment(SMALL), tmp_path), **asked, "shape": [1, 8, 8]})
     with agent(tmp_path / "a", "127.0.0.1:1", 0, scores="false") as bell:
         node = on_owners_machine(context(0), bell)
-        card = client_app(asking(config, "query.card"), node).content["config"]
-        assert (card["name"], card["classes"], card["shape"]) == ("site-0", 10, [1, 8, 8])
-        assert "class_counts" in card
+        with pytest.raises(ValueError, match="card"):  # of Flower: nobody asks for a card by it
+            client_app(asking(config, "query.card"), node)
         dialled = client_app(asking(config), node)
         assert dialled.error.reason == "this institution does not dial that address"
         examined = asking(config, "evaluate")
         examined.content["arrays"] = ArrayRecord(student.state_dict())
         assert not client_app(examined, node).content["metrics"]
-    gone = client_app(asking(config, "query.card"), node)
+    gone = client_app(asking(config), node)
     assert "have the owner start" in str(gone.error.reason)
     assert str(tmp_path) not in str(gone.error.reason)
 
