@@ -106,7 +106,7 @@ def progress_bars(
 
 def print_resumed(times: int, questions: int, warning: str) -> None:
     """Print where a run is resumed."""
-    before = counted(questions, "question was", "questions were")
+    before = counted(questions, "batch of samples was", "batches of samples were")
     console.print(f"resumed ({times}); {before} answered before")
     if warning:
         print(f"fedkd: {warning}", file=sys.stderr)
