@@ -121,6 +121,7 @@ def ingredients(
             asking=questions.asking,
             learning_rate=experiment.student.learning_rate,
             weight_decay=experiment.student.weight_decay,
+            optimizer=experiment.student.optimizer,
             capacity=questions.capacity,
             rule=method.rule_for(questions.rule),
             loss=experiment.student.loss,

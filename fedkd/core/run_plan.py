@@ -22,6 +22,9 @@ ClassPrior: TypeAlias = Literal["auto", "as_trained", "uniform"] | tuple[float, 
 or a share for each class, in the order of the federation's classes."""
 
 
+OptimizerName: TypeAlias = Literal["adamw", "muon"]
+
+
 @dataclass(frozen=True)
 class Plan:
     """How much is asked and how long the student learns.
@@ -34,7 +37,7 @@ class Plan:
         asking: share of the student's steps over which the questions are spread, in [0, 1];
             the rest learns from the full bank.
         learning_rate: peak of the student's rate, > 0: 2 % warm-up, then a cosine to zero.
-        weight_decay: of its AdamW, >= 0.
+        weight_decay: of its optimiser, decoupled, >= 0.
         capacity: most images in the bank, None for all.
         rule: how replies are fused, see `fedkd.aggregation.fusion_rules`.
         loss: the student's, by name; "auto" for the method's, of numbers the squared one.
@@ -46,6 +49,7 @@ class Plan:
             asked, >= 1; see `fedkd.student.early_stopping`. None: the whole budget is.
         batch_statistics: whether teachers answer by the statistics of each batch; the student then
             learns from the samples of one whole question in each step.
+        optimizer: AdamW, or Muon for hidden layers, see `fedkd.student.optimizers`.
     """
 
     budget: int
@@ -63,6 +67,7 @@ class Plan:
     prior: ClassPrior = AUTO
     stop: int | None = None
     batch_statistics: bool = False
+    optimizer: OptimizerName = "adamw"
 
     def __post_init__(self) -> None:
         for name, least in {"budget": 1, "batch": 1, "student_batch": 1, "steps": 0}.items():

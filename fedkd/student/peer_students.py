@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fedkd.core.checkpoint_state import State, gather, scatter
+from fedkd.core.checkpoint_state import Part, State, gather, scatter
 from fedkd.core.interfaces import BaseStudentPart, Context
 from fedkd.core.source_types import AnsweredBatch
 from fedkd.errors import SettingsError
@@ -89,7 +89,7 @@ class TrainedPeers(BaseStudentPart):
         scatter(state, self._parts)
 
     @property
-    def _parts(self) -> dict[str, torch.nn.Module | torch.optim.Optimizer]:
+    def _parts(self) -> dict[str, Part]:
         each = enumerate(self._trainers)
         return {
             name: part

@@ -10,6 +10,7 @@ from fedkd.core.device import CPU, Compute
 from fedkd.core.interfaces import SampleWeights, StudentPart
 from fedkd.core.run_plan import Plan
 from fedkd.core.task import Loss
+from fedkd.student.optimizers import StudentOptimizer, optimizer_of
 
 
 class Trainer:
@@ -34,7 +35,7 @@ class Trainer:
         plan: Plan,
         compute: Compute = CPU,
         parts: Sequence[StudentPart] = (),
-        optimizer: torch.optim.Optimizer | None = None,
+        optimizer: StudentOptimizer | None = None,
         rate: Callable[[int], float] | None = None,
     ) -> None:
         self.network, self.loss, self.weights = network, loss, weights
@@ -91,14 +92,7 @@ class Trainer:
                 weight = weight * factor
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate(taken)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         torch.autograd.backward((weight * loss).mean())
         self.optimizer.step()
         return loss.detach(), weight
-
-
-def optimizer_of(network: nn.Module, plan: Plan, compute: Compute) -> torch.optim.AdamW:
-    """AdamW with the plan's decay; whoever steps it sets the rate."""
-    return torch.optim.AdamW(
-        network.parameters(), lr=1.0, weight_decay=plan.weight_decay, fused=compute.fused
-    )
