@@ -137,9 +137,7 @@ def ingredients(
         checkpoint,
         questions.recipes,
         questions.overlap,
-        compute,
-        _public(experiment, method, cards[0].shape),
-        earlier,
+        *(compute, _public(experiment, method, cards[0].shape), earlier),
     )
 
 
