@@ -17,6 +17,7 @@ from torch import nn
 import fedkd
 from fedkd.errors import SettingsError
 from fedkd.models import Shape, build_network
+from fedkd.protocol import Card
 from fedkd.server.hub.hub import Hub
 
 SHAPE = (1, 8, 8)
@@ -61,12 +62,18 @@ def test_each_node_has_its_teacher_and_is_loaded_once() -> None:
         return load_teacher(context)
 
     app = fedkd.flower.teacher_app(load, shape=SHAPE, classes=["a", "b", "c", "d"])
-    with Hub("token", max_institutions=3) as hub:
-        ring = ConfigRecord({"address": hub.address, "token": "token"})
-        for index in (0, 1, 0):
-            reply = app(asking("query.session", config=ring), node(**{"partition-id": index}))
-            assert reply.content.config_records["config"]["open"] == 1
-        cards = sorted(hub.wait_for(2, 20.0), key=lambda card: card.name)
+    nodes = [node(**{"partition-id": index}) for index in (0, 1)]
+
+    def cards_of_a_run(token: str, *indices: int) -> list[Card]:
+        with Hub(token, max_institutions=2) as hub:
+            ring = ConfigRecord({"address": hub.address, "token": token})
+            for index in indices:
+                reply = app(asking("query.session", config=ring), nodes[index])
+                assert reply.content.config_records["config"]["open"] == 1
+            return sorted(hub.wait_for(len(set(indices)), 20.0), key=lambda card: card.name)
+
+    cards = cards_of_a_run("token", 0, 1, 0)
+    assert [card.name for card in cards_of_a_run("of another run", 0)] == ["institution-0"]
     assert [card.name for card in cards] == ["institution-0", "institution-1"]
     assert cards[0].class_names == ("a", "b", "c", "d")
     assert loaded == [0, 1]
