@@ -259,8 +259,8 @@ class Student(Section):
     learning_rate: float = Field(2e-3, gt=0)
     weight_decay: float = Field(0.0, ge=0)
     optimizer: Literal["adamw", "muon"] = "adamw"
-    """muon: Muon for all layers but the first and the last, and AdamW for these. It takes about a
-    tenth longer, and fewer steps."""
+    """muon: Muon for all layers but the first and the last, and AdamW for these, see
+    `fedkd.student.optimizers`. Its steps take longer, and fit answers sooner."""
     shift: int = Field(0, ge=0)
     """Largest random shift in pixels of an image from the bank; its target stays the same."""
     mirrors: bool = False

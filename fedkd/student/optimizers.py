@@ -22,8 +22,8 @@ Group = dict[str, object]
 class Muon:
     """Muon for the weights of hidden layers, AdamW for all others.
 
-    The others are weights of the first and of the last layer, biases and norms. Muon's steps have
-    the size of AdamW's, so that one rate and one decay fit both (arXiv 2502.16982).
+    The others are weights of the first and of the last layer, in the order of the network's
+    parameters, biases and norms. Muon's steps have the size of AdamW's, so that one rate and one decay fit both (arXiv 2502.16982).
 
     Args:
         network: placed; where its weights lie must not change any more.
@@ -84,8 +84,8 @@ def as_matrix(weight: Tensor, like: Tensor | None = None) -> Tensor:
     """A layer's weights (O, ...) as a matrix (O, I), in the order in which they lie in memory.
 
     Args:
-        weight: with that memory, where it is dense.
-        like: whose order it is, of the same shape; None: its own.
+        weight: a view of it is returned, unless ``like`` lies in another order.
+        like: a tensor of the same shape, whose order in memory decides; None: ``weight`` itself.
     """
     order = weight if like is None else like
     columns = weight if order.is_contiguous() else weight.movedim(1, -1)  # channels last
