@@ -23,7 +23,8 @@ class Muon:
     """Muon for the weights of hidden layers, AdamW for all others.
 
     The others are weights of the first and of the last layer, in the order of the network's
-    parameters, biases and norms. Muon's steps have the size of AdamW's, so that one rate and one decay fit both (arXiv 2502.16982).
+    parameters, biases and norms. Muon's steps have the size of AdamW's, so that one rate and one
+    decay fit both (arXiv 2502.16982).
 
     Args:
         network: placed; where its weights lie must not change any more.
