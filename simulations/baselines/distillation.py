@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedkd.data.datasets import open_data
-from fedkd.protocol import as_float
+from fedkd.protocol import Answers, Ask, Refusal, Request, Signal, as_float
 from fedkd.server.coordinator import Coordinator, ingredients
 from fedkd.simulations.baselines.federation import Federation, Row, bytes_of, train_locally
 from fedkd.simulations.engines.evaluation import student_accuracy
@@ -22,6 +22,8 @@ from fedkd.simulations.engines.local import LocalInstitutions
 
 DISTILLATION_BATCH, DISTILLATION_RATE = 128, 1e-3
 """Of FedDF's student; the rate is Adam's, as in its paper."""
+RELEASED = {Signal.LOGITS: "class scores", Signal.BN_GAP: "gaps to batch-norm statistics"}
+"""What a row calls a signal; others are called by their own names."""
 
 
 def train_centrally(federation: Federation, epochs: int) -> Row:
@@ -35,7 +37,7 @@ def train_centrally(federation: Federation, epochs: int) -> Row:
 
 
 def local_networks(
-    federation: Federation, epochs: int, told: Callable[[int], None]
+    federation: Federation, epochs: int, progress: Callable[[int], None]
 ) -> list[nn.Module]:
     """One network for each institution, trained on its images alone."""
     networks = []
@@ -43,7 +45,7 @@ def local_networks(
         network = federation.network()
         train_locally(network, *federation.share(index), epochs, federation.experiment.seed + index)
         networks.append(network.eval())
-        told(index + 1)
+        progress(index + 1)
     return networks
 
 
@@ -116,20 +118,31 @@ def run_feddf(
     return [*rows, Row("FedDF on public images, one round", accuracy, 1, 2 * once, took, seen)]
 
 
-def run_fedkd(federation: Federation, vaults: Path, told: Callable[[int], None]) -> Row:
+def run_fedkd(federation: Federation, vaults: Path, progress: Callable[[int], None]) -> Row:
     """The experiment itself, without a network; bytes are those that would have been sent."""
     began, experiment = time.monotonic(), federation.experiment
-    local = LocalInstitutions(experiment, vaults, told)
+    local = LocalInstitutions(experiment, vaults, progress)
     parts = ingredients(experiment, local.cards)
-    student = (
-        Coordinator(parts, list(local.cards), local.answer, lambda event: None).finish().student
-    )
+    released: set[str] = set()
+
+    def answer(request: Request) -> tuple[Answers, dict[str, Refusal | str]]:
+        if isinstance(request, Ask):
+            released.update(RELEASED.get(signal, signal.value) for signal in request.signals)
+        elif request:
+            released.add("gradients of samples")
+        return local.answer(request)
+
+    student = Coordinator(parts, list(local.cards), answer).finish().student
     traffic = local.traffic.values()
+    epsilons = [card.guarantee.epsilon if card.guarantee else None for card in local.cards]
+    promised = [epsilon for epsilon in epsilons if epsilon is not None]
+    samples = "public" if parts.public is not None else "synthetic"
     return Row(
         "fedkd",
         student_accuracy(experiment, student),
         1,
         sum(t.bytes_sent + t.bytes_received for t in traffic),
         time.monotonic() - began,
-        "class scores of synthetic images",
+        f"of {samples} samples: {', '.join(sorted(released))}",
+        max(promised) if len(promised) == len(epsilons) else None,
     )

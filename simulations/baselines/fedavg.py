@@ -6,9 +6,12 @@ and noise is calibrated for all local epochs of all rounds. Sources: McMahan et 
 Abadi et al. (CCS 2016).
 """
 
+import json
+import math
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,8 +30,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from fedkd.errors import FedkdError, QuorumLost, SettingsError
 from fedkd.protocol import as_float
+from fedkd.server.report.records.run_folder import atomic_path
 from fedkd.simulations.baselines.federation import (
-    Federation,
     Row,
     bytes_of,
     check_private,
@@ -43,7 +46,40 @@ DELTA, CLIPPING, PRIVATE_BATCH, PRIVATE_RATE = 1e-5, 1.0, 256, 2e-3
 """Of DP-SGD; the rate is Adam's."""
 SEES = "weights of every institution's network, every round"
 
+Progress = Callable[[int, float | None], None]
+"""Called after each round with its number and the accuracy, where that was measured."""
+
 client_app = ClientApp()
+
+
+@dataclass(frozen=True)
+class FedAvgSettings:
+    """Settings of federated averaging, all that its weights depend on.
+
+    Raises:
+        SettingsError: a number out of range.
+    """
+
+    experiment: str
+    """In JSON; of data, partition, network and seed."""
+    rounds: int
+    """Of communication, >= 1."""
+    epochs: int
+    """Of local training in each round, >= 1."""
+    epsilon: float | None = None
+    """Of DP-SGD at each institution over all rounds, > 0; None: no privacy."""
+
+    def __post_init__(self) -> None:
+        if self.rounds < 1 or self.epochs < 1:
+            raise SettingsError(
+                f"expected 1 round and 1 epoch or more, got {self.rounds} and {self.epochs}"
+            )
+        if self.epsilon is not None and not 0 < self.epsilon < math.inf:
+            raise SettingsError(f"expected epsilon above 0, got {self.epsilon}")
+
+    def metadata(self) -> dict[str, str]:
+        """Of a checkpoint, which is gone on with under the same settings alone."""
+        return {name: str(value) for name, value in asdict(self).items()}
 
 
 class StrictFedAvg(FedAvg):
@@ -72,27 +108,29 @@ class StrictFedAvg(FedAvg):
 def train(message: Message, context: Context) -> Message:
     """Train the global weights on this institution's images; its new weights."""
     config = message.content.config_records["config"]
-    federation = federation_of(str(config["federation"]))
-    index, epochs = int(context.node_config["partition-id"]), int(str(config["epochs"]))
+    settings = FedAvgSettings(**json.loads(str(config["settings"])))
+    federation = federation_of(settings.experiment)
+    index = int(context.node_config["partition-id"])
     images, labels = federation.share(index)
     network = federation.network()
     network.load_state_dict(message.content.array_records["arrays"].to_torch_state_dict())
     round_number = int(str(config["rounds-before"])) + int(str(config["server-round"]))
-    seed = round_number * len(federation.parts) + index
-    if epsilon := float(str(config["epsilon"])):
-        rounds = int(str(config["rounds"]))
+    if settings.epsilon is not None:
         with warnings.catch_warnings():  # of Opacus and torch, in every round of every worker
             warnings.simplefilter("ignore")
-            _train_privately(network, images, labels, epochs, epsilon, rounds)
+            _train_privately(network, images, labels, settings, settings.epsilon)
     else:
-        train_locally(network, images, labels, epochs, seed)
+        # Another order of the batches for each seed, round and institution.
+        before = federation.experiment.seed * settings.rounds + round_number
+        seed = before * len(federation.parts) + index
+        train_locally(network, images, labels, settings.epochs, seed)
     content = RecordDict({"arrays": ArrayRecord(network.state_dict())})
     content["metrics"] = MetricRecord({"num-examples": len(labels)})
     return Message(content, reply_to=message)
 
 
 def _train_privately(
-    network: nn.Module, images: Tensor, labels: Tensor, epochs: int, epsilon: float, rounds: int
+    network: nn.Module, images: Tensor, labels: Tensor, settings: FedAvgSettings, epsilon: float
 ) -> None:
     """DP-SGD for one round, in place, with the noise that all rounds together need."""
     loader = DataLoader(
@@ -102,7 +140,7 @@ def _train_privately(
         target_epsilon=epsilon,
         target_delta=DELTA,
         sample_rate=1 / len(loader),
-        epochs=epochs * rounds,
+        epochs=settings.epochs * settings.rounds,
     )
     learner, adam, batches = PrivacyEngine().make_private(
         module=network.train(),
@@ -111,7 +149,7 @@ def _train_privately(
         noise_multiplier=noise,
         max_grad_norm=CLIPPING,
     )
-    for _ in range(epochs):
+    for _ in range(settings.epochs):
         for x, y in batches:
             adam.zero_grad()
             if len(y):
@@ -121,11 +159,8 @@ def _train_privately(
 
 def run_fedavg(
     name: str,
-    settings: str,
-    rounds: int,
-    epochs: int,
-    told: Callable[[int, float | None], None],
-    epsilon: float = 0.0,
+    settings: FedAvgSettings,
+    progress: Progress,
     every: int = 10,
     checkpoint: Path | None = None,
 ) -> Row:
@@ -133,11 +168,8 @@ def run_fedavg(
 
     Args:
         name: of the row.
-        settings: the experiment, in JSON.
-        rounds: of communication, >= 1.
-        epochs: of local training in each.
-        told: called after each round with the accuracy, where it was measured.
-        epsilon: of DP-SGD at each institution over all rounds; 0: no privacy.
+        settings: see `FedAvgSettings`.
+        progress: see `Progress`.
         every: rounds from one evaluation to the next; the last round is always evaluated.
         checkpoint: safetensors file of the averaged weights, written after each round; where it
             exists, the rounds go on from it.
@@ -146,11 +178,10 @@ def run_fedavg(
         QuorumLost: an institution failed, or Flower ended without a model.
         SettingsError: the checkpoint is of other settings, or a network that cannot be private.
     """
-    federation = federation_of(settings)
-    if epsilon:
+    federation = federation_of(settings.experiment)
+    if settings.epsilon is not None:
         check_private(federation.network())
-    told_of = _told_of(settings, rounds, epochs, epsilon)
-    _read_checkpoint(checkpoint, told_of)  # a wrong file ends it before Flower starts
+    _read_checkpoint(checkpoint, settings)  # a wrong file ends it before Flower starts
     began, found = time.monotonic(), list[tuple[float, Mapping[str, Tensor]]]()
     failed: list[FedkdError] = []
     server_app = ServerApp()
@@ -158,12 +189,8 @@ def run_fedavg(
     @server_app.main()
     def main(grid: "Grid", context: Context) -> None:
         try:
-            found.append(
-                averaged(
-                    grid, federation, settings, rounds, epochs, told, epsilon, every, checkpoint
-                )
-            )
-        except FedkdError as error:  # Flower would log it, and end without it
+            found.append(averaged(grid, settings, progress, every, checkpoint))
+        except FedkdError as error:  # whatever Flower does with it, the caller gets it as it is
             failed.append(error)
 
     run_simulation(
@@ -176,48 +203,49 @@ def run_fedavg(
         raise failed[0]
     if not found:
         raise QuorumLost("Flower's simulation ended without a model; see its log")
+    rounds = settings.rounds
     travelled = 2 * rounds * len(federation.parts) * bytes_of(federation.network())
     seconds = time.monotonic() - began
-    return Row(name, found[0][0], rounds, travelled, seconds, SEES, epsilon or None)
+    return Row(name, found[0][0], rounds, travelled, seconds, SEES, settings.epsilon)
 
 
 def averaged(
     grid: "Grid",
-    federation: Federation,
-    settings: str,
-    rounds: int,
-    epochs: int,
-    told: Callable[[int, float | None], None],
-    epsilon: float,
+    settings: FedAvgSettings,
+    progress: Progress,
     every: int,
     checkpoint: Path | None = None,
 ) -> tuple[float, Mapping[str, Tensor]]:
-    """Final accuracy and weights of Flower's strategy."""
+    """Test accuracy in [0, 1] and weights after the last round of Flower's strategy.
+
+    Args:
+        grid: to one node for each institution.
+        settings: see `FedAvgSettings`.
+        progress: see `Progress`.
+        every: as of `run_fedavg`.
+        checkpoint: as of `run_fedavg`.
+
+    Raises:
+        QuorumLost: an institution failed.
+        SettingsError: the checkpoint is of other settings.
+    """
+    federation = federation_of(settings.experiment)
     count, network = len(federation.parts), federation.network()
-    told_of = _told_of(settings, rounds, epochs, epsilon)
-    before, weights = _read_checkpoint(checkpoint, told_of)
+    before, weights = _read_checkpoint(checkpoint, settings)
     if weights is not None:
         network.load_state_dict(weights)
-    config = ConfigRecord(
-        {
-            "federation": settings,
-            "epochs": epochs,
-            "epsilon": epsilon,
-            "rounds": rounds,
-            "rounds-before": before,
-        }
-    )
+    config = ConfigRecord({"settings": json.dumps(asdict(settings)), "rounds-before": before})
     scores: dict[int, float] = {}
 
     def evaluate(since: int, arrays: ArrayRecord) -> MetricRecord:
         round_number = before + since
         if checkpoint is not None and since:
-            _write_checkpoint(checkpoint, told_of, round_number, arrays)
-        last = round_number == rounds
+            _write_checkpoint(checkpoint, settings, round_number, arrays)
+        last = round_number == settings.rounds
         if round_number and (last or round_number % every == 0):
             network.load_state_dict(arrays.to_torch_state_dict())
             scores[round_number] = federation.test_accuracy(network)
-        told(round_number, scores.get(round_number))
+        progress(round_number, scores.get(round_number))
         return MetricRecord({"accuracy": scores.get(round_number, 0.0)})
 
     strategy = StrictFedAvg(
@@ -229,46 +257,34 @@ def averaged(
     result = strategy.start(
         grid,
         ArrayRecord(network.state_dict()),
-        num_rounds=rounds - before,
+        num_rounds=settings.rounds - before,
         train_config=config,
         evaluate_fn=evaluate,
     )
-    if before == rounds:  # killed between its last round and its row
-        return scores[rounds], network.state_dict()
-    return scores[rounds], result.arrays.to_torch_state_dict()
+    if before == settings.rounds:  # killed between its last round and its row
+        return scores[settings.rounds], network.state_dict()
+    return scores[settings.rounds], result.arrays.to_torch_state_dict()
 
 
-def _told_of(settings: str, rounds: int, epochs: int, epsilon: float) -> dict[str, str]:
-    """All that a checkpoint has to be of, to be gone on with."""
-    return {
-        "settings": settings,
-        "rounds": str(rounds),
-        "epochs": str(epochs),
-        "epsilon": str(float(epsilon)),
-    }
-
-
-def _write_checkpoint(
-    path: Path, told_of: Mapping[str, str], done: int, arrays: ArrayRecord
-) -> None:
+def _write_checkpoint(path: Path, settings: FedAvgSettings, done: int, arrays: ArrayRecord) -> None:
     """The averaged weights after ``done`` rounds; complete or not there at all."""
-    unfinished = path.with_suffix(".unfinished")
     weights = {name: w.contiguous() for name, w in arrays.to_torch_state_dict().items()}
-    save_file(weights, unfinished, {**told_of, "done": str(done)})
-    unfinished.replace(path)
+    with atomic_path(path) as temporary:
+        save_file(weights, temporary, {**settings.metadata(), "done": str(done)})
 
 
 def _read_checkpoint(
-    path: Path | None, told_of: Mapping[str, str]
+    path: Path | None, settings: FedAvgSettings
 ) -> tuple[int, Mapping[str, Tensor] | None]:
     """Rounds done, and the averaged weights after them; 0 and None where nothing is there."""
     if path is None or not path.is_file():
         return 0, None
     with safe_open(path, "pt") as file:
-        told = file.metadata()
+        kept = file.metadata()
         weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    if other := [name for name, value in told_of.items() if told.get(name) != value]:
+    wanted = settings.metadata()
+    if other := [name for name, value in wanted.items() if kept.get(name) != value]:
         raise SettingsError(
             f"{path} is a checkpoint of other {', '.join(other)}; delete it, or give another --json"
         )
-    return int(told["done"]), weights
+    return int(kept["done"]), weights

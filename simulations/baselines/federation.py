@@ -17,7 +17,7 @@ from fedkd.errors import SettingsError
 from fedkd.evaluation import accuracy, predict_logits
 from fedkd.experiment import Experiment
 from fedkd.experiment.sections import Institutions
-from fedkd.models import build_network
+from fedkd.models import build_network, build_table_network
 from fedkd.protocol import as_float
 
 BATCH = 64
@@ -55,9 +55,15 @@ class Federation:
     """Indices of each institution's training images."""
 
     def network(self) -> nn.Module:
-        """The student's network, with fresh weights."""
-        e, d = self.experiment, self.data
-        return build_network(e.student.model, d.classes, d.shape, e.seed, imports=True)
+        """The student's network, with fresh weights.
+
+        Raises:
+            SettingsError: there is none of that name for such samples.
+        """
+        name, d, seed = self.experiment.student.model, self.data, self.experiment.seed
+        if d.columns:
+            return build_table_network(name, d.classes, d.columns, seed, imports=True)
+        return build_network(name, d.classes, d.shape, seed, imports=True)
 
     def share(self, index: int) -> tuple[Tensor, Tensor]:
         """An institution's training images, uint8 (N, C, H, W), and labels (N,)."""
@@ -74,14 +80,20 @@ def federation_of(settings: str) -> Federation:
     """The federation of an experiment in JSON; cached, since a process opens it for every message.
 
     Raises:
-        SettingsError: institutions that differ in more than their images, which no baseline trains
-            on; otherwise as in a run of the experiment.
+        SettingsError: institutions that differ in more than their images, numbers or several
+            tasks, which no baseline trains on; otherwise as in a run of the experiment.
         DataError: as in a run of the experiment.
     """
     experiment = Experiment.model_validate_json(settings)
     i = experiment.institutions
     _check_partition(i)
     data = open_data(i.data, i.root)
+    if data.numbers or data.tasks:
+        labels = "numbers" if data.numbers else "several tasks"
+        raise SettingsError(
+            f"labels of {i.data!r} are {labels}: baselines train one network for the classes of "
+            "one task; choose an experiment with such data"
+        )
     if i.partition_file is not None:
         parts = read_partition(i.partition_file, i.count, len(data.train_labels))
     else:
@@ -119,7 +131,7 @@ def train_locally(
     labels: Tensor,
     epochs: int,
     seed: int,
-    told: Callable[[int], None] = lambda epoch: None,
+    progress: Callable[[int], None] = lambda epoch: None,
 ) -> None:
     """Plain local training, in place: SGD with momentum on the cross-entropy.
 
@@ -129,7 +141,7 @@ def train_locally(
         labels: (N,) int64.
         epochs: passes over them.
         seed: of the order.
-        told: called after each epoch.
+        progress: called after each epoch.
     """
     network.train()
     order = torch.Generator().manual_seed(seed)
@@ -142,7 +154,7 @@ def train_locally(
             sgd.zero_grad()
             torch.autograd.backward(loss)
             sgd.step()
-        told(epoch + 1)
+        progress(epoch + 1)
 
 
 def check_private(network: nn.Module) -> None:
