@@ -139,7 +139,7 @@ class Distillation:
             parts=tuple(self._student_parts.values()),
         )
         self._held_back = HeldBackEvaluation(
-            *(self.bank, self._trainer, self.task, plan.steps, self._events.record, plan.stop)
+            *(self.bank, self._trainer, self.task, plan, self._events.record)
         )
         sources = {name: context.part(share.spec) for name, share in method.sources.items()}
         schedules = {name: share.schedule for name, share in method.sources.items()}

@@ -22,6 +22,9 @@ ClassPrior: TypeAlias = Literal["auto", "as_trained", "uniform"] | tuple[float, 
 or a share for each class, in the order of the federation's classes."""
 
 
+EVALUATIONS = 20
+"""Fewest evaluations on held-back samples in a run that has as many student steps; below twice as
+many come."""
 OptimizerName: TypeAlias = Literal["adamw", "muon"]
 
 
@@ -46,7 +49,8 @@ class Plan:
             fused answers it is evaluated. 0: none, and nothing is known of it without data.
         prior: class prior of the fused answers, see `ClassPrior`.
         stop: evaluations on held-back samples without a better agreement, after which no more is
-            asked, >= 1; see `fedkd.student.early_stopping`. None: the whole budget is.
+            asked, in 1 to `evaluations_while_asking` - 1; see `fedkd.student.early_stopping`. None:
+            the whole budget is.
         batch_statistics: whether teachers answer by the statistics of each batch; the student then
             learns from the samples of one whole question in each step.
         optimizer: AdamW, or Muon for hidden layers, see `fedkd.student.optimizers`.
@@ -94,6 +98,25 @@ class Plan:
             )
         if not 0 <= self.asking <= 1:
             raise SettingsError(f"expected asking in [0, 1], got {self.asking}")
+        if self.stop is not None and self.stop >= (heard := self.evaluations_while_asking):
+            raise SettingsError(
+                f"questions.stop {self.stop} could never stop: questions are asked in "
+                f"{100 * self.asking:g} % of the student's steps, with {heard} evaluations, and "
+                "the first of them is the best so far; lower questions.stop, raise "
+                "questions.asking, or leave questions.stop out"
+            )
+
+    @property
+    def evaluation_interval(self) -> int:
+        """Student steps from one evaluation on held-back samples to the next, >= 1."""
+        return max(1, self.steps // EVALUATIONS)
+
+    @property
+    def evaluations_while_asking(self) -> int:
+        """Most evaluations on held-back samples before the last question of whole batches."""
+        asked_before = self.batch * ((self.budget - 1) // self.batch)
+        steps = round(self.asking * asked_before / self.budget * self.steps)
+        return steps // self.evaluation_interval
 
     def check_cards(self, cards: Sequence[Card]) -> None:
         """Refuse institutions that would refuse every question.

@@ -301,7 +301,8 @@ class Questions(Section):
     evaluated, without any data. 0: none."""
     stop: int | None = Field(None, ge=1)
     """Ask no more after so many evaluations on held-back samples, of 20 in a run, without a better
-    agreement, see `fedkd.student.early_stopping`; None: the whole budget is asked."""
+    agreement, see `fedkd.student.early_stopping`; below the number of evaluations in the share
+    ``asking`` of the steps. None: the whole budget is asked."""
     quorum: int = Field(1, ge=1)
     """Fewest institutions that must answer a query."""
     timeout: float = Field(60.0, gt=0)

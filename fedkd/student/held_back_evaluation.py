@@ -13,6 +13,7 @@ import torch
 from fedkd.core.bank import Bank
 from fedkd.core.checkpoint_state import State
 from fedkd.core.interfaces import Record
+from fedkd.core.run_plan import Plan
 from fedkd.core.task import Score, Task
 from fedkd.student.early_stopping import EarlyStopping
 from fedkd.student.training import Trainer
@@ -20,10 +21,8 @@ from fedkd.student.training import Trainer
 HeldBackScores: TypeAlias = Mapping[str, Score]
 """``count`` of samples, and `fedkd.core.task.Task.held_back` of them; empty without samples."""
 
-EVALUATIONS = 20
-"""Fewest evaluations of a run that has as many student steps; below twice as many come."""
 RECENT = 256
-"""Most samples in each of them, the latest: all would cost a long run much."""
+"""Most samples of an evaluation, the latest: all would cost a long run much."""
 RECENT_TO_STOP = 1024
 """Most samples where questions may be stopped: chance would decide on fewer."""
 MOST = 16_384
@@ -44,24 +43,18 @@ class HeldBackEvaluation:
         bank: with fused answers, as they stand at each evaluation.
         trainer: of the student.
         task: by whose scores.
-        steps: of the student, in all.
+        plan: of the run; its ``stop`` is the patience of `EarlyStopping`, which hears each score
+            while questions are asked.
         record: gets an event "held_back" for each evaluation, and "stopped" once.
-        stop: patience of `EarlyStopping`, which hears each score while questions are asked.
     """
 
     def __init__(
-        self,
-        bank: Bank,
-        trainer: Trainer,
-        task: Task,
-        steps: int,
-        record: Record,
-        stop: int | None = None,
+        self, bank: Bank, trainer: Trainer, task: Task, plan: Plan, record: Record
     ) -> None:
         self._bank, self._trainer, self._task, self._record = bank, trainer, task, record
-        self._steps, self._interval = steps, max(1, steps // EVALUATIONS)
-        self._stopping = EarlyStopping(stop)
-        self._recent = RECENT if stop is None else RECENT_TO_STOP
+        self._steps, self._interval = plan.steps, plan.evaluation_interval
+        self._stopping = EarlyStopping(plan.stop)
+        self._recent = RECENT if plan.stop is None else RECENT_TO_STOP
 
     @property
     def stopped(self) -> bool:

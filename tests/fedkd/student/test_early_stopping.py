@@ -1,6 +1,7 @@
 """Questions stop once agreement on held-back samples no longer rises; student steps do not."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -59,6 +60,36 @@ def test_a_restored_one_goes_on_the_same(before: list[float], after: list[float]
 def test_what_cannot_be_is_refused(held_back: float) -> None:
     with pytest.raises(SettingsError, match="held back"):
         Plan(64, stop=0 if held_back else 1, held_back=held_back)
+
+
+@pytest.mark.parametrize(
+    ("steps", "asking", "count"), [(40, 0.6, 12), (12_000, 0.1, 2), (7, 1.0, 7), (0, 0.6, 0)]
+)
+def test_a_patience_that_could_never_stop_is_refused(steps: int, asking: float, count: int) -> None:
+    """Evaluations are counted in a run; the last of them stops it at the earliest."""
+    plan = Plan(5000, 1, steps=steps, asking=asking)
+    assert plan.evaluations_while_asking == pytest.approx(count, abs=1)
+    heard = plan.evaluations_while_asking
+    for stop in range(1, heard):
+        assert replace(plan, stop=stop).stop == stop
+    with pytest.raises(SettingsError, match=rf"could never stop: .* with {heard} evaluations"):
+        replace(plan, stop=max(1, heard))
+
+
+@pytest.mark.parametrize("batch", [16, 64, 320, 50])
+def test_as_many_evaluations_are_heard_as_the_plan_says(
+    batch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[float | None] = []
+
+    def hear(self: EarlyStopping, score: float | None) -> bool:
+        heard.append(score)
+        return False
+
+    monkeypatch.setattr(EarlyStopping, "hear", hear)
+    plan = Plan(640, batch, steps=40, student_batch=8, held_back=0.3)
+    run(cudfkd(), plan)
+    assert len(heard) == plan.evaluations_while_asking > 1
 
 
 def test_a_run_saves_questions_and_takes_all_its_steps() -> None:

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from fedkd.core.held_back import is_held_back
+from fedkd.core.run_plan import EVALUATIONS
 from fedkd.core.seen_samples import sample_keys
 from fedkd.evaluation import agreement, fidelity, predict_logits, soft_calibration_error
 from fedkd.loop import Plan
 from fedkd.methods import METHODS, Method, cudfkd
 from fedkd.student import Trainer
-from fedkd.student.held_back_evaluation import EVALUATIONS
 from fedkd.tasks import Classification, Regression
 from tests.fedkd.tasks.test_tasks import COST, STAY
 from tests.support.gated_institutions import GatedInstitutions, facts, make_known, mixed, run
