@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from fedkd.core.checkpoint_state import State, gather, scatter
 from fedkd.core.device import Compute
@@ -22,9 +23,10 @@ Group = dict[str, object]
 class Muon:
     """Muon for the weights of hidden layers, AdamW for all others.
 
-    The others are weights of the first and of the last layer, in the order of the network's
-    parameters, biases and norms. Muon's steps have the size of AdamW's, so that one rate and one
-    decay fit both (arXiv 2502.16982).
+    Layers are the linear maps and convolutions with weights to learn, in the order of the network's
+    modules. The others are weights of the first and of the last of them, biases, norms, embeddings,
+    tokens and scales. Muon's steps have the size of AdamW's, so that one rate and one decay fit
+    both (arXiv 2502.16982).
 
     Args:
         network: placed; where its weights lie must not change any more.
@@ -37,7 +39,7 @@ class Muon:
 
     def __init__(self, network: nn.Module, weight_decay: float, fused: bool | None) -> None:
         weights = [weight for weight in network.parameters() if weight.requires_grad]
-        self._hidden = [weight for weight in weights if weight.ndim > 1][1:-1]
+        self._hidden = layer_weights(network)[1:-1]
         if not self._hidden:
             raise SettingsError(
                 'student.optimizer "muon" is for layers between the first and the last, and this '
@@ -79,6 +81,13 @@ class Muon:
 
 
 StudentOptimizer = torch.optim.Optimizer | Muon
+
+
+def layer_weights(network: nn.Module) -> list[Tensor]:
+    """Weights of linear maps and convolutions that are to be learned, each once, in order."""
+    layers = [each for each in network.modules() if isinstance(each, nn.Linear | _ConvNd)]
+    weights = [layer.weight for layer in layers if layer.weight.requires_grad]
+    return list({id(weight): weight for weight in weights}.values())
 
 
 def as_matrix(weight: Tensor, like: Tensor | None = None) -> Tensor:

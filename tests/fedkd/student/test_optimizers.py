@@ -16,7 +16,7 @@ from fedkd.losses import l1_centred
 from fedkd.methods import cudfkd
 from fedkd.models import InProcess, build_network
 from fedkd.procedural import build_priors
-from fedkd.student.optimizers import Muon, as_matrix, optimizer_of
+from fedkd.student.optimizers import Muon, as_matrix, layer_weights, optimizer_of
 from fedkd.student.training import Trainer
 from tests.support.contexts import context_of
 
@@ -92,6 +92,40 @@ def test_all_other_weights_take_the_steps_of_adamw() -> None:
     for name, weight in of.named_parameters():
         same = torch.equal(weight, other.get_parameter(name))
         assert same == (name != "2.weight"), name
+
+
+class Tokens(nn.Module):
+    """As transformers have them: a token and positions come first, and scales between layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.token = nn.Parameter(torch.zeros(1, 1, 8))
+        self.positions = nn.Parameter(torch.zeros(1, 5, 8))
+        self.patches = nn.Conv2d(3, 8, 4, 4)
+        self.middle, self.scale = nn.Linear(8, 8), nn.Parameter(torch.ones(8, 1, 1))
+        self.embedding, self.head = nn.Embedding(4, 8), nn.Linear(8, 4)
+
+
+def test_tokens_scales_and_embeddings_are_no_layers() -> None:
+    of = Tokens()
+    assert [id(w) for w in layer_weights(of)] == [
+        id(layer.weight) for layer in (of.patches, of.middle, of.head)
+    ]
+    shared = nn.Sequential(of.patches, of.middle, of.middle, of.head)
+    assert [id(w) for w in layer_weights(shared)] == [id(w) for w in layer_weights(of)]
+    optimizer = Muon(of, 0.1, fused=None)
+    (matrices, others) = (group["params"] for group in optimizer.param_groups)
+    assert isinstance(matrices, list)
+    assert isinstance(others, list)
+    assert [matrix.data_ptr() for matrix in matrices] == [of.middle.weight.data_ptr()]
+    assert len(others) == len(list(of.parameters())) - 1
+
+
+@pytest.mark.parametrize("name", ["resnet9-narrow", "cnn", "lenet5", "mlp", "wrn16-1", "resnet18"])
+def test_layers_of_our_networks_are_all_their_matrices(name: str) -> None:
+    of = build_network(name, 4, (3, 32, 32), 0)
+    wide = [weight for weight in of.parameters() if weight.ndim > 1]
+    assert [id(weight) for weight in layer_weights(of)] == [id(weight) for weight in wide]
 
 
 def test_a_matrix_shares_the_memory_of_its_layer() -> None:
