@@ -8,7 +8,7 @@ from fedkd.errors import SettingsError
 from fedkd.experiment import Experiment
 from fedkd.methods import Method, make
 from fedkd.models import check_student_name
-from fedkd.procedural import build_prior
+from fedkd.procedural import check_prior
 from fedkd.protocol import Card
 from fedkd.server.coordinator import Coordinator, ingredients
 from fedkd.server.run.earlier_run import earlier_run
@@ -23,7 +23,8 @@ def check_experiment(experiment: Experiment) -> None:
 
     Raises:
         SettingsError: an unknown network, method, prior, rule or device, an argument that the
-            method does not know, public samples missing or in vain, or parts that do not fit.
+            method does not know, photographs of a prior that are not installed, public samples
+            missing or in vain, or parts that do not fit.
         DataError: public samples that are not there, or an earlier run that cannot be read.
     """
     check_student_name(experiment.student.model)
@@ -31,7 +32,7 @@ def check_experiment(experiment: Experiment) -> None:
         run.student()
     method = make(experiment.method.name, experiment.method.arguments)
     for name in (*experiment.images.priors, *experiment.rows.priors):
-        build_prior(name, experiment.images.warp, experiment.images.mix, imports=True)
+        check_prior(name, experiment.images.warp, experiment.images.mix)
     _check_public_data(experiment, method)
     rule = method.rule_for(experiment.questions.rule)
     if rule not in ("auto", *RULES, *NUMBER_RULES, *EMBEDDING_RULES):

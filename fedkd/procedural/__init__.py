@@ -21,6 +21,7 @@ from fedkd.procedural.registry import (
     TABLE_PRIORS,
     build_prior,
     build_priors,
+    check_prior,
 )
 from fedkd.procedural.renderer import SEED_LIMIT, frozen_generator, named_prior, render
 from fedkd.procedural.textured_dead_leaves import Collage
@@ -47,6 +48,7 @@ __all__ = [
     "Warped",
     "build_prior",
     "build_priors",
+    "check_prior",
     "frozen_generator",
     "named_prior",
     "render",

@@ -13,7 +13,7 @@ from fedkd.procedural.image_priors import (
     Strokes,
     UniformNoise,
 )
-from fedkd.procedural.photo_crops import PhotoCollage, PhotoCrops
+from fedkd.procedural.photo_crops import PhotoCollage, PhotoCrops, photographs
 from fedkd.procedural.table_priors import (
     CorrelatedRows,
     GaussianRows,
@@ -91,6 +91,22 @@ def build_prior(name: str, warp: float = 0.0, mix: float = 0.0, *, imports: bool
     plain = plain_prior(name, imports=imports)
     warped = Warped(plain, warp) if warp else plain
     return CutMixed(warped, mix) if mix else warped
+
+
+def check_prior(name: str, warp: float = 0.0, mix: float = 0.0) -> None:
+    """Build a prior of the user's own settings, and read the files that it draws from.
+
+    Args:
+        name: as `plain_prior` takes it; modules are imported.
+        warp: as `build_prior` takes it.
+        mix: as `build_prior` takes it.
+
+    Raises:
+        SettingsError: as `build_prior`, or the files are not installed.
+    """
+    build_prior(name, warp, mix, imports=True)
+    if isinstance(plain_prior(name, imports=True), PhotoCrops | PhotoCollage):
+        photographs()
 
 
 def build_priors(*chosen: str, warp: float = 0.0, mix: float = 0.0) -> dict[str, Prior]:

@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from fedkd.errors import SettingsError
+from fedkd.experiment import load_experiment
 from fedkd.procedural import PhotoCrops, build_prior
 from fedkd.procedural.photo_crops import photographs, recoloured
+from fedkd.server.experiment_check import check_experiment
 
 COLOUR = (3, 32, 32)
 
@@ -69,3 +71,8 @@ def test_without_scikit_learn_the_prior_says_what_to_install(
     monkeypatch.setattr("fedkd.procedural.photo_crops.find_spec", lambda name: None)
     with pytest.raises(SettingsError, match="pip install scikit-learn"):
         build_prior("photo").draw(1, COLOUR, rng())
+    for name in ("photo", "photo-collage"):
+        experiment = load_experiment("digits", [f'images.priors=["pink", "{name}"]'])
+        with pytest.raises(SettingsError, match="pip install scikit-learn"):
+            check_experiment(experiment)  # before an institution is waited for
+    check_experiment(load_experiment("digits", ['images.priors=["pink", "collage"]']))

@@ -75,6 +75,15 @@ def test_scores_are_of_the_final_student_against_the_banked_answers() -> None:
     assert scores["kl"] == pytest.approx(float((p * (p / q).log()).sum(1).mean()), rel=1e-5)
 
 
+def test_calibration_is_held_against_the_probability_of_the_students_own_class() -> None:
+    """By hand: .9 against the .2 that the teacher gives to that class, and .6 against its .7."""
+    student = torch.tensor([[0.9, 0.1], [0.4, 0.6]]).log()
+    teacher = torch.tensor([[0.2, 0.8], [0.3, 0.7]]).log()
+    assert Classification(("a", "b")).held_back(student, teacher)["ece"] == pytest.approx(
+        (abs(0.2 - 0.9) + abs(0.7 - 0.6)) / 2
+    )
+
+
 def test_evaluating_changes_nothing_and_nothing_is_known_without_a_share() -> None:
     plan = Plan(120, 16, steps=50, student_batch=8, held_back=0.0)
     distilled, events = run(mixed("pull_back"), plan)
