@@ -19,6 +19,7 @@ import matplotlib
 import matplotlib.ticker
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
@@ -153,7 +154,8 @@ def inline_svg(drawn: Figure, name: str, label: str) -> str:
     """
     out = io.StringIO()
     blank = {"Creator": None, "Date": None, "Format": None, "Type": None}
-    drawn.savefig(out, format="svg", metadata=blank)
+    # `Figure.savefig` draws everything twice, the first time for the layout alone.
+    FigureCanvasSVG(drawn).print_svg(out, metadata=blank)  # type: ignore[no-untyped-call]
     text = out.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"#[0-9a-f]{6}\b", lambda found: variable(found[0]), text)

@@ -61,6 +61,7 @@ class PriorChoice(BaseSource):
         memory: int = 8,
     ) -> None:
         self.priors, self.shape, self.sharpness = dict(priors), shape, sharpness
+        self._named = {name: named_prior(prior) for name, prior in self.priors.items()}
         self._task = task
         self._counts: dict[str, deque[Tensor]] = {n: deque(maxlen=memory) for n in self.priors}
 
@@ -91,11 +92,12 @@ class PriorChoice(BaseSource):
     def draw(self, count: int, rng: torch.Generator) -> Proposal:
         """``count`` samples of one prior; by recipe, where there is one."""
         name = self._choose(rng)
-        prior, seed = self.priors[name], int(torch.randint(SEED_LIMIT, (), generator=rng))
-        if source := named_prior(prior):
+        seed = int(torch.randint(SEED_LIMIT, (), generator=rng))
+        if source := self._named[name]:
             recipe = Recipe(source, seed, count)
             return Proposal(render(recipe, self.shape), name, recipe=recipe)
-        return Proposal(prior.draw(count, self.shape, torch.Generator().manual_seed(seed)), name)
+        own = torch.Generator().manual_seed(seed)
+        return Proposal(self.priors[name].draw(count, self.shape, own), name)
 
     def learn(self, answered: AnsweredBatch) -> FollowUps | None:
         """Remember how the hard answers to this batch spread over classes."""
