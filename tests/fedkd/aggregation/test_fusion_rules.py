@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -39,6 +39,7 @@ def by_alternation(logits: Tensor, counts: Tensor, shrinkage: float, rounds: int
 
 
 @given(st.integers(0, 10_000))
+@settings(max_examples=30)  # each takes thousands of rounds
 def test_the_pool_is_the_limit_of_alternating_least_squares(seed: int) -> None:
     logits, counts = opinions(seed)
     exact = log_linear_pool(logits, counts, shrinkage=10.0).double()
