@@ -126,10 +126,9 @@ def tell_events(folder: RunFolder, names: list[str]) -> None:
             folder.append_event({"kind": "scored", "step": step, "asked": asked, "accuracy": score})
 
 
-@pytest.fixture
-def run(tmp_path: Path) -> RunFolder:
+def finished_run(path: Path) -> RunFolder:
     """A finished run of five institutions."""
-    folder = RunFolder.create(tmp_path / "digits-run")
+    folder = RunFolder.create(path / "digits-run")
     tell_events(folder, NAMES)
     for step in range(0, 1200, 40):
         terms = {"one_hot": 2 / (1 + step / 200), "bn_gap": 3.0, "batch_entropy": -2.0}
@@ -139,6 +138,18 @@ def run(tmp_path: Path) -> RunFolder:
     folder.write_gallery(gallery())
     folder.write_result(result())
     return folder
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    """A finished run, whose folder a test may change."""
+    return finished_run(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The page of a finished run."""
+    return page_of(finished_run(tmp_path_factory.mktemp("page")))
 
 
 class Outline(HTMLParser):
@@ -168,8 +179,7 @@ def figure_ids(page: str) -> set[str]:
     return set(re.findall(r'<svg[^>]*aria-label="([^"]*)"', page))
 
 
-def test_the_page_shows_every_headline_and_section(run: RunFolder) -> None:
-    page = page_of(run)
+def test_the_page_shows_every_headline_and_section(page: str) -> None:
     text = Outline(page).text
     for words in (
         "One student from five teachers",
@@ -192,8 +202,8 @@ def test_the_page_shows_every_headline_and_section(run: RunFolder) -> None:
     assert len(page.encode()) < 1_500_000
 
 
-def test_the_page_needs_nothing_but_itself(run: RunFolder) -> None:
-    outline = Outline(page_of(run))
+def test_the_page_needs_nothing_but_itself(page: str) -> None:
+    outline = Outline(page)
     assert not {"script", "link", "iframe", "object", "base"} & set(outline.tags)
     addresses = [
         value or ""
@@ -204,8 +214,7 @@ def test_the_page_needs_nothing_but_itself(run: RunFolder) -> None:
     assert all(address.startswith(("data:image/png;base64,", "#")) for address in addresses)
 
 
-def test_every_id_is_unique_and_every_reference_finds_it(run: RunFolder) -> None:
-    page = page_of(run)
+def test_every_id_is_unique_and_every_reference_finds_it(page: str) -> None:
     ids = re.findall(r'\bid="([^"]+)"', page)
     assert len(ids) == len(set(ids))
     assert set(re.findall(r'(?:url\(#|href="#)([^")]+)', page)) <= set(ids)
@@ -216,8 +225,8 @@ def test_rebuilding_gives_the_same_bytes(run: RunFolder) -> None:
     assert build_report(run.path).read_bytes() == first
 
 
-def test_figures_are_well_formed(run: RunFolder) -> None:
-    figures = re.findall(r"<svg.*?</svg>", page_of(run), flags=re.DOTALL)
+def test_figures_are_well_formed(page: str) -> None:
+    figures = re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL)
     boxes = [ElementTree.fromstring(figure).get("viewBox", "").split() for figure in figures]
     assert [box[2] for box in boxes] == ["1000", "366"] * 6, "for wide pages and for telephones"
     ids = re.findall(r'\bid="([^"]*)"', "".join(figures))
@@ -251,8 +260,8 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
         ElementTree.fromstring(figure)
 
 
-def test_who_came_went_and_was_banned_is_told(run: RunFolder) -> None:
-    assert "interrupted and resumed" not in Outline(page_of(run)).text
+def test_who_came_went_and_was_banned_is_told(run: RunFolder, page: str) -> None:
+    assert "interrupted and resumed" not in Outline(page).text
     run.append_event({"kind": "joined", "name": "Late"})
     for moment in range(3):
         run.append_event({"kind": "lost", "name": "Late", "reason": f"reason {moment}"})
@@ -271,8 +280,8 @@ def test_who_came_went_and_was_banned_is_told(run: RunFolder) -> None:
         assert words in text, words
 
 
-def test_images_are_called_by_the_names_of_classes(run: RunFolder) -> None:
-    assert "class 3" in Outline(page_of(run)).text
+def test_images_are_called_by_the_names_of_classes(run: RunFolder, page: str) -> None:
+    assert "class 3" in Outline(page).text
     names = ["benign", "<b>ill</b>", *map(str, range(2, 10))]
     run.write_result(result(classes=names))
     text = Outline(page_of(run)).text
@@ -282,8 +291,8 @@ def test_images_are_called_by_the_names_of_classes(run: RunFolder) -> None:
     assert "class 0" not in text
 
 
-def test_a_run_is_called_by_what_ran_and_else_by_its_method(run: RunFolder) -> None:
-    assert "<li>method <b>logits</b></li>" in page_of(run)
+def test_a_run_is_called_by_what_ran_and_else_by_its_method(run: RunFolder, page: str) -> None:
+    assert "<li>method <b>logits</b></li>" in page
     run.write_result(result(method_title="procedural samples, no generator"))
     assert "<li>method <b>procedural samples, no generator</b></li>" in page_of(run)
 
@@ -427,9 +436,9 @@ def test_a_result_that_breaks_the_contract_is_on_disk_all_the_same(run: RunFolde
 
 
 def test_the_weights_that_changed_in_training_are_drawn_and_no_ramp_without_a_generator(
-    run: RunFolder, tmp_path: Path
+    page: str, tmp_path: Path
 ) -> None:
-    text = Outline(build_report(run.path).read_text()).text
+    text = Outline(page).text
     assert "weight of batch_entropy" in text  # it rose; the two others stayed
     assert "weight of one_hot" not in text
     alone = RunFolder.create(tmp_path / "logits-only")
@@ -437,9 +446,9 @@ def test_the_weights_that_changed_in_training_are_drawn_and_no_ramp_without_a_ge
     alone.append_event({"kind": "trained", "step": 1, "asked": 1, "loss": 1.0, "hardness": 0.5})
     alone.write_gallery(gallery())
     alone.write_result(result())
-    page = Outline(build_report(alone.path).read_text()).text
-    assert "ardness" not in page
-    assert "weight of batch_entropy" not in page
+    text = Outline(page_of(alone)).text
+    assert "ardness" not in text
+    assert "weight of batch_entropy" not in text
 
 
 def test_events_of_earlier_releases_tell_their_pace_as_lambda() -> None:
@@ -627,8 +636,7 @@ def test_labels_that_collide_are_moved_apart_and_stay_in_order() -> None:
     assert crowded == pytest.approx([0.8, 0.9, 1.0])
 
 
-def test_colours_of_plots_are_those_of_the_reader(run: RunFolder) -> None:
-    page = page_of(run)
+def test_colours_of_plots_are_those_of_the_reader(page: str) -> None:
     figures = "".join(re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL))
     assert not re.findall(r"#[0-9a-f]{6}", figures), "each colour has a variable"
     used = set(re.findall(r"var\((--[a-z0-9-]+)\)", figures))
