@@ -26,8 +26,13 @@ from fedkd.simulations.engines.environment_variables import set_environment_defa
 
 FORKSERVER = multiprocessing.get_context("forkserver")
 """Processes start with everything imported, so that kills hit the run and not its start."""
-_PRELOADED = ("fedkd.simulations.run", "torch._dynamo", "sklearn.datasets", "onnxscript")
-"""What a run imports, at its start or on its way."""
+_PRELOADED = (
+    *("fedkd.simulations.run", "sklearn.datasets", "sklearn.linear_model"),
+    # What the optimiser, and the export to ONNX at the end, import at first use.
+    *("torch._dynamo", "torch._inductor", "torch._functorch.partitioners"),
+    *("onnxscript.function_libs.torch_lib.ops", "onnxruntime"),
+)
+"""What a run imports, at its start or on its way; a name that is no more is passed over."""
 RUN_TIMEOUT = 3600.0
 """Seconds that one process of a run may take."""
 MISSES = 10

@@ -1,13 +1,11 @@
 """Institutions with tables over real gRPC: three kinds of teachers, a kill, owners' commands."""
 
 import json
-import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +26,9 @@ from fedkd.client.cli import main
 from fedkd.client.ledger.ledger import Ledger
 from fedkd.server.hub.tls_certificates import make_certificates
 from fedkd.simulations.rehearsal.free_ports import free_ports
+from tests.support.forked_cli import ForkedCommand, run_forked
 from tests.support.hospital_table import COLUMNS, NAMES, OUTCOME, STAY, patients
-from tests.support.server_process import ROOT, SOON, ServerProcess, running_server
+from tests.support.server_process import SOON, ServerProcess, running_server
 
 HOSPITALS = ("north", "south", "west")
 BUDGET = 1600
@@ -106,15 +105,9 @@ class Site:
         """Issue new tokens; returns the name of their file."""
         listing = self.folder / "tokens"
         listing.unlink(missing_ok=True)
-        command = [sys.executable, "-m", "fedkd.server.cli", "token", *HOSPITALS]
-        issued = subprocess.run(
-            [*command, "--tokens", str(listing)],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=SOON,
-        )
+        command = ["fedkd-server", "token", *HOSPITALS, "--tokens", str(listing)]
+        issued = run_forked(command, self.folder)
+        assert issued.returncode == 0, issued.stderr
         for line in issued.stdout.splitlines():
             name, token = line.split()
             path = self.folder / name / "token"
@@ -138,31 +131,27 @@ class Site:
 
 
 @contextmanager
-def serving(site: Site) -> Iterator[Sequence["subprocess.Popen[bytes]"]]:
+def serving(site: Site) -> Iterator[Sequence[ForkedCommand]]:
     """`fedkd-client serve` of each owner, in processes of their own."""
-    command = [sys.executable, "-m", "fedkd.client.cli", "serve"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    with ExitStack() as stack:
-        processes = []
-        for name in HOSPITALS:
-            owner = site.folder / name
-            log = stack.enter_context((owner / "log").open("ab"))
-            process = subprocess.Popen(
-                [*command, str(owner / "owner.toml")], cwd=ROOT, env=environment, stderr=log
-            )
-            processes.append(process)
-        try:
-            yield processes
-        finally:
-            for process in processes:
-                process.kill()
-                process.wait()
+    processes = []
+    for name in HOSPITALS:
+        owner = site.folder / name
+        words = ["fedkd-client", "serve", str(owner / "owner.toml")]
+        processes.append(ForkedCommand(words, owner, owner / "output", owner / "log"))
+    try:
+        yield processes
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
 
 
-def finished(site: Site, command: ServerProcess, clients: Sequence[Any]) -> None:
-    logs = [(site.folder / name / "log").read_text()[-600:] for name in HOSPITALS]
-    assert command.end() == 0, (command.errors[-5:], logs)
-    assert [client.wait(SOON) for client in clients] == [0, 0, 0], logs
+def finished(site: Site, command: ServerProcess, clients: Sequence[ForkedCommand]) -> None:
+    def logs() -> list[str]:
+        return [(site.folder / name / "log").read_text()[-600:] for name in HOSPITALS]
+
+    assert command.end() == 0, (command.errors[-5:], logs())
+    assert [client.wait(SOON) for client in clients] == [0, 0, 0], logs()
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,8 @@ from fedkd.experiment import parse_experiment
 from fedkd.server import cli
 from fedkd.server.hub.tls_certificates import make_certificates
 from fedkd.wire.grpc_channels import grpc
-from tests.support.server_process import ROOT, SOON, running_server
+from tests.support.forked_cli import run_forked
+from tests.support.server_process import SOON, running_server
 
 SMALL = ("institutions.count=2", "student.steps=40", "questions.budget=128", "student.model=mlp")
 TINY = {"name": "tiny", "institutions": {"count": 2, "models": ["mlp"], "epochs": 2}}
@@ -58,22 +59,8 @@ def test_a_run_over_mutual_tls_with_join_tokens_leaves_its_report(
     tls: Path, tmp_path: Path
 ) -> None:
     names = ("institution-0", "institution-1")
-    issued = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "fedkd.server.cli",
-            "token",
-            *names,
-            "--tokens",
-            str(tmp_path / "tokens"),
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=SOON,
-        check=True,
-    )
+    issued = run_forked(["fedkd-server", "token", *names, "--tokens", "tokens"], tmp_path)
+    assert issued.returncode == 0, issued.stderr
     tokens = dict(line.split() for line in issued.stdout.splitlines())
     assert tokens.keys() == set(names)
     words = ["run", "digits", "--tls", str(tls), "--address", "127.0.0.1:0", "--seed", "5"]
@@ -221,8 +208,7 @@ def test_help_does_not_wait_for_torch() -> None:
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
         capture_output=True,
         text=True,
         timeout=SOON,

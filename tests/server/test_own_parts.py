@@ -2,7 +2,6 @@
 
 import json
 import re
-import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -13,6 +12,7 @@ from fedkd.client.institution import simulated_institution
 from fedkd.client.sessions.agent import Agent, ReconnectPolicy
 from fedkd.experiment import load_experiment
 from fedkd.simulations.cli import main
+from tests.support.forked_cli import run_forked
 from tests.support.server_process import SOON, running_server
 
 QUICK = ReconnectPolicy(initial_pause=0.05, max_pause=0.2, give_up_after=SOON)
@@ -178,13 +178,6 @@ def test_an_own_teacher_and_own_data_in_an_owner_s_file(work: Path) -> None:
         '[data]\nsource = "own_parts:halves"\n[policy]\nsignals = ["logits"]\nsamples = 9\n'
         '[connection]\nserver = "127.0.0.1:9"\ninsecure = true\n'
     )
-    done = subprocess.run(
-        [sys.executable, "-m", "fedkd.client.cli", "teach", "owner.toml"],
-        cwd=work,
-        capture_output=True,
-        text=True,
-        timeout=SOON * 2,
-        check=False,
-    )
+    done = run_forked(["fedkd-client", "teach", "owner.toml"], work)
     assert done.returncode == 0, done.stderr
     assert "a teacher of 2 classes for images of 1x4x4" in done.stdout

@@ -1,17 +1,13 @@
 """``fedkd-server`` in a process of its own, for tests that connect to it."""
 
-import os
-import queue
 import re
-import subprocess
-import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from tests.support.forked_cli import ForkedCommand
+
 SOON = 60.0
 
 
@@ -19,38 +15,37 @@ class ServerProcess:
     """A running ``fedkd-server``, whose lines on standard error can be waited for."""
 
     def __init__(self, folder: Path, *arguments: str) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "fedkd.server.cli", *arguments],
-            cwd=folder,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "120"},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
+        number = len(list(folder.glob("server-*.errors")))
+        self._file = folder / f"server-{number}.errors"
+        self._seen = 0
+        self.process = ForkedCommand(
+            ["fedkd-server", *arguments],
+            folder,
+            folder / f"server-{number}.output",
+            self._file,
+            environment={"COLUMNS": "120"},
         )
-        self.errors: list[str] = []
-        self._lines: queue.Queue[str] = queue.Queue()
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
 
-    def _read(self) -> None:
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
-            self.errors.append(line.rstrip("\n"))
-            self._lines.put(line)
+    @property
+    def errors(self) -> list[str]:
+        """The whole lines on standard error so far."""
+        return self._file.read_text().split("\n")[:-1]
 
     def wait_for_line(self, pattern: str) -> str:
-        """Wait for the first matching line; returns its first group."""
+        """Wait for the first line that matches, after those of earlier calls; its first group."""
         deadline = time.monotonic() + SOON
         while True:
-            line = self._lines.get(timeout=max(0.1, deadline - time.monotonic()))
-            if found := re.search(pattern, line):
-                return found[1]
+            running = self.process.poll() is None
+            for line in self.errors[self._seen :]:
+                self._seen += 1
+                if found := re.search(pattern, line):
+                    return found[1]
+            assert running, (pattern, self.errors[-5:])
+            assert time.monotonic() < deadline, (pattern, self.errors[-5:])
+            time.sleep(0.02)
 
     def end(self) -> int:
-        self.process.wait(SOON)
-        self._reader.join(SOON)
-        return self.process.returncode
+        return self.process.wait(SOON)
 
 
 @contextmanager
@@ -59,6 +54,5 @@ def running_server(folder: Path, *arguments: str) -> Iterator[ServerProcess]:
     try:
         yield command
     finally:
-        if command.process.poll() is None:
-            command.process.kill()
+        command.process.kill()
         command.process.wait()

@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -19,7 +18,8 @@ from fedkd.server.hub.bans import BanReason, Bans, Exclusion
 from fedkd.server.report.records.run_folder import RESULT, lock_folder
 from fedkd.server.run.checkpoint import BANS, FOLDER
 from fedkd.server.run.exclusion_request import request_exclusion
-from tests.support.server_process import ROOT, SOON, ServerProcess, running_server
+from tests.support.forked_cli import fedkd, run_forked
+from tests.support.server_process import SOON, ServerProcess, running_server
 
 SLOW, FAST = 0.5, 0.01
 """Seconds that an answer takes before the operator has struck, and after it."""
@@ -88,11 +88,7 @@ def wait_for_questions(out: Path, count: int, command: ServerProcess) -> None:
 
 
 def strike(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "fedkd.server.cli", "strike", *words]
-    return subprocess.run(
-        command, cwd=folder, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
-        timeout=SOON, check=False,
-    )  # fmt: skip
+    return run_forked(["fedkd-server", "strike", *words], folder, timeout=SOON)
 
 
 def start(folder: Path, *words: str) -> Any:
@@ -139,12 +135,9 @@ def test_who_is_struck_off_is_asked_nothing_more_and_the_run_goes_on(tmp_path: P
 def test_where_no_run_goes_on_it_says_what_to_do_instead(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"holds no experiment\.json"):
         request_exclusion(tmp_path, ["liar"])
-    command = "fedkd.simulations.cli run digits --engine local --out run"
+    command = "run digits --engine local --out run"
     command += " --set questions.budget=64 --set student.steps=2"
-    subprocess.run(
-        [sys.executable, "-m", *command.split()],
-        cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, check=True, capture_output=True, timeout=SOON,
-    )  # fmt: skip
+    fedkd(command.split(), tmp_path)
     with pytest.raises(SettingsError, match="in its own process"):
         request_exclusion(tmp_path / "run", ["liar"])
     manifest = tmp_path / "run" / "experiment.json"
