@@ -1,15 +1,13 @@
 """docs/tables.md, run as its reader would: its files and commands, but for a free port."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from fedkd.simulations.rehearsal.free_ports import free_ports
+from tests.support.forked_shell import run_in_shell
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "tables.md"
@@ -27,20 +25,7 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
         (folder / name).write_text(text.replace(ADDRESS, address))
     (commands,) = COMMANDS.findall(PAGE.read_text())
     assert ADDRESS in commands
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    done = subprocess.run(
-        ["bash", "-e", "-c", commands.replace(ADDRESS, address)],
-        cwd=folder,
-        env={**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", "COLUMNS": "120"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=250,
-        check=False,
-    )
-    logs = "".join(log.read_text() for log in folder.glob("*.log"))
-    assert done.returncode == 0, done.stdout + logs
-    return folder, done.stdout
+    return folder, run_in_shell(commands.replace(ADDRESS, address), folder)
 
 
 def test_the_card_shows_ranges_and_levels(printed: tuple[Path, str]) -> None:

@@ -3,10 +3,7 @@
 import contextlib
 import io
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +12,7 @@ import pytest
 from fedkd.experiment import load_experiment
 from fedkd.simulations.rehearsal.flwr_run import run_app
 from fedkd.simulations.rehearsal.free_ports import free_ports
+from tests.support.forked_shell import run_in_shell
 
 ROOT = Path(__file__).parents[2]
 TUTORIALS = ROOT / "docs" / "tutorials"
@@ -37,24 +35,7 @@ def printed_by_commands(name: str, folder: Path) -> str:
         (folder / path).write_text(content.replace(ADDRESS, address))
     commands = "".join(COMMANDS.findall(text))
     assert ADDRESS in text
-    done = subprocess.run(
-        ["bash", "-e", "-c", commands.replace(ADDRESS, address)],
-        cwd=folder,
-        env={
-            **os.environ,
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            "OMP_NUM_THREADS": "1",
-            "COLUMNS": "120",
-        },
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=250,
-        check=False,
-    )
-    logs = "".join(log.read_text() for log in folder.glob("*.log"))
-    assert done.returncode == 0, done.stdout + logs
-    return done.stdout
+    return run_in_shell(commands.replace(ADDRESS, address), folder)
 
 
 def test_own_models_in_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

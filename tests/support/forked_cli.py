@@ -49,7 +49,8 @@ class ForkedCommand:
         for file in (output, errors):
             file.touch()
         self.words = tuple(words)
-        arguments = (self.words, folder, site, dict(environment or {}), (output, errors))
+        variables = {**(environment or {}), **({"PYTHONPATH": str(site)} if site else {})}
+        arguments = (self.words, folder, variables, (output, errors))
         self._process = FORKSERVER.Process(target=_main, args=arguments)
         self._process.start()
 
@@ -104,20 +105,19 @@ def fedkd(words: Sequence[str], folder: Path, *, site: Path | None = None) -> st
     return done.stdout + done.stderr
 
 
+def run_main(words: Sequence[str], folder: Path, environment: Mapping[str, str]) -> None:
+    """Be the command ``words`` in this process, in ``folder``, with these variables besides."""
+    os.chdir(folder)
+    os.environ.update(environment)
+    sys.path[:0] = filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))
+    sys.argv = list(words)
+    importlib.import_module(COMMANDS[words[0]]).main()
+
+
 def _main(
-    words: tuple[str, ...],
-    folder: Path,
-    site: Path | None,
-    changes: dict[str, str],
-    files: tuple[Path, Path],
+    words: tuple[str, ...], folder: Path, environment: dict[str, str], files: tuple[Path, Path]
 ) -> None:
     for stream, path in zip((sys.stdout, sys.stderr), files, strict=True):
         with path.open("a") as file:
             os.dup2(file.fileno(), stream.fileno())
-    os.chdir(folder)
-    os.environ.update({"COLUMNS": "200", "OMP_NUM_THREADS": "1", **changes})
-    if site is not None:
-        sys.path.insert(0, str(site))
-        os.environ["PYTHONPATH"] = str(site)
-    sys.argv = list(words)
-    importlib.import_module(COMMANDS[words[0]]).main()
+    run_main(words, folder, {"COLUMNS": "200", "OMP_NUM_THREADS": "1", **environment})

@@ -20,6 +20,8 @@ from fedkd.server.drivers.flower_driver import RunOutcome, distil_over_flower
 from tests.support.hub_clients import QUICK, SOON, card, honest_answer
 
 WIDE = (3, 4, 4)
+SOON_GONE = replace(QUICK, give_up_after=1.0)
+"""Of agents whose run fails: it says no goodbye, since it might be resumed."""
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +56,7 @@ class Nodes:
     def _connect(self, node: int, one: Card, message: Message) -> None:
         config = message.content.config_records["config"]
         address, token = str(config["address"]), str(config["token"])
-        agent = Agent(address, token, one, honest_answer, reconnect=QUICK)
+        agent = Agent(address, token, one, honest_answer, reconnect=SOON_GONE)
         thread = threading.Thread(target=lambda: self.reasons.update({node: agent.serve()}))
         self.threads.append(thread)
         thread.start()
