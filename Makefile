@@ -44,11 +44,11 @@ deployment: $(ready)
 deployment-plain: $(ready)
 	$(python) -m fedkd.simulations.rehearsal.deployment --without-flower
 
-# One thread each: torch's threads spin where cores are shared. Flower's tests bring workers of their
-# own.
+# One thread each: torch's threads spin where cores are shared. Three processes for two cores, since
+# many tests wait for processes of their own.
 test: export OMP_NUM_THREADS := 1
 test: $(ready)
-	$(python) -m pytest -n 2 --dist worksteal
+	$(python) -m pytest -n 3 --dist worksteal
 
 check: $(ready)
 	$(python) -m ruff check .

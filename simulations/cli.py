@@ -194,6 +194,20 @@ def reproduce(
         write_result(result, json)
 
 
+@app.command()
+def partition(
+    experiment: Annotated[str, typer.Argument(help="As `run` takes it.")],
+    file: Annotated[Path, typer.Argument(help="New .npz: client_0, client_1, ..., of indices.")],
+    set_: Overrides = None,
+) -> None:
+    """Write which training samples each institution of an experiment has, for other systems."""
+    _announce()
+    from fedkd.experiment import load_experiment
+    from fedkd.simulations.experiment_partition import write_experiment_partition
+
+    write_experiment_partition(load_experiment(experiment, set_ or []), file)
+
+
 app.command()(watch)
 
 

@@ -11,18 +11,12 @@ from torch import Tensor
 
 from fedkd.client.vault.vault_settings import Assets
 from fedkd.data.dataset import Dataset
+from fedkd.data.dataset_partition import partition_dataset
 from fedkd.data.datasets import open_data
 from fedkd.data.gallery import without_gallery
-from fedkd.data.partition import (
-    Assignment,
-    assign_samples,
-    known_tasks,
-    partition,
-    partition_by_column,
-    read_partition,
-)
+from fedkd.data.partition import Assignment, assign_samples, known_tasks
 from fedkd.errors import DataError, SettingsError
-from fedkd.protocol import Column, NamedTask, Number, abbreviated, output_names_of
+from fedkd.protocol import Column, NamedTask, Number, output_names_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,17 +95,6 @@ def _labelled_tasks(assets: Assets, data: Dataset, train: Tensor, test: Tensor) 
     )
 
 
-def _column(data: Dataset, name: str) -> Tensor:
-    """Values of a column of the training rows, (N,)."""
-    names = [column.name for column in data.columns]
-    if name not in names:
-        raise SettingsError(
-            f"partition_column {name!r} is no column of {data.name}; "
-            f"{'choose one of ' + abbreviated(names) if names else 'these data are images'}"
-        )
-    return data.train_images[:, 0, 0, names.index(name)]
-
-
 @lru_cache(maxsize=1)
 def _open_dataset(name: str, root: str | None) -> Dataset:
     """Cached: the institutions of a simulation share it, and would else open it once each."""
@@ -131,19 +114,16 @@ def _assignment(share: Assets) -> Assignment:
         share: of any institution, with nothing in it that differs between institutions.
     """
     data = _shared(share.data, share.root, share.gallery)
-    if share.partition_column is not None:
-        parts = partition_by_column(_column(data, share.partition_column), share.count)
-    elif share.partition_file is not None:
-        parts = read_partition(share.partition_file, share.count, len(data.train_labels))
-    else:
-        parts = partition(
-            data.train_labels,
-            share.count,
-            share.partition,
-            alpha=share.alpha,
-            shards_per_institution=share.shards,
-            seed=share.partition_seed,
-        )
+    parts = partition_dataset(
+        data,
+        share.count,
+        share.partition,
+        alpha=share.alpha,
+        shards=share.shards,
+        seed=share.partition_seed,
+        column=share.partition_column,
+        file=share.partition_file,
+    )
     names = share.class_names or data.class_names
     return assign_samples(
         parts, data.train_labels, data.test_labels, data.classes, share.labels, names

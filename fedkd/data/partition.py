@@ -1,4 +1,4 @@
-"""Partitions of a data set among institutions: IID, Dirichlet, shards, by column, from a file.
+"""Partitions of a data set among institutions: IID, Dirichlet, shards, by column.
 
 A partition is a tuple of index tensors, one for each institution, int64 and increasing; together
 they contain every sample once. Institutions may also know only some of the classes.
@@ -6,7 +6,6 @@ they contain every sample once. Institutions may also know only some of the clas
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -14,8 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedkd.data.datasets import read_arrays
-from fedkd.errors import DataError, SettingsError
+from fedkd.errors import SettingsError
 
 DRAWS = 200
 """Dirichlet partitions drawn before one without a nearly empty institution is given up."""
@@ -109,41 +107,6 @@ def partition_by_column(values: Tensor, count: int) -> tuple[Tensor, ...]:
         raise SettingsError(f"{len(values)} rows for {count} institutions; take fewer institutions")
     order = values.argsort(stable=True)
     return tuple(part.sort().values for part in order.tensor_split(count))
-
-
-def read_partition(path: str | Path, count: int, total: int) -> tuple[Tensor, ...]:
-    """A partition from an .npz file of index arrays ``client_0`` ... ``client_{count - 1}``.
-
-    Unlike one that `partition` draws, it may leave images out.
-
-    Args:
-        path: the file.
-        count: exact number of institutions in it.
-        total: N; indices run from 0 to N - 1.
-
-    Raises:
-        DataError: unreadable, other institutions than expected, not whole numbers, out of range,
-            or an image given twice.
-    """
-    names = [f"client_{index}" for index in range(count)]
-    arrays = read_arrays(path)
-    if set(arrays) != set(names):
-        raise DataError(
-            f"{path} describes {len(arrays)} institutions, expected client_0 to {names[-1]} and "
-            f"nothing else; give another file or count"
-        )
-    parts = [arrays[name] for name in names]
-    for name, part in zip(names, parts, strict=True):
-        if part.ndim != 1 or not part.size or not np.issubdtype(part.dtype, np.integer):
-            raise DataError(
-                f"{path}: {name} is {part.dtype} {part.shape}, expected whole numbers (n,), n > 0"
-            )
-    indices = np.concatenate(parts)
-    if indices.min() < 0 or indices.max() >= total:
-        raise DataError(f"{path} has indices outside 0..{total - 1}; is it of another data set?")
-    if len(np.unique(indices)) != len(indices):
-        raise DataError(f"{path} gives some image twice; give each to one institution")
-    return tuple(torch.tensor(np.sort(part).astype(np.int64)) for part in parts)
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,6 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fedkd.data.dataset import Dataset
+from fedkd.data.dataset_partition import write_partition
 from fedkd.data.datasets import open_data
 from fedkd.errors import SettingsError
 from fedkd.evaluation import predict_logits
@@ -174,8 +174,7 @@ def _train_federation(
     if not members.any(1).all():
         raise SettingsError("an institution has no image; take more images or fewer institutions")
     partition_file = folder / f"world-{number}.npz"
-    parts: dict[str, Any] = {f"client_{i}": own.nonzero()[0] for i, own in enumerate(members)}
-    np.savez(partition_file, **parts)
+    write_partition(partition_file, [torch.from_numpy(own).nonzero()[:, 0] for own in members])
     institutions = experiment.institutions.model_copy(
         update={
             "data": f"{__name__}:{open_pool.__name__}",

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from fedkd.data.dataset import Dataset
+from fedkd.data.dataset_partition import partition_dataset
 from fedkd.data.datasets import open_data
-from fedkd.data.partition import partition, read_partition
 from fedkd.errors import SettingsError
 from fedkd.evaluation import accuracy, predict_logits
 from fedkd.experiment import Experiment
@@ -94,18 +94,16 @@ def federation_of(settings: str) -> Federation:
             f"labels of {i.data!r} are {labels}: baselines train one network for the classes of "
             "one task; choose an experiment with such data"
         )
-    if i.partition_file is not None:
-        parts = read_partition(i.partition_file, i.count, len(data.train_labels))
-    else:
-        parts = partition(
-            data.train_labels,
-            i.count,
-            i.partition,
-            alpha=i.alpha,
-            shards_per_institution=i.shards,
-            seed=i.partition_seed,
-        )
-    return Federation(experiment, data, tuple(parts))
+    parts = partition_dataset(
+        data,
+        i.count,
+        i.partition,
+        alpha=i.alpha,
+        shards=i.shards,
+        seed=i.partition_seed,
+        file=i.partition_file,
+    )
+    return Federation(experiment, data, parts)
 
 
 def _check_partition(institutions: Institutions) -> None:

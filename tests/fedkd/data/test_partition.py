@@ -1,16 +1,14 @@
 """Partitions deal every image once, again the same, and as skewed as they were told to."""
 
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedkd.data.partition import assign_samples, partition, read_partition
-from fedkd.errors import DataError, SettingsError
+from fedkd.data.partition import assign_samples, partition
+from fedkd.errors import SettingsError
 
 WAYS = st.sampled_from(["iid", "dirichlet", "shards"])
 BALANCED = torch.arange(1000) % 10
@@ -97,40 +95,6 @@ def test_shards_give_few_classes_and_iid_gives_all() -> None:
 def test_the_impossible_is_refused(arguments: dict[str, Any], said: str) -> None:
     with pytest.raises(SettingsError, match=said):
         partition(BALANCED, **({"count": 5} | arguments))
-
-
-def test_a_partition_is_read_as_it_was_written(tmp_path: Path) -> None:
-    parts = partition(BALANCED, 3)
-    arrays = {f"client_{index}": part.numpy() for index, part in enumerate(parts)}
-    np.savez(tmp_path / "a.npz", **arrays)
-    read = read_partition(tmp_path / "a.npz", 3, len(BALANCED))
-    assert all(torch.equal(a, b) for a, b in zip(read, parts, strict=True))
-
-
-@pytest.mark.parametrize(
-    ("parts", "said"),
-    [
-        ([[0, 1]], "describes 1"),
-        ([[0, 1], [2], [3]], "describes 3"),
-        ([[0, 1], [1, 2]], "twice"),
-        ([[0, 0], [1, 2]], "twice"),
-        ([[0, 1], [2, 10]], "outside 0..9"),
-        ([[0, 1], [-1]], "outside 0..9"),
-        ([[0, 1], []], "whole numbers"),
-        ([[0, 1], [2.0]], "whole numbers"),
-        ([[0, 1], [[2]]], "whole numbers"),
-    ],
-)
-def test_a_bad_partition_file_is_refused(tmp_path: Path, parts: list[Any], said: str) -> None:
-    arrays = {f"client_{index}": np.array(part) for index, part in enumerate(parts)}
-    np.savez(tmp_path / "a.npz", **arrays)
-    with pytest.raises(DataError, match=said):
-        read_partition(tmp_path / "a.npz", 2, 10)
-
-
-def test_no_partition_file_is_said_so(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no readable"):
-        read_partition(tmp_path / "none.npz", 2, 10)
 
 
 def test_labels_that_leave_an_institution_without_samples_are_told_with_its_number() -> None:

@@ -1,0 +1,68 @@
+"""The command `fedkd partition`: an experiment's partition as a file, for other systems."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from rich.table import Table
+from torch import Tensor
+
+from fedkd.client.institution import institution_name
+from fedkd.data.dataset import Dataset
+from fedkd.data.dataset_partition import partition_dataset, write_partition
+from fedkd.data.datasets import open_data
+from fedkd.data.gallery import without_gallery
+from fedkd.data.partition import assign_samples
+from fedkd.experiment import Experiment
+from fedkd.server.run.console import console
+
+
+def write_experiment_partition(experiment: Experiment, path: Path) -> None:
+    """Write which training samples each institution of a run has, and print how many.
+
+    Places count from 0 in the training set, or in what the gallery leaves of it. A run with
+    ``institutions.partition`` "file" and this file has the same institutions.
+
+    Args:
+        experiment: resolved.
+        path: of the partition file, new; see `write_partition`.
+
+    Raises:
+        SettingsError: no such partition, or the file cannot be written.
+        DataError: the data, or the partition file that the experiment names, cannot be opened.
+    """
+    i = experiment.institutions
+    data = without_gallery(open_data(i.data, i.root), i.gallery)
+    parts = partition_dataset(
+        data,
+        i.count,
+        i.partition,
+        alpha=i.alpha,
+        shards=i.shards,
+        seed=i.partition_seed,
+        column=i.partition_column,
+        file=i.partition_file,
+    )
+    assignment = assign_samples(
+        parts, data.train_labels, data.test_labels, data.classes, i.labels, data.class_names
+    )
+    write_partition(path, assignment.parts)
+    console.print(_table(path, data, assignment.parts))
+
+
+def _table(path: Path, data: Dataset, parts: Sequence[Tensor]) -> Table:
+    """Samples of each institution, and how many of each class where there are classes."""
+    table = Table(title=str(path), title_justify="left", box=None)
+    table.add_column("institution")
+    table.add_column("samples", justify="right")
+    one_task = not (data.numbers or data.tasks)
+    if one_task:
+        table.add_column("of each class, in their order")
+    width = len(str(max(map(len, parts))))
+    for number, part in enumerate(parts):
+        row = [institution_name(number, len(parts)), f"{len(part):,}"]
+        if one_task:
+            counts = torch.bincount(data.train_labels[part], minlength=data.classes)
+            row.append(" ".join(f"{count:>{width}}" for count in counts.tolist()))
+        table.add_row(*row)
+    return table
