@@ -70,7 +70,7 @@ def test_a_flower_app(tmp_path: Path) -> None:
         (app / name).parent.mkdir(parents=True, exist_ok=True)
         (app / name).write_text(text)
     assert len((app / "digits_app" / "client_app.py").read_text().splitlines()) <= 5
-    run_config = {"budget": 640, "steps": 150, "rounds": 2, "out": str(out)}
+    run_config = {"budget": 640, "steps": 150, "rounds": 1, "out": str(out)}
     assert run_app(app, 2, run_config) is None
     result = json.loads((out / "result.json").read_text())
     assert [teacher["name"] for teacher in result["teachers"]] == ["institution-0", "institution-1"]
