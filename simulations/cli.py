@@ -203,9 +203,9 @@ def partition(
     """Write which training samples each institution of an experiment has, for other systems."""
     _announce()
     from fedkd.experiment import load_experiment
-    from fedkd.simulations.experiment_partition import write_experiment_partition
+    from fedkd.simulations.partition_export import export_partition
 
-    write_experiment_partition(load_experiment(experiment, set_ or []), file)
+    export_partition(load_experiment(experiment, set_ or []), file)
 
 
 app.command()(watch)

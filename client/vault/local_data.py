@@ -11,10 +11,10 @@ from torch import Tensor
 
 from fedkd.client.vault.vault_settings import Assets
 from fedkd.data.dataset import Dataset
-from fedkd.data.dataset_partition import partition_dataset
 from fedkd.data.datasets import open_data
 from fedkd.data.gallery import without_gallery
 from fedkd.data.partition import Assignment, assign_samples, known_tasks
+from fedkd.data.partition_from_settings import partition_from_settings
 from fedkd.errors import DataError, SettingsError
 from fedkd.protocol import Column, NamedTask, Number, output_names_of
 
@@ -114,16 +114,7 @@ def _assignment(share: Assets) -> Assignment:
         share: of any institution, with nothing in it that differs between institutions.
     """
     data = _shared(share.data, share.root, share.gallery)
-    parts = partition_dataset(
-        data,
-        share.count,
-        share.partition,
-        alpha=share.alpha,
-        shards=share.shards,
-        seed=share.partition_seed,
-        column=share.partition_column,
-        file=share.partition_file,
-    )
+    parts = partition_from_settings(data, share)
     names = share.class_names or data.class_names
     return assign_samples(
         parts, data.train_labels, data.test_labels, data.classes, share.labels, names

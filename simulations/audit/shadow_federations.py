@@ -18,8 +18,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fedkd.data.dataset import Dataset
-from fedkd.data.dataset_partition import write_partition
 from fedkd.data.datasets import open_data
+from fedkd.data.partition_file import write_partition
 from fedkd.errors import SettingsError
 from fedkd.evaluation import predict_logits
 from fedkd.experiment import Experiment

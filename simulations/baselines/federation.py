@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from fedkd.data.dataset import Dataset
-from fedkd.data.dataset_partition import partition_dataset
 from fedkd.data.datasets import open_data
+from fedkd.data.partition_from_settings import partition_from_settings
 from fedkd.errors import SettingsError
 from fedkd.evaluation import accuracy, predict_logits
 from fedkd.experiment import Experiment
@@ -94,15 +94,7 @@ def federation_of(settings: str) -> Federation:
             f"labels of {i.data!r} are {labels}: baselines train one network for the classes of "
             "one task; choose an experiment with such data"
         )
-    parts = partition_dataset(
-        data,
-        i.count,
-        i.partition,
-        alpha=i.alpha,
-        shards=i.shards,
-        seed=i.partition_seed,
-        file=i.partition_file,
-    )
+    parts = partition_from_settings(data, i)
     return Federation(experiment, data, parts)
 
 

@@ -38,6 +38,12 @@ def printed_by_commands(name: str, folder: Path) -> str:
     return run_in_shell(commands.replace(ADDRESS, address), folder)
 
 
+def test_a_command_that_fails_is_noticed(tmp_path: Path) -> None:
+    assert run_in_shell("fedkd report no || echo status $?", tmp_path).endswith("status 2\n")
+    with pytest.raises(AssertionError, match="no is not a folder"):
+        run_in_shell("fedkd report no; echo further", tmp_path)
+
+
 def test_own_models_in_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}

@@ -205,6 +205,8 @@ def test_methods_are_listed_with_what_they_ask(
         (("run", "digits", "--replay", "taken"), "is no recording of replies"),
         (("run", "digits", "--resume", "nowhere"), "--resume DIR and nothing else"),
         (("report", "nowhere"), "is not a folder"),
+        (("partition", "digits", "taken"), "expected a file name that ends in .npz"),
+        (("partition", "digits", "no/parts.npz"), "in a folder that is"),
         (("compare", "digits", "--seeds", "0"), "expected 1 or more"),
     ],
 )

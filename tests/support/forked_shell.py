@@ -16,6 +16,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import DupFd
 from pathlib import Path
 from typing import Any
@@ -71,27 +72,31 @@ def _forked_programs() -> Iterator[Path]:
         program = folder / name
         program.write_text(PROGRAM.format(python=sys.executable, address=address))
         program.chmod(0o700)
+    started: list[BaseProcess] = []
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(address)
         listener.listen()
-        threading.Thread(target=_accept, args=(listener,), daemon=True).start()
+        threading.Thread(target=_accept, args=(listener, started), daemon=True).start()
         try:
             yield folder
         finally:
             listener.shutdown(socket.SHUT_RDWR)
+            with PROCESSES:
+                for process in started:  # those of a page that hung: it would hang our own end
+                    process.kill()
             shutil.rmtree(folder)
 
 
-def _accept(listener: socket.socket) -> None:
+def _accept(listener: socket.socket, started: list[BaseProcess]) -> None:
     while True:
         try:
             program, _ = listener.accept()
         except OSError:  # closed: all commands have ended
             return
-        threading.Thread(target=_start, args=(program,), daemon=True).start()
+        threading.Thread(target=_start, args=(program, started), daemon=True).start()
 
 
-def _start(program: socket.socket) -> None:
+def _start(program: socket.socket, started: list[BaseProcess]) -> None:
     """Run what a program asks for, and send it the exit status."""
     with program:
         request, descriptors, _, _ = socket.recv_fds(program, LARGEST_REQUEST, 2)
@@ -101,6 +106,7 @@ def _start(program: socket.socket) -> None:
         process = FORKSERVER.Process(target=_main, args=(json.loads(request), outputs))
         with PROCESSES:
             process.start()
+            started.append(process)
         wait([process.sentinel])
         with PROCESSES:
             status = process.exitcode

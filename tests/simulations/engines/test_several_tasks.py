@@ -117,7 +117,7 @@ def test_a_run_that_was_interrupted_ends_with_the_same_student(
 def test_engines_make_the_same_student(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fedkd.simulations.engines.flower_simulation.WORKERS", 1)  # soon there
+    monkeypatch.setattr("fedkd.simulations.engines.flower_simulation.WORKERS", 1)
     out = tmp_path / "simulation"
     runs.run(small(), "simulation", out)
     assert (out / STUDENT).read_bytes() == (whole / STUDENT).read_bytes()

@@ -9,15 +9,16 @@ from torch import Tensor
 
 from fedkd.client.institution import institution_name
 from fedkd.data.dataset import Dataset
-from fedkd.data.dataset_partition import partition_dataset, write_partition
 from fedkd.data.datasets import open_data
 from fedkd.data.gallery import without_gallery
 from fedkd.data.partition import assign_samples
+from fedkd.data.partition_file import check_partition_path, write_partition
+from fedkd.data.partition_from_settings import partition_from_settings
 from fedkd.experiment import Experiment
 from fedkd.server.run.console import console
 
 
-def write_experiment_partition(experiment: Experiment, path: Path) -> None:
+def export_partition(experiment: Experiment, path: Path) -> None:
     """Write which training samples each institution of a run has, and print how many.
 
     Places count from 0 in the training set, or in what the gallery leaves of it. A run with
@@ -25,24 +26,16 @@ def write_experiment_partition(experiment: Experiment, path: Path) -> None:
 
     Args:
         experiment: resolved.
-        path: of the partition file, new; see `write_partition`.
+        path: of the new file, see `check_partition_path`.
 
     Raises:
-        SettingsError: no such partition, or the file cannot be written.
+        SettingsError: no such partition, or no such file can be written.
         DataError: the data, or the partition file that the experiment names, cannot be opened.
     """
+    check_partition_path(path)
     i = experiment.institutions
     data = without_gallery(open_data(i.data, i.root), i.gallery)
-    parts = partition_dataset(
-        data,
-        i.count,
-        i.partition,
-        alpha=i.alpha,
-        shards=i.shards,
-        seed=i.partition_seed,
-        column=i.partition_column,
-        file=i.partition_file,
-    )
+    parts = partition_from_settings(data, i)
     assignment = assign_samples(
         parts, data.train_labels, data.test_labels, data.classes, i.labels, data.class_names
     )

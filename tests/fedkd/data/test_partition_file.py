@@ -1,4 +1,4 @@
-"""Partition files: read as written, checked, and never written over; and what a partition is of."""
+"""Partition files are read as they were written, checked, and never written over."""
 
 from pathlib import Path
 from typing import Any
@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from fedkd.data.dataset_partition import partition_dataset, read_partition, write_partition
-from fedkd.data.datasets import open_data
 from fedkd.data.partition import partition
+from fedkd.data.partition_file import read_partition, write_partition
 from fedkd.errors import DataError, SettingsError
 
 BALANCED = torch.arange(1000) % 10
@@ -27,12 +26,12 @@ def test_a_partition_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 def test_no_file_is_written_over(tmp_path: Path) -> None:
     (tmp_path / "a.npz").write_bytes(b"of somebody")
-    with pytest.raises(SettingsError, match="File exists; name another"):
+    with pytest.raises(SettingsError, match="name a file that is not there yet"):
         write_partition(tmp_path / "a.npz", [torch.arange(2)])
     assert (tmp_path / "a.npz").read_bytes() == b"of somebody"
     with pytest.raises(SettingsError, match=r"ends in \.npz"):
         write_partition(tmp_path / "a.txt", [torch.arange(2)])
-    with pytest.raises(SettingsError, match="No such file or directory"):
+    with pytest.raises(SettingsError, match="in a folder that is"):
         write_partition(tmp_path / "no" / "a.npz", [torch.arange(2)])
 
 
@@ -60,22 +59,3 @@ def test_a_bad_partition_file_is_refused(tmp_path: Path, parts: list[Any], said:
 def test_no_partition_file_is_said_so(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no readable"):
         read_partition(tmp_path / "none.npz", 2, 10)
-
-
-def test_a_data_set_is_partitioned_by_what_its_settings_name(tmp_path: Path) -> None:
-    digits, table = open_data("digits"), open_data("table:diabetes")
-    drawn = partition_dataset(digits, 3, "dirichlet", alpha=0.3, seed=7)
-    for got, expected in zip(
-        drawn, partition(digits.train_labels, 3, alpha=0.3, seed=7), strict=True
-    ):
-        assert torch.equal(got, expected)
-    write_partition(tmp_path / "a.npz", drawn)
-    again = partition_dataset(digits, 3, "file", file=tmp_path / "a.npz")
-    assert all(torch.equal(a, b) for a, b in zip(again, drawn, strict=True))
-    ages = table.train_images[:, 0, 0, [c.name for c in table.columns].index("age")]
-    young, old = partition_dataset(table, 2, "column", column="age")
-    assert ages[young].max() <= ages[old].min()
-    with pytest.raises(SettingsError, match="'shoe' is no column"):
-        partition_dataset(table, 2, "column", column="shoe")
-    with pytest.raises(SettingsError, match="these data are images"):
-        partition_dataset(digits, 2, "column", column="age")
