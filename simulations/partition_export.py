@@ -48,14 +48,14 @@ def _table(path: Path, data: Dataset, parts: Sequence[Tensor]) -> Table:
     table = Table(title=str(path), title_justify="left", box=None)
     table.add_column("institution")
     table.add_column("samples", justify="right")
-    one_task = not (data.numbers or data.tasks)
-    if one_task:
+    rows = [[institution_name(n, len(parts)), f"{len(part):,}"] for n, part in enumerate(parts)]
+    if not (data.numbers or data.tasks):
         table.add_column("of each class, in their order")
-    width = len(str(max(map(len, parts))))
-    for number, part in enumerate(parts):
-        row = [institution_name(number, len(parts)), f"{len(part):,}"]
-        if one_task:
-            counts = torch.bincount(data.train_labels[part], minlength=data.classes)
-            row.append(" ".join(f"{count:>{width}}" for count in counts.tolist()))
+        labels = [data.train_labels[part] for part in parts]
+        counts = torch.stack([own.bincount(minlength=data.classes) for own in labels])
+        width = len(str(int(counts.max())))
+        for row, own in zip(rows, counts.tolist(), strict=True):
+            row.append(" ".join(f"{count:>{width}}" for count in own))
+    for row in rows:
         table.add_row(*row)
     return table
